@@ -1,0 +1,49 @@
+"""ambiseg: all plausible masks of an ambiguous image, with their probabilities.
+
+>>> import ambiseg
+>>> run = ambiseg.load("runs/fires")                                                    # doctest: +SKIP
+>>> proposals = run.predict("scene.npy")                                                # doctest: +SKIP
+
+Names are imported when first used, so that ``import ambiseg`` is instant.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "MaskSet": "ambiseg.maskset",
+    "LabelSpace": "ambiseg.labels",
+    "AmbisegError": "ambiseg.errors",
+    "Segmenter": "ambiseg.methods.base",
+    "METHODS": "ambiseg.methods",
+    "build": "ambiseg.methods",
+    "TrainSettings": "ambiseg.engine.settings",
+    "UNetSettings": "ambiseg.networks.settings",
+    "fit": "ambiseg.engine.train",
+    "load": "ambiseg.engine.predict",
+    "evaluate": "ambiseg.engine.evaluate",
+}
+
+__all__ = [*_HOMES, "__version__"]
+
+if TYPE_CHECKING:
+    from ambiseg.engine.evaluate import evaluate
+    from ambiseg.engine.predict import load
+    from ambiseg.engine.settings import TrainSettings
+    from ambiseg.engine.train import fit
+    from ambiseg.errors import AmbisegError
+    from ambiseg.labels import LabelSpace
+    from ambiseg.maskset import MaskSet
+    from ambiseg.methods import METHODS, build
+    from ambiseg.methods.base import Segmenter
+    from ambiseg.networks.settings import UNetSettings
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'ambiseg' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)

@@ -1,0 +1,1 @@
+"""Files, simulators, label views and batches."""

@@ -1,0 +1,230 @@
+"""From a split on disk to batches for training: label views, normalisation, augmentation, and an order that can be resumed.
+
+*Full* labels: every visit of an image brings all its distinct masks with their probabilities. *Single* labels: every visit
+brings one mask, drawn anew by its probability. What a visit brings is a pure function of (seed, epoch, index), and which images
+a batch holds is a pure function of (seed, step): the same for any number of workers, processes or interruptions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from ambiseg.data.augment import Augmentation
+from ambiseg.data.sample import Sample
+from ambiseg.data.source import Split
+from ambiseg.errors import AmbisegError
+from ambiseg.labels import LabelSpace
+from ambiseg.maskset import MaskSet
+
+MEMORY_LIMIT = 4 * 2**30
+"""Splits whose images and masks take fewer bytes are kept in memory after the first visit."""
+
+Visit = tuple[int, int]
+"""Epoch and index of one image."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some images with their annotations.
+
+    Attributes:
+        images: ``(B, C, H, W)`` float32, normalised; smaller images are extended with 0 at their lower right.
+        annotations: their masks; void where an image was extended.
+        ids: names of the images.
+    """
+
+    images: Tensor
+    annotations: MaskSet
+    ids: tuple[str, ...]
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch on another device."""
+        return Batch(self.images.to(device), self.annotations.to(device), self.ids)
+
+
+@dataclass(frozen=True)
+class Normalization:
+    """Per-channel mean and standard deviation of the training images: ``x -> (x - mean) / std``.
+
+    Example:
+        >>> Normalization((1.0,), (2.0,))(np.full((1, 1, 1), 5, np.uint8)).item()
+        2.0
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @classmethod
+    def measure(cls, split: Split, at_most: int = 2000) -> Normalization:
+        """Statistics of (at most) the first images of a split."""
+        count, total, square = 0, np.zeros(()), np.zeros(())
+        for i in range(min(len(split), at_most)):
+            image = np.asarray(split[i].image, np.float64)
+            if total.shape and total.shape[0] != image.shape[0]:
+                raise AmbisegError(
+                    f"image {split.ids[i]!r} has {image.shape[0]} channels, the ones before {total.shape[0]}:"
+                    " all images of a data set need the same channels"
+                )
+            count += image[0].size
+            total = total + image.sum((1, 2))
+            square = square + (image**2).sum((1, 2))
+        mean = total / count
+        std = np.sqrt(np.maximum(square / count - mean**2, 0))
+        return cls(tuple(mean.tolist()), tuple(np.where(std > 1e-8, std, 1.0).tolist()))
+
+    def __call__(self, image: np.ndarray[Any, Any]) -> Tensor:
+        """Normalise an image ``(C, H, W)`` of any numeric type to float32.
+
+        Raises:
+            AmbisegError: another number of channels.
+        """
+        if image.shape[0] != len(self.mean):
+            raise AmbisegError(
+                f"the image has {image.shape[0]} channel(s), the model was trained on {len(self.mean)}:"
+                " predict with images like those it was trained on"
+            )
+        mean, std = (np.asarray(v, np.float32)[:, None, None] for v in (self.mean, self.std))
+        return torch.from_numpy((image.astype(np.float32) - mean) / std)
+
+    def to_dict(self) -> dict[str, list[float]]:
+        """Plain lists, for the run folder."""
+        return {"mean": list(self.mean), "std": list(self.std)}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, list[float]]) -> Normalization:
+        """The inverse of `to_dict`."""
+        return cls(tuple(map(float, values["mean"])), tuple(map(float, values["std"])))
+
+
+@dataclass(frozen=True)
+class Item:
+    """One visit of one image: what `collate` joins into a batch."""
+
+    image: Tensor
+    annotations: MaskSet
+    id: str
+
+
+class LabelView(Dataset[Item]):
+    """A split seen with full or single labels.
+
+    Args:
+        split: where the samples come from.
+        normalization: of the images.
+        mode: ``full`` (all distinct masks with their probabilities) or ``single`` (one, drawn by probability).
+        augmentation: what to do to image and masks at each visit.
+        seed: of draws and augmentation.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        normalization: Normalization,
+        mode: Literal["full", "single"] = "full",
+        augmentation: Augmentation | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.split, self.normalization, self.mode, self.seed = split, normalization, mode, seed
+        self.augmentation = augmentation or Augmentation.none()
+        self.labels: LabelSpace = split.info.labels
+        self._kept: dict[int, Item] = {}
+        self._bytes = 0
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def __getitem__(self, visit: Visit | int) -> Item:
+        epoch, index = visit if isinstance(visit, tuple) else (0, visit)
+        item = self._item(index)
+        rng = np.random.default_rng([self.seed, epoch, index])
+        annotations = item.annotations
+        if self.mode == "single":
+            weights = annotations.weights[0].double().numpy()
+            chosen = int(rng.choice(len(weights), p=weights / weights.sum()))
+            annotations = MaskSet.uniform(annotations.masks[:, chosen : chosen + 1], self.labels)
+        image, masks = self.augmentation(item.image, annotations.masks[0], self.labels.void, rng)
+        return Item(image, replace(annotations, masks=masks[None]), item.id)
+
+    def _item(self, index: int) -> Item:
+        if index in self._kept:
+            return self._kept[index]
+        item = prepare(self.split[index], self.normalization, self.labels)
+        item = replace(item, annotations=item.annotations.merge_identical())
+        size = item.image.nbytes + item.annotations.masks.nbytes
+        if self._bytes + size <= MEMORY_LIMIT:
+            self._kept[index] = item
+            self._bytes += size
+        return item
+
+
+def prepare(sample: Sample, normalization: Normalization, labels: LabelSpace) -> Item:
+    """Normalise the image; annotations stay as they are, duplicates included."""
+    masks, weights = torch.from_numpy(sample.masks)[None], torch.from_numpy(sample.weights).float()[None]
+    try:
+        return Item(normalization(sample.image), MaskSet(masks, weights, labels), sample.id)
+    except AmbisegError as error:
+        raise AmbisegError(f"image {sample.id!r}: {error}") from error
+
+
+def collate(items: Sequence[Item]) -> Batch:
+    """Join visits into a batch, extending smaller images and sets."""
+    height = max(item.image.shape[1] for item in items)
+    width = max(item.image.shape[2] for item in items)
+    images = items[0].image.new_zeros(len(items), items[0].image.shape[0], height, width)
+    for row, item in zip(images, items, strict=True):
+        row[:, : item.image.shape[1], : item.image.shape[2]] = item.image
+    return Batch(images, MaskSet.stack([item.annotations for item in items]), tuple(item.id for item in items))
+
+
+class BatchOrder(Sampler[list[Visit]]):
+    """Endless batches of visits; each epoch is a new permutation, and batches run across the ends of epochs.
+
+    Batch t of shard r of R holds positions ``(t R + r) B .. + B`` of the stream of permutations, so R processes with
+    batches of B see together what one process with batches of R B sees.
+
+    Args:
+        count: number of images.
+        batch_size: B, per shard.
+        seed: of the permutations.
+        start: the step to begin with (resuming).
+        shard, shards: which of how many processes this one is.
+
+    Example:
+        >>> first = iter(BatchOrder(5, 2, seed=0))
+        >>> batches = [next(first) for _ in range(4)]
+        >>> next(iter(BatchOrder(5, 2, seed=0, start=3))) == batches[3]
+        True
+    """
+
+    def __init__(
+        self, count: int, batch_size: int, seed: int = 0, start: int = 0, shard: int = 0, shards: int = 1
+    ) -> None:
+        self.count, self.batch_size, self.seed, self.start = count, batch_size, seed, start
+        self.shard, self.shards = shard, shards
+
+    def __iter__(self) -> Iterator[list[Visit]]:
+        step, known, order = self.start, -1, np.empty(0, np.int64)
+        while True:
+            first = (step * self.shards + self.shard) * self.batch_size
+            batch: list[Visit] = []
+            for position in range(first, first + self.batch_size):
+                epoch, place = divmod(position, self.count)
+                if epoch != known:
+                    known, order = epoch, np.random.default_rng([self.seed, epoch]).permutation(self.count)
+                batch.append((epoch, int(order[place])))
+            yield batch
+            step += 1
+
+
+def label_mode(mode: str) -> Literal["full", "single"]:
+    """Check the name of a label view."""
+    if mode not in ("full", "single"):
+        raise AmbisegError(f"labels are 'full' or 'single', received {mode!r}")
+    return cast(Literal["full", "single"], mode)

@@ -1,0 +1,338 @@
+"""All that is wrong with a data set, found in one reading before any training starts, and what it holds.
+
+Nothing stops the check: every problem is noted with its file and remedy. An *error* must be mended before
+training; a *warning* is something that a person should look at.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import combinations
+from os import PathLike
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ambiseg.data.files import IMAGE_SUFFIXES, MASK_SUFFIXES, read_image, read_mask
+from ambiseg.data.folder import (
+    SPLITS,
+    Progress,
+    folder_splits,
+    no_mask,
+    read_info,
+    read_weights,
+    scan_folder,
+    unknown_ids,
+)
+from ambiseg.data.info import DatasetInfo
+from ambiseg.data.laws import FileProblem, channel_problem, mask_problems, value_counts, weight_problems
+from ambiseg.data.packed import PackedSplit, packed_splits
+from ambiseg.data.source import existing
+from ambiseg.errors import AmbisegError
+
+SMALLEST = 8
+"""Images with a side shorter than this are warned about."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing wrong: where, what, what to do, and whether it forbids training."""
+
+    file: str
+    problem: str
+    remedy: str
+    severity: Literal["error", "warning"] = "error"
+
+    def __str__(self) -> str:
+        return f"{self.severity}: {self.file}: {self.problem}: {self.remedy}"
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What one split holds, counted over the files that could be read.
+
+    Attributes:
+        split: its name.
+        images: number of images.
+        annotations: number of masks.
+        fewest: least masks of one image.
+        mean: masks per image.
+        most: most masks of one image.
+        sizes: images per (height, width).
+        channels: images per number of channels.
+        dtypes: images per number type.
+        class_frequencies: share of each class in the pixels of all masks, void left out; empty if no mask.
+    """
+
+    split: str
+    images: int
+    annotations: int
+    fewest: int
+    mean: float
+    most: int
+    sizes: dict[tuple[int, int], int]
+    channels: dict[int, int]
+    dtypes: dict[str, int]
+    class_frequencies: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """Problems of a data set and a summary of each split."""
+
+    problems: tuple[Problem, ...]
+    summaries: tuple[Summary, ...]
+
+    @property
+    def errors(self) -> tuple[Problem, ...]:
+        """Those that must be mended."""
+        return tuple(p for p in self.problems if p.severity == "error")
+
+    @property
+    def warnings(self) -> tuple[Problem, ...]:
+        """Those that only a person can judge."""
+        return tuple(p for p in self.problems if p.severity == "warning")
+
+    @property
+    def ok(self) -> bool:
+        """Whether training can start: no error."""
+        return not self.errors
+
+
+@dataclass
+class _Seen:
+    """What is remembered of one split while it is read."""
+
+    split: str
+    place: str
+    ids: tuple[str, ...] = ()
+    counts: list[int] = field(default_factory=list)
+    sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
+    channels: Counter[int] = field(default_factory=Counter)
+    dtypes: Counter[str] = field(default_factory=Counter)
+    examples: dict[Any, str] = field(default_factory=dict)
+    values: NDArray[np.int64] = field(default_factory=lambda: np.zeros(256, np.int64))
+    prints: dict[bytes, str] = field(default_factory=dict)
+
+    def image(self, sample_id: str, image: NDArray[Any]) -> None:
+        self.sizes[(image.shape[1], image.shape[2])] += 1
+        self.channels[image.shape[0]] += 1
+        self.dtypes[image.dtype.name] += 1
+        self.examples.setdefault(image.shape[0], sample_id)
+        self.examples.setdefault(image.dtype.name, sample_id)
+        fingerprint = hashlib.sha256(f"{image.dtype.name}{image.shape}".encode())
+        fingerprint.update(image.data)
+        self.prints.setdefault(fingerprint.digest(), sample_id)
+
+    def mask(self, mask: NDArray[np.uint8]) -> None:
+        self.values += value_counts(mask)
+
+    def summary(self, info: DatasetInfo | None) -> Summary:
+        counts = self.counts or [0]
+        last = int(np.flatnonzero(self.values)[-1]) + 1 if self.values.any() else 0
+        pixels = self.values[: info.labels.classes if info else last]
+        shares = pixels / max(1, pixels.sum()) if self.values.any() else pixels[:0]
+        return Summary(
+            self.split,
+            len(self.ids),
+            sum(counts),
+            min(counts),
+            float(np.mean(counts)),
+            max(counts),
+            dict(self.sizes),
+            dict(self.channels),
+            dict(self.dtypes),
+            tuple(float(s) for s in shares),
+        )
+
+
+class _Check:
+    """The walk over a data set; gathers problems."""
+
+    def __init__(self, path: Path, progress: Progress | None) -> None:
+        self.path, self.progress = path, progress
+        self.problems: list[Problem] = []
+        self.info: DatasetInfo | None = None
+
+    def note(self, found: Iterable[AmbisegError]) -> None:
+        for problem in found:
+            if isinstance(problem, FileProblem):
+                self.problems.append(Problem(problem.file, problem.problem, problem.remedy))
+            else:
+                file, _, rest = str(problem).partition(": ")
+                what, _, remedy = rest.rpartition(": ")
+                self.problems.append(Problem(file, what or rest, remedy if what else "correct it"))
+
+    def warn(self, file: str, problem: str, remedy: str) -> None:
+        self.problems.append(Problem(file, problem, remedy, "warning"))
+
+    def attempt(self, read: Callable[[], Any]) -> Any:
+        """The value of ``read``, or None after noting why there is none."""
+        try:
+            return read()
+        except AmbisegError as error:
+            self.note([error])
+            return None
+
+    def tell(self, seen: _Seen, done: int) -> None:
+        if self.progress is not None:
+            self.progress(seen.split, done, len(seen.ids))
+
+    def image(self, seen: _Seen, sample_id: str, image: NDArray[Any], where: str) -> None:
+        """Note what is wrong with one image that could be read, and remember it."""
+        seen.image(sample_id, image)
+        if min(image.shape[1:]) < SMALLEST:
+            size = f"{image.shape[1]}x{image.shape[2]}"
+            self.warn(
+                where, f"the image is only {size} pixels", f"{SMALLEST}x{SMALLEST} or more are expected"
+            )
+        if self.info and self.info.channels and len(self.info.channels) != image.shape[0]:
+            self.note([channel_problem(where, image.shape[0], self.info.channels)])
+
+    def folder(self) -> list[_Seen]:
+        self.info = self.attempt(lambda: read_info(self.path))
+        for name in SPLITS:
+            if (self.path / name).is_dir() and not (self.path / name / "images").is_dir():
+                self.note(
+                    [FileProblem(self.path / name, "there is no images folder in it", "put images there")]
+                )
+        return [self.folder_split(name) for name in self.some(folder_splits(self.path))]
+
+    def some(self, splits: list[str]) -> list[str]:
+        """The names of the splits, of which there should be one at least."""
+        if not splits:
+            remedy = "put images in train/images, masks in train/masks/<id>"
+            self.note([FileProblem(self.path, "there is no split", remedy)])
+        return splits
+
+    def folder_split(self, split: str) -> _Seen:
+        folder = self.path / split
+        seen = _Seen(split, str(folder))
+        files, problems = scan_folder(folder / "images", self.path, IMAGE_SUFFIXES, "image")
+        table = folder / "weights.csv"
+        weights, wrong = read_weights(table, self.path)
+        self.note([*problems, *wrong, *unknown_ids(weights, files, table)])
+        seen.ids = tuple(files)
+        lost = {Path(p.file).name for p in problems}
+        for masks in sorted((folder / "masks").iterdir()) if (folder / "masks").is_dir() else ():
+            if masks.name not in files and not masks.name.startswith("."):
+                self.note([self._stray(masks, lost)])
+        for done, (sample_id, path) in enumerate(files.items(), 1):
+            self.folder_sample(seen, folder, sample_id, path, weights.get(sample_id, {}))
+            self.tell(seen, done)
+        return seen
+
+    @staticmethod
+    def _stray(masks: Path, lost: set[str]) -> FileProblem:
+        if not masks.is_dir():
+            return FileProblem(masks, "the mask belongs to no image", "move it to masks/<id>/<annotator>.png")
+        unread = next((name for name in lost if name.startswith(f"{masks.name}.")), None)
+        why = f" (images/{unread} cannot be read)" if unread else ""
+        return FileProblem(masks, f"masks without an image{why}", "add the image or remove the folder")
+
+    def folder_sample(
+        self, seen: _Seen, folder: Path, sample_id: str, path: Path, weights: dict[str, float]
+    ) -> None:
+        image = self.attempt(lambda: read_image(path))
+        if image is not None:
+            self.image(seen, sample_id, image, str(path))
+        masks = folder / "masks" / sample_id
+        files, problems = scan_folder(masks, self.path, MASK_SUFFIXES, "mask")
+        self.note(problems)
+        if not masks.is_dir():
+            remedy = f"add masks/{sample_id}/<annotator>.png"
+            self.note([FileProblem(path, "the image has no masks folder", remedy)])
+        elif not files and not problems:
+            self.note([no_mask(masks)])
+        labels = self.info.labels if self.info else None
+        ignore = labels.ignore_value if labels else None
+        for file in files.values():
+            mask = self.attempt(partial(read_mask, file, ignore))
+            if mask is not None:
+                seen.mask(mask)
+                self.note(mask_problems(mask, image.shape[1:] if image is not None else None, labels, file))
+        seen.counts.append(len(files))
+        self.note(weight_problems(weights, tuple(files), folder / "weights.csv", sample_id))
+
+    def packed(self) -> list[_Seen]:
+        names = self.attempt(lambda: self.some(packed_splits(self.path))) or ()
+        sources = [self.attempt(partial(PackedSplit, self.path, name)) for name in names]
+        return [self.packed_split(source) for source in sources if source is not None]
+
+    def packed_split(self, source: PackedSplit) -> _Seen:
+        seen = _Seen(source.split, f"{self.path}, {source.split}", source.ids)
+        self.info = source.info
+        for index, sample_id in enumerate(source.ids):
+            found = self.attempt(partial(source.inspect, index))
+            if found is not None:
+                sample, problems = found
+                self.note(problems)
+                self.image(seen, sample_id, sample.image, f"{seen.place}, id {sample_id!r}")
+                seen.mask(sample.masks)
+                seen.counts.append(len(sample.masks))
+            self.tell(seen, index + 1)
+        return seen
+
+    def whole(self, splits: list[_Seen]) -> None:
+        """What only shows when all splits are seen together."""
+        background = (self.info.labels.background if self.info else 0) or 0
+        for seen in splits:
+            if not seen.ids:
+                self.note([FileProblem(seen.place, "the split is empty", "add images or remove the split")])
+            void = self.info.labels.void if self.info else 255
+            if seen.values.any() and not np.delete(seen.values, [background, void]).any():
+                self.warn(seen.place, "no mask marks anything", "check that the class numbers were saved")
+        self._mixed(splits, [seen.channels for seen in splits], "numbers of channels", "error")
+        self._mixed(splits, [seen.dtypes for seen in splits], "number types", "warning")
+        for one, other in combinations(splits, 2):
+            self._leak(one, other)
+
+    def _mixed(
+        self, splits: list[_Seen], counts: list[Any], what: str, severity: Literal["error", "warning"]
+    ) -> None:
+        places: dict[Any, str] = {}
+        total: Counter[Any] = Counter()
+        for seen, count in zip(splits, counts, strict=True):
+            total.update(count)
+            for value in count:
+                places.setdefault(value, f"{seen.split}/{seen.examples[value]}")
+        if len(total) > 1:
+            parts = [
+                f"{n} image(s) with {value}, such as {places[value]}" for value, n in total.most_common()
+            ]
+            problem = f"different {what}: {', '.join(parts)}"
+            self.problems.append(Problem(str(self.path), problem, "convert all to one", severity))
+
+    def _leak(self, one: _Seen, other: _Seen) -> None:
+        place = f"{self.path}, {one.split} and {other.split}"
+        common = sorted(set(one.ids) & set(other.ids))
+        if common:
+            names = ", ".join(common[:5])
+            self.warn(place, f"{len(common)} id(s) in both: {names}", "give every image its own id")
+        twins = [(one.prints[key], other.prints[key]) for key in one.prints if key in other.prints]
+        if twins:
+            pairs = ", ".join(f"{a} = {b}" for a, b in twins[:5])
+            self.warn(place, f"{len(twins)} identical image(s), a leak: {pairs}", "keep each in one split")
+
+
+def check_dataset(path: str | PathLike[str], progress: Progress | None = None) -> CheckReport:
+    """Read a whole data set, folder or packed, and report every problem at once.
+
+    Args:
+        path: the data set.
+        progress: called after every image.
+
+    Raises:
+        AmbisegError: there is nothing at ``path``.
+    """
+    found = existing(path)
+    check = _Check(found, progress)
+    splits = check.folder() if found.is_dir() else check.packed()
+    check.whole(splits)
+    return CheckReport(tuple(check.problems), tuple(seen.summary(check.info) for seen in splits))

@@ -1,0 +1,207 @@
+"""What a data set says about itself: `DatasetInfo`, the content of ``dataset.yaml``.
+
+A folder without that file is binary. The file is read with YAML's safe loader, and every key that is not
+known is an error with a suggestion: a misspelt ``ignore_valu`` must not silently train on void pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from os import PathLike
+from typing import Any
+
+import yaml
+
+from ambiseg.errors import AmbisegError, UnknownNameError
+from ambiseg.labels import LabelSpace
+
+AUGMENTATIONS = ("flip", "rotate", "scale", "intensity")
+"""Kinds of augmentation that a data set can allow or forbid."""
+
+_KEYS = ("name", "classes", "ignore_value", "background", "source", "licence", "augment", "channels")
+_MAX_CHARACTERS = 1_000_000
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """Name, classes and provenance of a data set.
+
+    Attributes:
+        name: what to call it; empty means the name of its folder or file.
+        labels: its classes, colours and value to ignore.
+        source: where it comes from.
+        licence: under which terms.
+        augment: kinds of augmentation (of `AUGMENTATIONS`) that the data allow (True) or forbid (False).
+        channels: names of the image channels; empty if nobody named them.
+
+    Raises:
+        AmbisegError: an unknown kind of augmentation.
+
+    Example:
+        >>> DatasetInfo.from_yaml("name: cups\\nclasses: [rest, cup]\\naugment: {flip: false}").labels.names
+        ('rest', 'cup')
+    """
+
+    name: str = ""
+    labels: LabelSpace = field(default_factory=LabelSpace.binary)
+    source: str = ""
+    licence: str = ""
+    augment: Mapping[str, bool] = field(default_factory=dict)
+    channels: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for kind, allowed in self.augment.items():
+            if kind not in AUGMENTATIONS:
+                raise UnknownNameError("augmentation", str(kind), AUGMENTATIONS)
+            if not isinstance(allowed, bool):
+                raise AmbisegError(f"augment: {kind} is true or false, received {allowed!r}")
+
+    @classmethod
+    def from_yaml(cls, text: str, where: str = "dataset.yaml") -> DatasetInfo:
+        """Read the text of a ``dataset.yaml``.
+
+        Args:
+            text: YAML with any of the keys name, classes, ignore_value, background, source, licence, augment,
+                channels.
+            where: file name for error messages.
+
+        Raises:
+            AmbisegError: not YAML, no mapping, an unknown key (with a suggestion), a value of the wrong kind.
+        """
+        try:
+            if len(text) > _MAX_CHARACTERS:
+                raise AmbisegError(
+                    f"{len(text)} characters are more than the {_MAX_CHARACTERS} allowed: shorten it"
+                )
+            entries = yaml.safe_load(text)
+            entries = {} if entries is None else entries
+            if not isinstance(entries, dict):
+                raise AmbisegError(
+                    f"holds a {type(entries).__name__}: write 'key: value' lines, such as 'name: cups'"
+                )
+            for key in entries:
+                if key not in _KEYS:
+                    raise UnknownNameError("key", str(key), _KEYS)
+            return cls(
+                name=_text(entries, "name"),
+                labels=_labels(entries),
+                source=_text(entries, "source"),
+                licence=_text(entries, "licence"),
+                augment=_mapping(entries, "augment"),
+                channels=tuple(_word(name, "channels") for name in _list(entries, "channels")),
+            )
+        except yaml.YAMLError as error:
+            line = " ".join(str(error).split())
+            raise AmbisegError(f"{where}: not valid YAML ({line}): correct the file") from error
+        except (AmbisegError, RecursionError) as error:
+            raise AmbisegError(f"{where}: {error}") from error
+
+    def to_yaml(self) -> str:
+        """The text that `from_yaml` reads back to an equal value."""
+        entries: dict[str, Any] = {"name": self.name} if self.name else {}
+        labels = self.labels
+        entries["classes"] = [
+            {"name": name, "color": list(color)}
+            for name, color in zip(labels.names, labels.colors, strict=True)
+        ]
+        entries["ignore_value"] = labels.ignore_value
+        entries["background"] = labels.background
+        for key in ("source", "licence"):
+            if getattr(self, key):
+                entries[key] = getattr(self, key)
+        if self.augment:
+            entries["augment"] = dict(self.augment)
+        if self.channels:
+            entries["channels"] = list(self.channels)
+        return str(
+            yaml.safe_dump(entries, sort_keys=False, allow_unicode=True, default_flow_style=None, width=100)
+        )
+
+
+def _labels(entries: Mapping[str, Any]) -> LabelSpace:
+    names: list[str] = []
+    colors: list[tuple[int, int, int]] = []
+    for entry in _list(entries, "classes") or LabelSpace.binary().names:
+        if isinstance(entry, dict):
+            for key in entry:
+                if key not in ("name", "color"):
+                    raise UnknownNameError("key of a class", str(key), ("name", "color"))
+            names.append(_word(entry.get("name"), "classes"))
+            if "color" in entry:
+                colors.append(_color(entry["color"], names[-1]))
+        else:
+            names.append(_word(entry, "classes"))
+    if colors and len(colors) != len(names):
+        raise AmbisegError(f"{len(colors)} of {len(names)} classes have a color: give one to each or to none")
+    background = entries.get("background", 0)
+    if isinstance(background, str):
+        if background not in names:
+            raise UnknownNameError("background class", background, names)
+        background = names.index(background)
+    background = _whole(background, "background")
+    if background is not None and not 0 <= background < len(names):
+        raise AmbisegError(f"background {background} is not among the classes 0..{len(names) - 1}")
+    ignore = _whole(entries.get("ignore_value"), "ignore_value")
+    return LabelSpace(tuple(names), tuple(colors), ignore_value=ignore, background=background)
+
+
+def _color(value: Any, name: str) -> tuple[int, int, int]:
+    whole = (
+        isinstance(value, list) and len(value) == 3 and all(type(v) is int and 0 <= v <= 255 for v in value)
+    )
+    if not whole:
+        raise AmbisegError(
+            f"color of class {name!r} is three integers 0..255, such as [255, 0, 0], received {value!r}"
+        )
+    return (value[0], value[1], value[2])
+
+
+def _whole(value: Any, key: str) -> int | None:
+    if value is not None and type(value) is not int:
+        raise AmbisegError(f"{key} is an integer, received {value!r}")
+    return value
+
+
+def _word(value: Any, key: str) -> str:
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        raise AmbisegError(
+            f"{key} are names, received {value!r}: write names, in quotes where YAML sees another kind"
+        )
+    return str(value)
+
+
+def _text(entries: Mapping[str, Any], key: str) -> str:
+    value = entries.get(key)
+    return "" if value is None else _word(value, key)
+
+
+def _list(entries: Mapping[str, Any], key: str) -> list[Any]:
+    value = entries.get(key)
+    if value is not None and not isinstance(value, list):
+        raise AmbisegError(f"{key} is a list, such as [a, b], received {value!r}")
+    return value or []
+
+
+def _mapping(entries: Mapping[str, Any], key: str) -> dict[str, bool]:
+    value = entries.get(key)
+    if value is not None and not isinstance(value, dict):
+        raise AmbisegError(f"{key} is a mapping, such as {{flip: false}}, received {value!r}")
+    return value or {}
+
+
+def info_of_file(path: str | PathLike[str], fallback_name: str) -> DatasetInfo:
+    """Read a ``dataset.yaml``; a missing file gives the binary description, a missing name ``fallback_name``.
+
+    Raises:
+        AmbisegError: the file cannot be read or says something wrong.
+    """
+    try:
+        with open(path, encoding="utf-8-sig") as stream:
+            text = stream.read(_MAX_CHARACTERS + 1)
+    except FileNotFoundError:
+        text = ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise AmbisegError(f"{path}: cannot be read ({error}): save it as UTF-8 text") from error
+    info = DatasetInfo.from_yaml(text, str(path))
+    return info if info.name else replace(info, name=fallback_name)

@@ -1,0 +1,80 @@
+"""One door to data on disk, whichever form it has: a folder of images or one packed file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from os import PathLike
+from pathlib import Path
+from typing import Protocol
+
+from ambiseg.data.folder import FolderSplit, Progress, folder_splits, write_folder
+from ambiseg.data.info import DatasetInfo
+from ambiseg.data.packed import PACKED_SUFFIXES, PackedSplit, packed_splits, write_packed
+from ambiseg.data.sample import Sample
+from ambiseg.errors import AmbisegError
+
+
+class Split(Protocol):
+    """Images of one split with their annotations, in the order of their ids."""
+
+    ids: tuple[str, ...]
+    info: DatasetInfo
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[Sample]: ...
+
+    def __getitem__(self, index: int) -> Sample: ...
+
+    def digest(self) -> str:
+        """SHA-256 over all samples, the same for every form on disk."""
+        ...
+
+
+def existing(path: str | PathLike[str]) -> Path:
+    """``path``, which exists; else `AmbisegError` with a hint."""
+    found = Path(path)
+    if found.exists():
+        return found
+    near = found.parent
+    while not near.exists():
+        near = near.parent
+    raise AmbisegError(
+        f"there is no data set at {found}: {near} exists, but not what follows; correct the path"
+    )
+
+
+def list_splits(path: str | PathLike[str]) -> list[str]:
+    """Names of the splits, train, val and test first.
+
+    Raises:
+        AmbisegError: nothing there, or a file that is no packed data set.
+    """
+    found = existing(path)
+    return folder_splits(found) if found.is_dir() else packed_splits(found)
+
+
+def open_split(path: str | PathLike[str], split: str) -> Split:
+    """Open one split of a folder or of a packed file.
+
+    Raises:
+        AmbisegError: nothing there, no such split, or its files are wrong.
+    """
+    found = existing(path)
+    return FolderSplit(found, split) if found.is_dir() else PackedSplit(found, split)
+
+
+def write_dataset(
+    out: str | PathLike[str],
+    splits: Mapping[str, Iterable[Sample]],
+    info: DatasetInfo,
+    progress: Progress | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Write samples packed if ``out`` ends with .h5 or .hdf5, else as a folder; all of it or nothing.
+
+    Raises:
+        AmbisegError: ``out`` exists, a sample breaks a law, disk full.
+    """
+    write = write_packed if Path(out).suffix.lower() in PACKED_SUFFIXES else write_folder
+    return write(out, splits, info, progress, overwrite)

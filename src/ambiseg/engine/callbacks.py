@@ -1,0 +1,231 @@
+"""What happens around the steps of a training run: its budget, its moving average, its checkpoints, its progress line."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import WeightAveraging
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn
+from rich.text import Text
+from torch import Tensor
+
+from ambiseg.engine.module import TrainingModule
+
+
+class TrainingInterrupted(Exception):
+    """The user (Ctrl-C) or the system (SIGTERM) asked to stop; the state is saved."""
+
+
+class Budget(pl.Callback):
+    """Ends the run after a number of steps or minutes, and spreads the validations over it.
+
+    Args:
+        steps: total steps, or None.
+        minutes: wall-clock budget, or None; exactly one of the two is given.
+        validations: how many to do; the last one is at the end.
+    """
+
+    CALIBRATION = 0.03
+    """Share of a time budget after which the speed is known well enough to space the validations."""
+
+    def __init__(self, steps: int | None, minutes: float | None, validations: int) -> None:
+        self.steps, self.seconds, self.validations = steps, None if minutes is None else 60 * minutes, validations
+        self.before = 0.0
+        self.started = time.monotonic()
+        self.first_step = 0
+
+    @property
+    def interval(self) -> int:
+        """Steps between validations to start with."""
+        return 2**62 if self.steps is None else max(1, round(self.steps / self.validations))
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds of training, earlier sessions counted in."""
+        return self.before + time.monotonic() - self.started
+
+    def fraction(self, step: int) -> float:
+        """Share of the budget that is used, 0 to 1."""
+        if self.steps is not None:
+            return min(1.0, step / self.steps)
+        assert self.seconds is not None
+        return min(1.0, self.elapsed / self.seconds)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.started, self.first_step = time.monotonic(), trainer.global_step
+        pl_module.fraction = self.fraction(trainer.global_step)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        fraction, interval = self.fraction(trainer.global_step), None
+        if self.seconds is not None:
+            if trainer.val_check_batch == self.interval and fraction > self.CALIBRATION:
+                rate = (trainer.global_step - self.first_step) / (time.monotonic() - self.started)
+                interval = max(1, round(rate * self.seconds / self.validations))
+            if trainer.world_size > 1:
+                fraction, interval = trainer.strategy.broadcast((fraction, interval))
+            if interval is not None:
+                trainer.val_check_batch = interval
+        pl_module.fraction = fraction
+        if fraction >= 1:
+            trainer.should_stop = True
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"elapsed": self.elapsed}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.before = float(state_dict["elapsed"])
+
+
+class MovingAverage(WeightAveraging):
+    """Exponential moving average of the weights, validated and kept in place of the last weights.
+
+    ``a <- a + (1 - d)(w - a)`` with ``d = min(decay, (1 + n) / (10 + n))`` at update n, so that the start is forgotten.
+    """
+
+    def __init__(self, decay: float) -> None:
+        def average(averaged: Tensor, current: Tensor, updates: Tensor) -> Tensor:
+            n = float(updates)
+            return averaged + (current - averaged) * (1 - min(decay, (1 + n) / (10 + n)))
+
+        super().__init__(avg_fn=average)
+
+
+class KeepLast(pl.Callback):
+    """Writes the resumable checkpoint at every validation, at the end, and when a signal asks to stop."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.asked = False
+        self._previous: dict[int, Any] = {}
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._previous[number] = signal.signal(number, self._ask)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.strategy.reduce_boolean_decision(self.asked, all=False):
+            trainer.save_checkpoint(self.path)
+            raise TrainingInterrupted
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        trainer.save_checkpoint(self.path)
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous.clear()
+
+
+class _TimeLeft(ProgressColumn):
+    def render(self, task: Any) -> Text:
+        left = task.fields.get("left")
+        return Text("" if left is None else f"{clock(left)} left", style="cyan")
+
+
+class ProgressLine(pl.Callback):
+    """One line on the terminal: loss, validation metric, images per second and time left; now and then a line in a log."""
+
+    LOG_EVERY = 30.0
+    """Seconds between lines where the output is no terminal."""
+
+    def __init__(self, budget: Budget, batch_size: int, metric: str, console: Console | None = None) -> None:
+        self.budget, self.batch_size, self.metric = budget, batch_size, metric
+        self.console = console or Console(file=sys.stderr)
+        self.progress: Progress | None = None
+        self.mean: float | None = None
+        self.logged = 0.0
+        self.first_step = 0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.first_step, self.began, self.logged = trainer.global_step, time.monotonic(), time.monotonic()
+        self.paused = 0.0
+        if trainer.is_global_zero and self.console.is_terminal:
+            self.progress = Progress(
+                TextColumn("training"),
+                BarColumn(bar_width=24),
+                TextColumn("{task.percentage:>3.0f} %"),
+                TextColumn("{task.fields[text]}"),
+                _TimeLeft(),
+                console=self.console,
+            )
+            self.task = self.progress.add_task("train", total=1.0, text="", left=None)
+            self.progress.start()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if not trainer.is_global_zero:
+            return
+        loss = float(outputs["loss"] if isinstance(outputs, dict) else outputs)
+        self.mean = loss if self.mean is None else 0.98 * self.mean + 0.02 * loss
+        now = time.monotonic()
+        due = self.progress is not None or now - self.logged > self.LOG_EVERY
+        if due:
+            self._show(trainer, pl_module, now)
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.validation_began = time.monotonic()
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.is_global_zero and not trainer.sanity_checking:
+            self.paused += time.monotonic() - self.validation_began
+            self._show(trainer, pl_module, time.monotonic())
+
+    def _show(self, trainer: pl.Trainer, pl_module: pl.LightningModule, now: float) -> None:
+        assert isinstance(pl_module, TrainingModule)
+        steps = trainer.global_step - self.first_step
+        rate = steps * self.batch_size * trainer.world_size / max(now - self.began - self.paused, 1e-9)
+        fraction = pl_module.fraction
+        left = None
+        if self.budget.seconds is not None:
+            left = max(0.0, self.budget.seconds - self.budget.elapsed)
+        elif steps and self.budget.steps is not None:
+            left = (now - self.began) / steps * (self.budget.steps - trainer.global_step)
+        text = f"loss {self.mean:.4f}  {rate:.0f} images/s"
+        value = trainer.callback_metrics.get(f"val_{self.metric}")
+        if value is not None:
+            text += f"  {self.metric} {float(value):.4f}"
+        if self.progress is not None:
+            self.progress.update(self.task, completed=fraction, text=text, left=left)
+        else:
+            self.logged = now
+            self.console.print(
+                f"training {100 * fraction:3.0f} %  step {trainer.global_step}  {text}"
+                + ("" if left is None else f"  {clock(left)} left"),
+                highlight=False,
+            )
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if self.progress is not None:
+            self.progress.stop()
+            self.progress = None
+
+
+def clock(seconds: float) -> str:
+    """Seconds as ``m:ss`` or ``h:mm:ss``.
+
+    Example:
+        >>> clock(75), clock(3675)
+        ('1:15', '1:01:15')
+    """
+    whole = round(seconds)
+    hours, minutes = whole // 3600, whole // 60 % 60
+    return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"

@@ -1,0 +1,199 @@
+"""Evaluation: a run against a split, with every metric in its named dialect.
+
+Each metric is given twice: over *all* masks that the model predicts, and over those that are *kept* by default (near-duplicates
+merged, low scores dropped). Coverage belongs to the first column, what a user sees to the second; mode proposals' table 3 shows
+the same pair. Probabilities are compared with the modes after merging only, since near-duplicates share one mode's mass.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ambiseg.data.batches import prepare
+from ambiseg.data.sample import Sample
+from ambiseg.data.source import Split, open_split
+from ambiseg.engine.predict import PredictSettings, Run, load
+from ambiseg.engine.run import METRICS as METRICS_FILE
+from ambiseg.engine.run import write_json, write_text
+from ambiseg.errors import AmbisegError
+from ambiseg.maskset import MaskSet
+from ambiseg.metrics import METRICS, Comparison, metric_collection, mode_probabilities, usable_metrics
+
+KEPT_ONLY = ("brier_skill_score",)
+"""Metrics that make sense after merging near-duplicates only."""
+ALL_ONLY = ("selection_f1",)
+"""Metrics that make sense before filtering only."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a run reached on a split.
+
+    Attributes:
+        all: metric by name over all predicted masks.
+        kept: the same over the masks that are kept by default.
+        n_all, n_kept: mean number of masks per image in either.
+        images: number of images.
+        seconds_per_image: time in the model per image, in batches, on this machine.
+        split, data_digest, seed: what was evaluated and how sampling was seeded.
+        ids: names of the images.
+        per_image: metric by name, ``(images,)``, over all masks (kept ones for `KEPT_ONLY`).
+        estimated, true: probabilities of kept masks and modes, paired, for reliability plots.
+    """
+
+    all: dict[str, float]
+    kept: dict[str, float]
+    n_all: float
+    n_kept: float
+    images: int
+    seconds_per_image: float
+    split: str
+    data_digest: str
+    seed: int
+    ids: tuple[str, ...]
+    per_image: dict[str, NDArray[np.float64]]
+    estimated: NDArray[np.float64]
+    true: NDArray[np.float64]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The summary as plain values, for ``metrics.json`` and ``--json``."""
+        return {
+            "split": self.split,
+            "images": self.images,
+            "data_digest": self.data_digest,
+            "seed": self.seed,
+            "all": {"masks_per_image": self.n_all, **self.all},
+            "kept": {"masks_per_image": self.n_kept, **self.kept},
+            "seconds_per_image": self.seconds_per_image,
+        }
+
+    def save(self, run: Path) -> None:
+        """Write ``metrics.json`` and ``per_image.csv`` into a run folder."""
+        write_json(run / METRICS_FILE, self.to_dict())
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["id", *self.per_image])
+        for i, name in enumerate(self.ids):
+            writer.writerow([name, *(f"{values[i]:.6g}" for values in self.per_image.values())])
+        write_text(run / "per_image.csv", text.getvalue())
+
+
+def evaluate(
+    run: Run | str | Path,
+    data: str | Path | Split,
+    split: str = "test",
+    settings: PredictSettings | None = None,
+    *,
+    batch_size: int = 16,
+    seed: int = 0,
+    metrics: list[str] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Evaluation:
+    """Compare what a run predicts with the annotations of a split.
+
+    Args:
+        run: a loaded run or its folder.
+        data: a data set, or an opened split.
+        split: which split of it.
+        settings: what "kept" means, and how many samples.
+        batch_size: images in one pass.
+        seed: of sampling methods.
+        metrics: names; all that fit if None.
+        progress: called with images done and in all.
+
+    Raises:
+        AmbisegError: no such split, an empty one, other classes than the run's, or an unknown metric.
+    """
+    run = load(run) if isinstance(run, (str, Path)) else run
+    source = open_split(data, split) if isinstance(data, (str, Path)) else data
+    settings = settings or PredictSettings()
+    if len(source) == 0:
+        raise AmbisegError(f"{data}: the split {split!r} holds no image")
+    if source.info.labels.names != run.config.labels.names:
+        raise AmbisegError(
+            f"the data have the classes {list(source.info.labels.names)}, the run {list(run.config.labels.names)}:"
+            " evaluate on data of the same classes"
+        )
+    tally = _Tally(run, settings, metrics, batch_size, seed)
+    held: list[Sample] = []
+    for i in range(len(source)):
+        sample = source[i]
+        if held and (len(held) == batch_size or sample.image.shape != held[0].image.shape):
+            tally.add(held)
+            held = []
+        held.append(sample)
+        if progress is not None:
+            progress(i + 1, len(source))
+    tally.add(held)
+    return tally.result(split, source.digest())
+
+
+class _Tally:
+    """Sums over batches: accumulators for both columns, per-image values, counts and probabilities."""
+
+    def __init__(
+        self, run: Run, settings: PredictSettings, metrics: list[str] | None, batch_size: int, seed: int
+    ) -> None:
+        self.run, self.settings, self.wanted, self.seed = run, settings, metrics, seed
+        self.generator = torch.Generator(run.hardware.device).manual_seed(seed)
+        self.ids: list[str] = []
+        self.rows: dict[str, list[torch.Tensor]] = {}
+        self.counts = np.zeros(2)
+        self.pairs: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self.ready = False
+
+    def _prepare(self, has_scores: bool) -> None:
+        names = self.wanted or usable_metrics(has_scores)
+        self.all = metric_collection([n for n in names if n not in KEPT_ONLY])
+        self.kept = metric_collection([n for n in names if n not in ALL_ONLY])
+        self.names, self.ready = names, True
+
+    def add(self, samples: list[Sample]) -> None:
+        config = self.run.config
+        predicted = self.run.propose([s.image for s in samples], self.settings.samples, self.generator).hard()
+        if not self.ready:
+            self._prepare(predicted.scores is not None)
+        annotations = MaskSet.stack([prepare(s, config.normalization, config.labels).annotations for s in samples])
+        every, kept = Comparison(predicted, annotations), Comparison(self.settings.apply(predicted), annotations)
+        self.all.update(every)
+        self.kept.update(kept)
+        for name in self.names:
+            pair = kept if name in KEPT_ONLY else every
+            self.rows.setdefault(name, []).append(METRICS[name].function(pair))
+        self.ids += [s.id for s in samples]
+        self.counts += [float(c.predictions.count.sum()) for c in (every, kept)]
+        probabilities = mode_probabilities(kept)
+        self.pairs.append((probabilities.estimated[probabilities.there], probabilities.true[probabilities.there]))
+
+    def result(self, split: str, digest: str) -> Evaluation:
+        images = len(self.ids)
+        n_all, n_kept = self.counts / images
+        estimated, true = (torch.cat(column).double().numpy() for column in zip(*self.pairs, strict=True))
+        return Evaluation(
+            all=_rounded(self.all.compute()),
+            kept=_rounded(self.kept.compute()),
+            n_all=round(n_all, 3),
+            n_kept=round(n_kept, 3),
+            images=images,
+            seconds_per_image=round(self.run.seconds / max(1, self.run.images), 6),
+            split=split,
+            data_digest=digest,
+            seed=self.seed,
+            ids=tuple(self.ids),
+            per_image={name: torch.cat(values).double().numpy() for name, values in self.rows.items()},
+            estimated=estimated,
+            true=true,
+        )
+
+
+def _rounded(values: dict[str, torch.Tensor]) -> dict[str, float]:
+    return {name: round(float(value), 6) for name, value in values.items()}

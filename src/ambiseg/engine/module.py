@@ -1,0 +1,86 @@
+"""The bridge between a `Segmenter` and Lightning's Trainer: one training step, one validation, one optimiser."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+
+from ambiseg.data.batches import Batch
+from ambiseg.engine.hardware import Hardware
+from ambiseg.engine.settings import TrainSettings
+from ambiseg.errors import AmbisegError
+from ambiseg.methods.base import Segmenter
+from ambiseg.metrics import MeanOverImages
+
+
+class TrainingModule(pl.LightningModule):
+    """Trains any `Segmenter` as `TrainSettings` say.
+
+    The learning rate follows `Budget`'s progress f: a linear rise over the first steps times ``(1 + cos(pi f)) / 2``. Random
+    numbers inside a step (dropout, latent samples) are seeded by (seed, step, process): a resumed run draws the same ones.
+    """
+
+    def __init__(self, segmenter: Segmenter, settings: TrainSettings, hardware: Hardware, metric: str) -> None:
+        super().__init__()
+        self.segmenter, self.train_settings, self.hardware, self.metric_name = segmenter, settings, hardware, metric
+        self.metric = MeanOverImages(metric)
+        self.fraction = 0.0
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        moved = batch.to(device)
+        if self.hardware.channels_last:
+            return Batch(moved.images.contiguous(memory_format=torch.channels_last), moved.annotations, moved.ids)
+        return moved
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        torch.manual_seed(_step_seed(self.train_settings.seed, self.global_step, self.global_rank))
+        self.segmenter.progress = self.fraction
+        losses = self.segmenter.loss(batch.images, batch.annotations)
+        loss = losses["loss"]
+        if not bool(torch.isfinite(loss)):
+            self._explain(losses, batch)
+        for name, value in losses.items():
+            self.log(f"train_{name}", value.detach(), batch_size=len(batch.ids))
+        self.log("lr", self._set_learning_rate())
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self.metric.update(self.segmenter.predict(batch.images), batch.annotations)
+        self.log(f"val_{self.metric_name}", self.metric, on_step=False, on_epoch=True, batch_size=len(batch.ids))
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """AdamW; weight decay on weights of two or more axes only (no biases, no norms)."""
+        parameters = list(self.segmenter.parameters())
+        groups = [
+            {"params": [p for p in parameters if p.dim() > 1], "weight_decay": self.train_settings.weight_decay},
+            {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
+        ]
+        return torch.optim.AdamW(groups, lr=self.train_settings.lr)
+
+    def _set_learning_rate(self) -> float:
+        rise = min(1.0, (self.global_step + 1) / max(1, self.train_settings.warmup))
+        rate = self.train_settings.lr * rise * (1 + math.cos(math.pi * self.fraction)) / 2
+        for group in self.optimizers().param_groups:  # type: ignore[union-attr]
+            group["lr"] = rate
+        return rate
+
+    def _explain(self, losses: dict[str, Tensor], batch: Batch) -> None:
+        parts = ", ".join(name for name, value in losses.items() if not bool(torch.isfinite(value)))
+        raise AmbisegError(
+            f"the loss became {float(losses['loss'])} at step {self.global_step} (in: {parts}; images"
+            f" {', '.join(batch.ids[:3])}, ...): try a lower --train.lr or --train.precision 32, and look at the data with"
+            " 'ambiseg data check'"
+        )
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["ambiseg"] = {"method": type(self.segmenter).__name__}
+
+
+def _step_seed(seed: int, step: int, rank: int) -> int:
+    """A well-mixed 63-bit seed of three small numbers."""
+    return int.from_bytes(hashlib.blake2b(f"{seed},{step},{rank}".encode(), digest_size=8).digest(), "big") >> 1

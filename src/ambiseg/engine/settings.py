@@ -1,0 +1,74 @@
+"""Settings of a training run: plain values, importable without torch (the command line shows them)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How a method is trained, whichever it is."""
+
+    labels: Literal["full", "single"] = "full"
+    """What a visit of an image brings: all its masks with their probabilities, or one drawn by probability."""
+    epochs: int | None = None
+    """Visits of every image; 100 where neither epochs nor minutes are given."""
+    minutes: float | None = None
+    """Wall-clock budget; the learning rate falls to 0 as it runs out."""
+    seed: int = 0
+    """Seed of initialisation, order, label draws and augmentation."""
+    batch_size: int = 32
+    """Images per step and process."""
+    lr: float = 1e-3
+    """Peak learning rate of AdamW."""
+    weight_decay: float = 0.01
+    """Decoupled weight decay of AdamW."""
+    warmup: int = 100
+    """Steps over which the learning rate rises linearly."""
+    clip: float = 1.0
+    """Largest norm of the gradient; 0 for no clipping."""
+    ema: float = 0.999
+    """Decay of the moving average of the weights that is validated and kept; 0 for none."""
+    augment: bool = True
+    """Whether to do the augmentation that the data set allows."""
+    validations: int = 8
+    """Validations over the whole run."""
+    validation_images: int = 200
+    """At most this many images in each of them."""
+    early_stop: int = 0
+    """Stop after this many validations without improvement; 0 never does."""
+    precision: Literal["auto", "32", "bf16"] = "auto"
+    """bf16 where the hardware computes in it, unless told otherwise."""
+    channels_last: Literal["auto", "yes", "no"] = "auto"
+    """Memory order of the convolutions; last where bf16 is used."""
+    devices: int = 1
+    """Processes (CPU) or GPUs."""
+    workers: int = 0
+    """Processes that prepare batches; 0 does it in the training process."""
+    tensorboard: bool = False
+    """Also log for TensorBoard (pip install 'ambiseg[tensorboard]')."""
+
+    def problems(self) -> list[str]:
+        """Values that make no sense, one sentence each.
+
+        Example:
+            >>> TrainSettings(batch_size=0).problems()
+            ['batch_size must be at least 1, received 0']
+        """
+        found = []
+        if self.epochs is not None and self.minutes is not None:
+            found.append("give epochs or minutes, not both")
+        for name, least in (("batch_size", 1), ("devices", 1), ("validations", 1), ("validation_images", 1)):
+            if getattr(self, name) < least:
+                found.append(f"{name} must be at least {least}, received {getattr(self, name)}")
+        for name in ("epochs", "minutes", "lr"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                found.append(f"{name} must be above 0, received {value}")
+        for name in ("weight_decay", "warmup", "clip", "early_stop", "workers", "seed"):
+            if getattr(self, name) < 0:
+                found.append(f"{name} must not be negative, received {getattr(self, name)}")
+        if not 0 <= self.ema < 1:
+            found.append(f"ema must be in [0, 1), received {self.ema}")
+        return found

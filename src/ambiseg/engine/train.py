@@ -1,0 +1,307 @@
+"""`fit`: train a method on a data set into a run folder, and go on with an interrupted run."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import math
+import os
+import shutil
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from torch.utils.data import DataLoader, Subset
+
+from ambiseg.data.augment import Augmentation
+from ambiseg.data.batches import BatchOrder, LabelView, Normalization, collate
+from ambiseg.data.source import Split, open_split
+from ambiseg.engine.callbacks import Budget, KeepLast, MovingAverage, ProgressLine, TrainingInterrupted
+from ambiseg.engine.hardware import Hardware
+from ambiseg.engine.module import TrainingModule
+from ambiseg.engine.run import CONFIG, LAST, TRAINING, RunConfig, load_checkpoint, save_weights, write_json
+from ambiseg.engine.settings import TrainSettings
+from ambiseg.errors import AmbisegError
+from ambiseg.methods import method_info
+from ambiseg.metrics import METRICS
+from ambiseg.networks.settings import UNetSettings
+
+DEFAULT_EPOCHS = 100
+"""Epochs where neither epochs nor minutes are given."""
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What a training run came to.
+
+    Attributes:
+        run: the run folder.
+        steps: optimiser steps, all sessions together.
+        seconds: training time, all sessions together.
+        metric: name of the validation metric.
+        best: its best value.
+        interrupted: whether a signal ended the run early (``resume`` goes on).
+    """
+
+    run: Path
+    steps: int
+    seconds: float
+    metric: str
+    best: float | None
+    interrupted: bool
+
+
+def fit(
+    method: str,
+    data: str | Path,
+    out: str | Path,
+    *,
+    train: TrainSettings | None = None,
+    backbone: UNetSettings | None = None,
+    settings: Any = None,
+    overwrite: bool = False,
+    quiet: bool = False,
+) -> FitResult:
+    """Train ``method`` on the ``train`` split of ``data`` and write a run folder.
+
+    Args:
+        method: name of a method (`ambiseg.METHODS`).
+        data: a data set (folder or packed file) with splits ``train`` and ``val``.
+        out: the run folder to make.
+        train, backbone, settings: of training, network and method; the defaults where None.
+        overwrite: replace an existing run folder.
+        quiet: no progress line.
+
+    Raises:
+        AmbisegError: unknown method, senseless settings, missing splits, an existing ``out``, or a loss that became NaN.
+
+    Example:
+        >>> fit("mode-proposals", "my-data", "runs/first", train=TrainSettings(minutes=5))      # doctest: +SKIP
+    """
+    train = train or TrainSettings()
+    problems = train.problems()
+    if problems:
+        raise AmbisegError("; ".join(problems))
+    entry = method_info(method)
+    run, split = Path(out), open_split(data, "train")
+    if len(split) == 0:
+        raise AmbisegError(f"{data}: the split 'train' holds no image: look at it with 'ambiseg data check {data}'")
+    val = open_split(data, "val")
+    if not _is_child():
+        _make_run_folder(run, overwrite)
+    config = RunConfig(
+        method=method,
+        in_channels=int(split[0].image.shape[0]),
+        labels=split.info.labels,
+        normalization=Normalization.measure(split),
+        backbone=backbone or UNetSettings(),
+        settings=settings or entry.settings(),
+        train=train,
+        data=str(data),
+        data_digest=split.digest(),
+        channels=split.info.channels,
+    )
+    if not _is_child():
+        config.save(run)
+    return _train(run, config, split, val, quiet, checkpoint=None)
+
+
+def resume(run: str | Path, *, data: str | Path | None = None, quiet: bool = False) -> FitResult:
+    """Go on with an interrupted run from its last checkpoint: same batches, same optimiser, same moving average.
+
+    Args:
+        run: the run folder.
+        data: where the data are now, if they moved.
+        quiet: no progress line.
+
+    Raises:
+        AmbisegError: not a run folder, no checkpoint, another method's checkpoint, or other training data.
+    """
+    run = Path(run)
+    config = RunConfig.load(run)
+    checkpoint = load_checkpoint(run / LAST)
+    source = data or config.data
+    split, val = open_split(source, "train"), open_split(source, "val")
+    if split.digest() != config.data_digest:
+        raise AmbisegError(f"the training split of {source} is not the one that {run} was trained on: give its --data")
+    wrote, expected = checkpoint["ambiseg"]["method"], type(config.build()).__name__
+    if wrote != expected:
+        raise AmbisegError(f"{run / LAST} was written by {wrote}, but {run / CONFIG} says {expected}: restore the run")
+    return _train(run, config, split, val, quiet, checkpoint)
+
+
+def _train(
+    run: Path, config: RunConfig, split: Split, val: Split, quiet: bool, checkpoint: dict[str, Any] | None
+) -> FitResult:
+    train = config.train
+    hardware = Hardware.choose(train.precision, train.channels_last)
+    metric = "hm_iou_unique"
+    torch.manual_seed(train.seed)
+    module = TrainingModule(config.build(), train, hardware, metric)
+    if hardware.channels_last:
+        module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    steps = None
+    if train.minutes is None:
+        steps = math.ceil((train.epochs or DEFAULT_EPOCHS) * len(split) / (train.batch_size * train.devices))
+    budget = Budget(steps, train.minutes, train.validations)
+    best = ModelCheckpoint(
+        run / "checkpoints", "best", monitor=f"val_{metric}", mode=_mode(metric), enable_version_counter=False
+    )
+    callbacks: list[pl.Callback] = [budget, KeepLast(run / LAST), best]
+    if train.ema:
+        callbacks.insert(0, MovingAverage(train.ema))
+    if train.early_stop:
+        callbacks.append(EarlyStopping(f"val_{metric}", mode=_mode(metric), patience=train.early_stop))
+    if not quiet:
+        callbacks.append(ProgressLine(budget, train.batch_size, metric))
+    start = int(checkpoint["global_step"]) if checkpoint else 0
+    interrupted = False
+    with _quiet_lightning():
+        trainer = pl.Trainer(
+            accelerator="gpu" if hardware.device == "cuda" else hardware.device,
+            devices=train.devices,
+            strategy="ddp_spawn" if train.devices > 1 and hardware.device == "cpu" else "auto",
+            precision="bf16-mixed" if hardware.bf16 else "32-true",
+            max_epochs=-1,
+            val_check_interval=budget.interval,
+            check_val_every_n_epoch=None,
+            gradient_clip_val=train.clip or None,
+            callbacks=callbacks,
+            logger=_loggers(run, train),
+            log_every_n_steps=10,
+            num_sanity_val_steps=0,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+            default_root_dir=run,
+        )
+        loaders = _Loaders(split, val, config, start)
+        try:
+            trainer.fit(module, loaders, ckpt_path=run / LAST if checkpoint else None, weights_only=True)
+        except TrainingInterrupted:
+            interrupted = True
+    return _finish(run, config, interrupted)
+
+
+class _Loaders(pl.LightningDataModule):
+    """Batches of training (endless) and validation, the share of this process."""
+
+    def __init__(self, split: Split, val: Split, config: RunConfig, start: int) -> None:
+        super().__init__()
+        self.split, self.val, self.config, self.start = split, val, config, start
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        train, trainer = self.config.train, self.trainer
+        assert trainer is not None
+        augmentation = Augmentation.of(self.split.info.augment) if train.augment else Augmentation.none()
+        view = LabelView(self.split, self.config.normalization, train.labels, augmentation, train.seed)
+        order = BatchOrder(
+            len(view), train.batch_size, train.seed, self.start, trainer.global_rank, trainer.world_size
+        )
+        return DataLoader(
+            view, batch_sampler=order, collate_fn=collate, num_workers=train.workers, persistent_workers=train.workers > 0
+        )
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        train, trainer = self.config.train, self.trainer
+        assert trainer is not None
+        count = min(len(self.val), train.validation_images)
+        mine = range(trainer.global_rank, count, trainer.world_size)
+        view = LabelView(self.val, self.config.normalization)
+        return DataLoader(Subset(view, list(mine)), batch_size=train.batch_size, collate_fn=collate)
+
+
+def _finish(run: Path, config: RunConfig, interrupted: bool) -> FitResult:
+    """Export the best weights and write down what the training came to."""
+    last, best = load_checkpoint(run / LAST), run / "checkpoints" / "best.ckpt"
+    values = [v for k, v in last["callbacks"].items() if k.startswith("ModelCheckpoint")]
+    score = values[0].get("best_model_score") if values else None
+    if best.is_file():
+        state = load_checkpoint(best)["state_dict"]
+        model = config.build()
+        model.load_state_dict({k.removeprefix("segmenter."): v for k, v in state.items() if k.startswith("segmenter.")})
+        if not _is_child():
+            save_weights(run, model, config.method)
+    result = FitResult(
+        run=run,
+        steps=int(last["global_step"]),
+        seconds=round(float(last["callbacks"]["Budget"]["elapsed"]), 1),
+        metric="hm_iou_unique",
+        best=None if score is None else round(float(score), 6),
+        interrupted=interrupted,
+    )
+    if not _is_child():
+        parameters = sum(p.numel() for p in config.build().parameters())
+        entries = {"steps": result.steps, "seconds": result.seconds, "parameters": parameters, "interrupted": interrupted}
+        write_json(run / TRAINING, {**entries, "metric": result.metric, "best": result.best})
+    return result
+
+
+def _make_run_folder(run: Path, overwrite: bool) -> None:
+    if run.exists() and not run.is_dir():
+        raise AmbisegError(f"{run} is a file: choose another --out")
+    if run.is_dir() and any(run.iterdir()):
+        if not overwrite:
+            raise AmbisegError(f"{run} exists: choose another --out, go on with --resume, or replace it with --overwrite")
+        if not (run / CONFIG).is_file():
+            raise AmbisegError(f"{run} is not a run folder, so it is not overwritten: choose another --out")
+        shutil.rmtree(run)
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise AmbisegError(f"{run} cannot be made ({error.strerror}): choose another --out") from error
+
+
+def _loggers(run: Path, train: TrainSettings) -> list[Logger]:
+    loggers: list[Logger] = [CSVLogger(run, name="logs")]
+    if train.tensorboard:
+        try:
+            loggers.append(TensorBoardLogger(run, name="tensorboard"))
+        except ModuleNotFoundError as error:
+            raise AmbisegError("TensorBoard is not installed: pip install 'ambiseg[tensorboard]'") from error
+    return loggers
+
+
+def _mode(metric: str) -> str:
+    return "max" if METRICS[metric].higher_is_better else "min"
+
+
+def _is_child() -> bool:
+    """Whether this process was launched by another one of the same run."""
+    return int(os.environ.get("LOCAL_RANK", "0")) > 0 or int(os.environ.get("NODE_RANK", "0")) > 0
+
+
+@contextmanager
+def _quiet_lightning() -> Iterator[None]:
+    """Silence Lightning's banners and advice; our own progress line and errors say what a user needs."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"lightning\..*")
+        warnings.filterwarnings("ignore", category=UserWarning, message=".*(dataloader|DataLoader|checkpoint|workers).*")
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
+
+
+def training_curve(run: str | Path) -> list[dict[str, float]]:
+    """Rows of the training curve, all sessions of the run in order of steps."""
+    rows: dict[int, dict[str, float]] = {}
+    for path in sorted(Path(run).glob("logs/version_*/metrics.csv"), key=lambda p: int(p.parent.name.split("_")[1])):
+        with open(path, newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                values = {name: float(value) for name, value in row.items() if value}
+                rows.setdefault(int(values["step"]), {}).update(values)
+    return [rows[step] for step in sorted(rows)]
+

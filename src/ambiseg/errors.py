@@ -1,0 +1,30 @@
+"""Errors that are the user's to mend.
+
+Everything in the library that a user can get wrong raises an `AmbisegError`: one sentence that says what was
+wrong, where (file, row, argument), what was received and what to do. The command line prints it and exits with
+status 2; a traceback is shown with ``--debug`` only.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class AmbisegError(ValueError):
+    """A mistake in the user's input: the message names the place, what was received and the remedy."""
+
+
+class UnknownNameError(AmbisegError):
+    """A name that is not among the known ones, with the nearest known name as a suggestion.
+
+    Example:
+        >>> str(UnknownNameError("method", "mode-proposal", ["mode-proposals", "ssn"]))
+        "unknown method 'mode-proposal': did you mean 'mode-proposals'? (known: mode-proposals, ssn)"
+    """
+
+    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+        names = list(known)
+        near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        super().__init__(f"unknown {kind} {name!r}: {hint}(known: {', '.join(names)})")

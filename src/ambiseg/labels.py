@@ -1,0 +1,187 @@
+"""What the pixels of a label map mean: `LabelSpace`.
+
+Two cases cover the field. *Binary*: classes 0 and 1, one logit channel, sigmoid. *Multi-class*: C > 2 classes, C logit
+channels, softmax. The label space owns every step between logits, probabilities, one-hot form and label map, so that
+no method, metric or picture asks how many classes there are.
+
+Shapes: a label map is ``(*batch, *space)`` of integers; its channel form (logits, probabilities, one-hot) has one axis
+more, at position ``dim``: 1 in ``(B, C, H, W)``, 2 in ``(B, K, C, H, W)``. Space may have any number of axes.
+"""
+
+from __future__ import annotations
+
+import colorsys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ambiseg.errors import AmbisegError
+
+VOID = 255
+"""The value of pixels that no loss and no metric may look at, where a label space names no ``ignore_value``."""
+
+
+@dataclass(frozen=True)
+class LabelSpace:
+    """Classes of a segmentation task: names, colours and the value to ignore.
+
+    Attributes:
+        names: one name per class; class ``i`` is the integer ``i`` of a label map. Two names make a binary space.
+        colors: one ``(red, green, blue)`` per class, 0..255; chosen evenly around the colour circle if left empty.
+        ignore_value: integer of pixels to leave out (void), or None; it must not be a class.
+        background: class that metrics leave out unless asked for, or None to evaluate all.
+
+    Raises:
+        AmbisegError: fewer than two names, more than 255, doubled names, or an ignore value that is a class.
+
+    Example:
+        >>> space = LabelSpace.binary()
+        >>> space.channels, space.evaluated
+        (1, (1,))
+        >>> space.decide(space.probabilities(torch.tensor([[[[-1.0, 2.0]]]])))
+        tensor([[[0, 1]]], dtype=torch.uint8)
+    """
+
+    names: tuple[str, ...] = ("background", "foreground")
+    colors: tuple[tuple[int, int, int], ...] = ()
+    ignore_value: int | None = None
+    background: int | None = 0
+
+    def __post_init__(self) -> None:
+        count = len(self.names)
+        if not 2 <= count <= 255:
+            raise AmbisegError(f"a label space has 2 to 255 classes, received {count}: name each class once")
+        if len(set(self.names)) != count:
+            raise AmbisegError(f"class names must differ, received {list(self.names)}")
+        if self.ignore_value is not None and not count <= self.ignore_value <= 255:
+            raise AmbisegError(
+                f"ignore_value {self.ignore_value} must lie outside the classes 0..{count - 1} and within 255"
+            )
+        if not self.colors:
+            object.__setattr__(self, "colors", _even_colors(count))
+        if len(self.colors) != count:
+            raise AmbisegError(f"{count} classes need {count} colors, received {len(self.colors)}")
+
+    @classmethod
+    def binary(cls, foreground: str = "foreground", ignore_value: int | None = None) -> LabelSpace:
+        """The two-class space: background 0 and one foreground class 1."""
+        return cls(("background", foreground), ignore_value=ignore_value)
+
+    @classmethod
+    def of_classes(cls, count: int, ignore_value: int | None = None) -> LabelSpace:
+        """A space of ``count`` classes without names of their own."""
+        if count == 2:
+            return cls.binary(ignore_value=ignore_value)
+        return cls(tuple(f"class {i}" for i in range(count)), ignore_value=ignore_value)
+
+    @classmethod
+    def from_dict(cls, description: dict[str, Any]) -> LabelSpace:
+        """The inverse of `to_dict`."""
+        return cls(
+            names=tuple(str(name) for name in description["names"]),
+            colors=tuple(tuple(int(v) for v in color) for color in description.get("colors") or ()),  # type: ignore[misc]
+            ignore_value=description.get("ignore_value"),
+            background=description.get("background", 0),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain lists and numbers, for YAML and JSON."""
+        return {
+            "names": list(self.names),
+            "colors": [list(color) for color in self.colors],
+            "ignore_value": self.ignore_value,
+            "background": self.background,
+        }
+
+    @property
+    def classes(self) -> int:
+        """Number of classes C."""
+        return len(self.names)
+
+    @property
+    def is_binary(self) -> bool:
+        """Whether there are two classes: one channel and a sigmoid."""
+        return self.classes == 2
+
+    @property
+    def channels(self) -> int:
+        """Channels of logits and probabilities: 1 if binary, else C."""
+        return 1 if self.is_binary else self.classes
+
+    @property
+    def void(self) -> int:
+        """The integer of pixels to leave out; `VOID` where the space names none (padding uses it)."""
+        return VOID if self.ignore_value is None else self.ignore_value
+
+    @cached_property
+    def evaluated(self) -> tuple[int, ...]:
+        """Classes that metrics look at: all but the background."""
+        return tuple(c for c in range(self.classes) if c != self.background)
+
+    def valid(self, masks: Tensor) -> Tensor:
+        """Where a label map counts: True off the void value. Same shape, bool."""
+        return masks != self.void
+
+    def one_hot(self, masks: Tensor, dim: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Channel form of label maps: ``y_c = [mask = c]`` at axis ``dim``; void pixels are 0 in every channel.
+
+        Binary spaces give the one channel ``[mask = 1]``.
+
+        Example:
+            >>> LabelSpace.of_classes(3).one_hot(torch.tensor([[0, 2, 255]]), dim=1).tolist()
+            [[[1.0, 0.0, 0.0], [0.0, 0.0, 0.0], [0.0, 1.0, 0.0]]]
+        """
+        first = 1 if self.is_binary else 0
+        ids = torch.arange(first, self.classes, device=masks.device, dtype=torch.uint8)
+        shape = [1] * (masks.dim() + 1)
+        shape[dim] = len(ids)
+        return (masks.unsqueeze(dim) == ids.view(shape)).to(dtype)
+
+    def probabilities(self, logits: Tensor, dim: int = 1) -> Tensor:
+        """Sigmoid (binary) or softmax over axis ``dim``; same shape as ``logits``, float32."""
+        logits = logits.float()
+        return logits.sigmoid() if self.is_binary else logits.softmax(dim)
+
+    def decide(self, probabilities: Tensor, dim: int = 1) -> Tensor:
+        """Label map of the most probable class (binary: probability > 1/2); uint8, without axis ``dim``."""
+        if self.is_binary:
+            return (probabilities.select(dim, 0) > 0.5).to(torch.uint8)
+        return probabilities.argmax(dim).to(torch.uint8)
+
+    def all_classes(self, probabilities: Tensor, dim: int) -> Tensor:
+        """Probabilities of all C classes at axis ``dim``: ``(1 - p, p)`` if binary, else unchanged."""
+        return torch.cat([1 - probabilities, probabilities], dim) if self.is_binary else probabilities
+
+    def cross_entropy(self, logits: Tensor, masks: Tensor) -> Tensor:
+        """Per-pixel cross-entropy in nats of logits ``(B, C, *S)`` against label maps ``(B, *S)``; 0 on void pixels.
+
+        Example:
+            >>> LabelSpace.binary().cross_entropy(torch.zeros(1, 1, 2), torch.tensor([[1, 255]]))
+            tensor([[0.6931, 0.0000]])
+        """
+        if self.is_binary:
+            target = (masks == 1).to(logits.dtype)
+            loss = functional.binary_cross_entropy_with_logits(logits.squeeze(1), target, reduction="none")
+            return loss * self.valid(masks)
+        return functional.cross_entropy(logits, masks.long(), ignore_index=self.void, reduction="none")
+
+    def check(self, masks: Tensor, what: str) -> None:
+        """Raise `AmbisegError` if ``masks`` holds an integer that is neither a class nor void."""
+        wrong = (masks >= self.classes) & self.valid(masks) | (masks < 0)
+        if bool(wrong.any()):
+            found: Sequence[int] = sorted({int(v) for v in masks[wrong].tolist()})[:5]
+            raise AmbisegError(
+                f"{what} holds the value(s) {found}, but the classes are 0..{self.classes - 1}"
+                f" and the value to ignore is {self.ignore_value}: correct the masks or name the classes"
+            )
+
+
+def _even_colors(count: int) -> tuple[tuple[int, int, int], ...]:
+    """Black for class 0, then hues evenly around the circle."""
+    hues = [colorsys.hsv_to_rgb(i / max(1, count - 1), 0.75, 0.95) for i in range(count - 1)]
+    return ((0, 0, 0), *((round(r * 255), round(g * 255), round(b * 255)) for r, g, b in hues))

@@ -1,0 +1,338 @@
+"""`MaskSet`: a finite weighted set of label maps per image, the one value that flows through the house.
+
+Annotations and predictions are the same type: a model maps an image to a MaskSet, a metric compares two, a picture
+draws one. For image b it is the discrete distribution
+
+    p(y | x_b) = sum_k w_bk [y = m_bk],    w_bk >= 0,  sum_k w_bk = 1.
+
+Sets of different size share a batch by padding: an entry with weight 0 is not there. Space may have any number of axes.
+Shapes: B images, K masks, C channels of the label space, ``*S`` space.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ambiseg.errors import AmbisegError
+from ambiseg.labels import LabelSpace
+from ambiseg.overlap import pairwise_overlap
+
+SCORE_THRESHOLD = 0.5
+"""Proposals with a lower selection score are left out by default (mode proposals, section 3.1)."""
+DUPLICATE_IOU = 0.9
+"""Two proposals with a higher IoU count as near-duplicates by default."""
+
+_DAMAGE = (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
+"""What numpy, zipfile, json and torch raise on a file that is not a mask set."""
+
+
+@dataclass(frozen=True, eq=False)
+class MaskSet:
+    """A weighted set of label maps for each image of a batch.
+
+    Attributes:
+        masks: ``(B, K, *S)`` uint8 label maps.
+        weights: ``(B, K)`` float, non-negative, sum 1 over K; 0 marks an entry that is not there.
+        labels: what the integers of ``masks`` mean.
+        scores: ``(B, K)`` in [0, 1], how much a proposal is worth keeping, or None.
+        probabilities: ``(B, K, C, *S)`` per-pixel probabilities before the decision, or None.
+
+    Raises:
+        AmbisegError: shapes that do not belong together.
+
+    Example:
+        >>> pair = torch.tensor([[[[1, 0]], [[1, 0]], [[0, 0]]]], dtype=torch.uint8)
+        >>> votes = MaskSet.uniform(pair, LabelSpace.binary()).merge_identical()
+        >>> votes.weights
+        tensor([[0.6667, 0.3333]])
+        >>> votes.mean()
+        tensor([[[[0.6667, 0.0000]]]])
+    """
+
+    masks: Tensor
+    weights: Tensor
+    labels: LabelSpace
+    scores: Tensor | None = None
+    probabilities: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        expected = tuple(self.masks.shape[:2])
+        for name in ("weights", "scores"):
+            value = getattr(self, name)
+            if value is not None and tuple(value.shape) != expected:
+                raise AmbisegError(f"{name} of shape {tuple(value.shape)} do not fit masks (B, K) = {expected}")
+        if self.masks.is_floating_point():
+            raise AmbisegError(
+                f"masks are integer label maps, received {self.masks.dtype}: pass probabilities through"
+                " MaskSet.from_probabilities"
+            )
+        if self.probabilities is not None:
+            wanted = (*expected, self.labels.channels, *self.masks.shape[2:])
+            if tuple(self.probabilities.shape) != wanted:
+                raise AmbisegError(f"probabilities of shape {tuple(self.probabilities.shape)}, expected {wanted}")
+
+    # -- making one ----------------------------------------------------------------------------------------------
+
+    @classmethod
+    def uniform(cls, masks: Tensor, labels: LabelSpace) -> MaskSet:
+        """Equal weights for label maps ``(B, K, *S)``."""
+        shape = masks.shape[:2]
+        return cls(masks, torch.full(shape, 1.0 / shape[1], device=masks.device), labels)
+
+    @classmethod
+    def from_probabilities(
+        cls, probabilities: Tensor, labels: LabelSpace, weights: Tensor | None = None, scores: Tensor | None = None
+    ) -> MaskSet:
+        """Decide per-pixel probabilities ``(B, K, C, *S)`` into label maps and keep them beside; uniform by default."""
+        masks = labels.decide(probabilities, dim=2)
+        if weights is None:
+            weights = torch.full(masks.shape[:2], 1.0 / masks.shape[1], device=masks.device)
+        return cls(masks, weights, labels, scores, probabilities)
+
+    @classmethod
+    def stack(cls, sets: Sequence[MaskSet]) -> MaskSet:
+        """One batch from several, sets padded to the largest K and images to the largest size with void.
+
+        Scores and probabilities are kept only where all have them (probabilities: and the same size).
+        """
+        if not sets:
+            raise AmbisegError("cannot stack an empty list of mask sets: pass at least one")
+        labels = sets[0].labels
+        count = max(s.masks.shape[1] for s in sets)
+        space = [max(sizes) for sizes in zip(*(s.masks.shape[2:] for s in sets), strict=True)]
+        masks = torch.cat([_pad(s.masks, [count, *space], labels.void) for s in sets])
+        weights = torch.cat([_pad(s.weights, [count], 0) for s in sets])
+        scores = probabilities = None
+        if all(s.scores is not None for s in sets):
+            scores = torch.cat([_pad(s.scores, [count], 0) for s in sets if s.scores is not None])
+        if all(s.probabilities is not None and list(s.masks.shape[2:]) == space for s in sets):
+            size = [count, labels.channels, *space]
+            probabilities = torch.cat([_pad(s.probabilities, size, 0) for s in sets if s.probabilities is not None])
+        return cls(masks, weights, labels, scores, probabilities)
+
+    # -- looking at it -------------------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        """Number of images B."""
+        return self.masks.shape[0]
+
+    def __getitem__(self, index: int | slice | Tensor) -> MaskSet:
+        """The sets of some images of the batch; an integer keeps the batch axis (B = 1).
+
+        Raises:
+            IndexError: an integer outside the batch.
+        """
+        if isinstance(index, int) and not -len(self) <= index < len(self):
+            raise IndexError(f"image {index} of a batch of {len(self)}")
+        rows = slice(index, index + 1 if index != -1 else None) if isinstance(index, int) else index
+        return MaskSet(
+            self.masks[rows],
+            self.weights[rows],
+            self.labels,
+            None if self.scores is None else self.scores[rows],
+            None if self.probabilities is None else self.probabilities[rows],
+        )
+
+    @property
+    def present(self) -> Tensor:
+        """Which entries are there: weight above 0, ``(B, K)`` bool."""
+        return self.weights > 0
+
+    @property
+    def count(self) -> Tensor:
+        """Number of masks of each image ``(B,)``."""
+        return self.present.sum(1)
+
+    def validate(self, what: str = "mask set") -> MaskSet:
+        """Raise `AmbisegError` where weights or classes are not those of a distribution; return self."""
+        if not bool(torch.isfinite(self.weights).all()) or bool((self.weights < 0).any()):
+            raise AmbisegError(f"{what}: weights must be finite and not negative")
+        off = (self.weights.sum(1) - 1).abs()
+        if self.weights.numel() == 0 or float(off.max()) > 1e-3:
+            row = int(off.argmax()) if off.numel() else 0
+            total = float(self.weights[row].sum()) if off.numel() else 0.0
+            raise AmbisegError(f"{what}: weights of image {row} sum to {total:.4g}, not 1: divide them by their sum")
+        self.labels.check(self.masks[self.present], what)
+        return self
+
+    def mean(self) -> Tensor:
+        """Expected per-pixel probabilities ``sum_k w_k p_k``, ``(B, C, *S)``; of the label maps where none are kept."""
+        value = self.probabilities
+        if value is None:
+            value = self.labels.one_hot(self.masks, dim=2, dtype=self.weights.dtype)
+        return _weighted_sum(self.weights, value)
+
+    def entropy(self) -> Tensor:
+        """Per-pixel entropy of the mean in nats, ``H = -sum_c p_c log p_c`` over all classes, ``(B, *S)``: disagreement."""
+        entropy: Tensor = torch.special.entr(self.labels.all_classes(self.mean(), dim=1)).sum(1)
+        return entropy
+
+    def areas(self) -> Tensor:
+        """Share of pixels that are not background, ``(B, K)`` in [0, 1]; void pixels are left out."""
+        flat = self.masks.flatten(2)
+        valid = self.labels.valid(flat)
+        hit = valid & (flat != (0 if self.labels.background is None else self.labels.background))
+        return hit.sum(-1) / valid.sum(-1).clamp(min=1)
+
+    # -- operations, each a new set ------------------------------------------------------------------------------
+
+    def to(self, device: torch.device | str) -> MaskSet:
+        """The same set on another device."""
+        return MaskSet(
+            self.masks.to(device),
+            self.weights.to(device),
+            self.labels,
+            None if self.scores is None else self.scores.to(device),
+            None if self.probabilities is None else self.probabilities.to(device),
+        )
+
+    def hard(self) -> MaskSet:
+        """The same set without per-pixel probabilities."""
+        return replace(self, probabilities=None)
+
+    def take(self, index: Tensor) -> MaskSet:
+        """Entries ``index (B, L)`` of each image, weights as they are (see `normalised`)."""
+
+        def gather(value: Tensor | None) -> Tensor | None:
+            if value is None:
+                return None
+            shape = index.shape + (1,) * (value.dim() - 2)
+            return value.gather(1, index.view(shape).expand(*index.shape, *value.shape[2:]))
+
+        masks, weights = gather(self.masks), gather(self.weights)
+        assert masks is not None and weights is not None
+        return MaskSet(masks, weights, self.labels, gather(self.scores), gather(self.probabilities))
+
+    def normalised(self) -> MaskSet:
+        """Weights divided by their sum; sets of total 0 become uniform."""
+        total = self.weights.sum(1, keepdim=True)
+        uniform = torch.full_like(self.weights, 1.0 / self.weights.shape[1])
+        return replace(self, weights=torch.where(total > 0, self.weights / total.clamp(min=1e-30), uniform))
+
+    def compact(self) -> MaskSet:
+        """Entries that are there first, in their order, and K no larger than the fullest set needs."""
+        order = (~self.present).to(torch.uint8).argsort(dim=1, stable=True)
+        return self.take(order[:, : max(1, int(self.count.max()))])
+
+    def sort(self) -> MaskSet:
+        """Entries by descending weight."""
+        return self.take(self.weights.argsort(dim=1, descending=True, stable=True))
+
+    def keep(self, chosen: Tensor) -> MaskSet:
+        """Only the entries of ``chosen (B, K)``, compacted, weights renormalised.
+
+        Where nothing of an image is chosen, its best entry (by score, else by weight) stays: a set is never empty.
+        """
+        value = self.weights if self.scores is None else self.scores
+        best = value.masked_fill(~self.present, -1).argmax(1, keepdim=True)
+        chosen = chosen & self.present
+        none = ~chosen.any(1, keepdim=True)
+        chosen = chosen | (none & torch.zeros_like(chosen).scatter(1, best, True))
+        return replace(self, weights=self.weights * chosen).normalised().compact()
+
+    def filter_scores(self, threshold: float = SCORE_THRESHOLD) -> MaskSet:
+        """Keep entries with ``score > threshold`` (mode proposals, section 3.1); without scores, keep all."""
+        return self if self.scores is None else self.keep(self.scores > threshold)
+
+    def top(self, k: int) -> MaskSet:
+        """The ``k`` entries of highest weight, renormalised."""
+        if k < 1:
+            raise AmbisegError(f"top needs k >= 1, received {k}")
+        return self.sort().take(torch.arange(min(k, self.masks.shape[1]), device=self.masks.device).repeat(len(self), 1)).normalised().compact()
+
+    def merge_identical(self) -> MaskSet:
+        """Identical masks become one, the first: weights add up, of scores the maximum, of probabilities the mean."""
+        weights, scores = self.weights.clone(), None if self.scores is None else self.scores.clone()
+        probabilities = None if self.probabilities is None else self.probabilities.clone()
+        gone = ~self.present
+        for k in range(self.masks.shape[1] - 1):
+            same = (self.masks[:, k + 1 :] == self.masks[:, k : k + 1]).flatten(2).all(-1)
+            same = same & ~gone[:, k : k + 1] & ~gone[:, k + 1 :]
+            group = torch.cat([weights[:, k : k + 1], weights[:, k + 1 :] * same], 1)
+            weights[:, k] = group.sum(1)
+            if probabilities is not None:
+                share = group / group.sum(1, keepdim=True).clamp(min=1e-30)
+                probabilities[:, k] = _weighted_sum(share, probabilities[:, k:])
+            if scores is not None:
+                scores[:, k] = torch.maximum(scores[:, k], (scores[:, k + 1 :] * same).amax(1))
+            gone[:, k + 1 :] |= same
+        weights = weights.masked_fill(gone, 0)
+        return MaskSet(self.masks, weights, self.labels, scores, probabilities).compact()
+
+    def drop_near_duplicates(self, iou: float = DUPLICATE_IOU) -> MaskSet:
+        """Drop every mask whose IoU with a better one exceeds ``iou``; its weight goes to that one.
+
+        Better means a higher score, or a higher weight where there are no scores (mode proposals, section 4.5).
+        """
+        value = self.weights if self.scores is None else self.scores
+        order = value.masked_fill(~self.present, -1).argsort(dim=1, descending=True, stable=True)
+        ranked = self.take(order)
+        overlap = pairwise_overlap(ranked.masks, ranked.masks, self.labels).iou()
+        weights, there = ranked.weights.clone(), ranked.present
+        for k in range(weights.shape[1] - 1):
+            close = (overlap[:, k, k + 1 :] > iou) & there[:, k : k + 1] & there[:, k + 1 :]
+            weights[:, k] += (weights[:, k + 1 :] * close).sum(1)
+            weights[:, k + 1 :] *= ~close
+            there = torch.cat([there[:, : k + 1], there[:, k + 1 :] & ~close], 1)
+        back = replace(ranked, weights=weights).take(order.argsort(dim=1))
+        return back.compact()
+
+    def draw(self, generator: torch.Generator | None = None) -> MaskSet:
+        """One mask of each image, drawn by weight: a set with K = 1 and weight 1."""
+        index = torch.multinomial(self.weights, 1, generator=generator)
+        one = self.take(index)
+        return replace(one, weights=torch.ones_like(one.weights))
+
+    # -- files ---------------------------------------------------------------------------------------------------
+
+    def save(self, path: str | Path) -> None:
+        """Write to ``.npz`` (compressed, no pickles); `load` reads it back."""
+        arrays = {"masks": self.masks.cpu().numpy(), "weights": self.weights.cpu().numpy()}
+        if self.scores is not None:
+            arrays["scores"] = self.scores.cpu().numpy()
+        if self.probabilities is not None:
+            arrays["probabilities"] = self.probabilities.cpu().numpy()
+        arrays["labels"] = np.frombuffer(json.dumps(self.labels.to_dict()).encode(), dtype=np.uint8)
+        with open(path, "wb") as file:
+            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+
+    @classmethod
+    def load(cls, path: str | Path) -> MaskSet:
+        """Read what `save` wrote.
+
+        Raises:
+            AmbisegError: the file is not one, or is damaged.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                arrays = {name: file[name] for name in file.files}
+            labels = LabelSpace.from_dict(json.loads(arrays.pop("labels").tobytes()))
+            tensors = {name: torch.from_numpy(value) for name, value in arrays.items()}
+            return cls(labels=labels, **tensors)
+        except _DAMAGE as error:
+            raise AmbisegError(f"{path} is not a mask set written by MaskSet.save ({error}): write it again") from error
+
+
+def _weighted_sum(weights: Tensor, value: Tensor) -> Tensor:
+    """``sum_k w_bk v_bk``, ``(B, ...)``, in the precision of ``value`` also inside an autocast region."""
+    with torch.autocast(value.device.type, enabled=False):
+        total: Tensor = torch.einsum("bk,bk...->b...", weights.to(value.dtype), value)
+    return total
+
+
+def _pad(value: Tensor, sizes: list[int], fill: int) -> Tensor:
+    """Extend axes 1.. of ``value`` at their end to ``sizes``."""
+    if list(value.shape[1:]) == sizes:
+        return value
+    wide = value.new_full((value.shape[0], *sizes), fill)
+    wide[tuple(slice(0, n) for n in value.shape)] = value
+    return wide

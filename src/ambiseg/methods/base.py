@@ -1,0 +1,62 @@
+"""`Segmenter`: what every method is."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ambiseg.labels import LabelSpace
+from ambiseg.maskset import MaskSet
+from ambiseg.networks.settings import UNetSettings
+
+
+class Segmenter(nn.Module, ABC):
+    """A method of ambiguous segmentation: a plain module with a loss and a prediction, free of any training framework.
+
+    Every method is built with the same words and offers the same verbs. Full or single labels is a property of the
+    annotations that `loss` receives (all masks of an image, or one), not of the class.
+
+    Args:
+        in_channels: channels of the images.
+        labels: what the integers of the masks mean.
+        backbone: size of the shared network.
+        settings: the method's own settings (a dataclass of `ambiseg.methods.settings`).
+
+    Attributes:
+        progress: share of the training that is done, 0 to 1; the trainer sets it, schedules inside a method read it.
+    """
+
+    def __init__(self, in_channels: int, labels: LabelSpace, backbone: UNetSettings, settings: Any) -> None:
+        super().__init__()
+        self.in_channels, self.labels, self.backbone, self.settings = in_channels, labels, backbone, settings
+        self.progress = 0.0
+
+    @abstractmethod
+    def loss(self, images: Tensor, annotations: MaskSet) -> dict[str, Tensor]:
+        """Named scalars for a batch, the total to minimise under ``"loss"``.
+
+        Args:
+            images: ``(B, C, H, W)`` normalised.
+            annotations: distinct masks with their probabilities (full labels), or one mask per image (single).
+        """
+
+    @abstractmethod
+    def predict(self, images: Tensor, samples: int | None = None, generator: torch.Generator | None = None) -> MaskSet:
+        """Plausible masks of each image with probabilities.
+
+        Args:
+            images: ``(B, C, H, W)`` normalised, any size.
+            samples: how many masks; None for the method's own number.
+            generator: source of randomness of sampling methods; deterministic methods ignore it.
+        """
+
+    def log_prob(self, images: Tensor, masks: Tensor) -> Tensor:
+        """Log-likelihood in nats of label maps ``(B, *S)``, ``(B,)``, where the method has one.
+
+        Raises:
+            NotImplementedError: the method has no likelihood.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no likelihood")

@@ -1,0 +1,97 @@
+"""Losses of one mask against another, for all pairs of a set at once.
+
+For proposals ``m_k`` with logits ``z_k`` and annotations ``y_i``, void pixels of ``y_i`` left out, P pixels counted:
+
+    MSE(k, i)   = 1/(P C) sum (m_k - y_i)^2
+    Dice(k, i)  = 1 - mean_c 2 <m_kc, y_ic> / (|m_kc| + |y_ic|)           (soft; Milletari, Navab and Ahmadi 2016)
+    Focal(k, i) = 1/P sum_pixels (1 - q)^2 (-log q),  q the probability of the annotated class   (Lin et al. 2017)
+
+Each is a sum of products of something of k and something of i, so all pairs come from matrix products.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ambiseg.labels import LabelSpace
+
+DICE_SMOOTHING = 1.0
+"""Added to numerator and denominator of the soft Dice, in pixels: two empty masks have no loss."""
+FOCAL_GAMMA = 2.0
+"""Focusing exponent of the focal loss."""
+
+
+def pairwise_mask_loss(kind: str, logits: Tensor, masks: Tensor, labels: LabelSpace) -> Tensor:
+    """Loss of every proposal against every annotation.
+
+    Args:
+        kind: ``mse``, ``dice``, or ``dice-focal`` (their sum 1:1).
+        logits: ``(B, M, C, *S)``.
+        masks: label maps ``(B, N, *S)``.
+        labels: the label space.
+
+    Returns:
+        ``(B, M, N)`` float32.
+
+    Example:
+        >>> z = torch.tensor([[[[9.0, -9.0]], [[-9.0, -9.0]]]])
+        >>> pairwise_mask_loss("mse", z, torch.tensor([[[1, 0]]]), LabelSpace.binary()).round(decimals=3)
+        tensor([[[0.0000],
+                 [0.5000]]])
+    """
+    pairs = _Pairs(logits, masks, labels)
+    losses: dict[str, Callable[[], Tensor]] = {
+        "mse": pairs.squared_error,
+        "dice": pairs.dice,
+        "dice-focal": lambda: pairs.dice() + pairs.focal(),
+    }
+    return losses[kind]()
+
+
+class _Pairs:
+    """Proposals and annotations flattened to ``(B, M, C, P)`` and ``(B, N, C, P)``, ready for products."""
+
+    def __init__(self, logits: Tensor, masks: Tensor, labels: LabelSpace) -> None:
+        self.binary = labels.is_binary
+        self.logits = logits.float().flatten(3)
+        self.m = labels.probabilities(self.logits, dim=2)
+        flat = masks.flatten(2)
+        self.y = labels.one_hot(flat, dim=2)
+        valid = labels.valid(flat)
+        self.pixels = valid.sum(-1).clamp(min=1)[:, None, :].float()
+        self.v = None if bool(valid.all()) else valid.float()[:, :, None]
+
+    def squared_error(self) -> Tensor:
+        error = self._sum_valid(self.m.square()) - 2 * _product(self.m, self.y) + self.y.sum((2, 3))[:, None]
+        return error.clamp(min=0) / (self.pixels * self.m.shape[2])
+
+    def dice(self) -> Tensor:
+        both = torch.einsum("bmcp,bncp->bmnc", self.m, self.y)
+        if self.v is None:
+            area = self.m.sum(-1)[:, :, None]
+        else:
+            area = torch.einsum("bmcp,bnp->bmnc", self.m, self.v[:, :, 0])
+        size = area + self.y.sum(-1)[:, None]
+        return 1 - ((2 * both + DICE_SMOOTHING) / (size + DICE_SMOOTHING)).mean(-1)
+
+    def focal(self) -> Tensor:
+        z, m = self.logits, self.m
+        if self.binary:
+            hit = (1 - m).pow(FOCAL_GAMMA) * functional.softplus(-z)
+            miss = m.pow(FOCAL_GAMMA) * functional.softplus(z)
+            return (_product(hit - miss, self.y) + self._sum_valid(miss)) / self.pixels
+        return _product((1 - m).pow(FOCAL_GAMMA) * -z.log_softmax(2), self.y) / self.pixels
+
+    def _sum_valid(self, value: Tensor) -> Tensor:
+        """Sum of a quantity of the proposals over the pixels that count in each annotation, ``(B, M, N or 1)``."""
+        if self.v is None:
+            return value.sum((2, 3))[:, :, None]
+        return _product(value, self.v.expand(-1, -1, value.shape[2], -1))
+
+
+def _product(a: Tensor, b: Tensor) -> Tensor:
+    return a.flatten(2) @ b.flatten(2).mT

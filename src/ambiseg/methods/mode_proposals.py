@@ -1,0 +1,191 @@
+"""Mode proposals: the set of plausible masks from one deterministic forward pass.
+
+Gerard and Sullivan, "Deterministic Mode Proposals: An Efficient Alternative to Generative Sampling for Ambiguous
+Segmentation". Notation as there: image x, N modes ``y_i`` with probabilities ``p_i``, M >= N proposals ``m_k``, selection
+scores ``s_k``.
+
+    m_k = h_k(g(x)),  k = 1..M                                                        (3)
+    s = sel(g(x), m)                  sees all proposals at once                      (4)
+    a = argmin_a sum_i loss(m_a(i), y_i)          Hungarian matching, A.3             (5)
+    L_mask = 1/N sum_i loss(m_a(i), y_i)                                              (6)
+    L_sel = 1/M sum_k BCE(s_k, [k matched])                                           (7)
+    L = L_mask + lambda L_sel                                                         (8)
+
+With one label y per image, the closest proposal k* = argmin_k loss(m_k, y) learns, and the scores learn from positive and
+unlabelled proposals (9-11); L = loss(m_k*, y) + lambda L_PU (12).
+
+Beyond the paper: a probability head, ``p^ = softmax(prob(g(x), m))``, trained with cross-entropy towards the matched modes'
+probabilities (full labels) or towards the winner (single). One forward pass gives masks, scores and probabilities. The
+selection and probability heads see detached inputs: they never bend the masks.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ambiseg.labels import LabelSpace
+from ambiseg.maskset import MaskSet
+from ambiseg.methods.base import Segmenter
+from ambiseg.methods.losses import pairwise_mask_loss
+from ambiseg.methods.matching import match
+from ambiseg.methods.settings import ModeProposalsSettings
+from ambiseg.networks.discriminator import Discriminator
+from ambiseg.networks.settings import UNetSettings
+from ambiseg.networks.unet import UNet
+
+LEAST_SHARE = 1e-3
+"""Proposals whose share of a mask is smaller do not learn from it."""
+LEAST_PROBABILITY = 1e-6
+"""Probabilities of proposals are not given below this, so that none vanishes from the set."""
+
+
+class ModeProposals(Segmenter):
+    """M mask proposals with selection scores and probabilities (Gerard and Sullivan, sections 3.1 to 3.1.2).
+
+    Args:
+        in_channels: channels of the images.
+        labels: binary or multi-class.
+        backbone: size of the U-Net g.
+        settings: number of proposals, losses and their weights.
+
+    Example:
+        >>> model = ModeProposals(3, LabelSpace.binary(), UNetSettings(width=8, depth=2), ModeProposalsSettings(proposals=4))
+        >>> proposals = model.predict(torch.zeros(2, 3, 17, 23))
+        >>> proposals.masks.shape, proposals.scores.shape
+        (torch.Size([2, 4, 17, 23]), torch.Size([2, 4]))
+    """
+
+    settings: ModeProposalsSettings
+
+    def __init__(
+        self,
+        in_channels: int,
+        labels: LabelSpace,
+        backbone: UNetSettings | None = None,
+        settings: ModeProposalsSettings | None = None,
+    ) -> None:
+        s = settings or ModeProposalsSettings()
+        super().__init__(in_channels, labels, backbone or UNetSettings(), s)
+        self.g = UNet(in_channels, self.backbone)
+        self.h = nn.Conv2d(self.g.out_channels, s.proposals * labels.channels, 3, padding=1)
+        self._repeat_first_head(s.head_spread)
+        heads = 2 if s.probability_head else 1
+        self.sel = Discriminator(self.g.out_channels + s.proposals * labels.channels, s.head_width, heads * s.proposals)
+
+    @torch.no_grad()
+    def _repeat_first_head(self, spread: float) -> None:
+        """Start all heads as one convolution, each copy scaled by a random factor near 1 (A.2)."""
+        count, channels = self.settings.proposals, self.labels.channels
+        factor = 1 + spread * (2 * torch.rand(count, 1) - 1)
+        for parameter in self.h.parameters():
+            one = parameter[:channels].reshape(1, -1)
+            parameter.copy_((one * factor).reshape(parameter.shape))
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Mask logits ``(B, M, C, H, W)``, score logits ``(B, M)`` and probability logits ``(B, M)`` or None."""
+        features = self.g(images)
+        logits = self.h(features).unflatten(1, (self.settings.proposals, self.labels.channels))
+        masks = self.labels.probabilities(logits.detach(), dim=2).flatten(1, 2).to(features.dtype)
+        judged = self.sel(torch.cat([features.detach(), masks], 1)).float()
+        if not self.settings.probability_head:
+            return logits, judged, None
+        scores, probabilities = judged.chunk(2, dim=1)
+        return logits, scores, probabilities
+
+    def loss(self, images: Tensor, annotations: MaskSet) -> dict[str, Tensor]:
+        """Equation (8) where images come with several masks, equation (12) where all come with one."""
+        logits, scores, probability = self(images)
+        with torch.autocast(images.device.type, enabled=False):
+            with torch.no_grad():
+                cost = pairwise_mask_loss(self.settings.mask_loss, logits, annotations.masks, self.labels)
+            if annotations.masks.shape[1] == 1:
+                return self._single_label_loss(cost[:, :, 0], logits, annotations.masks, scores, probability)
+            return self._full_label_loss(cost, logits, annotations, scores, probability)
+
+    def _full_label_loss(
+        self, cost: Tensor, logits: Tensor, annotations: MaskSet, scores: Tensor, probability: Tensor | None
+    ) -> dict[str, Tensor]:
+        chosen = match(cost, annotations.present)
+        image, mode = torch.nonzero(chosen >= 0, as_tuple=True)
+        proposal = chosen[image, mode]
+        pairs = self._pair_loss(logits[image, proposal], annotations.masks[image, mode])
+        found = torch.bincount(image, minlength=len(cost))
+        mask = (pairs / found[image]).sum() / len(cost)
+        matched = torch.zeros_like(scores)
+        matched[image, proposal] = 1.0
+        selection = functional.binary_cross_entropy_with_logits(scores, matched)
+        share = torch.zeros_like(scores)
+        share[image, proposal] = annotations.weights[image, mode].to(share.dtype)
+        share = share / share.sum(1, keepdim=True).clamp(min=1e-8)
+        return self._total(mask, selection, probability, share)
+
+    def _single_label_loss(
+        self, cost: Tensor, logits: Tensor, masks: Tensor, scores: Tensor, probability: Tensor | None
+    ) -> dict[str, Tensor]:
+        winner = cost.argmin(1, keepdim=True)
+        won = torch.zeros_like(cost).scatter(1, winner, 1.0)
+        shares = self._shares(cost, won)
+        image, proposal = torch.nonzero(shares > LEAST_SHARE, as_tuple=True)
+        pairs = self._pair_loss(logits[image, proposal], masks[image, 0])
+        mask = (shares[image, proposal] * pairs).sum() / len(cost)
+        return self._total(mask, self._pu_loss(scores, won), probability, won)
+
+    def _pair_loss(self, logits: Tensor, masks: Tensor) -> Tensor:
+        """Mask loss of ``L`` proposals ``(L, C, *S)``, each against its own mask ``(L, *S)``: ``(L,)``, with gradients."""
+        return pairwise_mask_loss(self.settings.mask_loss, logits[:, None], masks[:, None], self.labels)[:, 0, 0]
+
+    def _shares(self, cost: Tensor, won: Tensor) -> Tensor:
+        """How much each proposal learns from the one mask, ``(B, M)``, rows sum to 1.
+
+        ``winner``: the closest alone. ``relaxed``: the losers share epsilon (Rupprecht et al. 2017, relaxed
+        winner-takes-all). ``annealed``: ``softmax(-cost / T)``, T falling to 0 (Perera et al. 2024, annealed multiple
+        choice learning).
+        """
+        s = self.settings
+        if s.sharing == "relaxed" and s.proposals > 1:
+            return won * (1 - s.relaxation) + (1 - won) * s.relaxation / (s.proposals - 1)
+        temperature = s.temperature * max(0.0, 1 - 2 * self.progress)
+        if s.sharing == "annealed" and temperature > 1e-6:
+            return (-cost / temperature).softmax(1)
+        return won
+
+    def _pu_loss(self, scores: Tensor, won: Tensor) -> Tensor:
+        """Non-negative positive-unlabelled risk (9-11; Kiryo et al. 2017).
+
+        ``R_p(+/-)``: mean BCE of the winners against 1 / 0; ``R_u(-)``: mean BCE of all others against 0;
+        ``L_PU = pi R_p(+) + max(0, R_u(-) - pi R_p(-))``.
+        """
+        pi = self.settings.positive_prior
+        as_positive, as_negative = functional.softplus(-scores), functional.softplus(scores)
+        positives = won.sum()
+        positive_risk = pi * (won * as_positive).sum() / positives
+        unlabelled = ((1 - won) * as_negative).sum() / (1 - won).sum().clamp(min=1)
+        negative_risk = unlabelled - pi * (won * as_negative).sum() / positives
+        if self.settings.pu_gradient == "kiryo":
+            return torch.where(negative_risk < 0, -negative_risk, positive_risk + negative_risk)
+        return positive_risk + negative_risk.clamp(min=0)
+
+    def _total(
+        self, mask: Tensor, selection: Tensor, probability: Tensor | None, share: Tensor
+    ) -> dict[str, Tensor]:
+        parts = {"mask": mask, "selection": selection}
+        total = mask + self.settings.selection_weight * selection
+        if probability is not None:
+            parts["probability"] = -(share * probability.log_softmax(1)).sum(1).mean()
+            total = total + self.settings.probability_weight * parts["probability"]
+        return {"loss": total, **{name: value.detach() for name, value in parts.items()}}
+
+    def predict(self, images: Tensor, samples: int | None = None, generator: torch.Generator | None = None) -> MaskSet:
+        """All M proposals, or the ``samples`` with the highest scores; the same for every call."""
+        logits, scores, probability = self(images)
+        if probability is None:
+            weights = torch.full_like(scores, 1.0 / scores.shape[1])
+        else:
+            weights = probability.softmax(1).clamp(min=LEAST_PROBABILITY)
+        masks = self.labels.probabilities(logits, dim=2)
+        proposals = MaskSet.from_probabilities(masks, self.labels, weights, scores.sigmoid()).normalised()
+        if samples is None or samples >= self.settings.proposals:
+            return proposals
+        return proposals.take(scores.argsort(1, descending=True)[:, :samples]).normalised()

@@ -1,0 +1,40 @@
+"""Settings of every method: plain numbers with the paper's values as defaults, importable without torch.
+
+The command line shows them (``ambiseg train METHOD --help``) and a run folder stores them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class ModeProposalsSettings:
+    """Mode proposals: M masks with selection scores and probabilities from one forward pass."""
+
+    proposals: int = 16
+    """Number of proposals M; twice the number of modes you expect."""
+    mask_loss: Literal["dice-focal", "dice", "mse"] = "dice-focal"
+    """Loss of one proposal against one mask (table 6 of the paper)."""
+    selection_weight: float = 0.01
+    """Weight lambda of the selection loss (equations 8 and 12); 0 trains no scores."""
+    positive_prior: float = 0.5
+    """Prior pi that a proposal is positive (single labels): modes / proposals."""
+    pu_gradient: Literal["clamp", "kiryo"] = "clamp"
+    """Where the estimated negative risk falls below 0: stop there (equation 11), or step back as Kiryo et al. do."""
+    probability_head: bool = True
+    """Predict the probability of every proposal (not in the paper); without it all are equally probable."""
+    probability_weight: float = 0.1
+    """Weight of the probability head's cross-entropy."""
+    head_width: int = 32
+    """Channels of the first layer of the selection and probability head; they double at each layer up to 4 times this."""
+    head_spread: float = 0.1
+    """Heads start as copies of one convolution, each scaled by a factor drawn from 1 +- this."""
+    sharing: Literal["winner", "annealed", "relaxed"] = "winner"
+    """Single labels: who learns from a mask. The closest proposal (the paper), also its near rivals at a falling
+    temperature, or also all others with a small fixed share."""
+    temperature: float = 0.1
+    """Starting temperature of `annealed` sharing, in units of the mask loss; it falls to 0 over half the training."""
+    relaxation: float = 0.05
+    """Share of the losers together under `relaxed` sharing."""

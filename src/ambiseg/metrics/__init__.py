@@ -1,0 +1,67 @@
+"""Metrics of two mask sets: pure per-image functions, a table of them all, accumulators over a data set.
+
+>>> import torch
+>>> from ambiseg.labels import LabelSpace
+>>> from ambiseg.maskset import MaskSet
+>>> truth = MaskSet.uniform(torch.tensor([[[1, 1], [0, 1]]]), LabelSpace.binary())
+>>> ged(truth, truth)
+tensor([0.])
+"""
+
+from ambiseg.metrics.accumulators import BrierSkillScore, MeanOverImages, SelectionF1, metric_collection
+from ambiseg.metrics.calibration import (
+    BrierScores,
+    ModeProbabilities,
+    ModeReliability,
+    brier_scores,
+    brier_skill_score,
+    mode_probabilities,
+    mode_reliability,
+)
+from ambiseg.metrics.comparison import Comparison, match
+from ambiseg.metrics.selection import SelectionCounts, selection_counts, selection_f1
+from ambiseg.metrics.sets import (
+    consensus,
+    dice_of_mean,
+    diversity,
+    ged,
+    ged_unbiased,
+    hm_iou,
+    hm_iou_tiled,
+    hm_iou_unique,
+    m_iou,
+)
+from ambiseg.metrics.table import METRICS, MetricInfo, evaluate_all, metric_info, usable_metrics
+
+__all__ = [
+    "METRICS",
+    "BrierScores",
+    "BrierSkillScore",
+    "Comparison",
+    "MeanOverImages",
+    "MetricInfo",
+    "ModeProbabilities",
+    "ModeReliability",
+    "SelectionCounts",
+    "SelectionF1",
+    "brier_scores",
+    "brier_skill_score",
+    "consensus",
+    "dice_of_mean",
+    "diversity",
+    "evaluate_all",
+    "ged",
+    "ged_unbiased",
+    "hm_iou",
+    "hm_iou_tiled",
+    "hm_iou_unique",
+    "m_iou",
+    "match",
+    "metric_collection",
+    "metric_info",
+    "mode_probabilities",
+    "mode_reliability",
+    "selection_counts",
+    "selection_f1",
+    "usable_metrics",
+]

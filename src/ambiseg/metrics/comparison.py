@@ -1,0 +1,161 @@
+"""`Comparison`: what a prediction and its annotations have in common, computed once for all metrics.
+
+Every metric is a function of two `MaskSet`s. Most of them need the same overlaps of all pairs and some the
+same one-to-one matching, so both live here, are computed when first asked for and are then kept. Notation:
+predictions ``s_1..s_M`` with weights u, annotations ``y_1..y_N`` with weights v; the distinct annotations are
+the *modes*.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from ambiseg.errors import AmbisegError
+from ambiseg.maskset import MaskSet
+from ambiseg.overlap import Overlap, pairwise_overlap
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Two mask sets of the same images, with the overlaps and the matching that metrics ask for.
+
+    Every metric accepts a `Comparison` in place of its two sets; several metrics on one share the work.
+
+    Attributes:
+        predictions: ``(B, M, *S)``.
+        annotations: ``(B, N, *S)``.
+
+    Raises:
+        AmbisegError: the sets differ in images, image size, classes or device, or an image has no mask.
+
+    Example:
+        >>> from ambiseg.labels import LabelSpace
+        >>> masks = torch.tensor([[[1, 1], [1, 1], [0, 1]]])
+        >>> both = Comparison(MaskSet.uniform(masks[:, :2], LabelSpace.binary()),
+        ...                   MaskSet.uniform(masks, LabelSpace.binary()))
+        >>> both.modes.weights
+        tensor([[0.6667, 0.3333]])
+        >>> both.to_modes.iou()
+        tensor([[[1.0000, 0.5000],
+                 [1.0000, 0.5000]]])
+    """
+
+    predictions: MaskSet
+    annotations: MaskSet
+
+    def __post_init__(self) -> None:
+        ours, theirs = self.predictions, self.annotations
+        shapes = [(len(s), tuple(s.masks.shape[2:])) for s in (ours, theirs)]
+        if shapes[0] != shapes[1]:
+            raise AmbisegError(
+                f"predictions of {shapes[0][0]} images of size {shapes[0][1]} cannot be compared with"
+                f" annotations of {shapes[1][0]} images of size {shapes[1][1]}: both are of the same images"
+            )
+        spaces = [(s.labels.classes, s.labels.evaluated, s.labels.void) for s in (ours, theirs)]
+        if spaces[0] != spaces[1]:
+            raise AmbisegError(
+                "predictions and annotations differ in (classes, evaluated classes, value to ignore): "
+                f"{spaces[0]} and {spaces[1]}; give both the same label space"
+            )
+        if ours.masks.device != theirs.masks.device:
+            raise AmbisegError(
+                f"predictions are on {ours.masks.device}, annotations on {theirs.masks.device}:"
+                " move one with .to()"
+            )
+        for what, given in (("predictions", ours), ("annotations", theirs)):
+            empty = torch.nonzero(given.count == 0).flatten()
+            if len(empty):
+                raise AmbisegError(
+                    f"{what}: image {int(empty[0])} has no mask of weight above 0, and needs one"
+                )
+
+    @classmethod
+    def of(cls, predictions: MaskSet | Comparison, annotations: MaskSet | None = None) -> Comparison:
+        """The comparison of two sets, or the one that was passed."""
+        if isinstance(predictions, Comparison):
+            return predictions
+        if annotations is None:
+            raise AmbisegError(
+                "a metric compares predictions with annotations: pass both sets, or one Comparison"
+            )
+        return cls(predictions, annotations)
+
+    @cached_property
+    def modes(self) -> MaskSet:
+        """The distinct annotations, weights added up ``(B, N*, *S)``."""
+        return self.annotations.hard().merge_identical()
+
+    @cached_property
+    def cross(self) -> Overlap:
+        """Predictions against annotations as given, ``(B, M, N)``."""
+        return pairwise_overlap(self.predictions.masks, self.annotations.masks, self.annotations.labels)
+
+    @cached_property
+    def to_modes(self) -> Overlap:
+        """Predictions against distinct annotations, ``(B, M, N*)``."""
+        return pairwise_overlap(self.predictions.masks, self.modes.masks, self.modes.labels)
+
+    @cached_property
+    def among_predictions(self) -> Overlap:
+        """Predictions against each other, ``(B, M, M)``."""
+        return pairwise_overlap(self.predictions.masks, self.predictions.masks, self.predictions.labels)
+
+    @cached_property
+    def among_annotations(self) -> Overlap:
+        """Annotations against each other, ``(B, N, N)``."""
+        return pairwise_overlap(self.annotations.masks, self.annotations.masks, self.annotations.labels)
+
+    @cached_property
+    def partners(self) -> Tensor:
+        """The mode each prediction is matched with, one to one by IoU; -1 for none. ``(B, M)``."""
+        return match(self.to_modes.iou(), self.predictions.present, self.modes.present)
+
+
+def match(iou: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """One-to-one matching of greatest total IoU for each image (Hungarian method).
+
+    ``a = argmax sum_i IoU(i, a(i))`` over injective maps of the smaller side into the larger one.
+
+    Args:
+        iou: ``(B, K, L)``.
+        rows: which rows are there, ``(B, K)`` bool.
+        columns: which columns are there, ``(B, L)`` bool.
+
+    Returns:
+        The column of each row ``(B, K)`` int64, -1 for a row without one. Where several matchings are equally
+        good, which one is returned depends on the order of the entries.
+
+    Example:
+        >>> there = torch.ones(1, 3, dtype=torch.bool)
+        >>> match(torch.tensor([[[0.9, 0.8], [0.8, 0.1], [0.0, 0.0]]]), there, there[:, :2])
+        tensor([[ 1,  0, -1]])
+    """
+    partner = np.full(tuple(rows.shape), -1, dtype=np.int64)
+    for b, (value, i, j) in enumerate(each_image(iou, rows, columns)):
+        chosen_rows, chosen_columns = linear_sum_assignment(value, maximize=True)
+        partner[b, i[chosen_rows]] = j[chosen_columns]
+    return torch.from_numpy(partner).to(iou.device)
+
+
+def matched_total(iou: Tensor, partner: Tensor) -> Tensor:
+    """Total IoU of the matched pairs ``sum_i IoU(i, partner(i))``, ``(B,)``."""
+    chosen = iou.gather(2, partner.clamp(min=0)[..., None])[..., 0]
+    return torch.where(partner >= 0, chosen, 0.0).sum(1)
+
+
+def each_image(
+    iou: Tensor, rows: Tensor, columns: Tensor
+) -> Iterator[tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]]:
+    """For each image the table of entries that are there, in double precision, and their indices."""
+    tables = iou.detach().cpu().double().numpy()
+    for value, row, column in zip(tables, rows.cpu().numpy(), columns.cpu().numpy(), strict=True):
+        i, j = np.flatnonzero(row), np.flatnonzero(column)
+        yield value[np.ix_(i, j)], i, j

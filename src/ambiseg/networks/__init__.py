@@ -1,0 +1,1 @@
+"""U-Net and other blocks; they know nothing of ambiguity."""

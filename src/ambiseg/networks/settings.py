@@ -1,0 +1,23 @@
+"""Settings of the networks: plain numbers, importable without torch (the command line shows them)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class UNetSettings:
+    """Size of the U-Net that every method builds on."""
+
+    width: int = 32
+    """Channels at full resolution."""
+    depth: int = 4
+    """Number of resolutions; each halves the image."""
+    blocks: int = 1
+    """Residual blocks per resolution and side."""
+    max_width: int = 128
+    """Channels double at every resolution up to this many."""
+    attention: bool = False
+    """Self-attention at the lowest resolution."""
+    dropout: float = 0.0
+    """Dropout inside the residual blocks, 0 to 1."""

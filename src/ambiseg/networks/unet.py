@@ -1,0 +1,161 @@
+"""The house U-Net: residual blocks with GroupNorm and SiLU, optional self-attention and time embedding.
+
+After Ronneberger, Fischer and Brox (2015), "U-Net", with the residual blocks of Ho, Jain and Abbeel (2020), "Denoising
+diffusion probabilistic models": h = x + conv(silu(norm(conv(silu(norm(x)))))), the second convolution starting at zero, so
+that every block starts as the identity. It knows nothing of ambiguity: images in, features at full resolution out; the
+methods put their own heads on top. Any image size: the input is extended at its lower and right border by repeating edge
+pixels until every resolution divides, and the features are cut back.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ambiseg.errors import AmbisegError
+from ambiseg.networks.settings import UNetSettings
+
+
+def group_norm(channels: int) -> nn.GroupNorm:
+    """GroupNorm with groups of 16 channels (one group below that).
+
+    Wide groups matter for speed: on CPUs in channels-last order, groups of 4 channels take ten times as long.
+    """
+    return nn.GroupNorm(channels // 16 if channels % 16 == 0 else 1, channels)
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions around a skip connection; a time embedding shifts and scales the middle.
+
+    Args:
+        inputs, outputs: channels.
+        dropout: share of dropped activations before the second convolution.
+        time: length of the time embedding, 0 for none.
+    """
+
+    def __init__(self, inputs: int, outputs: int, dropout: float = 0.0, time: int = 0) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = group_norm(inputs), group_norm(outputs)
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1)
+        self.dropout = nn.Dropout(dropout)
+        self.skip = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
+        self.modulation = nn.Linear(time, 2 * outputs) if time else None
+        nn.init.zeros_(self.conv2.weight)
+
+    def forward(self, x: Tensor, time: Tensor | None = None) -> Tensor:
+        h = self.norm2(self.conv1(functional.silu(self.norm1(x))))
+        if self.modulation is not None and time is not None:
+            scale, shift = self.modulation(time)[:, :, None, None].chunk(2, dim=1)
+            h = h * (1 + scale) + shift
+        out: Tensor = self.skip(x) + self.conv2(self.dropout(functional.silu(h)))
+        return out
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention over all positions, with a skip connection (Vaswani et al. 2017)."""
+
+    def __init__(self, channels: int, heads: int = 4) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm = group_norm(channels)
+        self.qkv = nn.Conv2d(channels, 3 * channels, 1)
+        self.out = nn.Conv2d(channels, channels, 1)
+        nn.init.zeros_(self.out.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, channels, *space = x.shape
+        q, k, v = self.qkv(self.norm(x)).reshape(batch, 3, self.heads, channels // self.heads, -1).mT.unbind(1)
+        mixed = functional.scaled_dot_product_attention(q, k, v).mT.reshape(batch, channels, *space)
+        out: Tensor = x + self.out(mixed)
+        return out
+
+
+class TimeEmbedding(nn.Module):
+    """Sine and cosine features of a time in [0, 1] through a two-layer network (Ho et al. 2020): ``(B,) -> (B, size)``."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.register_buffer("frequencies", torch.exp(torch.linspace(0.0, math.log(1000.0), size // 2)), persistent=False)
+        self.net = nn.Sequential(nn.Linear(2 * (size // 2), size), nn.SiLU(), nn.Linear(size, size), nn.SiLU())
+
+    def forward(self, time: Tensor) -> Tensor:
+        angle = time[:, None] * self.frequencies
+        out: Tensor = self.net(torch.cat([angle.sin(), angle.cos()], 1))
+        return out
+
+
+class UNet(nn.Module):
+    """Encoder, decoder and skip connections: image ``(B, C, H, W)`` to features ``(B, width, H, W)``.
+
+    Args:
+        in_channels: image channels C.
+        settings: width, depth and the rest.
+        time: whether `forward` takes a time (generative methods).
+
+    Raises:
+        AmbisegError: an image with another number of channels.
+
+    Example:
+        >>> net = UNet(3, UNetSettings(width=8, depth=3))
+        >>> net(torch.zeros(1, 3, 13, 21)).shape
+        torch.Size([1, 8, 13, 21])
+    """
+
+    def __init__(self, in_channels: int, settings: UNetSettings | None = None, time: bool = False) -> None:
+        super().__init__()
+        s = settings or UNetSettings()
+        self.in_channels, self.out_channels, self.depth = in_channels, s.width, s.depth
+        widths = [min(s.width * 2**level, s.max_width) for level in range(s.depth)]
+        size = 4 * s.width if time else 0
+        self.time = TimeEmbedding(size) if time else None
+        self.stem = nn.Conv2d(in_channels, widths[0], 3, padding=1)
+
+        def block(inputs: int, outputs: int) -> ResidualBlock:
+            return ResidualBlock(inputs, outputs, s.dropout, size)
+
+        self.encoder, self.decoder = nn.ModuleList(), nn.ModuleList()
+        self.down, self.up = nn.ModuleList(), nn.ModuleList()
+        for level, w in enumerate(widths):
+            self.encoder.append(nn.ModuleList(block(w, w) for _ in range(s.blocks)))
+            if level + 1 < s.depth:
+                self.down.append(nn.Conv2d(w, widths[level + 1], 3, stride=2, padding=1))
+                self.up.append(nn.Conv2d(widths[level + 1], w, 1))
+                self.decoder.append(nn.ModuleList(block(2 * w if i == 0 else w, w) for i in range(s.blocks)))
+        self.attention = SelfAttention(widths[-1]) if s.attention else nn.Identity()
+        self.middle = block(widths[-1], widths[-1])
+        self.norm = group_norm(s.width)
+
+    def forward(self, images: Tensor, time: Tensor | None = None) -> Tensor:
+        """Features of ``images``; ``time (B,)`` in [0, 1] where the network was built with one."""
+        if images.shape[1] != self.in_channels:
+            raise AmbisegError(
+                f"the images have {images.shape[1]} channel(s), but the model takes {self.in_channels}:"
+                " predict with images like those it was trained on"
+            )
+        height, width = images.shape[-2:]
+        x = self.stem(_extend(images, 2 ** (self.depth - 1)))
+        embedding = self.time(time) if self.time is not None and time is not None else None
+        skips = []
+        for level in range(self.depth):
+            for block in self.encoder[level]:  # type: ignore[union-attr]
+                x = block(x, embedding)
+            if level + 1 < self.depth:
+                skips.append(x)
+                x = self.down[level](x)
+        x = self.middle(self.attention(x), embedding)
+        for level in reversed(range(self.depth - 1)):
+            x = functional.interpolate(self.up[level](x), scale_factor=2.0, mode="nearest")
+            x = torch.cat([x, skips[level]], 1)
+            for block in self.decoder[level]:  # type: ignore[union-attr]
+                x = block(x, embedding)
+        return functional.silu(self.norm(x))[..., :height, :width]
+
+
+def _extend(images: Tensor, multiple: int) -> Tensor:
+    """Repeat the last row and column until both sizes are multiples of ``multiple``."""
+    bottom, right = (-images.shape[-2]) % multiple, (-images.shape[-1]) % multiple
+    return functional.pad(images, (0, right, 0, bottom), mode="replicate") if bottom or right else images

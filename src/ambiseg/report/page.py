@@ -1,0 +1,156 @@
+"""`write_report`: everything about a run on one page that needs no other file.
+
+The page is a single HTML file with its style and pictures inside: no scripts, nothing from a network, and every
+word that came from a file name or a user is escaped. It can be mailed, archived and opened years later.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike, NDArray
+
+from ambiseg.maskset import MaskSet
+from ambiseg.report.files import png_bytes, replacing
+from ambiseg.report.pictures import draw_case_row
+from ambiseg.report.plots import draw_curve, draw_reliability
+from ambiseg.report.tables import MetricRow
+
+__all__ = ["Case", "CaseGroup", "MetricRow", "ReportContent", "write_report"]
+
+_CSS_PIXELS = 96  # per inch
+_SHARPNESS = 1.5  # pixels of a picture per pixel of the page
+_PALETTE = 256
+
+
+@dataclass(frozen=True)
+class Case:
+    """One image of the data set with what was said and what was proposed.
+
+    Attributes:
+        id: name of the image.
+        value: what the metric of its group says about it; nan for none.
+        image: ``(C, H, W)`` of any numeric type.
+        annotations: ``(1, N, H, W)``.
+        predictions: ``(1, M, H, W)``.
+    """
+
+    id: str
+    value: float
+    image: NDArray[np.generic]
+    annotations: MaskSet
+    predictions: MaskSet
+
+
+@dataclass(frozen=True)
+class CaseGroup:
+    """Cases that belong together, such as the best three.
+
+    Attributes:
+        title: their heading.
+        cases: in the order to show.
+        metric: what the values of the cases are, such as "HM IoU*".
+    """
+
+    title: str
+    cases: Sequence[Case]
+    metric: str = ""
+
+
+@dataclass(frozen=True)
+class ReportContent:
+    """What a report says; parts that are empty or None are left out.
+
+    Attributes:
+        title: heading of the page.
+        summary: facts about the run, ``(name, value)``.
+        curve: rows of the training curve, see `draw_curve`.
+        metrics: measured numbers.
+        reliability: ``(estimated, true)`` probabilities, see `draw_reliability`.
+        groups: images to show.
+        commands: how to repeat it, ``(explanation, command line)``.
+        channels: names of the channels of the images, see `background_of`.
+        subtitle: one line below the heading.
+        footer: last line, such as the version of the library.
+    """
+
+    title: str
+    summary: Sequence[tuple[str, object]] = ()
+    curve: Sequence[Mapping[str, float]] = ()
+    metrics: Sequence[MetricRow] = ()
+    reliability: tuple[ArrayLike, ArrayLike] | None = None
+    groups: Sequence[CaseGroup] = ()
+    commands: Sequence[tuple[str, str]] = ()
+    channels: Sequence[str] = ()
+    subtitle: str = ""
+    footer: str = ""
+
+
+@dataclass(frozen=True)
+class _Picture:
+    """A figure as the page embeds it."""
+
+    source: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class _ShownCase:
+    case: Case
+    picture: _Picture
+    value: str
+
+
+def write_report(content: ReportContent, path: str | os.PathLike[str]) -> None:
+    """Write the page, whole or not at all; an existing file is replaced.
+
+    Raises:
+        AmbisegError: the file cannot be written, or a case cannot be drawn (see `draw_case_row`).
+    """
+    page = _template().render(
+        content=content,
+        curve=_embedded(draw_curve(content.curve)) if content.curve else None,
+        reliability=_reliability(content.reliability),
+        groups=[(group, [_shown(case, content.channels) for case in group.cases]) for group in content.groups],
+    )
+    with replacing(path) as partial:
+        partial.write_text(page, encoding="utf-8", errors="backslashreplace", newline="\n")
+
+
+@cache
+def _template() -> Template:
+    environment = Environment(
+        loader=PackageLoader("ambiseg.report", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("report.html.j2")
+
+
+def _reliability(pairs: tuple[ArrayLike, ArrayLike] | None) -> _Picture | None:
+    if pairs is None or np.size(pairs[0]) == 0:
+        return None
+    return _embedded(draw_reliability(*pairs))
+
+
+def _shown(case: Case, channels: Sequence[str]) -> _ShownCase:
+    figure = draw_case_row(case.image, case.annotations, case.predictions, channels)
+    value = f"{case.value:.3f}" if np.isfinite(case.value) else "–"
+    return _ShownCase(case, _embedded(figure), value)
+
+
+def _embedded(figure: Figure) -> _Picture:
+    """A figure as a data address, with its size on the page in CSS pixels."""
+    content = png_bytes(figure, dpi=_CSS_PIXELS * _SHARPNESS, colors=_PALETTE)
+    width, height = (round(inches * _CSS_PIXELS) for inches in figure.get_size_inches())
+    return _Picture(f"data:image/png;base64,{base64.b64encode(content).decode('ascii')}", width, height)

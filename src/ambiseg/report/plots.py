@@ -1,0 +1,221 @@
+"""Plots of numbers: the training curve and the reliability of estimated probabilities.
+
+Both take what is at hand: a curve of any columns with gaps, probabilities that span from 1 down to a thousandth and
+to exactly 0. So the curve sorts columns by their names, and the reliability axes are logarithmic down to a
+thousandth and linear below.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from numpy.typing import ArrayLike, NDArray
+
+from ambiseg.errors import AmbisegError
+from ambiseg.metrics.table import METRICS
+from ambiseg.report.sheet import FAINT, INK
+
+Floats = NDArray[np.float64]
+
+COLORS = ("#2f6fbb", "#d9772b", "#3c9a5f", "#b5485d", "#7a5fb0", "#8a6d4b", "#3aa6b0", "#c9a227")
+"""Lines in the order in which they are drawn; they start again after the last."""
+
+_POSITIONS = ("step", "epoch", "minutes", "seconds", "time")
+_MANY = 100  # points from which a noisy curve is also shown smooth
+_SMALLEST = 1e-3  # below it the axes of the reliability plot are linear
+_EDGES = np.array([0.0, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.2, 0.35, 0.6, 1.0])
+
+
+def draw_curve(rows: Sequence[Mapping[str, float]]) -> Figure:
+    """Training curve: losses on the left (the learning rate faint behind them), validation on the right.
+
+    The x-axis is the first of step, epoch, minutes, seconds and time that there is, else the number of the row.
+    Columns whose name starts with "val" and holds no "loss" go right; "lr" is the learning rate; every other column
+    is a loss.
+
+    Args:
+        rows: one mapping per logged moment; columns may be missing or nan anywhere.
+    """
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    position = next((name for name in _POSITIONS if name in names), None)
+    table = {name: np.array([_number(row.get(name)) for row in rows], dtype=np.float64) for name in names}
+    x = np.arange(len(rows), dtype=np.float64) if position is None else table[position]
+    curves = {name: values for name, values in table.items() if name not in _POSITIONS}
+    rate = curves.pop("lr", None)
+    validation = [name for name in curves if name.startswith("val") and "loss" not in name]
+    losses = [name for name in curves if name not in validation]
+
+    figure = Figure(figsize=(10.0, 3.2), facecolor="white", layout="constrained")
+    left, right = figure.subplots(1, 2)
+    _lines(left, x, {name: curves[name] for name in losses})
+    _lines(right, x, {name: curves[name] for name in validation}, marks=True)
+    _stretch_small_losses(left, [curves[name] for name in losses])
+    for axes, title in ((left, "Training losses"), (right, "Validation")):
+        axes.set_title(title, fontsize=10, loc="left", color=INK)
+        axes.set_xlabel(position or "row", fontsize=8, color=FAINT)
+    if rate is not None and np.isfinite(rate).any():
+        _faint_rate(left, x, rate)
+    return figure
+
+
+def _number(value: object) -> float:
+    """A cell of the curve as a number, nan where it is none."""
+    try:
+        return float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return float("nan")
+
+
+def _lines(axes: Axes, x: Floats, curves: Mapping[str, Floats], marks: bool = False) -> None:
+    """Every curve over its own known points, so that gaps do not break it."""
+    for i, (name, y) in enumerate(curves.items()):
+        known = np.isfinite(x) & np.isfinite(y)
+        style = "-o" if marks or known.sum() == 1 else "-"
+        color, shown = COLORS[i % len(COLORS)], y[known]
+        if len(shown) >= _MANY and not marks:
+            axes.plot(x[known], shown, color=color, linewidth=0.6, alpha=0.35)
+            shown = _smooth(shown)
+        axes.plot(x[known], shown, style, color=color, label=_title(name), linewidth=1.3, markersize=3)
+    _plain(axes)
+    if curves:
+        legend = axes.legend(fontsize=7.5, frameon=False, ncols=1 + (len(curves) > 4))
+        for entry in legend.get_texts():
+            entry.set_parse_math(False)
+    else:
+        axes.text(0.5, 0.5, "nothing logged", transform=axes.transAxes, ha="center", color=FAINT, fontsize=9)
+
+
+def _smooth(values: Floats) -> Floats:
+    """Mean over a window of a fortieth of the curve, cut off at its ends."""
+    reach = max(1, len(values) // 80)
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    start = np.maximum(np.arange(len(values)) - reach, 0)
+    stop = np.minimum(np.arange(len(values)) + reach + 1, len(values))
+    return np.asarray((sums[stop] - sums[start]) / (stop - start))
+
+
+def _title(column: str) -> str:
+    """``val_hm_iou_unique`` as the metrics print it, ``train_mask`` as "mask"; leading underscores hide a label."""
+    short = column.removeprefix("train_").removeprefix("val_")
+    if short in METRICS:
+        return METRICS[short].title
+    kind = "validation " if column.startswith("val_") else ""
+    return (kind + short.replace("_", " ")).strip() or column
+
+
+def _stretch_small_losses(axes: Axes, curves: Sequence[Floats]) -> None:
+    """A logarithmic axis where all losses are positive and far apart."""
+    known = np.concatenate([values[np.isfinite(values)] for values in curves] or [np.empty(0)])
+    if known.size and known.min() > 0 and known.max() > 50 * known.min():
+        axes.set_yscale("log")
+
+
+def _faint_rate(axes: Axes, x: Floats, rate: Floats) -> None:
+    known = np.isfinite(x) & np.isfinite(rate)
+    twin = axes.twinx()
+    twin.plot(x[known], rate[known], color="#c3c8cf", linewidth=1.0, zorder=0)
+    twin.set_ylabel("learning rate", fontsize=8, color=FAINT)
+    twin.set_ylim(bottom=0)
+    twin.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
+    twin.yaxis.get_offset_text().set(fontsize=7, color=FAINT)
+    _plain(twin)
+    twin.grid(False)
+    twin.spines["right"].set_visible(True)
+    twin.spines["right"].set_color("#d1d5db")
+    axes.set_zorder(twin.get_zorder() + 1)
+    axes.patch.set_visible(False)
+
+
+def _plain(axes: Axes) -> None:
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    for side in ("left", "bottom"):
+        axes.spines[side].set_color("#9ca3af")
+    axes.tick_params(labelsize=8, colors=FAINT, length=3, which="both")
+    axes.grid(True, color="#e5e7eb", linewidth=0.6)
+    axes.set_axisbelow(True)
+
+
+def draw_reliability(estimated: ArrayLike, true: ArrayLike) -> Figure:
+    """Estimated probabilities of proposals against the true ones, with the mean of each bin and its count.
+
+    Args:
+        estimated: probabilities in [0, 1] of any shape; 0 stands for a mode that no proposal found. The bins leave
+            these out.
+        true: as many true probabilities; 0 for a proposal that is no mode.
+
+    Raises:
+        AmbisegError: not as many estimates as truths.
+    """
+    u, v = np.asarray(estimated, dtype=np.float64).ravel(), np.asarray(true, dtype=np.float64).ravel()
+    if u.shape != v.shape:
+        raise AmbisegError(f"{u.size} estimated but {v.size} true probabilities: pass them in pairs")
+    known = np.isfinite(u) & np.isfinite(v)
+    u, v = u[known], v[known]
+    figure = Figure(figsize=(5.2, 5.4), facecolor="white", layout="constrained")
+    main, below = figure.subplots(2, 1, sharex=True, gridspec_kw={"height_ratios": (4.2, 1.0)})
+    for axis in ("x", "y"):
+        getattr(main, f"set_{axis}scale")("symlog", linthresh=_SMALLEST, linscale=0.5)
+        getattr(main, f"set_{axis}lim")(-2e-4, 1.15)
+        _decades(getattr(main, f"{axis}axis"))
+    line = np.concatenate([[0.0], np.geomspace(1e-4, 1.0, 200)])
+    main.plot(line, line, "--", color="#9ca3af", linewidth=1.0, label="estimate = truth", zorder=2)
+    alpha = float(np.clip(30 / np.sqrt(max(1, u.size)) / 10, 0.05, 0.6))
+    main.scatter(u, v, s=9, color=COLORS[0], alpha=alpha, linewidths=0, label="one mask", zorder=1)
+    centres, means, counts = _binned(u[u > 0], v[u > 0])
+    main.plot(centres, means, "-o", color=COLORS[1], markersize=5, linewidth=1.6, label="mean of a bin", zorder=3)
+    legend = main.legend(fontsize=7.5, frameon=False, loc="upper left")
+    for handle in legend.legend_handles:
+        if handle is not None:
+            handle.set_alpha(1.0)
+    words = f"{_short(int((v == 0).sum()))} masks that are wrong (truth 0)\n{_short(int((u == 0).sum()))} that are missing (estimate 0)"
+    main.text(0.98, 0.08, words, transform=main.transAxes, ha="right", fontsize=7.5, color=FAINT)
+    main.set_ylabel("true probability", fontsize=8, color=INK)
+    _plain(main)
+    _count_bars(below, counts)
+    below.set_xlabel("estimated probability", fontsize=8, color=INK)
+    return figure
+
+
+def _binned(estimated: Floats, true: Floats) -> tuple[Floats, Floats, NDArray[np.int64]]:
+    """Mean estimate and mean truth of every bin that is not empty, and the count of every bin."""
+    place = np.clip(np.searchsorted(_EDGES, estimated, side="right") - 1, 0, len(_EDGES) - 2)
+    counts = np.bincount(place, minlength=len(_EDGES) - 1)
+    some = counts > 0
+    sums = [np.bincount(place, weights=value, minlength=len(counts)) for value in (estimated, true)]
+    return sums[0][some] / counts[some], sums[1][some] / counts[some], counts.astype(np.int64)
+
+
+def _count_bars(axes: Axes, counts: NDArray[np.int64]) -> None:
+    top = max(1, int(counts.max()))
+    axes.bar(_EDGES[:-1], counts, width=np.diff(_EDGES), align="edge", color="#cbd5e1", edgecolor="white")
+    middles = [np.sqrt(max(low, 3e-4) * high) for low, high in zip(_EDGES[:-1], _EDGES[1:], strict=True)]
+    for x, count in zip(middles, counts, strict=True):
+        if count:
+            axes.text(x, count + 0.04 * top, _short(int(count)), ha="center", fontsize=6.5, color=FAINT)
+    axes.set_ylim(0, 1.25 * top)
+    axes.set_ylabel("masks", fontsize=8, color=INK)
+    _plain(axes)
+    axes.grid(False)
+    axes.yaxis.set_major_locator(NullLocator())
+    axes.spines["left"].set_visible(False)
+
+
+def _short(count: int) -> str:
+    """A count that fits above a narrow bar.
+
+    Example:
+        >>> _short(950), _short(12345)
+        ('950', '12k')
+    """
+    return str(count) if count < 1000 else f"{count / 1000:.1f}k" if count < 9950 else f"{count / 1000:.0f}k"
+
+
+def _decades(axis: object) -> None:
+    axis.set_major_locator(FixedLocator([0, 1e-3, 1e-2, 0.1, 1]))  # type: ignore[attr-defined]
+    axis.set_minor_locator(NullLocator())  # type: ignore[attr-defined]
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))  # type: ignore[attr-defined]
