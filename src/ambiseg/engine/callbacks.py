@@ -6,12 +6,13 @@ import signal
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import lightning.pytorch as pl
-from lightning.pytorch.callbacks import WeightAveraging
+from lightning.pytorch.callbacks import Checkpoint, WeightAveraging
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn
 from rich.text import Text
@@ -62,6 +63,7 @@ class Budget(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.started, self.first_step = time.monotonic(), trainer.global_step
         pl_module.fraction = self.fraction(trainer.global_step)
+        trainer.should_stop = pl_module.fraction >= 1
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -93,15 +95,19 @@ class MovingAverage(WeightAveraging):
     """
 
     def __init__(self, decay: float) -> None:
-        def average(averaged: Tensor, current: Tensor, updates: Tensor) -> Tensor:
-            n = float(updates)
-            return averaged + (current - averaged) * (1 - min(decay, (1 + n) / (10 + n)))
-
-        super().__init__(avg_fn=average)
+        super().__init__(avg_fn=partial(_average, decay))
 
 
-class KeepLast(pl.Callback):
-    """Writes the resumable checkpoint at every validation, at the end, and when a signal asks to stop."""
+def _average(decay: float, averaged: Tensor, current: Tensor, updates: Tensor) -> Tensor:
+    n = float(updates)
+    return averaged + (current - averaged) * (1 - min(decay, (1 + n) / (10 + n)))
+
+
+class KeepLast(Checkpoint):
+    """Writes the resumable checkpoint at every validation, at the end, and when a signal asks to stop.
+
+    A `Checkpoint`, since those run after all other callbacks, whose state it has to see up to date.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -121,12 +127,18 @@ class KeepLast(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if trainer.strategy.reduce_boolean_decision(self.asked, all=False):
+        validates = trainer.should_stop or (batch_idx + 1) % trainer.val_check_batch == 0
+        if not validates and trainer.strategy.reduce_boolean_decision(self.asked, all=False):
             trainer.save_checkpoint(self.path)
             raise TrainingInterrupted
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         trainer.save_checkpoint(self.path)
+        if not trainer.should_stop and trainer.strategy.reduce_boolean_decision(self.asked, all=False):
+            raise TrainingInterrupted
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        self.teardown(trainer, pl_module, "fit")
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         for number, handler in self._previous.items():
@@ -148,7 +160,7 @@ class ProgressLine(pl.Callback):
 
     def __init__(self, budget: Budget, batch_size: int, metric: str, console: Console | None = None) -> None:
         self.budget, self.batch_size, self.metric = budget, batch_size, metric
-        self.console = console or Console(file=sys.stderr)
+        self.console = console
         self.progress: Progress | None = None
         self.mean: float | None = None
         self.logged = 0.0
@@ -157,6 +169,7 @@ class ProgressLine(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.first_step, self.began, self.logged = trainer.global_step, time.monotonic(), time.monotonic()
         self.paused = 0.0
+        self.console = self.console or Console(file=sys.stderr)  # here: it cannot be sent to another process
         if trainer.is_global_zero and self.console.is_terminal:
             self.progress = Progress(
                 TextColumn("training"),
@@ -190,7 +203,7 @@ class ProgressLine(pl.Callback):
             self._show(trainer, pl_module, time.monotonic())
 
     def _show(self, trainer: pl.Trainer, pl_module: pl.LightningModule, now: float) -> None:
-        assert isinstance(pl_module, TrainingModule)
+        assert isinstance(pl_module, TrainingModule) and self.console is not None
         steps = trainer.global_step - self.first_step
         rate = steps * self.batch_size * trainer.world_size / max(now - self.began - self.paused, 1e-9)
         fraction = pl_module.fraction
@@ -212,6 +225,9 @@ class ProgressLine(pl.Callback):
                 + ("" if left is None else f"  {clock(left)} left"),
                 highlight=False,
             )
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        self.teardown(trainer, pl_module, "fit")
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if self.progress is not None:

@@ -154,13 +154,14 @@ def _train(
     best = ModelCheckpoint(
         run / "checkpoints", "best", monitor=f"val_{metric}", mode=_mode(metric), enable_version_counter=False
     )
-    callbacks: list[pl.Callback] = [budget, KeepLast(run / LAST), best]
+    callbacks: list[pl.Callback] = [budget, best]
     if train.ema:
         callbacks.insert(0, MovingAverage(train.ema))
     if train.early_stop:
         callbacks.append(EarlyStopping(f"val_{metric}", mode=_mode(metric), patience=train.early_stop))
     if not quiet:
         callbacks.append(ProgressLine(budget, train.batch_size, metric))
+    callbacks.append(KeepLast(run / LAST))
     start = int(checkpoint["global_step"]) if checkpoint else 0
     interrupted = False
     with _quiet_lightning():

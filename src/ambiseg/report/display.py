@@ -1,7 +1,7 @@
 """What pictures show: images as RGB, classes as colours, large maps at the size of a screen.
 
-Nothing here draws. Images come with any number of channels and any numeric type; a person needs three channels
-in 0..1 of them, and no more pixels than a panel has.
+Nothing here draws. Images come with any number of channels and any numeric type; a person needs three of
+them in 0..1, and no more pixels than a panel has.
 Shapes: C channels, K masks, ``(H, W)`` space, ``(h, w)`` the reduced space.
 """
 
@@ -35,7 +35,7 @@ def check_image(image: NDArray[np.generic], *sets: MaskSet | None) -> None:
     """Refuse what no picture can show.
 
     Raises:
-        AmbisegError: an image that is not ``(C, H, W)``, a batch instead of one image, or masks of another size.
+        AmbisegError: an image that is not ``(C, H, W)``, a batch instead of one image, masks of another size.
     """
     if image.ndim != 3 or 0 in image.shape:
         raise AmbisegError(f"an image to draw is (C, H, W) and not empty, received shape {image.shape}")
@@ -44,16 +44,17 @@ def check_image(image: NDArray[np.generic], *sets: MaskSet | None) -> None:
             continue
         if len(one) != 1:
             raise AmbisegError(f"one picture shows one image, received masks of {len(one)}: pass masks[i]")
-        if tuple(one.masks.shape[2:]) != image.shape[1:]:
-            raise AmbisegError(f"masks of size {tuple(one.masks.shape[2:])} do not fit an image of size {image.shape[1:]}")
+        size = tuple(one.masks.shape[2:])
+        if size != image.shape[1:]:
+            raise AmbisegError(f"masks of size {size} do not fit an image of size {image.shape[1:]}")
 
 
 def background_of(image: NDArray[np.generic], channels: Sequence[str] = ()) -> Floats:
     """An image as a person would want to see it.
 
-    Three channels are RGB; one channel, or the first of an unusual number, is grey with its contrast stretched.
-    Named channels know better: "red", "green" and "blue" are RGB, "elevation" becomes shaded relief, and "fire"
-    glows on top of whatever lies below.
+    Three channels are RGB; one channel, or the first of an unusual number, is grey with its contrast
+    stretched. Named channels know better: "red", "green" and "blue" are RGB, "elevation" becomes shaded
+    relief, and "fire" glows on top of whatever lies below.
 
     Args:
         image: ``(C, H, W)`` of any numeric type; values that are not finite count as 0.
@@ -165,7 +166,7 @@ def reduce_masks(masks: Tensor) -> Tensor:
 
 
 def mean_and_entropy(one: MaskSet) -> tuple[Floats, Floats]:
-    """Expected probabilities ``(C, h, w)`` and their entropy in nats ``(h, w)``, nan where every mask is void.
+    """Expected probabilities ``(C, h, w)`` and their entropy in nats ``(h, w)``; nan where all is void.
 
     One mask at a time, so that forty masks of a hundred classes fit into memory.
     """
@@ -176,7 +177,8 @@ def mean_and_entropy(one: MaskSet) -> tuple[Floats, Floats]:
         if one.probabilities is None:
             part = labels.one_hot(small[k], dim=0, dtype=torch.float64)
         else:
-            part = functional.interpolate(one.probabilities[:, k].double(), size=small.shape[1:], mode="area")[0]
+            soft = one.probabilities[:, k].double()
+            part = functional.interpolate(soft, size=small.shape[1:], mode="area")[0]
         total += float(one.weights[0, k]) * part
     full = labels.all_classes(total, dim=0).clamp(min=0)
     entropy = torch.special.entr(full).sum(0)

@@ -62,7 +62,8 @@ def png_bytes(figure: Figure, dpi: float = DPI, colors: int | None = None) -> by
         return stream.getvalue()
     small = io.BytesIO()
     with Image.open(stream) as whole:
-        whole.convert("RGB").quantize(colors, dither=Image.Dither.NONE).save(small, format="png", optimize=True)
+        reduced = whole.convert("RGB").quantize(colors, dither=Image.Dither.NONE)
+    reduced.save(small, format="png", optimize=True)
     return small.getvalue()
 
 

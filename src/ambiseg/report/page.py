@@ -1,7 +1,7 @@
 """`write_report`: everything about a run on one page that needs no other file.
 
-The page is a single HTML file with its style and pictures inside: no scripts, nothing from a network, and every
-word that came from a file name or a user is escaped. It can be mailed, archived and opened years later.
+The page is a single HTML file with its style and pictures inside: no scripts, nothing from a network, and
+every word that came from a file name or a user is escaped. It can be mailed, archived and opened years later.
 """
 
 from __future__ import annotations
@@ -115,11 +115,13 @@ def write_report(content: ReportContent, path: str | os.PathLike[str]) -> None:
     Raises:
         AmbisegError: the file cannot be written, or a case cannot be drawn (see `draw_case_row`).
     """
+    groups = [(group, [_shown(case, content.channels) for case in group.cases]) for group in content.groups]
     page = _template().render(
         content=content,
         curve=_embedded(draw_curve(content.curve)) if content.curve else None,
         reliability=_reliability(content.reliability),
-        groups=[(group, [_shown(case, content.channels) for case in group.cases]) for group in content.groups],
+        groups=groups,
+        classes=_classes(content.groups),
     )
     with replacing(path) as partial:
         partial.write_text(page, encoding="utf-8", errors="backslashreplace", newline="\n")
@@ -147,6 +149,15 @@ def _shown(case: Case, channels: Sequence[str]) -> _ShownCase:
     figure = draw_case_row(case.image, case.annotations, case.predictions, channels)
     value = f"{case.value:.3f}" if np.isfinite(case.value) else "–"
     return _ShownCase(case, _embedded(figure), value)
+
+
+def _classes(groups: Sequence[CaseGroup]) -> list[tuple[str, tuple[int, int, int]]]:
+    """Names and colours of the classes that the cases show; two classes need no legend."""
+    cases = [case for group in groups for case in group.cases]
+    if not cases or cases[0].annotations.labels.is_binary:
+        return []
+    labels = cases[0].annotations.labels
+    return [(labels.names[i], labels.colors[i]) for i in labels.evaluated]
 
 
 def _embedded(figure: Figure) -> _Picture:

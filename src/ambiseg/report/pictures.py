@@ -1,9 +1,9 @@
 """Pictures of weighted sets of masks: what a model proposes for one image, and what annotators said.
 
-`draw_prediction` is the full page about one image, `draw_case_row` the strip that a report shows of it. Both draw
-annotations and predictions alike, since both are a `MaskSet`: outlines on the dimmed image, the most probable mask
-first. The other pictures of a report, `draw_curve` and `draw_reliability`, are at home in `ambiseg.report.plots`
-and are offered here as well.
+`draw_prediction` is the full page about one image, `draw_case_row` the strip that a report shows of it. Both
+draw annotations and predictions alike, since both are a `MaskSet`: outlines on the dimmed image, the most
+probable mask first. The other pictures of a report, `draw_curve` and `draw_reliability`, are at home in
+`ambiseg.report.plots` and are offered here as well.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def _prepared(one: MaskSet, limit: int) -> _Shown:
     entries = []
     for k in range(kept):
         words = [] if ranked.scores is None else [f"score {float(ranked.scores[0, k]):.2f}"]
-        if float(areas[k]) == 0:
+        if one.labels.background is not None and float(areas[k]) == 0:
             words.append("empty")
         lines = [percent(float(ranked.weights[0, k])), ", ".join(words)]
         entries.append(_Entry(small[k], "\n".join(line for line in lines if line)))
@@ -121,7 +121,7 @@ def _cell_height(width: float, height_pixels: int, width_pixels: int) -> float:
     return width * min(1.5, max(0.25, height_pixels / width_pixels))
 
 
-# -- the full page ---------------------------------------------------------------------------------------------------
+# -- the full page ----------------------------------------------------------------------------------------
 
 
 def draw_prediction(
@@ -133,9 +133,9 @@ def draw_prediction(
 ) -> Figure:
     """Everything that a set of masks says about one image.
 
-    On top the image, the expected mask (binary: probability of foreground; else the most probable class) and the
-    disagreement of the masks; below every mask with its probability and score, the most probable first, at most
-    `MOST_MASKS`; then the annotations, if there are any, in the same way.
+    On top the image, the expected mask (binary: probability of foreground; else the most probable class) and
+    the disagreement of the masks; below every mask with its probability and score, the most probable first,
+    at most `MOST_MASKS`; then the annotations, if there are any, in the same way.
 
     Args:
         image: ``(C, H, W)`` of any numeric type.
@@ -186,7 +186,8 @@ def _draw_overview(
 ) -> None:
     """Image, expected mask and disagreement, with captions and colour bars below."""
     if labels.is_binary:
-        expected, caption = colored(mean[0], _MEAN_COLORS, 1.0, VOID_COLOR), f"probability of {labels.names[1]}"
+        expected = colored(mean[0], _MEAN_COLORS, 1.0, VOID_COLOR)
+        caption = f"probability of {labels.names[1]}"
     else:
         known = np.isfinite(mean[0])
         decided = np.where(known, np.nan_to_num(mean).argmax(0), labels.void).astype(np.uint8)
@@ -212,9 +213,9 @@ def _block_height(shown: _Shown, tall: float) -> float:
 def _draw_block(
     sheet: Sheet, heading: str, shown: _Shown, base: Floats, labels: LabelSpace, first: Box
 ) -> None:
-    """A heading and a grid of masks; ``first`` is the cell at the upper left, the heading above it included."""
+    """A heading and a grid of masks below; ``first`` has the size of a cell, at the corner of the block."""
     count = len(shown.entries) + shown.more
-    words = f"{heading}: {count}, most probable first" if count > 1 else f"{heading}: 1"
+    words = f"{heading}: {count}, most probable first" if count > 1 else f"{heading}: {count}"
     sheet.text(words, first.x, first.y + 0.1, 9.5, ha="left", fontweight="bold")
     step = first.height + 0.1 + 0.16 * shown.caption_lines
     for k in range(len(shown.entries) + (shown.more > 0)):
@@ -260,7 +261,7 @@ def _draw_legend(
         sheet.text(name, x + 0.25, middle + 0.04, ha="left", va="baseline")
 
 
-# -- the strip in a report -------------------------------------------------------------------------------------------
+# -- the strip in a report --------------------------------------------------------------------------------
 
 
 def draw_case_row(
@@ -300,7 +301,8 @@ def draw_case_row(
     y = 0.0
     for (name, labels, shown), height in zip(rows, heights, strict=True):
         start = whole.x + left + 0.2
-        words = f"{len(shown.entries)} {name}" + (f" of {len(shown.entries) + shown.more}" if shown.more else "")
+        kept = len(shown.entries)
+        words = f"{name}: {kept}" + (f" of {kept + shown.more}" if shown.more else "")
         sheet.text(words, start, y + 0.03, 7.5, ha="left", color=FAINT)
         for k, entry in enumerate(shown.entries):
             x = start + k * (cell + 0.08)

@@ -1,8 +1,8 @@
 """Plots of numbers: the training curve and the reliability of estimated probabilities.
 
-Both take what is at hand: a curve of any columns with gaps, probabilities that span from 1 down to a thousandth and
-to exactly 0. So the curve sorts columns by their names, and the reliability axes are logarithmic down to a
-thousandth and linear below.
+Both take what is at hand: a curve of any columns with gaps, probabilities that span from 1 down to a
+thousandth and to exactly 0. So the curve sorts columns by their names, and the reliability axes are
+logarithmic down to a thousandth and linear below.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ _EDGES = np.array([0.0, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.2, 0.35, 0.6, 1.0])
 def draw_curve(rows: Sequence[Mapping[str, float]]) -> Figure:
     """Training curve: losses on the left (the learning rate faint behind them), validation on the right.
 
-    The x-axis is the first of step, epoch, minutes, seconds and time that there is, else the number of the row.
-    Columns whose name starts with "val" and holds no "loss" go right; "lr" is the learning rate; every other column
-    is a loss.
+    The x-axis is the first of step, epoch, minutes, seconds and time that there is, else the number of the
+    row. Columns whose name starts with "val" and holds no "loss" go right; "lr" is the learning rate; every
+    other column is a loss.
 
     Args:
         rows: one mapping per logged moment; columns may be missing or nan anywhere.
@@ -99,7 +99,7 @@ def _smooth(values: Floats) -> Floats:
 
 
 def _title(column: str) -> str:
-    """``val_hm_iou_unique`` as the metrics print it, ``train_mask`` as "mask"; leading underscores hide a label."""
+    """``val_hm_iou_unique`` as the metrics print it, ``train_mask`` as "mask"."""
     short = column.removeprefix("train_").removeprefix("val_")
     if short in METRICS:
         return METRICS[short].title
@@ -144,8 +144,8 @@ def draw_reliability(estimated: ArrayLike, true: ArrayLike) -> Figure:
     """Estimated probabilities of proposals against the true ones, with the mean of each bin and its count.
 
     Args:
-        estimated: probabilities in [0, 1] of any shape; 0 stands for a mode that no proposal found. The bins leave
-            these out.
+        estimated: probabilities in [0, 1] of any shape; 0 stands for a mode that no proposal found. The bins
+            leave these out.
         true: as many true probabilities; 0 for a proposal that is no mode.
 
     Raises:
@@ -167,12 +167,14 @@ def draw_reliability(estimated: ArrayLike, true: ArrayLike) -> Figure:
     alpha = float(np.clip(30 / np.sqrt(max(1, u.size)) / 10, 0.05, 0.6))
     main.scatter(u, v, s=9, color=COLORS[0], alpha=alpha, linewidths=0, label="one mask", zorder=1)
     centres, means, counts = _binned(u[u > 0], v[u > 0])
-    main.plot(centres, means, "-o", color=COLORS[1], markersize=5, linewidth=1.6, label="mean of a bin", zorder=3)
+    style = {"color": COLORS[1], "markersize": 5, "linewidth": 1.6, "zorder": 3}
+    main.plot(centres, means, "-o", label="mean of a bin", **style)
     legend = main.legend(fontsize=7.5, frameon=False, loc="upper left")
     for handle in legend.legend_handles:
         if handle is not None:
             handle.set_alpha(1.0)
-    words = f"{_short(int((v == 0).sum()))} masks that are wrong (truth 0)\n{_short(int((u == 0).sum()))} that are missing (estimate 0)"
+    wrong, missing = (_short(int((value == 0).sum())) for value in (v, u))
+    words = f"{wrong} masks are wrong (truth 0)\n{missing} are missing (estimate 0)"
     main.text(0.98, 0.08, words, transform=main.transAxes, ha="right", fontsize=7.5, color=FAINT)
     main.set_ylabel("true probability", fontsize=8, color=INK)
     _plain(main)

@@ -1,8 +1,8 @@
 """`Sheet`: a page measured in inches on which pictures, outlines, captions and colour bars are placed.
 
 Twenty subplots would spend most of their time on axes that nobody sees, and their titles would run into each
-other. A sheet is one invisible pair of axes instead; what stands where is arithmetic. Lengths are inches, x from
-the left, y from the *top*. Text is taken literally: a ``$`` in a file name is no formula.
+other. A sheet is one invisible pair of axes instead; what stands where is arithmetic. Lengths are inches, x
+from the left, y from the *top*. Text is taken literally: a ``$`` in a file name is no formula.
 """
 
 from __future__ import annotations
@@ -70,27 +70,30 @@ class Sheet:
         """Colours ``(h, w, 3)`` in 0..1, stretched over the box, in a hairline frame."""
         extent = (box.x, box.x + box.width, box.y + box.height, box.y)
         self.axes.imshow(rgb, extent=extent, aspect="auto", interpolation="nearest", zorder=1)
-        frame = Rectangle((box.x, box.y), box.width, box.height, fill=False, edgecolor="#9ca3af", linewidth=0.5, zorder=4)
+        frame = Rectangle((box.x, box.y), box.width, box.height, fill=False, zorder=4)
+        frame.set(edgecolor="#9ca3af", linewidth=0.5)
         self.axes.add_patch(frame)
 
     def outline(self, inside: NDArray[np.bool_], box: Box, color: Floats, width: float = 1.3) -> None:
         """The border of a region ``(h, w)`` drawn over the picture of the same box."""
         if not inside.any():
             return
-        (top, bottom), (left, right) = (_ends(inside.any(axis)) for axis in (1, 0))
+        (top, bottom), (left, right) = (_ends(np.asarray(inside.any(axis))) for axis in (1, 0))
         x = box.x + (np.arange(left - 1, right + 1) + 0.5) * box.width / inside.shape[1]
         y = box.y + (np.arange(top - 1, bottom + 1) + 0.5) * box.height / inside.shape[0]
         bright = float(color @ np.array([0.3, 0.59, 0.11])) > 0.35
         halo = "black" if bright else "white"
         field = np.pad(inside[top:bottom, left:right], 1).astype(np.float32)
-        drawn = self.axes.contour(x, y, field, levels=[0.5], colors=[tuple(color)], linewidths=width, zorder=3)
+        drawn = self.axes.contour(x, y, field, levels=[0.5], colors=[tuple(color)], linewidths=width)
+        drawn.set_zorder(3)
         drawn.set_path_effects([withStroke(linewidth=width + 1.3, foreground=halo, alpha=0.6)])
         drawn.set_clip_path(Rectangle((box.x, box.y), box.width, box.height, transform=self.axes.transData))
 
     def text(self, text: str, x: float, y: float, size: float = 8.0, **style: Any) -> None:
         """Text whose top is at ``y``; further words are those of `matplotlib.text.Text`."""
-        style = {"color": INK, "va": "top", "ha": "center", "linespacing": 1.25} | style
-        self.axes.text(x, y, text, fontsize=size, parse_math=False, zorder=5, **style)
+        style = dict[str, Any](color=INK, va="top", ha="center", linespacing=1.25) | style
+        drawable = text.encode("utf-8", "replace").decode("utf-8")  # a name may hold bytes that are no text
+        self.axes.text(x, y, drawable, fontsize=size, parse_math=False, zorder=5, **style)
 
     def color_bar(self, name: str, low: str, high: str, box: Box) -> None:
         """A thin gradient of the colour map ``name`` with what its ends mean beside it."""
@@ -108,13 +111,13 @@ def _ends(flags: NDArray[np.bool_]) -> tuple[int, int]:
 
 
 def colored(value: Floats, name: str, top: float, missing: Sequence[float]) -> Floats:
-    """Colours ``(h, w, 3)`` of ``value (h, w)`` in 0..``top`` by the colour map ``name``; nan gets ``missing``."""
+    """``value (h, w)`` in 0..``top`` as colours ``(h, w, 3)`` of the map ``name``; nan gets ``missing``."""
     known = np.isfinite(value)
     rgb = colormaps[name](np.where(known, value, 0) / max(top, 1e-12))[..., :3]
     return np.asarray(np.where(known[..., None], rgb, np.asarray(missing)))
 
 
 def filled(base: Floats, mask: Labels, shown: Sequence[int], colors: Floats, alpha: float) -> Floats:
-    """``base (h, w, 3)`` tinted with ``colors (256, 3)`` where ``mask (h, w)`` holds one of the ``shown`` integers."""
+    """``base (h, w, 3)`` tinted with ``colors (256, 3)`` where ``mask (h, w)`` is one of ``shown``."""
     strength = np.where(np.isin(mask, list(shown)), alpha, 0.0)[..., None]
     return np.asarray(base * (1 - strength) + colors[mask] * strength)

@@ -1,7 +1,7 @@
 """`MetricRow`: one measured number with what a reader needs to judge it, and tables of such rows.
 
-The same rows go to the terminal (`metric_table`), into a README (`markdown_table`) and into the HTML report, so
-that title, direction and dialect of a metric are worded once, in `ambiseg.metrics.METRICS`.
+The same rows go to the terminal (`metric_table`), into a README (`markdown_table`) and into the HTML report,
+so that title, direction and dialect of a metric are worded once, in `ambiseg.metrics.METRICS`.
 """
 
 from __future__ import annotations
@@ -103,8 +103,8 @@ def markdown_table(rows: Sequence[MetricRow]) -> str:
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
 
     def joined(cells: list[str]) -> str:
-        padded = [c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(cells, widths, strict=True))]
-        return f"| {' | '.join(padded)} |"
+        rest = [cell.rjust(width) for cell, width in zip(cells[1:], widths[1:], strict=True)]
+        return f"| {' | '.join([cells[0].ljust(widths[0]), *rest])} |"
 
     rule = [":" + "-" * (w + 1) if i == 0 else "-" * (w + 1) + ":" for i, w in enumerate(widths)]
     return "\n".join([joined(lines[0]), f"|{'|'.join(rule)}|", *map(joined, lines[1:])])

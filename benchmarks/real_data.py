@@ -1,0 +1,119 @@
+"""Mode proposals on real annotations: lidc-on-ct-64 and class flips of camvid-96x128, full and single labels.
+
+The data are not part of the project. ``--source`` names a folder with ``lidc-on-ct-64-{train,val}.npz`` (images uint8
+(n, 64, 64), masks packed bits of (n, 4, 64, 64)) and ``camvid-96x128-{train,val}.npz`` (images uint8 (n, 96, 128, 3), labels
+uint8 (n, 96, 128)). Both are first packed into the project's format under ``--work``; then each run trains on the training
+split for ``--minutes``, is evaluated on the whole validation split, and adds its line to ``--results``.
+
+    python benchmarks/real_data.py --source DIR --work DIR --results docs/results/real-data.json
+
+Class flips: road, pavement, tree and car are each switched on independently with probability .05, .25, .75, .95; every other pixel
+is background: 16 modes with product probabilities, of which absent classes merge some (Gerard and Sullivan, appendix B.2).
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+import ambiseg
+from ambiseg.data.info import DatasetInfo
+from ambiseg.data.sample import Sample
+from ambiseg.data.source import write_dataset
+from ambiseg.engine.settings import TrainSettings
+from ambiseg.methods.settings import ModeProposalsSettings
+from ambiseg.networks.settings import UNetSettings
+
+FLIPS = {3: 0.05, 4: 0.25, 5: 0.75, 8: 0.95}
+"""Class of camvid (road, pavement, tree, car) -> probability that it is foreground."""
+
+RECIPES = {
+    ("lidc", "full"): (ModeProposalsSettings(proposals=8, selection_weight=0.01), TrainSettings(batch_size=32)),
+    ("lidc", "single"): (ModeProposalsSettings(proposals=8, selection_weight=0.01), TrainSettings(batch_size=32)),
+    ("camvid", "full"): (ModeProposalsSettings(proposals=32), TrainSettings(batch_size=16)),
+    ("camvid", "single"): (ModeProposalsSettings(proposals=32), TrainSettings(batch_size=16)),
+}
+"""Settings of method and training for each data set and label view."""
+
+
+def lidc(source: Path, split: str) -> Iterator[Sample]:
+    """Crops with the outlines of four readers, each of probability 1/4."""
+    with np.load(source / f"lidc-on-ct-64-{split}.npz", allow_pickle=False) as arrays:
+        images, packed = arrays["images"], arrays["masks"]
+    masks = np.unpackbits(packed, axis=-1)[..., : images.shape[-1]]
+    readers = tuple(f"reader-{i}" for i in range(4))
+    for i, image in enumerate(images):
+        yield Sample(f"crop-{i:05}", image[None], masks[i], np.full(4, 0.25), readers)
+
+
+def camvid(source: Path, split: str) -> Iterator[Sample]:
+    """Street scenes with the 16 masks of four classes that are switched on or off."""
+    with np.load(source / f"camvid-96x128-{split}.npz", allow_pickle=False) as arrays:
+        images, labels = arrays["images"], arrays["labels"]
+    chances = np.array(list(FLIPS.values()))
+    on = np.array(list(itertools.product([0, 1], repeat=len(FLIPS))))
+    weights = np.where(on, chances, 1 - chances).prod(1)
+    names = tuple("flip-" + "".join(map(str, row)) for row in on)
+    for i, image in enumerate(images):
+        templates = np.stack([labels[i] == c for c in FLIPS])
+        masks = np.einsum("mc,chw->mhw", on, templates).astype(np.uint8)
+        yield Sample(f"frame-{i:04}", image.transpose(2, 0, 1), masks, weights, names)
+
+
+SETS = {
+    "lidc": (lidc, DatasetInfo("lidc-on-ct-64", augment={"flip": True, "rotate": True}, licence="CC BY 3.0")),
+    "camvid": (camvid, DatasetInfo("camvid-flips-96x128", augment={"flip": True}, licence="CC BY-NC 4.0")),
+}
+
+
+def prepare(name: str, source: Path, work: Path) -> Path:
+    """Pack a data set once."""
+    target = work / f"{name}.h5"
+    if not target.exists():
+        read, info = SETS[name]
+        write_dataset(target, {split: read(source, split) for split in ("train", "val")}, info)
+    return target
+
+
+def main() -> None:
+    """Train and evaluate what is asked for; results already there are replaced."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--source", type=Path, required=True, help="folder of the .npz files")
+    parser.add_argument("--work", type=Path, required=True, help="folder for packed data and runs")
+    parser.add_argument("--results", type=Path, required=True, help="JSON file to add the results to")
+    parser.add_argument("--sets", nargs="+", choices=list(SETS), default=list(SETS))
+    parser.add_argument("--labels", nargs="+", choices=["full", "single"], default=["full", "single"])
+    parser.add_argument("--minutes", type=float, default=15)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    for name, labels in itertools.product(arguments.sets, arguments.labels):
+        data = prepare(name, arguments.source, arguments.work)
+        settings, train = RECIPES[name, labels]
+        train = TrainSettings(
+            **{**vars(train), "labels": labels, "minutes": arguments.minutes, "seed": arguments.seed}
+        )
+        run = arguments.work / f"{name}-{labels}-{arguments.seed}"
+        result = ambiseg.fit("mode-proposals", data, run, train=train, backbone=UNetSettings(width=16), settings=settings, overwrite=True)
+        evaluation = ambiseg.evaluate(run, data, "val")
+        entry = {
+            "data": SETS[name][1].name,
+            "labels": labels,
+            "minutes": arguments.minutes,
+            "steps": result.steps,
+            **evaluation.to_dict(),
+        }
+        arguments.results.parent.mkdir(parents=True, exist_ok=True)
+        known = json.loads(arguments.results.read_text()) if arguments.results.exists() else {}
+        known[f"{name}-{labels}-seed{arguments.seed}"] = entry
+        arguments.results.write_text(json.dumps(known, indent=2) + "\n")
+        print(json.dumps(entry))
+
+
+if __name__ == "__main__":
+    main()
