@@ -22,7 +22,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
-from ambiseg.data.atomic import replacing_file
+from ambiseg.atomic import replacing_file
 from ambiseg.data.laws import FileProblem, canonical_image, canonical_mask
 from ambiseg.errors import AmbisegError
 

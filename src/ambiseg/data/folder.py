@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ambiseg.data.atomic import replacing_folder
+from ambiseg.atomic import replacing_folder
 from ambiseg.data.files import (
     IMAGE_SUFFIXES,
     MASK_SUFFIXES,

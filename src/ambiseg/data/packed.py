@@ -24,7 +24,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from ambiseg.data.atomic import replacing_file
+from ambiseg.atomic import replacing_file
 from ambiseg.data.files import check_size
 from ambiseg.data.folder import FolderSplit, Progress, folder_splits, missing_split, ordered_splits
 from ambiseg.data.info import DatasetInfo

@@ -45,7 +45,7 @@ class TrainingModule(pl.LightningModule):
         if not bool(torch.isfinite(loss)):
             self._explain(losses, batch)
         for name, value in losses.items():
-            self.log(f"train_{name}", value.detach(), batch_size=len(batch.ids))
+            self.log(f"train_{name}", value.detach(), batch_size=len(batch.ids), sync_dist=self.trainer.world_size > 1)
         self.log("lr", self._set_learning_rate())
         return loss
 

@@ -28,7 +28,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 import ambiseg
-from ambiseg.data.atomic import replacing_file
+from ambiseg.atomic import replacing_file
 from ambiseg.data.batches import Normalization
 from ambiseg.engine.settings import TrainSettings
 from ambiseg.errors import AmbisegError, UnknownNameError

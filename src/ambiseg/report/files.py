@@ -1,49 +1,19 @@
-"""Figures to PNG, and files that appear whole or not at all.
-
-A report is often rewritten while somebody looks at it, so everything goes to a hidden sibling first and takes
-its final name in one rename; whatever ends the write early removes the sibling and leaves the old file alone.
-"""
+"""Figures to PNG files, which appear whole or not at all."""
 
 from __future__ import annotations
 
 import io
 import os
-import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-from ambiseg.errors import AmbisegError
+from ambiseg.atomic import replacing_file
 
 DPI = 120
 """Pixels per inch of a picture unless asked otherwise."""
-
-
-@contextmanager
-def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Hand out a temporary name beside ``path``; when the block ends well it replaces ``path``.
-
-    Raises:
-        AmbisegError: the system refuses the write, or ``path`` is a folder.
-    """
-    target = Path(path)
-    if target.is_dir():
-        raise AmbisegError(f"{target} is a folder: name a file to write")
-    partial = target.with_name(f".partial-{secrets.token_hex(4)}-{target.name}")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        yield partial
-        os.replace(partial, target)
-    except BaseException as error:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise AmbisegError(f"{target}: cannot be written ({error}): write to another place") from error
-        raise
 
 
 def png_bytes(figure: Figure, dpi: float = DPI, colors: int | None = None) -> bytes:
@@ -74,5 +44,5 @@ def save_png(figure: Figure, path: str | os.PathLike[str], dpi: float = DPI) -> 
         AmbisegError: the file cannot be written.
     """
     content = png_bytes(figure, dpi)
-    with replacing(path) as partial:
+    with replacing_file(Path(path)) as partial:
         partial.write_bytes(content)

@@ -11,14 +11,16 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
+from ambiseg.atomic import replacing_file
 from ambiseg.maskset import MaskSet
-from ambiseg.report.files import png_bytes, replacing
+from ambiseg.report.files import png_bytes
 from ambiseg.report.pictures import draw_case_row
 from ambiseg.report.plots import draw_curve, draw_reliability
 from ambiseg.report.tables import MetricRow
@@ -123,7 +125,7 @@ def write_report(content: ReportContent, path: str | os.PathLike[str]) -> None:
         groups=groups,
         classes=_classes(content.groups),
     )
-    with replacing(path) as partial:
+    with replacing_file(Path(path)) as partial:
         partial.write_text(page, encoding="utf-8", errors="backslashreplace", newline="\n")
 
 

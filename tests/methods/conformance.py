@@ -1,0 +1,104 @@
+"""What the conformance tests know of a method, and the small ambiguous problem on which they try it.
+
+A method that is in `METHODS` is tested; it needs a line in `CASES` only where its defaults are too large for a test or where
+it draws random numbers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+
+from ambiseg.labels import LabelSpace
+from ambiseg.maskset import MaskSet
+from ambiseg.methods import build, method_info
+from ambiseg.networks.settings import UNetSettings
+
+BACKBONE = UNetSettings(width=8, depth=2)
+SPACES = {"binary": LabelSpace.binary(), "multi-class": LabelSpace.of_classes(4)}
+CHANNELS, SIZE = 3, 16
+
+
+@dataclass(frozen=True)
+class Case:
+    """How a method is tested.
+
+    Attributes:
+        settings: values that replace its defaults.
+        deterministic: loss and prediction draw no random numbers, so images of a batch do not depend on each other.
+        unused: beginnings of the names of parameters that no loss reaches, with good reason.
+    """
+
+    settings: dict[str, Any] = field(default_factory=dict)
+    deterministic: bool = True
+    unused: tuple[str, ...] = ()
+
+
+CASES: dict[str, Case] = {
+    "mode-proposals": Case({"proposals": 5, "head_width": 8}),
+}
+
+
+def case_of(method: str) -> Case:
+    """The entry of a method; the defaults where it has none."""
+    return CASES.get(method, Case())
+
+
+def make(method: str, labels: LabelSpace, seed: int = 0, **settings: Any):
+    """A small model of a method."""
+    torch.manual_seed(seed)
+    chosen = replace(method_info(method).settings(), **{**case_of(method).settings, **settings})
+    return build(method, CHANNELS, labels, BACKBONE, chosen)
+
+
+def problem(labels: LabelSpace, mode: str = "full", seed: int = 0, count: int = 3) -> tuple[torch.Tensor, MaskSet]:
+    """Images of two patches on noise; each patch is annotated or not, independently: up to 4 modes per image.
+
+    The last image has one mode fewer than the others. Single labels draw one of the modes.
+    """
+    g = torch.Generator().manual_seed(seed)
+    classes = torch.arange(count * 2).view(count, 2) % (labels.classes - 1) + 1
+    images = 0.3 * torch.randn(count, CHANNELS, SIZE, SIZE, generator=g)
+    masks = torch.zeros(count, 4, SIZE, SIZE, dtype=torch.uint8)
+    for b in range(count):
+        for patch, where in enumerate([(slice(1, 7), slice(1 + b, 10)), (slice(9, 15), slice(3, 12 + b))]):
+            images[b, patch % CHANNELS, where[0], where[1]] += 2.0 + float(classes[b, patch])
+            masks[b, patch + 1, where[0], where[1]] = classes[b, patch].to(torch.uint8)
+            masks[b, 3, where[0], where[1]] = classes[b, patch].to(torch.uint8)
+    weights = torch.tensor([[0.1, 0.2, 0.3, 0.4]]).repeat(count, 1)
+    weights[-1] = torch.tensor([0.2, 0.3, 0.5, 0.0])
+    modes = MaskSet(masks, weights, labels)
+    return images, modes if mode == "full" else modes.draw(g)
+
+
+def steps(model, labels: LabelSpace, mode: str, count: int, rate: float = 1e-2) -> None:
+    """Train on the one problem; single labels are drawn anew at every step."""
+    optimiser = torch.optim.Adam(model.parameters(), rate)
+    for step in range(count):
+        images, annotations = problem(labels, mode)
+        if mode == "single":
+            annotations = problem(labels)[1].draw(torch.Generator().manual_seed(step))
+        optimiser.zero_grad()
+        model.loss(images, annotations)["loss"].backward()
+        optimiser.step()
+
+
+def total(model, images, annotations, seed: int = 0) -> float:
+    """The loss, with the same random numbers for every call."""
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        return float(model.loss(images, annotations)["loss"])
+
+
+def prediction(model, images, samples: int | None = None, seed: int = 0) -> MaskSet:
+    """The prediction, with the same random numbers for every call."""
+    with torch.no_grad():
+        return model.eval().predict(images, samples, torch.Generator().manual_seed(seed))
+
+
+def equal(one: MaskSet, other: MaskSet) -> bool:
+    """Whether two predictions agree in every bit."""
+    pairs = [(getattr(one, n), getattr(other, n)) for n in ("masks", "weights", "scores", "probabilities")]
+    return all((a is None and b is None) or torch.equal(a, b) for a, b in pairs)

@@ -1,0 +1,281 @@
+"""Mode proposals: the losses are equations 5 to 12 computed by hand, the heads never bend the masks, and sharing has its limits."""
+
+from __future__ import annotations
+
+import math
+from itertools import permutations
+
+import numpy as np
+import pytest
+import torch
+
+from ambiseg.labels import LabelSpace
+from ambiseg.maskset import MaskSet
+from ambiseg.methods.mode_proposals import ModeProposals
+from ambiseg.methods.settings import ModeProposalsSettings
+from ambiseg.networks.settings import UNetSettings
+
+BINARY, MULTI = LabelSpace.binary(), LabelSpace.of_classes(3)
+M = 4
+
+
+def make(labels=BINARY, seed=0, **settings):
+    torch.manual_seed(seed)
+    chosen = ModeProposalsSettings(**{"proposals": M, "head_width": 8, **settings})
+    return ModeProposals(3, labels, UNetSettings(width=8, depth=2), chosen)
+
+
+def batch(labels=BINARY, n=3, seed=0, size=8, count=2):
+    g = torch.Generator().manual_seed(seed)
+    images = torch.randn(count, 3, size, size, generator=g)
+    masks = torch.randint(labels.classes, (count, n, size, size), generator=g).to(torch.uint8)
+    weights = torch.rand(count, n, generator=g) + 0.1
+    return images, MaskSet(masks, weights / weights.sum(1, keepdim=True), labels)
+
+
+def outputs(model, images):
+    """Logits, score logits, probability logits as float64 numpy."""
+    with torch.no_grad():
+        return [None if value is None else value.double().numpy() for value in model(images)]
+
+
+def sigmoid(z):
+    return 1 / (1 + np.exp(-z))
+
+
+def mask_loss(kind, z, y, labels):
+    """One proposal ``(C, H, W)`` against one label map ``(H, W)``."""
+    if labels.is_binary:
+        m, target = sigmoid(z), (y == 1)[None]
+        q = np.where(y == 1, m[0], 1 - m[0])
+    else:
+        m = np.exp(z) / np.exp(z).sum(0)
+        target = np.stack([y == c for c in range(labels.classes)])
+        q = (m * target).sum(0)
+    if kind == "mse":
+        return ((m - target) ** 2).mean()
+    dice = np.mean(
+        [1 - (2 * (a * b).sum() + 1) / (a.sum() + b.sum() + 1) for a, b in zip(m, target, strict=True)]
+    )
+    return dice if kind == "dice" else dice + ((1 - q) ** 2 * -np.log(q)).mean()
+
+
+def bce(z, target):
+    """Cross-entropy of a score with the logit z."""
+    return -math.log(sigmoid(z)) if target else -math.log(1 - sigmoid(z))
+
+
+def log_softmax(z):
+    return z - np.log(np.exp(z).sum())
+
+
+@pytest.mark.parametrize("labels", [BINARY, MULTI], ids=["binary", "multi-class"])
+@pytest.mark.parametrize("kind", ["mse", "dice", "dice-focal"])
+def test_full_labels_by_hand(kind, labels):
+    """Equations 5 to 8, the matching by trying every permutation, and the cross-entropy of the probabilities."""
+    model = make(labels, mask_loss=kind, selection_weight=0.3, probability_weight=0.7)
+    images, annotations = batch(labels)
+    logits, scores, probability = outputs(model, images)
+    mask, selection, likelihood = [], [], []
+    for b in range(len(images)):
+        ys = annotations.masks[b].numpy()
+        cost = [[mask_loss(kind, z, y, labels) for y in ys] for z in logits[b]]
+        best = min(permutations(range(M), 3), key=lambda a: sum(cost[k][i] for i, k in enumerate(a)))
+        mask.append(sum(cost[k][i] for i, k in enumerate(best)) / 3)
+        selection.append(sum(bce(scores[b, k], k in best) for k in range(M)) / M)
+        logp = log_softmax(probability[b])
+        likelihood.append(-sum(float(annotations.weights[b, i]) * logp[k] for i, k in enumerate(best)))
+    found = model.loss(images, annotations)
+    assert float(found["mask"]) == pytest.approx(np.mean(mask), rel=1e-5)
+    assert float(found["selection"]) == pytest.approx(np.mean(selection), rel=1e-5)
+    assert float(found["probability"]) == pytest.approx(np.mean(likelihood), rel=1e-5)
+    expected = np.mean(mask) + 0.3 * np.mean(selection) + 0.7 * np.mean(likelihood)
+    assert float(found["loss"]) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("pu", ["clamp", "kiryo"])
+@pytest.mark.parametrize("prior", [0.1, 0.5, 0.9])
+def test_single_labels_by_hand(pu, prior):
+    """Equations 9 to 12; a high prior makes the estimated negative risk negative."""
+    model = make(positive_prior=prior, pu_gradient=pu, selection_weight=0.3, probability_weight=0.7)
+    images, annotations = batch(n=1)
+    logits, scores, probability = outputs(model, images)
+    cost = np.array([[mask_loss("dice-focal", z, y[0], BINARY) for z in zs] for zs, y in
+                     zip(logits, annotations.masks.numpy(), strict=True)])  # fmt: skip
+    winner, images_of = cost.argmin(1), range(len(images))
+    positive = np.mean([bce(scores[b, winner[b]], 1) for b in images_of])
+    as_negative = np.mean([bce(scores[b, winner[b]], 0) for b in images_of])
+    others = [bce(scores[b, k], 0) for b in images_of for k in range(M) if k != winner[b]]
+    negative = np.sum(others) / (len(images) * (M - 1)) - prior * as_negative
+    assert (negative < 0) == (prior == 0.9) or prior == 0.5
+    selection = prior * positive + max(0, negative)
+    if pu == "kiryo" and negative < 0:
+        selection = -negative
+    likelihood = -np.mean([log_softmax(probability[b])[winner[b]] for b in images_of])
+    found = model.loss(images, annotations)
+    assert float(found["mask"]) == pytest.approx(cost.min(1).mean(), rel=1e-5)
+    assert float(found["selection"]) == pytest.approx(selection, rel=1e-4)
+    assert float(found["probability"]) == pytest.approx(likelihood, rel=1e-5)
+    total = cost.min(1).mean() + 0.3 * selection + 0.7 * likelihood
+    assert float(found["loss"]) == pytest.approx(total, rel=1e-4)
+
+
+def test_where_the_negative_risk_is_negative_only_kiryo_goes_back():
+    """Scores of the losers: clamp leaves them alone, Kiryo et al. raise them until the risk is 0 again."""
+    scores = torch.tensor([[2.0, -4.0, -4.0, -4.0]])
+    won = torch.tensor([[1.0, 0.0, 0.0, 0.0]])
+    gradient = {}
+    for pu in ("clamp", "kiryo"):
+        leaf = scores.clone().requires_grad_()
+        make(positive_prior=0.5, pu_gradient=pu)._pu_loss(leaf, won).backward()
+        gradient[pu] = leaf.grad[0]
+    assert gradient["clamp"][0] < 0 and (gradient["clamp"][1:] == 0).all()
+    assert (gradient["kiryo"][1:] < 0).all() and gradient["kiryo"][0] > 0
+
+
+def test_where_it_is_positive_both_variants_agree():
+    scores, won = torch.tensor([[-1.0, 1.0, 2.0, 0.0]]), torch.tensor([[1.0, 0.0, 0.0, 0.0]])
+    values = [make(pu_gradient=pu)._pu_loss(scores, won) for pu in ("clamp", "kiryo")]
+    assert values[0] == values[1]
+
+
+@pytest.mark.parametrize("n", [1, 3])
+def test_the_total_is_the_weighted_sum(n):
+    images, annotations = batch(n=n)
+    parts = make().loss(images, annotations)
+    for selection, probability in [(0.0, 0.0), (0.01, 0.1), (2.0, 3.0)]:
+        found = make(selection_weight=selection, probability_weight=probability).loss(images, annotations)["loss"]
+        expected = parts["mask"] + selection * parts["selection"] + probability * parts["probability"]
+        assert float(found) == pytest.approx(float(expected), rel=1e-6)
+
+
+@pytest.mark.parametrize("n", [1, 3])
+def test_heads_never_bend_the_masks(n):
+    """Without their weight in the loss, network and mask head get the same gradient; the head's parameters get none."""
+    images, annotations = batch(n=n)
+
+    def gradients(weight):
+        model = make(selection_weight=weight, probability_weight=weight)
+        model.loss(images, annotations)["loss"].backward()
+        return {name: p.grad for name, p in model.named_parameters()}
+
+    without, heavy = gradients(0.0), gradients(100.0)
+    for name, gradient in heavy.items():
+        if name.startswith("sel."):
+            assert gradient.abs().sum() > 0 and (without[name] == 0).all(), name
+        else:
+            torch.testing.assert_close(gradient, without[name], rtol=1e-4, atol=1e-6)
+
+
+def test_without_probability_head():
+    model, (images, annotations) = make(probability_head=False), batch()
+    with torch.no_grad():
+        found = model.predict(images)
+    assert torch.equal(found.weights, torch.full((2, M), 1 / M)) and found.scores is not None
+    assert model.sel.out.out_features == M and make().sel.out.out_features == 2 * M
+    assert set(model.loss(images, annotations)) == {"loss", "mask", "selection"}
+
+
+def test_probabilities_stay_above_zero():
+    model = make()
+    with torch.no_grad():
+        model.sel.out.bias[M] = 200.0
+        found = model.predict(batch()[0]).validate()
+    assert (found.weights > 0).all() and (found.weights[:, 0] > 0.999).all()
+
+
+@pytest.mark.parametrize("labels", [BINARY, MULTI], ids=["binary", "multi-class"])
+def test_heads_start_as_scaled_copies(labels):
+    """Appendix A.2: one convolution repeated, each copy (bias included) scaled by a factor within the spread."""
+    spread, channels = 0.2, labels.channels
+    model = make(labels, head_spread=spread)
+    weights = model.h.weight.detach().reshape(M, -1)
+    biases = model.h.bias.detach().reshape(M, channels)
+    ratios = torch.cat([weights, biases], 1) / torch.cat([weights, biases], 1)[:1]
+    torch.testing.assert_close(ratios, ratios[:, :1].expand_as(ratios))
+    factors = ratios[:, 0]
+    assert len(set(factors.tolist())) == M
+    assert factors.max() / factors.min() <= (1 + spread) / (1 - spread) + 1e-6
+    same = make(labels, head_spread=0.0).h.weight.detach().reshape(M, -1)
+    assert torch.equal(same, same[:1].expand_as(same))
+
+
+def test_order_of_annotations_does_not_matter():
+    model, (images, annotations) = make(), batch()
+    for order in permutations(range(3)):
+        other = annotations.take(torch.tensor([order, order]))
+        for name, value in model.loss(images, other).items():
+            assert float(value.detach()) == pytest.approx(float(model.loss(images, annotations)[name].detach()), rel=1e-6)
+
+
+@pytest.mark.parametrize("sharing", ["winner", "annealed", "relaxed"])
+def test_shares_of_a_mask_sum_to_one(sharing):
+    cost = torch.rand(5, M, generator=torch.Generator().manual_seed(1))
+    won = torch.zeros_like(cost).scatter(1, cost.argmin(1, keepdim=True), 1.0)
+    model = make(sharing=sharing)
+    for model.progress in (0.0, 0.3, 0.6, 1.0):
+        shares = model._shares(cost, won)
+        assert (shares >= 0).all() and shares.sum(1).allclose(torch.ones(5))
+        assert torch.equal(shares.argmax(1), cost.argmin(1))
+
+
+def test_annealed_sharing_becomes_winner():
+    """Shares of the winner only grow; from half the training on the loss is that of the winner alone."""
+    images, annotations = batch(n=1)
+    cost = torch.rand(5, M, generator=torch.Generator().manual_seed(1))
+    won = torch.zeros_like(cost).scatter(1, cost.argmin(1, keepdim=True), 1.0)
+    annealed, winner = make(sharing="annealed"), make(sharing="winner")
+    top = []
+    for annealed.progress in (0.0, 0.2, 0.4, 0.49, 0.5, 0.9, 1.0):
+        top.append(annealed._shares(cost, won).amax(1))
+    assert all((b >= a).all() for a, b in zip(top, top[1:], strict=False))
+    assert (top[-3] == 1).all()
+    own, goal = annealed.loss(images, annotations), winner.loss(images, annotations)
+    assert {n: float(v.detach()) for n, v in own.items()} == {n: float(v.detach()) for n, v in goal.items()}
+    annealed.progress = 0.0
+    assert float(annealed.loss(images, annotations)["mask"]) > float(goal["mask"])
+
+
+def test_relaxed_sharing_by_hand():
+    epsilon = 0.3
+    images, annotations = batch(n=1)
+    model = make(sharing="relaxed", relaxation=epsilon)
+    logits = outputs(model, images)[0]
+    expected = []
+    for z, y in zip(logits, annotations.masks.numpy(), strict=True):
+        cost = np.sort([mask_loss("dice-focal", one, y[0], BINARY) for one in z])
+        expected.append((1 - epsilon) * cost[0] + epsilon * cost[1:].mean())
+    assert float(model.loss(images, annotations)["mask"]) == pytest.approx(np.mean(expected), rel=1e-5)
+
+
+def test_more_modes_than_proposals():
+    """The M cheapest disjoint pairs learn, all proposals count as matched, probabilities are renormalised."""
+    model, (images, annotations) = make(proposals=2), batch(n=3)
+    logits, scores, probability = outputs(model, images)
+    mask, likelihood = [], []
+    for b in range(2):
+        ys, w = annotations.masks[b].numpy(), annotations.weights[b].double().numpy()
+        cost = [[mask_loss("dice-focal", z, y, BINARY) for y in ys] for z in logits[b]]
+        i, j = min(permutations(range(3), 2), key=lambda a: cost[0][a[0]] + cost[1][a[1]])
+        mask.append((cost[0][i] + cost[1][j]) / 2)
+        likelihood.append(-np.dot([w[i], w[j]], log_softmax(probability[b])) / (w[i] + w[j]))
+    found = model.loss(images, annotations)
+    assert float(found["mask"]) == pytest.approx(np.mean(mask), rel=1e-5)
+    assert float(found["selection"]) == pytest.approx(np.mean([bce(z, 1) for z in scores.ravel()]), rel=1e-5)
+    assert float(found["probability"]) == pytest.approx(np.mean(likelihood), rel=1e-5)
+
+
+def test_one_proposal():
+    model = make(proposals=1, sharing="relaxed")
+    for n in (1, 3):
+        losses = model.loss(*batch(n=n))
+        assert all(torch.isfinite(v) for v in losses.values())
+
+
+def test_samples_are_the_proposals_of_highest_score():
+    model, images = make(), batch()[0]
+    with torch.no_grad():
+        every, two = model.predict(images), model.predict(images, 2)
+    best = every.scores.argsort(1, descending=True)[:, :2]
+    assert torch.equal(two.masks, every.take(best).masks)
+    torch.testing.assert_close(two.weights, every.take(best).normalised().weights)
