@@ -33,10 +33,10 @@ FLIPS = {3: 0.05, 4: 0.25, 5: 0.75, 8: 0.95}
 """Class of camvid (road, pavement, tree, car) -> probability that it is foreground."""
 
 RECIPES = {
-    ("lidc", "full"): (ModeProposalsSettings(proposals=8, selection_weight=0.01), TrainSettings(batch_size=32)),
-    ("lidc", "single"): (ModeProposalsSettings(proposals=8, selection_weight=0.01), TrainSettings(batch_size=32)),
-    ("camvid", "full"): (ModeProposalsSettings(proposals=32), TrainSettings(batch_size=16)),
-    ("camvid", "single"): (ModeProposalsSettings(proposals=32), TrainSettings(batch_size=16)),
+    ("lidc", "full"): (ModeProposalsSettings(proposals=8), TrainSettings(batch_size=16, lr=2e-3)),
+    ("lidc", "single"): (ModeProposalsSettings(proposals=8), TrainSettings(batch_size=16, lr=2e-3)),
+    ("camvid", "full"): (ModeProposalsSettings(proposals=32), TrainSettings(batch_size=8, lr=2e-3)),
+    ("camvid", "single"): (ModeProposalsSettings(proposals=32), TrainSettings(batch_size=8, lr=1e-3)),
 }
 """Settings of method and training for each data set and label view."""
 

@@ -19,7 +19,7 @@ def fires(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def train_tiny(fires):
-    """``train_tiny(out, **settings)``: a few steps of mode proposals with the smallest network, in float32."""
+    """``train_tiny(out, **settings)``: some steps of the smallest mode proposals, in float32."""
     from ambiseg.engine.settings import TrainSettings
     from ambiseg.engine.train import fit
     from ambiseg.methods.settings import ModeProposalsSettings

@@ -1,7 +1,7 @@
 """What the conformance tests know of a method, and the small ambiguous problem on which they try it.
 
-A method that is in `METHODS` is tested; it needs a line in `CASES` only where its defaults are too large for a test or where
-it draws random numbers.
+A method that is in `METHODS` is tested; it needs a line in `CASES` only where its defaults are too large
+for a test or where it draws random numbers.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Case:
 
     Attributes:
         settings: values that replace its defaults.
-        deterministic: loss and prediction draw no random numbers, so images of a batch do not depend on each other.
+        deterministic: no random numbers are drawn, so images of a batch do not depend on each other.
         unused: beginnings of the names of parameters that no loss reaches, with good reason.
     """
 
@@ -53,7 +53,9 @@ def make(method: str, labels: LabelSpace, seed: int = 0, **settings: Any):
     return build(method, CHANNELS, labels, BACKBONE, chosen)
 
 
-def problem(labels: LabelSpace, mode: str = "full", seed: int = 0, count: int = 3) -> tuple[torch.Tensor, MaskSet]:
+def problem(
+    labels: LabelSpace, mode: str = "full", seed: int = 0, count: int = 3
+) -> tuple[torch.Tensor, MaskSet]:
     """Images of two patches on noise; each patch is annotated or not, independently: up to 4 modes per image.
 
     The last image has one mode fewer than the others. Single labels draw one of the modes.

@@ -1,4 +1,4 @@
-"""Laws that every method obeys: valid sets for any image size, a loss that trains every parameter and sees only what counts."""
+"""Laws of every method: valid sets for any image, a loss that trains every parameter and sees what counts."""
 
 from __future__ import annotations
 
@@ -6,7 +6,19 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conformance import BACKBONE, CHANNELS, SIZE, SPACES, case_of, equal, make, prediction, problem, steps, total
+from conformance import (
+    BACKBONE,
+    CHANNELS,
+    SIZE,
+    SPACES,
+    case_of,
+    equal,
+    make,
+    prediction,
+    problem,
+    steps,
+    total,
+)
 from torch.nn import functional
 
 from ambiseg.data.batches import Normalization
@@ -30,8 +42,6 @@ def labels(request):
     return SPACES[request.param]
 
 
-
-
 def test_predictions_are_valid_sets(method, labels):
     images, annotations = problem(labels)
     found = prediction(make(method, labels), images).validate()
@@ -40,9 +50,9 @@ def test_predictions_are_valid_sets(method, labels):
     assert found.masks.max() < labels.classes
     assert found.labels == labels and found.weights.sum(1).allclose(torch.ones(len(images)))
     if found.scores is not None:
-        assert 0 <= found.scores.min() and found.scores.max() <= 1
+        assert found.scores.min() >= 0 and found.scores.max() <= 1
     if found.probabilities is not None:
-        assert 0 <= found.probabilities.min() and found.probabilities.max() <= 1
+        assert found.probabilities.min() >= 0 and found.probabilities.max() <= 1
         assert torch.equal(labels.decide(found.probabilities, dim=2), found.masks)
         everything = labels.all_classes(found.probabilities, dim=2).sum(2)
         assert everything.allclose(torch.ones_like(everything))
@@ -68,7 +78,9 @@ def test_gradient_reaches_every_parameter(method, labels):
                 reached.add(name)
         optimiser.step()
     unused = case_of(method).unused
-    missed = [n for n, _ in model.named_parameters() if n not in reached and not n.startswith(unused or ("\0",))]
+    missed = [
+        n for n, _ in model.named_parameters() if n not in reached and not n.startswith(unused or ("\0",))
+    ]
     assert not missed
 
 
@@ -132,7 +144,7 @@ def test_any_image_size(method, labels, size):
 def test_repeated_borders_change_nothing_inside(method, labels):
     """An image extended by its edge pixels to the next size that divides evenly has the same masks.
 
-    The last row and column are left out: there a head's own 3x3 convolution sees zeros, or the repeated pixels.
+    The last row and column are left out: there a 3x3 head sees zeros or repeated pixels.
     """
     if not case_of(method).deterministic:
         pytest.skip("draws depend on the image size")

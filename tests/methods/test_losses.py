@@ -1,4 +1,4 @@
-"""Pairwise mask losses equal one-pair-at-a-time references, vanish for perfect proposals and never look at void pixels."""
+"""Pairwise mask losses equal per-pair references, vanish for perfect proposals and never look at void."""
 
 from __future__ import annotations
 
@@ -39,7 +39,9 @@ def reference(kind, logits, mask, labels):
     if kind == "mse":
         return functional.mse_loss(m, target)
     s = DICE_SMOOTHING
-    dice = sum(1 - (2 * (a * b).sum() + s) / (a.sum() + b.sum() + s) for a, b in zip(m, target, strict=True)) / len(m)
+    dice = sum(
+        1 - (2 * (a * b).sum() + s) / (a.sum() + b.sum() + s) for a, b in zip(m, target, strict=True)
+    ) / len(m)
     return dice if kind == "dice" else dice + ((1 - chosen) ** 2 * -log_chosen).mean()
 
 
@@ -63,7 +65,9 @@ def test_gradients_equal_those_of_the_reference(kind, labels):
     logits, masks = example(labels, 0.2)
     one, other = logits.clone().requires_grad_(), logits.clone().requires_grad_()
     pairwise_mask_loss(kind, one, masks, labels).sum().backward()
-    sum(reference(kind, other[b, k], masks[b, i], labels) for b in (0, 1) for k in range(3) for i in range(4)).backward()
+    sum(
+        reference(kind, other[b, k], masks[b, i], labels) for b in (0, 1) for k in range(3) for i in range(4)
+    ).backward()
     torch.testing.assert_close(one.grad, other.grad, rtol=1e-4, atol=1e-5)
 
 

@@ -1,4 +1,4 @@
-"""The matching is the best of all injective ones, skips absent modes and survives costs that are not numbers."""
+"""The matching is the best of all injective ones, skips absent modes and survives NaN costs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ def cheapest(cost):
     if len(cost) < len(cost[0]):
         cost = list(zip(*cost, strict=True))
     count = len(cost[0])
-    return min(sum(cost[k][i] for i, k in enumerate(chosen)) for chosen in permutations(range(len(cost)), count))
+    return min(
+        sum(cost[k][i] for i, k in enumerate(chosen)) for chosen in permutations(range(len(cost)), count)
+    )
 
 
 @settings(max_examples=60, deadline=None)

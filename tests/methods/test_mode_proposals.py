@@ -1,9 +1,10 @@
-"""Mode proposals: the losses are equations 5 to 12 computed by hand, the heads never bend the masks, and sharing has its limits."""
+"""The losses are equations 5 to 12 computed by hand, heads never bend the masks, sharing has its limits."""
 
 from __future__ import annotations
 
 import math
 from itertools import permutations
+from typing import get_args, get_type_hints
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import torch
 
 from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
+from ambiseg.methods.losses import pairwise_mask_loss
 from ambiseg.methods.mode_proposals import ModeProposals
 from ambiseg.methods.settings import ModeProposalsSettings
 from ambiseg.networks.settings import UNetSettings
@@ -37,6 +39,11 @@ def outputs(model, images):
     """Logits, score logits, probability logits as float64 numpy."""
     with torch.no_grad():
         return [None if value is None else value.double().numpy() for value in model(images)]
+
+
+def losses(model, images, annotations):
+    """The named losses as plain numbers."""
+    return {name: value.item() for name, value in model.loss(images, annotations).items()}
 
 
 def sigmoid(z):
@@ -72,7 +79,7 @@ def log_softmax(z):
 @pytest.mark.parametrize("labels", [BINARY, MULTI], ids=["binary", "multi-class"])
 @pytest.mark.parametrize("kind", ["mse", "dice", "dice-focal"])
 def test_full_labels_by_hand(kind, labels):
-    """Equations 5 to 8, the matching by trying every permutation, and the cross-entropy of the probabilities."""
+    """Equations 5 to 8, matching by trying every permutation, and the cross-entropy of the probabilities."""
     model = make(labels, mask_loss=kind, selection_weight=0.3, probability_weight=0.7)
     images, annotations = batch(labels)
     logits, scores, probability = outputs(model, images)
@@ -85,20 +92,25 @@ def test_full_labels_by_hand(kind, labels):
         selection.append(sum(bce(scores[b, k], k in best) for k in range(M)) / M)
         logp = log_softmax(probability[b])
         likelihood.append(-sum(float(annotations.weights[b, i]) * logp[k] for i, k in enumerate(best)))
-    found = model.loss(images, annotations)
-    assert float(found["mask"]) == pytest.approx(np.mean(mask), rel=1e-5)
-    assert float(found["selection"]) == pytest.approx(np.mean(selection), rel=1e-5)
-    assert float(found["probability"]) == pytest.approx(np.mean(likelihood), rel=1e-5)
+    found = losses(model, images, annotations)
+    assert found["mask"] == pytest.approx(np.mean(mask), rel=1e-5)
+    assert found["selection"] == pytest.approx(np.mean(selection), rel=1e-5)
+    assert found["probability"] == pytest.approx(np.mean(likelihood), rel=1e-5)
     expected = np.mean(mask) + 0.3 * np.mean(selection) + 0.7 * np.mean(likelihood)
-    assert float(found["loss"]) == pytest.approx(expected, rel=1e-5)
+    assert found["loss"] == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("pu", ["clamp", "kiryo"])
-@pytest.mark.parametrize("prior", [0.1, 0.5, 0.9])
-def test_single_labels_by_hand(pu, prior):
-    """Equations 9 to 12; a high prior makes the estimated negative risk negative."""
+@pytest.mark.parametrize("sure", [False, True])
+def test_single_labels_by_hand(pu, sure):
+    """Equations 9 to 12; where scores are sure of the winners, the negative risk is below 0."""
+    prior = 0.4
     model = make(positive_prior=prior, pu_gradient=pu, selection_weight=0.3, probability_weight=0.7)
     images, annotations = batch(n=1)
+    if sure:
+        cost = pairwise_mask_loss("dice-focal", model(images)[0], annotations.masks, BINARY)[..., 0]
+        with torch.no_grad():
+            model.sel.out.bias[:M] = torch.full((M,), -3.0).index_fill(0, cost.argmin(1), 3.0)
     logits, scores, probability = outputs(model, images)
     cost = np.array([[mask_loss("dice-focal", z, y[0], BINARY) for z in zs] for zs, y in
                      zip(logits, annotations.masks.numpy(), strict=True)])  # fmt: skip
@@ -107,17 +119,17 @@ def test_single_labels_by_hand(pu, prior):
     as_negative = np.mean([bce(scores[b, winner[b]], 0) for b in images_of])
     others = [bce(scores[b, k], 0) for b in images_of for k in range(M) if k != winner[b]]
     negative = np.sum(others) / (len(images) * (M - 1)) - prior * as_negative
-    assert (negative < 0) == (prior == 0.9) or prior == 0.5
+    assert (negative < 0) == sure
     selection = prior * positive + max(0, negative)
     if pu == "kiryo" and negative < 0:
         selection = -negative
     likelihood = -np.mean([log_softmax(probability[b])[winner[b]] for b in images_of])
-    found = model.loss(images, annotations)
-    assert float(found["mask"]) == pytest.approx(cost.min(1).mean(), rel=1e-5)
-    assert float(found["selection"]) == pytest.approx(selection, rel=1e-4)
-    assert float(found["probability"]) == pytest.approx(likelihood, rel=1e-5)
+    found = losses(model, images, annotations)
+    assert found["mask"] == pytest.approx(cost.min(1).mean(), rel=1e-5)
+    assert found["selection"] == pytest.approx(selection, rel=1e-4)
+    assert found["probability"] == pytest.approx(likelihood, rel=1e-5)
     total = cost.min(1).mean() + 0.3 * selection + 0.7 * likelihood
-    assert float(found["loss"]) == pytest.approx(total, rel=1e-4)
+    assert found["loss"] == pytest.approx(total, rel=1e-4)
 
 
 def test_where_the_negative_risk_is_negative_only_kiryo_goes_back():
@@ -142,16 +154,16 @@ def test_where_it_is_positive_both_variants_agree():
 @pytest.mark.parametrize("n", [1, 3])
 def test_the_total_is_the_weighted_sum(n):
     images, annotations = batch(n=n)
-    parts = make().loss(images, annotations)
+    parts = losses(make(), images, annotations)
     for selection, probability in [(0.0, 0.0), (0.01, 0.1), (2.0, 3.0)]:
-        found = make(selection_weight=selection, probability_weight=probability).loss(images, annotations)["loss"]
+        model = make(selection_weight=selection, probability_weight=probability)
         expected = parts["mask"] + selection * parts["selection"] + probability * parts["probability"]
-        assert float(found) == pytest.approx(float(expected), rel=1e-6)
+        assert losses(model, images, annotations)["loss"] == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.parametrize("n", [1, 3])
 def test_heads_never_bend_the_masks(n):
-    """Without their weight in the loss, network and mask head get the same gradient; the head's parameters get none."""
+    """Network and mask head get the same gradient whatever the heads' weight; at 0 the heads get none."""
     images, annotations = batch(n=n)
 
     def gradients(weight):
@@ -186,7 +198,7 @@ def test_probabilities_stay_above_zero():
 
 @pytest.mark.parametrize("labels", [BINARY, MULTI], ids=["binary", "multi-class"])
 def test_heads_start_as_scaled_copies(labels):
-    """Appendix A.2: one convolution repeated, each copy (bias included) scaled by a factor within the spread."""
+    """Appendix A.2: one convolution repeated, each copy scaled by a factor within the spread."""
     spread, channels = 0.2, labels.channels
     model = make(labels, head_spread=spread)
     weights = model.h.weight.detach().reshape(M, -1)
@@ -202,38 +214,43 @@ def test_heads_start_as_scaled_copies(labels):
 
 def test_order_of_annotations_does_not_matter():
     model, (images, annotations) = make(), batch()
+    expected = losses(model, images, annotations)
     for order in permutations(range(3)):
         other = annotations.take(torch.tensor([order, order]))
-        for name, value in model.loss(images, other).items():
-            assert float(value.detach()) == pytest.approx(float(model.loss(images, annotations)[name].detach()), rel=1e-6)
+        assert losses(model, images, other) == pytest.approx(expected, rel=1e-6)
 
 
-@pytest.mark.parametrize("sharing", ["winner", "annealed", "relaxed"])
+def shares(model, cost):
+    """Who learns how much, with arbitrary probabilities of the proposals."""
+    won = torch.zeros_like(cost).scatter(1, cost.argmin(1, keepdim=True), 1.0)
+    return model._shares(cost, won, torch.randn(cost.shape, generator=torch.Generator().manual_seed(2)))
+
+
+@pytest.mark.parametrize("sharing", get_args(get_type_hints(ModeProposalsSettings)["sharing"]))
 def test_shares_of_a_mask_sum_to_one(sharing):
     cost = torch.rand(5, M, generator=torch.Generator().manual_seed(1))
-    won = torch.zeros_like(cost).scatter(1, cost.argmin(1, keepdim=True), 1.0)
     model = make(sharing=sharing)
     for model.progress in (0.0, 0.3, 0.6, 1.0):
-        shares = model._shares(cost, won)
-        assert (shares >= 0).all() and shares.sum(1).allclose(torch.ones(5))
-        assert torch.equal(shares.argmax(1), cost.argmin(1))
+        found = shares(model, cost)
+        assert (found >= 0).all() and found.sum(1).allclose(torch.ones(5))
 
 
 def test_annealed_sharing_becomes_winner():
     """Shares of the winner only grow; from half the training on the loss is that of the winner alone."""
     images, annotations = batch(n=1)
     cost = torch.rand(5, M, generator=torch.Generator().manual_seed(1))
-    won = torch.zeros_like(cost).scatter(1, cost.argmin(1, keepdim=True), 1.0)
     annealed, winner = make(sharing="annealed"), make(sharing="winner")
     top = []
     for annealed.progress in (0.0, 0.2, 0.4, 0.49, 0.5, 0.9, 1.0):
-        top.append(annealed._shares(cost, won).amax(1))
+        found = shares(annealed, cost)
+        assert torch.equal(found.argmax(1), cost.argmin(1))
+        top.append(found.amax(1))
     assert all((b >= a).all() for a, b in zip(top, top[1:], strict=False))
     assert (top[-3] == 1).all()
-    own, goal = annealed.loss(images, annotations), winner.loss(images, annotations)
-    assert {n: float(v.detach()) for n, v in own.items()} == {n: float(v.detach()) for n, v in goal.items()}
+    goal = losses(winner, images, annotations)
+    assert losses(annealed, images, annotations) == goal
     annealed.progress = 0.0
-    assert float(annealed.loss(images, annotations)["mask"]) > float(goal["mask"])
+    assert losses(annealed, images, annotations)["mask"] > goal["mask"]
 
 
 def test_relaxed_sharing_by_hand():
@@ -245,7 +262,7 @@ def test_relaxed_sharing_by_hand():
     for z, y in zip(logits, annotations.masks.numpy(), strict=True):
         cost = np.sort([mask_loss("dice-focal", one, y[0], BINARY) for one in z])
         expected.append((1 - epsilon) * cost[0] + epsilon * cost[1:].mean())
-    assert float(model.loss(images, annotations)["mask"]) == pytest.approx(np.mean(expected), rel=1e-5)
+    assert losses(model, images, annotations)["mask"] == pytest.approx(np.mean(expected), rel=1e-5)
 
 
 def test_more_modes_than_proposals():
@@ -259,17 +276,16 @@ def test_more_modes_than_proposals():
         i, j = min(permutations(range(3), 2), key=lambda a: cost[0][a[0]] + cost[1][a[1]])
         mask.append((cost[0][i] + cost[1][j]) / 2)
         likelihood.append(-np.dot([w[i], w[j]], log_softmax(probability[b])) / (w[i] + w[j]))
-    found = model.loss(images, annotations)
-    assert float(found["mask"]) == pytest.approx(np.mean(mask), rel=1e-5)
-    assert float(found["selection"]) == pytest.approx(np.mean([bce(z, 1) for z in scores.ravel()]), rel=1e-5)
-    assert float(found["probability"]) == pytest.approx(np.mean(likelihood), rel=1e-5)
+    found = losses(model, images, annotations)
+    assert found["mask"] == pytest.approx(np.mean(mask), rel=1e-5)
+    assert found["selection"] == pytest.approx(np.mean([bce(z, 1) for z in scores.ravel()]), rel=1e-5)
+    assert found["probability"] == pytest.approx(np.mean(likelihood), rel=1e-5)
 
 
 def test_one_proposal():
     model = make(proposals=1, sharing="relaxed")
     for n in (1, 3):
-        losses = model.loss(*batch(n=n))
-        assert all(torch.isfinite(v) for v in losses.values())
+        assert all(math.isfinite(value) for value in losses(model, *batch(n=n)).values())
 
 
 def test_samples_are_the_proposals_of_highest_score():

@@ -119,10 +119,14 @@ class KeepLast(Checkpoint):
             raise KeyboardInterrupt
         self.asked = True
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Remember the handlers before Lightning puts in its own, which it takes out before `teardown`."""
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._previous[number] = signal.signal(number, self._ask)
+            self._previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        for number in self._previous:
+            signal.signal(number, self._ask)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -224,6 +228,7 @@ class ProgressLine(pl.Callback):
                 f"training {100 * fraction:3.0f} %  step {trainer.global_step}  {text}"
                 + ("" if left is None else f"  {clock(left)} left"),
                 highlight=False,
+                soft_wrap=True,
             )
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from ambiseg.engine.predict import PredictSettings, Run, load
 from ambiseg.engine.run import METRICS as METRICS_FILE
 from ambiseg.engine.run import write_json, write_text
 from ambiseg.errors import AmbisegError
+from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
 from ambiseg.metrics import METRICS, Comparison, metric_collection, mode_probabilities, usable_metrics
 
@@ -123,7 +124,7 @@ def evaluate(
             f"the data have the classes {list(source.info.labels.names)}, the run {list(run.config.labels.names)}:"
             " evaluate on data of the same classes"
         )
-    tally = _Tally(run, settings, metrics, batch_size, seed)
+    tally = _Tally(run, source.info.labels, settings, metrics, seed)
     held: list[Sample] = []
     for i in range(len(source)):
         sample = source[i]
@@ -141,9 +142,9 @@ class _Tally:
     """Sums over batches: accumulators for both columns, per-image values, counts and probabilities."""
 
     def __init__(
-        self, run: Run, settings: PredictSettings, metrics: list[str] | None, batch_size: int, seed: int
+        self, run: Run, labels: LabelSpace, settings: PredictSettings, metrics: list[str] | None, seed: int
     ) -> None:
-        self.run, self.settings, self.wanted, self.seed = run, settings, metrics, seed
+        self.run, self.labels, self.settings, self.wanted, self.seed = run, labels, settings, metrics, seed
         self.generator = torch.Generator(run.hardware.device).manual_seed(seed)
         self.ids: list[str] = []
         self.rows: dict[str, list[torch.Tensor]] = {}
@@ -158,11 +159,12 @@ class _Tally:
         self.names, self.ready = names, True
 
     def add(self, samples: list[Sample]) -> None:
-        config = self.run.config
+        normalization = self.run.config.normalization
         predicted = self.run.propose([s.image for s in samples], self.settings.samples, self.generator).hard()
+        predicted = replace(predicted, labels=self.labels)
         if not self.ready:
             self._prepare(predicted.scores is not None)
-        annotations = MaskSet.stack([prepare(s, config.normalization, config.labels).annotations for s in samples])
+        annotations = MaskSet.stack([prepare(s, normalization, self.labels).annotations for s in samples])
         every, kept = Comparison(predicted, annotations), Comparison(self.settings.apply(predicted), annotations)
         self.all.update(every)
         self.kept.update(kept)
@@ -181,8 +183,8 @@ class _Tally:
         return Evaluation(
             all=_rounded(self.all.compute()),
             kept=_rounded(self.kept.compute()),
-            n_all=round(n_all, 3),
-            n_kept=round(n_kept, 3),
+            n_all=round(float(n_all), 3),
+            n_kept=round(float(n_kept), 3),
             images=images,
             seconds_per_image=round(self.run.seconds / max(1, self.run.images), 6),
             split=split,

@@ -72,8 +72,8 @@ class TrainingModule(pl.LightningModule):
     def _explain(self, losses: dict[str, Tensor], batch: Batch) -> None:
         parts = ", ".join(name for name, value in losses.items() if not bool(torch.isfinite(value)))
         raise AmbisegError(
-            f"the loss became {float(losses['loss'])} at step {self.global_step} (in: {parts}; images"
-            f" {', '.join(batch.ids[:3])}, ...): try a lower --train.lr or --train.precision 32, and look at the data with"
+            f"the loss became {losses['loss'].item()} at step {self.global_step} (in: {parts}; images"
+            f" {', '.join(batch.ids[:3])}, ...): try a lower --lr or --precision 32, and look at the data with"
             " 'ambiseg data check'"
         )
 

@@ -1,0 +1,267 @@
+"""``ambiseg data``: simulate a data set, find everything that is wrong with one, pack one into one file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from tyro.conf import FlagCreatePairsOff, Positional
+
+from ambiseg.cli.console import command, next_commands, progress, say, show, show_json
+from ambiseg.cli.dispatch import Menu, Verb
+from ambiseg.cli.parsing import parse
+from ambiseg.errors import AmbisegError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from ambiseg.data.check import CheckReport, Summary
+    from ambiseg.data.folder import Progress
+    from ambiseg.data.sample import Sample
+
+FEWEST_SCENARIOS = 10
+"""With fewer, a split would be empty."""
+SCENARIOS_PER_WORKER = 50
+"""Another process is started for so many scenarios; for fewer it would not pay."""
+
+
+@dataclass(frozen=True)
+class SimulateArguments:
+    """Simulate a data set whose images have several right answers of known probability."""
+
+    scene: Positional[Literal["wildfire"]]
+    """What to simulate: a landscape on fire, and where it burns next under eight winds."""
+    out: Path
+    """Data set to make: a folder, or one packed file if the name ends with .h5."""
+    scenarios: int = 1500
+    """Number of images: 80 % in train, 10 % in val, 10 % in test."""
+    size: int = 64
+    """Height and width in cells; 16 or more."""
+    seed: int = 0
+    """Seed: the same one gives the same data."""
+    probabilities: Literal["skewed", "uniform", "prevailing"] = "skewed"
+    """Of the eight outcomes: 2^j / 255, all alike, or told by an eighth channel."""
+    workers: int | None = None
+    """Processes; as many as there are cores if left out."""
+    overwrite: FlagCreatePairsOff[bool] = False
+    """Replace an existing data set."""
+
+
+@dataclass(frozen=True)
+class CheckArguments:
+    """Read a whole data set and report every problem at once; exit status 2 if it cannot be trained on."""
+
+    path: Positional[Path]
+    """Data set: a folder or a packed file."""
+    json: FlagCreatePairsOff[bool] = False
+    """Print the findings as JSON."""
+
+
+@dataclass(frozen=True)
+class PackArguments:
+    """Pack a folder into one file that is faster to read."""
+
+    folder: Positional[Path]
+    """Data set to pack."""
+    out: Positional[Path]
+    """File to make; its name ends with .h5."""
+    overwrite: FlagCreatePairsOff[bool] = False
+    """Replace an existing file."""
+
+
+MENU = Menu(
+    "ambiseg data",
+    "Simulate, check and pack data sets.",
+    (
+        Verb("simulate", "make a data set with known probabilities", "ambiseg.cli.data:simulate"),
+        Verb("check", "find everything that is wrong with a data set", "ambiseg.cli.data:check"),
+        Verb("pack", "pack a folder into one file", "ambiseg.cli.data:pack"),
+    ),
+    outro="'ambiseg data COMMAND --help' tells more.",
+)
+
+
+def run(args: list[str]) -> int:
+    """Choose among the verbs of ``ambiseg data``."""
+    return MENU.run(args)
+
+
+def simulate(args: list[str]) -> int:
+    """Simulate wildfires into a data set."""
+    arguments = parse(SimulateArguments, args, "ambiseg data simulate")
+    write_wildfires(
+        arguments.out,
+        arguments.scenarios,
+        size=arguments.size,
+        seed=arguments.seed,
+        probabilities=arguments.probabilities,
+        workers=arguments.workers,
+        overwrite=arguments.overwrite,
+    )
+    show(f"{arguments.scenarios} scenarios in {arguments.out}")
+    train = command("ambiseg", "train", "mode-proposals", "--data", arguments.out)
+    next_commands((f"{train} --out RUN --minutes 10", "train on it"))
+    return 0
+
+
+class _Scenarios:
+    """Some of the scenarios of a simulation, as an iterable that knows its length."""
+
+    def __init__(self, start: int, count: int, options: dict[str, Any]) -> None:
+        self.start, self.count, self.options = start, count, options
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[Sample]:
+        from ambiseg.data.wildfire import simulate_wildfires
+
+        return simulate_wildfires(self.count, start=self.start, **self.options)
+
+
+def write_wildfires(
+    out: Path,
+    scenarios: int,
+    *,
+    size: int = 64,
+    seed: int = 0,
+    probabilities: str = "skewed",
+    workers: int | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Simulate wildfires into splits by number of scenario: the first 80 % train, then 10 % val, 10 % test.
+
+    Raises:
+        AmbisegError: too few scenarios, senseless numbers, or an existing ``out``.
+    """
+    if scenarios < FEWEST_SCENARIOS:
+        raise AmbisegError(f"--scenarios must be at least {FEWEST_SCENARIOS}, received {scenarios}")
+    from ambiseg.data.info import DatasetInfo
+    from ambiseg.data.source import write_dataset
+    from ambiseg.data.wildfire import CHANNELS, PREVAILING_CHANNEL, simulate_wildfires
+
+    if workers is None:
+        workers = max(1, min(_cores(), scenarios // SCENARIOS_PER_WORKER))
+    options: dict[str, Any] = {"size": size, "seed": seed, "probabilities": probabilities, "workers": workers}
+    simulate_wildfires(0, **options)
+    tenth = scenarios // 10
+    train = scenarios - 2 * tenth
+    splits = {
+        "train": _Scenarios(0, train, options),
+        "val": _Scenarios(train, tenth, options),
+        "test": _Scenarios(train + tenth, tenth, options),
+    }
+    channels = (*CHANNELS, PREVAILING_CHANNEL) if probabilities == "prevailing" else CHANNELS
+    info = DatasetInfo(
+        name="wildfire",
+        source=f"ambiseg data simulate wildfire --scenarios {scenarios} --size {size} --seed {seed}"
+        f" --probabilities {probabilities}",
+        licence="CC0-1.0",
+        augment=dict.fromkeys(("flip", "rotate", "scale", "intensity"), False),
+        channels=channels,
+    )
+    before = {"train": 0, "val": train, "test": train + tenth}
+    with progress("simulating") as update:
+        write_dataset(
+            out, splits, info, lambda split, done, _: update(before[split] + done, scenarios), overwrite
+        )
+
+
+def check(args: list[str]) -> int:
+    """Print summaries and problems; 2 if there is an error among them."""
+    arguments = parse(CheckArguments, args, "ambiseg data check")
+    from ambiseg.data.check import check_dataset
+
+    with progress("checking") as update:
+        report = check_dataset(arguments.path, _by_split(update))
+    if arguments.json:
+        show_json(_plain(report))
+    else:
+        _print_report(report, arguments.path)
+    return 0 if report.ok else 2
+
+
+def pack(args: list[str]) -> int:
+    """Pack a folder."""
+    arguments = parse(PackArguments, args, "ambiseg data pack")
+    from ambiseg.data.packed import PACKED_SUFFIXES
+    from ambiseg.data.packed import pack as pack_folder
+
+    if arguments.out.suffix.lower() not in PACKED_SUFFIXES:
+        raise AmbisegError(f"{arguments.out}: a packed data set is named {' or '.join(PACKED_SUFFIXES)}")
+    with progress("packing") as update:
+        pack_folder(arguments.folder, arguments.out, arguments.overwrite, _by_split(update))
+    show(f"{arguments.folder} packed into {arguments.out}")
+    next_commands(
+        (command("ambiseg", "train", "METHOD", "--data", arguments.out, "--out", "RUN"), "train on it")
+    )
+    return 0
+
+
+def _by_split(update: Any) -> Progress:
+    """A bar that starts anew with every split."""
+    return lambda split, done, total: update(done, total)
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _plain(report: CheckReport) -> dict[str, Any]:
+    """The report as plain values for JSON."""
+    summaries = []
+    for summary in report.summaries:
+        entries = asdict(summary)
+        entries["sizes"] = {f"{height}x{width}": n for (height, width), n in summary.sizes.items()}
+        summaries.append(entries)
+    return {"ok": report.ok, "problems": [asdict(p) for p in report.problems], "splits": summaries}
+
+
+def _print_report(report: CheckReport, path: Path) -> None:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    if report.summaries:
+        show(_summary_table(report.summaries))
+    if report.problems:
+        table = Table(box=box.SIMPLE_HEAD)
+        for title in ("", "where", "what is wrong", "what to do"):
+            table.add_column(title, overflow="fold")
+        for problem in report.problems:
+            style = "red" if problem.severity == "error" else "yellow"
+            severity = Text(problem.severity, style=style)
+            table.add_row(severity, Text(problem.file), Text(problem.problem), Text(problem.remedy))
+        show(table)
+    errors, warnings = len(report.errors), len(report.warnings)
+    verdict = "ready to train on" if report.ok else "cannot be trained on"
+    show(f"{path}: {errors} errors, {warnings} warnings: {verdict}")
+    if report.ok:
+        say(f"next:\n  {command('ambiseg', 'train', 'METHOD', '--data', path)} --out RUN")
+
+
+def _summary_table(summaries: tuple[Summary, ...]) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD)
+    for title in ("split", "images", "masks", "per image", "sizes", "channels", "types", "share of classes"):
+        table.add_column(title, justify="right" if title in ("images", "masks") else "left")
+    for s in summaries:
+        sizes = [f"{h}x{w}" for h, w in sorted(s.sizes, key=lambda size: -s.sizes[size])]
+        many = f" and {len(sizes) - 3} more" if len(sizes) > 3 else ""
+        table.add_row(
+            s.split,
+            str(s.images),
+            str(s.annotations),
+            str(s.most) if s.fewest == s.most else f"{s.fewest} to {s.most}, mean {s.mean:.2f}",
+            ", ".join(sizes[:3]) + many,
+            ", ".join(map(str, s.channels)),
+            ", ".join(s.dtypes),
+            " ".join(f"{share:.3f}" for share in s.class_frequencies),
+        )
+    return table

@@ -1,0 +1,167 @@
+"""``ambiseg demo``: the whole way from nothing to a report with one command, on simulated wildfires.
+
+What a stage made is kept: an interrupted demo goes on where it stopped, and data that are there are used
+again.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from tyro.conf import FlagCreatePairsOff
+
+from ambiseg.cli.console import command, next_commands, read_entries, say, show
+from ambiseg.cli.data import FEWEST_SCENARIOS, write_wildfires
+from ambiseg.cli.parsing import parse
+from ambiseg.cli.train import summary
+from ambiseg.engine.settings import TrainSettings
+from ambiseg.errors import AmbisegError
+from ambiseg.methods.settings import ModeProposalsSettings
+from ambiseg.networks.settings import UNetSettings
+
+METHOD = "mode-proposals"
+SETTINGS = ModeProposalsSettings(proposals=16)
+BACKBONE = UNetSettings()
+TRAIN = TrainSettings(batch_size=32, lr=1e-3, warmup=100, ema=0.999, validations=8)
+"""How the demo trains; minutes, seed and labels come from the command line."""
+IMAGES = 6
+"""Test images that are predicted into files."""
+NOTE = "demo.json"
+"""What the demo was asked for, in its folder: tells whether data can be used again."""
+
+
+@dataclass(frozen=True)
+class DemoArguments:
+    """Simulate wildfires, train on them, predict, evaluate and write a report."""
+
+    out: Path = Path("demo")
+    """Folder for everything."""
+    minutes: float = 4.0
+    """Training time."""
+    scenarios: int = 1000
+    """Number of simulated images."""
+    size: int = 64
+    """Their height and width."""
+    seed: int = 0
+    """Seed of simulation and training."""
+    labels: Literal["full", "single"] = "full"
+    """What training sees of an image: all outcomes with their probabilities, or one drawn by probability."""
+    overwrite: FlagCreatePairsOff[bool] = False
+    """Replace a demo that is finished."""
+
+
+def run(args: list[str]) -> int:
+    """Run the demo."""
+    arguments = parse(DemoArguments, args, "ambiseg demo")
+    _check(arguments)
+    try:
+        _run(arguments)
+    except KeyboardInterrupt:
+        again = command("ambiseg", "demo", *(word for word in args if word != "--overwrite"))
+        raise KeyboardInterrupt(f"'{again}' goes on where this stopped") from None
+    return 0
+
+
+def _check(arguments: DemoArguments) -> None:
+    if not arguments.minutes > 0:
+        raise AmbisegError(f"--minutes must be above 0, received {arguments.minutes}")
+    if arguments.scenarios < FEWEST_SCENARIOS:
+        raise AmbisegError(f"--scenarios must be at least {FEWEST_SCENARIOS}, received {arguments.scenarios}")
+    out = arguments.out
+    if out.exists() and not (out.is_dir() and ((out / NOTE).is_file() or not any(out.iterdir()))):
+        raise AmbisegError(f"{out} exists and holds no demo: choose another --out")
+    if (out / "run" / "report.html").exists() and not arguments.overwrite:
+        raise AmbisegError(f"{out} holds a finished demo: choose another --out, or pass --overwrite")
+
+
+def _run(arguments: DemoArguments) -> None:
+    from ambiseg.cli.evaluate import evaluate_run, evaluation_table, facts
+    from ambiseg.cli.predict import predict
+    from ambiseg.cli.report import build_report
+    from ambiseg.data.files import stem_of
+    from ambiseg.engine.callbacks import clock
+    from ambiseg.engine.predict import PredictSettings, find_images, load
+
+    out, began = arguments.out, time.monotonic()
+    data, run_path, predictions = out / "data", out / "run", out / "predictions"
+    with _stage("1/5 simulate", f"{arguments.scenarios} wildfires in {data}"):
+        anew = _simulate(arguments, data) or arguments.overwrite
+    with _stage("2/5 train", f"{METHOD} for {arguments.minutes:g} minutes in {run_path}"):
+        _train(arguments, data, run_path, anew)
+    model = load(run_path)
+    paths = find_images([data / "test" / "images"])[:IMAGES]
+    with _stage("3/5 predict", f"{len(paths)} test images into {predictions}"):
+        shutil.rmtree(predictions, ignore_errors=True)
+        predict(model, paths, predictions, PredictSettings())
+    with _stage("4/5 evaluate", "all test images"):
+        evaluation = evaluate_run(model, data, "test")
+        evaluation.save(run_path)
+    with _stage("5/5 report", "one page about the run"):
+        page = build_report(run_path, model, data, evaluation)
+    say(f"demo finished in {clock(time.monotonic() - began)}")
+    show(evaluation_table(evaluation))
+    show(facts(evaluation, data))
+    show(f"report:  {page}")
+    show(f"picture: {predictions / stem_of(paths[0]) / 'picture.png'}")
+    words = ("ambiseg", "predict", run_path, data / "test" / "images", "--out", out / "all-predictions")
+    next_commands((command(*words), "predict all test images"))
+
+
+def _simulate(arguments: DemoArguments, data: Path) -> bool:
+    """Make the data unless they are there, or the demo is asked for something else than before.
+
+    Returns whether the run, if there is one, must be made anew.
+    """
+    from ambiseg.engine.run import write_json
+
+    note = arguments.out / NOTE
+    simulated: dict[str, Any] = {name: getattr(arguments, name) for name in ("scenarios", "size", "seed")}
+    wanted = {"data": simulated, "train": {"minutes": arguments.minutes, "labels": arguments.labels}}
+    found = read_entries(note)
+    if found.get("data") == simulated and data.is_dir():
+        say("  they are there")
+    else:
+        write_wildfires(data, **simulated, overwrite=True)
+    write_json(note, wanted)
+    return found != wanted
+
+
+def _train(arguments: DemoArguments, data: Path, run_path: Path, anew: bool) -> None:
+    """Train, or go on with a training that was interrupted, or keep one that is finished.
+
+    Raises:
+        KeyboardInterrupt: it was interrupted (again).
+    """
+    from ambiseg.engine.run import LAST, TRAINING
+    from ambiseg.engine.train import fit, resume
+
+    if not anew and read_entries(run_path / TRAINING).get("interrupted") is False:
+        say("  it is trained")
+        return
+    if not anew and (run_path / LAST).is_file():
+        result = resume(run_path)
+    else:
+        train = replace(TRAIN, minutes=arguments.minutes, seed=arguments.seed, labels=arguments.labels)
+        result = fit(
+            METHOD, data, run_path, train=train, backbone=BACKBONE, settings=SETTINGS, overwrite=True
+        )
+    if result.interrupted:
+        raise KeyboardInterrupt
+    say(f"  {summary(result)}")
+
+
+@contextmanager
+def _stage(name: str, what: str) -> Iterator[None]:
+    """Announce a stage in one line and say how long it took."""
+    from ambiseg.engine.callbacks import clock
+
+    say(f"{name}: {what}")
+    began = time.monotonic()
+    yield
+    say(f"  done in {clock(time.monotonic() - began)}")

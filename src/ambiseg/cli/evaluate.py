@@ -1,0 +1,151 @@
+"""``ambiseg evaluate``: a run against the annotations of a split, as a table, files in the run, or JSON."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional
+
+from ambiseg.cli.console import command, next_commands, progress, say, show, show_json
+from ambiseg.cli.parsing import Proposing, parse
+from ambiseg.errors import AmbisegError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from ambiseg.engine.evaluate import Evaluation
+    from ambiseg.engine.predict import Run
+    from ambiseg.engine.run import RunConfig
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """What to measure on which data."""
+
+    run: Positional[Path]
+    """Run folder that 'ambiseg train' wrote."""
+    data: Path | None = None
+    """Data set; the one of the run if left out."""
+    split: str = "test"
+    """Which split of it."""
+    metrics: str = ""
+    """Names of metrics with commas between them; all that fit if left out."""
+    save: bool = True
+    """Do not write metrics.json and per_image.csv into the run folder."""
+    json: bool = False
+    """Print the numbers as JSON."""
+
+
+@dataclass(frozen=True)
+class EvaluateArguments:
+    """Measure a run against the annotations of a split."""
+
+    options: FlagCreatePairsOff[OmitArgPrefixes[EvaluateOptions]]
+    proposing: OmitArgPrefixes[Proposing]
+
+
+def run(args: list[str]) -> int:
+    """Evaluate, save and print."""
+    arguments = parse(EvaluateArguments, args, "ambiseg evaluate")
+    options = arguments.options
+    arguments.proposing.check()
+    from ambiseg.engine.predict import load
+
+    model = load(options.run)
+    data = data_of(model.config, options.data)
+    names = _metric_names(options.metrics)
+    evaluation = evaluate_run(model, data, options.split, arguments.proposing, names)
+    if options.save:
+        evaluation.save(options.run)
+    if options.json:
+        show_json({"run": options.run, "data": data, **evaluation.to_dict()})
+        return 0
+    show(evaluation_table(evaluation))
+    show(facts(evaluation, data))
+    if options.save:
+        say(f"written: {options.run / 'metrics.json'}, {options.run / 'per_image.csv'}")
+    words = ["ambiseg", "report", options.run, *(["--data", data] if options.data else [])]
+    words += ["--split", options.split] if options.split != "test" else []
+    next_commands((command(*words), "one page with curves, numbers and example images"))
+    return 0
+
+
+def data_of(config: RunConfig, given: Path | None) -> Path:
+    """The data set to use: the one given, else that of the run.
+
+    Raises:
+        AmbisegError: it does not exist.
+    """
+    from ambiseg.data.source import existing
+
+    if given is not None:
+        return existing(given)
+    if not config.data or not Path(config.data).exists():
+        raise AmbisegError(
+            f"the run was trained on {config.data or 'unknown data'}, which is not there: give --data"
+        )
+    return Path(config.data)
+
+
+def evaluate_run(
+    model: Run, data: Path, split: str, proposing: Proposing | None = None, names: list[str] | None = None
+) -> Evaluation:
+    """Evaluate with a progress bar."""
+    from ambiseg.cli.predict import settings_of
+    from ambiseg.engine.evaluate import evaluate
+
+    chosen = proposing or Proposing()
+    with progress("evaluating") as update:
+        return evaluate(
+            model,
+            data,
+            split,
+            settings_of(chosen),
+            batch_size=chosen.batch_size,
+            seed=chosen.seed,
+            metrics=names,
+            progress=update,
+        )
+
+
+def evaluation_table(evaluation: Evaluation) -> Table:
+    """Every metric over all masks and over those kept."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    from ambiseg.report.tables import MetricRow
+
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("metric")
+    table.add_column("better")
+    for title in ("all masks", "kept masks"):
+        table.add_column(title, justify="right")
+    table.add_row("masks per image", "", f"{evaluation.n_all:.2f}", f"{evaluation.n_kept:.2f}")
+    for name in evaluation.per_image:
+        columns = (evaluation.all, evaluation.kept)
+        rows = [MetricRow.of(name, column[name]) if name in column else None for column in columns]
+        known = next(row for row in rows if row is not None)
+        cells = [Text("" if row is None else row.text, style="bold") for row in rows]
+        table.add_row(known.title, known.arrow, *cells)
+    return table
+
+
+def facts(evaluation: Evaluation, data: Path) -> str:
+    """One line on what was measured."""
+    return (
+        f"{data}, split {evaluation.split}: {evaluation.images} images, digest {evaluation.data_digest[:12]},"
+        f" seed {evaluation.seed}, {1000 * evaluation.seconds_per_image:.1f} ms per image"
+    )
+
+
+def _metric_names(text: str) -> list[str] | None:
+    """The names in a list with commas; None if there is none."""
+    from ambiseg.metrics import metric_info
+
+    names = [word.strip() for word in text.split(",") if word.strip()]
+    for name in names:
+        metric_info(name)
+    return names or None

@@ -1,0 +1,106 @@
+"""Words to typed values: tyro reads the dataclass of a verb, and a mistake becomes one sentence.
+
+tyro draws its complaints as boxes of several lines; here they are read back into the single line that every
+other error of this command line has.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Sequence
+from contextlib import redirect_stderr
+from dataclasses import dataclass
+from typing import TypeVar
+
+import tyro
+
+from ambiseg.errors import AmbisegError
+
+T = TypeVar("T")
+
+_CONFIG = (tyro.conf.PositionalMetavarFromFieldName, tyro.conf.DisallowNone)
+
+
+def parse(arguments: type[T], args: Sequence[str], prog: str) -> T:
+    """The value of a dataclass as ``args`` say; ``--help`` prints the help and ends the program.
+
+    Raises:
+        AmbisegError: an unknown option, a missing one, or a value of the wrong kind.
+    """
+    complaint = io.StringIO()
+    try:
+        with redirect_stderr(complaint):
+            return tyro.cli(arguments, args=list(args), prog=prog, config=_CONFIG)
+    except SystemExit as end:
+        if not end.code:
+            raise
+        raise AmbisegError(f"{sentence(complaint.getvalue())}; see '{prog} --help'") from None
+
+
+def sentence(box: str) -> str:
+    """The message inside one of tyro's boxes, with the nearest option if it names one.
+
+    Example:
+        >>> sentence('''╭─ Unrecognized options ─────╮
+        ... │ Unrecognized options: --lrr │
+        ... │ ─────────────────────────── │
+        ... │ Perhaps you meant:          │
+        ... │     --lr FLOAT              │
+        ... ╰─────────────────────────────╯''')
+        'unrecognized options: --lrr (did you mean --lr?)'
+    """
+    lines = [line.strip("│")[1:].rstrip() for line in re.sub(r"\x1b\[[0-9;]*m", "", box).splitlines()]
+    parts: list[list[str]] = [[]]
+    for line in lines[1:-1]:
+        if line and set(line) == {"─"}:
+            parts.append([])
+        else:
+            parts[-1].append(line)
+    if parts[0][0].startswith("Missing from"):
+        unknown = [
+            name for part in parts[1:] if part[0].startswith("Unrecognized") for name in _entries(part)
+        ]
+        tail = f"; unrecognized: {' '.join(unknown)}" if unknown else ""
+        return f"missing {', '.join(_entries(parts[0]))}{tail}"
+    words = " ".join(line.strip() for line in parts[0]).rstrip(". ")
+    near = [name for part in parts[1:] if part[0].startswith("Perhaps") for name in _entries(part)]
+    hint = f" (did you mean {near[0].split()[0].rstrip(',')}?)" if near else ""
+    return words[:1].lower() + words[1:] + hint
+
+
+def _entries(lines: list[str]) -> list[str]:
+    """The options in a list of options with their help: indented by one level."""
+    return [line.strip() for line in lines if re.match(r" {4}\S", line)]
+
+
+@dataclass(frozen=True)
+class Proposing:
+    """Which masks are asked of the model and kept."""
+
+    score_threshold: float = 0.5
+    """Drop masks with a lower selection score."""
+    duplicate_iou: float = 0.9
+    """Of masks more alike than this keep the best, with their joint probability."""
+    samples: int | None = None
+    """Masks to ask of the model; the method's own number if left out."""
+    batch_size: int = 16
+    """Images in one pass."""
+    seed: int = 0
+    """Seed of methods that draw at random."""
+
+    def check(self) -> None:
+        """Raise `AmbisegError` if a value makes no sense."""
+        for name in ("score_threshold", "duplicate_iou"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise AmbisegError(f"--{name.replace('_', '-')} is 0 to 1, received {getattr(self, name)}")
+        at_least_one(samples=self.samples, batch_size=self.batch_size)
+        if self.seed < 0:
+            raise AmbisegError(f"--seed must not be negative, received {self.seed}")
+
+
+def at_least_one(**numbers: int | None) -> None:
+    """Raise `AmbisegError` if one of the numbers is below 1 (None is allowed)."""
+    for name, value in numbers.items():
+        if value is not None and value < 1:
+            raise AmbisegError(f"--{name.replace('_', '-')} must be at least 1, received {value}")

@@ -1,0 +1,127 @@
+"""``ambiseg predict``: images in, a folder of masks with probabilities and a picture for each of them out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional
+
+from ambiseg.cli.console import command, next_commands, progress, say, show, show_json
+from ambiseg.cli.parsing import Proposing, at_least_one, parse
+from ambiseg.errors import AmbisegError
+
+if TYPE_CHECKING:
+    from ambiseg.engine.predict import FileResult, PredictSettings, Run
+    from ambiseg.maskset import MaskSet
+
+
+@dataclass(frozen=True)
+class PredictOptions:
+    """What to predict and what to write."""
+
+    run: Positional[Path]
+    """Run folder that 'ambiseg train' wrote."""
+    images: Positional[tuple[Path, ...]]
+    """Images, or folders of images."""
+    out: Path
+    """Folder to write to, one folder in it per image."""
+    all: bool = False
+    """Keep every mask that the model predicts: no filter."""
+    top: int | None = None
+    """Keep at most this many masks, the most probable ones."""
+    probabilities: bool = False
+    """Also write probabilities of every pixel (probabilities.npz)."""
+    picture: bool = True
+    """Do not draw pictures."""
+    overwrite: bool = False
+    """Write into a folder that is not empty; predictions of the same name are replaced."""
+    json: bool = False
+    """Print the outcome as JSON."""
+
+
+@dataclass(frozen=True)
+class PredictArguments:
+    """Predict masks with probabilities of images."""
+
+    options: FlagCreatePairsOff[OmitArgPrefixes[PredictOptions]]
+    proposing: OmitArgPrefixes[Proposing]
+
+
+def run(args: list[str]) -> int:
+    """Predict; exit status 2 if an image could not be read."""
+    arguments = parse(PredictArguments, args, "ambiseg predict")
+    options, proposing = arguments.options, arguments.proposing
+    proposing.check()
+    at_least_one(top=options.top)
+    if not options.images:
+        raise AmbisegError("no image to predict: name images or a folder of them, after the run")
+    from ambiseg.engine.predict import find_images, load
+
+    model = load(options.run)
+    paths = find_images(options.images)
+    settings = settings_of(proposing, options.all, options.top)
+    results = predict(
+        model,
+        paths,
+        options.out,
+        settings,
+        picture=options.picture,
+        probabilities=options.probabilities,
+        batch_size=proposing.batch_size,
+        seed=proposing.seed,
+        overwrite=options.overwrite,
+    )
+    failed = [result for result in results if result.error]
+    if options.json:
+        show_json({"run": options.run, "out": options.out, "images": [asdict(result) for result in results]})
+    else:
+        show(f"{len(results) - len(failed)} of {len(results)} images predicted into {options.out}")
+    for result in failed:
+        say(f"ambiseg: error: {result.error}")
+    if not options.json and not failed:
+        first = results[0].folder
+        next_commands(
+            (
+                command("ls", first),
+                "its masks, prediction.json" + (", picture.png" if options.picture else ""),
+            )
+        )
+    return 2 if failed else 0
+
+
+def settings_of(proposing: Proposing, keep_all: bool = False, top: int | None = None) -> PredictSettings:
+    """The library's settings for these options."""
+    from ambiseg.engine.predict import PredictSettings
+
+    if keep_all:
+        return PredictSettings(None, None, proposing.samples, top)
+    return PredictSettings(proposing.score_threshold, proposing.duplicate_iou, proposing.samples, top)
+
+
+def predict(
+    model: Run,
+    paths: Sequence[Path],
+    out: Path,
+    settings: PredictSettings,
+    *,
+    picture: bool = True,
+    **options: Any,
+) -> list[FileResult]:
+    """Predict files with a progress bar; ``options`` are those of `predict_files`."""
+    from ambiseg.engine.predict import predict_files
+    from ambiseg.report.pictures import draw_prediction, save_png
+
+    def draw(image: Any, prediction: MaskSet, path: Path) -> None:
+        save_png(draw_prediction(image, prediction, model.config.channels), path)
+
+    results = []
+    with progress("predicting") as update:
+        for result in predict_files(
+            model, paths, out, settings, picture=draw if picture else None, **options
+        ):
+            results.append(result)
+            update(len(results), len(paths))
+    return results

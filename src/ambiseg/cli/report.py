@@ -1,0 +1,192 @@
+"""``ambiseg report``: one HTML page about a run: its curve, its numbers, its best, median and worst images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tyro.conf import OmitArgPrefixes, Positional
+
+from ambiseg.cli.console import command, read_entries, say, show
+from ambiseg.cli.evaluate import data_of, evaluate_run
+from ambiseg.cli.parsing import Proposing, parse
+from ambiseg.cli.predict import settings_of
+from ambiseg.cli.train import train_command
+
+if TYPE_CHECKING:
+    from ambiseg.engine.evaluate import Evaluation
+    from ambiseg.engine.predict import Run
+    from ambiseg.report.page import CaseGroup, MetricRow
+
+CASE_METRIC = "hm_iou_unique"
+"""The metric by which images are best or worst."""
+CASES = 3
+"""Images in each group."""
+
+
+@dataclass(frozen=True)
+class ReportOptions:
+    """What to report."""
+
+    run: Positional[Path]
+    """Run folder that 'ambiseg train' wrote."""
+    data: Path | None = None
+    """Data set; the one of the run if left out."""
+    split: str = "test"
+    """Which split of it."""
+    out: Path | None = None
+    """Page to write; report.html in the run folder if left out."""
+
+
+@dataclass(frozen=True)
+class ReportArguments:
+    """Write one page about a run: training curve, metrics, probabilities, example images."""
+
+    options: OmitArgPrefixes[ReportOptions]
+    proposing: OmitArgPrefixes[Proposing]
+
+
+def run(args: list[str]) -> int:
+    """Evaluate the run and write the page."""
+    arguments = parse(ReportArguments, args, "ambiseg report")
+    options, proposing = arguments.options, arguments.proposing
+    proposing.check()
+    from ambiseg.engine.predict import load
+    from ambiseg.engine.run import METRICS
+
+    model = load(options.run)
+    data = data_of(model.config, options.data)
+    evaluation = evaluate_run(model, data, options.split, proposing)
+    if not (options.run / METRICS).exists():
+        evaluation.save(options.run)
+        say(f"written: {options.run / METRICS}")
+    page = build_report(options.run, model, data, evaluation, proposing, options.out)
+    show(f"{page}")
+    return 0
+
+
+def build_report(
+    run_path: Path,
+    model: Run,
+    data: Path,
+    evaluation: Evaluation,
+    proposing: Proposing | None = None,
+    out: Path | None = None,
+) -> Path:
+    """Write the page about a run that has been evaluated on ``data`` and return where it is."""
+    from ambiseg import __version__
+    from ambiseg.engine.run import REPORT
+    from ambiseg.engine.train import training_curve
+    from ambiseg.report.page import ReportContent, write_report
+
+    config, chosen = model.config, proposing or Proposing()
+    evaluate = ["ambiseg", "evaluate", run_path, "--data", data, "--split", evaluation.split]
+    content = ReportContent(
+        title=f"{config.method} on {data.stem}",
+        subtitle=f"{run_path}, {evaluation.images} images of the split {evaluation.split}",
+        summary=summary_of(run_path, model, data, evaluation),
+        curve=training_curve(run_path),
+        metrics=metric_rows(evaluation),
+        reliability=(evaluation.estimated, evaluation.true),
+        groups=case_groups(model, data, evaluation, chosen),
+        commands=[
+            ("Train it again", train_command(config, run_path)),
+            ("Measure it again", command(*evaluate, "--seed", evaluation.seed)),
+            ("Draw this page again", command("ambiseg", "report", run_path, "--data", data)),
+        ],
+        channels=config.channels,
+        footer=f"ambiseg {__version__}",
+    )
+    page = out or run_path / REPORT
+    write_report(content, page)
+    return page
+
+
+def summary_of(run_path: Path, model: Run, data: Path, evaluation: Evaluation) -> list[tuple[str, object]]:
+    """Facts about a run: what it is, how it was trained, what it was measured on."""
+    from ambiseg.engine.callbacks import clock
+    from ambiseg.engine.run import TRAINING
+
+    config, training = model.config, read_entries(run_path / TRAINING)
+    facts: list[tuple[str, object]] = [
+        ("method", config.method),
+        ("labels", f"{config.train.labels}, classes {', '.join(config.labels.names)}"),
+        ("image channels", ", ".join(config.channels) or config.in_channels),
+    ]
+    if training:
+        facts += [
+            ("parameters", f"{training.get('parameters', 0):,}"),
+            ("training", f"{training.get('steps')} steps in {clock(training.get('seconds', 0))}"),
+        ]
+    return [
+        *facts,
+        ("seed of training", config.train.seed),
+        ("data", f"{data}, split {evaluation.split}"),
+        ("images", evaluation.images),
+        ("digest of the split", evaluation.data_digest[:16]),
+        ("masks per image", f"{evaluation.n_all:g} predicted, {evaluation.n_kept:g} kept"),
+        ("time per image", f"{1000 * evaluation.seconds_per_image:.1f} ms ({model.hardware.device})"),
+    ]
+
+
+def metric_rows(evaluation: Evaluation) -> list[MetricRow]:
+    """All metrics over all masks, then those over the masks that are kept."""
+    from ambiseg.report.page import MetricRow
+
+    count = evaluation.images
+    rows = [MetricRow.of(name, value, count) for name, value in evaluation.all.items()]
+    kept = [MetricRow.of(name, value, count) for name, value in evaluation.kept.items()]
+    return rows + [replace(row, title=f"{row.title}, kept masks") for row in kept]
+
+
+def case_groups(model: Run, data: Path, evaluation: Evaluation, proposing: Proposing) -> list[CaseGroup]:
+    """The best, the median and the worst images, predicted once more as a user would see them."""
+    import numpy as np
+    import torch
+
+    from ambiseg.data.batches import prepare
+    from ambiseg.data.source import open_split
+    from ambiseg.metrics import METRICS
+    from ambiseg.report.page import Case, CaseGroup
+
+    values = evaluation.per_image.get(CASE_METRIC, np.zeros(0))
+    order = [int(i) for i in np.argsort(values, kind="stable") if np.isfinite(values[i])]
+    source, settings, title = (
+        open_split(data, evaluation.split),
+        settings_of(proposing),
+        METRICS[CASE_METRIC].title,
+    )
+    places = {name: i for i, name in enumerate(source.ids)}
+    groups = []
+    for name, chosen in pick(order).items():
+        cases = []
+        for i in chosen:
+            sample = source[places[evaluation.ids[i]]]
+            annotations = prepare(sample, model.config.normalization, model.config.labels).annotations
+            generator = torch.Generator(model.hardware.device).manual_seed(proposing.seed)
+            predictions = model.predict(sample.image, settings, generator)
+            cases.append(
+                Case(sample.id, float(values[i]), sample.image, annotations.merge_identical(), predictions)
+            )
+        groups.append(CaseGroup(name, cases, title))
+    return groups
+
+
+def pick(order: list[int]) -> dict[str, list[int]]:
+    """Best, median and worst of a list in rising order, no image twice; few images form one group.
+
+    Example:
+        >>> pick(list(range(100)))
+        {'Best': [99, 98, 97], 'Median': [49, 50, 51], 'Worst': [0, 1, 2]}
+        >>> pick([4, 2])
+        {'Images': [4, 2]}
+    """
+    if len(order) < 3 * CASES:
+        return {"Images": order} if order else {}
+    middle = len(order) // 2 - CASES // 2
+    return {
+        "Best": order[: -CASES - 1 : -1],
+        "Median": order[middle : middle + CASES],
+        "Worst": order[:CASES],
+    }

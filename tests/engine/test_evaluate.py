@@ -1,0 +1,172 @@
+"""Evaluation equals the metrics of the predictions, in both columns, per image and for any batch size."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from ambiseg.data.info import DatasetInfo
+from ambiseg.data.sample import Sample
+from ambiseg.data.source import open_split, write_dataset
+from ambiseg.engine.evaluate import ALL_ONLY, KEPT_ONLY, evaluate
+from ambiseg.engine.predict import PredictSettings, load
+from ambiseg.engine.run import METRICS as METRICS_FILE
+from ambiseg.errors import AmbisegError
+from ambiseg.labels import LabelSpace
+from ambiseg.maskset import MaskSet
+from ambiseg.metrics import METRICS, metric_collection
+
+SETTINGS = PredictSettings(score_threshold=0.3)
+
+
+@pytest.fixture(scope="module")
+def run(tiny_run):
+    return load(tiny_run, precision="32", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def found(run, fires):
+    return evaluate(run, fires, "test", SETTINGS)
+
+
+@pytest.fixture(scope="module")
+def sets(run, fires):
+    """Of each image: all proposals, those that are kept, and the annotations."""
+    triples = []
+    for sample in open_split(fires, "test"):
+        every = run.propose([sample.image]).hard()
+        weights = torch.from_numpy(sample.weights).float()[None]
+        truth = MaskSet(torch.from_numpy(sample.masks)[None], weights, run.config.labels)
+        triples.append((every, SETTINGS.apply(every), truth))
+    return triples
+
+
+def test_both_columns_equal_metrics_of_predictions(found, sets):
+    """Image by image, with the public metrics and nothing else."""
+    for column, name_of, skipped in [(0, "all", KEPT_ONLY), (1, "kept", ALL_ONLY)]:
+        names = [name for name in METRICS if name not in skipped]
+        collection = metric_collection(names)
+        for triple in sets:
+            collection.update(triple[column], triple[2])
+        expected = {name: float(value) for name, value in collection.compute().items()}
+        values = getattr(found, name_of)
+        assert list(values) == names
+        assert values == pytest.approx(expected, abs=2e-6, nan_ok=True)
+    assert found.n_all == 6.0
+    assert found.n_kept == pytest.approx(np.mean([float(kept.count[0]) for _, kept, _ in sets]), abs=1e-3)
+
+
+def test_values_per_image_equal_the_metric(found, sets):
+    for name, values in found.per_image.items():
+        column = 1 if name in KEPT_ONLY else 0
+        expected = [float(METRICS[name].function(triple[column], triple[2])) for triple in sets]
+        assert values.tolist() == pytest.approx(expected, abs=1e-5, nan_ok=True), name
+
+
+def test_means_per_image_equal_the_summary(found):
+    """But for the two numbers that pool their parts over all images first."""
+    for name, values in found.per_image.items():
+        if name not in (*KEPT_ONLY, *ALL_ONLY):
+            assert np.nanmean(values) == pytest.approx(found.all[name], abs=2e-6), name
+
+
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_the_size_of_batches_changes_nothing(found, run, fires, batch_size):
+    other = evaluate(run, fires, "test", SETTINGS, batch_size=batch_size)
+    assert other.all == pytest.approx(found.all, abs=1e-5, nan_ok=True)
+    assert other.kept == pytest.approx(found.kept, abs=1e-5, nan_ok=True)
+    assert (other.ids, other.n_all, other.n_kept, other.images) == (found.ids, found.n_all, found.n_kept, 5)
+    np.testing.assert_allclose(other.estimated, found.estimated, atol=1e-5)
+    np.testing.assert_allclose(other.true, found.true, atol=1e-6)
+
+
+def test_probabilities_are_paired_with_those_of_modes(found, sets):
+    """True ones sum to 1 per image, estimated ones to at most 1."""
+    assert found.estimated.shape == found.true.shape
+    modes = [int(truth.merge_identical().count[0]) for _, _, truth in sets]
+    assert len(found.true) >= sum(modes)
+    assert found.true.sum() == pytest.approx(len(sets), abs=1e-5)
+    assert 0 < found.estimated.sum() <= len(sets) + 1e-5
+
+
+def test_images_of_different_sizes(run, tmp_path):
+    rng = np.random.default_rng(0)
+    channels = run.config.in_channels
+    samples = [
+        Sample(
+            f"i{i}",
+            rng.random((channels, *size)).astype(np.float32),
+            rng.integers(0, 2, (2, *size)).astype(np.uint8),
+            np.array([0.3, 0.7]),
+            ("a", "b"),
+        )
+        for i, size in enumerate([(9, 7), (9, 7), (16, 5), (9, 7)])
+    ]
+    data = write_dataset(tmp_path / "d", {"test": samples}, DatasetInfo("d", run.config.labels))
+    calls = []
+    whole = evaluate(run, data, progress=lambda done, total: calls.append((done, total)))
+    assert calls == [(i, 4) for i in range(1, 5)] and whole.ids == ("i0", "i1", "i2", "i3")
+    single = evaluate(run, data, batch_size=1)
+    assert whole.all == pytest.approx(single.all, abs=1e-5, nan_ok=True)
+
+
+def test_files_in_the_run_folder(found, tmp_path):
+    found.save(tmp_path)
+    summary = json.loads((tmp_path / METRICS_FILE).read_text())
+    assert summary["images"] == 5 and summary["split"] == "test"
+    assert summary["data_digest"] == found.data_digest and len(found.data_digest) == 64
+    for column in ("all", "kept"):
+        values = {k: v for k, v in summary[column].items() if k != "masks_per_image"}
+        assert values == pytest.approx(getattr(found, column), nan_ok=True)
+    with open(tmp_path / "per_image.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert tuple(row["id"] for row in rows) == found.ids
+    for name, values in found.per_image.items():
+        assert [float(row[name]) for row in rows] == pytest.approx(values.tolist(), rel=1e-5, nan_ok=True)
+    assert all(math.isfinite(v) for v in found.all.values())
+
+
+def test_chosen_metrics_only(run, fires):
+    few = evaluate(run, fires, "val", metrics=["ged", "brier_skill_score"])
+    assert list(few.all) == ["ged"] and list(few.kept) == ["ged", "brier_skill_score"]
+    assert few.images == 4
+
+
+def test_data_that_do_not_fit_are_refused(run, fires, tmp_path):
+    with pytest.raises(AmbisegError, match="did you mean 'ged'"):
+        evaluate(run, fires, "test", metrics=["gedd"])
+    with pytest.raises(AmbisegError, match="no split 'exam'"):
+        evaluate(run, fires, "exam")
+    other = write_dataset(
+        tmp_path / "d", {"test": open_split(fires, "test")}, DatasetInfo("d", LabelSpace.of_classes(3))
+    )
+    with pytest.raises(AmbisegError, match="classes"):
+        evaluate(run, other)
+    empty = write_dataset(tmp_path / "e", {"test": []}, DatasetInfo("e"))
+    with pytest.raises(AmbisegError, match="holds no image"):
+        evaluate(run, empty)
+
+
+def test_void_is_what_the_data_say(run, fires, tmp_path):
+    """Void pixels of the evaluated data count for nothing, also where the training data had none."""
+    samples, rows = list(open_split(fires, "test")), np.arange(16)[:, None] < 4
+    hidden = [replace(s, masks=np.where(rows, 9, s.masks).astype(np.uint8)) for s in samples]
+    labels = replace(run.config.labels, ignore_value=9)
+    data = write_dataset(tmp_path / "d", {"test": hidden}, DatasetInfo("d", labels))
+    expected = []
+    for sample in samples:
+        every = run.propose([sample.image])
+        cut = MaskSet(every.masks[:, :, 4:], every.weights, every.labels)
+        masks, weights = (
+            torch.from_numpy(sample.masks[:, 4:])[None],
+            torch.from_numpy(sample.weights).float()[None],
+        )
+        expected.append(float(METRICS["m_iou"].function(cut, MaskSet(masks, weights, every.labels))))
+    found = evaluate(run, data, "test", metrics=["m_iou"])
+    assert found.per_image["m_iou"].tolist() == pytest.approx(expected, abs=1e-5)

@@ -1,0 +1,249 @@
+"""Prediction is the model on the normalised image for any batch; files tell it all; bad images stop none."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ambiseg.data.batches import Normalization
+from ambiseg.data.files import read_mask
+from ambiseg.data.source import open_split
+from ambiseg.engine.hardware import Hardware
+from ambiseg.engine.predict import PredictSettings, Run, find_images, load, predict_files
+from ambiseg.engine.run import CONFIG, WEIGHTS, RunConfig
+from ambiseg.engine.settings import TrainSettings
+from ambiseg.errors import AmbisegError
+from ambiseg.labels import LabelSpace
+from ambiseg.maskset import MaskSet
+from ambiseg.methods.settings import ModeProposalsSettings
+from ambiseg.networks.settings import UNetSettings
+
+EVERYTHING = PredictSettings(score_threshold=None, duplicate_iou=None)
+
+
+@pytest.fixture(scope="module")
+def run(tiny_run):
+    return load(tiny_run, precision="32", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def images(fires):
+    return [sample.image for sample in open_split(fires, "test")]
+
+
+@pytest.fixture
+def files(images, tmp_path):
+    """Five images as files, one of them of another size."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    cut = [image if i != 2 else image[:, :13, :11] for i, image in enumerate(images)]
+    for i, image in enumerate(cut):
+        np.save(folder / f"scene-{i}.npy", image)
+    return folder
+
+
+def alike(one, other):
+    """Same masks and, to rounding, the same numbers."""
+    assert torch.equal(one.masks, other.masks)
+    torch.testing.assert_close(one.weights, other.weights)
+    torch.testing.assert_close(one.scores, other.scores)
+    torch.testing.assert_close(one.probabilities, other.probabilities)
+
+
+def test_prediction_is_the_model_on_the_normalised_image(run, images):
+    config = run.config
+    mean, std = (np.array(v)[:, None, None] for v in (config.normalization.mean, config.normalization.std))
+    for image in images:
+        normalised = torch.from_numpy(((image - mean) / std).astype(np.float32))[None]
+        with torch.no_grad():
+            expected = run.model.predict(normalised)
+        torch.testing.assert_close(
+            run.propose([image]).probabilities, expected.probabilities, atol=1e-4, rtol=1e-4
+        )
+        order = expected.weights.argsort(descending=True)
+        found = run.predict(image, EVERYTHING)
+        torch.testing.assert_close(
+            found.probabilities, expected.take(order).probabilities, atol=1e-4, rtol=1e-4
+        )
+        assert (found.weights.diff() <= 0).all()
+
+
+def test_the_size_of_batches_changes_nothing(run, images):
+    whole = run.propose(images)
+    for size in (1, 2, 3):
+        parts = [run.propose(images[i : i + size]) for i in range(0, len(images), size)]
+        alike(MaskSet.stack(parts), whole)
+
+
+def test_files_arrays_and_grey_images(run, files, images, tmp_path):
+    alike(run.predict(files / "scene-0.npy"), run.predict(images[0]))
+    with pytest.raises(AmbisegError, match="1 channel"):
+        run.predict(images[0][0])
+    with pytest.raises(AmbisegError, match="absent.png"):
+        run.predict(tmp_path / "absent.png")
+
+
+def test_time_in_the_model_is_counted(tiny_run, images):
+    fresh = load(tiny_run, precision="32", device="cpu")
+    fresh.propose(images[:3])
+    assert fresh.images == 3 and fresh.seconds > 0
+
+
+def proposals():
+    """Four masks, the second and third nearly alike; the third has the higher score."""
+    masks = torch.zeros(1, 4, 1, 20, dtype=torch.uint8)
+    masks[0, 0, :, :5], masks[0, 1, :, 5:16], masks[0, 2, :, 5:15], masks[0, 3, :, 15:] = 1, 1, 1, 1
+    weights, scores = torch.tensor([[0.1, 0.3, 0.2, 0.4]]), torch.tensor([[0.8, 0.6, 0.9, 0.3]])
+    return MaskSet(masks, weights, LabelSpace.binary(), scores)
+
+
+def test_filters_by_hand():
+    """The near-duplicate gives its probability away before low scores go; the rest is sorted."""
+    found = PredictSettings().apply(proposals())
+    assert found.scores.tolist()[0] == pytest.approx([0.9, 0.8])
+    assert found.weights.tolist()[0] == pytest.approx([0.5 / 0.6, 0.1 / 0.6])
+    every = EVERYTHING.apply(proposals())
+    assert every.weights.tolist()[0] == pytest.approx([0.4, 0.3, 0.2, 0.1])
+    top = PredictSettings(None, None, top=2).apply(proposals())
+    assert top.weights.tolist()[0] == pytest.approx([4 / 7, 3 / 7])
+    strict = PredictSettings(score_threshold=0.99).apply(proposals())
+    assert strict.scores.tolist()[0] == pytest.approx([0.9]) and strict.weights.tolist() == [[1.0]]
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 16])
+def test_files_tell_the_whole_prediction(run, files, tmp_path, batch_size):
+    out, drawn = tmp_path / "out", []
+
+    def picture(image, prediction, path):
+        drawn.append(int(prediction.count[0]))
+        Image.new("L", image.shape[:0:-1]).save(path)
+
+    paths = find_images([files])
+    settings = PredictSettings(score_threshold=0.2)
+    results = list(
+        predict_files(run, paths, out, settings, probabilities=True, batch_size=batch_size, picture=picture)
+    )
+    assert sorted(r.path for r in results) == paths and all(r.error is None for r in results)
+    assert sorted(p.name for p in out.iterdir()) == [f"scene-{i}" for i in range(5)]
+    assert drawn == [r.masks for r in results]
+    for result in results:
+        expected = run.predict(result.path, settings).compact()
+        content = json.loads((result.folder / "prediction.json").read_text())
+        entries = content["masks"]
+        assert content["image"] == result.path.name and content["size"] == list(expected.masks.shape[2:])
+        assert content["classes"] == list(run.config.labels.names)
+        assert result.masks == len(entries) == int(expected.count[0])
+        given = [entry["probability"] for entry in entries]
+        assert sum(given) == pytest.approx(1, abs=1e-5) and given == sorted(given, reverse=True)
+        assert given == pytest.approx(expected.weights[0].tolist(), abs=2e-6)
+        assert [e["score"] for e in entries] == pytest.approx(expected.scores[0].tolist(), abs=2e-6)
+        for k, entry in enumerate(entries):
+            mask = read_mask(result.folder / entry["file"])
+            np.testing.assert_array_equal(mask, expected.masks[0, k].numpy())
+            assert entry["area"] == pytest.approx((mask != 0).mean(), abs=1e-6)
+        kept = np.load(result.folder / content["probabilities"])["probabilities"]
+        np.testing.assert_allclose(kept, expected.probabilities[0].numpy(), atol=1e-5)
+        written = {"prediction.json", "probabilities.npz", "picture.png", *(e["file"] for e in entries)}
+        assert {p.name for p in result.folder.iterdir()} == written
+
+
+def test_nifti_gives_nifti_with_its_affine(tmp_path):
+    """Masks come back where a viewer lays them over the scan."""
+    normalization, backbone = Normalization((0.0,), (1.0,)), UNetSettings(width=8, depth=2)
+    settings = ModeProposalsSettings(proposals=3, head_width=8)
+    config = RunConfig(
+        "mode-proposals", 1, LabelSpace.binary(), normalization, backbone, settings, TrainSettings()
+    )
+    run = Run(config, config.build(), Hardware("cpu", False, False))
+    scan = np.random.default_rng(0).normal(size=(14, 9)).astype(np.float32)
+    affine = np.array([[0.0, 2, 0, 5], [-3, 0, 0, 6], [0, 0, 4, 7], [0, 0, 0, 1]])
+    nibabel.save(nibabel.Nifti1Image(scan, affine), tmp_path / "scan.nii.gz")
+    (result,) = predict_files(run, [tmp_path / "scan.nii.gz"], tmp_path / "out")
+    assert result.folder.name == "scan"
+    for entry in json.loads((result.folder / "prediction.json").read_text())["masks"]:
+        assert entry["file"].endswith(".nii.gz")
+        mask = nibabel.load(result.folder / entry["file"])
+        np.testing.assert_array_equal(mask.affine, affine)
+        assert mask.shape == scan.shape and np.asarray(mask.dataobj).dtype == np.uint8
+
+
+def test_images_that_cannot_be_read_stop_none(run, files, tmp_path):
+    (files / "broken.png").write_bytes(b"this is no image")
+    np.save(files / "grey.npy", np.zeros((16, 16), np.float32))
+    results = {
+        r.path.name: r for r in predict_files(run, find_images([files]), tmp_path / "out", batch_size=3)
+    }
+    assert len(results) == 7
+    for name, word in [("broken.png", "broken.png"), ("grey.npy", "channel")]:
+        assert results[name].folder is None and name in results[name].error and word in results[name].error
+    assert sum(r.error is None for r in results.values()) == 5
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [f"scene-{i}" for i in range(5)]
+
+
+def test_equal_names_get_folders_of_their_own(run, files, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(files, other)
+    paths = [files / "scene-0.npy", other / "scene-0.npy", other / "scene-1.npy"]
+    results = list(predict_files(run, paths, tmp_path / "out"))
+    assert [r.folder.name for r in results] == ["scene-0", "scene-0-2", "scene-1"]
+
+
+def test_results_are_not_overwritten_unless_asked(run, files, tmp_path):
+    out, paths = tmp_path / "out", [files / "scene-0.npy"]
+    list(predict_files(run, paths, out))
+    (out / "scene-0" / "stale.txt").write_text("old")
+    with pytest.raises(AmbisegError, match="not empty.*--overwrite"):
+        list(predict_files(run, paths, out))
+    list(predict_files(run, paths, out, overwrite=True))
+    assert not (out / "scene-0" / "stale.txt").exists()
+    with pytest.raises(AmbisegError, match="is a file"):
+        list(predict_files(run, paths, files / "scene-0.npy"))
+
+
+def test_a_folder_appears_when_it_is_complete(run, files, tmp_path):
+    def fail(image, prediction, path):
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(AmbisegError, match="cannot be written"):
+        list(predict_files(run, [files / "scene-0.npy"], tmp_path / "out", picture=fail))
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_images_are_found_in_folders(files, tmp_path):
+    (files / "notes.txt").write_text("no image")
+    assert [p.name for p in find_images([files, files / "scene-1.npy"])] == [
+        *(f"scene-{i}.npy" for i in range(5)),
+        "scene-1.npy",
+    ]
+    (tmp_path / "empty").mkdir()
+    for path, word in [(tmp_path / "absent", "does not exist"), (tmp_path / "empty", "holds no image")]:
+        with pytest.raises(AmbisegError, match=word):
+            find_images([path])
+    with pytest.raises(AmbisegError, match="no image to predict"):
+        find_images([])
+
+
+def test_damaged_runs_are_refused(tiny_run, tmp_path):
+    run = shutil.copytree(tiny_run, tmp_path / "run")
+    (run / WEIGHTS).write_bytes(b"\x08\0\0\0\0\0\0\0nonsense")
+    with pytest.raises(AmbisegError, match="no safetensors file"):
+        load(run)
+    shutil.copy(tiny_run / WEIGHTS, run / WEIGHTS)
+    text = (run / CONFIG).read_text()
+    (run / CONFIG).write_text(text.replace("proposals: 6", "proposals: 5"))
+    with pytest.raises(AmbisegError, match="does not hold a mode-proposals model of the size"):
+        load(run)
+    for bad in ("method: [", "method: mode-proposals", "[]", text.replace("width: 8", "widht: 8")):
+        (run / CONFIG).write_text(bad)
+        with pytest.raises(AmbisegError):
+            load(run)
+    (run / WEIGHTS).unlink()
+    (run / CONFIG).write_text(text)
+    with pytest.raises(AmbisegError, match="first validation"):
+        load(run)

@@ -1,0 +1,387 @@
+"""Interrupted runs end as uninterrupted ones bit for bit, budgets hold, processes add up, bad files fail."""
+
+from __future__ import annotations
+
+import math
+import os
+import pickle
+import shutil
+import signal
+from dataclasses import replace
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from ambiseg.data.augment import Augmentation
+from ambiseg.data.info import DatasetInfo
+from ambiseg.data.source import open_split, write_dataset
+from ambiseg.engine import callbacks
+from ambiseg.engine import train as train_module
+from ambiseg.engine.module import TrainingModule
+from ambiseg.engine.predict import load
+from ambiseg.engine.run import CONFIG, LAST, TRAINING, WEIGHTS, RunConfig, load_checkpoint
+from ambiseg.engine.settings import TrainSettings
+from ambiseg.engine.train import resume, training_curve
+from ambiseg.errors import AmbisegError
+from ambiseg.methods.mode_proposals import ModeProposals
+
+
+@pytest.fixture
+def at_step(monkeypatch):
+    """``at_step(n, act)``: call ``act`` in training step n (from 0); ``at_step.seen``: the images so far."""
+    seen: list[tuple[str, ...]] = []
+    plans: dict[int, object] = {}
+    original = TrainingModule.training_step
+
+    def step(self, batch, batch_idx):
+        seen.append(batch.ids)
+        loss = original(self, batch, batch_idx)
+        if self.global_step in plans:
+            plans.pop(self.global_step)()
+        return loss
+
+    monkeypatch.setattr(TrainingModule, "training_step", step)
+
+    def plan(number, act):
+        plans[number] = act
+
+    plan.seen = seen
+    return plan
+
+
+def interrupt():
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def assert_same(one, other, where="checkpoint"):
+    """Equal in every bit, through dictionaries and lists."""
+    assert type(one) is type(other), where
+    if isinstance(one, dict):
+        assert list(one) == list(other), where
+        for key in one:
+            assert_same(one[key], other[key], f"{where}/{key}")
+    elif isinstance(one, (list, tuple)):
+        assert len(one) == len(other), where
+        for i, pair in enumerate(zip(one, other, strict=True)):
+            assert_same(*pair, f"{where}/{i}")
+    elif isinstance(one, torch.Tensor):
+        assert torch.equal(one, other), where
+    else:
+        assert one == other, where
+
+
+def assert_same_training(one, other):
+    """Weights, moving average, optimiser and best validation of two runs, and the weights that are kept."""
+    a, b = (load_checkpoint(run / LAST) for run in (one, other))
+    for name in ("state_dict", "current_model_state", "averaging_state", "optimizer_states", "global_step"):
+        assert_same(a[name], b[name], name)
+    scores = [
+        [v["best_model_score"] for k, v in c["callbacks"].items() if "ModelCheckpoint" in k] for c in (a, b)
+    ]
+    assert_same(*scores)
+    assert_same(*(dict(sorted(load_file(run / WEIGHTS).items())) for run in (one, other)), "kept")
+
+
+@pytest.fixture(scope="module")
+def whole(train_tiny, tmp_path_factory):
+    """Uninterrupted runs with full and with single labels."""
+    root = tmp_path_factory.mktemp("whole")
+    return {mode: train_tiny(root / mode, labels=mode).run for mode in ("full", "single")}
+
+
+@pytest.mark.parametrize(
+    ("mode", "stop"), [("full", 1), ("single", 4), ("single", 5), ("full", 7), ("full", 11)]
+)
+def test_an_interrupted_run_ends_like_an_uninterrupted_one(mode, stop, whole, train_tiny, tmp_path, at_step):
+    """Steps 5 and 11 are followed by a validation, which is done before the run stops."""
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    at_step(stop, interrupt)
+    first = train_tiny(tmp_path / "run", labels=mode)
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+    assert first.steps == stop + 1 and first.interrupted == (stop < 11)
+    assert yaml.safe_load((first.run / TRAINING).read_text())["interrupted"] == first.interrupted
+    result = resume(first.run, quiet=True)
+    assert not result.interrupted and result.steps == 12 and len(at_step.seen) == 12
+    assert_same_training(first.run, whole[mode])
+    validated = [
+        {row["step"]: row["val_hm_iou_unique"] for row in training_curve(run) if "val_hm_iou_unique" in row}
+        for run in (first.run, whole[mode])
+    ]
+    assert validated[0] == validated[1] and list(validated[0]) == [5.0, 11.0]
+
+
+def test_interrupted_twice_and_the_order_of_data(whole, train_tiny, tmp_path, at_step):
+    train_tiny(tmp_path / "whole")
+    uninterrupted = at_step.seen.copy()
+    at_step.seen.clear()
+    at_step(2, interrupt)
+    run = train_tiny(tmp_path / "run").run
+    at_step(6, interrupt)
+    assert resume(run, quiet=True).interrupted
+    resume(run, quiet=True)
+    assert at_step.seen == uninterrupted
+    assert sorted(sum(uninterrupted[:3], ())) == sorted(open_split(RunConfig.load(run).data, "train").ids)
+    assert_same_training(run, whole["full"])
+
+
+def test_a_finished_run_is_not_trained_on(whole, tmp_path, at_step):
+    shutil.copytree(whole["full"], tmp_path / "run")
+    assert resume(tmp_path / "run", quiet=True).steps == 12
+    assert at_step.seen == []
+    assert_same_training(tmp_path / "run", whole["full"])
+
+
+def test_the_curve_spans_all_sessions(train_tiny, tmp_path, at_step):
+    at_step(13, interrupt)
+    run = train_tiny(tmp_path / "run", epochs=8).run
+    resume(run, quiet=True)
+    rows = training_curve(run)
+    assert len(list(run.glob("logs/version_*"))) == 2
+    steps = [row["step"] for row in rows]
+    assert steps == sorted(set(steps)) and steps[-1] == 23
+    assert [row["step"] for row in rows if "train_loss" in row] == [9.0, 19.0, 23.0]
+    assert [row["step"] for row in rows if "val_hm_iou_unique" in row] == [11.0, 23.0]
+
+
+def test_the_kept_weights_are_the_best_validation(train_tiny, fires, tmp_path):
+    """The best value of the curve, and what the exported model reaches on the validation images."""
+    from ambiseg.engine.evaluate import evaluate
+
+    result = train_tiny(tmp_path / "run", lr=1e-2, validations=4, ema=0.5)
+    values = [row["val_hm_iou_unique"] for row in training_curve(result.run) if "val_hm_iou_unique" in row]
+    assert len(values) == 4 and result.best == pytest.approx(max(values), abs=1e-6)
+    found = evaluate(load(result.run, precision="32"), fires, "val", metrics=["hm_iou_unique"])
+    assert found.all["hm_iou_unique"] == pytest.approx(result.best, abs=1e-5)
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_moving_average_by_hand(ema, train_tiny, tmp_path, monkeypatch):
+    """``a <- a + (1 - d)(w - a)``, d = min(decay, (1 + n) / (10 + n)), from the first weights on."""
+    weights = []
+    original = train_module.Budget.on_train_batch_end
+
+    def remember(self, trainer, pl_module, *rest):
+        weights.append(pl_module.segmenter.h.weight.detach().clone().double())
+        return original(self, trainer, pl_module, *rest)
+
+    monkeypatch.setattr(train_module.Budget, "on_train_batch_end", remember)
+    run = train_tiny(tmp_path / "run", epochs=2, ema=ema, lr=1e-2).run
+    expected = weights[0] if ema else weights[-1]
+    for n, weight in enumerate(weights[1:] if ema else [], 1):
+        expected = expected + (1 - min(ema, (1 + n) / (10 + n))) * (weight - expected)
+    state = load_checkpoint(run / LAST)["state_dict"]
+    torch.testing.assert_close(state["segmenter.h.weight"].double(), expected, rtol=1e-5, atol=1e-7)
+
+
+def test_learning_rate_rises_and_falls(train_tiny, tmp_path, monkeypatch):
+    rates = []
+    original = TrainingModule._set_learning_rate
+
+    def remember(self):
+        rates.append(original(self))
+        return rates[-1]
+
+    monkeypatch.setattr(TrainingModule, "_set_learning_rate", remember)
+    train_tiny(tmp_path / "run", lr=0.01, warmup=4)
+    expected = [0.01 * min(1, (t + 1) / 4) * (1 + math.cos(math.pi * t / 12)) / 2 for t in range(12)]
+    assert rates == pytest.approx(expected)
+
+
+def test_a_time_budget_ends_in_time(train_tiny, tmp_path, monkeypatch, at_step):
+    """On a clock by which a step takes half a second: the rate falls to almost 0."""
+
+    class Clock:
+        @staticmethod
+        def monotonic():
+            return 0.5 * len(at_step.seen)
+
+    monkeypatch.setattr(callbacks, "time", Clock)
+    at_step(69, interrupt)
+    first = train_tiny(tmp_path / "run", minutes=1.0, validations=4, lr=0.01)
+    assert first.interrupted and first.seconds == 35.0
+    result = resume(first.run, quiet=True)
+    assert result.seconds == 60.0 and result.steps == 120 and not result.interrupted
+    rows = training_curve(result.run)
+    assert 0 < rows[-1]["lr"] < 1e-3 * 0.01
+    assert [row["step"] for row in rows if "val_hm_iou_unique" in row] == [29.0, 59.0, 89.0, 119.0]
+    assert resume(result.run, quiet=True).steps == 120
+
+
+def test_a_real_time_budget(train_tiny, tmp_path):
+    result = train_tiny(tmp_path / "run", minutes=0.02)
+    assert 1.2 <= result.seconds < 4 and (result.run / WEIGHTS).is_file()
+
+
+def test_early_stopping(train_tiny, tmp_path):
+    """Without learning there is no improvement: the second validation after the first one ends the run."""
+    result = train_tiny(tmp_path / "run", lr=1e-12, weight_decay=0.0, validations=6, early_stop=2)
+    assert result.steps == 6 and not result.interrupted
+
+
+@pytest.mark.parametrize("step", [0, 3])
+def test_a_loss_that_is_no_number_is_explained(step, train_tiny, tmp_path, monkeypatch):
+    original, calls = ModeProposals.loss, []
+
+    def loss(self, images, annotations):
+        calls.append(1)
+        found = original(self, images, annotations)
+        bad = {name: found[name] * float("nan") for name in ("loss", "mask")} if len(calls) > step else {}
+        return {**found, **bad}
+
+    monkeypatch.setattr(ModeProposals, "loss", loss)
+    handler = signal.getsignal(signal.SIGINT)
+    message = rf"nan at step {step} \(in: loss, mask; images fire-.*lower --(train\.)?lr"
+    with pytest.raises(AmbisegError, match=message):
+        train_tiny(tmp_path / "run")
+    assert signal.getsignal(signal.SIGINT) == handler
+
+
+def test_two_processes_equal_one_with_the_doubled_batch(train_tiny, tmp_path):
+    one = train_tiny(tmp_path / "one", epochs=4, clip=0.0, lr=1e-3)
+    two = train_tiny(tmp_path / "two", epochs=4, clip=0.0, lr=1e-3, batch_size=2, devices=2)
+    assert one.steps == two.steps == 12
+    curves = [training_curve(result.run) for result in (one, two)]
+    for row, other in zip(*curves, strict=True):
+        assert row == pytest.approx(other, rel=1e-4, abs=1e-4)
+    a, b = (load_checkpoint(result.run / LAST)["current_model_state"] for result in (one, two))
+    for name in a:
+        torch.testing.assert_close(a[name], b[name], rtol=0, atol=1e-4, msg=name)
+    assert two.best == pytest.approx(one.best, abs=1e-4)
+
+
+def test_an_existing_folder_is_kept(train_tiny, tmp_path, whole):
+    strange = tmp_path / "strange"
+    strange.mkdir()
+    (strange / "thesis.txt").write_text("years of work")
+    for overwrite in (False, True):
+        with pytest.raises(AmbisegError, match="strange.*(exists|not a run folder)"):
+            train_tiny(strange, overwrite=overwrite)
+    assert (strange / "thesis.txt").read_text() == "years of work"
+    with pytest.raises(AmbisegError, match="is a file"):
+        train_tiny(strange / "thesis.txt", overwrite=True)
+    shutil.copytree(whole["full"], tmp_path / "run")
+    with pytest.raises(AmbisegError, match="--resume.*--overwrite"):
+        train_tiny(tmp_path / "run")
+    assert train_tiny(tmp_path / "run", overwrite=True, epochs=1).steps == 3
+    (tmp_path / "empty").mkdir()
+    assert train_tiny(tmp_path / "empty", epochs=1).steps == 3
+
+
+def test_nothing_is_made_for_senseless_wishes(train_tiny, fires, tmp_path):
+    for match, wish in [("batch_size", {"batch_size": 0}), ("no data set", {"data": tmp_path / "absent"})]:
+        with pytest.raises(AmbisegError, match=match):
+            train_tiny(tmp_path / "run", **wish)
+    with pytest.raises(AmbisegError, match="did you mean 'mode-proposals'"):
+        train_module.fit("mode-proposal", fires, tmp_path / "run")
+    only_train = write_dataset(tmp_path / "d", {"train": open_split(fires, "train")}, DatasetInfo("d"))
+    with pytest.raises(AmbisegError, match="no split 'val'"):
+        train_tiny(tmp_path / "run", data=only_train)
+    assert not (tmp_path / "run").exists()
+
+
+def test_resuming_with_other_data_is_refused(whole, fires, tmp_path):
+    shutil.copytree(whole["full"], tmp_path / "run")
+    splits = {name: list(open_split(fires, name)) for name in ("train", "val")}
+    write_dataset(tmp_path / "moved", splits, DatasetInfo("elsewhere"))
+    assert resume(tmp_path / "run", data=tmp_path / "moved", quiet=True).steps == 12
+    splits["train"][3].masks[0, 0, 0] ^= 1
+    write_dataset(tmp_path / "changed", splits, DatasetInfo("elsewhere"))
+    with pytest.raises(AmbisegError, match="changed is not the one"):
+        resume(tmp_path / "run", data=tmp_path / "changed", quiet=True)
+
+
+class Bomb:
+    """A pickle that makes a file when it is read."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), "w")
+
+
+@pytest.mark.parametrize("write", [torch.save, lambda value, path: path.write_bytes(pickle.dumps(value, 2))])
+def test_a_checkpoint_cannot_execute_anything(write, whole, tmp_path):
+    run = shutil.copytree(whole["full"], tmp_path / "run")
+    write({"global_step": 1, "ambiseg": Bomb(tmp_path / "harm")}, run / LAST)
+    with pytest.raises(AmbisegError, match="last.ckpt is not a checkpoint"):
+        resume(run, quiet=True)
+    assert not (tmp_path / "harm").exists()
+
+
+def test_foreign_checkpoints_are_refused(whole, tmp_path):
+    run = shutil.copytree(whole["full"], tmp_path / "run")
+    checkpoint = load_checkpoint(run / LAST)
+    torch.save({**checkpoint, "ambiseg": {"method": "Crystal"}}, run / LAST)
+    with pytest.raises(AmbisegError, match="written by Crystal, but .* says ModeProposals"):
+        resume(run, quiet=True)
+    for content in ({"weights": torch.ones(2)}, [1, 2]):
+        torch.save(content, run / LAST)
+        with pytest.raises(AmbisegError, match="not a checkpoint of ambiseg"):
+            resume(run, quiet=True)
+    (run / LAST).unlink()
+    with pytest.raises(AmbisegError, match="nothing to resume"):
+        resume(run, quiet=True)
+    (run / CONFIG).unlink()
+    with pytest.raises(AmbisegError, match="not a run folder"):
+        resume(run, quiet=True)
+
+
+def test_the_configuration_replays_the_run(whole, train_tiny, tmp_path):
+    """Saved and loaded it is the same; training again from what it says gives the same weights."""
+    config = RunConfig.load(whole["single"])
+    config.save(tmp_path)
+    assert RunConfig.load(tmp_path) == config
+    again = train_module.fit(
+        config.method,
+        config.data,
+        tmp_path / "again",
+        train=config.train,
+        backbone=config.backbone,
+        settings=config.settings,
+        quiet=True,
+    )
+    assert RunConfig.load(again.run) == config
+    assert_same_training(again.run, whole["single"])
+
+
+def test_the_data_set_decides_about_augmentation(whole, train_tiny, fires, tmp_path, monkeypatch):
+    asked = []
+    original = Augmentation.__call__
+
+    def remember(self, *args):
+        asked.append(self)
+        return original(self, *args)
+
+    monkeypatch.setattr(Augmentation, "__call__", remember)
+    splits = {name: open_split(fires, name) for name in ("train", "val")}
+    data = write_dataset(tmp_path / "d", splits, DatasetInfo("d", augment={"flip": False, "rotate": True}))
+    for augment, expected in [(True, Augmentation(flip=False, rotate=True)), (False, Augmentation.none())]:
+        asked.clear()
+        train_tiny(tmp_path / f"run{augment}", data=data, epochs=1, augment=augment, validations=1)
+        assert asked[:12] == [expected] * 12
+        assert asked[-4:] == [Augmentation.none()] * 4
+
+
+def test_worker_processes_change_nothing(whole, train_tiny, tmp_path):
+    run = train_tiny(tmp_path / "run", labels="single", workers=2).run
+    a, b = (load_checkpoint(r / LAST)["state_dict"] for r in (run, whole["single"]))
+    assert_same(a, b)
+
+
+def test_senseless_settings_are_named():
+    settings = TrainSettings()
+    assert settings.problems() == []
+    assert "not both" in replace(settings, epochs=1, minutes=1.0).problems()[0]
+    for name, value in [
+        ("lr", 0.0),
+        ("ema", 1.0),
+        ("seed", -1),
+        ("devices", 0),
+        ("minutes", -1.0),
+        ("epochs", 0),
+    ]:
+        assert len(replace(settings, **{name: value}).problems()) == 1
+        assert name in replace(settings, **{name: value}).problems()[0]
