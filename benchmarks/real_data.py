@@ -7,8 +7,9 @@ split for ``--minutes``, is evaluated on the whole validation split, and adds it
 
     python benchmarks/real_data.py --source DIR --work DIR --results docs/results/real-data.json
 
-Class flips: road, pavement, tree and car are each switched on independently with probability .05, .25, .75, .95; every other pixel
-is background: 16 modes with product probabilities, of which absent classes merge some (Gerard and Sullivan, appendix B.2).
+Class flips: road, pavement, tree and car are each switched on independently with probability .05, .25, .75, .95;
+every other pixel is background: 16 modes with product probabilities, of which absent classes merge some (Gerard and
+Sullivan, appendix B.2).
 """
 
 from __future__ import annotations
@@ -82,7 +83,9 @@ def prepare(name: str, source: Path, work: Path) -> Path:
 
 def main() -> None:
     """Train and evaluate what is asked for; results already there are replaced."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--source", type=Path, required=True, help="folder of the .npz files")
     parser.add_argument("--work", type=Path, required=True, help="folder for packed data and runs")
     parser.add_argument("--results", type=Path, required=True, help="JSON file to add the results to")
@@ -99,7 +102,15 @@ def main() -> None:
             **{**vars(train), "labels": labels, "minutes": arguments.minutes, "seed": arguments.seed}
         )
         run = arguments.work / f"{name}-{labels}-{arguments.seed}"
-        result = ambiseg.fit("mode-proposals", data, run, train=train, backbone=UNetSettings(width=16), settings=settings, overwrite=True)
+        result = ambiseg.fit(
+            "mode-proposals",
+            data,
+            run,
+            train=train,
+            backbone=UNetSettings(width=16),
+            settings=settings,
+            overwrite=True,
+        )
         evaluation = ambiseg.evaluate(run, data, "val")
         entry = {
             "data": SETS[name][1].name,

@@ -85,7 +85,9 @@ def latency() -> Callable[[], object]:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
@@ -112,8 +114,10 @@ def main() -> None:
     if arguments.json:
         print(json.dumps(result, indent=2))
         return
-    print(f"training step, 32 images: float32 {step['float32']:.3f} s, bf16 + channels-last "
-          f"{step['bf16 + channels-last']:.3f} s: {result['training_speedup']:.2f} x")
+    print(
+        f"training step, 32 images: float32 {step['float32']:.3f} s, bf16 + channels-last "
+        f"{step['bf16 + channels-last']:.3f} s: {result['training_speedup']:.2f} x"
+    )
     print(f"GroupNorm, 8 groups against 1 group of 16 channels: {result['group_norm_speedup']:.1f} x")
     print(f"one 64x64 image, one thread: {1000 * one['one image']:.1f} ms")
 

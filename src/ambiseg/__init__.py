@@ -28,7 +28,20 @@ _HOMES = {
     "evaluate": "ambiseg.engine.evaluate",
 }
 
-__all__ = [*_HOMES, "__version__"]
+__all__ = [
+    "METHODS",
+    "AmbisegError",
+    "LabelSpace",
+    "MaskSet",
+    "Segmenter",
+    "TrainSettings",
+    "UNetSettings",
+    "__version__",
+    "build",
+    "evaluate",
+    "fit",
+    "load",
+]
 
 if TYPE_CHECKING:
     from ambiseg.engine.evaluate import evaluate

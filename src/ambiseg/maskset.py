@@ -69,7 +69,9 @@ class MaskSet:
         for name in ("weights", "scores"):
             value = getattr(self, name)
             if value is not None and tuple(value.shape) != expected:
-                raise AmbisegError(f"{name} of shape {tuple(value.shape)} do not fit masks (B, K) = {expected}")
+                raise AmbisegError(
+                    f"{name} of shape {tuple(value.shape)} do not fit masks (B, K) = {expected}"
+                )
         if self.masks.is_floating_point():
             raise AmbisegError(
                 f"masks are integer label maps, received {self.masks.dtype}: pass probabilities through"
@@ -78,7 +80,9 @@ class MaskSet:
         if self.probabilities is not None:
             wanted = (*expected, self.labels.channels, *self.masks.shape[2:])
             if tuple(self.probabilities.shape) != wanted:
-                raise AmbisegError(f"probabilities of shape {tuple(self.probabilities.shape)}, expected {wanted}")
+                raise AmbisegError(
+                    f"probabilities of shape {tuple(self.probabilities.shape)}, expected {wanted}"
+                )
 
     # -- making one ----------------------------------------------------------------------------------------------
 
@@ -90,7 +94,11 @@ class MaskSet:
 
     @classmethod
     def from_probabilities(
-        cls, probabilities: Tensor, labels: LabelSpace, weights: Tensor | None = None, scores: Tensor | None = None
+        cls,
+        probabilities: Tensor,
+        labels: LabelSpace,
+        weights: Tensor | None = None,
+        scores: Tensor | None = None,
     ) -> MaskSet:
         """Decide per-pixel probabilities ``(B, K, C, *S)`` into label maps and keep them beside; uniform by default."""
         masks = labels.decide(probabilities, dim=2)
@@ -116,7 +124,9 @@ class MaskSet:
             scores = torch.cat([_pad(s.scores, [count], 0) for s in sets if s.scores is not None])
         if all(s.probabilities is not None and list(s.masks.shape[2:]) == space for s in sets):
             size = [count, labels.channels, *space]
-            probabilities = torch.cat([_pad(s.probabilities, size, 0) for s in sets if s.probabilities is not None])
+            probabilities = torch.cat(
+                [_pad(s.probabilities, size, 0) for s in sets if s.probabilities is not None]
+            )
         return cls(masks, weights, labels, scores, probabilities)
 
     # -- looking at it -------------------------------------------------------------------------------------------
@@ -160,7 +170,9 @@ class MaskSet:
         if self.weights.numel() == 0 or float(off.max()) > 1e-3:
             row = int(off.argmax()) if off.numel() else 0
             total = float(self.weights[row].sum()) if off.numel() else 0.0
-            raise AmbisegError(f"{what}: weights of image {row} sum to {total:.4g}, not 1: divide them by their sum")
+            raise AmbisegError(
+                f"{what}: weights of image {row} sum to {total:.4g}, not 1: divide them by their sum"
+            )
         self.labels.check(self.masks[self.present], what)
         return self
 
@@ -247,7 +259,12 @@ class MaskSet:
         """The ``k`` entries of highest weight, renormalised."""
         if k < 1:
             raise AmbisegError(f"top needs k >= 1, received {k}")
-        return self.sort().take(torch.arange(min(k, self.masks.shape[1]), device=self.masks.device).repeat(len(self), 1)).normalised().compact()
+        return (
+            self.sort()
+            .take(torch.arange(min(k, self.masks.shape[1]), device=self.masks.device).repeat(len(self), 1))
+            .normalised()
+            .compact()
+        )
 
     def merge_identical(self) -> MaskSet:
         """Identical masks become one, the first: weights add up, of scores the maximum, of probabilities the mean."""
@@ -319,7 +336,9 @@ class MaskSet:
             tensors = {name: torch.from_numpy(value) for name, value in arrays.items()}
             return cls(labels=labels, **tensors)
         except _DAMAGE as error:
-            raise AmbisegError(f"{path} is not a mask set written by MaskSet.save ({error}): write it again") from error
+            raise AmbisegError(
+                f"{path} is not a mask set written by MaskSet.save ({error}): write it again"
+            ) from error
 
 
 def _weighted_sum(weights: Tensor, value: Tensor) -> Tensor:

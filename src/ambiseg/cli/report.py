@@ -1,4 +1,4 @@
-"""``ambiseg report``: one HTML page about a run: its curve, its numbers, its best, median and worst images."""
+"""``ambiseg report``: one HTML page about a run: curve, numbers, its best, median and worst images."""
 
 from __future__ import annotations
 

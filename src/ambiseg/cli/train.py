@@ -97,8 +97,9 @@ def overview() -> str:
 
 
 def _train(name: str, args: list[str]) -> int:
-    arguments = parse(TrainArguments[method_info(name).settings], args, f"ambiseg train {name}")  # type: ignore[misc]
-    where: RunOptions = arguments.run
+    kind: Any = TrainArguments[method_info(name).settings]  # type: ignore[misc]
+    arguments: TrainArguments[Any] = parse(kind, args, f"ambiseg train {name}")
+    where = arguments.run
     problems = arguments.train.problems()
     if problems:
         raise AmbisegError("; ".join(problems))

@@ -1,9 +1,9 @@
 """Augmentation of an image together with all its masks.
 
-Four kinds, each of which a data set can forbid in its ``dataset.yaml`` (wind directions do not survive a flip, street scenes
-do not survive a turn): ``flip`` left-right, ``rotate`` by quarter turns, ``scale`` by a factor around the centre, and ``intensity``,
-a gain and an offset per channel of the normalised image. Flips and turns are exact; scaling reads the image bilinearly and the
-masks at the nearest pixel, and marks what lies outside as void.
+Four kinds, each of which a data set can forbid in its ``dataset.yaml`` (wind directions do not survive a flip, street
+scenes do not survive a turn): ``flip`` left-right, ``rotate`` by quarter turns, ``scale`` by a factor around the centre,
+and ``intensity``, a gain and an offset per channel of the normalised image. Flips and turns are exact; scaling reads the
+image bilinearly and the masks at the nearest pixel, and marks what lies outside as void.
 """
 
 from __future__ import annotations
@@ -54,7 +54,9 @@ class Augmentation:
         """No augmentation at all."""
         return cls(flip=False)
 
-    def __call__(self, image: Tensor, masks: Tensor, void: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    def __call__(
+        self, image: Tensor, masks: Tensor, void: int, rng: np.random.Generator
+    ) -> tuple[Tensor, Tensor]:
         """Image ``(C, H, W)`` and masks ``(N, H, W)``, moved alike."""
         if self.flip and rng.random() < 0.5:
             image, masks = image.flip(-1), masks.flip(-1)

@@ -180,7 +180,9 @@ def collate(items: Sequence[Item]) -> Batch:
     images = items[0].image.new_zeros(len(items), items[0].image.shape[0], height, width)
     for row, item in zip(images, items, strict=True):
         row[:, : item.image.shape[1], : item.image.shape[2]] = item.image
-    return Batch(images, MaskSet.stack([item.annotations for item in items]), tuple(item.id for item in items))
+    return Batch(
+        images, MaskSet.stack([item.annotations for item in items]), tuple(item.id for item in items)
+    )
 
 
 class BatchOrder(Sampler[list[Visit]]):

@@ -38,7 +38,11 @@ class Budget(pl.Callback):
     """Share of a time budget after which the speed is known well enough to space the validations."""
 
     def __init__(self, steps: int | None, minutes: float | None, validations: int) -> None:
-        self.steps, self.seconds, self.validations = steps, None if minutes is None else 60 * minutes, validations
+        self.steps, self.seconds, self.validations = (
+            steps,
+            None if minutes is None else 60 * minutes,
+            validations,
+        )
         self.before = 0.0
         self.started = time.monotonic()
         self.first_step = 0
@@ -62,8 +66,8 @@ class Budget(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.started, self.first_step = time.monotonic(), trainer.global_step
-        pl_module.fraction = self.fraction(trainer.global_step)
-        trainer.should_stop = pl_module.fraction >= 1
+        fraction = self.fraction(trainer.global_step)
+        pl_module.fraction, trainer.should_stop = fraction, fraction >= 1
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -131,7 +135,7 @@ class KeepLast(Checkpoint):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        validates = trainer.should_stop or (batch_idx + 1) % trainer.val_check_batch == 0
+        validates = trainer.should_stop or (batch_idx + 1) % (trainer.val_check_batch or 1) == 0
         if not validates and trainer.strategy.reduce_boolean_decision(self.asked, all=False):
             trainer.save_checkpoint(self.path)
             raise TrainingInterrupted
@@ -141,7 +145,9 @@ class KeepLast(Checkpoint):
         if not trainer.should_stop and trainer.strategy.reduce_boolean_decision(self.asked, all=False):
             raise TrainingInterrupted
 
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
         self.teardown(trainer, pl_module, "fit")
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -231,7 +237,9 @@ class ProgressLine(pl.Callback):
                 soft_wrap=True,
             )
 
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
         self.teardown(trainer, pl_module, "fit")
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:

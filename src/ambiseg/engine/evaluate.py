@@ -165,7 +165,10 @@ class _Tally:
         if not self.ready:
             self._prepare(predicted.scores is not None)
         annotations = MaskSet.stack([prepare(s, normalization, self.labels).annotations for s in samples])
-        every, kept = Comparison(predicted, annotations), Comparison(self.settings.apply(predicted), annotations)
+        every, kept = (
+            Comparison(predicted, annotations),
+            Comparison(self.settings.apply(predicted), annotations),
+        )
         self.all.update(every)
         self.kept.update(kept)
         for name in self.names:
@@ -174,7 +177,9 @@ class _Tally:
         self.ids += [s.id for s in samples]
         self.counts += [float(c.predictions.count.sum()) for c in (every, kept)]
         probabilities = mode_probabilities(kept)
-        self.pairs.append((probabilities.estimated[probabilities.there], probabilities.true[probabilities.there]))
+        self.pairs.append(
+            (probabilities.estimated[probabilities.there], probabilities.true[probabilities.there])
+        )
 
     def result(self, split: str, digest: str) -> Evaluation:
         images = len(self.ids)

@@ -24,17 +24,21 @@ class Hardware:
     channels_last: bool
 
     @classmethod
-    def choose(cls, precision: str = "auto", channels_last: str = "auto", device: str | None = None) -> Hardware:
+    def choose(
+        cls, precision: str = "auto", channels_last: str = "auto", device: str | None = None
+    ) -> Hardware:
         """The fastest safe choice, unless told otherwise."""
         if device is None:
-            device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+            device = (
+                "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+            )
         bf16 = _computes_bf16(device) if precision == "auto" else precision == "bf16"
         return cls(device, bf16, bf16 if channels_last == "auto" else channels_last == "yes")
 
     def place(self, model: nn.Module) -> nn.Module:
         """Move a model to the device, in this memory order."""
         model = model.to(self.device)
-        return model.to(memory_format=torch.channels_last) if self.channels_last else model  # type: ignore[call-overload,no-any-return]
+        return model.to(memory_format=torch.channels_last) if self.channels_last else model  # type: ignore[call-overload]
 
     def images(self, images: torch.Tensor) -> torch.Tensor:
         """Move images to the device, in this memory order."""
@@ -49,7 +53,7 @@ class Hardware:
 def _computes_bf16(device: str) -> bool:
     """Whether bf16 arithmetic is native, hence faster: NVIDIA from Ampere, CPUs with AVX512-BF16 or AMX."""
     if device == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device != "cpu":
         return False
     probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")

@@ -25,16 +25,25 @@ class TrainingModule(pl.LightningModule):
     numbers inside a step (dropout, latent samples) are seeded by (seed, step, process): a resumed run draws the same ones.
     """
 
-    def __init__(self, segmenter: Segmenter, settings: TrainSettings, hardware: Hardware, metric: str) -> None:
+    def __init__(
+        self, segmenter: Segmenter, settings: TrainSettings, hardware: Hardware, metric: str
+    ) -> None:
         super().__init__()
-        self.segmenter, self.train_settings, self.hardware, self.metric_name = segmenter, settings, hardware, metric
+        self.segmenter, self.train_settings, self.hardware, self.metric_name = (
+            segmenter,
+            settings,
+            hardware,
+            metric,
+        )
         self.metric = MeanOverImages(metric)
         self.fraction = 0.0
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         moved = batch.to(device)
         if self.hardware.channels_last:
-            return Batch(moved.images.contiguous(memory_format=torch.channels_last), moved.annotations, moved.ids)
+            return Batch(
+                moved.images.contiguous(memory_format=torch.channels_last), moved.annotations, moved.ids
+            )
         return moved
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -45,19 +54,29 @@ class TrainingModule(pl.LightningModule):
         if not bool(torch.isfinite(loss)):
             self._explain(losses, batch)
         for name, value in losses.items():
-            self.log(f"train_{name}", value.detach(), batch_size=len(batch.ids), sync_dist=self.trainer.world_size > 1)
+            self.log(
+                f"train_{name}",
+                value.detach(),
+                batch_size=len(batch.ids),
+                sync_dist=self.trainer.world_size > 1,
+            )
         self.log("lr", self._set_learning_rate())
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self.metric.update(self.segmenter.predict(batch.images), batch.annotations)
-        self.log(f"val_{self.metric_name}", self.metric, on_step=False, on_epoch=True, batch_size=len(batch.ids))
+        self.log(
+            f"val_{self.metric_name}", self.metric, on_step=False, on_epoch=True, batch_size=len(batch.ids)
+        )
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW; weight decay on weights of two or more axes only (no biases, no norms)."""
         parameters = list(self.segmenter.parameters())
         groups = [
-            {"params": [p for p in parameters if p.dim() > 1], "weight_decay": self.train_settings.weight_decay},
+            {
+                "params": [p for p in parameters if p.dim() > 1],
+                "weight_decay": self.train_settings.weight_decay,
+            },
             {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
         ]
         return torch.optim.AdamW(groups, lr=self.train_settings.lr)
@@ -83,4 +102,6 @@ class TrainingModule(pl.LightningModule):
 
 def _step_seed(seed: int, step: int, rank: int) -> int:
     """A well-mixed 63-bit seed of three small numbers."""
-    return int.from_bytes(hashlib.blake2b(f"{seed},{step},{rank}".encode(), digest_size=8).digest(), "big") >> 1
+    return (
+        int.from_bytes(hashlib.blake2b(f"{seed},{step},{rank}".encode(), digest_size=8).digest(), "big") >> 1
+    )

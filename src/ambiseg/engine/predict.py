@@ -154,7 +154,9 @@ def find_images(inputs: Iterable[str | Path]) -> list[Path]:
         if path.is_dir():
             inside = sorted(p for p in path.iterdir() if p.is_file() and suffix_of(p) in IMAGE_SUFFIXES)
             if not inside:
-                raise AmbisegError(f"{path} holds no image ({', '.join(IMAGE_SUFFIXES)}): name a folder of images")
+                raise AmbisegError(
+                    f"{path} holds no image ({', '.join(IMAGE_SUFFIXES)}): name a folder of images"
+                )
             found += inside
         elif path.exists():
             found.append(path)
@@ -202,7 +204,9 @@ def predict_files(
     if out.exists() and not out.is_dir():
         raise AmbisegError(f"{out} is a file: choose another --out")
     if out.is_dir() and any(out.iterdir()) and not overwrite:
-        raise AmbisegError(f"{out} exists and is not empty: choose another --out, or replace it with --overwrite")
+        raise AmbisegError(
+            f"{out} exists and is not empty: choose another --out, or replace it with --overwrite"
+        )
     out.mkdir(parents=True, exist_ok=True)
     generator = torch.Generator(run.hardware.device).manual_seed(seed)
     names = _names(paths)
@@ -216,7 +220,9 @@ def predict_files(
             except AmbisegError as error:
                 images.pop(i, None)
                 message = str(error)
-                yield FileResult(paths[i], None, 0, message if str(paths[i]) in message else f"{paths[i]}: {message}")
+                yield FileResult(
+                    paths[i], None, 0, message if str(paths[i]) in message else f"{paths[i]}: {message}"
+                )
         for shape in dict.fromkeys(image.shape for image in images.values()):
             rows = [i for i, image in images.items() if image.shape == shape]
             predictions = run.predict_batch([images[i] for i in rows], settings, generator)
@@ -263,7 +269,9 @@ def _write_prediction(
             "masks": entries,
         }
         if probabilities and prediction.probabilities is not None:
-            np.savez_compressed(partial / "probabilities.npz", probabilities=_numpy(prediction.probabilities[0]))
+            np.savez_compressed(
+                partial / "probabilities.npz", probabilities=_numpy(prediction.probabilities[0])
+            )
             content["probabilities"] = "probabilities.npz"
         if picture is not None:
             picture(image, prediction, partial / "picture.png")
@@ -273,7 +281,9 @@ def _write_prediction(
             shutil.rmtree(folder)
         os.replace(partial, folder)
     except OSError as error:
-        raise AmbisegError(f"{folder} cannot be written ({error.strerror or error}): free space, or another --out") from error
+        raise AmbisegError(
+            f"{folder} cannot be written ({error.strerror or error}): free space, or another --out"
+        ) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

@@ -100,7 +100,9 @@ class RunConfig:
         run = Path(run)
         path = run / CONFIG
         if not path.is_file():
-            raise AmbisegError(f"{run} is not a run folder (it has no {CONFIG}): give the folder that 'ambiseg train' wrote")
+            raise AmbisegError(
+                f"{run} is not a run folder (it has no {CONFIG}): give the folder that 'ambiseg train' wrote"
+            )
         try:
             entries = yaml.safe_load(path.read_text(encoding="utf-8"))
             method = method_info(entries["method"])
@@ -118,7 +120,9 @@ class RunConfig:
                 version=str(entries.get("ambiseg", "")),
             )
         except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
-            raise AmbisegError(f"{path} cannot be read ({error}): train again, or restore the file") from error
+            raise AmbisegError(
+                f"{path} cannot be read ({error}): train again, or restore the file"
+            ) from error
 
 
 def settings_from(cls: type[Any], values: dict[str, Any]) -> Any:
@@ -179,7 +183,9 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
-        raise AmbisegError(f"{path} is not a checkpoint of ambiseg ({reason}): train without --resume") from error
+        raise AmbisegError(
+            f"{path} is not a checkpoint of ambiseg ({reason}): train without --resume"
+        ) from error
     if not isinstance(checkpoint, dict) or "global_step" not in checkpoint or "ambiseg" not in checkpoint:
         raise AmbisegError(f"{path} is not a checkpoint of ambiseg: train without --resume")
     return checkpoint

@@ -92,7 +92,9 @@ def fit(
     entry = method_info(method)
     run, split = Path(out), open_split(data, "train")
     if len(split) == 0:
-        raise AmbisegError(f"{data}: the split 'train' holds no image: look at it with 'ambiseg data check {data}'")
+        raise AmbisegError(
+            f"{data}: the split 'train' holds no image: look at it with 'ambiseg data check {data}'"
+        )
     val = open_split(data, "val")
     if not _is_child():
         _make_run_folder(run, overwrite)
@@ -130,10 +132,14 @@ def resume(run: str | Path, *, data: str | Path | None = None, quiet: bool = Fal
     source = data or config.data
     split, val = open_split(source, "train"), open_split(source, "val")
     if split.digest() != config.data_digest:
-        raise AmbisegError(f"the training split of {source} is not the one that {run} was trained on: give its --data")
+        raise AmbisegError(
+            f"the training split of {source} is not the one that {run} was trained on: give its --data"
+        )
     wrote, expected = checkpoint["ambiseg"]["method"], type(config.build()).__name__
     if wrote != expected:
-        raise AmbisegError(f"{run / LAST} was written by {wrote}, but {run / CONFIG} says {expected}: restore the run")
+        raise AmbisegError(
+            f"{run / LAST} was written by {wrote}, but {run / CONFIG} says {expected}: restore the run"
+        )
     return _train(run, config, split, val, quiet, checkpoint)
 
 
@@ -207,7 +213,11 @@ class _Loaders(pl.LightningDataModule):
             len(view), train.batch_size, train.seed, self.start, trainer.global_rank, trainer.world_size
         )
         return DataLoader(
-            view, batch_sampler=order, collate_fn=collate, num_workers=train.workers, persistent_workers=train.workers > 0
+            view,
+            batch_sampler=order,
+            collate_fn=collate,
+            num_workers=train.workers,
+            persistent_workers=train.workers > 0,
         )
 
     def val_dataloader(self) -> DataLoader[Any]:
@@ -227,7 +237,9 @@ def _finish(run: Path, config: RunConfig, interrupted: bool) -> FitResult:
     if best.is_file():
         state = load_checkpoint(best)["state_dict"]
         model = config.build()
-        model.load_state_dict({k.removeprefix("segmenter."): v for k, v in state.items() if k.startswith("segmenter.")})
+        model.load_state_dict(
+            {k.removeprefix("segmenter."): v for k, v in state.items() if k.startswith("segmenter.")}
+        )
         if not _is_child():
             save_weights(run, model, config.method)
     result = FitResult(
@@ -240,7 +252,12 @@ def _finish(run: Path, config: RunConfig, interrupted: bool) -> FitResult:
     )
     if not _is_child():
         parameters = sum(p.numel() for p in config.build().parameters())
-        entries = {"steps": result.steps, "seconds": result.seconds, "parameters": parameters, "interrupted": interrupted}
+        entries = {
+            "steps": result.steps,
+            "seconds": result.seconds,
+            "parameters": parameters,
+            "interrupted": interrupted,
+        }
         write_json(run / TRAINING, {**entries, "metric": result.metric, "best": result.best})
     return result
 
@@ -250,7 +267,9 @@ def _make_run_folder(run: Path, overwrite: bool) -> None:
         raise AmbisegError(f"{run} is a file: choose another --out")
     if run.is_dir() and any(run.iterdir()):
         if not overwrite:
-            raise AmbisegError(f"{run} exists: choose another --out, go on with --resume, or replace it with --overwrite")
+            raise AmbisegError(
+                f"{run} exists: choose another --out, go on with --resume, or replace it with --overwrite"
+            )
         if not (run / CONFIG).is_file():
             raise AmbisegError(f"{run} is not a run folder, so it is not overwritten: choose another --out")
         shutil.rmtree(run)
@@ -286,7 +305,9 @@ def _quiet_lightning() -> Iterator[None]:
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"lightning\..*")
-        warnings.filterwarnings("ignore", category=UserWarning, message=".*(dataloader|DataLoader|checkpoint|workers).*")
+        warnings.filterwarnings(
+            "ignore", category=UserWarning, message=".*(dataloader|DataLoader|checkpoint|workers).*"
+        )
         for logger in loggers:
             logger.setLevel(logging.ERROR)
         try:
@@ -299,10 +320,11 @@ def _quiet_lightning() -> Iterator[None]:
 def training_curve(run: str | Path) -> list[dict[str, float]]:
     """Rows of the training curve, all sessions of the run in order of steps."""
     rows: dict[int, dict[str, float]] = {}
-    for path in sorted(Path(run).glob("logs/version_*/metrics.csv"), key=lambda p: int(p.parent.name.split("_")[1])):
+    for path in sorted(
+        Path(run).glob("logs/version_*/metrics.csv"), key=lambda p: int(p.parent.name.split("_")[1])
+    ):
         with open(path, newline="", encoding="utf-8") as file:
             for row in csv.DictReader(file):
                 values = {name: float(value) for name, value in row.items() if value}
                 rows.setdefault(int(values["step"]), {}).update(values)
     return [rows[step] for step in sorted(rows)]
-

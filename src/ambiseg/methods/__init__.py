@@ -71,7 +71,11 @@ def method_info(name: str) -> Method:
 
 
 def build(
-    name: str, in_channels: int, labels: LabelSpace, backbone: UNetSettings | None = None, settings: Any = None
+    name: str,
+    in_channels: int,
+    labels: LabelSpace,
+    backbone: UNetSettings | None = None,
+    settings: Any = None,
 ) -> Segmenter:
     """Build a method by name; settings default to the paper's.
 

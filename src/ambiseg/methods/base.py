@@ -44,7 +44,9 @@ class Segmenter(nn.Module, ABC):
         """
 
     @abstractmethod
-    def predict(self, images: Tensor, samples: int | None = None, generator: torch.Generator | None = None) -> MaskSet:
+    def predict(
+        self, images: Tensor, samples: int | None = None, generator: torch.Generator | None = None
+    ) -> MaskSet:
         """Plausible masks of each image with probabilities.
 
         Args:

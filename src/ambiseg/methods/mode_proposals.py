@@ -74,7 +74,9 @@ class ModeProposals(Segmenter):
         self.h = nn.Conv2d(self.g.out_channels, s.proposals * labels.channels, 3, padding=1)
         self._repeat_first_head(s.head_spread)
         heads = 2 if s.probability_head else 1
-        self.sel = Discriminator(self.g.out_channels + s.proposals * labels.channels, s.head_width, heads * s.proposals)
+        self.sel = Discriminator(
+            self.g.out_channels + s.proposals * labels.channels, s.head_width, heads * s.proposals
+        )
 
     @torch.no_grad()
     def _repeat_first_head(self, spread: float) -> None:
@@ -136,7 +138,9 @@ class ModeProposals(Segmenter):
 
     def _pair_loss(self, logits: Tensor, masks: Tensor) -> Tensor:
         """Mask loss of ``L`` proposals ``(L, C, *S)``, each against its own mask ``(L, *S)``: ``(L,)``, with gradients."""
-        return pairwise_mask_loss(self.settings.mask_loss, logits[:, None], masks[:, None], self.labels)[:, 0, 0]
+        return pairwise_mask_loss(self.settings.mask_loss, logits[:, None], masks[:, None], self.labels)[
+            :, 0, 0
+        ]
 
     def _emphasis(self, won: Tensor, probability: Tensor | None) -> Tensor:
         """Weight of each image's mask, ``(B, 1)`` of mean 1: ``(M p^_k*)^-rarity``, at most `MOST_EMPHASIS`."""
@@ -191,7 +195,9 @@ class ModeProposals(Segmenter):
             total = total + self.settings.probability_weight * parts["probability"]
         return {"loss": total, **{name: value.detach() for name, value in parts.items()}}
 
-    def predict(self, images: Tensor, samples: int | None = None, generator: torch.Generator | None = None) -> MaskSet:
+    def predict(
+        self, images: Tensor, samples: int | None = None, generator: torch.Generator | None = None
+    ) -> MaskSet:
         """All M proposals, or the ``samples`` with the highest scores; the same for every call."""
         logits, scores, probability = self(images)
         if probability is None:

@@ -68,7 +68,9 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         batch, channels, *space = x.shape
-        q, k, v = self.qkv(self.norm(x)).reshape(batch, 3, self.heads, channels // self.heads, -1).mT.unbind(1)
+        q, k, v = (
+            self.qkv(self.norm(x)).reshape(batch, 3, self.heads, channels // self.heads, -1).mT.unbind(1)
+        )
         mixed = functional.scaled_dot_product_attention(q, k, v).mT.reshape(batch, channels, *space)
         out: Tensor = x + self.out(mixed)
         return out
@@ -77,10 +79,16 @@ class SelfAttention(nn.Module):
 class TimeEmbedding(nn.Module):
     """Sine and cosine features of a time in [0, 1] through a two-layer network (Ho et al. 2020): ``(B,) -> (B, size)``."""
 
+    frequencies: Tensor
+
     def __init__(self, size: int) -> None:
         super().__init__()
-        self.register_buffer("frequencies", torch.exp(torch.linspace(0.0, math.log(1000.0), size // 2)), persistent=False)
-        self.net = nn.Sequential(nn.Linear(2 * (size // 2), size), nn.SiLU(), nn.Linear(size, size), nn.SiLU())
+        self.register_buffer(
+            "frequencies", torch.exp(torch.linspace(0.0, math.log(1000.0), size // 2)), persistent=False
+        )
+        self.net = nn.Sequential(
+            nn.Linear(2 * (size // 2), size), nn.SiLU(), nn.Linear(size, size), nn.SiLU()
+        )
 
     def forward(self, time: Tensor) -> Tensor:
         angle = time[:, None] * self.frequencies
@@ -141,7 +149,7 @@ class UNet(nn.Module):
         embedding = self.time(time) if self.time is not None and time is not None else None
         skips = []
         for level in range(self.depth):
-            for block in self.encoder[level]:  # type: ignore[union-attr]
+            for block in self.encoder[level]:  # type: ignore[attr-defined]
                 x = block(x, embedding)
             if level + 1 < self.depth:
                 skips.append(x)
@@ -150,7 +158,7 @@ class UNet(nn.Module):
         for level in reversed(range(self.depth - 1)):
             x = functional.interpolate(self.up[level](x), scale_factor=2.0, mode="nearest")
             x = torch.cat([x, skips[level]], 1)
-            for block in self.decoder[level]:  # type: ignore[union-attr]
+            for block in self.decoder[level]:  # type: ignore[attr-defined]
                 x = block(x, embedding)
         return functional.silu(self.norm(x))[..., :height, :width]
 

@@ -1,0 +1,85 @@
+"""``ambiseg data``: what is simulated, what a check finds, what is packed."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ambiseg.data.source import list_splits, open_split
+from ambiseg.data.wildfire import CHANNELS, PREVAILING_CHANNEL, simulate_wildfire
+
+
+@pytest.mark.parametrize("name", ["fires", "fires.h5"])
+def test_simulate_writes_splits_by_number(cli, tmp_path, name):
+    out = tmp_path / name
+    words = ("data", "simulate", "wildfire", "--out", out, "--scenarios", 12, "--size", 16, "--seed", 3)
+    outcome = cli(*words)
+    assert outcome.status == 0 and str(out) in outcome.out and "ambiseg train" in outcome.err
+    assert list_splits(out) == ["train", "val", "test"]
+    assert [len(open_split(out, split)) for split in list_splits(out)] == [10, 1, 1]
+    test = open_split(out, "test")
+    np.testing.assert_array_equal(test[0].image, simulate_wildfire(3, 11, 16).image)
+    assert test.info.channels == CHANNELS and test.info.licence == "CC0-1.0"
+    assert test.info.augment == {"flip": False, "rotate": False, "scale": False, "intensity": False}
+    assert "exists" in cli(*words).error
+    assert cli(*words, "--overwrite").status == 0
+
+
+def test_simulate_names_the_prevailing_channel(cli, tmp_path):
+    out = tmp_path / "fires"
+    words = ("--scenarios", 10, "--size", 16, "--probabilities", "prevailing", "--workers", 1)
+    assert cli("data", "simulate", "wildfire", "--out", out, *words).status == 0
+    assert open_split(out, "val").info.channels == (*CHANNELS, PREVAILING_CHANNEL)
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["--scenarios 9", "--size 8", "--seed -1", "--workers 0", "--probabilities other", "--scenarios x"],
+)
+def test_simulate_refuses_senseless_numbers(cli, tmp_path, words):
+    cli("data", "simulate", "wildfire", "--out", tmp_path / "fires", *words.split()).error  # noqa: B018
+    assert not list(tmp_path.iterdir())
+
+
+def test_check_of_good_data(cli, fires):
+    outcome = cli("data", "check", fires)
+    assert outcome.status == 0 and "0 errors" in outcome.out and "16x16" in outcome.out
+    entries = json.loads(cli("data", "check", fires, "--json").out)
+    assert entries["ok"] and entries["splits"][0]["images"] == 12
+    assert entries["splits"][0]["sizes"] == {"16x16": 12}
+
+
+def test_check_lists_all_problems(cli, tmp_path):
+    images, masks = tmp_path / "train" / "images", tmp_path / "train" / "masks" / "a"
+    images.mkdir(parents=True)
+    masks.mkdir(parents=True)
+    for name in ("a", "b"):
+        Image.fromarray(np.zeros((9, 9), np.uint8)).save(images / f"{name}.png")
+    Image.fromarray(np.zeros((9, 8), np.uint8)).save(masks / "one.png")
+    (images / "c.png").write_bytes(b"no picture")
+    outcome = cli("data", "check", tmp_path)
+    assert outcome.status == 2 and "cannot be trained on" in outcome.out
+    entries = json.loads(cli("data", "check", tmp_path, "--json").out)
+    found = " ".join(problem["file"] for problem in entries["problems"])
+    assert not entries["ok"]
+    assert all(name in found for name in ("one.png", "b.png", "c.png"))
+
+
+def test_check_of_nothing(cli, tmp_path):
+    assert "there is no data set" in cli("data", "check", tmp_path / "nothing").error
+    outcome = cli("data", "check", tmp_path)
+    assert outcome.status == 2 and "there is no split" in outcome.out
+
+
+def test_pack_keeps_the_digest(cli, fires, tmp_path):
+    out = tmp_path / "fires.h5"
+    assert cli("data", "pack", fires, out).status == 0
+    assert open_split(out, "test").digest() == open_split(fires, "test").digest()
+    assert "exists" in cli("data", "pack", fires, out).error
+    assert cli("data", "pack", fires, out, "--overwrite").status == 0
+    assert ".h5" in cli("data", "pack", fires, tmp_path / "fires.zip").error
+    assert "is not a folder" in cli("data", "pack", tmp_path / "nothing", tmp_path / "x.h5").error
+    assert [path.name for path in tmp_path.iterdir()] == ["fires.h5"]

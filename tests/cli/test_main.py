@@ -1,0 +1,173 @@
+"""The frame: help, version, errors of every kind, exit statuses, and what is not imported."""
+
+from __future__ import annotations
+
+import errno
+import subprocess
+import sys
+from dataclasses import fields
+
+import pytest
+
+import ambiseg
+from ambiseg.cli import main as frame
+from ambiseg.cli.dispatch import Menu, Verb
+from ambiseg.cli.main import MENU, explain, main
+from ambiseg.engine.settings import TrainSettings
+from ambiseg.errors import AmbisegError
+from ambiseg.methods import METHODS
+
+PAGES = [
+    "--help",
+    "--version",
+    "train --help",
+    *(f"train {name} --help" for name in METHODS),
+    *(f"{verb} --help" for verb in ("predict", "evaluate", "report", "demo", "methods", "cite", "data")),
+    *(f"data {verb} --help" for verb in ("simulate", "check", "pack")),
+    "methods",
+    "train mode-proposals --lrr 3",
+]
+
+
+def test_help_pages_and_typing_errors_need_no_torch():
+    script = (
+        "import sys\nfrom ambiseg.cli.main import main\n"
+        f"for page in {PAGES!r}:\n"
+        "    main(page.split())\n"
+        "    assert not {'torch', 'lightning', 'matplotlib'} & set(sys.modules), page\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+def test_top_level_help_imports_no_parser():
+    script = (
+        "import sys\nfrom ambiseg.cli.main import main\nmain(['--help'])\nassert 'tyro' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert all(verb.name in done.stdout for verb in MENU.verbs)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.endswith("--help")])
+def test_help_goes_to_stdout(cli, page):
+    outcome = cli(*page.split())
+    assert outcome.status == 0 and outcome.err == ""
+    assert outcome.out.startswith("usage: ambiseg")
+
+
+def test_help_of_a_method_shows_all_settings(cli):
+    page = cli("train", "mode-proposals", "--help").out
+    for option in ("--data", "--out", "--minutes", "--augment", "--proposals", "--backbone.max-width"):
+        assert option in page
+
+
+@pytest.mark.parametrize("method", METHODS.values(), ids=lambda method: method.name)
+def test_options_of_a_method_do_not_collide(method):
+    names = [f.name for kind in (TrainSettings, method.settings) for f in fields(kind)]
+    names += ["data", "out", "overwrite", "quiet", "json", "resume"]
+    assert len(set(names)) == len(names)
+
+
+def test_version(cli):
+    assert cli("--version").out == f"ambiseg {ambiseg.__version__}\n"
+
+
+def test_no_command_shows_the_overview(cli):
+    outcome = cli()
+    assert outcome.status == 2 and outcome.out == "" and "usage: ambiseg" in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        ("evalute", "did you mean 'evaluate'"),
+        ("--verison", "did you mean '--version'"),
+        ("data chekc", "did you mean 'check'"),
+        ("train mode-proposal --data x --out y", "did you mean 'mode-proposals'"),
+        ("cite mode-propsals", "did you mean 'mode-proposals'"),
+        ("train", "name a method first"),
+        ("train --data x --out y", "mode-proposals"),
+        ("train mode-proposals", "missing --data PATH, --out PATH"),
+        ("train mode-proposals --data x --out y --lrr 1", "did you mean --lr?"),
+        ("train mode-proposals --data x --out y --lr fast", "--lr"),
+        ("train mode-proposals --data x --out y --labels some", "'full', 'single'"),
+        ("train mode-proposals --data x --out", "--out"),
+        ("predict run", "missing --out PATH"),
+        ("predict run a.png --out x --samples many", "--samples"),
+        ("data simulate water --out x", "wildfire"),
+    ],
+)
+def test_typing_errors_are_one_line(cli, tmp_path, monkeypatch, words, hint):
+    monkeypatch.chdir(tmp_path)
+    assert hint in cli(*words.split()).error
+    assert not list(tmp_path.iterdir())
+
+
+def _failing(error):
+    def run(args):
+        raise error
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "words"),
+    [
+        (AmbisegError("a.png is\nempty"), 2, "error: a.png is empty"),
+        (OSError(errno.ENOSPC, "No space left on device"), 2, "the disk is full"),
+        (RuntimeError("write failed: No space left on device"), 2, "the disk is full"),
+        (PermissionError(errno.EACCES, "Permission denied", "/out"), 2, "/out: Permission denied"),
+        (MemoryError(), 2, "--batch-size"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (KeyboardInterrupt("go on so"), 130, "interrupted: go on so"),
+        (
+            TypeError("no such thing"),
+            1,
+            "a bug in ambiseg (TypeError: no such thing): run again with --debug",
+        ),
+        (BrokenPipeError(), 141, ""),
+    ],
+)
+def test_whatever_happens_is_one_line(cli, monkeypatch, error, status, words):
+    monkeypatch.setattr(frame, "_discard_output", lambda: None)
+    monkeypatch.setattr(Verb, "run", lambda self, args: _failing(error)(args))
+    outcome = cli("methods")
+    assert outcome.status == status and words in outcome.err
+    assert len(outcome.err.splitlines()) == bool(words)
+
+
+def test_a_full_disk_is_found_behind_another_error():
+    try:
+        try:
+            raise OSError(errno.ENOSPC, "full")
+        except OSError as error:
+            raise RuntimeError("unexpected position") from error
+    except RuntimeError as error:
+        assert explain(error)[1] == 2
+
+
+def test_debug_anywhere_shows_the_traceback(cli):
+    for words in (["--debug", "cite", "x"], ["cite", "x", "--debug"]):
+        outcome = cli(*words)
+        assert outcome.status == 2
+        assert "Traceback" in outcome.err and outcome.err.splitlines()[-1].startswith("ambiseg: error: ")
+
+
+def test_a_closed_pipe_is_no_error():
+    script = "import sys; from ambiseg.cli.main import main; sys.exit(main(['train', '--help']))"
+    command = f"{sys.executable} -c {script!r} | true"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and done.stderr == ""
+
+
+def test_a_menu_needs_a_verb(capsys):
+    assert Menu("x", "intro", (Verb("a", "does a", "m:f"),)).run([]) == 2
+    assert "does a" in capsys.readouterr().err
+
+
+def test_methods_and_citation(cli):
+    assert "mode-proposals" in cli("methods").out
+    assert cli("methods", "--json").out.lstrip().startswith("[")
+    assert cli("cite", "mode-proposals").out.startswith("@article{")
+    assert main(["methods", "--jso"]) == 2

@@ -1,0 +1,162 @@
+"""``ambiseg train``: a run from the command line, and every way in which it cannot be made."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import shlex
+import shutil
+
+import pytest
+import yaml
+
+from ambiseg.cli.main import main
+from ambiseg.cli.train import train_command
+from ambiseg.engine.run import RunConfig
+
+SMALL = ("--epochs 1 --batch-size 4 --validations 1 --precision 32 --warmup 2 --proposals 4 --head-width 8"
+         " --backbone.width 8 --backbone.depth 2").split()  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def trained(fires, tmp_path_factory):
+    """A run that was trained by the command line."""
+    run = tmp_path_factory.mktemp("cli") / "run"
+    assert main(["train", "mode-proposals", "--data", str(fires), "--out", str(run), *SMALL, "--quiet"]) == 0
+    return run
+
+
+@pytest.fixture
+def run(trained, tmp_path):
+    """A copy of it to spoil."""
+    return shutil.copytree(trained, tmp_path / "run")
+
+
+def test_options_reach_the_run(trained):
+    config = RunConfig.load(trained)
+    assert (config.train.epochs, config.train.batch_size, config.train.precision) == (1, 4, "32")
+    assert (config.settings.proposals, config.backbone.width, config.backbone.depth) == (4, 8, 2)
+    assert (trained / "model.safetensors").is_file()
+
+
+def test_the_command_of_a_run_repeats_it(cli, trained, tmp_path):
+    config = RunConfig.load(trained)
+    out = tmp_path / "again"
+    outcome = cli(*shlex.split(train_command(config, out))[1:], "--json")
+    assert outcome.status == 0
+    again = RunConfig.load(out)
+    assert (again.train, again.settings, again.backbone) == (config.train, config.settings, config.backbone)
+    entries = json.loads(outcome.out)
+    assert entries["run"] == str(out) and entries["steps"] == 3 and not entries["interrupted"]
+    assert (out / "model.safetensors").read_bytes() == (trained / "model.safetensors").read_bytes()
+
+
+def test_it_says_what_to_type_next(cli, fires, tmp_path):
+    out = tmp_path / "run"
+    outcome = cli("train", "mode-proposals", "--data", fires, "--out", out, *SMALL, "--labels", "single")
+    assert outcome.status == 0 and "trained 3 steps" in outcome.out
+    assert f"ambiseg evaluate {out}" in outcome.err and f"ambiseg predict {out}" in outcome.err
+    assert "exists" in cli("train", "mode-proposals", "--data", fires, "--out", out, *SMALL).error
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        ("--lr nan", "lr must be above 0"),
+        ("--lr inf", "lr must be"),
+        ("--weight-decay nan", "weight_decay"),
+        ("--batch-size 0", "batch_size"),
+        ("--epochs 0", "epochs"),
+        ("--minutes 1", "not both"),
+        ("--ema 1", "ema"),
+        ("--seed -1", "seed"),
+        ("--proposals 0", "proposals"),
+        ("--backbone.width 0", "width"),
+        ("--backbone.depth 0", "depth"),
+        ("--backbone.dropout 2", "dropout"),
+    ],
+)
+def test_senseless_values_leave_nothing_behind(cli, fires, tmp_path, words, hint):
+    words = [*SMALL, *words.split()]
+    assert hint in cli("train", "mode-proposals", "--data", fires, "--out", tmp_path / "run", *words).error
+    assert not list(tmp_path.iterdir())
+
+
+def test_wrong_places(cli, fires, tmp_path):
+    words = ("train", "mode-proposals", "--out", tmp_path / "run")
+    assert "there is no data set" in cli(*words, "--data", tmp_path / "nothing").error
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert "no split 'train'" in cli(*words, "--data", empty).error
+    part = tmp_path / "part"
+    shutil.copytree(fires / "train", part / "train")
+    assert "no split 'val'" in cli(*words, "--data", part).error
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "thesis.txt").write_text("precious")
+    words = ("train", "mode-proposals", "--data", fires, "--out", mine, *SMALL)
+    assert "exists" in cli(*words).error
+    assert "not a run folder" in cli(*words, "--overwrite").error
+    assert (mine / "thesis.txt").read_text() == "precious"
+    assert not (tmp_path / "run").exists()
+
+
+def test_overwrite_replaces_a_run(cli, fires, run):
+    (run / "old.txt").write_text("old")
+    words = ("train", "mode-proposals", "--data", fires, "--out", run, *SMALL, "--overwrite", "--quiet")
+    assert cli(*words).status == 0
+    assert not (run / "old.txt").exists()
+
+
+def test_resume_of_a_finished_run(cli, run):
+    outcome = cli("train", "--resume", run, "--quiet", "--json")
+    assert outcome.status == 0 and json.loads(outcome.out)["steps"] == 3
+
+
+class Payload:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, target):
+        self.target = target
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.target),)
+
+
+def test_resume_of_what_is_no_run(cli, run, fires, tmp_path):
+    assert "not a run folder" in cli("train", "--resume", fires).error
+    checkpoint = run / "checkpoints" / "last.ckpt"
+    checkpoint.write_bytes(pickle.dumps(Payload(tmp_path / "executed")))
+    assert "not a checkpoint" in cli("train", "--resume", run).error
+    assert not (tmp_path / "executed").exists()
+    checkpoint.unlink()
+    assert "nothing to resume" in cli("train", "--resume", run).error
+
+
+def test_resume_with_other_data(cli, run, tmp_path):
+    words = ("data", "simulate", "wildfire", "--out", tmp_path / "other", "--scenarios", 10, "--size", 16)
+    assert cli(*words).status == 0
+    assert "--data" in cli("train", "--resume", run, "--data", tmp_path / "other").error
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda entries: "{ not yaml",
+        lambda entries: "",
+        lambda entries: "just text",
+        lambda entries: yaml.safe_dump({**entries, "method": "mode-proposal"}),
+        lambda entries: yaml.safe_dump({**entries, "settings": {"proposal": 4}}),
+        lambda entries: yaml.safe_dump({**entries, "backbone": None}),
+        lambda entries: yaml.safe_dump({**entries, "normalization": {}}),
+        lambda entries: "!!python/object/apply:os.mkdir [executed]",
+    ],
+)
+def test_a_damaged_configuration(cli, run, tmp_path, monkeypatch, change):
+    monkeypatch.chdir(tmp_path)
+    path = run / "config.yaml"
+    path.write_text(change(yaml.safe_load(path.read_text())))
+    assert "config.yaml" in cli("train", "--resume", run).error
+    assert "config.yaml" in cli("evaluate", run).error
+    assert not (tmp_path / "executed").exists()

@@ -1,0 +1,225 @@
+"""``predict``, ``evaluate`` and ``report`` with a trained run, with good and with bad files."""
+
+from __future__ import annotations
+
+import csv
+import json
+import pickle
+import shutil
+import struct
+import zlib
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from ambiseg.cli.parsing import Proposing
+from ambiseg.maskset import DUPLICATE_IOU, SCORE_THRESHOLD
+
+
+@pytest.fixture
+def run(tiny_run, tmp_path):
+    """A copy of a run to write into."""
+    return shutil.copytree(tiny_run, tmp_path / "run")
+
+
+def test_the_defaults_are_those_of_the_library():
+    assert (Proposing().score_threshold, Proposing().duplicate_iou) == (SCORE_THRESHOLD, DUPLICATE_IOU)
+
+
+# -- predict ---------------------------------------------------------------------------------------------------------
+
+
+def test_predict_a_folder(cli, tiny_run, fires, tmp_path):
+    out = tmp_path / "out"
+    outcome = cli("predict", tiny_run, fires / "test" / "images", "--out", out, "--all", "--probabilities")
+    assert outcome.status == 0 and "5 of 5 images" in outcome.out
+    folders = sorted(out.iterdir())
+    assert [folder.name for folder in folders] == [f"fire-{i:05}" for i in range(16, 21)]
+    entries = json.loads((folders[0] / "prediction.json").read_text())
+    assert len(entries["masks"]) == 6
+    assert sum(mask["probability"] for mask in entries["masks"]) == pytest.approx(1, abs=1e-4)
+    assert {"picture.png", "probabilities.npz", "mask-01.png"} <= {path.name for path in folders[0].iterdir()}
+
+
+def test_predict_options(cli, tiny_run, fires, tmp_path):
+    image = fires / "test" / "images" / "fire-00016.npy"
+    words = (
+        "predict",
+        tiny_run,
+        image,
+        "--out",
+        tmp_path / "out",
+        "--json",
+        "--no-picture",
+        "--all",
+        "--top",
+        2,
+    )
+    outcome = cli(*words)
+    entry = json.loads(outcome.out)["images"][0]
+    assert entry["masks"] == 2 and entry["error"] is None
+    assert not (tmp_path / "out" / "fire-00016" / "picture.png").exists()
+    assert "--overwrite" in cli(*words).error
+    assert cli(*words, "--overwrite").status == 0
+
+
+def test_one_bad_file_does_not_stop_the_rest(cli, tiny_run, fires, tmp_path):
+    good = fires / "test" / "images" / "fire-00016.npy"
+    corrupt, grey, small = tmp_path / "corrupt.png", tmp_path / "grey.png", tmp_path / "small.npy"
+    corrupt.write_bytes(b"\x89PNG\r\n\x1a\n and then nothing")
+    Image.fromarray(np.zeros((16, 16), np.uint8)).save(grey)
+    np.save(small, np.ones((7, 1, 1), np.float32))
+    out = tmp_path / "out"
+    outcome = cli("predict", tiny_run, corrupt, good, grey, small, "--out", out)
+    assert outcome.status == 2 and "2 of 4 images" in outcome.out
+    errors = outcome.err.strip().splitlines()
+    assert len(errors) == 2 and all(line.startswith("ambiseg: error: ") for line in errors)
+    assert "corrupt.png" in errors[0] and "grey.png" in errors[1] and "channel" in errors[1]
+    assert sorted(path.name for path in out.iterdir()) == ["fire-00016", "small"]
+    assert json.loads((out / "small" / "prediction.json").read_text())["size"] == [1, 1]
+    outcome = cli("predict", tiny_run, corrupt, good, "--out", tmp_path / "json", "--json")
+    images = json.loads(outcome.out)["images"]
+    assert outcome.status == 2 and [image["error"] is None for image in images] == [False, True]
+
+
+def test_a_huge_header_is_refused(cli, tiny_run, tmp_path):
+    header = struct.pack(">IIBBBBB", 20000, 20000, 8, 0, 0, 0, 0)
+    chunk = b"IHDR" + header
+    path = tmp_path / "huge.png"
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + struct.pack(">I", 13)
+        + chunk
+        + struct.pack(">I", zlib.crc32(chunk))
+        + b"\0" * 99
+    )
+    outcome = cli("predict", tiny_run, path, "--out", tmp_path / "out")
+    assert outcome.status == 2 and "20000x20000" in outcome.err
+    assert not list((tmp_path / "out").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        ("--score-threshold 2", "--score-threshold"),
+        ("--duplicate-iou nan", "--duplicate-iou"),
+        ("--samples 0", "--samples"),
+        ("--top -1", "--top"),
+        ("--batch-size 0", "--batch-size"),
+        ("--seed -5", "--seed"),
+    ],
+)
+def test_senseless_filters(cli, tiny_run, fires, tmp_path, words, hint):
+    images = fires / "test" / "images"
+    assert hint in cli("predict", tiny_run, images, "--out", tmp_path / "out", *words.split()).error
+    assert not (tmp_path / "out").exists()
+
+
+def test_wrong_places(cli, tiny_run, fires, tmp_path):
+    out, empty = tmp_path / "out", tmp_path / "empty"
+    empty.mkdir()
+    images = fires / "test" / "images"
+    assert "no image" in cli("predict", tiny_run, "--out", out).error
+    assert "holds no image" in cli("predict", tiny_run, empty, "--out", out).error
+    assert "does not exist" in cli("predict", tiny_run, tmp_path / "a.png", "--out", out).error
+    assert "not a run folder" in cli("predict", fires, images, "--out", out).error
+    assert "not a run folder" in cli("predict", tmp_path / "nothing", images, "--out", out).error
+    assert not out.exists()
+    out.write_text("mine")
+    assert "is a file" in cli("predict", tiny_run, images, "--out", out).error
+    assert out.read_text() == "mine"
+
+
+# -- weights ---------------------------------------------------------------------------------------------------------
+
+
+def _pickle(path):
+    path.write_bytes(pickle.dumps({"weight": np.zeros(3)}))
+
+
+def _truncate(path):
+    path.write_bytes(path.read_bytes()[:100])
+
+
+@pytest.mark.parametrize("spoil", [_pickle, _truncate, lambda path: path.unlink()])
+def test_weights_that_are_none(cli, run, spoil):
+    spoil(run / "model.safetensors")
+    assert "model.safetensors" in cli("evaluate", run).error
+
+
+def test_weights_of_another_size(cli, run):
+    path = run / "config.yaml"
+    entries = yaml.safe_load(path.read_text())
+    entries["backbone"]["width"] = 12
+    path.write_text(yaml.safe_dump(entries))
+    assert "expected" in cli("evaluate", run).error
+
+
+# -- evaluate --------------------------------------------------------------------------------------------------------
+
+
+def test_evaluate_prints_and_saves(cli, run):
+    outcome = cli("evaluate", run)
+    assert outcome.status == 0
+    for word in ("HM IoU*", "GED²", "kept masks", "split test: 5 images", "↑", "↓", "digest"):
+        assert word in outcome.out
+    entries = json.loads((run / "metrics.json").read_text())
+    assert entries["images"] == 5 and entries["all"]["masks_per_image"] == 6
+    with open(run / "per_image.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 5 and "hm_iou_unique" in rows[0]
+
+
+def test_evaluate_as_json_and_unsaved(cli, run):
+    words = ("--metrics", "ged, hm_iou", "--split", "val", "--no-save", "--json", "--seed", 4)
+    outcome = cli("evaluate", run, *words)
+    entries = json.loads(outcome.out)
+    assert outcome.status == 0 and entries["split"] == "val" and entries["seed"] == 4
+    assert set(entries["all"]) == {"masks_per_image", "ged", "hm_iou"}
+    assert not (run / "metrics.json").exists()
+
+
+def test_evaluate_refuses(cli, run, fires, tmp_path):
+    assert "no split 'best'" in cli("evaluate", run, "--split", "best").error
+    assert "did you mean 'hm_iou'" in cli("evaluate", run, "--metrics", "hm_io").error
+    assert "there is no data set" in cli("evaluate", run, "--data", tmp_path / "nothing").error
+    part = tmp_path / "part"
+    shutil.copytree(fires / "train", part / "train")
+    assert "no split 'test'" in cli("evaluate", run, "--data", part).error
+    path = run / "config.yaml"
+    entries = yaml.safe_load(path.read_text())
+    path.write_text(yaml.safe_dump({**entries, "data": str(tmp_path / "moved")}))
+    assert "give --data" in cli("evaluate", run).error
+    assert cli("evaluate", run, "--data", fires).status == 0
+
+
+def test_evaluate_data_of_other_channels(cli, run, tmp_path):
+    words = ("--scenarios", 10, "--size", 16, "--probabilities", "prevailing")
+    assert cli("data", "simulate", "wildfire", "--out", tmp_path / "other", *words).status == 0
+    assert "channel" in cli("evaluate", run, "--data", tmp_path / "other").error
+
+
+# -- report ----------------------------------------------------------------------------------------------------------
+
+
+def test_report_is_one_page(cli, run):
+    outcome = cli("report", run)
+    assert outcome.status == 0 and outcome.out.strip() == str(run / "report.html")
+    page = (run / "report.html").read_text()
+    for word in ("mode-proposals", "HM IoU*", "ambiseg train mode-proposals", "fire-00016", "data:image/png"):
+        assert word in page
+    assert (run / "metrics.json").exists()
+
+
+def test_report_elsewhere_of_another_split(cli, run, fires, tmp_path):
+    page = tmp_path / "pages" / "train.html"
+    assert cli("report", run, "--split", "train", "--data", fires, "--out", page).status == 0
+    assert all(word in page.read_text() for word in ("Best", "Median", "Worst"))
+    assert not (run / "report.html").exists()
+
+
+def test_report_of_what_is_no_run(cli, tmp_path):
+    assert "not a run folder" in cli("report", tmp_path).error
+    assert not list(tmp_path.iterdir())
