@@ -235,6 +235,20 @@ class MaskSet:
         order = (~self.present).to(torch.uint8).argsort(dim=1, stable=True)
         return self.take(order[:, : max(1, int(self.count.max()))])
 
+    def padded(self, count: int) -> MaskSet:
+        """At least ``count`` places: void masks of weight 0 are added at the end."""
+        if self.masks.shape[1] >= count:
+            return self
+        return MaskSet(
+            _pad(self.masks, [count, *self.masks.shape[2:]], self.labels.void),
+            _pad(self.weights, [count], 0),
+            self.labels,
+            None if self.scores is None else _pad(self.scores, [count], 0),
+            None
+            if self.probabilities is None
+            else _pad(self.probabilities, [count, *self.probabilities.shape[2:]], 0),
+        )
+
     def sort(self) -> MaskSet:
         """Entries by descending weight."""
         return self.take(self.weights.argsort(dim=1, descending=True, stable=True))

@@ -137,16 +137,14 @@ def write_wildfires(
     Raises:
         AmbisegError: too few scenarios, senseless numbers, or an existing ``out``.
     """
-    if scenarios < FEWEST_SCENARIOS:
-        raise AmbisegError(f"--scenarios must be at least {FEWEST_SCENARIOS}, received {scenarios}")
     from ambiseg.data.info import DatasetInfo
     from ambiseg.data.source import write_dataset
-    from ambiseg.data.wildfire import CHANNELS, PREVAILING_CHANNEL, simulate_wildfires
+    from ambiseg.data.wildfire import CHANNELS, PREVAILING_CHANNEL
 
     if workers is None:
         workers = max(1, min(_cores(), scenarios // SCENARIOS_PER_WORKER))
     options: dict[str, Any] = {"size": size, "seed": seed, "probabilities": probabilities, "workers": workers}
-    simulate_wildfires(0, **options)
+    check_wildfires(scenarios, **options)
     tenth = scenarios // 10
     train = scenarios - 2 * tenth
     splits = {
@@ -168,6 +166,15 @@ def write_wildfires(
         write_dataset(
             out, splits, info, lambda split, done, _: update(before[split] + done, scenarios), overwrite
         )
+
+
+def check_wildfires(scenarios: int, **options: Any) -> None:
+    """Raise `AmbisegError` for numbers that cannot be simulated; ``options`` are those of `simulate_wildfires`."""
+    from ambiseg.data.wildfire import simulate_wildfires
+
+    if scenarios < FEWEST_SCENARIOS:
+        raise AmbisegError(f"--scenarios must be at least {FEWEST_SCENARIOS}, received {scenarios}")
+    simulate_wildfires(0, **options)
 
 
 def check(args: list[str]) -> int:

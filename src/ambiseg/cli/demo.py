@@ -6,6 +6,7 @@ again.
 
 from __future__ import annotations
 
+import math
 import shutil
 import time
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from typing import Any, Literal
 from tyro.conf import FlagCreatePairsOff
 
 from ambiseg.cli.console import command, next_commands, read_entries, say, show
-from ambiseg.cli.data import FEWEST_SCENARIOS, write_wildfires
+from ambiseg.cli.data import check_wildfires, write_wildfires
 from ambiseg.cli.parsing import parse
 from ambiseg.cli.train import summary
 from ambiseg.engine.settings import TrainSettings
@@ -69,10 +70,9 @@ def run(args: list[str]) -> int:
 
 
 def _check(arguments: DemoArguments) -> None:
-    if not arguments.minutes > 0:
+    if not 0 < arguments.minutes < math.inf:
         raise AmbisegError(f"--minutes must be above 0, received {arguments.minutes}")
-    if arguments.scenarios < FEWEST_SCENARIOS:
-        raise AmbisegError(f"--scenarios must be at least {FEWEST_SCENARIOS}, received {arguments.scenarios}")
+    check_wildfires(arguments.scenarios, size=arguments.size, seed=arguments.seed)
     out = arguments.out
     if out.exists() and not (out.is_dir() and ((out / NOTE).is_file() or not any(out.iterdir()))):
         raise AmbisegError(f"{out} exists and holds no demo: choose another --out")

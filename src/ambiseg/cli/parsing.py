@@ -1,7 +1,7 @@
 """Words to typed values: tyro reads the dataclass of a verb, and a mistake becomes one sentence.
 
-tyro draws its complaints as boxes of several lines; here they are read back into the single line that every
-other error of this command line has.
+tyro draws its complaints as boxes of several lines (in plain characters where the terminal knows no others);
+here they are read back into the single line that every other error of this command line has.
 """
 
 from __future__ import annotations
@@ -50,10 +50,10 @@ def sentence(box: str) -> str:
         ... ╰─────────────────────────────╯''')
         'unrecognized options: --lrr (did you mean --lr?)'
     """
-    lines = [line.strip("│")[1:].rstrip() for line in re.sub(r"\x1b\[[0-9;]*m", "", box).splitlines()]
+    lines = re.sub(r"\x1b\[[0-9;]*m|^[│|] | *[│|]$", "", box, flags=re.MULTILINE).splitlines()
     parts: list[list[str]] = [[]]
     for line in lines[1:-1]:
-        if line and set(line) == {"─"}:
+        if line and set(line) <= {"─", "-"}:
             parts.append([])
         else:
             parts[-1].append(line)

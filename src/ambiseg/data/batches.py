@@ -118,7 +118,8 @@ class LabelView(Dataset[Item]):
     Args:
         split: where the samples come from.
         normalization: of the images.
-        mode: ``full`` (all distinct masks with their probabilities) or ``single`` (one, drawn by probability).
+        mode: ``full`` (all distinct masks with their probabilities; at least two places, so that methods can tell
+            unanimous annotators from single labels) or ``single`` (one, drawn by probability).
         augmentation: what to do to image and masks at each visit.
         seed: of draws and augmentation.
     """
@@ -149,6 +150,8 @@ class LabelView(Dataset[Item]):
             weights = annotations.weights[0].double().numpy()
             chosen = int(rng.choice(len(weights), p=weights / weights.sum()))
             annotations = MaskSet.uniform(annotations.masks[:, chosen : chosen + 1], self.labels)
+        else:
+            annotations = annotations.padded(2)
         image, masks = self.augmentation(item.image, annotations.masks[0], self.labels.void, rng)
         return Item(image, replace(annotations, masks=masks[None]), item.id)
 

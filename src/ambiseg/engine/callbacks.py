@@ -67,7 +67,7 @@ class Budget(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.started, self.first_step = time.monotonic(), trainer.global_step
         fraction = self.fraction(trainer.global_step)
-        pl_module.fraction, trainer.should_stop = fraction, fraction >= 1
+        _module(pl_module).fraction, trainer.should_stop = fraction, fraction >= 1
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -81,7 +81,7 @@ class Budget(pl.Callback):
                 fraction, interval = trainer.strategy.broadcast((fraction, interval))
             if interval is not None:
                 trainer.val_check_batch = interval
-        pl_module.fraction = fraction
+        _module(pl_module).fraction = fraction
         if fraction >= 1:
             trainer.should_stop = True
 
@@ -246,6 +246,11 @@ class ProgressLine(pl.Callback):
         if self.progress is not None:
             self.progress.stop()
             self.progress = None
+
+
+def _module(module: pl.LightningModule) -> TrainingModule:
+    assert isinstance(module, TrainingModule)
+    return module
 
 
 def clock(seconds: float) -> str:

@@ -68,7 +68,8 @@ class Run:
 
     def __init__(self, config: RunConfig, model: Segmenter, hardware: Hardware) -> None:
         self.config, self.hardware = config, hardware
-        self.model = hardware.place(model).eval()
+        self.model = model.eval()
+        hardware.place(model)
         self.seconds, self.images = 0.0, 0
 
     def predict(

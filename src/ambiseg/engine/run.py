@@ -5,7 +5,7 @@
     RUN/
       config.yaml          replays the run: method, settings, data, normalisation, hash of the training split
       model.safetensors    weights of the best validation (moving average)
-      metrics.csv          training curve
+      logs/version_*/metrics.csv    training curve, one file per session
       training.json        steps, seconds, best validation
       metrics.json         what `evaluate` measured
       report.html          what `report` drew
@@ -37,7 +37,7 @@ from ambiseg.methods import build, method_info
 from ambiseg.methods.base import Segmenter
 from ambiseg.networks.settings import UNetSettings
 
-CONFIG, WEIGHTS, CURVE, TRAINING = "config.yaml", "model.safetensors", "metrics.csv", "training.json"
+CONFIG, WEIGHTS, TRAINING = "config.yaml", "model.safetensors", "training.json"
 METRICS, REPORT, LAST = "metrics.json", "report.html", "checkpoints/last.ckpt"
 
 

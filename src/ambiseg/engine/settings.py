@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+import math
+from dataclasses import dataclass, fields
+from typing import Any, Literal
 
 
 @dataclass(frozen=True)
@@ -64,11 +65,31 @@ class TrainSettings:
                 found.append(f"{name} must be at least {least}, received {getattr(self, name)}")
         for name in ("epochs", "minutes", "lr"):
             value = getattr(self, name)
-            if value is not None and not value > 0:
+            if value is not None and not 0 < value < math.inf:
                 found.append(f"{name} must be above 0, received {value}")
         for name in ("weight_decay", "warmup", "clip", "early_stop", "workers", "seed"):
-            if getattr(self, name) < 0:
-                found.append(f"{name} must not be negative, received {getattr(self, name)}")
+            if not 0 <= getattr(self, name) < math.inf:
+                found.append(f"{name} must be 0 or more, received {getattr(self, name)}")
         if not 0 <= self.ema < 1:
             found.append(f"ema must be in [0, 1), received {self.ema}")
         return found
+
+
+def number_problems(settings: Any, prefix: str = "") -> list[str]:
+    """Numbers that make no sense in the settings of a network or a method.
+
+    Whole numbers count something, so they are 1 or more; all others are finite and 0 or more.
+
+    Example:
+        >>> from ambiseg.networks.settings import UNetSettings
+        >>> number_problems(UNetSettings(width=0), "backbone.")
+        ['backbone.width must be at least 1, received 0']
+    """
+    found = []
+    for field in fields(settings):
+        value = getattr(settings, field.name)
+        if isinstance(value, int) and not isinstance(value, bool) and value < 1:
+            found.append(f"{prefix}{field.name} must be at least 1, received {value}")
+        if isinstance(value, float) and not 0 <= value < math.inf:
+            found.append(f"{prefix}{field.name} must be 0 or more, received {value}")
+    return found

@@ -18,6 +18,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from torch.multiprocessing.spawn import ProcessRaisedException
 from torch.utils.data import DataLoader, Subset
 
 from ambiseg.data.augment import Augmentation
@@ -27,9 +28,9 @@ from ambiseg.engine.callbacks import Budget, KeepLast, MovingAverage, ProgressLi
 from ambiseg.engine.hardware import Hardware
 from ambiseg.engine.module import TrainingModule
 from ambiseg.engine.run import CONFIG, LAST, TRAINING, RunConfig, load_checkpoint, save_weights, write_json
-from ambiseg.engine.settings import TrainSettings
+from ambiseg.engine.settings import TrainSettings, number_problems
 from ambiseg.errors import AmbisegError
-from ambiseg.methods import method_info
+from ambiseg.methods import build, method_info
 from ambiseg.metrics import METRICS
 from ambiseg.networks.settings import UNetSettings
 
@@ -85,26 +86,32 @@ def fit(
     Example:
         >>> fit("mode-proposals", "my-data", "runs/first", train=TrainSettings(minutes=5))      # doctest: +SKIP
     """
-    train = train or TrainSettings()
-    problems = train.problems()
+    entry = method_info(method)
+    train, backbone = train or TrainSettings(), backbone or UNetSettings()
+    settings = settings or entry.settings()
+    problems = train.problems() + number_problems(backbone, "backbone.") + number_problems(settings)
     if problems:
         raise AmbisegError("; ".join(problems))
-    entry = method_info(method)
     run, split = Path(out), open_split(data, "train")
     if len(split) == 0:
         raise AmbisegError(
             f"{data}: the split 'train' holds no image: look at it with 'ambiseg data check {data}'"
         )
     val = open_split(data, "val")
+    in_channels = int(split[0].image.shape[0])
+    try:
+        build(method, in_channels, split.info.labels, backbone, settings)
+    except ValueError as error:
+        raise AmbisegError(f"{method} cannot be built with these settings: {error}") from error
     if not _is_child():
         _make_run_folder(run, overwrite)
     config = RunConfig(
         method=method,
-        in_channels=int(split[0].image.shape[0]),
+        in_channels=in_channels,
         labels=split.info.labels,
         normalization=Normalization.measure(split),
-        backbone=backbone or UNetSettings(),
-        settings=settings or entry.settings(),
+        backbone=backbone,
+        settings=settings,
         train=train,
         data=str(data),
         data_digest=split.digest(),
@@ -152,7 +159,7 @@ def _train(
     torch.manual_seed(train.seed)
     module = TrainingModule(config.build(), train, hardware, metric)
     if hardware.channels_last:
-        module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        module.to(memory_format=torch.channels_last)
     steps = None
     if train.minutes is None:
         steps = math.ceil((train.epochs or DEFAULT_EPOCHS) * len(split) / (train.batch_size * train.devices))
@@ -194,7 +201,20 @@ def _train(
             trainer.fit(module, loaders, ckpt_path=run / LAST if checkpoint else None, weights_only=True)
         except TrainingInterrupted:
             interrupted = True
+        except ProcessRaisedException as error:
+            interrupted = _reason_of(error)
     return _finish(run, config, interrupted)
+
+
+def _reason_of(error: ProcessRaisedException) -> bool:
+    """Whether a child process was interrupted; a mistake of the user is raised as in the main process."""
+    last = str(error).strip().splitlines()[-1]
+    kind, _, message = last.partition(": ")
+    if kind.endswith(AmbisegError.__name__):
+        raise AmbisegError(message) from error
+    if kind.endswith(TrainingInterrupted.__name__):
+        return True
+    raise error
 
 
 class _Loaders(pl.LightningDataModule):

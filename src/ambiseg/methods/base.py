@@ -40,7 +40,8 @@ class Segmenter(nn.Module, ABC):
 
         Args:
             images: ``(B, C, H, W)`` normalised.
-            annotations: distinct masks with their probabilities (full labels), or one mask per image (single).
+            annotations: distinct masks with their probabilities (full labels, K >= 2, padded where need be), or one
+                mask per image (single labels, K = 1).
         """
 
     @abstractmethod

@@ -71,10 +71,8 @@ class _Pairs:
 
     def dice(self) -> Tensor:
         both = torch.einsum("bmcp,bncp->bmnc", self.m, self.y)
-        if self.v is None:
-            area = self.m.sum(-1)[:, :, None]
-        else:
-            area = torch.einsum("bmcp,bnp->bmnc", self.m, self.v[:, :, 0])
+        valid = torch.ones_like(self.y[:, :1, 0]) if self.v is None else self.v[:, :, 0]
+        area = torch.einsum("bmcp,bnp->bmnc", self.m, valid)
         size = area + self.y.sum(-1)[:, None]
         return 1 - ((2 * both + DICE_SMOOTHING) / (size + DICE_SMOOTHING)).mean(-1)
 

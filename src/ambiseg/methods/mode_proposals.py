@@ -37,8 +37,6 @@ from ambiseg.networks.unet import UNet
 
 LEAST_SHARE = 1e-3
 """Proposals whose share of a mask is smaller do not learn from it."""
-MOST_EMPHASIS = 10.0
-"""Rare winners learn at most this many times faster than winners of average probability."""
 LEAST_PROBABILITY = 1e-6
 """Probabilities of proposals are not given below this, so that none vanishes from the set."""
 
@@ -130,7 +128,7 @@ class ModeProposals(Segmenter):
     ) -> dict[str, Tensor]:
         winner = cost.argmin(1, keepdim=True)
         won = torch.zeros_like(cost).scatter(1, winner, 1.0)
-        shares = self._shares(cost, won, probability) * self._emphasis(won, probability)
+        shares = self._shares(cost, won)
         image, proposal = torch.nonzero(shares > LEAST_SHARE, as_tuple=True)
         pairs = self._pair_loss(logits[image, proposal], masks[image, 0])
         mask = (shares[image, proposal] * pairs).sum() / len(cost)
@@ -142,26 +140,14 @@ class ModeProposals(Segmenter):
             :, 0, 0
         ]
 
-    def _emphasis(self, won: Tensor, probability: Tensor | None) -> Tensor:
-        """Weight of each image's mask, ``(B, 1)`` of mean 1: ``(M p^_k*)^-rarity``, at most `MOST_EMPHASIS`."""
-        if probability is None or self.settings.rarity == 0:
-            return torch.ones_like(won[:, :1])
-        chance = (won * probability.detach().softmax(1)).sum(1, keepdim=True)
-        weight = (chance * won.shape[1]).clamp(min=1e-6).pow(-self.settings.rarity).clamp(max=MOST_EMPHASIS)
-        return weight / weight.mean()
-
-    def _shares(self, cost: Tensor, won: Tensor, probability: Tensor | None) -> Tensor:
+    def _shares(self, cost: Tensor, won: Tensor) -> Tensor:
         """How much each proposal learns from the one mask, ``(B, M)``, rows sum to 1.
 
         ``winner``: the closest alone. ``relaxed``: the losers share epsilon (Rupprecht et al. 2017, relaxed
         winner-takes-all). ``annealed``: ``softmax(-cost / T)``, T falling to 0 (Perera et al. 2024, annealed multiple
-        choice learning). ``novelty``: a mask that no proposal is close to goes to the proposal thought least probable.
+        choice learning).
         """
         s = self.settings
-        if s.sharing == "novelty" and probability is not None:
-            closest = (won * cost).sum(1, keepdim=True)
-            idle = torch.zeros_like(won).scatter(1, probability.detach().argmin(1, keepdim=True), 1.0)
-            return torch.where(closest > s.novelty * closest.mean(), idle, won)
         if s.sharing == "relaxed" and s.proposals > 1:
             return won * (1 - s.relaxation) + (1 - won) * s.relaxation / (s.proposals - 1)
         temperature = s.temperature * max(0.0, 1 - 2 * self.progress)

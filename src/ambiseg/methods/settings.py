@@ -31,14 +31,10 @@ class ModeProposalsSettings:
     """Channels of the first layer of the selection and probability head; they double at each layer up to 4 times this."""
     head_spread: float = 0.1
     """Heads start as copies of one convolution, each scaled by a factor drawn from 1 +- this."""
-    sharing: Literal["winner", "annealed", "relaxed", "novelty"] = "winner"
+    sharing: Literal["winner", "annealed", "relaxed"] = "winner"
     """Single labels: who learns from a mask. The closest proposal (the paper), also its near rivals at a falling
-    temperature, also all others with a small fixed share, or the idlest one where none is close."""
+    temperature, or also all others with a small fixed share."""
     temperature: float = 0.1
     """Starting temperature of `annealed` sharing, in units of the mask loss; it falls to 0 over half the training."""
     relaxation: float = 0.05
     """Share of the losers together under `relaxed` sharing."""
-    novelty: float = 1.5
-    """A mask is new under `novelty` sharing if its closest proposal is this many times farther than those of its batch."""
-    rarity: float = 0.0
-    """Single labels: exponent by which a winner that is thought rare learns faster; 0 treats all alike (the paper)."""

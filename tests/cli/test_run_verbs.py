@@ -28,7 +28,7 @@ def test_the_defaults_are_those_of_the_library():
     assert (Proposing().score_threshold, Proposing().duplicate_iou) == (SCORE_THRESHOLD, DUPLICATE_IOU)
 
 
-# -- predict ---------------------------------------------------------------------------------------------------------
+# -- predict -------------------------------------------------------------------------------------------------
 
 
 def test_predict_a_folder(cli, tiny_run, fires, tmp_path):
@@ -84,16 +84,15 @@ def test_one_bad_file_does_not_stop_the_rest(cli, tiny_run, fires, tmp_path):
     assert outcome.status == 2 and [image["error"] is None for image in images] == [False, True]
 
 
+def _chunk(name, content):
+    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+
 def test_a_huge_header_is_refused(cli, tiny_run, tmp_path):
-    header = struct.pack(">IIBBBBB", 20000, 20000, 8, 0, 0, 0, 0)
-    chunk = b"IHDR" + header
+    header = _chunk(b"IHDR", struct.pack(">IIBBBBB", 20000, 20000, 8, 0, 0, 0, 0))
     path = tmp_path / "huge.png"
     path.write_bytes(
-        b"\x89PNG\r\n\x1a\n"
-        + struct.pack(">I", 13)
-        + chunk
-        + struct.pack(">I", zlib.crc32(chunk))
-        + b"\0" * 99
+        b"\x89PNG\r\n\x1a\n" + header + _chunk(b"IDAT", zlib.compress(b"")) + _chunk(b"IEND", b"")
     )
     outcome = cli("predict", tiny_run, path, "--out", tmp_path / "out")
     assert outcome.status == 2 and "20000x20000" in outcome.err
@@ -132,7 +131,7 @@ def test_wrong_places(cli, tiny_run, fires, tmp_path):
     assert out.read_text() == "mine"
 
 
-# -- weights ---------------------------------------------------------------------------------------------------------
+# -- weights -------------------------------------------------------------------------------------------------
 
 
 def _pickle(path):
@@ -157,7 +156,7 @@ def test_weights_of_another_size(cli, run):
     assert "expected" in cli("evaluate", run).error
 
 
-# -- evaluate --------------------------------------------------------------------------------------------------------
+# -- evaluate ------------------------------------------------------------------------------------------------
 
 
 def test_evaluate_prints_and_saves(cli, run):
@@ -201,7 +200,7 @@ def test_evaluate_data_of_other_channels(cli, run, tmp_path):
     assert "channel" in cli("evaluate", run, "--data", tmp_path / "other").error
 
 
-# -- report ----------------------------------------------------------------------------------------------------------
+# -- report --------------------------------------------------------------------------------------------------
 
 
 def test_report_is_one_page(cli, run):

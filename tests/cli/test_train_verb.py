@@ -15,8 +15,10 @@ from ambiseg.cli.main import main
 from ambiseg.cli.train import train_command
 from ambiseg.engine.run import RunConfig
 
-SMALL = ("--epochs 1 --batch-size 4 --validations 1 --precision 32 --warmup 2 --proposals 4 --head-width 8"
-         " --backbone.width 8 --backbone.depth 2").split()  # fmt: skip
+SMALL = shlex.split(
+    "--epochs 1 --batch-size 4 --validations 1 --precision 32 --warmup 2 --proposals 4 --head-width 8"
+    " --backbone.width 8 --backbone.depth 2"
+)
 
 
 @pytest.fixture(scope="session")
