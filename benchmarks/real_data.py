@@ -37,7 +37,7 @@ RECIPES = {
     ("lidc", "full"): (ModeProposalsSettings(proposals=8), TrainSettings(batch_size=16, lr=2e-3)),
     ("lidc", "single"): (ModeProposalsSettings(proposals=8), TrainSettings(batch_size=16, lr=2e-3)),
     ("camvid", "full"): (ModeProposalsSettings(proposals=32), TrainSettings(batch_size=8, lr=2e-3)),
-    ("camvid", "single"): (ModeProposalsSettings(proposals=32), TrainSettings(batch_size=8, lr=1e-3)),
+    ("camvid", "single"): (ModeProposalsSettings(proposals=32), TrainSettings(batch_size=8, lr=2e-3)),
 }
 """Settings of method and training for each data set and label view."""
 
@@ -111,6 +111,8 @@ def main() -> None:
             settings=settings,
             overwrite=True,
         )
+        if result.interrupted:
+            raise SystemExit(f"interrupted; go on with: ambiseg train --resume {run}")
         evaluation = ambiseg.evaluate(run, data, "val")
         entry = {
             "data": SETS[name][1].name,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import subprocess
 import sys
 from dataclasses import fields
@@ -102,6 +103,17 @@ def test_typing_errors_are_one_line(cli, tmp_path, monkeypatch, words, hint):
     monkeypatch.chdir(tmp_path)
     assert hint in cli(*words.split()).error
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
+def test_typing_errors_are_one_line_in_every_terminal(encoding):
+    words = [sys.executable, "-m", "ambiseg", "train", "mode-proposals", "--data", "x", "--outt", "y"]
+    environment = {**os.environ, "PYTHONIOENCODING": encoding, "FORCE_COLOR": "1"}
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, env=environment)
+    assert done.returncode == 2
+    assert done.stderr == (
+        "ambiseg: error: missing --out PATH; unrecognized: --outt y; see 'ambiseg train mode-proposals --help'\n"
+    )
 
 
 def _failing(error):

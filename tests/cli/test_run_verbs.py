@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import pickle
 import shutil
 import struct
@@ -134,18 +135,29 @@ def test_wrong_places(cli, tiny_run, fires, tmp_path):
 # -- weights -------------------------------------------------------------------------------------------------
 
 
-def _pickle(path):
-    path.write_bytes(pickle.dumps({"weight": np.zeros(3)}))
+class Payload:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, target):
+        self.target = target
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.target),)
+
+
+def _poison(path):
+    path.write_bytes(pickle.dumps(Payload(path.parent / "executed")))
 
 
 def _truncate(path):
     path.write_bytes(path.read_bytes()[:100])
 
 
-@pytest.mark.parametrize("spoil", [_pickle, _truncate, lambda path: path.unlink()])
+@pytest.mark.parametrize("spoil", [_poison, _truncate, lambda path: path.unlink()])
 def test_weights_that_are_none(cli, run, spoil):
     spoil(run / "model.safetensors")
     assert "model.safetensors" in cli("evaluate", run).error
+    assert not (run / "executed").exists()
 
 
 def test_weights_of_another_size(cli, run):

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from tyro.conf import FlagCreatePairsOff, Positional
+from tyro.conf import Positional
 
 from ambiseg.cli.console import command, next_commands, progress, say, show, show_json
 from ambiseg.cli.dispatch import Menu, Verb
@@ -46,7 +46,7 @@ class SimulateArguments:
     """Of the eight outcomes: 2^j / 255, all alike, or told by an eighth channel."""
     workers: int | None = None
     """Processes; as many as there are cores if left out."""
-    overwrite: FlagCreatePairsOff[bool] = False
+    overwrite: bool = False
     """Replace an existing data set."""
 
 
@@ -56,7 +56,7 @@ class CheckArguments:
 
     path: Positional[Path]
     """Data set: a folder or a packed file."""
-    json: FlagCreatePairsOff[bool] = False
+    json: bool = False
     """Print the findings as JSON."""
 
 
@@ -68,7 +68,7 @@ class PackArguments:
     """Data set to pack."""
     out: Positional[Path]
     """File to make; its name ends with .h5."""
-    overwrite: FlagCreatePairsOff[bool] = False
+    overwrite: bool = False
     """Replace an existing file."""
 
 

@@ -15,8 +15,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from tyro.conf import FlagCreatePairsOff
-
 from ambiseg.cli.console import command, next_commands, read_entries, say, show
 from ambiseg.cli.data import check_wildfires, write_wildfires
 from ambiseg.cli.parsing import parse
@@ -53,7 +51,7 @@ class DemoArguments:
     """Seed of simulation and training."""
     labels: Literal["full", "single"] = "full"
     """What training sees of an image: all outcomes with their probabilities, or one drawn by probability."""
-    overwrite: FlagCreatePairsOff[bool] = False
+    overwrite: bool = False
     """Replace a demo that is finished."""
 
 

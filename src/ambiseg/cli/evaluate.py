@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional
+from tyro.conf import OmitArgPrefixes, Positional
 
 from ambiseg.cli.console import command, next_commands, progress, say, show, show_json
-from ambiseg.cli.parsing import Proposing, parse
+from ambiseg.cli.parsing import Proposing, Shown, parse
 from ambiseg.errors import AmbisegError
 
 if TYPE_CHECKING:
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class EvaluateOptions:
-    """What to measure on which data."""
+class EvaluateArguments:
+    """Measure a run against the annotations of a split."""
 
     run: Positional[Path]
     """Run folder that 'ambiseg train' wrote."""
@@ -32,42 +32,34 @@ class EvaluateOptions:
     """Which split of it."""
     metrics: str = ""
     """Names of metrics with commas between them; all that fit if left out."""
-    save: bool = True
+    save: Annotated[bool, Shown] = True
     """Do not write metrics.json and per_image.csv into the run folder."""
     json: bool = False
     """Print the numbers as JSON."""
-
-
-@dataclass(frozen=True)
-class EvaluateArguments:
-    """Measure a run against the annotations of a split."""
-
-    options: FlagCreatePairsOff[OmitArgPrefixes[EvaluateOptions]]
-    proposing: OmitArgPrefixes[Proposing]
+    proposing: OmitArgPrefixes[Proposing] = field(default_factory=Proposing)
 
 
 def run(args: list[str]) -> int:
     """Evaluate, save and print."""
     arguments = parse(EvaluateArguments, args, "ambiseg evaluate")
-    options = arguments.options
     arguments.proposing.check()
     from ambiseg.engine.predict import load
 
-    model = load(options.run)
-    data = data_of(model.config, options.data)
-    names = _metric_names(options.metrics)
-    evaluation = evaluate_run(model, data, options.split, arguments.proposing, names)
-    if options.save:
-        evaluation.save(options.run)
-    if options.json:
-        show_json({"run": options.run, "data": data, **evaluation.to_dict()})
+    model = load(arguments.run)
+    data = data_of(model.config, arguments.data)
+    names = _metric_names(arguments.metrics)
+    evaluation = evaluate_run(model, data, arguments.split, arguments.proposing, names)
+    if arguments.save:
+        evaluation.save(arguments.run)
+    if arguments.json:
+        show_json({"run": arguments.run, "data": data, **evaluation.to_dict()})
         return 0
     show(evaluation_table(evaluation))
     show(facts(evaluation, data))
-    if options.save:
-        say(f"written: {options.run / 'metrics.json'}, {options.run / 'per_image.csv'}")
-    words = ["ambiseg", "report", options.run, *(["--data", data] if options.data else [])]
-    words += ["--split", options.split] if options.split != "test" else []
+    if arguments.save:
+        say(f"written: {arguments.run / 'metrics.json'}, {arguments.run / 'per_image.csv'}")
+    words = ["ambiseg", "report", arguments.run, *(["--data", data] if arguments.data else [])]
+    words += ["--split", arguments.split] if arguments.split != "test" else []
     next_commands((command(*words), "one page with curves, numbers and example images"))
     return 0
 

@@ -9,6 +9,7 @@ import errno
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Iterator, Sequence
 
 import ambiseg
@@ -43,25 +44,33 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     given = list(sys.argv[1:] if argv is None else argv)
     args = [word for word in given if word != "--debug"]
+    debug = len(args) < len(given)
     try:
-        if args[:1] == ["--version"]:
-            print(f"ambiseg {ambiseg.__version__}")
-            status = 0
-        else:
-            status = MENU.run(args)
-        sys.stdout.flush()
-        return status
+        with warnings.catch_warnings():
+            if not debug:
+                warnings.simplefilter("ignore")
+            return _run(args)
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 0 if end.code is None else 2
     except BrokenPipeError:
         _discard_output()
         return 141
     except (Exception, KeyboardInterrupt) as error:
-        if len(args) < len(given):
+        if debug:
             traceback.print_exc()
         sentence, status = explain(error)
         print(f"ambiseg: {sentence}", file=sys.stderr)
         return status
+
+
+def _run(args: list[str]) -> int:
+    if args[:1] == ["--version"]:
+        print(f"ambiseg {ambiseg.__version__}")
+        status = 0
+    else:
+        status = MENU.run(args)
+    sys.stdout.flush()
+    return status
 
 
 def explain(error: BaseException) -> tuple[str, int]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from rich import box
 from rich.table import Table
-from tyro.conf import FlagCreatePairsOff, Positional
+from tyro.conf import Positional
 
 from ambiseg.cli.console import show, show_json
 from ambiseg.cli.parsing import parse
@@ -17,7 +17,7 @@ from ambiseg.methods import METHODS, method_info
 class MethodsArguments:
     """List the methods that can be trained."""
 
-    json: FlagCreatePairsOff[bool] = False
+    json: bool = False
     """Print JSON."""
 
 

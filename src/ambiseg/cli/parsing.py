@@ -21,17 +21,27 @@ T = TypeVar("T")
 
 _CONFIG = (tyro.conf.PositionalMetavarFromFieldName, tyro.conf.DisallowNone)
 
+Shown = tyro.conf.arg(help_behavior_hint="")
+"""Marks an option that is on by default and shown as ``--no-...``: its help says what that does."""
 
-def parse(arguments: type[T], args: Sequence[str], prog: str) -> T:
+
+def parse(arguments: type[T], args: Sequence[str], prog: str, pairs: bool = False) -> T:
     """The value of a dataclass as ``args`` say; ``--help`` prints the help and ends the program.
+
+    Args:
+        arguments: the dataclass.
+        args: the words.
+        prog: the words before them.
+        pairs: whether every switch can be given as ``--name`` and ``--no-name``; else only as what changes it.
 
     Raises:
         AmbisegError: an unknown option, a missing one, or a value of the wrong kind.
     """
     complaint = io.StringIO()
+    config = _CONFIG if pairs else (*_CONFIG, tyro.conf.FlagCreatePairsOff)
     try:
         with redirect_stderr(complaint):
-            return tyro.cli(arguments, args=list(args), prog=prog, config=_CONFIG)
+            return tyro.cli(arguments, args=list(args), prog=prog, config=config)
     except SystemExit as end:
         if not end.code:
             raise
@@ -50,21 +60,20 @@ def sentence(box: str) -> str:
         ... ╰─────────────────────────────╯''')
         'unrecognized options: --lrr (did you mean --lr?)'
     """
-    lines = re.sub(r"\x1b\[[0-9;]*m|^[│|] | *[│|]$", "", box, flags=re.MULTILINE).splitlines()
+    plain = re.sub(r"\x1b\[[0-9;]*m|│$", "", box, flags=re.MULTILINE)
     parts: list[list[str]] = [[]]
-    for line in lines[1:-1]:
-        if line and set(line) <= {"─", "-"}:
+    for line in plain.splitlines()[1:]:
+        if set(line) <= set(" │─-╰╯"):
             parts.append([])
         else:
-            parts[-1].append(line)
+            parts[-1].append(line[2:].rstrip())
+    parts = [part for part in parts if part] or [["the command line cannot be understood"]]
     if parts[0][0].startswith("Missing from"):
-        unknown = [
-            name for part in parts[1:] if part[0].startswith("Unrecognized") for name in _entries(part)
-        ]
+        unknown = [word for part in parts if part[0].startswith("Unrecognized") for word in _entries(part)]
         tail = f"; unrecognized: {' '.join(unknown)}" if unknown else ""
         return f"missing {', '.join(_entries(parts[0]))}{tail}"
     words = " ".join(line.strip() for line in parts[0]).rstrip(". ")
-    near = [name for part in parts[1:] if part[0].startswith("Perhaps") for name in _entries(part)]
+    near = [name for part in parts if part[0].startswith("Perhaps") for name in _entries(part)]
     hint = f" (did you mean {near[0].split()[0].rstrip(',')}?)" if near else ""
     return words[:1].lower() + words[1:] + hint
 

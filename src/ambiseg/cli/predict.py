@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional
+from tyro.conf import OmitArgPrefixes, Positional
 
 from ambiseg.cli.console import command, next_commands, progress, say, show, show_json
-from ambiseg.cli.parsing import Proposing, at_least_one, parse
+from ambiseg.cli.parsing import Proposing, Shown, at_least_one, parse
 from ambiseg.errors import AmbisegError
 
 if TYPE_CHECKING:
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class PredictOptions:
-    """What to predict and what to write."""
+class PredictArguments:
+    """Predict masks with probabilities of images."""
 
     run: Positional[Path]
     """Run folder that 'ambiseg train' wrote."""
@@ -34,59 +34,53 @@ class PredictOptions:
     """Keep at most this many masks, the most probable ones."""
     probabilities: bool = False
     """Also write probabilities of every pixel (probabilities.npz)."""
-    picture: bool = True
+    picture: Annotated[bool, Shown] = True
     """Do not draw pictures."""
     overwrite: bool = False
     """Write into a folder that is not empty; predictions of the same name are replaced."""
     json: bool = False
     """Print the outcome as JSON."""
-
-
-@dataclass(frozen=True)
-class PredictArguments:
-    """Predict masks with probabilities of images."""
-
-    options: FlagCreatePairsOff[OmitArgPrefixes[PredictOptions]]
-    proposing: OmitArgPrefixes[Proposing]
+    proposing: OmitArgPrefixes[Proposing] = field(default_factory=Proposing)
 
 
 def run(args: list[str]) -> int:
     """Predict; exit status 2 if an image could not be read."""
     arguments = parse(PredictArguments, args, "ambiseg predict")
-    options, proposing = arguments.options, arguments.proposing
-    proposing.check()
-    at_least_one(top=options.top)
-    if not options.images:
+    arguments.proposing.check()
+    at_least_one(top=arguments.top)
+    if not arguments.images:
         raise AmbisegError("no image to predict: name images or a folder of them, after the run")
     from ambiseg.engine.predict import find_images, load
 
-    model = load(options.run)
-    paths = find_images(options.images)
-    settings = settings_of(proposing, options.all, options.top)
+    model = load(arguments.run)
+    paths = find_images(arguments.images)
+    settings = settings_of(arguments.proposing, arguments.all, arguments.top)
     results = predict(
         model,
         paths,
-        options.out,
+        arguments.out,
         settings,
-        picture=options.picture,
-        probabilities=options.probabilities,
-        batch_size=proposing.batch_size,
-        seed=proposing.seed,
-        overwrite=options.overwrite,
+        picture=arguments.picture,
+        probabilities=arguments.probabilities,
+        batch_size=arguments.proposing.batch_size,
+        seed=arguments.proposing.seed,
+        overwrite=arguments.overwrite,
     )
     failed = [result for result in results if result.error]
-    if options.json:
-        show_json({"run": options.run, "out": options.out, "images": [asdict(result) for result in results]})
+    if arguments.json:
+        show_json(
+            {"run": arguments.run, "out": arguments.out, "images": [asdict(result) for result in results]}
+        )
     else:
-        show(f"{len(results) - len(failed)} of {len(results)} images predicted into {options.out}")
+        show(f"{len(results) - len(failed)} of {len(results)} images predicted into {arguments.out}")
     for result in failed:
         say(f"ambiseg: error: {result.error}")
-    if not options.json and not failed:
+    if not arguments.json and not failed:
         first = results[0].folder
         next_commands(
             (
                 command("ls", first),
-                "its masks, prediction.json" + (", picture.png" if options.picture else ""),
+                "its masks, prediction.json" + (", picture.png" if arguments.picture else ""),
             )
         )
     return 2 if failed else 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,8 +26,8 @@ CASES = 3
 
 
 @dataclass(frozen=True)
-class ReportOptions:
-    """What to report."""
+class ReportArguments:
+    """Write one page about a run: training curve, metrics, probabilities, example images."""
 
     run: Positional[Path]
     """Run folder that 'ambiseg train' wrote."""
@@ -37,31 +37,24 @@ class ReportOptions:
     """Which split of it."""
     out: Path | None = None
     """Page to write; report.html in the run folder if left out."""
-
-
-@dataclass(frozen=True)
-class ReportArguments:
-    """Write one page about a run: training curve, metrics, probabilities, example images."""
-
-    options: OmitArgPrefixes[ReportOptions]
-    proposing: OmitArgPrefixes[Proposing]
+    proposing: OmitArgPrefixes[Proposing] = field(default_factory=Proposing)
 
 
 def run(args: list[str]) -> int:
     """Evaluate the run and write the page."""
     arguments = parse(ReportArguments, args, "ambiseg report")
-    options, proposing = arguments.options, arguments.proposing
+    proposing = arguments.proposing
     proposing.check()
     from ambiseg.engine.predict import load
     from ambiseg.engine.run import METRICS
 
-    model = load(options.run)
-    data = data_of(model.config, options.data)
-    evaluation = evaluate_run(model, data, options.split, proposing)
-    if not (options.run / METRICS).exists():
-        evaluation.save(options.run)
-        say(f"written: {options.run / METRICS}")
-    page = build_report(options.run, model, data, evaluation, proposing, options.out)
+    model = load(arguments.run)
+    data = data_of(model.config, arguments.data)
+    evaluation = evaluate_run(model, data, arguments.split, proposing)
+    if not (arguments.run / METRICS).exists():
+        evaluation.save(arguments.run)
+        say(f"written: {arguments.run / METRICS}")
+    page = build_report(arguments.run, model, data, evaluation, proposing, arguments.out)
     show(f"{page}")
     return 0
 
@@ -76,14 +69,16 @@ def build_report(
 ) -> Path:
     """Write the page about a run that has been evaluated on ``data`` and return where it is."""
     from ambiseg import __version__
+    from ambiseg.data.source import open_split
     from ambiseg.engine.run import REPORT
     from ambiseg.engine.train import training_curve
     from ambiseg.report.page import ReportContent, write_report
 
     config, chosen = model.config, proposing or Proposing()
-    evaluate = ["ambiseg", "evaluate", run_path, "--data", data, "--split", evaluation.split]
+    where = [run_path, "--data", data, "--split", evaluation.split]
+    name = open_split(data, evaluation.split).info.name
     content = ReportContent(
-        title=f"{config.method} on {data.stem}",
+        title=f"{config.method} on {name}",
         subtitle=f"{run_path}, {evaluation.images} images of the split {evaluation.split}",
         summary=summary_of(run_path, model, data, evaluation),
         curve=training_curve(run_path),
@@ -92,8 +87,8 @@ def build_report(
         groups=case_groups(model, data, evaluation, chosen),
         commands=[
             ("Train it again", train_command(config, run_path)),
-            ("Measure it again", command(*evaluate, "--seed", evaluation.seed)),
-            ("Draw this page again", command("ambiseg", "report", run_path, "--data", data)),
+            ("Measure it again", command("ambiseg", "evaluate", *where, "--seed", evaluation.seed)),
+            ("Draw this page again", command("ambiseg", "report", *where)),
         ],
         channels=config.channels,
         footer=f"ambiseg {__version__}",

@@ -58,9 +58,9 @@ class ResumeArguments:
     """The run folder."""
     data: Path | None = None
     """Where the data are now, if they moved."""
-    quiet: FlagCreatePairsOff[bool] = False
+    quiet: bool = False
     """No progress line."""
-    json: FlagCreatePairsOff[bool] = False
+    json: bool = False
     """Print the outcome as JSON."""
 
 
@@ -98,7 +98,7 @@ def overview() -> str:
 
 def _train(name: str, args: list[str]) -> int:
     kind: Any = TrainArguments[method_info(name).settings]  # type: ignore[misc]
-    arguments: TrainArguments[Any] = parse(kind, args, f"ambiseg train {name}")
+    arguments: TrainArguments[Any] = parse(kind, args, f"ambiseg train {name}", pairs=True)
     where = arguments.run
     problems = arguments.train.problems()
     if problems:

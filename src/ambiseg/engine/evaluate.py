@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -72,8 +73,8 @@ class Evaluation:
             "images": self.images,
             "data_digest": self.data_digest,
             "seed": self.seed,
-            "all": {"masks_per_image": self.n_all, **self.all},
-            "kept": {"masks_per_image": self.n_kept, **self.kept},
+            "all": {"masks_per_image": self.n_all, **_plain(self.all)},
+            "kept": {"masks_per_image": self.n_kept, **_plain(self.kept)},
             "seconds_per_image": self.seconds_per_image,
         }
 
@@ -200,6 +201,11 @@ class _Tally:
             estimated=estimated,
             true=true,
         )
+
+
+def _plain(values: dict[str, float]) -> dict[str, float | None]:
+    """None where a metric is not defined: JSON knows no nan."""
+    return {name: value if math.isfinite(value) else None for name, value in values.items()}
 
 
 def _rounded(values: dict[str, torch.Tensor]) -> dict[str, float]:
