@@ -26,8 +26,8 @@ from ambiseg.networks.settings import UNetSettings
 
 METHOD = "mode-proposals"
 SETTINGS = ModeProposalsSettings(proposals=16)
-BACKBONE = UNetSettings()
-TRAIN = TrainSettings(batch_size=32, lr=1e-3, warmup=100, ema=0.999, validations=8)
+BACKBONE = UNetSettings(width=16)
+TRAIN = TrainSettings(batch_size=16, lr=2e-3)
 """How the demo trains; minutes, seed and labels come from the command line."""
 IMAGES = 6
 """Test images that are predicted into files."""

@@ -1,0 +1,156 @@
+"""Mode proposals on simulated wildfires and on real annotations, full and single labels.
+
+    python benchmarks/mode_proposals.py --work DIR --results docs/results/mode-proposals.json [--source DIR]
+
+Three data sets: ``wildfire`` (1000 simulated scenarios, evaluated on the test split), ``lidc`` (lidc-on-ct-64: outlines of four
+readers) and ``camvid`` (class flips of camvid-96x128), both evaluated on the validation split. The real data are not part of the
+project; ``--source`` names a folder with ``lidc-on-ct-64-{train,val}.npz`` (images uint8 (n, 64, 64), masks packed bits of
+(n, 4, 64, 64)) and ``camvid-96x128-{train,val}.npz`` (images uint8 (n, 96, 128, 3), labels uint8 (n, 96, 128)).
+
+Each run trains for ``--minutes``, is evaluated on the whole split and adds its entry to ``--results``; a run that is finished in
+``--work`` with the same settings is evaluated only.
+
+Class flips: road, pavement, tree and car are each switched on independently with probability .05, .25, .75, .95; every other
+pixel is background: 16 modes with product probabilities, of which absent classes merge some (Gerard and Sullivan, B.2).
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import itertools
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import ambiseg
+from ambiseg.cli.data import write_wildfires
+from ambiseg.data.info import DatasetInfo
+from ambiseg.data.sample import Sample
+from ambiseg.data.source import write_dataset
+from ambiseg.engine.run import TRAINING, RunConfig
+from ambiseg.engine.settings import TrainSettings
+from ambiseg.methods.settings import ModeProposalsSettings
+from ambiseg.networks.settings import UNetSettings
+
+FLIPS = {3: 0.05, 4: 0.25, 5: 0.75, 8: 0.95}
+"""Class of camvid (road, pavement, tree, car) -> probability that it is foreground."""
+
+RECIPES = {
+    ("wildfire", "full"): (ModeProposalsSettings(proposals=16), TrainSettings(batch_size=16, lr=2e-3)),
+    ("wildfire", "single"): (ModeProposalsSettings(proposals=16), TrainSettings(batch_size=16, lr=2e-3)),
+    ("lidc", "full"): (ModeProposalsSettings(proposals=8), TrainSettings(batch_size=16, lr=2e-3)),
+    ("lidc", "single"): (ModeProposalsSettings(proposals=8), TrainSettings(batch_size=16, lr=2e-3)),
+    ("camvid", "full"): (ModeProposalsSettings(proposals=32), TrainSettings(batch_size=8, lr=2e-3)),
+    ("camvid", "single"): (ModeProposalsSettings(proposals=32), TrainSettings(batch_size=8, lr=2e-3)),
+}
+"""Settings of method and training for each data set and label view."""
+
+
+def lidc(source: Path, split: str) -> Iterator[Sample]:
+    """Crops with the outlines of four readers, each of probability 1/4."""
+    with np.load(source / f"lidc-on-ct-64-{split}.npz", allow_pickle=False) as arrays:
+        images, packed = arrays["images"], arrays["masks"]
+    masks = np.unpackbits(packed, axis=-1)[..., : images.shape[-1]]
+    readers = tuple(f"reader-{i}" for i in range(4))
+    for i, image in enumerate(images):
+        yield Sample(f"crop-{i:05}", image[None], masks[i], np.full(4, 0.25), readers)
+
+
+def camvid(source: Path, split: str) -> Iterator[Sample]:
+    """Street scenes with the 16 masks of four classes that are switched on or off."""
+    with np.load(source / f"camvid-96x128-{split}.npz", allow_pickle=False) as arrays:
+        images, labels = arrays["images"], arrays["labels"]
+    chances = np.array(list(FLIPS.values()))
+    on = np.array(list(itertools.product([0, 1], repeat=len(FLIPS))))
+    weights = np.where(on, chances, 1 - chances).prod(1)
+    names = tuple("flip-" + "".join(map(str, row)) for row in on)
+    for i, image in enumerate(images):
+        templates = np.stack([labels[i] == c for c in FLIPS])
+        masks = np.einsum("mc,chw->mhw", on, templates).astype(np.uint8)
+        yield Sample(f"frame-{i:04}", image.transpose(2, 0, 1), masks, weights, names)
+
+
+READERS = {
+    "lidc": (lidc, DatasetInfo("lidc-on-ct-64", augment={"flip": True, "rotate": True}, licence="CC BY 3.0")),
+    "camvid": (camvid, DatasetInfo("camvid-flips-96x128", augment={"flip": True}, licence="CC BY-NC 4.0")),
+}
+SPLITS = {"wildfire": "test", "lidc": "val", "camvid": "val"}
+"""Split that is evaluated."""
+
+
+def prepare(name: str, source: Path | None, work: Path) -> Path:
+    """Simulate or pack a data set once."""
+    target = work / f"{name}.h5"
+    if target.exists():
+        return target
+    if name == "wildfire":
+        write_wildfires(target, 1000)
+        return target
+    if source is None:
+        raise SystemExit(f"{name} needs --source, the folder of its .npz files")
+    read, info = READERS[name]
+    return write_dataset(target, {split: read(source, split) for split in ("train", "val")}, info)
+
+
+def finished(run: Path, train: TrainSettings, settings: ModeProposalsSettings) -> bool:
+    """Whether a run with these settings has come to its end."""
+    note = run / TRAINING
+    if not note.is_file() or json.loads(note.read_text())["interrupted"]:
+        return False
+    config = RunConfig.load(run)
+    return config.train == train and config.settings == settings
+
+
+def measure(name: str, labels: str, data: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Train unless it is done, evaluate, and describe both."""
+    settings, train = RECIPES[name, labels]
+    train = dataclasses.replace(train, labels=labels, minutes=arguments.minutes, seed=arguments.seed)
+    run = arguments.work / f"{name}-{labels}-{arguments.seed}"
+    if not finished(run, train, settings):
+        network = UNetSettings(width=16)
+        result = ambiseg.fit(
+            "mode-proposals", data, run, train=train, backbone=network, settings=settings, overwrite=True
+        )
+        if result.interrupted:
+            raise SystemExit(f"interrupted; go on with: ambiseg train --resume {run}")
+    evaluation = ambiseg.evaluate(run, data, SPLITS[name])
+    evaluation.save(run)
+    return {
+        "data": name,
+        "labels": labels,
+        "train": dataclasses.asdict(train),
+        "settings": dataclasses.asdict(settings),
+        "training": json.loads((run / TRAINING).read_text()),
+        **evaluation.to_dict(),
+    }
+
+
+def main() -> None:
+    """Measure what is asked for; results already there are replaced."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--source", type=Path, help="folder of the .npz files")
+    parser.add_argument("--work", type=Path, required=True, help="folder for packed data and runs")
+    parser.add_argument("--results", type=Path, required=True, help="JSON file to add the results to")
+    parser.add_argument("--sets", nargs="+", choices=list(SPLITS), default=list(SPLITS))
+    parser.add_argument("--labels", nargs="+", choices=["full", "single"], default=["full", "single"])
+    parser.add_argument("--minutes", type=float, default=15)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    arguments.results.parent.mkdir(parents=True, exist_ok=True)
+    for name, labels in itertools.product(arguments.sets, arguments.labels):
+        entry = measure(name, labels, prepare(name, arguments.source, arguments.work), arguments)
+        known = json.loads(arguments.results.read_text()) if arguments.results.exists() else {}
+        known[f"{name}-{labels}-seed{arguments.seed}"] = entry
+        arguments.results.write_text(json.dumps(known, indent=2) + "\n")
+        print(json.dumps(entry))
+
+
+if __name__ == "__main__":
+    main()
