@@ -365,3 +365,10 @@ def test_wrong_masks_and_suffixes_are_not_written(tmp_path):
 def test_stem():
     assert [stem_of(n) for n in ("a.b.nii.gz", "A.PNG", "x")] == ["a.b", "A", "x"]
     assert read_affine("a.png") is None
+
+
+def test_colored_mask_keeps_its_integers(tmp_path):
+    mask = np.array([[0, 1], [2, 1]], np.uint8)
+    write_mask(tmp_path / "m.png", mask, colors=((0, 0, 0), (255, 0, 0), (0, 0, 255)))
+    np.testing.assert_array_equal(read_mask(tmp_path / "m.png"), mask)
+    assert Image.open(tmp_path / "m.png").convert("RGB").getpixel((0, 1)) == (0, 0, 255)

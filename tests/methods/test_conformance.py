@@ -117,7 +117,7 @@ def test_a_run_folder_gives_the_model_back(method, labels, tmp_path):
     normalization = Normalization((0.0,) * CHANNELS, (1.0,) * CHANNELS)
     config = RunConfig(method, CHANNELS, labels, normalization, BACKBONE, model.settings, TrainSettings())
     config.save(tmp_path)
-    save_weights(tmp_path, model, method)
+    save_weights(tmp_path, model)
     loaded = load_weights(tmp_path, RunConfig.load(tmp_path))
     images = problem(labels)[0]
     assert not loaded.training

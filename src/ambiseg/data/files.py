@@ -8,7 +8,7 @@ Images come out as
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -104,7 +104,10 @@ def read_affine(path: str | PathLike[str]) -> NDArray[np.float64] | None:
 
 
 def write_mask(
-    path: str | PathLike[str], mask: NDArray[np.integer[Any]], affine: NDArray[np.float64] | None = None
+    path: str | PathLike[str],
+    mask: NDArray[np.integer[Any]],
+    affine: NDArray[np.float64] | None = None,
+    colors: Sequence[tuple[int, int, int]] = (),
 ) -> None:
     """Write a label map ``(H, W)`` as PNG or NIfTI, by the suffix; nothing is left behind if it fails.
 
@@ -112,6 +115,7 @@ def write_mask(
         path: ends with .png, .nii or .nii.gz.
         mask: integers 0..255.
         affine: ``(4, 4)`` voxel-to-world matrix, NIfTI only; the identity if None.
+        colors: of the classes, PNG only: the integers stay, and a viewer shows them in these colours.
 
     Raises:
         AmbisegError: another suffix, another shape, values outside 0..255, or the system refuses the write.
@@ -122,7 +126,10 @@ def write_mask(
         raise FileProblem(target, f"masks are not written as {suffix!r}", "use .png, .nii or .nii.gz")
     with replacing_file(target) as partial:
         if suffix == ".png":
-            Image.fromarray(values).save(partial)
+            picture = Image.fromarray(values)
+            if colors:
+                picture.putpalette([part for color in colors for part in color])
+            picture.save(partial)
         else:
             nibabel = _nibabel(target)
             nibabel.save(nibabel.Nifti1Image(values, np.eye(4) if affine is None else affine), partial)

@@ -36,6 +36,7 @@ from __future__ import annotations
 import functools
 import math
 import multiprocessing
+import signal
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import NamedTuple
@@ -483,7 +484,8 @@ def simulate_wildfires(
 def _in_processes(make: functools.partial[Sample], indices: range, workers: int) -> Iterator[Sample]:
     """``make`` of each index, in blocks so that no more than a few samples per worker wait for the reader."""
     block = 32 * workers
-    with multiprocessing.get_context("spawn").Pool(workers) as pool:
+    context, ignore = multiprocessing.get_context("spawn"), (signal.SIGINT, signal.SIG_IGN)
+    with context.Pool(workers, initializer=signal.signal, initargs=ignore) as pool:
         for first in range(0, len(indices), block):
             yield from pool.map(make, indices[first : first + block])
 

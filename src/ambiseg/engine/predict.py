@@ -261,7 +261,7 @@ def _write_prediction(
         entries = []
         for k in range(int(prediction.count[0])):
             name = f"mask-{k + 1:02}{suffix}"
-            write_mask(partial / name, prediction.masks[0, k].numpy(), affine)
+            write_mask(partial / name, prediction.masks[0, k].numpy(), affine, prediction.labels.colors)
             entries.append(_entry(prediction, k, name))
         content: dict[str, Any] = {
             "image": source.name,

@@ -138,11 +138,11 @@ def settings_from(cls: type[Any], values: dict[str, Any]) -> Any:
     return cls(**values)
 
 
-def save_weights(run: Path, model: Segmenter, method: str) -> None:
+def save_weights(run: Path, model: Segmenter) -> None:
     """Write ``model.safetensors`` (to a temporary file first)."""
     tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     with replacing_file(run / WEIGHTS) as partial:
-        save_file(tensors, partial, metadata={"format": "pt", "method": method})
+        save_file(tensors, partial, metadata={"format": "pt"})
 
 
 def load_weights(run: str | Path, config: RunConfig) -> Segmenter:

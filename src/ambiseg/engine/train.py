@@ -261,7 +261,7 @@ def _finish(run: Path, config: RunConfig, interrupted: bool) -> FitResult:
             {k.removeprefix("segmenter."): v for k, v in state.items() if k.startswith("segmenter.")}
         )
         if not _is_child():
-            save_weights(run, model, config.method)
+            save_weights(run, model)
     result = FitResult(
         run=run,
         steps=int(last["global_step"]),
