@@ -31,6 +31,7 @@ from ambiseg.cli.data import write_wildfires
 from ambiseg.data.info import DatasetInfo
 from ambiseg.data.sample import Sample
 from ambiseg.data.source import write_dataset
+from ambiseg.engine.predict import PredictSettings
 from ambiseg.engine.run import TRAINING, RunConfig
 from ambiseg.engine.settings import TrainSettings
 from ambiseg.methods.settings import ModeProposalsSettings
@@ -78,6 +79,8 @@ READERS = {
     "lidc": (lidc, DatasetInfo("lidc-on-ct-64", augment={"flip": True, "rotate": True}, licence="CC BY 3.0")),
     "camvid": (camvid, DatasetInfo("camvid-flips-96x128", augment={"flip": True}, licence="CC BY-NC 4.0")),
 }
+MERGED = PredictSettings(score_threshold=None, duplicate_iou=0.8)
+"""All proposals, those with IoU above 0.8 counted as one: how good the probabilities are, scores left aside."""
 SPLITS = {"wildfire": "test", "lidc": "val", "camvid": "val"}
 """Split that is evaluated."""
 
@@ -119,6 +122,7 @@ def measure(name: str, labels: str, data: Path, arguments: argparse.Namespace) -
             raise SystemExit(f"interrupted; go on with: ambiseg train --resume {run}")
     evaluation = ambiseg.evaluate(run, data, SPLITS[name])
     evaluation.save(run)
+    merged = ambiseg.evaluate(run, data, SPLITS[name], MERGED)
     return {
         "data": name,
         "labels": labels,
@@ -126,6 +130,7 @@ def measure(name: str, labels: str, data: Path, arguments: argparse.Namespace) -
         "settings": dataclasses.asdict(settings),
         "training": json.loads((run / TRAINING).read_text()),
         **evaluation.to_dict(),
+        "merged": merged.to_dict()["kept"],
     }
 
 

@@ -1,0 +1,113 @@
+"""Put the measured results into the pages that show them.
+
+    python benchmarks/tables.py
+
+Reads the JSON files of ``docs/results`` and replaces what stands between ``<!-- table NAME -->`` and ``<!-- end -->`` in
+``README.md`` and ``docs/methods/mode-proposals.md``. No figure of these tables is typed by hand.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from ambiseg.metrics import METRICS
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "docs" / "results"
+PAGES = (ROOT / "README.md", ROOT / "docs" / "methods" / "mode-proposals.md")
+COLUMNS = ("hm_iou_unique", "hm_iou", "hm_iou_tiled", "m_iou", "ged", "ged_unbiased", "dice_of_mean")
+
+
+def read(name: str) -> Any:
+    """A result file, empty where there is none yet."""
+    path = RESULTS / name
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def number(value: float | None) -> str:
+    """Three decimals, a dash where there is no value."""
+    return "–" if value is None else f"{value:.3f}"
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    """Markdown."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def demo() -> str:
+    """The table that the demo prints."""
+    result = read("demo.json")
+    names = [name for name in METRICS if name in result["all"] or name in result["kept"]]
+    rows = [["masks per image", "", *(f"{result[c]['masks_per_image']:.2f}" for c in ("all", "kept"))]]
+    for name in names:
+        arrow = {True: "↑", False: "↓", None: ""}[METRICS[name].higher_is_better]
+        cells = [number(result[c][name]) if name in result[c] else "" for c in ("all", "kept")]
+        rows.append([METRICS[name].title, arrow, *cells])
+    note = (
+        f"{result['images']} test scenarios, seed {result['seed']}, split digest `{result['data_digest'][:12]}`,"
+        f" {1000 * result['seconds_per_image']:.1f} ms per image in batches."
+    )
+    return table(["metric", "better", "all masks", "kept masks"], rows) + "\n\n" + note
+
+
+def runs() -> str:
+    """One row per run: coverage and distances over all masks, then selection and probabilities."""
+    head = ["data, labels", "steps", "M", *(METRICS[c].title for c in COLUMNS)]
+    head += ["F1", "kept", "HM IoU* kept", "BSS kept", "BSS merged", "ms/image"]
+    rows = []
+    for entry in read("mode-proposals.json").values():
+        every, kept = entry["all"], entry["kept"]
+        rows.append(
+            [
+                f"{entry['data']}, {entry['labels']}",
+                str(entry["training"]["steps"]),
+                f"{every['masks_per_image']:.0f}",
+                *(number(every[c]) for c in COLUMNS),
+                number(every.get("selection_f1")),
+                f"{kept['masks_per_image']:.1f}",
+                number(kept["hm_iou_unique"]),
+                number(kept["brier_skill_score"]),
+                number(entry["merged"]["brier_skill_score"]),
+                f"{1000 * entry['seconds_per_image']:.1f}",
+            ]
+        )
+    return table(head, rows)
+
+
+def speed() -> str:
+    """What `speed.py` measured."""
+    result = read("speed.json")
+    step = result["training_step_seconds"]
+    rows = [
+        ["training step of 32 images 64x64, float32", f"{step['float32']:.3f} s", "1"],
+        [
+            "the same, bf16 + channels-last",
+            f"{step['bf16 + channels-last']:.3f} s",
+            f"{result['training_speedup']:.2f} x",
+        ],
+        ["GroupNorm, groups of 16 channels against 8 groups", "", f"{result['group_norm_speedup']:.1f} x"],
+        ["one 64x64 image, one thread", f"{1000 * result['latency_one_thread_seconds']:.1f} ms", ""],
+    ]
+    return table(["what", "time", "ratio"], rows)
+
+
+def main() -> None:
+    """Rewrite the pages."""
+    made = {"demo": demo, "runs": runs, "speed": speed}
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        for name, make in made.items():
+            mark = f"<!-- table {name} -->"
+            if mark in text:
+                pattern = re.escape(mark) + r".*?<!-- end -->"
+                content = f"{mark}\n{make()}\n<!-- end -->"
+                text = re.sub(pattern, lambda _, content=content: content, text, flags=re.DOTALL)
+        page.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
