@@ -12,9 +12,9 @@ import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 
-import ambiseg
 from ambiseg.cli.dispatch import Menu, Verb
 from ambiseg.errors import AmbisegError
+from ambiseg.version import __version__
 
 MENU = Menu(
     "ambiseg",
@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(args: list[str]) -> int:
     if args[:1] == ["--version"]:
-        print(f"ambiseg {ambiseg.__version__}")
+        print(f"ambiseg {__version__}")
         status = 0
     else:
         status = MENU.run(args)

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,6 @@ import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-import ambiseg
 from ambiseg.atomic import replacing_file
 from ambiseg.data.batches import Normalization
 from ambiseg.engine.settings import TrainSettings
@@ -36,6 +35,7 @@ from ambiseg.labels import LabelSpace
 from ambiseg.methods import build, method_info
 from ambiseg.methods.base import Segmenter
 from ambiseg.networks.settings import UNetSettings
+from ambiseg.version import __version__
 
 CONFIG, WEIGHTS, TRAINING = "config.yaml", "model.safetensors", "training.json"
 METRICS, REPORT, LAST = "metrics.json", "report.html", "checkpoints/last.ckpt"
@@ -67,7 +67,7 @@ class RunConfig:
     data: str = ""
     data_digest: str = ""
     channels: tuple[str, ...] = ()
-    version: str = field(default_factory=lambda: ambiseg.__version__)
+    version: str = __version__
 
     def build(self) -> Segmenter:
         """A new model of this configuration."""

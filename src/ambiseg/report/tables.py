@@ -1,18 +1,13 @@
-"""`MetricRow`: one measured number with what a reader needs to judge it, and tables of such rows.
+"""`MetricRow`: one measured number with what a reader needs to judge it.
 
-The same rows go to the terminal (`metric_table`), into a README (`markdown_table`) and into the HTML report,
-so that title, direction and dialect of a metric are worded once, in `ambiseg.metrics.METRICS`.
+The same rows go to the terminal and into the HTML report, so that title, direction and dialect of a metric are
+worded once, in `ambiseg.metrics.METRICS`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-
-from rich import box
-from rich.table import Table
-from rich.text import Text
 
 from ambiseg.metrics.table import metric_info
 
@@ -66,50 +61,3 @@ class MetricRow:
     def number(self) -> str:
         """How many images, empty where nobody said."""
         return "" if self.count is None else str(self.count)
-
-
-def metric_table(rows: Sequence[MetricRow], title: str | None = None) -> Table:
-    """The rows for the terminal: title, value, direction, number of images.
-
-    Columns without any entry are left out.
-    """
-    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
-    table.add_column("metric")
-    table.add_column("value", justify="right")
-    table.add_column("better")
-    counted = any(row.count is not None for row in rows)
-    if counted:
-        table.add_column("images", justify="right")
-    for row in rows:
-        cells = [Text(row.title), Text(row.text, style="bold"), Text(row.arrow)]
-        table.add_row(*cells, *([Text(row.number)] if counted else []))
-    return table
-
-
-def markdown_table(rows: Sequence[MetricRow]) -> str:
-    """The rows as a Markdown table with aligned columns.
-
-    Example:
-        >>> print(markdown_table([MetricRow.of("m_iou", 0.5, 12)]))
-        | metric  |  value | images |
-        |:--------|-------:|-------:|
-        | M-IoU ↑ | 0.5000 |     12 |
-    """
-    counted = any(row.count is not None for row in rows)
-    lines = [["metric", "value", "images"]]
-    lines += [[_cell(f"{row.title} {row.arrow}".strip()), row.text, row.number] for row in rows]
-    if not counted:
-        lines = [line[:2] for line in lines]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-
-    def joined(cells: list[str]) -> str:
-        rest = [cell.rjust(width) for cell, width in zip(cells[1:], widths[1:], strict=True)]
-        return f"| {' | '.join([cells[0].ljust(widths[0]), *rest])} |"
-
-    rule = [":" + "-" * (w + 1) if i == 0 else "-" * (w + 1) + ":" for i, w in enumerate(widths)]
-    return "\n".join([joined(lines[0]), f"|{'|'.join(rule)}|", *map(joined, lines[1:])])
-
-
-def _cell(text: str) -> str:
-    """Text that cannot end a cell or a line."""
-    return " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|")
