@@ -12,8 +12,6 @@ Shapes: B images, K masks, C channels of the label space, ``*S`` space.
 from __future__ import annotations
 
 import json
-import zipfile
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,17 +20,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ambiseg.defaults import DUPLICATE_IOU, SCORE_THRESHOLD
 from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
 from ambiseg.overlap import pairwise_overlap
-
-SCORE_THRESHOLD = 0.5
-"""Proposals with a lower selection score are left out by default (mode proposals, section 3.1)."""
-DUPLICATE_IOU = 0.9
-"""Two proposals with a higher IoU count as near-duplicates by default."""
-
-_DAMAGE = (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
-"""What numpy, zipfile, json and torch raise on a file that is not a mask set."""
 
 
 @dataclass(frozen=True, eq=False)

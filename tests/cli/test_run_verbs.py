@@ -16,7 +16,7 @@ import yaml
 from PIL import Image
 
 from ambiseg.cli.parsing import Proposing
-from ambiseg.maskset import DUPLICATE_IOU, SCORE_THRESHOLD
+from ambiseg.defaults import DUPLICATE_IOU, SCORE_THRESHOLD
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from typing import TypeVar
 
 import tyro
 
+from ambiseg.defaults import DUPLICATE_IOU, SCORE_THRESHOLD
 from ambiseg.errors import AmbisegError
 
 T = TypeVar("T")
@@ -87,9 +88,9 @@ def _entries(lines: list[str]) -> list[str]:
 class Proposing:
     """Which masks are asked of the model and kept."""
 
-    score_threshold: float = 0.5
+    score_threshold: float = SCORE_THRESHOLD
     """Drop masks with a lower selection score."""
-    duplicate_iou: float = 0.9
+    duplicate_iou: float = DUPLICATE_IOU
     """Of masks more alike than this keep the best, with their joint probability."""
     samples: int | None = None
     """Masks to ask of the model; the method's own number if left out."""

@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ambiseg.data.files import IMAGE_SUFFIXES, read_affine, read_image, stem_of, suffix_of, write_mask
+from ambiseg.defaults import DUPLICATE_IOU, SCORE_THRESHOLD
 from ambiseg.engine.hardware import Hardware
 from ambiseg.engine.run import RunConfig, load_weights, write_json
 from ambiseg.errors import AmbisegError
-from ambiseg.maskset import DUPLICATE_IOU, SCORE_THRESHOLD, MaskSet
+from ambiseg.maskset import MaskSet
 from ambiseg.methods.base import Segmenter
 
 Image = NDArray[np.generic]

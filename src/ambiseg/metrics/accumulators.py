@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 
-from ambiseg.maskset import SCORE_THRESHOLD, MaskSet
+from ambiseg.defaults import SCORE_THRESHOLD
+from ambiseg.maskset import MaskSet
 from ambiseg.metrics.calibration import BrierScores, brier_scores
 from ambiseg.metrics.comparison import Comparison
 from ambiseg.metrics.selection import selection_counts

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from ambiseg.defaults import SCORE_THRESHOLD
 from ambiseg.errors import AmbisegError
-from ambiseg.maskset import SCORE_THRESHOLD, MaskSet
+from ambiseg.maskset import MaskSet
 from ambiseg.metrics.comparison import Comparison
 
 

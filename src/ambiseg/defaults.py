@@ -1,0 +1,6 @@
+"""What is kept of a prediction unless asked otherwise: two numbers that values and command line share, without torch."""
+
+SCORE_THRESHOLD = 0.5
+"""Proposals with a lower selection score are left out (mode proposals, section 3.1)."""
+DUPLICATE_IOU = 0.95
+"""Two proposals with a higher IoU count as near-duplicates."""
