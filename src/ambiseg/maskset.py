@@ -12,6 +12,8 @@ Shapes: B images, K masks, C channels of the label space, ``*S`` space.
 from __future__ import annotations
 
 import json
+import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +26,10 @@ from ambiseg.defaults import DUPLICATE_IOU, SCORE_THRESHOLD
 from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
 from ambiseg.overlap import pairwise_overlap
+
+
+_DAMAGE = (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
+"""What numpy, zipfile, json and torch raise on a file that is not a mask set."""
 
 
 @dataclass(frozen=True, eq=False)
