@@ -27,7 +27,6 @@ from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
 from ambiseg.overlap import pairwise_overlap
 
-
 _DAMAGE = (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
 """What numpy, zipfile, json and torch raise on a file that is not a mask set."""
 
