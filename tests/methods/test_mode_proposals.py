@@ -295,3 +295,18 @@ def test_samples_are_the_proposals_of_highest_score():
     best = every.scores.argsort(1, descending=True)[:, :2]
     assert torch.equal(two.masks, every.take(best).masks)
     torch.testing.assert_close(two.weights, every.take(best).normalised().weights)
+
+
+def test_settling_consolidates_covered_masks_and_specialises_on_others():
+    """Rows 1 to 3 are covered: the most probable close proposal answers; row 4 is not: the least probable close one."""
+    cost = torch.tensor([[0.10, 0.11, 0.50, 0.9], [0.10, 0.30, 0.11, 0.9], [0.1, 0.9, 0.9, 0.9], [0.80, 0.85, 0.90, 1.9]])
+    probability = torch.tensor([0.1, 0.6, 0.05, 0.25]).log().expand(4, 4)
+    model = make(settle=0.5, settle_margin=0.2)
+    model.progress = 0.4
+    assert model._winner(cost, probability).flatten().tolist() == cost.argmin(1).tolist()
+    model.progress = 0.5
+    assert model._winner(cost, probability).flatten().tolist() == [1, 0, 0, 2]
+    never = make()
+    never.progress = 1.0
+    assert never._winner(cost, probability).flatten().tolist() == cost.argmin(1).tolist()
+    assert make(settle=0.0, probability_head=False)._winner(cost, None).flatten().tolist() == cost.argmin(1).tolist()

@@ -35,6 +35,8 @@ from ambiseg.networks.discriminator import Discriminator
 from ambiseg.networks.settings import UNetSettings
 from ambiseg.networks.unet import UNet
 
+UNCOVERED = 1.5
+"""A mask is not covered if its closest proposal is this many times farther than is usual in its batch."""
 LEAST_SHARE = 1e-3
 """Proposals whose share of a mask is smaller do not learn from it."""
 LEAST_PROBABILITY = 1e-6
@@ -126,7 +128,7 @@ class ModeProposals(Segmenter):
     def _single_label_loss(
         self, cost: Tensor, logits: Tensor, masks: Tensor, scores: Tensor, probability: Tensor | None
     ) -> dict[str, Tensor]:
-        winner = cost.argmin(1, keepdim=True)
+        winner = self._winner(cost, probability)
         won = torch.zeros_like(cost).scatter(1, winner, 1.0)
         shares = self._shares(cost, won)
         image, proposal = torch.nonzero(shares > LEAST_SHARE, as_tuple=True)
@@ -139,6 +141,23 @@ class ModeProposals(Segmenter):
         return pairwise_mask_loss(self.settings.mask_loss, logits[:, None], masks[:, None], self.labels)[
             :, 0, 0
         ]
+
+    def _winner(self, cost: Tensor, probability: Tensor | None) -> Tensor:
+        """The proposal that answers for each mask, ``(B, 1)``: the closest; once settling, one about as close.
+
+        Among proposals with ``cost <= (1 + margin) min cost``, a mask whose closest proposal is no farther than average
+        (covered) goes to the most probable one, so that copies of a frequent mode fall idle; a mask that is farther
+        goes to the least probable one, so that an idle copy, not the owner of the frequent mode, learns the rare one.
+        """
+        closest, winner = cost.min(1, keepdim=True)
+        settle = self.settings.settle
+        if probability is None or settle >= 1 or self.progress < settle:
+            return winner
+        chance = probability.detach().float().softmax(1)
+        far = cost > closest * (1 + self.settings.settle_margin)
+        owner = chance.masked_fill(far, -1.0).argmax(1, keepdim=True)
+        idle = chance.masked_fill(far, 2.0).argmin(1, keepdim=True)
+        return torch.where(closest <= UNCOVERED * closest.mean(), owner, idle)
 
     def _shares(self, cost: Tensor, won: Tensor) -> Tensor:
         """How much each proposal learns from the one mask, ``(B, M)``, rows sum to 1.

@@ -31,6 +31,11 @@ class ModeProposalsSettings:
     """Channels of the first layer of the selection and probability head; they double at each layer up to 4 times this."""
     head_spread: float = 0.1
     """Heads start as copies of one convolution, each scaled by a factor drawn from 1 +- this."""
+    settle: float = 1.0
+    """Single labels: share of the training after which near-duplicates are settled: of the proposals about as close as
+    the closest, the most probable one learns a mask that is covered, the least probable one a mask that is not. 1: never."""
+    settle_margin: float = 0.2
+    """Proposals whose loss is up to this share above the closest one's count as about as close."""
     sharing: Literal["winner", "annealed", "relaxed"] = "winner"
     """Single labels: who learns from a mask. The closest proposal (the paper), also its near rivals at a falling
     temperature, or also all others with a small fixed share."""
