@@ -56,14 +56,16 @@ def demo() -> str:
 
 def runs() -> str:
     """One row per run: coverage and distances over all masks, then selection and probabilities."""
-    head = ["data, labels", "steps", "M", *(METRICS[c].title for c in COLUMNS)]
+    head = ["data, labels", "minutes", "steps", "M", *(METRICS[c].title for c in COLUMNS)]
     head += ["F1", "kept", "HM IoU* kept", "BSS kept", "BSS merged", "ms/image"]
     rows = []
     for entry in read("mode-proposals.json").values():
         every, kept = entry["all"], entry["kept"]
         rows.append(
             [
-                f"{entry['data']}, {entry['labels']}",
+                f"{entry['data']}, {entry['labels']}"
+                + (", settled" if entry["settings"].get("settle", 1) < 1 else ""),
+                f"{entry['train']['minutes']:g}",
                 str(entry["training"]["steps"]),
                 f"{every['masks_per_image']:.0f}",
                 *(number(every[c]) for c in COLUMNS),
@@ -71,7 +73,7 @@ def runs() -> str:
                 f"{kept['masks_per_image']:.1f}",
                 number(kept["hm_iou_unique"]),
                 number(kept["brier_skill_score"]),
-                number(entry["merged"]["brier_skill_score"]),
+                number(entry.get("merged", {}).get("brier_skill_score")),
                 f"{1000 * entry['seconds_per_image']:.1f}",
             ]
         )
