@@ -46,21 +46,18 @@ RECIPES = {
         TrainSettings(minutes=9, batch_size=16, lr=2e-3),
     ),
     ("wildfire", "single"): (
-        ModeProposalsSettings(proposals=16, settle=0.4),
-        TrainSettings(minutes=9, batch_size=16, lr=2e-3),
+        ModeProposalsSettings(proposals=16, settle=0.7),
+        TrainSettings(minutes=8, batch_size=16, lr=2e-3),
     ),
     ("lidc", "full"): (ModeProposalsSettings(proposals=8), TrainSettings(minutes=11, batch_size=16, lr=2e-3)),
     ("lidc", "single"): (
         ModeProposalsSettings(proposals=8),
         TrainSettings(minutes=11, batch_size=16, lr=2e-3),
     ),
-    ("camvid", "full"): (
-        ModeProposalsSettings(proposals=32),
-        TrainSettings(minutes=10, batch_size=8, lr=2e-3),
-    ),
+    ("camvid", "full"): (ModeProposalsSettings(proposals=32), TrainSettings(minutes=13, batch_size=8, lr=2e-3)),
     ("camvid", "single"): (
-        ModeProposalsSettings(proposals=32, settle=0.3),
-        TrainSettings(minutes=13, batch_size=16, lr=2e-3),
+        ModeProposalsSettings(proposals=32, settle=0.7),
+        TrainSettings(minutes=13, batch_size=8, lr=2e-3),
     ),
 }
 """Settings of method and training for each data set and label view."""
