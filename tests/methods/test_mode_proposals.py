@@ -299,7 +299,9 @@ def test_samples_are_the_proposals_of_highest_score():
 
 def test_settling_consolidates_covered_masks_and_specialises_on_others():
     """Rows 1 to 3 are covered: the most probable close proposal answers; row 4 is not: the least probable close one."""
-    cost = torch.tensor([[0.10, 0.11, 0.50, 0.9], [0.10, 0.30, 0.11, 0.9], [0.1, 0.9, 0.9, 0.9], [0.80, 0.85, 0.90, 1.9]])
+    cost = torch.tensor(
+        [[0.10, 0.11, 0.50, 0.9], [0.10, 0.30, 0.11, 0.9], [0.1, 0.9, 0.9, 0.9], [0.80, 0.85, 0.90, 1.9]]
+    )
     probability = torch.tensor([0.1, 0.6, 0.05, 0.25]).log().expand(4, 4)
     model = make(settle=0.5, settle_margin=0.2)
     model.progress = 0.4
@@ -309,4 +311,26 @@ def test_settling_consolidates_covered_masks_and_specialises_on_others():
     never = make()
     never.progress = 1.0
     assert never._winner(cost, probability).flatten().tolist() == cost.argmin(1).tolist()
-    assert make(settle=0.0, probability_head=False)._winner(cost, None).flatten().tolist() == cost.argmin(1).tolist()
+    assert (
+        make(settle=0.0, probability_head=False)._winner(cost, None).flatten().tolist()
+        == cost.argmin(1).tolist()
+    )
+
+
+def test_score_cost_breaks_ties_for_the_higher_score_only():
+    """Copies of one proposal tie: the one with the higher score is matched; a large loss is never outweighed."""
+    model, (images, annotations) = make(head_spread=0.0, score_cost=0.1), batch(n=1)
+    annotations = annotations.padded(2)
+    logits, scores, _ = outputs(model, images)
+    cost = np.array(
+        [
+            [mask_loss("dice-focal", z, y[0], BINARY) for z in one]
+            for one, y in zip(logits, annotations.masks.numpy(), strict=True)
+        ]
+    )
+    assert np.ptp(cost, axis=1).max() < 1e-6
+    matched = scores.argmax(1)
+    target = np.zeros_like(scores)
+    target[np.arange(2), matched] = 1
+    expected = np.mean([bce(z, t) for z, t in zip(scores.ravel(), target.ravel(), strict=True)])
+    assert losses(model, images, annotations)["selection"] == pytest.approx(expected, rel=1e-5)

@@ -25,7 +25,7 @@ from ambiseg.methods.settings import ModeProposalsSettings
 from ambiseg.networks.settings import UNetSettings
 
 METHOD = "mode-proposals"
-SETTINGS = ModeProposalsSettings(proposals=16)
+SETTINGS = ModeProposalsSettings(proposals=16, score_cost=0.1)
 BACKBONE = UNetSettings(width=16)
 TRAIN = TrainSettings(batch_size=16, lr=2e-3)
 """How the demo trains; minutes, seed and labels come from the command line."""
@@ -106,7 +106,9 @@ def _run(arguments: DemoArguments) -> None:
     show(evaluation_table(evaluation))
     show(facts(evaluation, data))
     show(f"report:  {page}")
-    show(f"picture: {predictions / stem_of(paths[0]) / 'picture.png'}")
+    folders = [predictions / stem_of(path) for path in paths]
+    fullest = max(folders, key=lambda folder: len(read_entries(folder / "prediction.json")["masks"]))
+    show(f"picture: {fullest / 'picture.png'}")
     words = ("ambiseg", "predict", run_path, data / "test" / "images", "--out", out / "all-predictions")
     next_commands((command(*words), "predict all test images"))
 

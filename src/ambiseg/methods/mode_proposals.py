@@ -16,7 +16,8 @@ unlabelled proposals (9-11); L = loss(m_k*, y) + lambda L_PU (12).
 
 Beyond the paper: a probability head, ``p^ = softmax(prob(g(x), m))``, trained with cross-entropy towards the matched modes'
 probabilities (full labels) or towards the winner (single). One forward pass gives masks, scores and probabilities. The
-selection and probability heads see detached inputs: they never bend the masks.
+selection and probability heads see detached inputs: they never bend the masks. Options, off by default: ``score_cost``
+(matching cost ``loss(m_k, y_i) - mu s_k``, after DETR; Carion et al. 2020) and ``settle`` (`ModeProposals._winner`).
 """
 
 from __future__ import annotations
@@ -111,7 +112,7 @@ class ModeProposals(Segmenter):
     def _full_label_loss(
         self, cost: Tensor, logits: Tensor, annotations: MaskSet, scores: Tensor, probability: Tensor | None
     ) -> dict[str, Tensor]:
-        chosen = match(cost, annotations.present)
+        chosen = match(cost - self.settings.score_cost * scores.sigmoid()[:, :, None], annotations.present)
         image, mode = torch.nonzero(chosen >= 0, as_tuple=True)
         proposal = chosen[image, mode]
         pairs = self._pair_loss(logits[image, proposal], annotations.masks[image, mode])

@@ -17,6 +17,9 @@ class ModeProposalsSettings:
     """Number of proposals M; twice the number of modes you expect."""
     mask_loss: Literal["dice-focal", "dice", "mse"] = "dice-focal"
     """Loss of one proposal against one mask (table 6 of the paper)."""
+    score_cost: float = 0.0
+    """Full labels: weight of the score in the matching, as DETR has it; equally good copies do not change places then.
+    0 matches by mask loss alone (the paper)."""
     selection_weight: float = 0.01
     """Weight lambda of the selection loss (equations 8 and 12); 0 trains no scores."""
     positive_prior: float = 0.5
