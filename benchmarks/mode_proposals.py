@@ -54,7 +54,10 @@ RECIPES = {
         ModeProposalsSettings(proposals=8),
         TrainSettings(minutes=11, batch_size=16, lr=2e-3),
     ),
-    ("camvid", "full"): (ModeProposalsSettings(proposals=32), TrainSettings(minutes=13, batch_size=8, lr=2e-3)),
+    ("camvid", "full"): (
+        ModeProposalsSettings(proposals=32, score_cost=0.1),
+        TrainSettings(minutes=12, batch_size=8, lr=2e-3),
+    ),
     ("camvid", "single"): (
         ModeProposalsSettings(proposals=32, settle=0.7),
         TrainSettings(minutes=13, batch_size=8, lr=2e-3),

@@ -80,6 +80,15 @@ def runs() -> str:
     return table(head, rows)
 
 
+def score_cost() -> str:
+    """Selection with and without scores in the matching."""
+    rows = []
+    for title, name in (("0 (the paper)", "demo-without-score-cost.json"), ("0.1", "demo.json")):
+        every = read(name)["all"]
+        rows.append([title, number(every["selection_f1"]), number(every["hm_iou_unique"])])
+    return table(["score cost", METRICS["selection_f1"].title, METRICS["hm_iou_unique"].title], rows)
+
+
 def speed() -> str:
     """What `speed.py` measured."""
     result = read("speed.json")
@@ -99,7 +108,7 @@ def speed() -> str:
 
 def main() -> None:
     """Rewrite the pages."""
-    made = {"demo": demo, "runs": runs, "speed": speed}
+    made = {"demo": demo, "runs": runs, "score-cost": score_cost, "speed": speed}
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
         for name, make in made.items():

@@ -22,7 +22,8 @@ from ambiseg.networks.settings import UNetSettings
 def group_norm(channels: int) -> nn.GroupNorm:
     """GroupNorm with groups of 16 channels (one group below that).
 
-    Wide groups matter for speed: on CPUs in channels-last order, groups of 4 channels take ten times as long.
+    Wide groups matter for speed: on CPUs in channels-last order, groups of 2 or 4 channels take several times as long
+    (``benchmarks/speed.py`` measures it).
     """
     return nn.GroupNorm(channels // 16 if channels % 16 == 0 else 1, channels)
 
