@@ -105,7 +105,7 @@ def proposals():
 
 def test_filters_by_hand():
     """The near-duplicate gives its probability away before low scores go; the rest is sorted."""
-    found = PredictSettings().apply(proposals())
+    found = PredictSettings(duplicate_iou=0.9).apply(proposals())
     assert found.scores.tolist()[0] == pytest.approx([0.9, 0.8])
     assert found.weights.tolist()[0] == pytest.approx([0.5 / 0.6, 0.1 / 0.6])
     every = EVERYTHING.apply(proposals())
