@@ -6,24 +6,33 @@ For label maps ``a_i`` and ``b_j`` and a class c, with void pixels of either lef
     IoU(i, j) = mean over evaluated classes with U_c > 0 of I_c / U_c,
     Dice(i, j) = mean over the same classes of 2 I_c / (U_c + I_c).
 
-A class absent from both masks is left out of the mean; where no class is left (two empty masks) the value is 1. All pairs
-come from one matrix product per image, which counts exactly up to 2^24 pixels, also inside an autocast region.
+A class absent from both masks is left out of the mean; where no class is left (two empty masks) the value is 1. Pixels are
+counted as integers, exactly at any image size.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
 
+WORD = 64
+"""Pixels in one word of packed bits."""
+WORDS_AT_ONCE = 2**15
+"""Words of intersections held at once (256 KiB, so that they stay in the cache)."""
+PIXELS_AT_ONCE = 2**22
+"""Pixels unpacked at once; float32 counts up to 2^24 of them exactly."""
+
 
 @dataclass(frozen=True)
 class Overlap:
-    """Counts for all pairs: ``intersection`` and ``union``, each ``(B, K, L, C)`` over the evaluated classes."""
+    """Counts for all pairs: ``intersection`` and ``union``, each ``(B, K, L, C)`` int64 over the evaluated classes."""
 
     intersection: Tensor
     union: Tensor
@@ -59,30 +68,101 @@ def pairwise_overlap(a: Tensor, b: Tensor, labels: LabelSpace) -> Overlap:
         raise AmbisegError(
             f"masks of shape {tuple(a.shape)} and {tuple(b.shape)} cannot be compared: batch and image size must agree"
         )
+    same = a is b
     a, b = a.flatten(2), b.flatten(2)
-    valid_a, valid_b = labels.valid(a), labels.valid(b)
-    has_void = not bool(valid_a.all() and valid_b.all())
+    indicator: Any = _Bits if a.device.type == "cpu" else _Flags
+    void = labels.void
+    has_void = indicator.holds(a, void) or (not same and indicator.holds(b, void))
+    valid_a = indicator(a, void, inverted=True) if has_void else None
+    valid_b = indicator(b, void, inverted=True) if has_void and not same else valid_a
     intersections, unions = [], []
     for c in labels.evaluated:
-        in_a, in_b = (a == c).float(), (b == c).float()
-        both = _count_pairs(in_a, in_b)
-        if has_void:
-            area_a, area_b = _count_pairs(in_a, valid_b.float()), _count_pairs(valid_a.float(), in_b)
+        in_a = indicator(a, c)
+        in_b = in_a if same else indicator(b, c)
+        both = in_a.pairs(in_b)
+        if valid_a is not None and valid_b is not None:
+            area_a, area_b = in_a.pairs(valid_b), valid_a.pairs(in_b)
         else:
-            area_a, area_b = in_a.sum(-1)[:, :, None], in_b.sum(-1)[:, None, :]
+            area_a, area_b = in_a.areas()[:, :, None], in_b.areas()[:, None, :]
         intersections.append(both)
         unions.append(area_a + area_b - both)
     return Overlap(torch.stack(intersections, -1), torch.stack(unions, -1))
 
 
-def _count_pairs(a: Tensor, b: Tensor) -> Tensor:
-    """``a b^T`` of zeros and ones in full precision: half precision would round counts above 256."""
-    with torch.autocast(a.device.type, enabled=False):
-        return a @ b.mT
+class _Bits:
+    """Where masks ``(B, K, P)`` have a value, 64 pixels to a word: pairs are counted with AND and population count.
+
+    On a CPU this is exact at any size and several times faster than a product of floats (``benchmarks/metrics.py``).
+    """
+
+    def __init__(self, masks: Tensor, value: int, inverted: bool = False) -> None:
+        flat = masks.numpy().reshape(-1, masks.shape[2])
+        self.words = np.zeros((*masks.shape[:2], -(-masks.shape[2] // WORD)), dtype=np.uint64)
+        octets = self.words.view(np.uint8).reshape(len(flat), -1)
+        step = max(1, PIXELS_AT_ONCE // max(1, flat.shape[1]))
+        for i in range(0, len(flat), step):
+            part = flat[i : i + step]
+            packed = np.packbits(part != value if inverted else part == value, axis=-1)
+            octets[i : i + step, : packed.shape[1]] = packed
+
+    @staticmethod
+    def holds(masks: Tensor, value: int) -> bool:
+        """Whether any pixel has the value."""
+        return bool((masks.numpy() == value).any())
+
+    def areas(self) -> Tensor:
+        """Pixels of each mask ``(B, K)`` int64."""
+        return torch.from_numpy(np.bitwise_count(self.words).sum(-1, dtype=np.int64))
+
+    def pairs(self, other: _Bits) -> Tensor:
+        """Pixels that each pair has in common ``(B, K, L)`` int64."""
+        (batch, rows, size), columns = self.words.shape, other.words.shape[1]
+        if batch * rows * columns * size <= WORDS_AT_ONCE:
+            common = self.words[:, :, None] & other.words[:, None]
+            return torch.from_numpy(np.bitwise_count(common).sum(-1, dtype=np.int64))
+        if rows > columns:
+            return other.pairs(self).mT
+        counts = np.empty((batch, rows, columns), dtype=np.int64)
+        step = max(1, WORDS_AT_ONCE // size)
+        for b, i in np.ndindex(batch, rows):
+            row, others = self.words[b, i], other.words[b]
+            for j in range(i if self is other else 0, columns, step):
+                common = row & others[j : j + step]
+                counts[b, i, j : j + step] = np.bitwise_count(common).sum(-1, dtype=np.int64)
+            if self is other:
+                counts[b, i:, i] = counts[b, i, i:]
+        return torch.from_numpy(counts)
+
+
+class _Flags:
+    """The same on an accelerator: products of zeros and ones, over few enough pixels at once to be exact in float32."""
+
+    def __init__(self, masks: Tensor, value: int, inverted: bool = False) -> None:
+        self.flags = masks != value if inverted else masks == value
+
+    @staticmethod
+    def holds(masks: Tensor, value: int) -> bool:
+        """Whether any pixel has the value."""
+        return bool((masks == value).any())
+
+    def areas(self) -> Tensor:
+        """Pixels of each mask ``(B, K)`` int64."""
+        return self.flags.sum(-1)
+
+    def pairs(self, other: _Flags) -> Tensor:
+        """Pixels that each pair has in common ``(B, K, L)`` int64."""
+        a, b = self.flags, other.flags
+        step = max(1, PIXELS_AT_ONCE // max(a.shape[0] * max(a.shape[1], b.shape[1]), 1))
+        total = torch.zeros(a.shape[0], a.shape[1], b.shape[1], dtype=torch.int64, device=a.device)
+        with torch.autocast(a.device.type, enabled=False):
+            for p, q in zip(torch.split(a, step, 2), torch.split(b, step, 2), strict=True):
+                total += (p.float() @ q.float().mT).long()
+        return total
 
 
 def _mean_present(numerator: Tensor, denominator: Tensor) -> Tensor:
+    """Mean over classes of the ratios whose denominator is not 0, in double precision; 1 where there is none."""
     present = denominator > 0
-    ratio = torch.where(present, numerator / denominator.clamp(min=1), 0.0)
+    ratio = numerator.double() / denominator.clamp(min=1)
     count = present.sum(-1)
-    return torch.where(count > 0, ratio.sum(-1) / count.clamp(min=1), 1.0)
+    return torch.where(count > 0, (ratio * present).sum(-1) / count.clamp(min=1), 1.0).float()

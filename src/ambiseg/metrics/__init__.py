@@ -19,18 +19,17 @@ from ambiseg.metrics.calibration import (
     mode_reliability,
 )
 from ambiseg.metrics.comparison import Comparison, match
-from ambiseg.metrics.selection import SelectionCounts, selection_counts, selection_f1
-from ambiseg.metrics.sets import (
-    consensus,
-    dice_of_mean,
-    diversity,
-    ged,
-    ged_unbiased,
+from ambiseg.metrics.consensus import consensus, dice_of_mean, expected_dice, soft_dice
+from ambiseg.metrics.energy import GedParts, diversity, ged, ged_parts, ged_unbiased
+from ambiseg.metrics.matching import (
     hm_iou,
+    hm_iou_multi,
     hm_iou_tiled,
     hm_iou_unique,
     m_iou,
+    max_dice_matching,
 )
+from ambiseg.metrics.selection import SelectionCounts, selection_counts, selection_f1
 from ambiseg.metrics.table import METRICS, MetricInfo, evaluate_all, metric_info, usable_metrics
 
 __all__ = [
@@ -38,6 +37,7 @@ __all__ = [
     "BrierScores",
     "BrierSkillScore",
     "Comparison",
+    "GedParts",
     "MeanOverImages",
     "MetricInfo",
     "ModeProbabilities",
@@ -50,12 +50,16 @@ __all__ = [
     "dice_of_mean",
     "diversity",
     "evaluate_all",
+    "expected_dice",
     "ged",
+    "ged_parts",
     "ged_unbiased",
     "hm_iou",
+    "hm_iou_multi",
     "hm_iou_tiled",
     "hm_iou_unique",
     "m_iou",
+    "max_dice_matching",
     "match",
     "metric_collection",
     "metric_info",
@@ -63,5 +67,6 @@ __all__ = [
     "mode_reliability",
     "selection_counts",
     "selection_f1",
+    "soft_dice",
     "usable_metrics",
 ]

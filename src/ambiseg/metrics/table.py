@@ -16,17 +16,15 @@ from ambiseg.errors import UnknownNameError
 from ambiseg.maskset import MaskSet
 from ambiseg.metrics.calibration import brier_skill_score
 from ambiseg.metrics.comparison import Comparison
-from ambiseg.metrics.selection import selection_f1
-from ambiseg.metrics.sets import (
-    dice_of_mean,
-    diversity,
-    ged,
-    ged_unbiased,
+from ambiseg.metrics.consensus import dice_of_mean
+from ambiseg.metrics.energy import diversity, ged, ged_unbiased
+from ambiseg.metrics.matching import (
     hm_iou,
     hm_iou_tiled,
     hm_iou_unique,
     m_iou,
 )
+from ambiseg.metrics.selection import selection_f1
 
 
 @dataclass(frozen=True)
