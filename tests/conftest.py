@@ -25,7 +25,7 @@ def train_tiny(fires):
     from ambiseg.methods.settings import ModeProposalsSettings
     from ambiseg.networks.settings import UNetSettings
 
-    def train(out, data=fires, overwrite=False, **settings):
+    def train(out, data=fires, overwrite=False, proposals=6, **settings):
         chosen = {"epochs": 4, "batch_size": 4, "warmup": 2, "validations": 2, "precision": "32", **settings}
         if "minutes" in settings:
             del chosen["epochs"]
@@ -35,7 +35,7 @@ def train_tiny(fires):
             out,
             train=TrainSettings(**chosen),
             backbone=UNetSettings(width=8, depth=2),
-            settings=ModeProposalsSettings(proposals=6, head_width=8),
+            settings=ModeProposalsSettings(proposals=proposals, head_width=8),
             overwrite=overwrite,
             quiet=True,
         )

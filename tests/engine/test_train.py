@@ -281,6 +281,34 @@ def test_nothing_is_made_for_senseless_wishes(train_tiny, fires, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_run_starts_from_the_weights_of_another(whole, train_tiny, tmp_path, monkeypatch):
+    first: dict[str, torch.Tensor] = {}
+    original = TrainingModule.training_step
+
+    def step(self, batch, batch_idx):
+        if not first:
+            first.update({k: v.clone() for k, v in self.segmenter.state_dict().items()})
+            assert self.segmenter.training
+        return original(self, batch, batch_idx)
+
+    monkeypatch.setattr(TrainingModule, "training_step", step)
+    train_tiny(tmp_path / "second", init=str(whole["full"]), epochs=1)
+    assert_same(dict(sorted(first.items())), dict(sorted(load_file(whole["full"] / WEIGHTS).items())))
+    assert RunConfig.load(tmp_path / "second").train.init == str(whole["full"])
+
+
+def test_weights_to_start_from_must_fit(whole, train_tiny, tmp_path):
+    with pytest.raises(AmbisegError, match="absent is not a run folder"):
+        train_tiny(tmp_path / "run", init=str(tmp_path / "absent"))
+    with pytest.raises(AmbisegError, match="does not hold a mode-proposals model of the size"):
+        train_tiny(tmp_path / "run", init=str(whole["full"]), proposals=7)
+    assert not (tmp_path / "run").exists()
+    shutil.copytree(whole["full"], tmp_path / "copy")
+    with pytest.raises(AmbisegError, match="cannot be replaced by a run that starts from it"):
+        train_tiny(tmp_path / "copy", init=str(tmp_path / "copy"), overwrite=True)
+    assert (tmp_path / "copy" / WEIGHTS).is_file()
+
+
 def test_resuming_with_other_data_is_refused(whole, fires, tmp_path):
     shutil.copytree(whole["full"], tmp_path / "run")
     splits = {name: list(open_split(fires, name)) for name in ("train", "val")}

@@ -152,6 +152,8 @@ def load_weights(run: str | Path, config: RunConfig) -> Segmenter:
         AmbisegError: no weights, a damaged or foreign file, or weights of another method or size.
     """
     path = Path(run) / WEIGHTS
+    if not Path(run).is_dir():
+        raise AmbisegError(f"{run} is not a run folder: give the folder that 'ambiseg train' wrote")
     if not path.is_file():
         raise AmbisegError(f"{run} holds no {WEIGHTS}: its training has not come to a first validation yet")
     try:

@@ -13,6 +13,8 @@ class TrainSettings:
 
     labels: Literal["full", "single"] = "full"
     """What a visit of an image brings: all its masks with their probabilities, or one drawn by probability."""
+    init: str | None = None
+    """Run folder whose weights to start from; same method and sizes."""
     epochs: int | None = None
     """Visits of every image; 100 where neither epochs nor minutes are given."""
     minutes: float | None = None

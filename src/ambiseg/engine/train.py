@@ -27,10 +27,20 @@ from ambiseg.data.source import Split, open_split
 from ambiseg.engine.callbacks import Budget, KeepLast, MovingAverage, ProgressLine, TrainingInterrupted
 from ambiseg.engine.hardware import Hardware
 from ambiseg.engine.module import TrainingModule
-from ambiseg.engine.run import CONFIG, LAST, TRAINING, RunConfig, load_checkpoint, save_weights, write_json
+from ambiseg.engine.run import (
+    CONFIG,
+    LAST,
+    TRAINING,
+    RunConfig,
+    load_checkpoint,
+    load_weights,
+    save_weights,
+    write_json,
+)
 from ambiseg.engine.settings import TrainSettings, number_problems
 from ambiseg.errors import AmbisegError
 from ambiseg.methods import build, method_info
+from ambiseg.methods.base import Segmenter
 from ambiseg.metrics import METRICS
 from ambiseg.networks.settings import UNetSettings
 
@@ -81,7 +91,8 @@ def fit(
         quiet: no progress line.
 
     Raises:
-        AmbisegError: unknown method, senseless settings, missing splits, an existing ``out``, or a loss that became NaN.
+        AmbisegError: unknown method, senseless settings, missing splits, an existing ``out``, weights to start from
+            that do not fit, or a loss that became NaN.
 
     Example:
         >>> fit("mode-proposals", "my-data", "runs/first", train=TrainSettings(minutes=5))      # doctest: +SKIP
@@ -103,8 +114,6 @@ def fit(
         build(method, in_channels, split.info.labels, backbone, settings)
     except ValueError as error:
         raise AmbisegError(f"{method} cannot be built with these settings: {error}") from error
-    if not _is_child():
-        _make_run_folder(run, overwrite)
     config = RunConfig(
         method=method,
         in_channels=in_channels,
@@ -117,9 +126,13 @@ def fit(
         data_digest=split.digest(),
         channels=split.info.channels,
     )
+    start = load_weights(train.init, config) if train.init else None
     if not _is_child():
+        if train.init and run.exists() and run.samefile(train.init):
+            raise AmbisegError(f"{run} cannot be replaced by a run that starts from it: choose another --out")
+        _make_run_folder(run, overwrite)
         config.save(run)
-    return _train(run, config, split, val, quiet, checkpoint=None)
+    return _train(run, config, split, val, quiet, start=start)
 
 
 def resume(run: str | Path, *, data: str | Path | None = None, quiet: bool = False) -> FitResult:
@@ -147,17 +160,24 @@ def resume(run: str | Path, *, data: str | Path | None = None, quiet: bool = Fal
         raise AmbisegError(
             f"{run / LAST} was written by {wrote}, but {run / CONFIG} says {expected}: restore the run"
         )
-    return _train(run, config, split, val, quiet, checkpoint)
+    return _train(run, config, split, val, quiet, checkpoint=checkpoint)
 
 
 def _train(
-    run: Path, config: RunConfig, split: Split, val: Split, quiet: bool, checkpoint: dict[str, Any] | None
+    run: Path,
+    config: RunConfig,
+    split: Split,
+    val: Split,
+    quiet: bool,
+    *,
+    start: Segmenter | None = None,
+    checkpoint: dict[str, Any] | None = None,
 ) -> FitResult:
     train = config.train
     hardware = Hardware.choose(train.precision, train.channels_last)
     metric = "hm_iou_unique"
     torch.manual_seed(train.seed)
-    module = TrainingModule(config.build(), train, hardware, metric)
+    module = TrainingModule((start or config.build()).train(), train, hardware, metric)
     if hardware.channels_last:
         module.to(memory_format=torch.channels_last)
     steps = None
@@ -175,7 +195,7 @@ def _train(
     if not quiet:
         callbacks.append(ProgressLine(budget, train.batch_size, metric))
     callbacks.append(KeepLast(run / LAST))
-    start = int(checkpoint["global_step"]) if checkpoint else 0
+    done = int(checkpoint["global_step"]) if checkpoint else 0
     interrupted = False
     with _quiet_lightning():
         trainer = pl.Trainer(
@@ -196,7 +216,7 @@ def _train(
             use_distributed_sampler=False,
             default_root_dir=run,
         )
-        loaders = _Loaders(split, val, config, start)
+        loaders = _Loaders(split, val, config, done)
         try:
             trainer.fit(module, loaders, ckpt_path=run / LAST if checkpoint else None, weights_only=True)
         except TrainingInterrupted:
