@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ambiseg import overlap
 from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
 from ambiseg.overlap import pairwise_overlap
@@ -78,13 +79,42 @@ def test_nothing_but_void_counts_as_agreement() -> None:
     )
 
 
-def test_counts_stay_exact_inside_autocast() -> None:
-    masks = (torch.rand(1, 3, 2000, generator=torch.Generator().manual_seed(0)) < 0.6).to(torch.uint8)
-    outside = pairwise_overlap(masks, masks, BINARY)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        inside = pairwise_overlap(masks, masks, BINARY)
-    assert torch.equal(inside.intersection, outside.intersection)
-    assert torch.equal(inside.union, outside.union)
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    sizes=st.tuples(st.integers(1, 3), st.integers(1, 9), st.integers(1, 9), st.integers(1, 300)),
+    inverted=st.booleans(),
+    limit=st.sampled_from([1, 7, 64, 2**15]),
+)
+def test_bits_and_products_count_alike(
+    seed: int, sizes: tuple[int, int, int, int], inverted: bool, limit: int
+) -> None:
+    """Both ways of counting, held to small blocks so that every path is walked, against a product of integers."""
+    batch, rows, columns, pixels = sizes
+    draw = torch.Generator().manual_seed(seed)
+    a, b = (torch.randint(0, 3, (batch, n, pixels), generator=draw) for n in (rows, columns))
+    hits = [(m != 1 if inverted else m == 1).long() for m in (a, b)]
+    wanted = {"ab": hits[0] @ hits[1].mT, "aa": hits[0] @ hits[0].mT}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(overlap, "WORDS_AT_ONCE", limit)
+        patch.setattr(overlap, "PIXELS_AT_ONCE", limit)
+        for kind in (overlap._Bits, overlap._Flags):
+            one, two = kind(a, 1, inverted), kind(b, 1, inverted)
+            assert torch.equal(one.pairs(two), wanted["ab"]), kind
+            assert torch.equal(one.pairs(one), wanted["aa"]), kind
+            assert torch.equal(one.areas(), hits[0].sum(-1)), kind
+            assert kind.holds(a, 1) == bool((a == 1).any())
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                assert torch.equal(one.pairs(two), wanted["ab"]), kind
+
+
+def test_counts_above_those_that_float32_holds() -> None:
+    """4096 x 4096 + 1 pixels, of which one is missing: in float32 the two areas would be equal."""
+    masks = torch.ones(1, 2, 4096 * 4096 + 1, dtype=torch.uint8)
+    masks[0, 1, 0] = 0
+    found = pairwise_overlap(masks, masks, BINARY)
+    assert found.intersection[0, :, :, 0].tolist() == [[2**24 + 1, 2**24], [2**24, 2**24]]
+    assert found.union[0, :, :, 0].tolist() == [[2**24 + 1, 2**24 + 1], [2**24 + 1, 2**24]]
 
 
 @pytest.mark.parametrize("shape", [(2, 1, 4), (1, 1, 5)])

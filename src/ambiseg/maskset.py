@@ -159,7 +159,7 @@ class MaskSet:
         return self.present.sum(1)
 
     def validate(self, what: str = "mask set") -> MaskSet:
-        """Raise `AmbisegError` where weights or classes are not those of a distribution; return self."""
+        """Raise `AmbisegError` where weights, classes or probabilities are not those of a distribution; return self."""
         if not bool(torch.isfinite(self.weights).all()) or bool((self.weights < 0).any()):
             raise AmbisegError(f"{what}: weights must be finite and not negative")
         off = (self.weights.sum(1) - 1).abs()
@@ -169,7 +169,14 @@ class MaskSet:
             raise AmbisegError(
                 f"{what}: weights of image {row} sum to {total:.4g}, not 1: divide them by their sum"
             )
-        self.labels.check(self.masks[self.present], what)
+        if self.probabilities is not None and not bool(
+            (self.probabilities.flatten(2).sum(2).isfinite() | ~self.present).all()
+        ):
+            raise AmbisegError(
+                f"{what}: per-pixel probabilities must be finite, found nan or infinity: look at the model that made them"
+            )
+        if int(self.masks.max()) >= self.labels.classes or int(self.masks.min()) < 0:
+            self.labels.check(self.masks[self.present], what)
         return self
 
     def mean(self) -> Tensor:

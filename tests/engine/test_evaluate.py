@@ -20,7 +20,8 @@ from ambiseg.engine.run import METRICS as METRICS_FILE
 from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
-from ambiseg.metrics import METRICS, metric_collection
+from ambiseg.metrics import METRICS, annotator_agreement, default_metrics, metric_collection, perfect_model
+from ambiseg.metrics.accumulators import POOLED
 
 SETTINGS = PredictSettings(score_threshold=0.3)
 
@@ -40,7 +41,7 @@ def sets(run, fires):
     """Of each image: all proposals, those that are kept, and the annotations."""
     triples = []
     for sample in open_split(fires, "test"):
-        every = run.propose([sample.image]).hard()
+        every = run.propose([sample.image])
         weights = torch.from_numpy(sample.weights).float()[None]
         truth = MaskSet(torch.from_numpy(sample.masks)[None], weights, run.config.labels)
         triples.append((every, SETTINGS.apply(every), truth))
@@ -50,7 +51,7 @@ def sets(run, fires):
 def test_both_columns_equal_metrics_of_predictions(found, sets):
     """Image by image, with the public metrics and nothing else."""
     for column, name_of, skipped in [(0, "all", KEPT_ONLY), (1, "kept", ALL_ONLY)]:
-        names = [name for name in METRICS if name not in skipped]
+        names = [name for name in default_metrics(sets[0][0]) if name not in skipped]
         collection = metric_collection(names)
         for triple in sets:
             collection.update(triple[column], triple[2])
@@ -70,10 +71,28 @@ def test_values_per_image_equal_the_metric(found, sets):
 
 
 def test_means_per_image_equal_the_summary(found):
-    """But for the two numbers that pool their parts over all images first."""
+    """But for the numbers that pool their parts over all images first."""
     for name, values in found.per_image.items():
-        if name not in (*KEPT_ONLY, *ALL_ONLY):
+        if name not in POOLED:
             assert np.nanmean(values) == pytest.approx(found.all[name], abs=2e-6), name
+
+
+def test_a_perfect_sampler_and_the_annotators_stand_beside(found, sets):
+    """By the closed form: n draws have a GED of d(Y, Y) / n on average; and no column for what draws do not have."""
+    truth = [triple[2] for triple in sets]
+    spread = np.mean([float(annotator_agreement(t).spread) for t in truth])
+    assert found.annotators["spread"] == pytest.approx(spread, abs=1e-6)
+    many = np.mean(
+        [float(perfect_model(t, "ged", 6, 400, torch.Generator().manual_seed(1)).mean) for t in truth]
+    )
+    assert many == pytest.approx(spread / 6, rel=0.1)
+    assert found.perfect["ged"] == pytest.approx(spread / 6, rel=0.6)
+    assert set(found.all) - set(found.perfect) == set(ALL_ONLY) & set(found.all)
+
+
+def test_all_metrics_can_be_asked_for_and_the_perfect_sampler_left_out(run, fires):
+    everything = evaluate(run, fires, "test", SETTINGS, metrics=["all"], perfect_draws=0)
+    assert list(everything.per_image) == list(METRICS) and everything.perfect == {}
 
 
 @pytest.mark.parametrize("batch_size", [1, 2])

@@ -1,17 +1,33 @@
-"""Brier skill score: against entry-by-entry sums, closed forms, and the cases in which it has no meaning."""
+"""Calibration of modes and class flips: against sums by entry and by pixel, closed forms, errors."""
 
 from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
-from reference import Case, cases, laws
+from hypothesis import strategies as st
+from reference import Case, Plain, cases, laws, table
 
-from ambiseg.errors import AmbisegError
+from ambiseg.errors import AmbisegError, UnknownNameError
 from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
-from ambiseg.metrics import Comparison, brier_scores, brier_skill_score, mode_probabilities, mode_reliability
+from ambiseg.metrics.calibration import (
+    ClassFlips,
+    brier_scores,
+    brier_skill_score,
+    class_flips,
+    mode_kl,
+    mode_probabilities,
+    mode_ratio,
+    mode_reliability,
+    total_variation,
+)
+from ambiseg.metrics.comparison import Comparison
 
 MASKS = torch.tensor([[[1, 1, 1, 1], [1, 1, 0, 0], [0, 0, 0, 0], [1, 0, 0, 0]]], dtype=torch.uint8)
 BINARY = LabelSpace.binary()
@@ -113,3 +129,228 @@ def test_reliability_bins_hold_all_entries(case: Case) -> None:
 def test_reliability_needs_a_bin() -> None:
     with pytest.raises(AmbisegError, match="bin"):
         mode_reliability(weighted([1.0]), weighted([1.0]), bins=0)
+
+
+def nearest_entries(case: Case, b: int) -> list[tuple[float, float, float]]:
+    """(estimated, true, uniform guess) of each mode of image b, every prediction counted for its nearest."""
+    p, a = case.images[b]
+    modes = a.merged()
+    estimated = [0.0] * len(modes.masks)
+    for row, weight in zip(table(p, modes, case.labels), p.weights, strict=True):
+        estimated[next(j for j, iou in enumerate(row) if iou > max(row) - 1e-6)] += weight
+    return [(u, v, 1 / len(estimated)) for u, v in zip(estimated, modes.weights, strict=True)]
+
+
+def all_entries(case: Case, b: int, assignment: str) -> np.ndarray:
+    return np.array((nearest_entries if assignment == "nearest" else entries)(case, b))
+
+
+def reweighted(case: Case, seed: int) -> tuple[MaskSet, MaskSet]:
+    """The modes of the annotations with other weights, and as they are."""
+    modes = case.annotations.merge_identical()
+    chance = torch.rand(modes.weights.shape, generator=torch.Generator().manual_seed(seed)) + 0.01
+    return replace(modes, weights=chance * modes.present).normalised(), modes
+
+
+@laws
+@given(cases())
+def test_nearest_modes_agree_with_trying_all(case: Case) -> None:
+    ratio = mode_ratio(case.predictions, case.annotations)
+    pair = Comparison(case.predictions, case.annotations)
+    other = mode_probabilities(pair, assignment="nearest")
+    for name in ("estimated", "true", "is_mode", "there"):
+        assert torch.equal(getattr(ratio, name), getattr(other, name))
+    assert ratio.estimated.shape == pair.modes.weights.shape
+    assert torch.equal(ratio.there, pair.modes.present) and torch.equal(ratio.is_mode, ratio.there)
+    for b in range(len(case.images)):
+        rows = np.array(nearest_entries(case, b))
+        np.testing.assert_allclose(ratio.estimated[b, : len(rows)].numpy(), rows[:, 0], atol=1e-6)
+        np.testing.assert_allclose(ratio.true[b, : len(rows)].numpy(), rows[:, 1], atol=1e-6)
+        assert float(ratio.estimated[b, len(rows) :].sum()) == 0
+
+
+@laws
+@given(cases(void=False), st.integers(0, 1000))
+def test_exact_copies_have_the_ratio_of_their_weights(case: Case, seed: int) -> None:
+    predictions, modes = reweighted(case, seed)
+    for copies in (
+        predictions,
+        predictions.take(torch.arange(modes.masks.shape[1]).flip(0).repeat(len(modes), 1)),
+    ):
+        ratio = mode_ratio(copies, case.annotations)
+        torch.testing.assert_close(ratio.estimated, predictions.weights)
+    same = mode_ratio(case.annotations, case.annotations)
+    torch.testing.assert_close(same.estimated, same.true)
+
+
+@laws
+@given(cases())
+def test_brier_scores_of_nearest_modes_agree_with_sums_by_entry(case: Case) -> None:
+    scores = brier_scores(case.predictions, case.annotations, assignment="nearest")
+    skill = brier_skill_score(case.predictions, case.annotations, assignment="nearest")
+    torch.testing.assert_close(skill, scores.skill(), equal_nan=True)
+    for b in range(len(case.images)):
+        rows = np.array(nearest_entries(case, b))
+        assert scores.score[b].item() == pytest.approx(((rows[:, 0] - rows[:, 1]) ** 2).mean(), abs=1e-6)
+        assert scores.uniform[b].item() == pytest.approx(((rows[:, 2] - rows[:, 1]) ** 2).mean(), abs=1e-6)
+
+
+@laws
+@given(cases(), st.sampled_from(["matched", "nearest"]), st.sampled_from([1e-6, 1e-3, 0.3]))
+def test_distances_of_probabilities_agree_with_sums_by_entry(
+    case: Case, assignment: str, floor: float
+) -> None:
+    sets = (case.predictions, case.annotations)
+    variation = total_variation(*sets, assignment=assignment)
+    divergence = mode_kl(*sets, assignment=assignment, floor=floor)
+    assert variation.dtype == divergence.dtype == torch.float32
+    for b in range(len(case.images)):
+        rows = all_entries(case, b, assignment)
+        assert variation[b].item() == pytest.approx(np.abs(rows[:, 0] - rows[:, 1]).sum() / 2, abs=1e-6)
+        wanted = sum(v * math.log(v / max(u, floor)) for u, v, _ in rows if v > 0)
+        assert divergence[b].item() == pytest.approx(wanted, abs=2e-6)
+
+
+@laws
+@given(cases(), st.sampled_from(["matched", "nearest"]))
+def test_bounds_of_distances_of_probabilities(case: Case, assignment: str) -> None:
+    sets = (case.predictions, case.annotations)
+    variation, divergence = total_variation(*sets, assignment), mode_kl(*sets, assignment)
+    assert bool(((variation >= 0) & (variation <= 1 + 1e-6)).all())
+    assert bool((divergence <= math.log(1e6)).all())
+    assert bool((divergence >= 2 * variation**2 - 1e-4).all()), "Pinsker's inequality"
+
+
+@laws
+@given(cases(void=False), st.integers(0, 1000))
+def test_total_variation_is_symmetric_and_kl_zero_for_equal_only(case: Case, seed: int) -> None:
+    p, q = reweighted(case, seed)
+    there, back = total_variation(p, q), total_variation(q, p)
+    torch.testing.assert_close(there, back)
+    square = ((p.weights - q.weights).square() / p.weights.clamp(min=1e-30)).sum(1)
+    divergence = mode_kl(p, q)
+    assert bool((divergence <= square + 1e-6).all()) and bool((divergence >= 2 * there**2 - 1e-6).all())
+    for assignment in ("matched", "nearest"):
+        torch.testing.assert_close(total_variation(q, q, assignment), torch.zeros(len(q)))
+        torch.testing.assert_close(mode_kl(q, q, assignment), torch.zeros(len(q)))
+
+
+def test_closed_forms_of_distances() -> None:
+    truth = weighted([0.75, 0.25])
+    assert total_variation(weighted([1.0], [1]), truth).item() == 0.75
+    assert total_variation(weighted([1.0], [1]), weighted([1 - 1e-7, 1e-7])).item() == pytest.approx(1)
+    assert total_variation(weighted([0.25, 0.75]), truth).item() == 0.5
+    even = mode_kl(weighted([0.5, 0.5]), truth).item()
+    assert even == pytest.approx(0.75 * math.log(1.5) + 0.25 * math.log(0.5), abs=1e-6)
+    missed = mode_kl(weighted([1.0], [1]), truth, floor=1e-3).item()
+    assert missed == pytest.approx(0.75 * math.log(750) + 0.25 * math.log(0.25), abs=1e-5)
+    extra = weighted([0.5, 0.25, 0.25])
+    assert total_variation(extra, truth, assignment="matched").item() == 0.25
+    assert total_variation(extra, truth).item() == 0, "the empty mask counts for the first mode"
+
+
+def test_a_tie_goes_to_the_first_mode() -> None:
+    empty, truth = weighted([1.0], [2]), weighted([0.75, 0.25])
+    assert mode_ratio(empty, truth).estimated.tolist() == [[1, 0]]
+    assert mode_ratio(empty, weighted([0.25, 0.75], [1, 0])).estimated.tolist() == [[1, 0]]
+
+
+def test_several_predictions_of_one_mode_add_up() -> None:
+    predictions = weighted([0.25, 0.25, 0.5], [0, 0, 1])
+    ratio = mode_ratio(predictions, weighted([0.5, 0.5]))
+    assert ratio.estimated.tolist() == [[0.5, 0.5]]
+    assert brier_scores(predictions, weighted([0.5, 0.5]), assignment="nearest").score.item() == 0
+    assert brier_scores(predictions, weighted([0.5, 0.5])).score.item() > 0
+
+
+def counted(plain: Plain, other: Plain, one: int, twin: int) -> tuple[float, float]:
+    """Weighted pixels of twin, and of both, where not all masks of either set are void."""
+    twins = either = 0.0
+    for at in np.ndindex(*plain.masks.shape[1:]):
+        if any((s.masks[(slice(None), *at)] == 255).all() for s in (plain, other)):
+            continue
+        for mask, weight in zip(plain.masks, plain.weights, strict=True):
+            twins += weight * (mask[at] == twin)
+            either += weight * (mask[at] in (one, twin))
+    return twins, either
+
+
+@laws
+@given(cases())
+def test_class_flips_agree_with_counting_by_pixel(case: Case) -> None:
+    pairs = [(0, 1), (1, 0), *([(1, 2), (case.labels.classes - 1, 0)] if case.labels.classes > 2 else [])]
+    flips = class_flips(case.predictions, case.annotations, pairs=pairs)
+    estimated, true = flips.ratio()
+    assert estimated.shape == true.shape == (len(case.images), len(pairs))
+    assert estimated.dtype == true.dtype == torch.float32 and flips.true_twin.dtype == torch.float64
+    for b, (p, a) in enumerate(case.images):
+        for k, ids in enumerate(pairs):
+            ours, theirs = counted(p, a, *ids), counted(a, p, *ids)
+            assert flips.estimated_twin[b, k].item() == pytest.approx(ours[0], abs=1e-6)
+            assert flips.estimated_either[b, k].item() == pytest.approx(ours[1], abs=1e-6)
+            assert flips.true_twin[b, k].item() == pytest.approx(theirs[0], abs=1e-6)
+            assert flips.true_either[b, k].item() == pytest.approx(theirs[1], abs=1e-6)
+            for value, (twin, either) in ((estimated[b, k], ours), (true[b, k], theirs)):
+                wanted = twin / either if either else math.nan
+                np.testing.assert_allclose(value.item(), wanted, atol=1e-6)
+    torch.testing.assert_close(estimated[:, 0], 1 - estimated[:, 1], equal_nan=True)
+
+
+@laws
+@given(cases())
+def test_class_flips_of_parts_add_up(case: Case) -> None:
+    whole = class_flips(case.predictions, case.annotations, pairs=[(0, 1)]).pooled()
+    total: ClassFlips | None = None
+    for b in range(len(case.images)):
+        part = class_flips(case.predictions[b], case.annotations[b], pairs=[(0, 1)])
+        total = part if total is None else total + part
+    assert total is not None
+    for ours, theirs in zip(total.ratio(), whole.ratio(), strict=True):
+        torch.testing.assert_close(ours, theirs, equal_nan=True)
+
+
+def test_class_flips_of_hand_made_masks() -> None:
+    labels = LabelSpace(("road", "person", "bicycle", "person 2"), ignore_value=255, background=None)
+    masks = torch.tensor([[[0, 1, 1, 255], [0, 3, 3, 255]]], dtype=torch.uint8)
+    truth = MaskSet(masks, torch.tensor([[10 / 17, 7 / 17]]), labels)
+    drawn = torch.tensor([[[0, 1, 1, 3], [0, 1, 3, 3], [2, 0, 3, 3], [1, 0, 0, 3]]], dtype=torch.uint8)
+    flips = class_flips(MaskSet.uniform(drawn, labels), truth, pairs=[(1, 3), (2, 3)])
+    np.testing.assert_allclose(flips.estimated_either.numpy(), [[6 / 4, 3 / 4]])
+    estimated, true = flips.ratio()
+    np.testing.assert_allclose(estimated.numpy(), [[2 / 6, 2 / 3]], rtol=1e-6)
+    np.testing.assert_allclose(true.numpy(), [[7 / 17, 1]], rtol=1e-6)
+    none = class_flips(truth, truth, pairs=[(2, 0), (0, 2)]).ratio()[0]
+    assert none.tolist() == [[1, 0]]
+    labels = LabelSpace.of_classes(5)
+    alone = MaskSet.uniform(torch.zeros(1, 1, 4, dtype=torch.uint8), labels)
+    assert bool(class_flips(alone, alone, pairs=[(3, 4)]).ratio()[1].isnan().all())
+
+
+@pytest.mark.parametrize(
+    ("pairs", "message"),
+    [
+        ([], "pairs is empty"),
+        ([(0, 1), (1, 1)], r"pairs holds \(1, 1\): each is two different classes of 0\.\.1"),
+        ([(0, 2)], r"pairs holds \(0, 2\)"),
+        ([(-1, 0)], r"pairs holds \(-1, 0\)"),
+        ([(0, 1, 0)], r"pairs holds \(0, 1, 0\)"),
+    ],
+)
+def test_wrong_pairs_are_refused(pairs: Sequence[tuple[int, int]], message: str) -> None:
+    one = weighted([1.0])
+    with pytest.raises(AmbisegError, match=message):
+        class_flips(one, one, pairs=pairs)
+
+
+def test_wrong_arguments_are_refused() -> None:
+    one = weighted([1.0])
+    for metric in (mode_probabilities, brier_scores, brier_skill_score, total_variation, mode_kl):
+        with pytest.raises(UnknownNameError, match="assignment 'neares': did you mean 'nearest'"):
+            metric(one, one, assignment="neares")
+    for floor in (0.0, 1.0, -1.0, math.nan):
+        with pytest.raises(AmbisegError, match="floor must lie between 0 and 1"):
+            mode_kl(one, one, floor=floor)
+    with pytest.raises(AmbisegError, match=r"\(1, 2\) and \(1, 1\) .* cannot be added"):
+        _ = class_flips(one, one, pairs=[(0, 1), (1, 0)]) + class_flips(one, one, pairs=[(0, 1)])
+    with pytest.raises(AmbisegError, match="pass both"):
+        class_flips(one, pairs=[(0, 1)])

@@ -20,12 +20,17 @@ from ambiseg.metrics import (
     consensus,
     dice_of_mean,
     diversity,
+    expected_dice,
     ged,
+    ged_parts,
     ged_unbiased,
     hm_iou,
+    hm_iou_multi,
     hm_iou_tiled,
     hm_iou_unique,
     m_iou,
+    max_dice_matching,
+    soft_dice,
 )
 
 BINARY = LabelSpace.binary()
@@ -135,9 +140,59 @@ def test_dice_of_mean_agrees_with_voting_by_pixel(case: Case) -> None:
 
 @laws
 @given(cases())
+def test_best_of_the_predictions_by_hand(case: Case) -> None:
+    sets = (case.predictions, case.annotations)
+    expected(case, hm_iou_multi(*sets), lambda p, a: table(p, a, case.labels).max(0).mean())
+    expected(case, max_dice_matching(*sets), lambda p, a: table(p, a, case.labels, dice=True).max(0).mean())
+    assert bool((hm_iou_multi(*sets) >= hm_iou_tiled(*sets) - 1e-6).all())
+
+
+@laws
+@given(cases())
+def test_expected_dice_agrees_with_double_sum(case: Case) -> None:
+    def plain(p: Plain, a: Plain) -> float:
+        return float(p.weights @ table(p, a, case.labels, dice=True) @ a.weights)
+
+    expected(case, expected_dice(case.predictions, case.annotations), plain)
+
+
+@laws
+@given(cases())
+def test_soft_dice_agrees_with_cutting_by_hand(case: Case) -> None:
+    cuts = (0.15, 0.5, 0.85)
+
+    def share(s: Plain, c: int) -> np.ndarray:
+        return sum(w * (m == c) for w, m in zip(s.weights, s.masks, strict=True))
+
+    def plain(p: Plain, a: Plain) -> float:
+        values = []
+        for cut in cuts:
+            for c in case.labels.evaluated:
+                one, other = share(p, c) > cut + 1e-6, share(a, c) > cut + 1e-6
+                size = one.sum() + other.sum()
+                values.append(2 * (one & other).sum() / size if size else 1.0)
+        return float(np.mean(values))
+
+    expected(case, soft_dice(case.predictions, case.annotations, cuts), plain)
+
+
+@laws
+@given(cases())
+def test_parts_of_ged_add_up(case: Case) -> None:
+    sets = (case.predictions, case.annotations)
+    parts = ged_parts(*sets)
+    torch.testing.assert_close(parts.ged(), ged(*sets))
+    torch.testing.assert_close(parts.predictions.float(), diversity(case.predictions))
+    torch.testing.assert_close(parts.annotations.float(), diversity(case.annotations))
+    torch.testing.assert_close(ged_parts(sets[1], sets[0]).between, parts.between)
+
+
+@laws
+@given(cases())
 def test_bounds_and_perfection(case: Case) -> None:
     sets = (case.predictions, case.annotations)
-    for metric in (hm_iou, hm_iou_unique, hm_iou_tiled, m_iou, diversity, dice_of_mean):
+    ranged = (hm_iou, hm_iou_unique, hm_iou_tiled, hm_iou_multi, m_iou, max_dice_matching, diversity)
+    for metric in (*ranged, dice_of_mean, soft_dice):
         value = metric(*sets)
         assert bool(((value >= 0) & (value <= 1 + 1e-6)).all()), metric
         if metric is not diversity:
@@ -299,7 +354,29 @@ def test_sets_that_do_not_belong_together_are_refused(other: MaskSet, message: s
         ged(uniform(FULL), other)
 
 
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: MaskSet(uniform(HALF).masks, torch.tensor([[0.4]]), BINARY), "predictions: weights of image 0 sum to 0.4"),
+        (lambda: MaskSet(uniform(HALF, FULL).masks, torch.tensor([[1.5, -0.5]]), BINARY), "predictions: weights.*negative"),
+        (lambda: MaskSet(uniform(HALF).masks, torch.tensor([[torch.nan]]), BINARY), "predictions"),
+        (lambda: uniform([1, 2, 0, 0]), r"predictions holds the value\(s\) \[2\], but the classes are 0..1"),
+        (
+            lambda: MaskSet.from_probabilities(torch.tensor([[[[0.5, torch.nan, 0.5, 0.5]]]]), BINARY),
+            "predictions: per-pixel probabilities must be finite",
+        ),
+        (lambda: MaskSet.uniform(torch.rand(1, 1, 4), BINARY), "masks are integer label maps.*from_probabilities"),
+        (lambda: MaskSet(torch.zeros(1, 0, 4, dtype=torch.uint8), torch.zeros(1, 0), BINARY), "no mask"),
+    ],
+)  # fmt: skip
+def test_sets_that_are_no_distribution_of_label_maps_are_refused(make, message) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(ValueError, match=message):
+        ged(make(), uniform(FULL))
+
+
 def test_wrong_arguments_are_refused() -> None:
+    with pytest.raises(AmbisegError, match=r"thresholds must lie in \[0, 1\).*1.5"):
+        soft_dice(uniform(FULL), uniform(FULL), (0.5, 1.5))
     with pytest.raises(AmbisegError, match="pass both"):
         ged(uniform(FULL))
     with pytest.raises(AmbisegError, match="did you mean 'dice'"):

@@ -60,7 +60,7 @@ def content(**changes):
         "title": "A run",
         "summary": [("method", "mode-proposals"), ("seed", 0)],
         "curve": [{"step": i, "train_loss": 1.0 / (i + 1)} for i in range(5)],
-        "metrics": [MetricRow.of(name, 0.125, 7) for name in METRICS],
+        "metrics": [MetricRow.of(name, 0.125) for name in METRICS],
         "reliability": ([0.1, 0.9], [0.2, 0.8]),
         "groups": [CaseGroup("Best", [case("a")], "HM IoU*"), CaseGroup("Worst", [case("b", float("nan"))])],
         "commands": [("Train it", "ambiseg train mode-proposals --data 'my data'")],
@@ -110,7 +110,8 @@ def test_hostile_words_stay_words(tmp_path):
         subtitle=EVIL,
         footer=EVIL,
         summary=[(EVIL, EVIL)],
-        metrics=[MetricRow("x", EVIL, 1.0, 3, EVIL, True)],
+        columns=[EVIL],
+        metrics=[MetricRow("x", EVIL, (1.0,), EVIL, True)],
         groups=[CaseGroup(EVIL, [case(EVIL)], EVIL)],
         commands=[(EVIL, EVIL)],
     )
@@ -171,9 +172,9 @@ def test_a_failed_rename_keeps_the_old_page(tmp_path, monkeypatch):
 
 
 def test_rows_take_their_words_from_the_metrics():
-    row = MetricRow.of("ged", torch.tensor(0.25), 3)
-    assert (row.title, row.value, row.arrow, row.number) == ("GED²", 0.25, "↓", "3")
+    row = MetricRow.of("ged", torch.tensor(0.25))
+    assert (row.title, row.values, row.arrow) == ("GED²", (0.25,), "↓")
     assert MetricRow.of("diversity", 0.1).arrow == ""
-    assert MetricRow.of("m_iou", float("nan")).text == "–"
+    assert MetricRow.of("m_iou", float("nan")).texts == ["–"]
     with pytest.raises(UnknownNameError, match="did you mean 'ged'"):
         MetricRow.of("gedd", 0.1)

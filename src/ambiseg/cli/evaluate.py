@@ -12,6 +12,9 @@ from ambiseg.cli.console import command, next_commands, progress, say, show, sho
 from ambiseg.cli.parsing import Proposing, Shown, parse
 from ambiseg.errors import AmbisegError
 
+EVERY = "all"
+"""Asks for every metric that fits."""
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -31,7 +34,7 @@ class EvaluateArguments:
     split: str = "test"
     """Which split of it."""
     metrics: str = ""
-    """Names of metrics with commas between them; all that fit if left out."""
+    """Names of metrics with commas between them, or "all"; the usual ones that fit if left out."""
     save: Annotated[bool, Shown] = True
     """Do not write metrics.json and per_image.csv into the run folder."""
     json: bool = False
@@ -103,33 +106,34 @@ def evaluate_run(
 
 
 def evaluation_table(evaluation: Evaluation) -> Table:
-    """Every metric over all masks and over those kept."""
+    """Every metric over all masks, over those kept, and for as many draws from the annotations themselves."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    from ambiseg.report.tables import MetricRow
+    from ambiseg.report.tables import metric_rows
 
+    columns = evaluation.columns()
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("metric")
     table.add_column("better")
-    for title in ("all masks", "kept masks"):
+    for title in columns:
         table.add_column(title, justify="right")
-    table.add_row("masks per image", "", f"{evaluation.n_all:.2f}", f"{evaluation.n_kept:.2f}")
-    for name in evaluation.per_image:
-        columns = (evaluation.all, evaluation.kept)
-        rows = [MetricRow.of(name, column[name]) if name in column else None for column in columns]
-        known = next(row for row in rows if row is not None)
-        cells = [Text("" if row is None else row.text, style="bold") for row in rows]
-        table.add_row(known.title, known.arrow, *cells)
+    counts = (evaluation.n_all, evaluation.n_kept, evaluation.n_all)
+    table.add_row("masks per image", "", *(f"{count:.2f}" for count in counts[: len(columns)]))
+    for row in metric_rows(columns):
+        table.add_row(row.title, row.arrow, *(Text(text, style="bold") for text in row.texts))
     return table
 
 
 def facts(evaluation: Evaluation, data: Path) -> str:
-    """One line on what was measured."""
+    """One line on what was measured, and one on how far the annotators agree."""
+    found = evaluation.annotators
     return (
         f"{data}, split {evaluation.split}: {evaluation.images} images, digest {evaluation.data_digest[:12]},"
-        f" seed {evaluation.seed}, {1000 * evaluation.seconds_per_image:.1f} ms per image"
+        f" seed {evaluation.seed}, {1000 * evaluation.seconds_per_image:.1f} ms per image\n"
+        f"annotations among themselves: IoU {found['pairwise_iou']:.3f}, Dice {found['pairwise_dice']:.3f},"
+        f" d(Y,Y) {found['spread']:.3f}, unanimous {found['unanimous']:.1%} of pixels"
     )
 
 
@@ -139,5 +143,6 @@ def _metric_names(text: str) -> list[str] | None:
 
     names = [word.strip() for word in text.split(",") if word.strip()]
     for name in names:
-        metric_info(name)
+        if names != [EVERY]:
+            metric_info(name)
     return names or None

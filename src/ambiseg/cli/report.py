@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ from ambiseg.cli.train import train_command
 if TYPE_CHECKING:
     from ambiseg.engine.evaluate import Evaluation
     from ambiseg.engine.predict import Run
-    from ambiseg.report.page import CaseGroup, MetricRow
+    from ambiseg.report.page import CaseGroup
 
 CASE_METRIC = "hm_iou_unique"
 """The metric by which images are best or worst."""
@@ -73,6 +73,7 @@ def build_report(
     from ambiseg.engine.run import REPORT
     from ambiseg.engine.train import training_curve
     from ambiseg.report.page import ReportContent, write_report
+    from ambiseg.report.tables import metric_rows
 
     config, chosen = model.config, proposing or Proposing()
     where = [run_path, "--data", data, "--split", evaluation.split]
@@ -82,7 +83,8 @@ def build_report(
         subtitle=f"{run_path}, {evaluation.images} images of the split {evaluation.split}",
         summary=summary_of(run_path, model, data, evaluation),
         curve=training_curve(run_path),
-        metrics=metric_rows(evaluation),
+        metrics=metric_rows(evaluation.columns()),
+        columns=list(evaluation.columns()),
         reliability=(evaluation.estimated, evaluation.true),
         groups=case_groups(model, data, evaluation, chosen),
         commands=[
@@ -123,16 +125,6 @@ def summary_of(run_path: Path, model: Run, data: Path, evaluation: Evaluation) -
         ("masks per image", f"{evaluation.n_all:g} predicted, {evaluation.n_kept:g} kept"),
         ("time per image", f"{1000 * evaluation.seconds_per_image:.1f} ms ({model.hardware.device})"),
     ]
-
-
-def metric_rows(evaluation: Evaluation) -> list[MetricRow]:
-    """All metrics over all masks, then those over the masks that are kept."""
-    from ambiseg.report.page import MetricRow
-
-    count = evaluation.images
-    rows = [MetricRow.of(name, value, count) for name, value in evaluation.all.items()]
-    kept = [MetricRow.of(name, value, count) for name, value in evaluation.kept.items()]
-    return rows + [replace(row, title=f"{row.title}, kept masks") for row in kept]
 
 
 def case_groups(model: Run, data: Path, evaluation: Evaluation, proposing: Proposing) -> list[CaseGroup]:

@@ -2,7 +2,10 @@
 
 Each metric is given twice: over *all* masks that the model predicts, and over those that are *kept* by default (near-duplicates
 merged, low scores dropped). Coverage belongs to the first column, what a user sees to the second; mode proposals' table 3 shows
-the same pair. Probabilities are compared with the modes after merging only, since near-duplicates share one mode's mass.
+the same pair. Probabilities matched one to one are compared after merging only, since near-duplicates share one mode's mass.
+
+A third column says how far from possible the first one is: what a perfect sampler reaches that draws as many masks from the
+annotations themselves. Below the table stands how far the annotators agree with each other.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ import csv
 import io
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +31,24 @@ from ambiseg.engine.run import write_json, write_text
 from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
-from ambiseg.metrics import METRICS, Comparison, metric_collection, mode_probabilities, usable_metrics
+from ambiseg.metrics import (
+    METRICS,
+    AnnotatorAgreement,
+    Comparison,
+    annotator_agreement,
+    default_metrics,
+    metric_collection,
+    missing,
+    mode_probabilities,
+    reachable_table,
+)
 
 KEPT_ONLY = ("brier_skill_score",)
 """Metrics that make sense after merging near-duplicates only."""
-ALL_ONLY = ("selection_f1",)
+ALL_ONLY = ("selection_f1", "selection_precision", "selection_recall", "selection_ap")
 """Metrics that make sense before filtering only."""
+PERFECT_DRAWS = 5
+"""How often the perfect sampler is drawn; with a hundred images the mean is then good to a few thousandths."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +58,8 @@ class Evaluation:
     Attributes:
         all: metric by name over all predicted masks.
         kept: the same over the masks that are kept by default.
+        perfect: the same for as many draws from the annotations themselves, where draws have what a metric needs.
+        annotators: mean over images of `AnnotatorAgreement`, by name.
         n_all, n_kept: mean number of masks per image in either.
         images: number of images.
         seconds_per_image: time in the model per image, in batches, on this machine.
@@ -54,6 +71,8 @@ class Evaluation:
 
     all: dict[str, float]
     kept: dict[str, float]
+    perfect: dict[str, float]
+    annotators: dict[str, float]
     n_all: float
     n_kept: float
     images: int
@@ -66,6 +85,11 @@ class Evaluation:
     estimated: NDArray[np.float64]
     true: NDArray[np.float64]
 
+    def columns(self) -> dict[str, dict[str, float]]:
+        """What tables show: metric by name under the heading of each column."""
+        columns = {"all masks": self.all, "kept masks": self.kept, "perfect sampler": self.perfect}
+        return {title: column for title, column in columns.items() if column}
+
     def to_dict(self) -> dict[str, Any]:
         """The summary as plain values, for ``metrics.json`` and ``--json``."""
         return {
@@ -75,6 +99,8 @@ class Evaluation:
             "seed": self.seed,
             "all": {"masks_per_image": self.n_all, **_plain(self.all)},
             "kept": {"masks_per_image": self.n_kept, **_plain(self.kept)},
+            "perfect": {"masks_per_image": self.n_all, **_plain(self.perfect)},
+            "annotators": _plain(self.annotators),
             "seconds_per_image": self.seconds_per_image,
         }
 
@@ -98,6 +124,7 @@ def evaluate(
     batch_size: int = 16,
     seed: int = 0,
     metrics: list[str] | None = None,
+    perfect_draws: int = PERFECT_DRAWS,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """Compare what a run predicts with the annotations of a split.
@@ -109,7 +136,8 @@ def evaluate(
         settings: what "kept" means, and how many samples.
         batch_size: images in one pass.
         seed: of sampling methods.
-        metrics: names; all that fit if None.
+        metrics: names, or "all" alone for every one that fits; the default ones that fit if None.
+        perfect_draws: how often the perfect sampler is drawn; 0 leaves it out.
         progress: called with images done and in all.
 
     Raises:
@@ -125,7 +153,7 @@ def evaluate(
             f"the data have the classes {list(source.info.labels.names)}, the run {list(run.config.labels.names)}:"
             " evaluate on data of the same classes"
         )
-    tally = _Tally(run, source.info.labels, settings, metrics, seed)
+    tally = _Tally(run, source.info.labels, settings, metrics, perfect_draws, seed)
     held: list[Sample] = []
     for i in range(len(source)):
         sample = source[i]
@@ -143,28 +171,43 @@ class _Tally:
     """Sums over batches: accumulators for both columns, per-image values, counts and probabilities."""
 
     def __init__(
-        self, run: Run, labels: LabelSpace, settings: PredictSettings, metrics: list[str] | None, seed: int
+        self,
+        run: Run,
+        labels: LabelSpace,
+        settings: PredictSettings,
+        metrics: list[str] | None,
+        perfect_draws: int,
+        seed: int,
     ) -> None:
-        self.run, self.labels, self.settings, self.wanted, self.seed = run, labels, settings, metrics, seed
+        self.run, self.labels, self.settings, self.wanted = run, labels, settings, metrics
+        self.perfect_draws, self.seed = perfect_draws, seed
         self.generator = torch.Generator(run.hardware.device).manual_seed(seed)
+        self.drawing = torch.Generator().manual_seed(seed)
         self.ids: list[str] = []
         self.rows: dict[str, list[torch.Tensor]] = {}
+        self.perfect: dict[str, list[torch.Tensor]] = {}
+        self.agreement: list[AnnotatorAgreement] = []
         self.counts = np.zeros(2)
         self.pairs: list[tuple[torch.Tensor, torch.Tensor]] = []
         self.ready = False
 
-    def _prepare(self, has_scores: bool) -> None:
-        names = self.wanted or usable_metrics(has_scores)
+    def _prepare(self, predicted: MaskSet) -> None:
+        names = self.wanted or default_metrics(predicted)
+        if names == ["all"]:
+            names = [name for name, info in METRICS.items() if not missing(info, predicted)]
         self.all = metric_collection([n for n in names if n not in KEPT_ONLY])
         self.kept = metric_collection([n for n in names if n not in ALL_ONLY])
+        self.drawable = [
+            n for n in names if n not in KEPT_ONLY and not {"scores", "probabilities"} & set(METRICS[n].needs)
+        ]
         self.names, self.ready = names, True
 
     def add(self, samples: list[Sample]) -> None:
         normalization = self.run.config.normalization
-        predicted = self.run.propose([s.image for s in samples], self.settings.samples, self.generator).hard()
+        predicted = self.run.propose([s.image for s in samples], self.settings.samples, self.generator)
         predicted = replace(predicted, labels=self.labels)
         if not self.ready:
-            self._prepare(predicted.scores is not None)
+            self._prepare(predicted)
         annotations = MaskSet.stack([prepare(s, normalization, self.labels).annotations for s in samples])
         every, kept = (
             Comparison(predicted, annotations),
@@ -175,6 +218,12 @@ class _Tally:
         for name in self.names:
             pair = kept if name in KEPT_ONLY else every
             self.rows.setdefault(name, []).append(METRICS[name].function(pair))
+        if self.perfect_draws:
+            count = predicted.masks.shape[1]
+            reachable = reachable_table(annotations, self.drawable, count, self.perfect_draws, self.drawing)
+            for name, value in reachable.items():
+                self.perfect.setdefault(name, []).append(value.mean)
+        self.agreement.append(annotator_agreement(annotations))
         self.ids += [s.id for s in samples]
         self.counts += [float(c.predictions.count.sum()) for c in (every, kept)]
         probabilities = mode_probabilities(kept)
@@ -189,6 +238,13 @@ class _Tally:
         return Evaluation(
             all=_rounded(self.all.compute()),
             kept=_rounded(self.kept.compute()),
+            perfect=_rounded({name: torch.cat(values).nanmean() for name, values in self.perfect.items()}),
+            annotators=_rounded(
+                {
+                    field.name: torch.cat([getattr(a, field.name) for a in self.agreement]).nanmean()
+                    for field in fields(AnnotatorAgreement)
+                }
+            ),
             n_all=round(float(n_all), 3),
             n_kept=round(float(n_kept), 3),
             images=images,

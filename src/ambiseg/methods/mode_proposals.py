@@ -22,6 +22,8 @@ selection and probability heads see detached inputs: they never bend the masks. 
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -38,10 +40,28 @@ from ambiseg.networks.unet import UNet
 
 UNCOVERED = 1.5
 """A mask is not covered if its closest proposal is this many times farther than is usual in its batch."""
+NEARLY_ALIKE = 0.01
+"""Differences of IoU below this are all the same to the selection head."""
 LEAST_SHARE = 1e-3
 """Proposals whose share of a mask is smaller do not learn from it."""
 LEAST_PROBABILITY = 1e-6
 """Probabilities of proposals are not given below this, so that none vanishes from the set."""
+
+
+class _Alike(nn.Module):
+    """From the closeness of all pairs of proposals to numbers per proposal: which ones say the same."""
+
+    def __init__(self, proposals: int, outputs: int, width: int = 128) -> None:
+        super().__init__()
+        self.pairs = torch.triu_indices(proposals, proposals, 1)
+        self.hidden = nn.Linear(self.pairs.shape[1], width)
+        self.out = nn.Linear(width, outputs)
+
+    def forward(self, closeness: Tensor) -> Tensor:
+        out: Tensor = self.out(
+            functional.leaky_relu(self.hidden(closeness[:, self.pairs[0], self.pairs[1]]), 0.2)
+        ).float()
+        return out
 
 
 class ModeProposals(Segmenter):
@@ -78,6 +98,7 @@ class ModeProposals(Segmenter):
         self.sel = Discriminator(
             self.g.out_channels + s.proposals * labels.channels, s.head_width, heads * s.proposals
         )
+        self.alike = _Alike(s.proposals, heads * s.proposals) if s.duplicate_cue else None
 
     @torch.no_grad()
     def _repeat_first_head(self, spread: float) -> None:
@@ -94,10 +115,27 @@ class ModeProposals(Segmenter):
         logits = self.h(features).unflatten(1, (self.settings.proposals, self.labels.channels))
         masks = self.labels.probabilities(logits.detach(), dim=2).flatten(1, 2).to(features.dtype)
         judged = self.sel(torch.cat([features.detach(), masks], 1)).float()
+        if self.alike is not None:
+            judged = judged + self.alike(self._closeness(logits))
         if not self.settings.probability_head:
             return logits, judged, None
         scores, probabilities = judged.chunk(2, dim=1)
         return logits, scores, probabilities
+
+    @torch.no_grad()
+    def _closeness(self, logits: Tensor) -> Tensor:
+        """How alike every two proposals are, ``(B, M, M)`` in [0, 1]: ``log(1 - IoU + eps) / log eps`` of the decided masks."""
+        decided = self.labels.decide(self.labels.probabilities(logits, dim=2), dim=2)
+        flat = self.labels.one_hot(decided, dim=2)[
+            :, :, self.labels.background is not None and not self.labels.is_binary :
+        ]
+        flat = flat.flatten(2)
+        with torch.autocast(logits.device.type, enabled=False):
+            both = flat @ flat.mT
+        area = flat.sum(2)
+        union = area[:, :, None] + area[:, None] - both
+        iou = torch.where(union > 0, both / union.clamp(min=1), 1.0)
+        return (1 - iou + NEARLY_ALIKE).log() / math.log(NEARLY_ALIKE)
 
     def loss(self, images: Tensor, annotations: MaskSet) -> dict[str, Tensor]:
         """Equation (8) where images come with several masks, equation (12) where all come with one."""

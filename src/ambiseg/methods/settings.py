@@ -32,6 +32,9 @@ class ModeProposalsSettings:
     """Weight of the probability head's cross-entropy."""
     head_width: int = 32
     """Channels of the first layer of the selection and probability head; they double at each layer up to 4 times this."""
+    duplicate_cue: bool = False
+    """Also show the selection and probability head how alike every two proposals are (not in the paper), so that where
+    outcomes coincide it keeps one of them."""
     head_spread: float = 0.1
     """Heads start as copies of one convolution, each scaled by a factor drawn from 1 +- this."""
     settle: float = 1.0

@@ -8,19 +8,42 @@
 tensor([0.])
 """
 
-from ambiseg.metrics.accumulators import BrierSkillScore, MeanOverImages, SelectionF1, metric_collection
+from ambiseg.metrics.accumulators import (
+    BrierSkillScore,
+    MeanOverImages,
+    PixelCalibration,
+    SelectionAP,
+    SelectionF1,
+    SelectionPrecision,
+    SelectionRecall,
+    metric_collection,
+)
+from ambiseg.metrics.annotators import (
+    AnnotatorAgreement,
+    Reachable,
+    annotator_agreement,
+    perfect_model,
+    reachable_table,
+)
 from ambiseg.metrics.calibration import (
     BrierScores,
+    ClassFlips,
     ModeProbabilities,
     ModeReliability,
     brier_scores,
     brier_skill_score,
+    class_flips,
+    mode_kl,
     mode_probabilities,
+    mode_ratio,
     mode_reliability,
+    total_variation,
 )
 from ambiseg.metrics.comparison import Comparison, match
 from ambiseg.metrics.consensus import consensus, dice_of_mean, expected_dice, soft_dice
+from ambiseg.metrics.coverage import coverage, covered_mass, draws_of, expected_draws, modes_hit, precision_at
 from ambiseg.metrics.energy import GedParts, diversity, ged, ged_parts, ged_unbiased
+from ambiseg.metrics.likelihood import bits_of, bits_per_dimension, log_likelihood
 from ambiseg.metrics.matching import (
     hm_iou,
     hm_iou_multi,
@@ -29,28 +52,64 @@ from ambiseg.metrics.matching import (
     m_iou,
     max_dice_matching,
 )
-from ambiseg.metrics.selection import SelectionCounts, selection_counts, selection_f1
-from ambiseg.metrics.table import METRICS, MetricInfo, evaluate_all, metric_info, usable_metrics
+from ambiseg.metrics.pixels import PixelBins, ece, pixel_bins
+from ambiseg.metrics.selection import (
+    PrecisionRecallCurve,
+    SelectionCounts,
+    SelectionRanking,
+    average_precision,
+    coverage_curve,
+    precision_recall_curve,
+    selection_ap,
+    selection_counts,
+    selection_f1,
+    selection_precision,
+    selection_ranking,
+    selection_recall,
+)
+from ambiseg.metrics.table import METRICS, MetricInfo, default_metrics, evaluate_all, metric_info, missing
 
 __all__ = [
     "METRICS",
+    "AnnotatorAgreement",
     "BrierScores",
     "BrierSkillScore",
+    "ClassFlips",
     "Comparison",
     "GedParts",
     "MeanOverImages",
     "MetricInfo",
     "ModeProbabilities",
     "ModeReliability",
+    "PixelBins",
+    "PixelCalibration",
+    "PrecisionRecallCurve",
+    "Reachable",
+    "SelectionAP",
     "SelectionCounts",
     "SelectionF1",
+    "SelectionPrecision",
+    "SelectionRanking",
+    "SelectionRecall",
+    "annotator_agreement",
+    "average_precision",
+    "bits_of",
+    "bits_per_dimension",
     "brier_scores",
     "brier_skill_score",
+    "class_flips",
     "consensus",
+    "coverage",
+    "coverage_curve",
+    "covered_mass",
+    "default_metrics",
     "dice_of_mean",
     "diversity",
+    "draws_of",
+    "ece",
     "evaluate_all",
     "expected_dice",
+    "expected_draws",
     "ged",
     "ged_parts",
     "ged_unbiased",
@@ -58,15 +117,29 @@ __all__ = [
     "hm_iou_multi",
     "hm_iou_tiled",
     "hm_iou_unique",
+    "log_likelihood",
     "m_iou",
-    "max_dice_matching",
     "match",
+    "max_dice_matching",
     "metric_collection",
     "metric_info",
+    "missing",
+    "mode_kl",
     "mode_probabilities",
+    "mode_ratio",
     "mode_reliability",
+    "modes_hit",
+    "perfect_model",
+    "pixel_bins",
+    "precision_at",
+    "precision_recall_curve",
+    "reachable_table",
+    "selection_ap",
     "selection_counts",
     "selection_f1",
+    "selection_precision",
+    "selection_ranking",
+    "selection_recall",
     "soft_dice",
-    "usable_metrics",
+    "total_variation",
 ]

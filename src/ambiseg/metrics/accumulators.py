@@ -1,25 +1,31 @@
 """Metrics over a whole data set: thin torchmetrics accumulators around the per-image functions.
 
-Each keeps sums only, so batches may come in any size and from several processes. Most numbers are means over
-images; selection F1 and the Brier skill score pool their parts over all images first, as the paper that
-prints them does.
+Batches may come in any size and from several processes. Most numbers are means over images; those of `POOLED` pool
+their parts over all images first, as the papers that print them do.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric, MetricCollection
+from torchmetrics.utilities import dim_zero_cat
 
 from ambiseg.defaults import SCORE_THRESHOLD
 from ambiseg.maskset import MaskSet
 from ambiseg.metrics.calibration import BrierScores, brier_scores
 from ambiseg.metrics.comparison import Comparison
-from ambiseg.metrics.selection import selection_counts
-from ambiseg.metrics.table import METRICS, metric_info
+from ambiseg.metrics.pixels import PixelBins, pixel_bins
+from ambiseg.metrics.selection import (
+    SelectionCounts,
+    average_precision,
+    selection_counts,
+    selection_ranking,
+)
+from ambiseg.metrics.table import metric_info
 
 
 class _Accumulator(Metric):
@@ -98,12 +104,13 @@ class SelectionF1(_Accumulator):
         tensor(0.6667)
     """
 
+    name = "selection_f1"
     tp: Tensor
     fp: Tensor
     fn: Tensor
 
     def __init__(self, threshold: float = SCORE_THRESHOLD, **settings: Any) -> None:
-        super().__init__("selection_f1", **settings)
+        super().__init__(self.name, **settings)
         self.threshold = threshold
         self._sums("tp", "fp", "fn", dtype=torch.int64)
 
@@ -115,12 +122,108 @@ class SelectionF1(_Accumulator):
         self.fn = self.fn + counts.fn.sum()
 
     def compute(self) -> Tensor:
-        """The pooled F1; nan before the first image."""
-        return 2 * self.tp / (2 * self.tp + self.fp + self.fn)
+        """The pooled value; nan before the first image."""
+        counts = SelectionCounts(self.tp, self.fp, self.fn)
+        return torch.where(self.tp + self.fn > 0, self._of(counts), torch.nan)
+
+    def _of(self, counts: SelectionCounts) -> Tensor:
+        return counts.f1()
+
+
+class SelectionPrecision(SelectionF1):
+    """Precision of the selection scores with pooled counts: ``TP / (TP + FP)``."""
+
+    name = "selection_precision"
+
+    def _of(self, counts: SelectionCounts) -> Tensor:
+        return counts.precision()
+
+
+class SelectionRecall(SelectionF1):
+    """Recall of the selection scores with pooled counts: ``TP / (TP + FN)``."""
+
+    name = "selection_recall"
+
+    def _of(self, counts: SelectionCounts) -> Tensor:
+        return counts.recall()
+
+
+class SelectionAP(_Accumulator):
+    """Average precision of the selection scores, the proposals of all images ranked together.
+
+    Keeps one score and one flag for every proposal of the data set.
+
+    Example:
+        >>> from ambiseg.labels import LabelSpace
+        >>> masks = torch.tensor([[[1, 1], [0, 1]]])
+        >>> scores, truth = torch.tensor([[0.9, 0.2]]), MaskSet.uniform(masks, LabelSpace.binary())
+        >>> SelectionAP()(MaskSet(masks, truth.weights, truth.labels, scores), truth[0].top(1))
+        tensor(1.)
+    """
+
+    scores: list[Tensor]
+    matched: list[Tensor]
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__("selection_ap", **settings)
+        for name in ("scores", "matched"):
+            self.add_state(name, [], dist_reduce_fx="cat")
+
+    def update(self, predictions: MaskSet | Comparison, annotations: MaskSet | None = None) -> None:
+        """Add the proposals of a batch."""
+        ranking = selection_ranking(predictions, annotations)
+        self.scores.append(ranking.scores)
+        self.matched.append(ranking.matched)
+
+    def compute(self) -> Tensor:
+        """The pooled value; nan before the first image."""
+        if not self.scores:
+            return torch.tensor(torch.nan)
+        return average_precision(dim_zero_cat(self.scores), dim_zero_cat(self.matched).bool())
+
+
+class PixelCalibration(_Accumulator):
+    """Expected calibration error over the pixels of all images together (MoSE).
+
+    Args:
+        bins: equal bins of confidence over [0, 1].
+
+    Example:
+        >>> from ambiseg.labels import LabelSpace
+        >>> truth = MaskSet.uniform(torch.tensor([[[1, 1], [0, 1]]]), LabelSpace.binary())
+        >>> PixelCalibration()(truth.top(1), truth)
+        tensor(0.2500)
+    """
+
+    confidence: Tensor
+    target: Tensor
+    count: Tensor
+
+    def __init__(self, bins: int = 10, **settings: Any) -> None:
+        super().__init__("ece", **settings)
+        self.bins = bins
+        for name, dtype in (("confidence", torch.float64), ("target", torch.float64), ("count", torch.int64)):
+            self.add_state(name, torch.zeros(1, 1, bins, dtype=dtype), dist_reduce_fx="sum")
+
+    def update(self, predictions: MaskSet | Comparison, annotations: MaskSet | None = None) -> None:
+        """Add the pixels of a batch."""
+        bins = self.pooled() + pixel_bins(predictions, annotations, self.bins).pooled()
+        self.confidence, self.target, self.count = bins.confidence, bins.target, bins.count
+
+    def pooled(self) -> PixelBins:
+        """The bins so far, for a reliability diagram."""
+        return PixelBins(self.confidence, self.target, self.count)
+
+    def compute(self) -> Tensor:
+        """The error; nan before the first image."""
+        return self.pooled().error()[0]
 
 
 class BrierSkillScore(_Accumulator):
     """Brier skill score, pooled: ``1 - mean BS / (mean BS_uniform + eps)`` (mode proposals, eq. 23).
+
+    Args:
+        assignment: "matched" pairs predictions and modes one to one, "nearest" gives every prediction to a mode.
 
     Images of equally probable modes count too, with ``BS_uniform = 0``; nan if all images are such.
 
@@ -137,14 +240,17 @@ class BrierSkillScore(_Accumulator):
     uniform: Tensor
     images: Tensor
 
-    def __init__(self, **settings: Any) -> None:
-        super().__init__("brier_skill_score", **settings)
+    def __init__(self, assignment: str = "matched", **settings: Any) -> None:
+        super().__init__(
+            "brier_skill_score" if assignment == "matched" else "brier_skill_nearest", **settings
+        )
+        self.assignment = assignment
         self._sums("score", "uniform")
         self._sums("images", dtype=torch.int64)
 
     def update(self, predictions: MaskSet | Comparison, annotations: MaskSet | None = None) -> None:
         """Add the scores of a batch."""
-        scores = brier_scores(predictions, annotations)
+        scores = brier_scores(predictions, annotations, self.assignment)
         self.score = self.score + scores.score.sum()
         self.uniform = self.uniform + scores.uniform.sum()
         self.images = self.images + len(scores.score)
@@ -154,13 +260,23 @@ class BrierSkillScore(_Accumulator):
         return BrierScores(self.score / self.images, self.uniform / self.images).skill()
 
 
-def metric_collection(
-    names: Iterable[str] | None = None, threshold: float = SCORE_THRESHOLD
-) -> MetricCollection:
+POOLED: dict[str, Callable[[float], Metric]] = {
+    "selection_f1": SelectionF1,
+    "selection_precision": SelectionPrecision,
+    "selection_recall": SelectionRecall,
+    "selection_ap": lambda _: SelectionAP(),
+    "brier_skill_score": lambda _: BrierSkillScore(),
+    "brier_skill_nearest": lambda _: BrierSkillScore("nearest"),
+    "ece": lambda _: PixelCalibration(),
+}
+"""Accumulators, given the threshold of the scores, of metrics that pool all images before they divide."""
+
+
+def metric_collection(names: Iterable[str], threshold: float = SCORE_THRESHOLD) -> MetricCollection:
     """Accumulators of several metrics by name, updated together.
 
     Args:
-        names: keys of `METRICS`; all of them if left out (the predictions must then carry scores).
+        names: keys of `METRICS`.
         threshold: of the selection scores.
 
     Raises:
@@ -179,13 +295,7 @@ def metric_collection(
     """
     # Groups would share one state between metrics that agree on the first batch, be it by chance.
     collection = MetricCollection({}, compute_groups=False)
-    for name in METRICS if names is None else names:
-        member: Metric
-        if name == "selection_f1":
-            member = SelectionF1(threshold)
-        elif name == "brier_skill_score":
-            member = BrierSkillScore()
-        else:
-            member = MeanOverImages(name)
+    for name in names:
+        member = POOLED[name](threshold) if name in POOLED else MeanOverImages(name)
         collection.add_metrics({name: member})  # one by one: a dictionary would be sorted by name
     return collection

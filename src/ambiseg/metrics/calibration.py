@@ -1,24 +1,34 @@
-"""How well the weights of the predictions match the probabilities of the annotated modes: Brier skill score.
+"""How well the weights of the predictions match the probabilities of the annotated modes, and of class flips.
 
-Proposals and distinct annotations (modes) are paired one to one by IoU. The entries compared are then: each
-pair (estimated u_k, true v_j), each proposal without a mode (u_k, 0), and each mode without a proposal (0,
-v_j); max(M, N*) entries in all, so mass on a wrong mask and a missing mode both count as error (mode
-proposals, eq. 23).
+The *modes* are the distinct annotations. Two assignments of predictions to modes, by IoU, are in use:
+
+- *matched*: one to one. The entries compared are each pair (estimated u_k, true v_j), each proposal without a
+  mode (u_k, 0), and each mode without a proposal (0, v_j); max(M, N*) entries in all, so mass on a wrong mask
+  and a missing mode both count as error (mode proposals, eq. 23).
+- *nearest*: every prediction gives its weight to the mode most like it, so the entries are exactly the modes,
+  each with the frequency at which it is produced (MoSE, C.2). For samples; forgives masks that are no mode.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ambiseg.errors import AmbisegError
+from ambiseg.errors import AmbisegError, UnknownNameError
 from ambiseg.maskset import MaskSet
 from ambiseg.metrics.comparison import Comparison
 
 EPSILON = 1e-8
 """Keeps the skill score from dividing by 0; a uniform guess with less error than this is perfect."""
+ASSIGNMENTS = ("matched", "nearest")
+"""How predictions are assigned to modes."""
+TIE = 1e-6
+"""IoUs closer than this count as equal."""
+FLOOR = 1e-6
+"""Least estimated probability in `mode_kl`."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +67,61 @@ class BrierScores:
 
 
 @dataclass(frozen=True)
+class ClassFlips:
+    """Weighted pixels of pairs (class, twin), ``(B, P)`` float64 each: sums, so images and batches add up.
+
+    Attributes:
+        estimated_twin: pixels that the predictions label twin.
+        estimated_either: pixels that the predictions label class or twin.
+        true_twin: pixels that the annotations label twin.
+        true_either: pixels that the annotations label class or twin.
+
+    Example:
+        >>> four = ClassFlips(*(torch.tensor([[n]]) for n in (1.0, 4.0, 1.0, 2.0)))
+        >>> (four + four).ratio()
+        (tensor([[0.2500]]), tensor([[0.5000]]))
+    """
+
+    estimated_twin: Tensor
+    estimated_either: Tensor
+    true_twin: Tensor
+    true_either: Tensor
+
+    def __add__(self, other: ClassFlips) -> ClassFlips:
+        """Image by image and pair by pair.
+
+        Raises:
+            AmbisegError: the two differ in images or pairs.
+        """
+        shapes = tuple(self.true_twin.shape), tuple(other.true_twin.shape)
+        if shapes[0] != shapes[1]:
+            raise AmbisegError(
+                f"class flips of shape {shapes[0]} and {shapes[1]} (images, pairs) cannot be added:"
+                " count the same pairs and pool each first"
+            )
+        sums = zip(self._columns(), other._columns(), strict=True)
+        return ClassFlips(*(ours + theirs for ours, theirs in sums))
+
+    def pooled(self) -> ClassFlips:
+        """The sums over all images, ``(1, P)``."""
+        return ClassFlips(*(value.sum(0, keepdim=True) for value in self._columns()))
+
+    def ratio(self) -> tuple[Tensor, Tensor]:
+        """Estimated and true flip ratio ``twin / (class or twin)``.
+
+        Returns:
+            ``(B, P)`` each, in [0, 1]; nan where there is neither class nor twin.
+        """
+        return (
+            (self.estimated_twin / self.estimated_either).float(),
+            (self.true_twin / self.true_either).float(),
+        )
+
+    def _columns(self) -> tuple[Tensor, ...]:
+        return self.estimated_twin, self.estimated_either, self.true_twin, self.true_either
+
+
+@dataclass(frozen=True)
 class ModeReliability:
     """What a reliability diagram of mode probabilities shows.
 
@@ -76,12 +141,24 @@ class ModeReliability:
 
 
 def mode_probabilities(
-    predictions: MaskSet | Comparison, annotations: MaskSet | None = None
+    predictions: MaskSet | Comparison,
+    annotations: MaskSet | None = None,
+    assignment: str = "matched",
 ) -> ModeProbabilities:
-    """Pair the weights of proposals with those of the distinct annotations, one to one by IoU.
+    """Pair the weights of predictions with those of the distinct annotations, by IoU.
+
+    "matched": one to one, of greatest total IoU (mode proposals). "nearest": ``u_j = sum_i u_i [j = argmax_l
+    IoU(s_i, y_l)]``, the first mode of several nearest (MoSE, C.2).
 
     Returns:
-        `ModeProbabilities` with ``E = M + N*`` columns: the M proposals, then the modes that found none.
+        `ModeProbabilities`; "matched" with ``E = M + N*`` columns: the M proposals, then the modes that found
+        none; "nearest" with the ``E = N*`` modes in the order of the annotations.
+
+    Raises:
+        UnknownNameError: ``assignment`` is neither "matched" nor "nearest".
+        AmbisegError: the sets do not belong together.
+
+    Trap: "nearest" asks for no resemblance: a prediction of IoU 0 with every mode counts for the first.
 
     Example:
         >>> from ambiseg.labels import LabelSpace
@@ -90,32 +167,174 @@ def mode_probabilities(
         >>> pairs.estimated[pairs.there], pairs.true[pairs.there]
         (tensor([1., 0.]), tensor([0.3333, 0.6667]))
     """
+    if assignment not in ASSIGNMENTS:
+        raise UnknownNameError("assignment", assignment, ASSIGNMENTS)
     pair = Comparison.of(predictions, annotations)
-    partner, modes = pair.partners, pair.modes
-    matched = partner >= 0
-    truth = modes.weights.float()
-    extra = torch.zeros(len(truth), truth.shape[1] + 1, dtype=torch.bool, device=truth.device)
-    found = extra.scatter(1, torch.where(matched, partner, truth.shape[1]), True)[:, :-1]
-    alone = modes.present & ~found
-    return ModeProbabilities(
-        estimated=torch.cat([pair.predictions.weights.float(), torch.zeros_like(truth)], 1),
-        true=torch.cat([truth.gather(1, partner.clamp(min=0)) * matched, truth * alone], 1),
-        is_mode=torch.cat([matched, alone], 1),
-        there=torch.cat([pair.predictions.present, alone], 1),
-    )
+    return _nearest(pair) if assignment == "nearest" else _matched(pair)
 
 
-def brier_scores(predictions: MaskSet | Comparison, annotations: MaskSet | None = None) -> BrierScores:
+def mode_ratio(predictions: MaskSet | Comparison, annotations: MaskSet | None = None) -> ModeProbabilities:
+    """Mode ratio: how often each mode is produced, beside its probability.
+
+    ``u_j = sum_i u_i [j = argmax_l IoU(s_i, y_l)]`` beside v_j: each prediction counts for its nearest mode.
+    The dialect of MoSE (C.2), after the probabilistic U-Net's figure of Cityscapes modes.
+
+    Returns:
+        `ModeProbabilities` of ``(B, N*)``, the modes in the order of the annotations; each row of
+        ``estimated`` and of ``true`` sums to 1. Good is estimated = true.
+
+    Raises:
+        AmbisegError: the sets do not belong together.
+
+    Trap: a prediction unlike every mode still counts for one, so print an IoU beside it. Modes of different
+    images are different masks: averages over images need a data set that numbers its modes.
+
+    Example:
+        >>> from ambiseg.labels import LabelSpace
+        >>> truth = MaskSet.uniform(torch.tensor([[[1, 1], [1, 1], [0, 1]]]), LabelSpace.binary())
+        >>> ratio = mode_ratio(truth[:1].take(torch.tensor([[0, 2]])).normalised(), truth)
+        >>> ratio.estimated, ratio.true
+        (tensor([[0.5000, 0.5000]]), tensor([[0.6667, 0.3333]]))
+    """
+    return mode_probabilities(predictions, annotations, assignment="nearest")
+
+
+def total_variation(
+    predictions: MaskSet | Comparison,
+    annotations: MaskSet | None = None,
+    assignment: str = "nearest",
+) -> Tensor:
+    """Total variation between estimated and true mode probabilities.
+
+    ``1/2 sum_e |u_e - v_e|`` over the entries of `mode_probabilities`: the share of probability that is on
+    the wrong mode. House definition, for the mode ratio of MoSE (C.2), which is printed as a figure only.
+
+    Returns:
+        ``(B,)`` in [0, 1], lower is better, 0 for equal probabilities.
+
+    Raises:
+        UnknownNameError: ``assignment`` is neither "matched" nor "nearest".
+        AmbisegError: the sets do not belong together.
+
+    Trap: of M draws even a perfect model does not reach 0 (two even modes, M = 16: .10 on average). With
+    "nearest" it looks at the probabilities only and not at the masks: where there is one mode it is 0.
+
+    Example:
+        >>> from ambiseg.labels import LabelSpace
+        >>> truth = MaskSet.uniform(torch.tensor([[[1, 1], [0, 1]]]), LabelSpace.binary())
+        >>> total_variation(truth.top(1), truth)
+        tensor([0.5000])
+    """
+    entries = mode_probabilities(predictions, annotations, assignment)
+    return ((entries.estimated - entries.true).abs() * entries.there).sum(1) / 2
+
+
+def mode_kl(
+    predictions: MaskSet | Comparison,
+    annotations: MaskSet | None = None,
+    assignment: str = "nearest",
+    floor: float = FLOOR,
+) -> Tensor:
+    """Kullback-Leibler divergence of the estimated from the true mode probabilities, in nats.
+
+    ``sum_e v_e log(v_e / max(u_e, floor))`` over the entries of `mode_probabilities`: true against estimated.
+    House definition, for the mode ratio of MoSE (C.2).
+
+    Returns:
+        ``(B,)`` from 0 (for equal probabilities) to ``log(1 / floor)``, lower is better.
+
+    Raises:
+        UnknownNameError: ``assignment`` is neither "matched" nor "nearest".
+        AmbisegError: ``floor`` outside (0, 1), or the sets do not belong together.
+
+    Trap: a mode that is never produced would make it infinite; the floor makes that ``v log(v / floor)``, so
+    with few samples the value is mostly the floor's: compare at equal floor. The floor adds mass, so values
+    may lie below 0 by up to N* floor.
+
+    Example:
+        >>> from ambiseg.labels import LabelSpace
+        >>> truth = MaskSet.uniform(torch.tensor([[[1, 1], [0, 1]]]), LabelSpace.binary())
+        >>> mode_kl(truth, truth), mode_kl(truth.top(1), truth, floor=0.125)
+        (tensor([0.]), tensor([0.3466]))
+    """
+    if not 0 < floor < 1:
+        raise AmbisegError(f"floor must lie between 0 and 1, both excluded, received {floor}")
+    entries = mode_probabilities(predictions, annotations, assignment)
+    estimated, true = entries.estimated.double().clamp(min=floor), entries.true.double()
+    return (torch.xlogy(true, true / estimated) * entries.there).sum(1).float()
+
+
+def class_flips(
+    predictions: MaskSet | Comparison,
+    annotations: MaskSet | None = None,
+    *,
+    pairs: Sequence[tuple[int, int]],
+) -> ClassFlips:
+    """Pixel-wise class flip ratio: how many of a class's pixels carry its twin's label.
+
+    For each pair (c, c'): ``sum_i u_i |s_i = c'|`` over ``sum_i u_i (|s_i = c| + |s_i = c'|)`` for the
+    predictions, the same with y_j and v_j for the annotations. The dialect of MoSE (C.2) for ambiguous
+    Cityscapes, after the probabilistic U-Net.
+
+    Args:
+        predictions: ``(B, M, *S)``; their label maps count, also where they keep probabilities.
+        annotations: ``(B, N, *S)``.
+        pairs: class ids (class, twin), P of them.
+
+    Returns:
+        `ClassFlips` of ``(B, P)``; good is an estimated `ClassFlips.ratio` equal to the true one.
+
+    Raises:
+        AmbisegError: ``pairs`` is empty, or holds other than two different classes; or the sets do not belong
+            together.
+
+    Trap: the reported ratio pools the pixels of all images first (add up `ClassFlips.pooled`). A pixel that
+    is void in all annotations or in all predictions is left out on both sides, one that is void in some masks
+    only there. Right ratios need no coherent masks: every pixel may flip by itself.
+
+    Example:
+        >>> from ambiseg.labels import LabelSpace
+        >>> four = LabelSpace.of_classes(4)
+        >>> truth = MaskSet.uniform(torch.tensor([[[1, 1, 0], [3, 3, 0], [3, 3, 0], [1, 1, 0]]]), four)
+        >>> class_flips(truth.top(1), truth, pairs=[(1, 3)]).ratio()
+        (tensor([[0.]]), tensor([[0.5000]]))
+    """
+    pair = Comparison.of(predictions, annotations)
+    classes = pair.annotations.labels.classes
+    if len(pairs) == 0:
+        raise AmbisegError("pairs is empty: name at least one (class, twin)")
+    for ids in pairs:
+        if len(ids) != 2 or ids[0] == ids[1] or not all(0 <= c < classes for c in ids):
+            raise AmbisegError(f"pairs holds {ids}: each is two different classes of 0..{classes - 1}")
+    both = (pair.predictions, pair.annotations)
+    seen = torch.stack([_seen(given) for given in both]).all(0)[:, None]
+    columns = []
+    for given in both:
+        masks = given.masks.flatten(2)
+        pixels = {c: ((masks == c) & seen).sum(-1) * given.weights.double() for ids in pairs for c in ids}
+        areas = {c: value.sum(1) for c, value in pixels.items()}
+        columns.append(torch.stack([areas[twin] for _, twin in pairs], 1))
+        columns.append(torch.stack([areas[one] + areas[twin] for one, twin in pairs], 1))
+    return ClassFlips(*columns)
+
+
+def brier_scores(
+    predictions: MaskSet | Comparison,
+    annotations: MaskSet | None = None,
+    assignment: str = "matched",
+) -> BrierScores:
     """Brier score of the estimated mode probabilities, and of the uniform guess, for each image.
 
     ``BS = 1/E sum_e (u_e - v_e)^2`` over the E = max(M, N*) entries (pairs, proposals without a mode, modes
     without a proposal). *Uniform* here knows the modes but not their probabilities: 1/N* for each mode, 0 for
-    every proposal without one; its error is taken over the same E entries (mode proposals, eq. 23).
+    every proposal without one; its error is taken over the same E entries (mode proposals, eq. 23). With
+    ``assignment="nearest"`` the E = N* entries are those of `mode_ratio`.
 
     Returns:
         `BrierScores`, ``(B,)`` each, in [0, 2], lower is better.
 
     Raises:
+        UnknownNameError: ``assignment`` is neither "matched" nor "nearest".
         AmbisegError: the sets do not belong together.
 
     Trap: of two near-identical proposals only one finds the mode and the other's weight counts as error; drop
@@ -130,7 +349,7 @@ def brier_scores(predictions: MaskSet | Comparison, annotations: MaskSet | None 
         (tensor([0.0625]), tensor([0.0625]))
     """
     pair = Comparison.of(predictions, annotations)
-    entries = mode_probabilities(pair)
+    entries = mode_probabilities(pair, assignment=assignment)
     guess = entries.is_mode / pair.modes.count[:, None]
     count = entries.there.sum(1)
 
@@ -140,7 +359,11 @@ def brier_scores(predictions: MaskSet | Comparison, annotations: MaskSet | None 
     return BrierScores(mean_square(entries.estimated), mean_square(guess))
 
 
-def brier_skill_score(predictions: MaskSet | Comparison, annotations: MaskSet | None = None) -> Tensor:
+def brier_skill_score(
+    predictions: MaskSet | Comparison,
+    annotations: MaskSet | None = None,
+    assignment: str = "matched",
+) -> Tensor:
     """Brier skill score of the estimated mode probabilities for each image (mode proposals, eq. 23).
 
     ``BSS = 1 - BS / (BS_uniform + eps)`` of `brier_scores`: 1 is perfect, 0 as good as the uniform guess over
@@ -151,6 +374,7 @@ def brier_skill_score(predictions: MaskSet | Comparison, annotations: MaskSet | 
         only one), for then the guess is perfect and no skill can be measured.
 
     Raises:
+        UnknownNameError: ``assignment`` is neither "matched" nor "nearest".
         AmbisegError: the sets do not belong together.
 
     Trap: unbounded below, so one image of nearly equal modes can ruin a mean. The reported number divides the
@@ -164,7 +388,7 @@ def brier_skill_score(predictions: MaskSet | Comparison, annotations: MaskSet | 
         >>> brier_skill_score(truth, truth), brier_skill_score(truth, even)
         (tensor([1.]), tensor([nan]))
     """
-    return brier_scores(predictions, annotations).skill()
+    return brier_scores(predictions, annotations, assignment).skill()
 
 
 def mode_reliability(
@@ -197,3 +421,38 @@ def mode_reliability(
         return torch.zeros(bins, device=value.device).index_add(0, index, value) / count
 
     return ModeReliability(estimated, true, bin_mean(estimated), bin_mean(true), count)
+
+
+def _matched(pair: Comparison) -> ModeProbabilities:
+    """Proposals and modes paired one to one."""
+    partner, modes = pair.partners, pair.modes
+    matched = partner >= 0
+    truth = modes.weights.float()
+    extra = torch.zeros(len(truth), truth.shape[1] + 1, dtype=torch.bool, device=truth.device)
+    found = extra.scatter(1, torch.where(matched, partner, truth.shape[1]), True)[:, :-1]
+    alone = modes.present & ~found
+    return ModeProbabilities(
+        estimated=torch.cat([pair.predictions.weights.float(), torch.zeros_like(truth)], 1),
+        true=torch.cat([truth.gather(1, partner.clamp(min=0)) * matched, truth * alone], 1),
+        is_mode=torch.cat([matched, alone], 1),
+        there=torch.cat([pair.predictions.present, alone], 1),
+    )
+
+
+def _nearest(pair: Comparison) -> ModeProbabilities:
+    """Each mode with the weight of the predictions it is nearest to."""
+    modes = pair.modes
+    iou = pair.to_modes.iou().masked_fill(~modes.present[:, None], -1)
+    nearest = (iou >= iou.amax(2, keepdim=True) - TIE).to(torch.uint8).argmax(2)
+    truth = modes.weights.float()
+    return ModeProbabilities(
+        estimated=torch.zeros_like(truth).scatter_add(1, nearest, pair.predictions.weights.float()),
+        true=truth,
+        is_mode=modes.present,
+        there=modes.present,
+    )
+
+
+def _seen(given: MaskSet) -> Tensor:
+    """Pixels that are not void in all masks, ``(B, P)`` bool."""
+    return (given.labels.valid(given.masks.flatten(2)) & given.present[:, :, None]).any(1)

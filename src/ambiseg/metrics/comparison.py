@@ -34,7 +34,8 @@ class Comparison:
         annotations: ``(B, N, *S)``.
 
     Raises:
-        AmbisegError: the sets differ in images, image size, classes or device, or an image has no mask.
+        AmbisegError: the sets differ in images, image size, classes or device, an image has no mask, or a set is no
+            distribution of label maps (`MaskSet.validate`).
 
     Example:
         >>> from ambiseg.labels import LabelSpace
@@ -76,6 +77,7 @@ class Comparison:
                 raise AmbisegError(
                     f"{what}: image {int(empty[0])} has no mask of weight above 0, and needs one"
                 )
+            given.validate(what)
 
     @classmethod
     def of(cls, predictions: MaskSet | Comparison, annotations: MaskSet | None = None) -> Comparison:

@@ -1,7 +1,9 @@
 """Matched overlaps: how well predictions and annotations cover each other one to one, or by optimal transport.
 
 The literature prints different numbers under the name HM-IoU. Here every dialect has a name of its own, and each
-function says whose it is. Each function takes predictions ``s_1..s_M`` of weights u and annotations ``y_1..y_N`` of weights v (or one
+function says whose it is.
+
+Each function takes predictions ``s_1..s_M`` of weights u and annotations ``y_1..y_N`` of weights v (or one
 `Comparison` of both) and gives one value per image, ``(B,)`` float32. IoU and Dice are means over the evaluated classes
 present in either mask, 1 where both are empty; void pixels of either mask are left out. Entries of weight 0 are padding.
 All raise `AmbisegError` where the two sets do not belong together (see `Comparison`).

@@ -9,22 +9,28 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 
 from torch import Tensor
 
 from ambiseg.errors import UnknownNameError
 from ambiseg.maskset import MaskSet
-from ambiseg.metrics.calibration import brier_skill_score
+from ambiseg.metrics.calibration import brier_skill_score, mode_kl, total_variation
 from ambiseg.metrics.comparison import Comparison
-from ambiseg.metrics.consensus import dice_of_mean
+from ambiseg.metrics.consensus import dice_of_mean, expected_dice, soft_dice
+from ambiseg.metrics.coverage import coverage, covered_mass, expected_draws, modes_hit, precision_at
 from ambiseg.metrics.energy import diversity, ged, ged_unbiased
+from ambiseg.metrics.likelihood import bits_per_dimension
 from ambiseg.metrics.matching import (
     hm_iou,
+    hm_iou_multi,
     hm_iou_tiled,
     hm_iou_unique,
     m_iou,
+    max_dice_matching,
 )
-from ambiseg.metrics.selection import selection_f1
+from ambiseg.metrics.pixels import ece
+from ambiseg.metrics.selection import selection_ap, selection_f1, selection_precision, selection_recall
 
 
 @dataclass(frozen=True)
@@ -39,8 +45,9 @@ class MetricInfo:
         lower_bound: smallest value, ``-inf`` if there is none.
         upper_bound: largest value.
         description: one sentence that names the dialect.
-        needs: what the predictions must bring beyond masks: "scores", or "weights" that are estimated
-            probabilities.
+        needs: what the predictions must bring beyond masks: "scores", per-pixel "probabilities", or "weights" that
+            are estimated mode probabilities.
+        default: whether it is printed unless others are asked for.
     """
 
     name: str
@@ -51,6 +58,7 @@ class MetricInfo:
     upper_bound: float
     description: str
     needs: tuple[str, ...] = ()
+    default: bool = True
 
 
 _ALL = (
@@ -67,21 +75,81 @@ _ALL = (
         "Hungarian-matched IoU after repeating both sides to equal counts (CCDM, BerDiff, ATFM).",
     ),
     MetricInfo(
+        "hm_iou_multi", "HM IoU (multi)", hm_iou_multi, True, 0.0, 1.0,
+        "Best IoU over the predictions for each annotation, averaged (mode proposals, appendix); grows with M.",
+        default=False,
+    ),
+    MetricInfo(
         "m_iou", "M-IoU", m_iou, True, 0.0, 1.0,
         "Optimal-transport IoU between the weighted sets (MoSE).",
         ("weights",),
+    ),
+    MetricInfo(
+        "max_dice_matching", "MDM", max_dice_matching, True, 0.0, 1.0,
+        "Best Dice over the predictions for each annotation, averaged (ATFM, CIMD); grows with M.",
     ),
     MetricInfo(
         "ged", "GED²", ged, False, 0.0, 2.0,
         "Squared generalised energy distance with 1 - IoU, V-statistic, weighted (Probabilistic U-Net).",
     ),
     MetricInfo(
+        "ged_dice", "GED² (Dice)", partial(ged, distance="dice"), False, 0.0, 2.0,
+        "Squared generalised energy distance with 1 - Dice, V-statistic, weighted (ValUES).",
+        default=False,
+    ),
+    MetricInfo(
         "ged_unbiased", "GED² (unbiased)", ged_unbiased, False, -2.0, 2.0,
         "Squared generalised energy distance with 1 - IoU, U-statistic without the diagonals (D-Persona).",
     ),
     MetricInfo(
+        "diversity", "Diversity", diversity, None, 0.0, 1.0,
+        "Expected 1 - IoU of two predictions of one image, the diagonal included (Flow-SSN).",
+    ),
+    MetricInfo(
+        "coverage", "Coverage at .5", coverage, True, 0.0, 1.0,
+        "Share of the distinct annotations that some prediction reaches with IoU >= 0.5; grows with M.",
+        default=False,
+    ),
+    MetricInfo(
+        "covered_mass", "Mass covered at .5", covered_mass, True, 0.0, 1.0,
+        "Probability of the annotations that some prediction reaches with IoU >= 0.5; grows with M.",
+        default=False,
+    ),
+    MetricInfo(
+        "precision_at", "Precision at .5", precision_at, True, 0.0, 1.0,
+        "Probability of the predictions that reach some annotation with IoU >= 0.5.",
+        default=False,
+    ),
+    MetricInfo(
+        "modes_hit", "Modes hit", modes_hit, True, 0.0, math.inf,
+        "Number of distinct annotations that are the nearest one of some prediction, with IoU >= 0.5.",
+        default=False,
+    ),
+    MetricInfo(
+        "expected_draws", "Draws to see all", expected_draws, False, 1.0, math.inf,
+        "Expected number of draws from the predictions until every distinct annotation was the nearest one.",
+        default=False,
+    ),
+    MetricInfo(
         "selection_f1", "Selection F1", selection_f1, True, 0.0, 1.0,
         "F1 of [score > 0.5] against [matched with a mode], counts pooled over images (mode proposals).",
+        ("scores",),
+    ),
+    MetricInfo(
+        "selection_precision", "Selection precision", selection_precision, True, 0.0, 1.0,
+        "Share of the kept proposals that are matched with a mode, counts pooled over images (mode proposals).",
+        ("scores",),
+        default=False,
+    ),
+    MetricInfo(
+        "selection_recall", "Selection recall", selection_recall, True, 0.0, 1.0,
+        "Share of the matched proposals that are kept, counts pooled over images (mode proposals).",
+        ("scores",),
+        default=False,
+    ),
+    MetricInfo(
+        "selection_ap", "Selection AP", selection_ap, True, 0.0, 1.0,
+        "Average precision of the scores over all thresholds, proposals of all images pooled.",
         ("scores",),
     ),
     MetricInfo(
@@ -90,12 +158,44 @@ _ALL = (
         ("weights",),
     ),
     MetricInfo(
+        "brier_skill_nearest", "BSS (nearest)", partial(brier_skill_score, assignment="nearest"), True, -math.inf, 1.0,
+        "The same where every prediction gives its probability to its nearest mode (mode ratio of MoSE).",
+        ("weights",),
+    ),
+    MetricInfo(
+        "total_variation", "TV of modes", total_variation, False, 0.0, 1.0,
+        "Half the summed difference of mode probabilities, predictions assigned to their nearest mode.",
+        ("weights",),
+    ),
+    MetricInfo(
+        "mode_kl", "KL of modes", mode_kl, False, 0.0, math.inf,
+        "Kullback-Leibler divergence in nats of the true mode probabilities from those of the nearest predictions.",
+        ("weights",),
+        default=False,
+    ),
+    MetricInfo(
+        "ece", "ECE", ece, False, 0.0, 1.0,
+        "Expected calibration error of the mean prediction, ten bins, pixels of all images pooled (MoSE).",
+    ),
+    MetricInfo(
+        "bits_per_dimension", "Bits per pixel", bits_per_dimension, False, 0.0, math.inf,
+        "Negative log-likelihood of an annotation under the mixture of the predictions, in bits per pixel.",
+        ("probabilities",),
+        default=False,
+    ),
+    MetricInfo(
         "dice_of_mean", "Dice of mean", dice_of_mean, True, 0.0, 1.0,
         "Dice of the decided mean prediction against the majority, ties to the background (Flow-SSN).",
     ),
     MetricInfo(
-        "diversity", "Diversity", diversity, None, 0.0, 1.0,
-        "Expected 1 - IoU of two predictions of one image, the diagonal included (Flow-SSN).",
+        "expected_dice", "Expected Dice", expected_dice, True, 0.0, 1.0,
+        "Expected Dice of one drawn prediction against one drawn annotation.",
+        default=False,
+    ),
+    MetricInfo(
+        "soft_dice", "Soft Dice", soft_dice, True, 0.0, 1.0,
+        "Dice of the means cut at 0.1, ..., 0.9, averaged (QUBIQ).",
+        default=False,
     ),
 )  # fmt: skip
 
@@ -115,9 +215,26 @@ def metric_info(name: str) -> MetricInfo:
     return METRICS[name]
 
 
-def usable_metrics(has_scores: bool) -> list[str]:
-    """Names of the metrics that predictions with or without selection scores allow."""
-    return [name for name, info in METRICS.items() if has_scores or "scores" not in info.needs]
+def default_metrics(predictions: MaskSet) -> list[str]:
+    """Names of the default metrics that these predictions allow, in the order of tables.
+
+    Example:
+        >>> import torch
+        >>> from ambiseg.labels import LabelSpace
+        >>> "selection_f1" in default_metrics(MaskSet.uniform(torch.zeros(1, 1, 4, dtype=torch.uint8), LabelSpace.binary()))
+        False
+    """
+    return [name for name, info in METRICS.items() if info.default and not missing(info, predictions)]
+
+
+def missing(info: MetricInfo, predictions: MaskSet) -> list[str]:
+    """What a metric needs and these predictions do not bring."""
+    there = {
+        "scores": predictions.scores is not None,
+        "probabilities": predictions.probabilities is not None,
+        "weights": True,
+    }
+    return [need for need in info.needs if not there[need]]
 
 
 def evaluate_all(
@@ -128,7 +245,7 @@ def evaluate_all(
     Args:
         predictions: ``(B, M, *S)``.
         annotations: ``(B, N, *S)``.
-        names: keys of `METRICS`; all that the predictions allow if left out.
+        names: keys of `METRICS`; the default ones that the predictions allow if left out.
 
     Raises:
         AmbisegError: an unknown name, scores asked for but absent, or sets that do not belong together.
@@ -143,6 +260,6 @@ def evaluate_all(
         >>> evaluate_all(truth, truth, ["ged", "m_iou"])
         {'ged': tensor([0.]), 'm_iou': tensor([1.])}
     """
-    chosen = usable_metrics(predictions.scores is not None) if names is None else list(names)
+    chosen = default_metrics(predictions) if names is None else list(names)
     pair = Comparison(predictions, annotations)
     return {name: metric_info(name).function(pair) for name in chosen}

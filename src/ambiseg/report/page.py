@@ -75,6 +75,7 @@ class ReportContent:
         summary: facts about the run, ``(name, value)``.
         curve: rows of the training curve, see `draw_curve`.
         metrics: measured numbers.
+        columns: headings of their values.
         reliability: ``(estimated, true)`` probabilities, see `draw_reliability`.
         groups: images to show.
         commands: how to repeat it, ``(explanation, command line)``.
@@ -87,6 +88,7 @@ class ReportContent:
     summary: Sequence[tuple[str, object]] = ()
     curve: Sequence[Mapping[str, float]] = ()
     metrics: Sequence[MetricRow] = ()
+    columns: Sequence[str] = ("value",)
     reliability: tuple[ArrayLike, ArrayLike] | None = None
     groups: Sequence[CaseGroup] = ()
     commands: Sequence[tuple[str, str]] = ()

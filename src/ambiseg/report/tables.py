@@ -1,4 +1,4 @@
-"""`MetricRow`: one measured number with what a reader needs to judge it.
+"""`MetricRow`: one metric with its values and what a reader needs to judge them.
 
 The same rows go to the terminal and into the HTML report, so that title, direction and dialect of a metric are
 worded once, in `ambiseg.metrics.METRICS`.
@@ -7,6 +7,7 @@ worded once, in `ambiseg.metrics.METRICS`.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ambiseg.metrics.table import metric_info
@@ -14,38 +15,37 @@ from ambiseg.metrics.table import metric_info
 
 @dataclass(frozen=True)
 class MetricRow:
-    """A metric and its value.
+    """A metric and its value in each column of a table.
 
     Attributes:
         name: the key in `METRICS`.
         title: how it is printed.
-        value: what was measured; nan where the metric is not defined.
-        count: number of images behind the value, or None.
+        values: what was measured; nan where the metric is not defined, None where it was not measured.
         note: one sentence that names the dialect.
         higher_is_better: direction; None where neither is good in itself.
 
     Example:
-        >>> row = MetricRow.of("ged", 0.25, count=40)
-        >>> row.title, row.text, row.arrow
-        ('GED²', '0.2500', '↓')
+        >>> row = MetricRow.of("ged", 0.25, None, float("nan"))
+        >>> row.title, row.texts, row.arrow
+        ('GED²', ['0.2500', '', '–'], '↓')
     """
 
     name: str
     title: str
-    value: float
-    count: int | None = None
+    values: tuple[float | None, ...]
     note: str = ""
     higher_is_better: bool | None = None
 
     @classmethod
-    def of(cls, name: str, value: float, count: int | None = None) -> MetricRow:
+    def of(cls, name: str, *values: float | None) -> MetricRow:
         """The row of a metric of `METRICS`, worded as it is there.
 
         Raises:
             UnknownNameError: no such metric.
         """
         info = metric_info(name)
-        return cls(name, info.title, float(value), count, info.description, info.higher_is_better)
+        numbers = tuple(None if value is None else float(value) for value in values)
+        return cls(name, info.title, numbers, info.description, info.higher_is_better)
 
     @property
     def arrow(self) -> str:
@@ -53,11 +53,20 @@ class MetricRow:
         return "" if self.higher_is_better is None else "↑" if self.higher_is_better else "↓"
 
     @property
-    def text(self) -> str:
-        """The value with four decimals, a dash where there is none."""
-        return f"{self.value:.4f}" if math.isfinite(self.value) else "–"
+    def texts(self) -> list[str]:
+        """The values with four decimals, a dash where a metric is not defined, nothing where it was not measured."""
+        return [
+            "" if value is None else f"{value:.4f}" if math.isfinite(value) else "–" for value in self.values
+        ]
 
-    @property
-    def number(self) -> str:
-        """How many images, empty where nobody said."""
-        return "" if self.count is None else str(self.count)
+
+def metric_rows(columns: Mapping[str, Mapping[str, float]]) -> list[MetricRow]:
+    """Rows of a table of several columns, each ``metric -> value``, in the order in which names first appear.
+
+    Example:
+        >>> rows = metric_rows({"all": {"ged": 0.2}, "kept": {"ged": 0.3, "m_iou": 0.9}})
+        >>> [(row.name, row.texts) for row in rows]
+        [('ged', ['0.2000', '0.3000']), ('m_iou', ['', '0.9000'])]
+    """
+    names = dict.fromkeys(name for column in columns.values() for name in column)
+    return [MetricRow.of(name, *(column.get(name) for column in columns.values())) for name in names]
