@@ -20,6 +20,7 @@ import argparse
 import dataclasses
 import itertools
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -40,30 +41,25 @@ from ambiseg.networks.settings import UNetSettings
 FLIPS = {3: 0.05, 4: 0.25, 5: 0.75, 8: 0.95}
 """Class of camvid (road, pavement, tree, car) -> probability that it is foreground."""
 
-RECIPES = {
-    ("wildfire", "full"): (
-        ModeProposalsSettings(proposals=16),
-        TrainSettings(minutes=9, batch_size=16, lr=2e-3),
-    ),
+Phase = tuple[ModeProposalsSettings, TrainSettings]
+
+FIRE = ModeProposalsSettings(proposals=16, score_cost=0.1, duplicate_cue=True)
+LIDC = ModeProposalsSettings(proposals=8)
+CAMVID = ModeProposalsSettings(proposals=32, score_cost=0.1, duplicate_cue=True)
+RECIPES: dict[tuple[str, str], tuple[Phase, ...]] = {
+    ("wildfire", "full"): ((FIRE, TrainSettings(minutes=10, batch_size=16, lr=2e-3)),),
     ("wildfire", "single"): (
-        ModeProposalsSettings(proposals=16, settle=0.7),
-        TrainSettings(minutes=8, batch_size=16, lr=2e-3),
+        (dataclasses.replace(FIRE, settle=0.7), TrainSettings(minutes=15, batch_size=16, lr=2e-3)),
     ),
-    ("lidc", "full"): (ModeProposalsSettings(proposals=8), TrainSettings(minutes=11, batch_size=16, lr=2e-3)),
-    ("lidc", "single"): (
-        ModeProposalsSettings(proposals=8),
-        TrainSettings(minutes=11, batch_size=16, lr=2e-3),
-    ),
-    ("camvid", "full"): (
-        ModeProposalsSettings(proposals=32, score_cost=0.1),
-        TrainSettings(minutes=12, batch_size=8, lr=2e-3),
-    ),
+    ("lidc", "full"): ((LIDC, TrainSettings(minutes=12, batch_size=16, lr=2e-3)),),
+    ("lidc", "single"): ((LIDC, TrainSettings(minutes=11, batch_size=16, lr=2e-3)),),
+    ("camvid", "full"): ((CAMVID, TrainSettings(minutes=15, batch_size=8, lr=2e-3)),),
     ("camvid", "single"): (
-        ModeProposalsSettings(proposals=32, settle=0.7),
-        TrainSettings(minutes=13, batch_size=8, lr=2e-3),
+        (dataclasses.replace(CAMVID, mask_loss="mse"), TrainSettings(minutes=11, batch_size=8, lr=2e-3)),
+        (dataclasses.replace(CAMVID, settle=0.0), TrainSettings(minutes=4, batch_size=16, lr=1e-3)),
     ),
 }
-"""Settings of method and training for each data set and label view."""
+"""Settings of method and training for each data set and label view; a second phase starts from the first one's weights."""
 
 
 def lidc(source: Path, split: str) -> Iterator[Sample]:
@@ -123,29 +119,50 @@ def finished(run: Path, train: TrainSettings, settings: ModeProposalsSettings) -
     return config.train == train and config.settings == settings
 
 
+def train_phases(name: str, labels: str, data: Path, arguments: argparse.Namespace) -> list[Path]:
+    """Train phase after phase, unless they are done; their run folders."""
+    runs: list[Path] = []
+    for settings, recipe in RECIPES[name, labels]:
+        train = dataclasses.replace(
+            recipe, labels=labels, seed=arguments.seed, init=str(runs[-1]) if runs else None
+        )
+        if arguments.minutes is not None:
+            train = dataclasses.replace(train, minutes=arguments.minutes)
+        runs.append(arguments.work / f"{name}-{labels}-{arguments.seed}-phase{len(runs) + 1}")
+        if not finished(runs[-1], train, settings):
+            result = ambiseg.fit(
+                "mode-proposals",
+                data,
+                runs[-1],
+                train=train,
+                backbone=UNetSettings(width=16),
+                settings=settings,
+                overwrite=True,
+            )
+            if result.interrupted:
+                raise SystemExit(f"interrupted; go on with: ambiseg train --resume {runs[-1]}")
+    return runs
+
+
 def measure(name: str, labels: str, data: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     """Train unless it is done, evaluate, and describe both."""
-    settings, train = RECIPES[name, labels]
-    train = dataclasses.replace(train, labels=labels, seed=arguments.seed)
-    if arguments.minutes is not None:
-        train = dataclasses.replace(train, minutes=arguments.minutes)
-    run = arguments.work / f"{name}-{labels}-{arguments.seed}"
-    if not finished(run, train, settings):
-        network = UNetSettings(width=16)
-        result = ambiseg.fit(
-            "mode-proposals", data, run, train=train, backbone=network, settings=settings, overwrite=True
-        )
-        if result.interrupted:
-            raise SystemExit(f"interrupted; go on with: ambiseg train --resume {run}")
-    evaluation = ambiseg.evaluate(run, data, SPLITS[name])
-    evaluation.save(run)
-    merged = ambiseg.evaluate(run, data, SPLITS[name], MERGED)
+    runs = train_phases(name, labels, data, arguments)
+    evaluation = ambiseg.evaluate(runs[-1], data, SPLITS[name])
+    evaluation.save(runs[-1])
+    merged = ambiseg.evaluate(runs[-1], data, SPLITS[name], MERGED)
+    phases = [
+        {
+            "train": dataclasses.asdict(RunConfig.load(run).train) | {"init": None},
+            "settings": dataclasses.asdict(RunConfig.load(run).settings),
+            "training": json.loads((run / TRAINING).read_text()),
+        }
+        for run in runs
+    ]
     return {
         "data": name,
         "labels": labels,
-        "train": dataclasses.asdict(train),
-        "settings": dataclasses.asdict(settings),
-        "training": json.loads((run / TRAINING).read_text()),
+        "cores": len(os.sched_getaffinity(0)),
+        "phases": phases,
         **evaluation.to_dict(),
         "merged": merged.to_dict()["kept"],
     }
@@ -161,7 +178,9 @@ def main() -> None:
     parser.add_argument("--results", type=Path, required=True, help="JSON file to add the results to")
     parser.add_argument("--sets", nargs="+", choices=list(SPLITS), default=list(SPLITS))
     parser.add_argument("--labels", nargs="+", choices=["full", "single"], default=["full", "single"])
-    parser.add_argument("--minutes", type=float, help="training time; that of the recipe if left out")
+    parser.add_argument(
+        "--minutes", type=float, help="training time of each phase; those of the recipe if left out"
+    )
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)

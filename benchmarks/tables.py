@@ -18,7 +18,17 @@ from ambiseg.metrics import METRICS
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs" / "results"
 PAGES = (ROOT / "README.md", ROOT / "docs" / "methods" / "mode-proposals.md")
-COLUMNS = ("hm_iou_unique", "hm_iou", "hm_iou_tiled", "m_iou", "ged", "ged_unbiased", "dice_of_mean")
+COLUMNS = (
+    "hm_iou_unique",
+    "hm_iou",
+    "hm_iou_tiled",
+    "m_iou",
+    "ged",
+    "dice_of_mean",
+    "brier_skill_nearest",
+    "total_variation",
+    "ece",
+)
 
 
 def read(name: str) -> Any:
@@ -60,20 +70,19 @@ def runs() -> str:
     head += ["F1", "kept", "HM IoU* kept", "BSS kept", "BSS merged", "ms/image"]
     rows = []
     for entry in read("mode-proposals.json").values():
-        every, kept = entry["all"], entry["kept"]
+        every, kept, phases = entry["all"], entry["kept"], entry["phases"]
         rows.append(
             [
-                f"{entry['data']}, {entry['labels']}"
-                + (", settled" if entry["settings"].get("settle", 1) < 1 else ""),
-                f"{entry['train']['minutes']:g}",
-                str(entry["training"]["steps"]),
+                f"{entry['data']}, {entry['labels']}",
+                " + ".join(f"{phase['train']['minutes']:g}" for phase in phases),
+                str(sum(phase["training"]["steps"] for phase in phases)),
                 f"{every['masks_per_image']:.0f}",
                 *(number(every[c]) for c in COLUMNS),
                 number(every.get("selection_f1")),
                 f"{kept['masks_per_image']:.1f}",
                 number(kept["hm_iou_unique"]),
                 number(kept["brier_skill_score"]),
-                number(entry.get("merged", {}).get("brier_skill_score")),
+                number(entry["merged"]["brier_skill_score"]),
                 f"{1000 * entry['seconds_per_image']:.1f}",
             ]
         )

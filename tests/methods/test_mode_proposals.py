@@ -16,6 +16,7 @@ from ambiseg.methods.losses import pairwise_mask_loss
 from ambiseg.methods.mode_proposals import ModeProposals
 from ambiseg.methods.settings import ModeProposalsSettings
 from ambiseg.networks.settings import UNetSettings
+from ambiseg.overlap import pairwise_overlap
 
 BINARY, MULTI = LabelSpace.binary(), LabelSpace.of_classes(3)
 M = 4
@@ -334,3 +335,29 @@ def test_score_cost_breaks_ties_for_the_higher_score_only():
     target[np.arange(2), matched] = 1
     expected = np.mean([bce(z, t) for z, t in zip(scores.ravel(), target.ravel(), strict=True)])
     assert losses(model, images, annotations)["selection"] == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("labels", [BINARY, MULTI], ids=["binary", "multi-class"])
+def test_the_duplicate_cue_is_the_closeness_of_every_two_proposals(labels):
+    model, (images, annotations) = make(labels, duplicate_cue=True), batch(labels)
+    masks = model.predict(images).masks
+    iou = pairwise_overlap(masks, masks, labels).iou()
+    closeness = model._closeness(model(images)[0])
+    torch.testing.assert_close(closeness, (1.01 - iou).log() / math.log(0.01), atol=1e-5, rtol=0)
+    torch.testing.assert_close(closeness.diagonal(dim1=1, dim2=2), torch.ones(2, masks.shape[1]))
+    model.loss(images, annotations)["loss"].backward()
+    assert all(p.grad is not None and bool(p.grad.abs().sum() > 0) for p in model.alike.parameters())
+
+
+def test_the_duplicate_cue_reaches_the_heads_and_bends_no_mask():
+    model, (images, annotations) = make(duplicate_cue=True), batch()
+    _, scores, _ = outputs(model, images)
+    model.alike.out.bias.data += 1
+    np.testing.assert_allclose(outputs(model, images)[1], scores + 1, atol=1e-5)
+    plain = make()
+    plain.load_state_dict({k: v for k, v in model.state_dict().items() if not k.startswith("alike")})
+    for one in (model, plain):
+        one.loss(images, annotations)["loss"].backward()
+    for a, b in zip(model.g.parameters(), plain.g.parameters(), strict=True):
+        torch.testing.assert_close(a.grad, b.grad)
+    assert make(duplicate_cue=True, proposals=1).alike is None

@@ -25,7 +25,7 @@ from ambiseg.methods.settings import ModeProposalsSettings
 from ambiseg.networks.settings import UNetSettings
 
 METHOD = "mode-proposals"
-SETTINGS = ModeProposalsSettings(proposals=16, score_cost=0.1)
+SETTINGS = ModeProposalsSettings(proposals=16, score_cost=0.1, duplicate_cue=True)
 BACKBONE = UNetSettings(width=16)
 TRAIN = TrainSettings(batch_size=16, lr=2e-3)
 """How the demo trains; minutes, seed and labels come from the command line."""
@@ -41,9 +41,9 @@ class DemoArguments:
 
     out: Path = Path("demo")
     """Folder for everything."""
-    minutes: float = 4.0
+    minutes: float = 4.5
     """Training time."""
-    scenarios: int = 1000
+    scenarios: int = 1500
     """Number of simulated images."""
     size: int = 64
     """Their height and width."""

@@ -17,7 +17,8 @@ unlabelled proposals (9-11); L = loss(m_k*, y) + lambda L_PU (12).
 Beyond the paper: a probability head, ``p^ = softmax(prob(g(x), m))``, trained with cross-entropy towards the matched modes'
 probabilities (full labels) or towards the winner (single). One forward pass gives masks, scores and probabilities. The
 selection and probability heads see detached inputs: they never bend the masks. Options, off by default: ``score_cost``
-(matching cost ``loss(m_k, y_i) - mu s_k``, after DETR; Carion et al. 2020) and ``settle`` (`ModeProposals._winner`).
+(matching cost ``loss(m_k, y_i) - mu s_k``, after DETR; Carion et al. 2020), ``duplicate_cue`` (the heads also see the IoU of
+every two proposals) and ``settle`` (`ModeProposals._winner`).
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from ambiseg.methods.settings import ModeProposalsSettings
 from ambiseg.networks.discriminator import Discriminator
 from ambiseg.networks.settings import UNetSettings
 from ambiseg.networks.unet import UNet
+from ambiseg.overlap import pairwise_overlap
 
 UNCOVERED = 1.5
 """A mask is not covered if its closest proposal is this many times farther than is usual in its batch."""
@@ -46,22 +48,6 @@ LEAST_SHARE = 1e-3
 """Proposals whose share of a mask is smaller do not learn from it."""
 LEAST_PROBABILITY = 1e-6
 """Probabilities of proposals are not given below this, so that none vanishes from the set."""
-
-
-class _Alike(nn.Module):
-    """From the closeness of all pairs of proposals to numbers per proposal: which ones say the same."""
-
-    def __init__(self, proposals: int, outputs: int, width: int = 128) -> None:
-        super().__init__()
-        self.pairs = torch.triu_indices(proposals, proposals, 1)
-        self.hidden = nn.Linear(self.pairs.shape[1], width)
-        self.out = nn.Linear(width, outputs)
-
-    def forward(self, closeness: Tensor) -> Tensor:
-        out: Tensor = self.out(
-            functional.leaky_relu(self.hidden(closeness[:, self.pairs[0], self.pairs[1]]), 0.2)
-        ).float()
-        return out
 
 
 class ModeProposals(Segmenter):
@@ -98,7 +84,7 @@ class ModeProposals(Segmenter):
         self.sel = Discriminator(
             self.g.out_channels + s.proposals * labels.channels, s.head_width, heads * s.proposals
         )
-        self.alike = _Alike(s.proposals, heads * s.proposals) if s.duplicate_cue else None
+        self.alike = _Alike(s.proposals, heads * s.proposals) if s.duplicate_cue and s.proposals > 1 else None
 
     @torch.no_grad()
     def _repeat_first_head(self, spread: float) -> None:
@@ -124,17 +110,9 @@ class ModeProposals(Segmenter):
 
     @torch.no_grad()
     def _closeness(self, logits: Tensor) -> Tensor:
-        """How alike every two proposals are, ``(B, M, M)`` in [0, 1]: ``log(1 - IoU + eps) / log eps`` of the decided masks."""
+        """How alike every two decided proposals are, ``log(1 - IoU + eps) / log eps`` in about [0, 1], ``(B, M, M)``."""
         decided = self.labels.decide(self.labels.probabilities(logits, dim=2), dim=2)
-        flat = self.labels.one_hot(decided, dim=2)[
-            :, :, self.labels.background is not None and not self.labels.is_binary :
-        ]
-        flat = flat.flatten(2)
-        with torch.autocast(logits.device.type, enabled=False):
-            both = flat @ flat.mT
-        area = flat.sum(2)
-        union = area[:, :, None] + area[:, None] - both
-        iou = torch.where(union > 0, both / union.clamp(min=1), 1.0)
+        iou = pairwise_overlap(decided, decided, self.labels).iou()
         return (1 - iou + NEARLY_ALIKE).log() / math.log(NEARLY_ALIKE)
 
     def loss(self, images: Tensor, annotations: MaskSet) -> dict[str, Tensor]:
@@ -253,3 +231,18 @@ class ModeProposals(Segmenter):
         if samples is None or samples >= self.settings.proposals:
             return proposals
         return proposals.take(scores.argsort(1, descending=True)[:, :samples]).normalised()
+
+
+class _Alike(nn.Module):
+    """From the closeness of all pairs of proposals ``(B, M, M)`` to numbers per image: which proposals say the same."""
+
+    def __init__(self, proposals: int, outputs: int, width: int = 128) -> None:
+        super().__init__()
+        self.rows, self.columns = torch.triu_indices(proposals, proposals, 1).unbind(0)
+        self.hidden = nn.Linear(len(self.rows), width)
+        self.out = nn.Linear(width, outputs)
+
+    def forward(self, closeness: Tensor) -> Tensor:
+        pairs = closeness[:, self.rows, self.columns]
+        out: Tensor = self.out(functional.leaky_relu(self.hidden(pairs), 0.2)).float()
+        return out
