@@ -3,7 +3,7 @@
     python benchmarks/tables.py
 
 Reads the JSON files of ``docs/results`` and replaces what stands between ``<!-- table NAME -->`` and ``<!-- end -->`` in
-``README.md`` and ``docs/methods/mode-proposals.md``. No figure of these tables is typed by hand.
+the pages that show them. No figure of these tables is typed by hand.
 """
 
 from __future__ import annotations
@@ -17,7 +17,11 @@ from ambiseg.metrics import METRICS
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs" / "results"
-PAGES = (ROOT / "README.md", ROOT / "docs" / "methods" / "mode-proposals.md")
+PAGES = (
+    ROOT / "README.md",
+    ROOT / "docs" / "metrics.md",
+    ROOT / "docs" / "methods" / "mode-proposals.md",
+)
 COLUMNS = (
     "hm_iou_unique",
     "hm_iou",
@@ -51,17 +55,19 @@ def table(head: list[str], rows: list[list[str]]) -> str:
 def demo() -> str:
     """The table that the demo prints."""
     result = read("demo.json")
-    names = [name for name in METRICS if name in result["all"] or name in result["kept"]]
-    rows = [["masks per image", "", *(f"{result[c]['masks_per_image']:.2f}" for c in ("all", "kept"))]]
+    columns = ("all", "kept", "perfect")
+    names = dict.fromkeys(n for c in columns for n in result[c] if n in METRICS)
+    rows = [["masks per image", "", *(f"{result[c]['masks_per_image']:.2f}" for c in columns)]]
     for name in names:
         arrow = {True: "↑", False: "↓", None: ""}[METRICS[name].higher_is_better]
-        cells = [number(result[c][name]) if name in result[c] else "" for c in ("all", "kept")]
+        cells = [number(result[c][name]) if name in result[c] else "" for c in columns]
         rows.append([METRICS[name].title, arrow, *cells])
     note = (
         f"{result['images']} test scenarios, seed {result['seed']}, split digest `{result['data_digest'][:12]}`,"
         f" {1000 * result['seconds_per_image']:.1f} ms per image in batches."
     )
-    return table(["metric", "better", "all masks", "kept masks"], rows) + "\n\n" + note
+    head = ["metric", "better", "all masks", "kept masks", "perfect sampler"]
+    return table(head, rows) + "\n\n" + note
 
 
 def runs() -> str:
@@ -115,9 +121,42 @@ def speed() -> str:
     return table(["what", "time", "ratio"], rows)
 
 
+def metrics_speed() -> str:
+    """What `metrics.py` measured."""
+    result = read("metrics-speed.json")
+    rows = []
+    for key, title in (
+        ("overlaps_seconds", "all pairs of 104 masks 128x128, one thread"),
+        ("ged_seconds", "GED² of 100 samples and 4 annotations 128x128, one thread"),
+    ):
+        base = result[key]["pair by pair"]
+        rows += [
+            [title, name, f"{1000 * seconds:.2f} ms", f"{base / seconds:.1f} x"]
+            for name, seconds in result[key].items()
+        ]
+    suite = f"{len(result['suite_metrics'])} default metrics, 100 images x 100 samples 128x128"
+    rows.append([suite, f"{result['threads']} threads", f"{result['suite_seconds']:.2f} s", ""])
+    big = result["thousand_samples"]
+    rows.append(
+        [
+            f"1,000 samples 512x512 ({big['masks_mib']:.0f} MiB), all pairs, one thread",
+            f"{big['peak_mib']:.0f} MiB beside the masks",
+            f"{big['seconds']:.1f} s",
+            "",
+        ]
+    )
+    return table(["what", "how", "time", "ratio"], rows)
+
+
 def main() -> None:
     """Rewrite the pages."""
-    made = {"demo": demo, "runs": runs, "score-cost": score_cost, "speed": speed}
+    made = {
+        "demo": demo,
+        "runs": runs,
+        "score-cost": score_cost,
+        "speed": speed,
+        "metrics-speed": metrics_speed,
+    }
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
         for name, make in made.items():

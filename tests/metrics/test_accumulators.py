@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
-
+import matplotlib
+import matplotlib.pyplot as plt
 import pytest
 import torch
 from hypothesis import given
@@ -25,6 +25,7 @@ from ambiseg.metrics import (
 )
 from ambiseg.metrics.accumulators import POOLED
 
+matplotlib.use("Agg")
 BINARY = LabelSpace.binary()
 ORDER = list(METRICS)
 DRAWN = [name for name, info in METRICS.items() if "probabilities" not in info.needs]
@@ -151,13 +152,25 @@ def test_images_without_a_value_are_left_out_of_a_mean() -> None:
 def test_direction_bounds_reset_and_forward() -> None:
     metric = MeanOverImages("ged")
     assert metric.higher_is_better is False and (metric.plot_lower_bound, metric.plot_upper_bound) == (0, 2)
-    assert SelectionF1().higher_is_better is True and BrierSkillScore().plot_lower_bound == -math.inf
+    assert SelectionF1().higher_is_better is True and BrierSkillScore().plot_lower_bound is None
     assert MeanOverImages("diversity").higher_is_better is None
     masks = torch.tensor([[[1, 1], [0, 1]]], dtype=torch.uint8)
     truth = MaskSet.uniform(masks, BINARY)
     assert metric(truth.top(1), truth).item() == metric.compute().item() == 0.25
     metric.reset()
     assert bool(metric.compute().isnan())
+
+
+def test_every_accumulator_can_be_drawn() -> None:
+    masks = torch.tensor([[[1, 1], [0, 1], [0, 0]]], dtype=torch.uint8)
+    truth = MaskSet(masks, torch.tensor([[0.5, 0.25, 0.25]]), BINARY, torch.tensor([[0.9, 0.1, 0.6]]))
+    collection = metric_collection(DRAWN)
+    collection.update(truth, truth)
+    for name, metric in collection.items():
+        figure, axes = metric.plot()
+        assert axes.get_title() == METRICS[name].title
+        figure, axes = metric.plot([metric.compute(), metric.compute()])
+        plt.close("all")
 
 
 def test_metrics_that_agree_once_are_not_tied_together() -> None:

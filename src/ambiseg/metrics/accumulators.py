@@ -6,6 +6,7 @@ their parts over all images first, as the papers that print them do.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -43,16 +44,31 @@ class _Accumulator(Metric):
         return self.info.higher_is_better
 
     @property
-    def plot_lower_bound(self) -> float:  # type: ignore[override]
-        return self.info.lower_bound
+    def plot_lower_bound(self) -> float | None:  # type: ignore[override]
+        return _finite(self.info.lower_bound)
 
     @property
-    def plot_upper_bound(self) -> float:  # type: ignore[override]
-        return self.info.upper_bound
+    def plot_upper_bound(self) -> float | None:  # type: ignore[override]
+        return _finite(self.info.upper_bound)
+
+    def plot(self, val: Any = None, ax: Any = None) -> Any:
+        """Draw the value, or several given values, with the metric's bounds and its better side marked.
+
+        Returns:
+            A matplotlib figure and its axes.
+        """
+        axes: Any
+        figure, axes = self._plot(val, ax)
+        axes.set_title(self.info.title)
+        return figure, axes
 
     def _sums(self, *names: str, dtype: torch.dtype = torch.float32) -> None:
         for name in names:
             self.add_state(name, torch.zeros((), dtype=dtype), dist_reduce_fx="sum")
+
+
+def _finite(bound: float) -> float | None:
+    return bound if math.isfinite(bound) else None
 
 
 class MeanOverImages(_Accumulator):
