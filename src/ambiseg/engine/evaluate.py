@@ -40,7 +40,7 @@ from ambiseg.metrics import (
     metric_collection,
     missing,
     mode_probabilities,
-    reachable_table,
+    perfect_samples,
 )
 
 KEPT_ONLY = ("brier_skill_score",)
@@ -185,7 +185,6 @@ class _Tally:
         self.drawing = torch.Generator().manual_seed(seed)
         self.ids: list[str] = []
         self.rows: dict[str, list[torch.Tensor]] = {}
-        self.perfect: dict[str, list[torch.Tensor]] = {}
         self.agreement: list[AnnotatorAgreement] = []
         self.counts = np.zeros(2)
         self.pairs: list[tuple[torch.Tensor, torch.Tensor]] = []
@@ -197,9 +196,9 @@ class _Tally:
             names = [name for name, info in METRICS.items() if not missing(info, predicted)]
         self.all = metric_collection([n for n in names if n not in KEPT_ONLY])
         self.kept = metric_collection([n for n in names if n not in ALL_ONLY])
-        self.drawable = [
+        self.perfect = metric_collection(
             n for n in names if n not in KEPT_ONLY and not {"scores", "probabilities"} & set(METRICS[n].needs)
-        ]
+        )
         self.names, self.ready = names, True
 
     def add(self, samples: list[Sample]) -> None:
@@ -220,9 +219,8 @@ class _Tally:
             self.rows.setdefault(name, []).append(METRICS[name].function(pair))
         if self.perfect_draws:
             count = predicted.masks.shape[1]
-            reachable = reachable_table(annotations, self.drawable, count, self.perfect_draws, self.drawing)
-            for name, value in reachable.items():
-                self.perfect.setdefault(name, []).append(value.mean)
+            for drawn in perfect_samples(annotations, count, self.perfect_draws, self.drawing):
+                self.perfect.update(Comparison(drawn, annotations))
         self.agreement.append(annotator_agreement(annotations))
         self.ids += [s.id for s in samples]
         self.counts += [float(c.predictions.count.sum()) for c in (every, kept)]
@@ -238,7 +236,7 @@ class _Tally:
         return Evaluation(
             all=_rounded(self.all.compute()),
             kept=_rounded(self.kept.compute()),
-            perfect=_rounded({name: torch.cat(values).nanmean() for name, values in self.perfect.items()}),
+            perfect=_rounded(self.perfect.compute()) if self.perfect_draws else {},
             annotators=_rounded(
                 {
                     field.name: torch.cat([getattr(a, field.name) for a in self.agreement]).nanmean()

@@ -23,6 +23,7 @@ from ambiseg.metrics.annotators import (
     Reachable,
     annotator_agreement,
     perfect_model,
+    perfect_samples,
     reachable_table,
 )
 from ambiseg.metrics.calibration import (
@@ -130,6 +131,7 @@ __all__ = [
     "mode_reliability",
     "modes_hit",
     "perfect_model",
+    "perfect_samples",
     "pixel_bins",
     "precision_at",
     "precision_recall_curve",

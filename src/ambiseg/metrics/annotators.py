@@ -167,7 +167,9 @@ def perfect_model(
     """
     if isinstance(metric, str):
         return reachable_table(annotations, [metric], samples, repeats, generator)[metric]
-    values = [metric(drawn, annotations) for drawn in _draws(annotations, samples, repeats, generator)]
+    values = [
+        metric(drawn, annotations) for drawn in perfect_samples(annotations, samples, repeats, generator)
+    ]
     return _summary(values)
 
 
@@ -211,17 +213,27 @@ def reachable_table(
                 f"draws from the annotations carry no {' and no '.join(lacking)}: leave {name} out"
             )
     values: dict[str, list[Tensor]] = {name: [] for name in chosen}
-    for drawn in _draws(annotations, samples, repeats, generator):
+    for drawn in perfect_samples(annotations, samples, repeats, generator):
         pair = Comparison(drawn, annotations)
         for name, info in chosen.items():
             values[name].append(info.function(pair))
     return {name: _summary(found) for name, found in values.items()}
 
 
-def _draws(
-    annotations: MaskSet, samples: int, repeats: int, generator: torch.Generator | None
+def perfect_samples(
+    annotations: MaskSet, samples: int, repeats: int = REPEATS, generator: torch.Generator | None = None
 ) -> Iterator[MaskSet]:
-    """``repeats`` uniform sets of ``samples`` masks, drawn with replacement by weight."""
+    """What a perfect sampler predicts: ``repeats`` uniform sets of ``samples`` masks, drawn with replacement by weight.
+
+    Raises:
+        AmbisegError: ``samples`` or ``repeats`` below 1, or an image without annotation.
+
+    Example:
+        >>> from ambiseg.labels import LabelSpace
+        >>> truth = MaskSet.uniform(torch.tensor([[[1, 1, 0]]]), LabelSpace.binary())
+        >>> [drawn.masks.shape[1] for drawn in perfect_samples(truth, samples=3, repeats=2)]
+        [3, 3]
+    """
     for what, count in (("samples", samples), ("repeats", repeats)):
         if count < 1:
             raise AmbisegError(f"a perfect model needs {what} >= 1, received {count}")
