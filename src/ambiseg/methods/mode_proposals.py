@@ -35,9 +35,9 @@ from ambiseg.methods.base import Segmenter
 from ambiseg.methods.losses import pairwise_mask_loss
 from ambiseg.methods.matching import match
 from ambiseg.methods.settings import ModeProposalsSettings
+from ambiseg.networks.backbone import build_backbone
 from ambiseg.networks.discriminator import Discriminator
 from ambiseg.networks.settings import UNetSettings
-from ambiseg.networks.unet import UNet
 from ambiseg.overlap import pairwise_overlap
 
 UNCOVERED = 1.5
@@ -77,7 +77,7 @@ class ModeProposals(Segmenter):
     ) -> None:
         s = settings or ModeProposalsSettings()
         super().__init__(in_channels, labels, backbone or UNetSettings(), s)
-        self.g = UNet(in_channels, self.backbone)
+        self.g = build_backbone(in_channels, self.backbone)
         self.h = nn.Conv2d(self.g.out_channels, s.proposals * labels.channels, 3, padding=1)
         self._repeat_first_head(s.head_spread)
         heads = 2 if s.probability_head else 1

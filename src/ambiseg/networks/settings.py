@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True)
 class UNetSettings:
-    """Size of the U-Net that every method builds on."""
+    """Kind and size of the U-Net that every method builds on."""
 
     width: int = 32
     """Channels at full resolution."""
@@ -16,8 +17,10 @@ class UNetSettings:
     blocks: int = 1
     """Residual blocks per resolution and side."""
     max_width: int = 128
-    """Channels double at every resolution up to this many."""
+    """Channels double at every resolution up to this many (unet; ncsnpp has twice its width everywhere)."""
     attention: bool = False
     """Self-attention at the lowest resolution."""
     dropout: float = 0.0
     """Dropout inside the residual blocks, 0 to 1."""
+    kind: Literal["unet", "ncsnpp"] = "unet"
+    """The house's plain U-Net, or NCSN++ as in score-based generative models (Song et al. 2021; Karras et al. 2022)."""

@@ -140,13 +140,9 @@ class UNet(nn.Module):
 
     def forward(self, images: Tensor, time: Tensor | None = None) -> Tensor:
         """Features of ``images``; ``time (B,)`` in [0, 1] where the network was built with one."""
-        if images.shape[1] != self.in_channels:
-            raise AmbisegError(
-                f"the images have {images.shape[1]} channel(s), but the model takes {self.in_channels}:"
-                " predict with images like those it was trained on"
-            )
+        check_channels(images, self.in_channels)
         height, width = images.shape[-2:]
-        x = self.stem(_extend(images, 2 ** (self.depth - 1)))
+        x = self.stem(extend(images, 2 ** (self.depth - 1)))
         embedding = self.time(time) if self.time is not None and time is not None else None
         skips = []
         for level in range(self.depth):
@@ -164,7 +160,16 @@ class UNet(nn.Module):
         return functional.silu(self.norm(x))[..., :height, :width]
 
 
-def _extend(images: Tensor, multiple: int) -> Tensor:
+def check_channels(images: Tensor, expected: int) -> None:
+    """Raise `AmbisegError` where images have another number of channels than the network takes."""
+    if images.shape[1] != expected:
+        raise AmbisegError(
+            f"the images have {images.shape[1]} channel(s), but the model takes {expected}:"
+            " predict with images like those it was trained on"
+        )
+
+
+def extend(images: Tensor, multiple: int) -> Tensor:
     """Repeat the last row and column until both sizes are multiples of ``multiple``."""
     bottom, right = (-images.shape[-2]) % multiple, (-images.shape[-1]) % multiple
     return functional.pad(images, (0, right, 0, bottom), mode="replicate") if bottom or right else images
