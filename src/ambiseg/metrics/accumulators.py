@@ -167,7 +167,7 @@ class SelectionRecall(SelectionF1):
 class SelectionAP(_Accumulator):
     """Average precision of the selection scores, the proposals of all images ranked together.
 
-    Keeps one score and one flag for every proposal of the data set.
+    Keeps one score and one flag for every proposal of the data set. Across processes each must have seen an image.
 
     Example:
         >>> from ambiseg.labels import LabelSpace
@@ -193,7 +193,7 @@ class SelectionAP(_Accumulator):
 
     def compute(self) -> Tensor:
         """The pooled value; nan before the first image."""
-        if not self.scores:
+        if isinstance(self.scores, list) and not self.scores:  # a tensor once processes were joined
             return torch.tensor(torch.nan)
         return average_precision(dim_zero_cat(self.scores), dim_zero_cat(self.matched).bool())
 

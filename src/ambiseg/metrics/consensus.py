@@ -96,17 +96,22 @@ def soft_dice(
     pair = Comparison.of(predictions, annotations)
     if not thresholds or not all(0 <= t < 1 for t in thresholds):
         raise AmbisegError(f"thresholds must lie in [0, 1), at least one, received {thresholds}")
-    labels = pair.annotations.labels
-    ours, theirs = (
-        labels.all_classes(s.mean().float(), dim=1).flatten(2)[:, list(labels.evaluated)]
-        for s in (pair.predictions, pair.annotations.hard())
-    )
+    ours, theirs = (_shares(s) for s in (pair.predictions, pair.annotations.hard()))
     values = []
     for threshold in thresholds:
         a, b = ours > threshold + TIE, theirs > threshold + TIE
         size = a.sum(-1) + b.sum(-1)
         values.append(torch.where(size > 0, 2 * (a & b).sum(-1) / size.clamp(min=1), 1.0).mean(1))
     return torch.stack(values).mean(0)
+
+
+def _shares(given: MaskSet) -> Tensor:
+    """Mean probability of each evaluated class ``(B, C, P)``: of the label maps, where a void pixel is of no class."""
+    labels = given.labels
+    if given.probabilities is not None:
+        return labels.all_classes(given.mean().float(), dim=1).flatten(2)[:, list(labels.evaluated)]
+    weights, masks = given.weights[:, :, None], given.masks.flatten(2)
+    return torch.stack([(weights * (masks == c)).sum(1) for c in labels.evaluated], 1)
 
 
 def consensus(given: MaskSet) -> Tensor:
