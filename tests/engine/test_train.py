@@ -26,6 +26,8 @@ from ambiseg.engine.settings import TrainSettings
 from ambiseg.engine.train import resume, training_curve
 from ambiseg.errors import AmbisegError
 from ambiseg.methods.mode_proposals import ModeProposals
+from ambiseg.methods.settings import ModeProposalsSettings
+from ambiseg.networks.settings import UNetSettings
 
 
 @pytest.fixture
@@ -413,3 +415,41 @@ def test_senseless_settings_are_named():
     ]:
         assert len(replace(settings, **{name: value}).problems()) == 1
         assert name in replace(settings, **{name: value}).problems()[0]
+
+
+def test_a_flow_model_validates_by_its_loss_and_proposals_start_from_it(fires, tmp_path):
+    small = {"backbone": UNetSettings(width=8, depth=2), "quiet": True}
+    chosen = TrainSettings(epochs=1, batch_size=4, warmup=2, validations=1, precision="32")
+    flow = train_module.fit("flow-matching", fires, tmp_path / "flow", train=chosen, **small)
+    assert flow.metric == "loss" and flow.best is not None and flow.best > 0
+    later = replace(chosen, init=str(flow.run), freeze="encoder", ema=0.0)
+    settings = ModeProposalsSettings(proposals=4, head_width=8)
+    found = train_module.fit(
+        "mode-proposals", fires, tmp_path / "modes", train=later, settings=settings, quiet=True
+    )
+    config = RunConfig.load(found.run)
+    assert config.settings.flow_input and config.backbone == small["backbone"]
+    ours, theirs = load_file(found.run / WEIGHTS), load_file(flow.run / WEIGHTS)
+    assert torch.equal(ours["g.stem.weight"], theirs["g.stem.weight"])
+    assert not torch.equal(ours["g.norm.weight"], theirs["g.norm.weight"])
+    with pytest.raises(AmbisegError, match="flow-matching cannot start from a run of mode-proposals"):
+        train_module.fit(
+            "flow-matching", fires, tmp_path / "no", train=replace(chosen, init=str(found.run)), **small
+        )
+    with pytest.raises(AmbisegError, match="leave --backbone settings out"):
+        other = {"backbone": UNetSettings(width=16), "quiet": True}
+        train_module.fit("mode-proposals", fires, tmp_path / "no", train=later, settings=settings, **other)
+    assert not (tmp_path / "no").exists()
+
+
+def test_a_flow_model_of_other_data_is_refused(fires, tmp_path, monkeypatch):
+    small = {"backbone": UNetSettings(width=8, depth=2), "quiet": True}
+    chosen = TrainSettings(epochs=1, batch_size=4, validations=1, precision="32")
+    flow = train_module.fit("flow-matching", fires, tmp_path / "flow", train=chosen, **small)
+    text = (flow.run / CONFIG).read_text()
+    (flow.run / CONFIG).write_text(text.replace("in_channels: 7", "in_channels: 3"))
+    with pytest.raises(
+        AmbisegError, match="does not hold a flow-matching model|trained on data with other channels"
+    ):
+        later = replace(chosen, init=str(flow.run))
+        train_module.fit("mode-proposals", fires, tmp_path / "no", train=later, quiet=True)

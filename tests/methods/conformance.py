@@ -28,16 +28,19 @@ class Case:
     Attributes:
         settings: values that replace its defaults.
         deterministic: no random numbers are drawn, so images of a batch do not depend on each other.
+        learning: steps and learning rate in which one batch is learnt.
         unused: beginnings of the names of parameters that no loss reaches, with good reason.
     """
 
     settings: dict[str, Any] = field(default_factory=dict)
     deterministic: bool = True
+    learning: tuple[int, float] = (150, 1e-2)
     unused: tuple[str, ...] = ()
 
 
 CASES: dict[str, Case] = {
     "mode-proposals": Case({"proposals": 5, "head_width": 8}),
+    "flow-matching": Case({"samples": 24, "steps": 4}, deterministic=False, learning=(400, 4e-3)),
 }
 
 

@@ -90,7 +90,7 @@ def test_one_batch_is_learnt(method, labels, mode):
     model = make(method, labels)
     before = total(model, images, modes), hm_iou_unique(prediction(model, images), modes).mean()
     model.train()
-    steps(model, labels, mode, 150)
+    steps(model, labels, mode, *case_of(method).learning)
     after = total(model, images, modes), hm_iou_unique(prediction(model, images), modes).mean()
     assert after[0] < 0.6 * before[0]
     assert after[1] > before[1] + 0.3

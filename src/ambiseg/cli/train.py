@@ -151,7 +151,7 @@ def summary(result: FitResult) -> str:
     from ambiseg.metrics import METRICS
 
     best = "none" if result.best is None else f"{result.best:.4f}"
-    title = METRICS[result.metric].title
+    title = METRICS[result.metric].title if result.metric in METRICS else result.metric
     return f"trained {result.steps} steps in {clock(result.seconds)}, best validation {title} {best}"
 
 

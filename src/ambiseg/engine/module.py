@@ -9,6 +9,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from torch import Tensor
+from torchmetrics import MeanMetric, Metric
 
 from ambiseg.data.batches import Batch
 from ambiseg.engine.hardware import Hardware
@@ -16,6 +17,9 @@ from ambiseg.engine.settings import TrainSettings
 from ambiseg.errors import AmbisegError
 from ambiseg.methods.base import Segmenter
 from ambiseg.metrics import MeanOverImages
+
+LOSS = "loss"
+"""Validation by the method's own loss, with the same random numbers every time."""
 
 
 class TrainingModule(pl.LightningModule):
@@ -35,7 +39,7 @@ class TrainingModule(pl.LightningModule):
             hardware,
             metric,
         )
-        self.metric = MeanOverImages(metric)
+        self.metric: Metric = MeanMetric() if metric == LOSS else MeanOverImages(metric)
         self.fraction = 0.0
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
@@ -64,14 +68,21 @@ class TrainingModule(pl.LightningModule):
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self.metric.update(self.segmenter.predict(batch.images), batch.annotations)
+        if self.metric_name == LOSS:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(_step_seed(self.train_settings.seed, batch_idx, self.global_rank))
+                self.metric.update(
+                    self.segmenter.loss(batch.images, batch.annotations)["loss"], len(batch.ids)
+                )
+        else:
+            self.metric.update(self.segmenter.predict(batch.images), batch.annotations)
         self.log(
             f"val_{self.metric_name}", self.metric, on_step=False, on_epoch=True, batch_size=len(batch.ids)
         )
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW; weight decay on weights of two or more axes only (no biases, no norms)."""
-        parameters = list(self.segmenter.parameters())
+        parameters = [p for p in self.segmenter.parameters() if p.requires_grad]
         groups = [
             {
                 "params": [p for p in parameters if p.dim() > 1],

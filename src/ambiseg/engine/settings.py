@@ -14,7 +14,9 @@ class TrainSettings:
     labels: Literal["full", "single"] = "full"
     """What a visit of an image brings: all its masks with their probabilities, or one drawn by probability."""
     init: str | None = None
-    """Run folder whose weights to start from; same method and sizes."""
+    """Run folder whose weights to start from: of the same method and sizes, or of one that the method can use."""
+    freeze: Literal["nothing", "encoder", "all-but-last"] = "nothing"
+    """Part of the network that keeps its weights."""
     epochs: int | None = None
     """Visits of every image; 100 where neither epochs nor minutes are given."""
     minutes: float | None = None

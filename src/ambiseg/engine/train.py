@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import logging
 import math
 import os
@@ -26,7 +27,7 @@ from ambiseg.data.batches import BatchOrder, LabelView, Normalization, collate
 from ambiseg.data.source import Split, open_split
 from ambiseg.engine.callbacks import Budget, KeepLast, MovingAverage, ProgressLine, TrainingInterrupted
 from ambiseg.engine.hardware import Hardware
-from ambiseg.engine.module import TrainingModule
+from ambiseg.engine.module import LOSS, TrainingModule
 from ambiseg.engine.run import (
     CONFIG,
     LAST,
@@ -39,7 +40,7 @@ from ambiseg.engine.run import (
 )
 from ambiseg.engine.settings import TrainSettings, number_problems
 from ambiseg.errors import AmbisegError
-from ambiseg.methods import build, method_info
+from ambiseg.methods import Method, build, method_info
 from ambiseg.methods.base import Segmenter
 from ambiseg.metrics import METRICS
 from ambiseg.networks.settings import UNetSettings
@@ -100,6 +101,8 @@ def fit(
     entry = method_info(method)
     train, backbone = train or TrainSettings(), backbone or UNetSettings()
     settings = settings or entry.settings()
+    if train.init:
+        backbone, settings = _suited(entry, backbone, settings, RunConfig.load(train.init))
     problems = train.problems() + number_problems(backbone, "backbone.") + number_problems(settings)
     if problems:
         raise AmbisegError("; ".join(problems))
@@ -126,7 +129,7 @@ def fit(
         data_digest=split.digest(),
         channels=split.info.channels,
     )
-    start = load_weights(train.init, config) if train.init else None
+    start = _start(config) if train.init else None
     if not _is_child():
         if train.init and run.exists() and run.samefile(train.init):
             raise AmbisegError(f"{run} cannot be replaced by a run that starts from it: choose another --out")
@@ -175,9 +178,11 @@ def _train(
 ) -> FitResult:
     train = config.train
     hardware = Hardware.choose(train.precision, train.channels_last)
-    metric = "hm_iou_unique"
+    metric = method_info(config.method).validation
     torch.manual_seed(train.seed)
-    module = TrainingModule((start or config.build()).train(), train, hardware, metric)
+    model = (start or config.build()).train()
+    model.freeze(train.freeze)
+    module = TrainingModule(model, train, hardware, metric)
     if hardware.channels_last:
         module.to(memory_format=torch.channels_last)
     steps = None
@@ -224,6 +229,45 @@ def _train(
         except ProcessRaisedException as error:
             interrupted = _reason_of(error)
     return _finish(run, config, interrupted)
+
+
+def _suited(
+    entry: Method, backbone: UNetSettings, settings: Any, source: RunConfig
+) -> tuple[UNetSettings, Any]:
+    """Settings of network and method for a start from the weights of another method.
+
+    Raises:
+        AmbisegError: the method cannot start from that one, or a network was asked for that is not that of the weights.
+    """
+    if source.method == entry.name:
+        return backbone, settings
+    if source.method not in entry.starts_from:
+        known = ", ".join([entry.name, *entry.starts_from])
+        raise AmbisegError(f"{entry.name} cannot start from a run of {source.method}: give one of {known}")
+    if backbone not in (UNetSettings(), source.backbone):
+        raise AmbisegError("the network is that of --init: leave --backbone settings out")
+    return source.backbone, dataclasses.replace(settings, **entry.starts_from[source.method])
+
+
+def _start(config: RunConfig) -> Segmenter:
+    """The model with the weights of ``--init``.
+
+    Raises:
+        AmbisegError: no run folder, other channels or classes, or a method that this one cannot start from.
+    """
+    init = Path(config.train.init or "")
+    source = RunConfig.load(init)
+    if source.method == config.method:
+        return load_weights(init, config)
+    for what, ours, theirs in (
+        ("channels", config.in_channels, source.in_channels),
+        ("classes", config.labels.names, source.labels.names),
+    ):
+        if ours != theirs:
+            raise AmbisegError(f"{init} was trained on data with other {what} ({theirs}) than these ({ours})")
+    model = config.build()
+    model.start_from(load_weights(init, source))
+    return model
 
 
 def _reason_of(error: ProcessRaisedException) -> bool:
@@ -286,7 +330,7 @@ def _finish(run: Path, config: RunConfig, interrupted: bool) -> FitResult:
         run=run,
         steps=int(last["global_step"]),
         seconds=round(float(last["callbacks"]["Budget"]["elapsed"]), 1),
-        metric="hm_iou_unique",
+        metric=method_info(config.method).validation,
         best=None if score is None else round(float(score), 6),
         interrupted=interrupted,
     )
@@ -330,7 +374,7 @@ def _loggers(run: Path, train: TrainSettings) -> list[Logger]:
 
 
 def _mode(metric: str) -> str:
-    return "max" if METRICS[metric].higher_is_better else "min"
+    return "max" if metric != LOSS and METRICS[metric].higher_is_better else "min"
 
 
 def _is_child() -> bool:

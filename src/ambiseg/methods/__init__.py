@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import importlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ambiseg.errors import UnknownNameError
@@ -28,6 +28,8 @@ class Method:
         settings: its settings dataclass.
         location: ``module:class``.
         citation: the paper as BibTeX.
+        validation: what chooses the best weights, a key of `ambiseg.metrics.METRICS` or "loss" where sampling is dear.
+        starts_from: other methods whose weights it can start from (``--init``), and the settings that this asks for.
     """
 
     name: str
@@ -35,6 +37,8 @@ class Method:
     settings: type[Any]
     location: str
     citation: str
+    validation: str = "hm_iou_unique"
+    starts_from: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 METHODS: dict[str, Method] = {
@@ -50,6 +54,20 @@ METHODS: dict[str, Method] = {
             for Ambiguous Segmentation},
   author = {Gerard, Sebastian and Sullivan, Josephine}
 }""",
+            starts_from={"flow-matching": {"flow_input": True}},
+        ),
+        Method(
+            name="flow-matching",
+            summary="samples of the distribution of masks by integrating a learnt velocity field (Lipman et al.)",
+            settings=settings.FlowMatchingSettings,
+            location="ambiseg.methods.flow_matching:FlowMatching",
+            citation="""@inproceedings{lipman_flow_matching_2023,
+  title     = {Flow Matching for Generative Modeling},
+  author    = {Lipman, Yaron and Chen, Ricky T. Q. and Ben-Hamu, Heli and Nickel, Maximilian and Le, Matt},
+  booktitle = {International Conference on Learning Representations},
+  year      = {2023}
+}""",
+            validation="loss",
         ),
     ]
 }

@@ -8,9 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
+from ambiseg.networks.ncsnpp import NCSNpp
 from ambiseg.networks.settings import UNetSettings
+from ambiseg.networks.unet import UNet
 
 
 class Segmenter(nn.Module, ABC):
@@ -55,6 +58,36 @@ class Segmenter(nn.Module, ABC):
             samples: how many masks; None for the method's own number.
             generator: source of randomness of sampling methods; deterministic methods ignore it.
         """
+
+    def start_from(self, other: Segmenter) -> None:
+        """Take over the weights of another trained model, as far as the method can use them.
+
+        Raises:
+            AmbisegError: a model of another method that this one cannot start from.
+        """
+        if type(other) is not type(self):
+            raise AmbisegError(
+                f"{type(self).__name__} cannot start from the weights of {type(other).__name__}: give a run that it can"
+            )
+        self.load_state_dict(other.state_dict())
+
+    def freeze(self, part: str) -> None:
+        """Keep a part of the network as it is: "nothing", "encoder", or "all-but-last" (all but the heads).
+
+        Raises:
+            AmbisegError: the method has no backbone ``g``.
+        """
+        network = getattr(self, "g", None)
+        if part != "nothing" and not isinstance(network, (UNet, NCSNpp)):
+            raise AmbisegError(f"{type(self).__name__} has no encoder to freeze: leave --freeze out")
+        if isinstance(network, (UNet, NCSNpp)):
+            parts: dict[str, list[nn.Module]] = {
+                "nothing": [],
+                "encoder": network.encoder_parts(),
+                "all-but-last": [network],
+            }
+            for module in parts[part]:
+                module.requires_grad_(False)
 
     def log_prob(self, images: Tensor, masks: Tensor) -> Tensor:
         """Log-likelihood in nats of label maps ``(B, *S)``, ``(B,)``, where the method has one.

@@ -32,12 +32,14 @@ from torch.nn import functional
 from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
 from ambiseg.methods.base import Segmenter
+from ambiseg.methods.flow_matching import FlowMatching
 from ambiseg.methods.losses import pairwise_mask_loss
 from ambiseg.methods.matching import match
 from ambiseg.methods.settings import ModeProposalsSettings
 from ambiseg.networks.backbone import build_backbone
 from ambiseg.networks.discriminator import Discriminator
 from ambiseg.networks.settings import UNetSettings
+from ambiseg.networks.unet import check_channels
 from ambiseg.overlap import pairwise_overlap
 
 UNCOVERED = 1.5
@@ -67,6 +69,7 @@ class ModeProposals(Segmenter):
     """
 
     settings: ModeProposalsSettings
+    noise_seed: Tensor
 
     def __init__(
         self,
@@ -77,7 +80,10 @@ class ModeProposals(Segmenter):
     ) -> None:
         s = settings or ModeProposalsSettings()
         super().__init__(in_channels, labels, backbone or UNetSettings(), s)
-        self.g = build_backbone(in_channels, self.backbone)
+        extra = labels.channels if s.flow_input else 0
+        self.g = build_backbone(in_channels + extra, self.backbone, time=s.flow_input)
+        if s.flow_input:
+            self.register_buffer("noise_seed", torch.randint(2**62, ()))
         self.h = nn.Conv2d(self.g.out_channels, s.proposals * labels.channels, 3, padding=1)
         self._repeat_first_head(s.head_spread)
         heads = 2 if s.probability_head else 1
@@ -97,7 +103,7 @@ class ModeProposals(Segmenter):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Mask logits ``(B, M, C, H, W)``, score logits ``(B, M)`` and probability logits ``(B, M)`` or None."""
-        features = self.g(images)
+        features = self._features(images)
         logits = self.h(features).unflatten(1, (self.settings.proposals, self.labels.channels))
         masks = self.labels.probabilities(logits.detach(), dim=2).flatten(1, 2).to(features.dtype)
         judged = self.sel(torch.cat([features.detach(), masks], 1)).float()
@@ -107,6 +113,30 @@ class ModeProposals(Segmenter):
             return logits, judged, None
         scores, probabilities = judged.chunk(2, dim=1)
         return logits, scores, probabilities
+
+    def _features(self, images: Tensor) -> Tensor:
+        """``g(x)``; for the network of a flow model with its noise input fixed to one draw and its time constant (A.2)."""
+        if not self.settings.flow_input:
+            features: Tensor = self.g(images)
+            return features
+        check_channels(images, self.in_channels)
+        draw = torch.Generator().manual_seed(int(self.noise_seed))
+        noise = torch.randn(self.labels.channels, *images.shape[2:], generator=draw).to(images)
+        time = torch.full((len(images),), self.settings.flow_time, device=images.device)
+        features = self.g(torch.cat([images, noise.expand(len(images), -1, -1, -1)], 1), time)
+        return features
+
+    @torch.no_grad()
+    def start_from(self, other: Segmenter) -> None:
+        """Another mode-proposal model, or a flow model: its network, and its last convolution as every head (A.2)."""
+        if not isinstance(other, FlowMatching):
+            super().start_from(other)
+            return
+        self.g.load_state_dict(other.g.state_dict())
+        channels = self.labels.channels
+        for ours, theirs in zip(self.h.parameters(), other.h.parameters(), strict=True):
+            ours[:channels] = theirs
+        self._repeat_first_head(self.settings.head_spread)
 
     @torch.no_grad()
     def _closeness(self, logits: Tensor) -> Tensor:
@@ -150,7 +180,8 @@ class ModeProposals(Segmenter):
         shares = self._shares(cost, won)
         image, proposal = torch.nonzero(shares > LEAST_SHARE, as_tuple=True)
         pairs = self._pair_loss(logits[image, proposal], masks[image, 0])
-        mask = (shares[image, proposal] * pairs).sum() / len(cost)
+        weight = shares[image, proposal] * self._focus(cost)[image]
+        mask = (weight * pairs).sum() / len(cost)
         return self._total(mask, self._pu_loss(scores, won), probability, won)
 
     def _pair_loss(self, logits: Tensor, masks: Tensor) -> Tensor:
@@ -175,6 +206,15 @@ class ModeProposals(Segmenter):
         owner = chance.masked_fill(far, -1.0).argmax(1, keepdim=True)
         idle = chance.masked_fill(far, 2.0).argmin(1, keepdim=True)
         return torch.where(closest <= UNCOVERED * closest.mean(), owner, idle)
+
+    def _focus(self, cost: Tensor) -> Tensor:
+        """Weight of each mask in the batch, ``(B,)`` of mean 1: ``c^f / mean c^f`` for the cost c of its closest proposal.
+
+        Up to its scale the gradient of ``mean c^(1 + f)``: f = 0 is k-means over masks, f -> infinity k-centres, which
+        spends its centres on far masks however rare they are.
+        """
+        weight = cost.amin(1).clamp(min=1e-4) ** self.settings.far_focus
+        return weight / weight.mean()
 
     def _shares(self, cost: Tensor, won: Tensor) -> Tensor:
         """How much each proposal learns from the one mask, ``(B, M)``, rows sum to 1.

@@ -37,11 +37,19 @@ class ModeProposalsSettings:
     outcomes coincide it keeps one of them."""
     head_spread: float = 0.1
     """Heads start as copies of one convolution, each scaled by a factor drawn from 1 +- this."""
+    flow_input: bool = False
+    """The network is that of a flow model and also sees one fixed noise and one fixed time (A.2); ``--init`` of a flow-matching
+    run sets it."""
+    flow_time: float = 0.0
+    """The fixed time, from 0 (noise) to 1."""
     settle: float = 1.0
     """Single labels: share of the training after which near-duplicates are settled: of the proposals about as close as
     the closest, the most probable one learns a mask that is covered, the least probable one a mask that is not. 1: never."""
     settle_margin: float = 0.2
     """Proposals whose loss is up to this share above the closest one's count as about as close."""
+    far_focus: float = 0.0
+    """Single labels: masks far from every proposal weigh more, by this power of the loss of their closest proposal, so
+    that rare modes are learnt sooner. 0 weighs all alike (the paper)."""
     sharing: Literal["winner", "annealed", "relaxed"] = "winner"
     """Single labels: who learns from a mask. The closest proposal (the paper), also its near rivals at a falling
     temperature, or also all others with a small fixed share."""
@@ -49,3 +57,29 @@ class ModeProposalsSettings:
     """Starting temperature of `annealed` sharing, in units of the mask loss; it falls to 0 over half the training."""
     relaxation: float = 0.05
     """Share of the losers together under `relaxed` sharing."""
+
+
+@dataclass(frozen=True)
+class FlowMatchingSettings:
+    """Flow matching: samples of the distribution of masks by integrating a learnt velocity field."""
+
+    path: Literal["linear", "cosine", "variance-preserving"] = "linear"
+    """How noise turns into a mask (equation 16)."""
+    parameterisation: Literal["velocity", "edm"] = "velocity"
+    """What the network predicts: the velocity, or the mean mask as a preconditioned denoiser (Karras et al. 2022)."""
+    sigma_data: float = 1.0
+    """Standard deviation of mask values that the preconditioning of `edm` assumes."""
+    times: Literal["uniform", "logit-normal"] = "uniform"
+    """Distribution of training times; logit-normal prefers the middle."""
+    samples: int = 16
+    """Number of masks drawn for an image."""
+    sampler: Literal["euler", "midpoint", "heun", "rk4", "dopri5"] = "heun"
+    """Solver of the differential equation (13)."""
+    steps: int = 10
+    """Its steps from noise to mask; dopri5 chooses its own."""
+    guidance: Literal["none", "particle", "spell"] = "none"
+    """Push samples of one image apart: particle guidance (Corso et al. 2024) or SPELL (Kirchhof et al. 2025)."""
+    guidance_strength: float = 1.0
+    """Factor of the guidance."""
+    guidance_radius: float = 20.0
+    """SPELL: distance (L2 norm of masks in [-1, 1]) below which two samples are pushed apart."""

@@ -156,6 +156,11 @@ class NCSNpp(nn.Module):
             self.decoder.append(nn.ModuleList(block(width + skips.pop()) for _ in range(s.blocks + 1)))
         self.norm = group_norm(width)
 
+    def encoder_parts(self) -> list[nn.Module]:
+        """The way down: everything before the two blocks in the middle."""
+        parts: list[nn.Module] = [self.stem, self.encoder, self.down, self.residual]
+        return parts + ([self.time] if self.time is not None else [])
+
     def forward(self, images: Tensor, time: Tensor | None = None) -> Tensor:
         """Features of ``images``; ``time (B,)`` in [0, 1] where the network was built with one."""
         check_channels(images, self.in_channels)

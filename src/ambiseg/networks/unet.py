@@ -138,6 +138,10 @@ class UNet(nn.Module):
         self.middle = block(widths[-1], widths[-1])
         self.norm = group_norm(s.width)
 
+    def encoder_parts(self) -> list[nn.Module]:
+        """The way down: everything before the lowest resolution's attention."""
+        return [self.stem, self.encoder, self.down, *([self.time] if self.time is not None else [])]
+
     def forward(self, images: Tensor, time: Tensor | None = None) -> Tensor:
         """Features of ``images``; ``time (B,)`` in [0, 1] where the network was built with one."""
         check_channels(images, self.in_channels)

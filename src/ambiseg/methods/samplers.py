@@ -1,0 +1,223 @@
+"""Solvers of the flow ``dz/dt = v(z, t)`` from noise (t = 0) to mask (t = 1) (Gerard and Sullivan, equation 13).
+
+An explicit Runge-Kutta method is its Butcher tableau: nodes c, rows a, weights b (Hairer, Norsett and Wanner 1993, II.1).
+
+    k_i = v(z + h sum_{j<i} a_ij k_j, t + c_i h),     z(t + h) = z + h sum_i b_i k_i
+
+`TABLEAUS` lists ours; ``dopri5`` is the adaptive one of the package torchdiffeq. Ten Heun steps are what mode proposals is
+compared with.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ambiseg.errors import AmbisegError, UnknownNameError
+
+Velocity = Callable[[Tensor, Tensor], Tensor]
+"""``v(z, t)``: states ``(B, ...)`` and times ``(B,)`` to velocities of the states' shape."""
+
+
+@dataclass(frozen=True)
+class Tableau:
+    """An explicit Runge-Kutta method.
+
+    Attributes:
+        order: the error of a whole integration falls like ``h^order``.
+        nodes: ``c_i``, one for each evaluation.
+        rows: ``a_ij`` for j < i.
+        weights: ``b_i``.
+    """
+
+    order: int
+    nodes: tuple[float, ...]
+    rows: tuple[tuple[float, ...], ...]
+    weights: tuple[float, ...]
+
+
+TABLEAUS: dict[str, Tableau] = {
+    "euler": Tableau(1, (0.0,), ((),), (1.0,)),
+    "midpoint": Tableau(2, (0.0, 0.5), ((), (0.5,)), (0.0, 1.0)),
+    "heun": Tableau(2, (0.0, 1.0), ((), (1.0,)), (0.5, 0.5)),
+    "rk4": Tableau(
+        4,
+        (0.0, 0.5, 0.5, 1.0),
+        ((), (0.5,), (0.0, 0.5), (0.0, 0.0, 1.0)),
+        (1 / 6, 1 / 3, 1 / 3, 1 / 6),
+    ),
+}
+"""Methods of fixed steps by name."""
+ADAPTIVE = "dopri5"
+"""The method that chooses its own steps: Dormand and Prince 1980."""
+ORDER: dict[str, int] = {name: tableau.order for name, tableau in TABLEAUS.items()} | {ADAPTIVE: 5}
+"""Order of convergence of every method."""
+EVALUATIONS: dict[str, int] = {name: len(tableau.nodes) for name, tableau in TABLEAUS.items()} | {ADAPTIVE: 6}
+"""Evaluations of the velocity in one step of every method; dopri5 reuses its last, so 6 of its 7 stages are new."""
+
+
+def evaluations(method: str, steps: int, last: str | None = None) -> int:
+    """How often `integrate` evaluates the velocity.
+
+    Raises:
+        UnknownNameError: no such method.
+        AmbisegError: fewer than one step, or dopri5, whose number of steps is not known beforehand.
+
+    Example:
+        >>> evaluations("heun", 10), evaluations("heun", 10, last="euler")
+        (20, 19)
+    """
+    methods = _methods(method, steps, last)
+    if methods is None:
+        raise AmbisegError(
+            f"evaluations: {ADAPTIVE} chooses its own steps; count the calls of the velocity instead"
+        )
+    return sum(len(tableau.nodes) for tableau in methods)
+
+
+def integrate(
+    velocity: Velocity,
+    z: Tensor,
+    steps: int = 10,
+    method: str = "heun",
+    t0: float = 0.0,
+    t1: float = 1.0,
+    grid: Tensor | None = None,
+    *,
+    last: str | None = None,
+    rtol: float = 1e-5,
+    atol: float = 1e-5,
+) -> Tensor:
+    """The state at t1 of the flow ``dz/dt = v(z, t)`` that is at z at t0 (Gerard and Sullivan, equation 13).
+
+    Gradients flow through all steps unless they are switched off. t1 may be smaller than t0: the flow runs backwards. The
+    velocity is asked at times between t0 and t1 only, both included.
+
+    Args:
+        velocity: ``v(z, t)``, states ``(B, ...)`` and times ``(B,)`` of the state's type and device to ``(B, ...)``.
+        z: the state at t0, ``(B, ...)``, float32 or float64.
+        steps: number of steps of equal size; dopri5 does not look at it.
+        method: ``euler``, ``midpoint``, ``heun``, ``rk4`` or ``dopri5``.
+        t0: where the flow begins.
+        t1: where it ends.
+        grid: times ``(N + 1,)``, rising or falling, in place of ``steps``, t0 and t1; dopri5 uses the first and the last.
+        last: method of the last step, the chosen one by default. ``euler`` where the velocity comes from a posterior mean: that
+            has none at t = 1, and on the linear path an Euler step ends exactly in the posterior mean (Karras et al. 2022,
+            algorithm 1).
+        rtol: relative tolerance of dopri5, for one step: errors of the whole may be ten times as large.
+        atol: absolute tolerance of dopri5. Its step is one for the whole batch, so images share their errors.
+
+    Returns:
+        ``(B, ...)``.
+
+    Raises:
+        UnknownNameError: no such method.
+        AmbisegError: fewer than one step, times that do not rise or fall, a velocity of another shape, dopri5 without
+            torchdiffeq, or a velocity that dopri5 cannot follow.
+
+    Example:
+        >>> growth = lambda z, t: z
+        >>> integrate(growth, torch.ones(1), steps=100, method="rk4")
+        tensor([2.7183])
+    """
+    times = _times(steps, t0, t1, grid)
+    methods = _methods(method, len(times) - 1, last)
+    if methods is None:
+        return _adaptive(velocity, z, times[0], times[-1], rtol, atol)
+    for tableau, (t, t_next) in zip(methods, pairwise(times), strict=True):
+        slopes: list[Tensor] = []
+        for node, row in zip(tableau.nodes, tableau.rows, strict=True):
+            between = t_next if node == 1 else t + node * (t_next - t)
+            slopes.append(_evaluate(velocity, _advance(z, t_next - t, row, slopes), between))
+        z = _advance(z, t_next - t, tableau.weights, slopes)
+    return z
+
+
+def _advance(z: Tensor, h: float, coefficients: tuple[float, ...], slopes: list[Tensor]) -> Tensor:
+    """``z + h sum_j coefficient_j k_j``."""
+    for coefficient, slope in zip(coefficients, slopes, strict=True):
+        if coefficient:
+            z = z + (h * coefficient) * slope
+    return z
+
+
+def _evaluate(velocity: Velocity, z: Tensor, t: float | Tensor) -> Tensor:
+    time = torch.as_tensor(t, dtype=_time_type(z), device=z.device)
+    v = velocity(z, time.expand(len(z)))
+    if v.shape != z.shape:
+        raise AmbisegError(
+            f"integrate: the velocity has shape {tuple(v.shape)}, the state {tuple(z.shape)}; they must agree"
+        )
+    return v
+
+
+def _time_type(z: Tensor) -> torch.dtype:
+    return torch.float64 if z.dtype == torch.float64 else torch.float32
+
+
+def _times(steps: int, t0: float, t1: float, grid: Tensor | None) -> list[float]:
+    if grid is None:
+        if steps < 1:
+            raise AmbisegError(f"integrate: {steps} steps; at least 1 is needed")
+        times = [t0 + (t1 - t0) * n / steps for n in range(steps)] + [t1]
+    else:
+        if grid.dim() != 1:
+            raise AmbisegError(f"integrate: grid has shape {tuple(grid.shape)}; give one axis of times")
+        times = [float(t) for t in grid.tolist()]
+    gaps = [after - before for before, after in pairwise(times)]
+    if not gaps or not (all(gap > 0 for gap in gaps) or all(gap < 0 for gap in gaps)):
+        raise AmbisegError(
+            f"integrate: times {times[:4]}{' ...' if len(times) > 4 else ''}; give two or more that all rise or all fall"
+        )
+    return times
+
+
+def _methods(method: str, steps: int, last: str | None) -> list[Tableau] | None:
+    """The tableau of every step; None for the adaptive method."""
+    if method not in ORDER:
+        raise UnknownNameError("method of integration", method, ORDER)
+    if last is not None and last not in TABLEAUS:
+        raise UnknownNameError("method of the last step", last, TABLEAUS)
+    if steps < 1:
+        raise AmbisegError(f"integrate: {steps} steps; at least 1 is needed")
+    if method == ADAPTIVE:
+        if last is not None:
+            raise AmbisegError(
+                f"integrate: last={last!r} with {ADAPTIVE}, which has no fixed last step; leave it out"
+            )
+        return None
+    return [TABLEAUS[method]] * (steps - 1) + [TABLEAUS[last or method]]
+
+
+def _adaptive(velocity: Velocity, z: Tensor, t0: float, t1: float, rtol: float, atol: float) -> Tensor:
+    try:
+        torchdiffeq: Any = importlib.import_module("torchdiffeq")
+    except ImportError as missing:
+        raise AmbisegError(
+            f"integrate: method {ADAPTIVE!r} needs the package torchdiffeq, which is not installed; "
+            "pip install torchdiffeq, or choose heun or rk4"
+        ) from missing
+    times = torch.tensor([t0, t1], dtype=_time_type(z), device=z.device)
+    low, high = float(times.min()), float(times.max())
+
+    def inside(t: Tensor, state: Tensor) -> Tensor:
+        return _evaluate(velocity, state, t.clamp(low, high))
+
+    # Without step_t the solver steps past t1 and interpolates: a velocity has no value there.
+    options = {"step_t": times[1:], "dtype": times.dtype}
+    try:
+        states: Tensor = torchdiffeq.odeint(
+            inside, z, times, rtol=rtol, atol=atol, method=ADAPTIVE, options=options
+        )
+    except AssertionError as failed:
+        raise AmbisegError(
+            f"integrate: {ADAPTIVE} cannot follow this velocity ({failed}); "
+            "raise rtol and atol, end before t = 1, or choose heun or rk4"
+        ) from failed
+    return states[-1]

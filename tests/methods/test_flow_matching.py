@@ -1,0 +1,150 @@
+"""Flow matching: targets and means agree with the path, a known law is learnt, samples follow it, proposals start from it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from ambiseg.errors import AmbisegError
+from ambiseg.labels import LabelSpace
+from ambiseg.maskset import MaskSet
+from ambiseg.methods.flow_matching import FlowMatching
+from ambiseg.methods.mode_proposals import ModeProposals
+from ambiseg.methods.settings import FlowMatchingSettings, ModeProposalsSettings
+from ambiseg.networks.settings import UNetSettings
+
+BINARY, MULTI = LabelSpace.binary(), LabelSpace.of_classes(4)
+SMALL = UNetSettings(width=8, depth=2)
+
+
+def make(labels=BINARY, seed=0, **settings):
+    torch.manual_seed(seed)
+    return FlowMatching(3, labels, SMALL, FlowMatchingSettings(**settings)).eval()
+
+
+@pytest.mark.parametrize("labels", [BINARY, MULTI], ids=["binary", "multi-class"])
+def test_masks_are_plus_and_minus_one_and_void_is_zero(labels):
+    masks = torch.tensor([[[0, 1], [1, 255]]], dtype=torch.uint8)
+    y, valid = make(labels).encode(masks)
+    assert valid.tolist() == [[[True, True], [True, False]]]
+    assert y.shape == (1, labels.channels, 2, 2) and y[..., 1, 1].abs().sum() == 0
+    assert bool((y[valid[:, None].expand_as(y)].abs() == 1).all())
+    assert torch.equal((y[:, -1 if labels.is_binary else 1] == 1)[0], masks[0] == 1)
+
+
+@pytest.mark.parametrize("path", ["linear", "cosine", "variance-preserving"])
+@pytest.mark.parametrize("parameterisation", ["velocity", "edm"])
+def test_velocity_and_mean_say_the_same(path, parameterisation):
+    """Equation 17 is linear in y, so the mean of the conditional velocities is the velocity of the mean."""
+    model = make(path=path, parameterisation=parameterisation)
+    images, z, time = torch.randn(2, 3, 8, 8), torch.randn(2, 1, 8, 8), torch.tensor([0.2, 0.7])
+    with torch.no_grad():
+        mean = model.posterior_mean(images, z, time)
+        velocity = model.velocity(images, z, time)
+    torch.testing.assert_close(model.path.conditional_velocity(z, mean, time), velocity, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("parameterisation", ["velocity", "edm"])
+def test_the_loss_is_the_weighted_error_of_what_is_predicted(parameterisation):
+    """A model that knows the mask has no error: with the true mean put in its place, the loss is 0."""
+    model = make(parameterisation=parameterisation)
+    images = torch.randn(4, 3, 8, 8)
+    masks = torch.randint(0, 2, (4, 1, 8, 8), dtype=torch.uint8)
+    y, _ = model.encode(masks[:, 0])
+    if parameterisation == "edm":
+        model.posterior_mean = lambda images, z, time: y
+    else:
+        model.network = lambda images, z, time: model.path.conditional_velocity(z, y, time)
+    assert float(model.loss(images, MaskSet.uniform(masks, BINARY))["loss"]) < 1e-6
+
+
+def test_void_pixels_have_no_error():
+    model = make(LabelSpace.binary(ignore_value=255))
+    masks = torch.full((2, 1, 8, 8), 255, dtype=torch.uint8)
+    assert model.loss(torch.randn(2, 3, 8, 8), MaskSet.uniform(masks, model.labels))["loss"].item() == 0
+
+
+@pytest.mark.parametrize("labels", ["full", "single"])
+def test_samples_follow_the_law_of_the_annotations(labels):
+    """One image of three half planes with probabilities .6, .3, .1: frequencies and mean of many samples."""
+    torch.manual_seed(0)
+    masks = torch.zeros(1, 3, 8, 8, dtype=torch.uint8)
+    masks[0, 0, :4], masks[0, 1, :, :4], masks[0, 2, 4:] = 1, 1, 1
+    law = MaskSet(masks, torch.tensor([[0.6, 0.3, 0.1]]), BINARY)
+    model = FlowMatching(1, BINARY, UNetSettings(width=16, depth=3), FlowMatchingSettings(steps=8)).train()
+    optimiser = torch.optim.Adam(model.parameters(), 3e-3)
+    image = torch.zeros(32, 1, 8, 8)
+    stacked = MaskSet.stack([law] * 32)
+    for step in range(250):
+        for group in optimiser.param_groups:
+            group["lr"] = 3e-3 * (1 - step / 250)
+        optimiser.zero_grad()
+        model.loss(image, stacked if labels == "full" else stacked.draw())["loss"].backward()
+        optimiser.step()
+    samples = model.eval().predict(image[:1], 200, torch.Generator().manual_seed(0)).masks[0]
+    agreement = (samples[:, None] == masks[0]).float().mean((2, 3))
+    frequency = torch.bincount(agreement.argmax(1), minlength=3) / 200
+    assert float(agreement.amax(1).mean()) > 0.97
+    assert float((frequency - law.weights[0]).abs().max()) < 0.12
+
+
+def test_many_samples_are_integrated_in_parts():
+    model, images = make(samples=3, steps=2), torch.randn(2, 3, 8, 8)
+    assert model.predict(images).masks.shape == (2, 3, 8, 8)
+    many = model.predict(images, 70, torch.Generator().manual_seed(1))
+    assert many.masks.shape == (2, 70, 8, 8) and many.weights.sum(1).allclose(torch.ones(2))
+
+
+@pytest.mark.parametrize("guidance", ["particle", "spell"])
+def test_guidance_spreads_the_samples(guidance):
+    images = torch.randn(1, 3, 8, 8)
+
+    def spread(**settings):
+        model = make(steps=6, sampler="euler", **settings)
+        found = model.predict(images, 6, torch.Generator().manual_seed(0)).probabilities
+        return float(torch.pdist(found[0].flatten(1)).mean())
+
+    assert spread(guidance=guidance, guidance_strength=5.0, guidance_radius=30.0) > spread() + 0.01
+
+
+@pytest.mark.parametrize("kind", ["unet", "ncsnpp"])
+def test_proposals_start_from_a_flow_model(kind):
+    """A.2: the network as it is at one noise and one time, its last convolution as every head up to a factor near 1."""
+    torch.manual_seed(0)
+    backbone = UNetSettings(width=8, depth=2, kind=kind)
+    flow = FlowMatching(3, MULTI, backbone).eval()
+    settings = ModeProposalsSettings(proposals=5, flow_input=True, flow_time=0.3, head_spread=0.1)
+    proposals = ModeProposals(3, MULTI, backbone, settings).eval()
+    proposals.start_from(flow)
+    images = torch.randn(2, 3, 9, 8)
+    draw = torch.Generator().manual_seed(int(proposals.noise_seed))
+    noise = torch.randn(4, 9, 8, generator=draw).expand(2, -1, -1, -1)
+    with torch.no_grad():
+        wanted = flow.network(images, noise, torch.full((2,), 0.3))
+        found = proposals(images)[0]
+    ratio = found / wanted[:, None]
+    factor = ratio.flatten(2).median(2).values
+    torch.testing.assert_close(ratio, factor[..., None, None, None].expand_as(ratio), rtol=1e-3, atol=1e-3)
+    assert bool(((factor - 1).abs() <= 0.1 + 1e-4).all()) and float(factor.std()) > 0.01
+    assert torch.equal(proposals(images)[0], found)
+
+
+def test_frozen_parts_do_not_learn():
+    def learning(part):
+        model = ModeProposals(3, BINARY, SMALL, ModeProposalsSettings(proposals=4, head_width=8))
+        model.freeze(part)
+        return {
+            n.split(".")[1] if n.startswith("g.") else n.split(".")[0]
+            for n, p in model.named_parameters()
+            if p.requires_grad
+        }
+
+    everything = learning("nothing")
+    assert everything - learning("encoder") == {"stem", "encoder", "down"}
+    assert learning("all-but-last") == {"h", "sel"}
+
+
+def test_no_start_from_a_stranger():
+    torch.manual_seed(0)
+    with pytest.raises(AmbisegError, match="FlowMatching cannot start from the weights of ModeProposals"):
+        make().start_from(ModeProposals(3, BINARY, SMALL))
