@@ -49,7 +49,10 @@ CAMVID = ModeProposalsSettings(proposals=32, score_cost=0.1, duplicate_cue=True)
 RECIPES: dict[tuple[str, str], tuple[Phase, ...]] = {
     ("wildfire", "full"): ((FIRE, TrainSettings(minutes=10, batch_size=16, lr=2e-3)),),
     ("wildfire", "single"): (
-        (dataclasses.replace(FIRE, settle=0.7), TrainSettings(minutes=15, batch_size=16, lr=2e-3)),
+        (
+            dataclasses.replace(FIRE, settle=0.7, far_focus=1.0),
+            TrainSettings(minutes=15, batch_size=16, lr=2e-3),
+        ),
     ),
     ("lidc", "full"): ((LIDC, TrainSettings(minutes=12, batch_size=16, lr=2e-3)),),
     ("lidc", "single"): ((LIDC, TrainSettings(minutes=11, batch_size=16, lr=2e-3)),),
