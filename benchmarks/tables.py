@@ -56,7 +56,7 @@ def demo() -> str:
     """The table that the demo prints."""
     result = read("demo.json")
     columns = ("all", "kept", "perfect")
-    names = dict.fromkeys(n for c in columns for n in result[c] if n in METRICS)
+    names = [n for n in METRICS if any(n in result[c] for c in columns)]
     rows = [["masks per image", "", *(f"{result[c]['masks_per_image']:.2f}" for c in columns)]]
     for name in names:
         arrow = {True: "↑", False: "↓", None: ""}[METRICS[name].higher_is_better]

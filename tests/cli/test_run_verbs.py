@@ -34,7 +34,9 @@ def test_the_defaults_are_those_of_the_library():
 
 def test_predict_a_folder(cli, tiny_run, fires, tmp_path):
     out = tmp_path / "out"
-    outcome = cli("predict", tiny_run, fires / "test" / "images", "--out", out, "--all", "--probabilities")
+    outcome = cli(
+        "predict", tiny_run, fires / "test" / "images", "--out", out, "--all", "--pixel-probabilities"
+    )
     assert outcome.status == 0 and "5 of 5 images" in outcome.out
     folders = sorted(out.iterdir())
     assert [folder.name for folder in folders] == [f"fire-{i:05}" for i in range(16, 21)]
@@ -234,3 +236,46 @@ def test_report_elsewhere_of_another_split(cli, run, fires, tmp_path):
 def test_report_of_what_is_no_run(cli, tmp_path):
     assert "not a run folder" in cli("report", tmp_path).error
     assert not list(tmp_path.iterdir())
+
+
+# -- probabilities from a flow model -------------------------------------------------------------------------
+
+
+def test_probabilities_from_a_flow_model(cli, tiny_run, fires, tmp_path):
+    words = (
+        "--epochs",
+        1,
+        "--batch-size",
+        4,
+        "--validations",
+        1,
+        "--backbone.width",
+        8,
+        "--backbone.depth",
+        2,
+    )
+    flow = tmp_path / "flow"
+    outcome = cli(
+        "train", "flow-matching", "--data", fires, "--out", flow, *words, "--steps", 2, "--quiet", "--json"
+    )
+    assert outcome.status == 0 and json.loads(outcome.out)["metric"] == "loss"
+    image = fires / "test" / "images" / "fire-00016.npy"
+    chosen = ("--probabilities", "velocity", "--flow", flow, "--draws", 4, "--all", "--no-picture")
+    assert cli("predict", tiny_run, image, "--out", tmp_path / "out", *chosen).status == 0
+    content = json.loads((tmp_path / "out" / "fire-00016" / "prediction.json").read_text())
+    assert sum(mask["probability"] for mask in content["masks"]) == pytest.approx(1, abs=1e-4)
+    own = ("evaluate", tiny_run, "--metrics", "brier_skill_score", "--no-save", "--json")
+    numbers = [
+        json.loads(cli(*own, *more).out)["kept"]["brier_skill_score"]
+        for more in ((), ("--probabilities", "samples", "--flow", flow, "--draws", 4))
+    ]
+    assert numbers[0] != numbers[1]
+
+
+def test_mistakes_about_flows(cli, tiny_run, fires, tmp_path):
+    predict = ("predict", tiny_run, fires / "test" / "images", "--out", tmp_path / "out")
+    assert "needs --flow RUN" in cli(*predict, "--probabilities", "mean").error
+    assert "is of use with --probabilities" in cli(*predict, "--flow", tiny_run).error
+    assert "has no velocity" in cli(*predict, "--probabilities", "mean", "--flow", tiny_run).error
+    assert "not a run folder" in cli(*predict, "--probabilities", "mean", "--flow", tmp_path).error
+    assert not (tmp_path / "out").exists()

@@ -127,7 +127,9 @@ def test_files_tell_the_whole_prediction(run, files, tmp_path, batch_size):
     paths = find_images([files])
     settings = PredictSettings(score_threshold=0.2)
     results = list(
-        predict_files(run, paths, out, settings, probabilities=True, batch_size=batch_size, picture=picture)
+        predict_files(
+            run, paths, out, settings, pixel_probabilities=True, batch_size=batch_size, picture=picture
+        )
     )
     assert sorted(r.path for r in results) == paths and all(r.error is None for r in results)
     assert sorted(p.name for p in out.iterdir()) == [f"scene-{i}" for i in range(5)]

@@ -97,7 +97,7 @@ def evaluate_run(
             model,
             data,
             split,
-            settings_of(chosen),
+            settings_of(chosen, model),
             batch_size=chosen.batch_size,
             seed=chosen.seed,
             metrics=names,

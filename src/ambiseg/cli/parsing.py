@@ -11,7 +11,8 @@ import re
 from collections.abc import Sequence
 from contextlib import redirect_stderr
 from dataclasses import dataclass
-from typing import TypeVar
+from pathlib import Path
+from typing import Literal, TypeVar
 
 import tyro
 
@@ -94,6 +95,13 @@ class Proposing:
     """Of masks more alike than this keep the best, with their joint probability."""
     samples: int | None = None
     """Masks to ask of the model; the method's own number if left out."""
+    probabilities: Literal["head", "velocity", "mean", "posterior", "samples"] = "head"
+    """Where the probabilities of kept masks come from: the method itself, or a flow model (--flow): its velocity decomposed, the
+    same from one evaluation, its posterior means at t > 0, or samples counted."""
+    flow: Path | None = None
+    """Run of flow-matching that estimates probabilities."""
+    draws: int = 64
+    """Draws of noise, or samples, with which it does."""
     batch_size: int = 16
     """Images in one pass."""
     seed: int = 0
@@ -104,7 +112,15 @@ class Proposing:
         for name in ("score_threshold", "duplicate_iou"):
             if not 0 <= getattr(self, name) <= 1:
                 raise AmbisegError(f"--{name.replace('_', '-')} is 0 to 1, received {getattr(self, name)}")
-        at_least_one(samples=self.samples, batch_size=self.batch_size)
+        at_least_one(samples=self.samples, batch_size=self.batch_size, draws=self.draws)
+        if self.probabilities != "head" and self.flow is None:
+            raise AmbisegError(
+                f"--probabilities {self.probabilities} needs --flow RUN, a run of 'ambiseg train flow-matching'"
+            )
+        if self.probabilities == "head" and self.flow is not None:
+            raise AmbisegError(
+                "--flow is of use with --probabilities velocity, mean, posterior or samples only"
+            )
         if self.seed < 0:
             raise AmbisegError(f"--seed must not be negative, received {self.seed}")
 

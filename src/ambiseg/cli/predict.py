@@ -32,7 +32,7 @@ class PredictArguments:
     """Keep every mask that the model predicts: no filter."""
     top: int | None = None
     """Keep at most this many masks, the most probable ones."""
-    probabilities: bool = False
+    pixel_probabilities: bool = False
     """Also write probabilities of every pixel (probabilities.npz)."""
     picture: Annotated[bool, Shown] = True
     """Do not draw pictures."""
@@ -54,14 +54,14 @@ def run(args: list[str]) -> int:
 
     model = load(arguments.run)
     paths = find_images(arguments.images)
-    settings = settings_of(arguments.proposing, arguments.all, arguments.top)
+    settings = settings_of(arguments.proposing, model, arguments.all, arguments.top)
     results = predict(
         model,
         paths,
         arguments.out,
         settings,
         picture=arguments.picture,
-        probabilities=arguments.probabilities,
+        pixel_probabilities=arguments.pixel_probabilities,
         batch_size=arguments.proposing.batch_size,
         seed=arguments.proposing.seed,
         overwrite=arguments.overwrite,
@@ -86,13 +86,23 @@ def run(args: list[str]) -> int:
     return 2 if failed else 0
 
 
-def settings_of(proposing: Proposing, keep_all: bool = False, top: int | None = None) -> PredictSettings:
-    """The library's settings for these options."""
-    from ambiseg.engine.predict import PredictSettings
+def settings_of(
+    proposing: Proposing, model: Run, keep_all: bool = False, top: int | None = None
+) -> PredictSettings:
+    """The library's settings for these options, for a run.
 
-    if keep_all:
-        return PredictSettings(None, None, proposing.samples, top)
-    return PredictSettings(proposing.score_threshold, proposing.duplicate_iou, proposing.samples, top)
+    Raises:
+        AmbisegError: the flow run does not fit the run.
+    """
+    from ambiseg.engine.predict import PredictSettings, load
+    from ambiseg.engine.probabilities import FlowProbabilities
+
+    estimate = None
+    if proposing.flow is not None:
+        estimate = FlowProbabilities(load(proposing.flow), proposing.probabilities, proposing.draws)
+        estimate.check(model)
+    threshold, duplicate = (None, None) if keep_all else (proposing.score_threshold, proposing.duplicate_iou)
+    return PredictSettings(threshold, duplicate, proposing.samples, top, estimate)
 
 
 def predict(

@@ -141,7 +141,7 @@ def case_groups(model: Run, data: Path, evaluation: Evaluation, proposing: Propo
     order = [int(i) for i in np.argsort(values, kind="stable") if np.isfinite(values[i])]
     source, settings, title = (
         open_split(data, evaluation.split),
-        settings_of(proposing),
+        settings_of(proposing, model),
         METRICS[CASE_METRIC].title,
     )
     places = {name: i for i, name in enumerate(source.ids)}

@@ -210,7 +210,9 @@ class _Tally:
         annotations = MaskSet.stack([prepare(s, normalization, self.labels).annotations for s in samples])
         every, kept = (
             Comparison(predicted, annotations),
-            Comparison(self.settings.apply(predicted), annotations),
+            Comparison(
+                self.settings.apply(predicted, [s.image for s in samples], self.generator), annotations
+            ),
         )
         self.all.update(every)
         self.kept.update(kept)

@@ -18,6 +18,7 @@ from torch import Tensor
 from ambiseg.data.files import IMAGE_SUFFIXES, read_affine, read_image, stem_of, suffix_of, write_mask
 from ambiseg.defaults import DUPLICATE_IOU, SCORE_THRESHOLD
 from ambiseg.engine.hardware import Hardware
+from ambiseg.engine.probabilities import FlowProbabilities
 from ambiseg.engine.run import RunConfig, load_weights, write_json
 from ambiseg.errors import AmbisegError
 from ambiseg.maskset import MaskSet
@@ -35,19 +36,31 @@ class PredictSettings:
         duplicate_iou: of proposals more alike than this, the best stays and takes their probability; None keeps all.
         samples: masks asked of the model; None for the method's own number.
         top: at most this many masks, the most probable ones; None for all.
+        estimate: gives the kept masks other probabilities than the method's own.
     """
 
     score_threshold: float | None = SCORE_THRESHOLD
     duplicate_iou: float | None = DUPLICATE_IOU
     samples: int | None = None
     top: int | None = None
+    estimate: FlowProbabilities | None = None
 
-    def apply(self, predictions: MaskSet) -> MaskSet:
-        """Near-duplicates first (their probability moves to the one that stays), then scores; sorted by probability."""
+    def apply(
+        self,
+        predictions: MaskSet,
+        images: Sequence[Image] = (),
+        generator: torch.Generator | None = None,
+    ) -> MaskSet:
+        """Near-duplicates first (their probability moves to the one that stays), then scores; sorted by probability.
+
+        The images are needed where probabilities are estimated anew.
+        """
         if self.duplicate_iou is not None:
             predictions = predictions.drop_near_duplicates(self.duplicate_iou)
         if self.score_threshold is not None:
             predictions = predictions.filter_scores(self.score_threshold)
+        if self.estimate is not None:
+            predictions = self.estimate(images, predictions, generator)
         return predictions.sort() if self.top is None else predictions.top(self.top)
 
 
@@ -103,7 +116,7 @@ class Run:
     ) -> MaskSet:
         """Masks with probabilities of several images of one size, in one pass; raw proposals go through ``settings``."""
         settings = settings or PredictSettings()
-        return settings.apply(self.propose(images, settings.samples, generator))
+        return settings.apply(self.propose(images, settings.samples, generator), images, generator)
 
     @torch.no_grad()
     def propose(
@@ -175,7 +188,7 @@ def predict_files(
     out: Path,
     settings: PredictSettings | None = None,
     *,
-    probabilities: bool = False,
+    pixel_probabilities: bool = False,
     batch_size: int = 16,
     seed: int = 0,
     overwrite: bool = False,
@@ -191,7 +204,7 @@ def predict_files(
         paths: images.
         out: folder to write to.
         settings: filters and number of samples.
-        probabilities: also write ``probabilities.npz``, per-pixel probabilities before the decision.
+        pixel_probabilities: also write ``probabilities.npz``, per-pixel probabilities before the decision.
         batch_size: images in one pass, where their sizes agree.
         seed: of sampling methods.
         overwrite: replace folders that exist.
@@ -230,7 +243,7 @@ def predict_files(
             predictions = run.predict_batch([images[i] for i in rows], settings, generator)
             for row, i in enumerate(rows):
                 one = predictions[row].compact()
-                _write_prediction(out / names[i], paths[i], images[i], one, probabilities, picture)
+                _write_prediction(out / names[i], paths[i], images[i], one, pixel_probabilities, picture)
                 yield FileResult(paths[i], out / names[i], int(one.count[0]))
 
 

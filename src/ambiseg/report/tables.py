@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ambiseg.metrics.table import metric_info
+from ambiseg.metrics.table import METRICS, metric_info
 
 
 @dataclass(frozen=True)
@@ -61,12 +61,12 @@ class MetricRow:
 
 
 def metric_rows(columns: Mapping[str, Mapping[str, float]]) -> list[MetricRow]:
-    """Rows of a table of several columns, each ``metric -> value``, in the order in which names first appear.
+    """Rows of a table of several columns, each ``metric -> value``, in the order of `METRICS`.
 
     Example:
         >>> rows = metric_rows({"all": {"ged": 0.2}, "kept": {"ged": 0.3, "m_iou": 0.9}})
         >>> [(row.name, row.texts) for row in rows]
-        [('ged', ['0.2000', '0.3000']), ('m_iou', ['', '0.9000'])]
+        [('m_iou', ['', '0.9000']), ('ged', ['0.2000', '0.3000'])]
     """
-    names = dict.fromkeys(name for column in columns.values() for name in column)
+    names = [name for name in METRICS if any(name in column for column in columns.values())]
     return [MetricRow.of(name, *(column.get(name) for column in columns.values())) for name in names]
