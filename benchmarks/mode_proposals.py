@@ -50,7 +50,7 @@ RECIPES: dict[tuple[str, str], tuple[Phase, ...]] = {
     ("wildfire", "full"): ((FIRE, TrainSettings(minutes=10, batch_size=16, lr=2e-3)),),
     ("wildfire", "single"): (
         (
-            dataclasses.replace(FIRE, settle=0.7, far_focus=1.0),
+            dataclasses.replace(FIRE, settle=0.7),
             TrainSettings(minutes=15, batch_size=16, lr=2e-3),
         ),
     ),

@@ -44,7 +44,7 @@ WAYS: dict[str, tuple[str, int, int]] = {
     "samples 16": ("samples", 16, 320),
     "samples 64": ("samples", 64, 1280),
 }
-"""Way -> kind, draws, flow evaluations per image (Heun with 10 steps takes 20 for a sample, the posterior five times its draws)."""
+"""Way -> kind, draws, flow evaluations per image (Heun with 10 steps takes 20, the posterior 5 for each draw)."""
 FILTERS = {
     "none": PredictSettings(None, None),
     "scores": PredictSettings(0.5, None),

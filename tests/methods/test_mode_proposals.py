@@ -361,19 +361,3 @@ def test_the_duplicate_cue_reaches_the_heads_and_bends_no_mask():
     for a, b in zip(model.g.parameters(), plain.g.parameters(), strict=True):
         torch.testing.assert_close(a.grad, b.grad)
     assert make(duplicate_cue=True, proposals=1).alike is None
-
-
-def test_far_masks_weigh_more_by_the_power_of_their_loss():
-    """With f = 1 the gradient is that of the mean squared loss of the closest proposals, up to its scale."""
-    cost = torch.tensor([[0.1, 0.4], [0.9, 0.3]])
-    assert torch.equal(make()._focus(cost), torch.ones(2))
-    torch.testing.assert_close(make(far_focus=1.0)._focus(cost), torch.tensor([0.5, 1.5]))
-    images, annotations = batch(n=1)
-    model = make(far_focus=1.0, selection_weight=0.0, probability_head=False)
-    model.loss(images, annotations)["loss"].backward()
-    grad = [p.grad.clone() for p in model.h.parameters()]
-    model.zero_grad()
-    closest = pairwise_mask_loss("dice-focal", model(images)[0], annotations.masks, BINARY)[:, :, 0].amin(1)
-    (closest.square().mean() / (2 * closest.detach().mean())).backward()
-    for p, g in zip(model.h.parameters(), grad, strict=True):
-        torch.testing.assert_close(p.grad, g, rtol=1e-4, atol=1e-7)

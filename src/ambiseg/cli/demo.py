@@ -27,7 +27,7 @@ from ambiseg.networks.settings import UNetSettings
 METHOD = "mode-proposals"
 SETTINGS = ModeProposalsSettings(proposals=16, score_cost=0.1, duplicate_cue=True)
 BACKBONE = UNetSettings(width=16)
-TRAIN = TrainSettings(batch_size=16, lr=2e-3)
+TRAIN = TrainSettings()
 """How the demo trains; minutes, seed and labels come from the command line."""
 IMAGES = 6
 """Test images that are predicted into files."""

@@ -23,9 +23,9 @@ class TrainSettings:
     """Wall-clock budget; the learning rate falls to 0 as it runs out."""
     seed: int = 0
     """Seed of initialisation, order, label draws and augmentation."""
-    batch_size: int = 32
+    batch_size: int = 16
     """Images per step and process."""
-    lr: float = 1e-3
+    lr: float = 2e-3
     """Peak learning rate of AdamW."""
     weight_decay: float = 0.01
     """Decoupled weight decay of AdamW."""

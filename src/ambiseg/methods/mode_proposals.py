@@ -180,8 +180,7 @@ class ModeProposals(Segmenter):
         shares = self._shares(cost, won)
         image, proposal = torch.nonzero(shares > LEAST_SHARE, as_tuple=True)
         pairs = self._pair_loss(logits[image, proposal], masks[image, 0])
-        weight = shares[image, proposal] * self._focus(cost)[image]
-        mask = (weight * pairs).sum() / len(cost)
+        mask = (shares[image, proposal] * pairs).sum() / len(cost)
         return self._total(mask, self._pu_loss(scores, won), probability, won)
 
     def _pair_loss(self, logits: Tensor, masks: Tensor) -> Tensor:
@@ -206,15 +205,6 @@ class ModeProposals(Segmenter):
         owner = chance.masked_fill(far, -1.0).argmax(1, keepdim=True)
         idle = chance.masked_fill(far, 2.0).argmin(1, keepdim=True)
         return torch.where(closest <= UNCOVERED * closest.mean(), owner, idle)
-
-    def _focus(self, cost: Tensor) -> Tensor:
-        """Weight of each mask in the batch, ``(B,)`` of mean 1: ``c^f / mean c^f`` for the cost c of its closest proposal.
-
-        Up to its scale the gradient of ``mean c^(1 + f)``: f = 0 is k-means over masks, f -> infinity k-centres, which
-        spends its centres on far masks however rare they are.
-        """
-        weight = cost.amin(1).clamp(min=1e-4) ** self.settings.far_focus
-        return weight / weight.mean()
 
     def _shares(self, cost: Tensor, won: Tensor) -> Tensor:
         """How much each proposal learns from the one mask, ``(B, M)``, rows sum to 1.

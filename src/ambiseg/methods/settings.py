@@ -47,9 +47,6 @@ class ModeProposalsSettings:
     the closest, the most probable one learns a mask that is covered, the least probable one a mask that is not. 1: never."""
     settle_margin: float = 0.2
     """Proposals whose loss is up to this share above the closest one's count as about as close."""
-    far_focus: float = 0.0
-    """Single labels: masks far from every proposal weigh more, by this power of the loss of their closest proposal, so
-    that rare modes are learnt sooner. 0 weighs all alike (the paper)."""
     sharing: Literal["winner", "annealed", "relaxed"] = "winner"
     """Single labels: who learns from a mask. The closest proposal (the paper), also its near rivals at a falling
     temperature, or also all others with a small fixed share."""
