@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import json
 import resource
-import statistics
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +26,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
+from speed import medians
 
 from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
@@ -34,18 +34,6 @@ from ambiseg.metrics import Comparison, default_metrics, evaluate_all, ged
 from ambiseg.overlap import pairwise_overlap
 
 BINARY = LabelSpace.binary()
-
-
-def medians(actions: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Median seconds of each action, taken in turns after one warm-up."""
-    times: dict[str, list[float]] = {name: [] for name in actions}
-    for turn in range(repeats + 1):
-        for name, action in actions.items():
-            began = time.perf_counter()
-            action()
-            if turn:
-                times[name].append(time.perf_counter() - began)
-    return {name: statistics.median(values) for name, values in times.items()}
 
 
 def blobs(rng: np.random.Generator, count: int, size: int) -> NDArray[np.uint8]:

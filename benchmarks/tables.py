@@ -96,12 +96,26 @@ def runs() -> str:
 
 
 def score_cost() -> str:
-    """Selection with and without scores in the matching."""
+    """Selection with and without scores in the matching, and with the duplicate cue."""
     rows = []
-    for title, name in (("0 (the paper)", "demo-without-score-cost.json"), ("0.1", "demo.json")):
-        every = read(name)["all"]
-        rows.append([title, number(every["selection_f1"]), number(every["hm_iou_unique"])])
-    return table(["score cost", METRICS["selection_f1"].title, METRICS["hm_iou_unique"].title], rows)
+    for title, name in (
+        ("0, no cue (the paper)", "demo-without-score-cost.json"),
+        ("0.1, no cue", "demo-score-cost.json"),
+        ("0.1, duplicate cue", "demo-duplicate-cue.json"),
+    ):
+        result = read(name)
+        if result:
+            every, kept = result["all"], result["kept"]
+            rows.append(
+                [
+                    title,
+                    number(every["selection_f1"]),
+                    number(every["hm_iou_unique"]),
+                    number(kept["brier_skill_score"]),
+                ]
+            )
+    titles = [METRICS[name].title for name in ("selection_f1", "hm_iou_unique")]
+    return table(["score cost", *titles, "BSS kept"], rows)
 
 
 def speed() -> str:
