@@ -26,12 +26,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
-from speed import medians
 
 from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
 from ambiseg.metrics import Comparison, default_metrics, evaluate_all, ged
 from ambiseg.overlap import pairwise_overlap
+from speed import medians
 
 BINARY = LabelSpace.binary()
 
