@@ -56,9 +56,9 @@ RECIPES: dict[tuple[str, str], tuple[Phase, ...]] = {
     ),
     ("lidc", "full"): ((LIDC, TrainSettings(minutes=12, batch_size=16, lr=2e-3)),),
     ("lidc", "single"): ((LIDC, TrainSettings(minutes=11, batch_size=16, lr=2e-3)),),
-    ("camvid", "full"): ((CAMVID, TrainSettings(minutes=15, batch_size=8, lr=2e-3)),),
+    ("camvid", "full"): ((CAMVID, TrainSettings(minutes=13, batch_size=8, lr=2e-3)),),
     ("camvid", "single"): (
-        (dataclasses.replace(CAMVID, mask_loss="mse"), TrainSettings(minutes=11, batch_size=8, lr=2e-3)),
+        (dataclasses.replace(CAMVID, mask_loss="mse"), TrainSettings(minutes=9, batch_size=8, lr=2e-3)),
         (dataclasses.replace(CAMVID, settle=0.0), TrainSettings(minutes=4, batch_size=16, lr=1e-3)),
     ),
 }
@@ -91,7 +91,14 @@ def camvid(source: Path, split: str) -> Iterator[Sample]:
 
 READERS = {
     "lidc": (lidc, DatasetInfo("lidc-on-ct-64", augment={"flip": True, "rotate": True}, licence="CC BY 3.0")),
-    "camvid": (camvid, DatasetInfo("camvid-flips-96x128", augment={"flip": True}, licence="CC BY-NC 4.0")),
+    "camvid": (
+        camvid,
+        DatasetInfo(
+            "camvid-flips-96x128",
+            augment={"flip": True, "scale": True, "intensity": True},
+            licence="CC BY-NC 4.0",
+        ),
+    ),
 }
 MERGED = PredictSettings(score_threshold=None, duplicate_iou=0.8)
 """All proposals, those with IoU above 0.8 counted as one: how good the probabilities are, scores left aside."""

@@ -20,7 +20,14 @@ from ambiseg.engine.run import METRICS as METRICS_FILE
 from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
-from ambiseg.metrics import METRICS, annotator_agreement, default_metrics, metric_collection, perfect_model
+from ambiseg.metrics import (
+    METRICS,
+    annotator_agreement,
+    coverage_curve,
+    default_metrics,
+    metric_collection,
+    perfect_model,
+)
 from ambiseg.metrics.accumulators import POOLED
 
 SETTINGS = PredictSettings(score_threshold=0.3)
@@ -88,6 +95,17 @@ def test_a_perfect_sampler_and_the_annotators_stand_beside(found, sets):
     assert many == pytest.approx(spread / 6, rel=0.1)
     assert found.perfect["ged"] == pytest.approx(spread / 6, rel=0.6)
     assert set(found.all) - set(found.perfect) == set(ALL_ONLY) & set(found.all)
+
+
+def test_pixels_and_coverage_are_those_of_all_masks(found, sets):
+    curve = torch.stack([coverage_curve(every, truth)[0] for every, _, truth in sets]).mean(0)
+    np.testing.assert_allclose(found.coverage, curve.numpy(), atol=1e-6)
+    assert found.coverage[-1] == pytest.approx(found.all["hm_iou_unique"], abs=1e-5)
+    confidence, target, count = found.pixels
+    pixels = sum(truth.masks[0, 0].numel() for _, _, truth in sets)
+    assert count.sum() == pixels
+    gap = np.nansum(np.abs(confidence - target) * count) / pixels
+    assert gap == pytest.approx(found.all["ece"], abs=1e-5)
 
 
 def test_all_metrics_can_be_asked_for_and_the_perfect_sampler_left_out(run, fires):

@@ -21,6 +21,7 @@ from ambiseg.report.pictures import (
     png_bytes,
     save_png,
 )
+from ambiseg.report.plots import draw_coverage, draw_pixels
 
 
 def random_set(classes=2, count=3, size=(12, 9), scores=False, void=False, seed=0):
@@ -234,3 +235,12 @@ def test_reliability_counts_wrong_and_missing_masks():
     assert "2 masks are wrong" in found and "1 are missing" in found
     with pytest.raises(AmbisegError, match="2 estimated but 1 true"):
         draw_reliability([0.1, 0.2], [0.3])
+
+
+def test_pixels_and_coverage_show_what_they_are_given():
+    figure = draw_pixels([0.05, np.nan, 0.95], [0.1, np.nan, 0.9], [70, 0, 30])
+    line = figure.axes[0].lines[1]
+    assert line.get_xdata().tolist() == [0.05, 0.95] and line.get_ydata().tolist() == [0.1, 0.9]
+    assert [bar.get_height() for bar in figure.axes[1].patches] == [0.7, 0.0, 0.3]
+    line = draw_coverage([0.2, 0.5, 0.5]).axes[0].lines[0]
+    assert line.get_xdata().tolist() == [1, 2, 3] and line.get_ydata().tolist() == [0.2, 0.5, 0.5]

@@ -86,6 +86,8 @@ def build_report(
         metrics=metric_rows(evaluation.columns()),
         columns=list(evaluation.columns()),
         reliability=(evaluation.estimated, evaluation.true),
+        pixels=evaluation.pixels,
+        coverage=evaluation.coverage,
         groups=case_groups(model, data, evaluation, chosen),
         commands=[
             ("Train it again", train_command(config, run_path)),

@@ -36,6 +36,7 @@ from ambiseg.metrics import (
     AnnotatorAgreement,
     Comparison,
     annotator_agreement,
+    coverage_curve,
     default_metrics,
     metric_collection,
     missing,
@@ -67,6 +68,8 @@ class Evaluation:
         ids: names of the images.
         per_image: metric by name, ``(images,)``, over all masks (kept ones for `KEPT_ONLY`).
         estimated, true: probabilities of kept masks and modes, paired, for reliability plots.
+        pixels: mean confidence, mean target and count of bins of pixels; None where ECE was not asked for.
+        coverage: HM IoU* of the k best masks, mean over images, ``(M,)``.
     """
 
     all: dict[str, float]
@@ -84,6 +87,8 @@ class Evaluation:
     per_image: dict[str, NDArray[np.float64]]
     estimated: NDArray[np.float64]
     true: NDArray[np.float64]
+    pixels: tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]] | None
+    coverage: NDArray[np.float64]
 
     def columns(self) -> dict[str, dict[str, float]]:
         """What tables show: metric by name under the heading of each column."""
@@ -187,6 +192,7 @@ class _Tally:
         self.rows: dict[str, list[torch.Tensor]] = {}
         self.agreement: list[AnnotatorAgreement] = []
         self.counts = np.zeros(2)
+        self.curves: list[torch.Tensor] = []
         self.pairs: list[tuple[torch.Tensor, torch.Tensor]] = []
         self.ready = False
 
@@ -223,6 +229,7 @@ class _Tally:
             count = predicted.masks.shape[1]
             for drawn in perfect_samples(annotations, count, self.perfect_draws, self.drawing):
                 self.perfect.update(Comparison(drawn, annotations))
+        self.curves += coverage_curve(every).double()
         self.agreement.append(annotator_agreement(annotations))
         self.ids += [s.id for s in samples]
         self.counts += [float(c.predictions.count.sum()) for c in (every, kept)]
@@ -230,6 +237,14 @@ class _Tally:
         self.pairs.append(
             (probabilities.estimated[probabilities.there], probabilities.true[probabilities.there])
         )
+
+    def _pixels(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]] | None:
+        """The reliability diagram of pixels, from the accumulator of ECE."""
+        if "ece" not in self.names:
+            return None
+        bins = self.all["ece"].pooled()
+        confidence, target = bins.curve()
+        return confidence.double().numpy(), target.double().numpy(), bins.count.double().numpy()
 
     def result(self, split: str, digest: str) -> Evaluation:
         images = len(self.ids)
@@ -256,7 +271,16 @@ class _Tally:
             per_image={name: torch.cat(values).double().numpy() for name, values in self.rows.items()},
             estimated=estimated,
             true=true,
+            pixels=self._pixels(),
+            coverage=_mean_curve(self.curves),
         )
+
+
+def _mean_curve(curves: list[torch.Tensor]) -> NDArray[np.float64]:
+    """Mean of curves ``(M,)``, shorter ones going on with their last value."""
+    longest = max(len(curve) for curve in curves)
+    same = [torch.cat([curve, curve[-1:].expand(longest - len(curve))]) for curve in curves]
+    return torch.stack(same).mean(0).numpy()
 
 
 def _plain(values: dict[str, float]) -> dict[str, float | None]:

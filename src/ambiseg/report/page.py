@@ -22,7 +22,7 @@ from ambiseg.atomic import replacing_file
 from ambiseg.maskset import MaskSet
 from ambiseg.report.files import png_bytes
 from ambiseg.report.pictures import draw_case_row
-from ambiseg.report.plots import draw_curve, draw_reliability
+from ambiseg.report.plots import draw_coverage, draw_curve, draw_pixels, draw_reliability
 from ambiseg.report.tables import MetricRow
 
 __all__ = ["Case", "CaseGroup", "MetricRow", "ReportContent", "write_report"]
@@ -77,6 +77,8 @@ class ReportContent:
         metrics: measured numbers.
         columns: headings of their values.
         reliability: ``(estimated, true)`` probabilities, see `draw_reliability`.
+        pixels: ``(confidence, target, count)`` of bins of pixels, see `draw_pixels`.
+        coverage: of the k best masks, see `draw_coverage`.
         groups: images to show.
         commands: how to repeat it, ``(explanation, command line)``.
         channels: names of the channels of the images, see `background_of`.
@@ -90,6 +92,8 @@ class ReportContent:
     metrics: Sequence[MetricRow] = ()
     columns: Sequence[str] = ("value",)
     reliability: tuple[ArrayLike, ArrayLike] | None = None
+    pixels: tuple[ArrayLike, ArrayLike, ArrayLike] | None = None
+    coverage: ArrayLike = ()
     groups: Sequence[CaseGroup] = ()
     commands: Sequence[tuple[str, str]] = ()
     channels: Sequence[str] = ()
@@ -124,6 +128,8 @@ def write_report(content: ReportContent, path: str | os.PathLike[str]) -> None:
         content=content,
         curve=_embedded(draw_curve(content.curve)) if content.curve else None,
         reliability=_reliability(content.reliability),
+        pixels=_embedded(draw_pixels(*content.pixels)) if content.pixels is not None else None,
+        coverage=_embedded(draw_coverage(content.coverage)) if np.size(content.coverage) > 1 else None,
         groups=groups,
         classes=_classes(content.groups),
     )

@@ -183,6 +183,55 @@ def draw_reliability(estimated: ArrayLike, true: ArrayLike) -> Figure:
     return figure
 
 
+def draw_pixels(confidence: ArrayLike, target: ArrayLike, count: ArrayLike) -> Figure:
+    """Reliability of pixels: mean share of the annotators against mean confidence of every bin, and its share of pixels.
+
+    Args:
+        confidence, target: of each bin, nan where it is empty (`ambiseg.metrics.PixelBins.curve`), any shape.
+        count: pixels of each bin.
+    """
+    p, t, n = (np.asarray(value, dtype=np.float64).ravel() for value in (confidence, target, count))
+    figure = Figure(figsize=(5.2, 5.0), facecolor="white", layout="constrained")
+    main, below = figure.subplots(2, 1, sharex=True, gridspec_kw={"height_ratios": (4.2, 1.0)})
+    main.plot([0, 1], [0, 1], "--", color="#9ca3af", linewidth=1.0, label="confidence = share")
+    some = np.isfinite(p) & np.isfinite(t)
+    main.plot(p[some], t[some], "-o", color=COLORS[0], markersize=5, linewidth=1.6, label="pixels of a bin")
+    main.legend(fontsize=7.5, frameon=False, loc="upper left")
+    main.set_ylabel("share of the annotators", fontsize=8, color=INK)
+    edges = np.linspace(0, 1, len(n) + 1)
+    below.bar(
+        edges[:-1],
+        n / max(1.0, n.sum()),
+        width=np.diff(edges),
+        align="edge",
+        color="#cbd5e1",
+        edgecolor="white",
+    )
+    below.set_ylabel("pixels", fontsize=8, color=INK)
+    below.set_xlabel("confidence of the mean prediction", fontsize=8, color=INK)
+    for axes in (main, below):
+        _plain(axes)
+    return figure
+
+
+def draw_coverage(values: ArrayLike, title: str = "HM IoU*") -> Figure:
+    """Coverage against the number of masks kept, best first (`ambiseg.metrics.coverage_curve`, mean over images).
+
+    Args:
+        values: ``(M,)``, of the k best masks, k = 1..M.
+        title: what they are.
+    """
+    y = np.asarray(values, dtype=np.float64).ravel()
+    figure = Figure(figsize=(5.2, 3.4), facecolor="white", layout="constrained")
+    axes = figure.subplots()
+    axes.plot(np.arange(1, len(y) + 1), y, "-o", color=COLORS[0], markersize=4, linewidth=1.6)
+    axes.set_ylim(0, 1)
+    axes.set_xlabel("masks kept, best score first", fontsize=8, color=INK)
+    axes.set_ylabel(title, fontsize=8, color=INK)
+    _plain(axes)
+    return figure
+
+
 def _binned(estimated: Floats, true: Floats) -> tuple[Floats, Floats, NDArray[np.int64]]:
     """Mean estimate and mean truth of every bin that is not empty, and the count of every bin."""
     place = np.clip(np.searchsorted(_EDGES, estimated, side="right") - 1, 0, len(_EDGES) - 2)
