@@ -72,18 +72,20 @@ def demo() -> str:
 
 def runs() -> str:
     """One row per run: coverage and distances over all masks, then selection and probabilities."""
-    head = ["data, labels", "minutes", "steps", "M", *(METRICS[c].title for c in COLUMNS)]
-    head += ["F1", "kept", "HM IoU* kept", "BSS kept", "BSS merged", "ms/image"]
+    head = ["data, labels", "cores", "minutes", "steps", "M", *(METRICS[c].title for c in COLUMNS)]
+    head += ["perfect", "F1", "kept", "HM IoU* kept", "BSS kept", "BSS merged", "ms/image"]
     rows = []
     for entry in read("mode-proposals.json").values():
         every, kept, phases = entry["all"], entry["kept"], entry["phases"]
         rows.append(
             [
                 f"{entry['data']}, {entry['labels']}",
+                str(entry["cores"]),
                 " + ".join(f"{phase['train']['minutes']:g}" for phase in phases),
                 str(sum(phase["training"]["steps"] for phase in phases)),
                 f"{every['masks_per_image']:.0f}",
                 *(number(every[c]) for c in COLUMNS),
+                number(entry["perfect"]["hm_iou_unique"]),
                 number(every.get("selection_f1")),
                 f"{kept['masks_per_image']:.1f}",
                 number(kept["hm_iou_unique"]),
