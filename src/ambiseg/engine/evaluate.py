@@ -35,6 +35,7 @@ from ambiseg.metrics import (
     METRICS,
     AnnotatorAgreement,
     Comparison,
+    PixelCalibration,
     annotator_agreement,
     coverage_curve,
     default_metrics,
@@ -242,7 +243,9 @@ class _Tally:
         """The reliability diagram of pixels, from the accumulator of ECE."""
         if "ece" not in self.names:
             return None
-        bins = self.all["ece"].pooled()
+        pixels = self.all["ece"]
+        assert isinstance(pixels, PixelCalibration)
+        bins = pixels.pooled()
         confidence, target = bins.curve()
         return confidence.double().numpy(), target.double().numpy(), bins.count.double().numpy()
 
