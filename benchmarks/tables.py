@@ -98,24 +98,15 @@ def runs() -> str:
 
 
 def score_cost() -> str:
-    """Selection with and without scores in the matching, and with the duplicate cue."""
+    """Selection with and without scores in the matching."""
     rows = []
     for title, name in (
-        ("0, no cue (the paper)", "demo-without-score-cost.json"),
-        ("0.1, no cue", "demo-score-cost.json"),
-        ("0.1, duplicate cue", "demo-duplicate-cue.json"),
+        ("0 (the paper)", "demo-without-score-cost.json"),
+        ("0.1", "demo-score-cost.json"),
     ):
-        result = read(name)
-        if result:
-            every, kept = result["all"], result["kept"]
-            rows.append(
-                [
-                    title,
-                    number(every["selection_f1"]),
-                    number(every["hm_iou_unique"]),
-                    number(kept["brier_skill_score"]),
-                ]
-            )
+        every, kept = read(name)["all"], read(name)["kept"]
+        numbers = (every["selection_f1"], every["hm_iou_unique"], kept["brier_skill_score"])
+        rows.append([title, *map(number, numbers)])
     titles = [METRICS[name].title for name in ("selection_f1", "hm_iou_unique")]
     return table(["score cost", *titles, "BSS kept"], rows)
 
