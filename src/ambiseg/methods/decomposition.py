@@ -41,6 +41,7 @@ from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
 from ambiseg.methods.mode_proposals import LEAST_PROBABILITY
+from ambiseg.methods.paths import Path
 from ambiseg.methods.simplex import least_squares_on_simplex
 from ambiseg.overlap import pairwise_overlap
 
@@ -56,18 +57,6 @@ HALVINGS = 60
 """Steps of the search for a time."""
 
 Array = NDArray[np.float64]
-
-
-class Path(Protocol):
-    """A Gaussian probability path ``z_t = alpha(t) y + sigma(t) z_0``; t and both values are tensors of one shape."""
-
-    def alpha(self, t: Tensor, /) -> Tensor:
-        """Share of the mask, 0 at t = 0 and 1 at t = 1."""
-        ...
-
-    def sigma(self, t: Tensor, /) -> Tensor:
-        """Standard deviation of the noise, 1 at t = 0 and 0 at t = 1."""
-        ...
 
 
 class Denoiser(Protocol):

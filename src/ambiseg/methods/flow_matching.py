@@ -151,8 +151,7 @@ class FlowMatching(Segmenter):
             "spell": Spell(s.guidance_radius, s.guidance_strength),
         }
         velocity = field if s.guidance == "none" else guided(field, self.path, push[s.guidance])
-        by_mean = (
-            s.parameterisation == "edm" or s.guidance != "none"
-        )  # a posterior mean has no velocity at t = 1
+        # A posterior mean has no velocity at t = 1, so the last step ends in the mean itself.
+        by_mean = s.parameterisation == "edm" or s.guidance != "none"
         last = "euler" if by_mean and s.sampler != "dopri5" else None
         return integrate(velocity, z, s.steps, s.sampler, last=last)
