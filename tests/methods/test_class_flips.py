@@ -234,8 +234,9 @@ def test_one_mode_and_mistakes():
     assert structured_decomposition(one, torch.ones(1, 1)).tolist() == [[1.0]]
     with pytest.raises(AmbisegError, match="atoms"):
         find_templates(one, how="atom")
-    with pytest.raises(AmbisegError, match="count"):
-        find_templates(one, count=0)
+    for count in (0, 17):  # 16 pixels hold at most 16 areas
+        with pytest.raises(AmbisegError, match=f"1 to 16 .* received {count}"):
+            find_templates(one, count=count)
     for bad in (torch.ones(1, 2), torch.zeros(1, 1), -torch.ones(1, 1)):
         with pytest.raises(AmbisegError, match="weights"):
             find_templates(one, bad)

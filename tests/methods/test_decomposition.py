@@ -277,10 +277,13 @@ def test_counting_samples():
     counted = assignment_counts(samples, modes)
     expected = torch.stack([torch.bincount(row, minlength=4) for row in draws]).double() / 4000
     assert torch.allclose(counted, expected, atol=1e-6)
-    # ties go to the first; places that are not there get nothing, also from masks unlike all others
+    # ties share, so that identical modes are treated alike; places that are not there get nothing
     same = MaskSet(modes.masks[:, [0, 0, 1, 2]], torch.tensor([[0.0, 0.5, 0.5, 0.0]] * 2), BINARY)
     empty = MaskSet.uniform(torch.zeros(2, 3, 12, 12, dtype=torch.uint8), BINARY)
-    assert assignment_counts(empty, same).tolist() == [[0, 1, 0, 0]] * 2
+    assert assignment_counts(empty, same).tolist() == [[0, 0.5, 0.5, 0]] * 2
+    twice = MaskSet.uniform(modes.masks[:, [0, 1, 2, 3, 1]], BINARY)
+    shared = torch.cat([counted, counted[:, 1:2]], 1) * torch.tensor([1, 0.5, 1, 1, 0.5])
+    assert torch.allclose(assignment_counts(samples, twice), shared, atol=1e-6)
 
 
 def test_the_cost_does_not_grow_with_draws_times_pixels():

@@ -7,6 +7,7 @@ import torch
 from torch.nn import functional
 
 from ambiseg.labels import LabelSpace
+from ambiseg.methods import losses
 from ambiseg.methods.losses import DICE_SMOOTHING, pairwise_mask_loss
 
 KINDS = ["mse", "dice", "dice-focal"]
@@ -69,6 +70,20 @@ def test_gradients_equal_those_of_the_reference(kind, labels):
         reference(kind, other[b, k], masks[b, i], labels) for b in (0, 1) for k in range(3) for i in range(4)
     ).backward()
     torch.testing.assert_close(one.grad, other.grad, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("labels", SPACES, ids=["binary", "multi-class"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_few_images_at_a_time_change_nothing(kind, labels, monkeypatch):
+    logits, masks = example(labels, void=0.3)
+    found = []
+    for at_once in (1, losses.AT_ONCE):
+        monkeypatch.setattr(losses, "AT_ONCE", at_once)
+        leaf = logits.clone().requires_grad_()
+        pairs = pairwise_mask_loss(kind, leaf, masks, labels)
+        pairs.square().sum().backward()
+        found.append((pairs.detach(), leaf.grad))
+    torch.testing.assert_close(found[0], found[1])
 
 
 @pytest.mark.parametrize("labels", SPACES, ids=["binary", "multi-class"])

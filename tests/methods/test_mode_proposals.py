@@ -9,11 +9,12 @@ from typing import get_args, get_type_hints
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 
 from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
 from ambiseg.methods.losses import pairwise_mask_loss
-from ambiseg.methods.mode_proposals import ModeProposals
+from ambiseg.methods.mode_proposals import LEAST_CHANCE, ModeProposals
 from ambiseg.methods.settings import ModeProposalsSettings
 from ambiseg.networks.settings import UNetSettings
 from ambiseg.overlap import pairwise_overlap
@@ -150,6 +151,41 @@ def test_where_it_is_positive_both_variants_agree():
     scores, won = torch.tensor([[-1.0, 1.0, 2.0, 0.0]]), torch.tensor([[1.0, 0.0, 0.0, 0.0]])
     values = [make(pu_gradient=pu)._pu_loss(scores, won) for pu in ("clamp", "kiryo")]
     assert values[0] == values[1]
+
+
+def test_balanced_visits_weigh_every_mode_alike():
+    """Modes of probability 1/2, 1/4, 1/4, drawn in these shares: with b = 1 mask loss and positives are means over modes."""
+    visits = torch.tensor([0, 0, 1, 2])
+    masks = torch.eye(4, dtype=torch.uint8)[None, :3, :, None]
+    logits = 4 * torch.eye(M)[None, :, None, :, None].expand(4, -1, -1, -1, -1)
+    model = make(balance=1.0, pu_gradient="clamp", positive_prior=0.5)
+    with torch.no_grad():
+        cost = pairwise_mask_loss("dice-focal", logits[:1], masks, BINARY)[0]
+        winner = cost.argmin(0)
+        assert len(set(winner.tolist())) == 3
+        chance = torch.full((1, M), 1e-9).index_put(
+            (torch.tensor([0]), winner), torch.tensor([0.5, 0.25, 0.25])
+        )
+        scores = torch.randn(1, M).expand(4, -1)
+        found = model._single_label_loss(
+            cost.T[visits], logits, masks[0, visits, None], scores, chance.log().expand(4, -1)
+        )
+    assert float(found["mask"]) == pytest.approx(float(cost.amin(0).mean()), rel=1e-5)
+    positive = functional.softplus(-scores[0, winner]).mean()
+    as_negative = functional.softplus(scores[0, winner]).mean()
+    others = torch.stack(
+        [functional.softplus(scores[0, k]) for i in visits for k in range(M) if k != winner[i]]
+    )
+    expected = 0.5 * positive + (others.mean() - 0.5 * as_negative).clamp(min=0)
+    assert float(found["selection"]) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_a_winner_without_probability_is_balanced_as_if_it_had_a_little():
+    weight = make(balance=1.0)._balance(
+        torch.tensor([[0], [1]]), torch.tensor([[-90.0, 0.0, -90.0, -90.0]] * 2)
+    )
+    assert float(weight[0] / weight[1]) == pytest.approx(1 / LEAST_CHANCE)
+    assert float(weight.mean()) == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize("n", [1, 3])
@@ -342,7 +378,7 @@ def test_the_duplicate_cue_is_the_closeness_of_every_two_proposals(labels):
     model, (images, annotations) = make(labels, duplicate_cue=True), batch(labels)
     masks = model.predict(images).masks
     iou = pairwise_overlap(masks, masks, labels).iou()
-    closeness = model._closeness(model(images)[0])
+    closeness = model._closeness(labels.probabilities(model(images)[0], dim=2))
     torch.testing.assert_close(closeness, (1.01 - iou).log() / math.log(0.01), atol=1e-5, rtol=0)
     torch.testing.assert_close(closeness.diagonal(dim1=1, dim2=2), torch.ones(2, masks.shape[1]))
     model.loss(images, annotations)["loss"].backward()

@@ -80,6 +80,14 @@ def _rescale(image: Tensor, masks: Tensor, factor: float, void: int) -> tuple[Te
     theta = torch.tensor([[[1 / factor, 0, 0], [0, 1 / factor, 0]]])
     grid = functional.affine_grid(theta, [1, 1, *image.shape[1:]], align_corners=False)
     zoomed = functional.grid_sample(image[None], grid, padding_mode="border", align_corners=False)[0]
-    shifted = masks[None].float() - void
-    moved = functional.grid_sample(shifted, grid, mode="nearest", align_corners=False)[0]
-    return zoomed, (moved + void).round().to(masks.dtype)
+    (rows, above), (columns, beside) = (_nearest(size, factor) for size in masks.shape[1:])
+    moved = masks.index_select(1, rows).index_select(2, columns)
+    moved[:, above[:, None] | beside] = void
+    return zoomed, moved
+
+
+def _nearest(size: int, factor: float) -> tuple[Tensor, Tensor]:
+    """Where each row (or column) comes from, and whether that is outside, ``(size,)`` each."""
+    centre = (size - 1) / 2
+    source = ((torch.arange(size) - centre) / factor + centre).round().long()
+    return source.clamp(0, size - 1), (source < 0) | (source >= size)

@@ -48,6 +48,8 @@ NEARLY_ALIKE = 0.01
 """Differences of IoU below this are all the same to the selection head."""
 LEAST_SHARE = 1e-3
 """Proposals whose share of a mask is smaller do not learn from it."""
+LEAST_CHANCE = 1e-3
+"""Winners whose estimated probability is smaller are balanced as if it were this."""
 LEAST_PROBABILITY = 1e-6
 """Probabilities of proposals are not given below this, so that none vanishes from the set."""
 
@@ -105,10 +107,10 @@ class ModeProposals(Segmenter):
         """Mask logits ``(B, M, C, H, W)``, score logits ``(B, M)`` and probability logits ``(B, M)`` or None."""
         features = self._features(images)
         logits = self.h(features).unflatten(1, (self.settings.proposals, self.labels.channels))
-        masks = self.labels.probabilities(logits.detach(), dim=2).flatten(1, 2).to(features.dtype)
-        judged = self.sel(torch.cat([features.detach(), masks], 1)).float()
+        masks = self.labels.probabilities(logits.detach(), dim=2)
+        judged = self.sel(torch.cat([features.detach(), masks.flatten(1, 2).to(features.dtype)], 1)).float()
         if self.alike is not None:
-            judged = judged + self.alike(self._closeness(logits))
+            judged = judged + self.alike(self._closeness(masks))
         if not self.settings.probability_head:
             return logits, judged, None
         scores, probabilities = judged.chunk(2, dim=1)
@@ -139,9 +141,9 @@ class ModeProposals(Segmenter):
         self._repeat_first_head(self.settings.head_spread)
 
     @torch.no_grad()
-    def _closeness(self, logits: Tensor) -> Tensor:
+    def _closeness(self, masks: Tensor) -> Tensor:
         """How alike every two decided proposals are, ``log(1 - IoU + eps) / log eps`` in about [0, 1], ``(B, M, M)``."""
-        decided = self.labels.decide(self.labels.probabilities(logits, dim=2), dim=2)
+        decided = self.labels.decide(masks, dim=2)
         iou = pairwise_overlap(decided, decided, self.labels).iou()
         return (1 - iou + NEARLY_ALIKE).log() / math.log(NEARLY_ALIKE)
 
@@ -177,11 +179,12 @@ class ModeProposals(Segmenter):
     ) -> dict[str, Tensor]:
         winner = self._winner(cost, probability)
         won = torch.zeros_like(cost).scatter(1, winner, 1.0)
-        shares = self._shares(cost, won)
+        weight = self._balance(winner, probability)
+        shares = self._shares(cost, won) * weight
         image, proposal = torch.nonzero(shares > LEAST_SHARE, as_tuple=True)
         pairs = self._pair_loss(logits[image, proposal], masks[image, 0])
         mask = (shares[image, proposal] * pairs).sum() / len(cost)
-        return self._total(mask, self._pu_loss(scores, won), probability, won)
+        return self._total(mask, self._pu_loss(scores, won * weight), probability, won)
 
     def _pair_loss(self, logits: Tensor, masks: Tensor) -> Tensor:
         """Mask loss of ``L`` proposals ``(L, C, *S)``, each against its own mask ``(L, *S)``: ``(L,)``, with gradients."""
@@ -206,6 +209,18 @@ class ModeProposals(Segmenter):
         idle = chance.masked_fill(far, 2.0).argmin(1, keepdim=True)
         return torch.where(closest <= UNCOVERED * closest.mean(), owner, idle)
 
+    def _balance(self, winner: Tensor, probability: Tensor | None) -> Tensor:
+        """Weight of every mask, ``(B, 1)``: ``p^(winner)^-b``, of mean 1 over the batch.
+
+        A mode of probability p is drawn in a share p of the visits. Weighed by 1 / p (b = 1, inverse-probability
+        weights) the expected loss is that of equation (6), in which all modes count alike.
+        """
+        if probability is None or self.settings.balance == 0:
+            return torch.ones_like(winner, dtype=torch.float32)
+        chance = probability.detach().float().softmax(1).gather(1, winner).clamp(min=LEAST_CHANCE)
+        weight = chance**-self.settings.balance
+        return weight / weight.mean()
+
     def _shares(self, cost: Tensor, won: Tensor) -> Tensor:
         """How much each proposal learns from the one mask, ``(B, M)``, rows sum to 1.
 
@@ -222,16 +237,18 @@ class ModeProposals(Segmenter):
         return won
 
     def _pu_loss(self, scores: Tensor, won: Tensor) -> Tensor:
-        """Non-negative positive-unlabelled risk (9-11; Kiryo et al. 2017).
+        """Non-negative positive-unlabelled risk (9-11; Kiryo et al. 2017), winners with weights ``won (B, M)``, others 0.
 
         ``R_p(+/-)``: mean BCE of the winners against 1 / 0; ``R_u(-)``: mean BCE of all others against 0;
-        ``L_PU = pi R_p(+) + max(0, R_u(-) - pi R_p(-))``.
+        ``L_PU = pi R_p(+) + max(0, R_u(-) - pi R_p(-))``. It takes labelled positives for a fair draw of all positives, which
+        they are not where modes differ in probability; balanced winners are (Bekker, Robberechts and Davis 2019).
         """
         pi = self.settings.positive_prior
         as_positive, as_negative = functional.softplus(-scores), functional.softplus(scores)
         positives = won.sum()
         positive_risk = pi * (won * as_positive).sum() / positives
-        unlabelled = ((1 - won) * as_negative).sum() / (1 - won).sum().clamp(min=1)
+        others = (won == 0).float()
+        unlabelled = (others * as_negative).sum() / others.sum().clamp(min=1)
         negative_risk = unlabelled - pi * (won * as_negative).sum() / positives
         if self.settings.pu_gradient == "kiryo":
             return torch.where(negative_risk < 0, -negative_risk, positive_risk + negative_risk)
