@@ -14,7 +14,9 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
+from ambiseg.cli.main import main
 from ambiseg.cli.parsing import Proposing
 from ambiseg.defaults import DUPLICATE_IOU, SCORE_THRESHOLD
 
@@ -111,6 +113,9 @@ def test_a_huge_header_is_refused(cli, tiny_run, tmp_path):
         ("--top -1", "--top"),
         ("--batch-size 0", "--batch-size"),
         ("--seed -5", "--seed"),
+        ("--draws 0", "--draws"),
+        ("--flips -1", "flips is 0 to"),
+        ("--flips 1000", "flips is 0 to"),
     ],
 )
 def test_senseless_filters(cli, tiny_run, fires, tmp_path, words, hint):
@@ -241,35 +246,90 @@ def test_report_of_what_is_no_run(cli, tmp_path):
 # -- probabilities from a flow model -------------------------------------------------------------------------
 
 
-def test_probabilities_from_a_flow_model(cli, tiny_run, fires, tmp_path):
+@pytest.fixture(scope="module")
+def flow(fires, tmp_path_factory):
+    """The folder of a flow model after a few steps."""
+    folder = tmp_path_factory.mktemp("flows") / "flow"
     words = (
-        "--epochs",
-        1,
-        "--batch-size",
-        4,
-        "--validations",
-        1,
-        "--backbone.width",
-        8,
-        "--backbone.depth",
-        2,
+        "--epochs 1 --batch-size 4 --validations 1 --backbone.width 8 --backbone.depth 2 --steps 2 --quiet"
     )
-    flow = tmp_path / "flow"
-    outcome = cli(
-        "train", "flow-matching", "--data", fires, "--out", flow, *words, "--steps", 2, "--quiet", "--json"
-    )
-    assert outcome.status == 0 and json.loads(outcome.out)["metric"] == "loss"
+    assert main(["train", "flow-matching", "--data", str(fires), "--out", str(folder), *words.split()]) == 0
+    return folder
+
+
+def prediction(out):
+    return json.loads((out / "fire-00016" / "prediction.json").read_text())
+
+
+def test_probabilities_from_a_flow_model(cli, tiny_run, fires, flow, tmp_path):
+    assert json.loads((flow / "training.json").read_text())["metric"] == "loss"
     image = fires / "test" / "images" / "fire-00016.npy"
     chosen = ("--probabilities", "velocity", "--flow", flow, "--draws", 4, "--all", "--no-picture")
-    assert cli("predict", tiny_run, image, "--out", tmp_path / "out", *chosen).status == 0
-    content = json.loads((tmp_path / "out" / "fire-00016" / "prediction.json").read_text())
+    outcome = cli("predict", tiny_run, image, "--out", tmp_path / "out", *chosen)
+    assert outcome.status == 0
+    content = prediction(tmp_path / "out")
     assert sum(mask["probability"] for mask in content["masks"]) == pytest.approx(1, abs=1e-4)
+    how = {"kind": "velocity", "flips": 0, "flow": str(flow), "draws": 4}
+    assert content["estimate"] == {**how, "determined": "does not determine" not in outcome.err}
     own = ("evaluate", tiny_run, "--metrics", "brier_skill_score", "--no-save", "--json")
-    numbers = [
-        json.loads(cli(*own, *more).out)["kept"]["brier_skill_score"]
-        for more in ((), ("--probabilities", "samples", "--flow", flow, "--draws", 4))
+    results = [
+        json.loads(cli(*own, *more).out)
+        for more in ((), ("--probabilities", "samples", "--flow", flow, "--draws", 4, "--flips", 2))
     ]
-    assert numbers[0] != numbers[1]
+    assert results[0]["kept"]["brier_skill_score"] != results[1]["kept"]["brier_skill_score"]
+    assert [result["estimate"] for result in results] == [
+        {"kind": "head", "flips": 0, "undetermined": 0},
+        {"kind": "samples", "flips": 2, "flow": str(flow), "draws": 4, "undetermined": 0},
+    ]
+
+
+def test_flips_of_the_method_s_own_probabilities(cli, tiny_run, fires, tmp_path):
+    """With one area, all masks that show it are alike, and so are all that do not."""
+    image = fires / "test" / "images" / "fire-00016.npy"
+    words = ("predict", tiny_run, image, "--out", tmp_path / "out", "--flips", 1, "--all", "--no-picture")
+    assert cli(*words).status == 0
+    content = prediction(tmp_path / "out")
+    assert content["estimate"] == {"kind": "head", "flips": 1, "determined": True}
+    assert len({mask["probability"] for mask in content["masks"]}) <= 2 < len(content["masks"])
+
+
+def test_probabilities_that_are_not_determined(cli, run, fires, flow, tmp_path):
+    """Six times the same proposal: they share evenly, with one line that says so; without copies there is none."""
+    weights = load_file(run / "model.safetensors")
+    for name in ("h.weight", "h.bias"):
+        weights[name][:] = weights[name][:1].clone()
+    save_file(weights, run / "model.safetensors")
+    chosen = ("--probabilities", "velocity", "--flow", flow, "--draws", 2)
+    predict = ("predict", run, fires / "test" / "images", "--no-picture", *chosen, "--out")
+    outcome = cli(*predict, tmp_path / "all", "--all")
+    warnings = [line for line in outcome.err.splitlines() if line.startswith("ambiseg: warning: ")]
+    assert outcome.status == 0 and len(warnings) == 1 and "5 of 5 images" in warnings[0]
+    assert "near-duplicates" in warnings[0] and "--probabilities posterior" in warnings[0]
+    content = prediction(tmp_path / "all")
+    assert [m["probability"] for m in content["masks"]] == pytest.approx([1 / 6] * 6, abs=1e-5)
+    assert content["estimate"]["determined"] is False
+    assert "warning" not in cli(*predict, tmp_path / "flips", "--all", "--flips", 1).err
+    assert "warning" not in cli(*predict, tmp_path / "kept").err
+    evaluate = ("evaluate", run, "--metrics", "brier_skill_score", "--json", *chosen)
+    outcome = cli(*evaluate, "--duplicate-iou", 1, "--score-threshold", 0)
+    assert "of 5 images, the most even" in outcome.err
+    saved = json.loads((run / "metrics.json").read_text())["estimate"]
+    assert saved == json.loads(outcome.out)["estimate"] and saved["undetermined"] == 5
+
+
+def test_a_flow_of_other_images(cli, run, fires, flow, tmp_path):
+    """Compared all the same, with a line that says so."""
+    path = run / "config.yaml"
+    path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), "data_digest": "0123456789abcdef"}))
+    chosen = ("--probabilities", "mean", "--flow", flow)
+    for words in (
+        ("predict", run, fires / "test" / "images", "--out", tmp_path / "out", "--no-picture"),
+        ("evaluate", run),
+        ("report", run),
+    ):
+        outcome = cli(*words, *chosen)
+        assert outcome.status == 0 and outcome.err.count("was trained on other images") == 1, words
+    assert "--probabilities mean" in (run / "report.html").read_text()
 
 
 def test_mistakes_about_flows(cli, tiny_run, fires, tmp_path):

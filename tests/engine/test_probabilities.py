@@ -11,10 +11,13 @@ from scipy.optimize import minimize
 
 from ambiseg.data.source import open_split
 from ambiseg.engine.predict import PredictSettings, load
-from ambiseg.engine.probabilities import FlowProbabilities
+from ambiseg.engine.probabilities import FlowProbabilities, HeadProbabilities
 from ambiseg.engine.settings import TrainSettings
 from ambiseg.engine.train import fit
 from ambiseg.errors import AmbisegError
+from ambiseg.labels import LabelSpace
+from ambiseg.maskset import MaskSet
+from ambiseg.methods.class_flips import structured_decomposition
 from ambiseg.methods.decomposition import estimate_mean
 from ambiseg.methods.settings import FlowMatchingSettings
 from ambiseg.networks.settings import UNetSettings
@@ -56,6 +59,93 @@ def test_a_flow_model_estimates_the_probabilities_of_kept_masks(kind, tiny_run, 
     assert not torch.allclose(found.weights, own.weights, atol=1e-4)
     assert torch.equal(predict().weights, found.weights)
     assert predict(top=2).masks.shape[1] == 2
+    one = run.predict(image, PredictSettings(score_threshold=1.0, estimate=estimate))
+    assert (
+        one.weights.tolist() == [[1.0]] and one.scores[0, 0] == own.scores.max()
+    )  # nothing passes: the best
+
+
+def masks_of(images, *rows):
+    """For every image the same masks, of the size of the image, covering columns ``[first, last)``."""
+    masks = torch.zeros(len(images), len(rows), *images[0].shape[1:], dtype=torch.uint8)
+    for k, (first, last) in enumerate(rows):
+        masks[:, k, :, first:last] = 1
+    return MaskSet.uniform(masks, LabelSpace.binary())
+
+
+@pytest.mark.parametrize("kind", ["velocity", "mean", "posterior", "samples"])
+def test_masks_that_cannot_be_told_apart(kind, fires, flow):
+    """Identical masks share evenly and, but for counted samples, are reported; so are empty ones; one mask is certain."""
+    images = [open_split(fires, "test")[i].image for i in range(2)]
+    estimate = FlowProbabilities(flow, kind, draws=8)
+
+    def probabilities(*rows):
+        return estimate(images, masks_of(images, *rows), torch.Generator().manual_seed(0)).weights
+
+    same = probabilities((0, 5), (3, 16), (0, 5))
+    assert torch.allclose(same[:, 0], same[:, 2], atol=1e-4)
+    assert estimate.determined == [kind == "samples"] * 2
+    assert torch.allclose(probabilities((0, 0), (0, 0)), torch.full((2, 2), 0.5), atol=1e-6)
+    assert estimate.determined == [kind == "samples"] * 2
+    assert probabilities((0, 0)).tolist() == [[1.0], [1.0]] and estimate.determined == [True, True]
+
+
+def test_flips_of_the_method_s_own_probabilities():
+    """Masks 0, T, U and T + U with the right marginals 0.7 and 0.2 become products; the masks stay as they are without."""
+    images = [np.zeros((3, 16, 16), np.float32)]
+    masks = masks_of(images, (0, 0), (0, 8), (8, 16), (0, 16))
+    q, first = torch.tensor([0.7, 0.2]), torch.tensor([[0.1, 0.7, 0.2, 0.0]])
+    states = torch.tensor([[0, 0], [1, 0], [0, 1], [1, 1]])
+    product = torch.where(states > 0, q, 1 - q).prod(1)
+    weighed = replace(masks, weights=first.clamp(min=1e-9))
+    assert torch.allclose(HeadProbabilities(flips=2)(images, weighed).weights[0], product, atol=1e-5)
+    assert HeadProbabilities()(images, weighed) is weighed
+
+
+@pytest.mark.parametrize("kind", ["velocity", "posterior", "samples"])
+def test_flips_are_fitted_to_the_flow_s_estimate(kind, fires, flow):
+    images = [open_split(fires, "test")[0].image]
+    masks = masks_of(images, (0, 0), (0, 6), (6, 16), (0, 16))
+
+    def found(flips):
+        estimate = FlowProbabilities(flow, kind, 8, flips)
+        return estimate(images, masks, torch.Generator().manual_seed(0)).weights
+
+    expected = structured_decomposition(masks, found(0), count=2)
+    assert kind == "samples" or not torch.allclose(found(0).double(), expected, atol=1e-3)
+    assert torch.allclose(found(2).double(), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("flips", [-1, 513])
+def test_numbers_of_flips_that_cannot_be(flips, flow):
+    for make in (HeadProbabilities, lambda flips: FlowProbabilities(flow, flips=flips)):
+        with pytest.raises(AmbisegError, match=f"flips is 0 to 512, received {flips}"):
+            make(flips)
+
+
+def test_flips_need_masks_of_two_classes(tiny_run):
+    run = load(tiny_run, precision="32", device="cpu")
+    HeadProbabilities(flips=2).check(run)
+    run.config = replace(run.config, labels=LabelSpace.of_classes(3))
+    HeadProbabilities().check(run)
+    with pytest.raises(AmbisegError, match="two classes on and off, this run has 3"):
+        HeadProbabilities(flips=2).check(run)
+
+
+def test_runs_of_other_images_are_compared_with_a_remark(tiny_run, flow):
+    run, estimate = load(tiny_run, precision="32", device="cpu"), FlowProbabilities(flow)
+    assert estimate.remark(run) == "" and HeadProbabilities().remark(run) == ""
+    ours = run.config
+    for other in (
+        replace(ours, data_digest="0123456789abcdef"),
+        replace(
+            ours,
+            normalization=replace(ours.normalization, mean=tuple(m + 1 for m in ours.normalization.mean)),
+        ),
+    ):
+        run.config = other
+        estimate.check(run)
+        assert "trained on other images" in estimate.remark(run)
 
 
 def test_velocity_decomposition_by_hand(tiny_run, fires, flow):
@@ -94,3 +184,14 @@ def test_flows_that_do_not_fit_are_refused(tiny_run, flow):
     run.config = replace(run.config, in_channels=3)
     with pytest.raises(AmbisegError, match="trained on data of other channels"):
         FlowProbabilities(flow).check(run)
+    names = tuple("abcdefghij"[: flow.config.in_channels])
+    named = load(flow.folder, precision="32", device="cpu")
+    named.config = replace(flow.config, channels=names)
+    for what, values in (
+        ("channels", {"channels": names[::-1]}),
+        ("classes", {"labels": LabelSpace.of_classes(3)}),
+    ):
+        run.config = replace(flow.config, **values)
+        with pytest.raises(AmbisegError, match=f"trained on data of other {what}"):
+            FlowProbabilities(named).check(run)
+    FlowProbabilities(named).check(flow)

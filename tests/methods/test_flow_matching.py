@@ -148,3 +148,18 @@ def test_no_start_from_a_stranger():
     torch.manual_seed(0)
     with pytest.raises(AmbisegError, match="FlowMatching cannot start from the weights of ModeProposals"):
         make().start_from(ModeProposals(3, BINARY, SMALL))
+
+
+def test_shifted_times_are_early_and_keep_their_ends():
+    """Of uniform times u, those with ``t < x`` are the ``u < s x / (1 - x + s x)``, the inverse of the shift."""
+    shift, limit = 8.0, torch.tensor([0.02, 0.1, 0.5])
+    model = make(time_shift=shift)
+    times = model._times(200_000, torch.device("cpu"))
+    share = (times[:, None] < limit).double().mean(0)
+    torch.testing.assert_close(
+        share, shift * limit / (1 - limit + shift * limit), atol=0.005, rtol=0, check_dtype=False
+    )
+    assert model._shifted(torch.tensor([0.0, 1.0])).tolist() == [0.0, 1.0]
+    torch.testing.assert_close(make(time_shift=1.0)._shifted(times), times)
+    with pytest.raises(AmbisegError, match="time_shift is above 0"):
+        make(time_shift=0.0)

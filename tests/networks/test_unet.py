@@ -120,3 +120,11 @@ def test_memory_order_makes_no_difference():
 def test_another_number_of_channels_is_refused():
     with pytest.raises(AmbisegError, match="3 channel.*takes 2"):
         make()(torch.zeros(1, 3, 8, 8))
+
+
+def test_a_decoder_behind_a_frozen_encoder_trains_in_channels_last_order():
+    net = UNet(2, SMALL).to(memory_format=torch.channels_last).requires_grad_(False)
+    net.decoder.requires_grad_(True)
+    net(torch.randn(2, 2, 16, 16).to(memory_format=torch.channels_last)).sum().backward()
+    for name, parameter in net.named_parameters():
+        assert (parameter.grad is not None) == name.startswith("decoder"), name

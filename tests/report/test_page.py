@@ -83,7 +83,7 @@ def test_page_says_everything_it_was_given(tmp_path):
     for word in ("A run", "mode-proposals", "seed", "Best", "Worst", "Train", "--data 'my data'", "0.1250"):
         assert word in text
     pictures = [attributes for tag, attributes in reader.tags if tag == "img"]
-    assert len(pictures) == 4 and all(attributes["alt"] for attributes in pictures)
+    assert len(pictures) == 7 and all(attributes["alt"] for attributes in pictures)
     for attributes in pictures:
         kind, _, data = attributes["src"].partition(",")
         assert kind == "data:image/png;base64"
@@ -129,6 +129,28 @@ def test_parts_that_are_empty_are_left_out(tmp_path):
     assert "img" not in {tag for tag, _ in Reader(path.read_text(encoding="utf-8")).tags}
 
 
+def test_modes_stand_beside_their_numbers(tmp_path):
+    rows = [MetricRow.of("brier_skill_score", 0.625), MetricRow.of("total_variation", float("nan"))]
+    reader, page = written(
+        tmp_path, reliability=([0.1, 0.9, 0.3, 0.0], [0.2, 0.6, 0.0, 0.2]), mode_metrics=rows
+    )
+    text = " ".join(reader.text)
+    assert "each of the 3 modes" in text and "BSS 0.6250" in text and "TV of modes –" in text
+    assert page.count("matched with it, one to one") == 1 and "no scatter" not in page
+
+
+def test_single_masks_have_neither_scatter_nor_bars(tmp_path):
+    one = Case("one", 0.5, np.zeros((3, 16, 16)), small_set(count=1, scores=False), small_set())
+    same = MaskSet.uniform(one.annotations.masks.repeat(1, 3, 1, 1), LabelSpace.binary())
+    groups = [CaseGroup("All", [one, Case("same", 0.5, one.image, same, one.predictions)])]
+    reader, page = written(tmp_path, groups=groups, reliability=([0.7, 0.3, 0.0], [1.0, 0.0, 1.0]))
+    alts = [attributes["alt"] for tag, attributes in reader.tags if tag == "img"]
+    assert len(alts) == 4 and not any("mode" in alt for alt in alts)
+    assert page.count("there is no scatter of them") == 1 and "Bars below" not in page
+    _, page = written(tmp_path, groups=groups, reliability=None)
+    assert "there is no scatter of them" not in page and "<h2>Probabilities</h2>" not in page
+
+
 def test_classes_are_named_where_there_are_more_than_two(tmp_path):
     reader, page = written(tmp_path, groups=[CaseGroup("All", [case(classes=4)])])
     assert {"class 1", "class 2", "class 3"} <= set(reader.text) and "class 0" not in reader.text
@@ -142,8 +164,10 @@ def test_nine_cases_stay_below_three_megabytes(tmp_path):
     one = MaskSet.uniform(masks.repeat_interleave(16, 3), LabelSpace.binary())
     noise = Case("noise", 0.5, rng.integers(0, 256, (3, 144, 144), dtype=np.uint8), one, one)
     path = tmp_path / "report.html"
-    write_report(content(groups=[CaseGroup("All", [noise] * 3)]), path)
-    assert path.stat().st_size < 1_000_000
+    write_report(content(groups=[]), path)
+    without = path.stat().st_size
+    write_report(content(groups=[CaseGroup("All", [noise])]), path)
+    assert without + 9 * (path.stat().st_size - without) < 3_000_000
 
 
 def test_nothing_is_left_behind_when_it_fails(tmp_path):

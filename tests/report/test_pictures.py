@@ -5,12 +5,21 @@ import io
 import numpy as np
 import pytest
 import torch
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from PIL import Image
 
 from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
+from ambiseg.metrics.calibration import ASSIGNMENTS, total_variation
+from ambiseg.report.modes import (
+    ESTIMATED_COLOR,
+    MOST_BARS,
+    TRUE_COLOR,
+    ModeBars,
+    draw_mode_bars,
+)
 from ambiseg.report.pictures import (
     MOST_MASKS,
     draw_case_row,
@@ -21,7 +30,7 @@ from ambiseg.report.pictures import (
     png_bytes,
     save_png,
 )
-from ambiseg.report.plots import draw_coverage, draw_pixels
+from ambiseg.report.plots import draw_coverage, draw_mode_scatter, draw_pixels
 
 
 def random_set(classes=2, count=3, size=(12, 9), scores=False, void=False, seed=0):
@@ -235,6 +244,114 @@ def test_reliability_counts_wrong_and_missing_masks():
     assert "2 masks are wrong" in found and "1 are missing" in found
     with pytest.raises(AmbisegError, match="2 estimated but 1 true"):
         draw_reliability([0.1, 0.2], [0.3])
+
+
+def dots_and_medians(figure):
+    axes = figure.axes[0]
+    medians = next(line for line in axes.lines if line.get_label() == "median of a bin")
+    return np.asarray(axes.collections[0].get_offsets()), medians.get_xydata(), axes
+
+
+def test_the_scatter_of_a_perfect_prediction_lies_on_the_diagonal():
+    true = np.repeat(np.array([1, 2, 4, 8, 16, 32, 64, 128]) / 255, 9)
+    dots, medians, axes = dots_and_medians(draw_mode_scatter(true.reshape(8, 9), true.reshape(8, 9)))
+    np.testing.assert_allclose(dots[:, 0], dots[:, 1])
+    np.testing.assert_allclose(sorted(dots[:, 0]), true)
+    np.testing.assert_allclose(medians[:, 0], medians[:, 1])
+    np.testing.assert_allclose(medians[:, 0], np.unique(true))
+    line = next(line for line in axes.lines if line.get_label() == "estimate = truth").get_xydata()
+    np.testing.assert_allclose(line[:, 0], line[:, 1])
+    assert "72 modes, 0 with an estimate below 0.001" in words(axes.figure)
+
+
+def test_a_single_mode_among_many_has_no_median():
+    true = np.array([0.5] * 99 + [0.25] * 50 + [0.01])
+    _, medians, _ = dots_and_medians(draw_mode_scatter(true / 2, true))
+    np.testing.assert_allclose(medians, [[0.25, 0.125], [0.5, 0.25]])
+
+
+def test_the_scatter_shows_modes_only_and_marks_those_that_are_missing():
+    figure = draw_mode_scatter([0.5, 0.0, 0.2, 0.3, np.nan], [0.5, 0.4, 0.1, 0.0, 0.3])
+    dots, _, axes = dots_and_medians(figure)
+    np.testing.assert_allclose(dots[:, 0], [0.5, 0.4, 0.1])
+    np.testing.assert_allclose(dots[[0, 2], 1], [0.5, 0.2])
+    floor = dots[1, 1]
+    assert axes.get_ylim()[0] < floor < 0.03
+    names = dict(zip(axes.get_yticks(), axes.yaxis.get_major_formatter().seq, strict=True))
+    assert names[floor] == "<0.03"
+    assert words(figure) == ["3 modes, 1 with an estimate below 0.03"]
+    with pytest.raises(AmbisegError, match="2 estimated but 1 true"):
+        draw_mode_scatter([0.1, 0.2], [0.3])
+
+
+@pytest.mark.parametrize("pairs", [([], []), ([0.0], [1.0]), ([1.0], [1.0]), ([0.3], [0.0]), ([1.0], [1e-9])])
+def test_scatter_of_few_modes(pairs):
+    assert pixels(draw_mode_scatter(*pairs)).size
+
+
+def test_a_crowd_of_modes_is_counted_in_cells():
+    rng = np.random.default_rng(0)
+    true = 10 ** rng.uniform(-2.5, 0, 5000)
+    estimated = np.clip(true * rng.lognormal(0, 0.5, 5000) * (rng.random(5000) > 0.1), 0, 1)
+    figure = draw_mode_scatter(estimated, true)
+    counts = figure.axes[0].collections[0].get_array()
+    assert counts.sum() == 5000
+    assert counts[0].sum() == (estimated < 0.001).sum() > 400
+    assert pixels(figure).size
+    medians = dots_and_medians(draw_mode_scatter(true, true))[1]
+    np.testing.assert_allclose(medians[:, 0], medians[:, 1])
+
+
+def lengths(figure, color):
+    """Lengths of the bars of one colour, the one in the key left out."""
+    found = [
+        bar for bar in figure.axes[0].patches if bar.get_fill() and bar.get_facecolor() == to_rgba(color)
+    ]
+    return np.array([bar.get_width() for bar in found[1:]])
+
+
+@pytest.mark.parametrize("assignment", ASSIGNMENTS)
+@pytest.mark.parametrize("count", [2, 9, 32, 40])
+def test_bars_sum_to_one_and_are_as_long_as_they_say(assignment, count):
+    truth, guess = random_set(count=count, size=(8, 8)), random_set(count=5, size=(8, 8), seed=1)
+    bars = ModeBars.of(guess, truth, assignment)
+    assert (np.diff(bars.true) <= 0).all()
+    assert bars.estimated.sum() + bars.unassigned == pytest.approx(1, abs=1e-6)
+    _, true, estimated = zip(*bars.rows(), strict=True)
+    assert sum(true) == pytest.approx(1, abs=1e-6) and sum(estimated) == pytest.approx(1, abs=1e-6)
+    assert len(true) == min(count, MOST_BARS) + (count > MOST_BARS) + (bars.unassigned > 1e-4)
+    figure = draw_mode_bars(np.zeros((1, 8, 8)), truth, guess, assignment=assignment)
+    for color, values in ((TRUE_COLOR, true), (ESTIMATED_COLOR, estimated)):
+        drawn = lengths(figure, color)
+        np.testing.assert_allclose(drawn / drawn.sum(), values, atol=1e-6)
+    inches = figure.get_size_inches()
+    assert pixels(figure).shape[1] == pytest.approx(inches[0] * 50, abs=1) and inches[1] < 5
+
+
+def test_bars_of_a_perfect_prediction_are_equal_in_any_order():
+    truth = random_set(count=6, classes=4)
+    shuffled = truth.take(torch.tensor([[3, 1, 5, 0, 2, 4]]))
+    for assignment in ASSIGNMENTS:
+        bars = ModeBars.of(shuffled, truth, assignment)
+        np.testing.assert_allclose(bars.estimated, bars.true, atol=1e-6)
+        assert bars.unassigned == pytest.approx(0, abs=1e-6)
+    assert not {"on no\nmode"} & set(words(draw_mode_bars(np.zeros((1, 12, 9)), truth, shuffled)))
+
+
+def test_bars_agree_with_the_total_variation_of_the_table():
+    truth, guess = random_set(count=7), random_set(count=11, seed=3)
+    for assignment in ASSIGNMENTS:
+        bars = ModeBars.of(guess, truth, assignment)
+        distance = (np.abs(bars.estimated - bars.true).sum() + bars.unassigned) / 2
+        assert distance == pytest.approx(float(total_variation(guess, truth, assignment)), abs=1e-6)
+
+
+def test_probability_on_no_mode_has_a_bar_of_its_own():
+    truth, guess = random_set(count=2), random_set(count=4, seed=5)
+    bars = ModeBars.of(guess, truth, "matched")
+    assert bars.unassigned > 0.1 and bars.rows()[-1] == ("on no\nmode", 0.0, bars.unassigned)
+    assert "on no\nmode" in words(draw_mode_bars(np.zeros((1, 12, 9)), truth, guess, assignment="matched"))
+    assert ModeBars.of(guess, truth).unassigned == pytest.approx(0, abs=1e-6)
 
 
 def test_pixels_and_coverage_show_what_they_are_given():

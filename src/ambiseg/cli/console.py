@@ -20,6 +20,12 @@ def say(text: str) -> None:
     Console(stderr=True).print(text, soft_wrap=True, highlight=False, markup=False)
 
 
+def warn(sentence: str) -> None:
+    """What a user should look at, as one line on stderr; nothing if there is no sentence."""
+    if sentence:
+        say(f"ambiseg: warning: {sentence}")
+
+
 def show(result: RenderableType) -> None:
     """A result on stdout; text is never wrapped, tables get room where there is no terminal."""
     console = Console(width=None if sys.stdout.isatty() else 120)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import OmitArgPrefixes, Positional
 
-from ambiseg.cli.console import command, next_commands, progress, say, show, show_json
+from ambiseg.cli.console import command, next_commands, progress, say, show, show_json, warn
 from ambiseg.cli.parsing import Proposing, Shown, parse
 from ambiseg.errors import AmbisegError
 
@@ -87,22 +87,26 @@ def data_of(config: RunConfig, given: Path | None) -> Path:
 def evaluate_run(
     model: Run, data: Path, split: str, proposing: Proposing | None = None, names: list[str] | None = None
 ) -> Evaluation:
-    """Evaluate with a progress bar."""
-    from ambiseg.cli.predict import settings_of
+    """Evaluate with a progress bar; warnings about the probabilities go to stderr."""
+    from ambiseg.cli.predict import settings_of, undetermined
     from ambiseg.engine.evaluate import evaluate
 
     chosen = proposing or Proposing()
+    settings = settings_of(chosen, model)
+    warn(settings.estimate.remark(model))
     with progress("evaluating") as update:
-        return evaluate(
+        evaluation = evaluate(
             model,
             data,
             split,
-            settings_of(chosen, model),
+            settings,
             batch_size=chosen.batch_size,
             seed=chosen.seed,
             metrics=names,
             progress=update,
         )
+    warn(undetermined(evaluation.estimate["undetermined"], evaluation.images, chosen))
+    return evaluation
 
 
 def evaluation_table(evaluation: Evaluation) -> Table:

@@ -102,6 +102,9 @@ class Proposing:
     """Run of flow-matching that estimates probabilities."""
     draws: int = 64
     """Draws of noise, or samples, with which it does."""
+    flips: int = 0
+    """Number of areas that are switched on and off independently in the masks, like classes of a street scene (0: none).
+    They are found in the kept masks, whose probabilities become products of one probability for each area."""
     batch_size: int = 16
     """Images in one pass."""
     seed: int = 0

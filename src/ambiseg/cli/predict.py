@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import OmitArgPrefixes, Positional
 
-from ambiseg.cli.console import command, next_commands, progress, say, show, show_json
+from ambiseg.cli.console import command, next_commands, progress, say, show, show_json, warn
 from ambiseg.cli.parsing import Proposing, Shown, at_least_one, parse
 from ambiseg.errors import AmbisegError
 
@@ -55,6 +55,7 @@ def run(args: list[str]) -> int:
     model = load(arguments.run)
     paths = find_images(arguments.images)
     settings = settings_of(arguments.proposing, model, arguments.all, arguments.top)
+    warn(settings.estimate.remark(model))
     results = predict(
         model,
         paths,
@@ -73,6 +74,8 @@ def run(args: list[str]) -> int:
         )
     else:
         show(f"{len(results) - len(failed)} of {len(results)} images predicted into {arguments.out}")
+    count = sum(not result.determined for result in results)
+    warn(undetermined(count, len(results) - len(failed), arguments.proposing))
     for result in failed:
         say(f"ambiseg: error: {result.error}")
     if not arguments.json and not failed:
@@ -92,17 +95,38 @@ def settings_of(
     """The library's settings for these options, for a run.
 
     Raises:
-        AmbisegError: the flow run does not fit the run.
+        AmbisegError: the flow run, or the number of flips, does not fit the run.
     """
     from ambiseg.engine.predict import PredictSettings, load
-    from ambiseg.engine.probabilities import FlowProbabilities
+    from ambiseg.engine.probabilities import FlowProbabilities, HeadProbabilities
 
-    estimate = None
+    estimate = HeadProbabilities(proposing.flips)
     if proposing.flow is not None:
-        estimate = FlowProbabilities(load(proposing.flow), proposing.probabilities, proposing.draws)
-        estimate.check(model)
+        flow = load(proposing.flow)
+        estimate = FlowProbabilities(flow, proposing.probabilities, proposing.draws, proposing.flips)
+    estimate.check(model)
     threshold, duplicate = (None, None) if keep_all else (proposing.score_threshold, proposing.duplicate_iou)
     return PredictSettings(threshold, duplicate, proposing.samples, top, estimate)
+
+
+def undetermined(count: int, images: int, proposing: Proposing) -> str:
+    """What to say of ``count`` images whose probabilities are one choice of several; nothing where flips make the choice.
+
+    Example:
+        >>> undetermined(0, 5, Proposing(probabilities="velocity")), undetermined(5, 5, Proposing(flips=4))
+        ('', '')
+        >>> undetermined(2, 5, Proposing(probabilities="posterior"))  # doctest: +ELLIPSIS
+        'the flow model does not determine the probabilities of 2 of 5 images, ...: remove near-duplicates (a lower...'
+    """
+    if not count or proposing.flips:
+        return ""
+    ways = ["remove near-duplicates (a lower --duplicate-iou, no --all)"]
+    if proposing.probabilities != "posterior":
+        ways += ["ask for --probabilities posterior", "for --flips N where areas go on and off independently"]
+    return (
+        f"the flow model does not determine the probabilities of {count} of {images} images, the most even ones were taken:"
+        f" {', or '.join(ways)}"
+    )
 
 
 def predict(

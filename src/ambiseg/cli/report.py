@@ -12,7 +12,7 @@ from ambiseg.cli.console import command, read_entries, say, show
 from ambiseg.cli.evaluate import data_of, evaluate_run
 from ambiseg.cli.parsing import Proposing, parse
 from ambiseg.cli.predict import settings_of
-from ambiseg.cli.train import train_command
+from ambiseg.cli.train import options_of, train_command
 
 if TYPE_CHECKING:
     from ambiseg.engine.evaluate import Evaluation
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 CASE_METRIC = "hm_iou_unique"
 """The metric by which images are best or worst."""
+MODE_METRICS = ("brier_skill_score", "total_variation")
+"""What is printed of the probabilities of modes beside their scatter."""
 CASES = 3
 """Images in each group."""
 
@@ -73,7 +75,7 @@ def build_report(
     from ambiseg.engine.run import REPORT
     from ambiseg.engine.train import training_curve
     from ambiseg.report.page import ReportContent, write_report
-    from ambiseg.report.tables import metric_rows
+    from ambiseg.report.tables import MetricRow, metric_rows
 
     config, chosen = model.config, proposing or Proposing()
     where = [run_path, "--data", data, "--split", evaluation.split]
@@ -86,13 +88,14 @@ def build_report(
         metrics=metric_rows(evaluation.columns()),
         columns=list(evaluation.columns()),
         reliability=(evaluation.estimated, evaluation.true),
+        mode_metrics=[MetricRow.of(n, evaluation.kept[n]) for n in MODE_METRICS if n in evaluation.kept],
         pixels=evaluation.pixels,
         coverage=evaluation.coverage,
         groups=case_groups(model, data, evaluation, chosen),
         commands=[
             ("Train it again", train_command(config, run_path)),
-            ("Measure it again", command("ambiseg", "evaluate", *where, "--seed", evaluation.seed)),
-            ("Draw this page again", command("ambiseg", "report", *where)),
+            ("Measure it again", command("ambiseg", "evaluate", *where, *options_of(chosen))),
+            ("Draw this page again", command("ambiseg", "report", *where, *options_of(chosen))),
         ],
         channels=config.channels,
         footer=f"ambiseg {__version__}",

@@ -159,11 +159,11 @@ def train_command(config: RunConfig, out: str | Path) -> str:
     """The command line that repeats a run."""
     words: list[object] = ["ambiseg", "train", config.method, "--data", config.data, "--out", out]
     for prefix, settings in (("", config.train), ("", config.settings), ("backbone.", config.backbone)):
-        words += _options(prefix, settings)
+        words += options_of(settings, prefix)
     return command(*words)
 
 
-def _options(prefix: str, settings: Any) -> Iterator[object]:
+def options_of(settings: Any, prefix: str = "") -> Iterator[object]:
     """Options for the values that are not the defaults."""
     for field in dataclasses.fields(settings):
         value, name = getattr(settings, field.name), field.name.replace("_", "-")

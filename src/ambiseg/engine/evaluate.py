@@ -66,6 +66,7 @@ class Evaluation:
         images: number of images.
         seconds_per_image: time in the model per image, in batches, on this machine.
         split, data_digest, seed: what was evaluated and how sampling was seeded.
+        estimate: how the probabilities of kept masks were made, and for how many images they are one choice of several.
         ids: names of the images.
         per_image: metric by name, ``(images,)``, over all masks (kept ones for `KEPT_ONLY`).
         estimated, true: probabilities of kept masks and modes, paired, for reliability plots.
@@ -84,6 +85,7 @@ class Evaluation:
     split: str
     data_digest: str
     seed: int
+    estimate: dict[str, Any]
     ids: tuple[str, ...]
     per_image: dict[str, NDArray[np.float64]]
     estimated: NDArray[np.float64]
@@ -103,6 +105,7 @@ class Evaluation:
             "images": self.images,
             "data_digest": self.data_digest,
             "seed": self.seed,
+            "estimate": self.estimate,
             "all": {"masks_per_image": self.n_all, **_plain(self.all)},
             "kept": {"masks_per_image": self.n_kept, **_plain(self.kept)},
             "perfect": {"masks_per_image": self.n_all, **_plain(self.perfect)},
@@ -193,6 +196,7 @@ class _Tally:
         self.rows: dict[str, list[torch.Tensor]] = {}
         self.agreement: list[AnnotatorAgreement] = []
         self.counts = np.zeros(2)
+        self.undetermined = 0
         self.curves: list[torch.Tensor] = []
         self.pairs: list[tuple[torch.Tensor, torch.Tensor]] = []
         self.ready = False
@@ -221,6 +225,7 @@ class _Tally:
                 self.settings.apply(predicted, [s.image for s in samples], self.generator), annotations
             ),
         )
+        self.undetermined += self.settings.estimate.determined.count(False)
         self.all.update(every)
         self.kept.update(kept)
         for name in self.names:
@@ -270,6 +275,7 @@ class _Tally:
             split=split,
             data_digest=digest,
             seed=self.seed,
+            estimate={**self.settings.estimate.record(), "undetermined": self.undetermined},
             ids=tuple(self.ids),
             per_image={name: torch.cat(values).double().numpy() for name, values in self.rows.items()},
             estimated=estimated,

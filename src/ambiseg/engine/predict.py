@@ -6,7 +6,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from torch import Tensor
 from ambiseg.data.files import IMAGE_SUFFIXES, read_affine, read_image, stem_of, suffix_of, write_mask
 from ambiseg.defaults import DUPLICATE_IOU, SCORE_THRESHOLD
 from ambiseg.engine.hardware import Hardware
-from ambiseg.engine.probabilities import FlowProbabilities
+from ambiseg.engine.probabilities import HeadProbabilities
 from ambiseg.engine.run import RunConfig, load_weights, write_json
 from ambiseg.errors import AmbisegError
 from ambiseg.maskset import MaskSet
@@ -36,14 +36,14 @@ class PredictSettings:
         duplicate_iou: of proposals more alike than this, the best stays and takes their probability; None keeps all.
         samples: masks asked of the model; None for the method's own number.
         top: at most this many masks, the most probable ones; None for all.
-        estimate: gives the kept masks other probabilities than the method's own.
+        estimate: gives the kept masks their probabilities: the method's own, class flips, or those of a flow model.
     """
 
     score_threshold: float | None = SCORE_THRESHOLD
     duplicate_iou: float | None = DUPLICATE_IOU
     samples: int | None = None
     top: int | None = None
-    estimate: FlowProbabilities | None = None
+    estimate: HeadProbabilities = field(default_factory=HeadProbabilities)
 
     def apply(
         self,
@@ -59,8 +59,7 @@ class PredictSettings:
             predictions = predictions.drop_near_duplicates(self.duplicate_iou)
         if self.score_threshold is not None:
             predictions = predictions.filter_scores(self.score_threshold)
-        if self.estimate is not None:
-            predictions = self.estimate(images, predictions, generator)
+        predictions = self.estimate(images, predictions, generator)
         return predictions.sort() if self.top is None else predictions.top(self.top)
 
 
@@ -71,6 +70,7 @@ class Run:
         config: what the run was made of.
         model: the segmenter, in evaluation mode.
         hardware: device and number format.
+        folder: where it was loaded from, if it was.
         seconds: time spent in the model since loading; with `images`, the time per image.
         images: images predicted since loading.
 
@@ -80,8 +80,10 @@ class Run:
         >>> proposals.masks.shape, proposals.weights                                        # doctest: +SKIP
     """
 
-    def __init__(self, config: RunConfig, model: Segmenter, hardware: Hardware) -> None:
-        self.config, self.hardware = config, hardware
+    def __init__(
+        self, config: RunConfig, model: Segmenter, hardware: Hardware, folder: Path | None = None
+    ) -> None:
+        self.config, self.hardware, self.folder = config, hardware, folder
         self.model = model.eval()
         hardware.place(model)
         self.seconds, self.images = 0.0, 0
@@ -145,17 +147,21 @@ def load(run: str | Path, precision: str = "auto", device: str | None = None) ->
         AmbisegError: not a run folder, or no weights that fit it.
     """
     config = RunConfig.load(run)
-    return Run(config, load_weights(run, config), Hardware.choose(precision, device=device))
+    return Run(config, load_weights(run, config), Hardware.choose(precision, device=device), Path(run))
 
 
 @dataclass(frozen=True)
 class FileResult:
-    """What became of one image: its folder of masks, or the error."""
+    """What became of one image: its folder of masks, or the error.
+
+    ``determined`` is False where its probabilities are one choice of several (`HeadProbabilities`).
+    """
 
     path: Path
     folder: Path | None
     masks: int
     error: str | None = None
+    determined: bool = True
 
 
 def find_images(inputs: Iterable[str | Path]) -> list[Path]:
@@ -197,7 +203,8 @@ def predict_files(
     """Predict image files one batch at a time, each into a folder ``out/<name>`` of its own.
 
     A folder holds ``mask-01.png`` ... (label maps; NIfTI for NIfTI images, with their affine), ``prediction.json`` with
-    probability, score, area and file of each mask, and whatever ``picture`` draws. It appears when it is complete.
+    probability, score, area and file of each mask and how probabilities were made, and whatever ``picture`` draws. It appears
+    when it is complete.
 
     Args:
         run: a loaded run.
@@ -223,6 +230,7 @@ def predict_files(
             f"{out} exists and is not empty: choose another --out, or replace it with --overwrite"
         )
     out.mkdir(parents=True, exist_ok=True)
+    settings = settings or PredictSettings()
     generator = torch.Generator(run.hardware.device).manual_seed(seed)
     names = _names(paths)
     for first in range(0, len(paths), batch_size):
@@ -243,8 +251,10 @@ def predict_files(
             predictions = run.predict_batch([images[i] for i in rows], settings, generator)
             for row, i in enumerate(rows):
                 one = predictions[row].compact()
-                _write_prediction(out / names[i], paths[i], images[i], one, pixel_probabilities, picture)
-                yield FileResult(paths[i], out / names[i], int(one.count[0]))
+                determined = settings.estimate.determined[row]
+                how = {**settings.estimate.record(), "determined": determined}
+                _write_prediction(out / names[i], paths[i], images[i], one, how, pixel_probabilities, picture)
+                yield FileResult(paths[i], out / names[i], int(one.count[0]), determined=determined)
 
 
 def _names(paths: Sequence[Path]) -> list[str]:
@@ -263,6 +273,7 @@ def _write_prediction(
     source: Path,
     image: Image,
     prediction: MaskSet,
+    how: dict[str, Any],
     probabilities: bool,
     picture: Callable[[Image, MaskSet, Path], None] | None,
 ) -> None:
@@ -282,6 +293,7 @@ def _write_prediction(
             "size": list(image.shape[1:]),
             "classes": list(prediction.labels.names),
             "masks": entries,
+            "estimate": how,
         }
         if probabilities and prediction.probabilities is not None:
             np.savez_compressed(

@@ -168,7 +168,8 @@ def find_templates(
         ``(B, P, *S)`` bool, by falling area; empty ones at the end where the proposals hold fewer areas.
 
     Raises:
-        AmbisegError: an unknown way, ``count`` below 1, or weights of another shape, negative, or all 0.
+        AmbisegError: an unknown way, ``count`` below 1 or above the number of pixels or `PATTERNS`, or weights of another shape,
+            negative, or all 0.
 
     Example:
         >>> from ambiseg.labels import LabelSpace
@@ -178,8 +179,9 @@ def find_templates(
     """
     if how not in WAYS:
         raise UnknownNameError("way to find templates", how, WAYS)
-    if count < 1:
-        raise AmbisegError(f"count is at least 1, received {count}")
+    most = min(PATTERNS, modes.masks[0, 0].numel())
+    if not 1 <= count <= most:
+        raise AmbisegError(f"count of templates is 1 to {most} for masks of this size, received {count}")
     share = modes.present.double().cpu() if weights is None else weights.detach().double().cpu()
     if share.shape != modes.weights.shape or not bool(((share >= 0).all(1) & (share.sum(1) > 0)).all()):
         raise AmbisegError(

@@ -325,7 +325,7 @@ def posterior_decomposition(
 def assignment_counts(samples: MaskSet, modes: MaskSet) -> Tensor:
     """Probabilities by counting: the share of the samples that are nearest to each mode.
 
-        p_i = sum_s u_s [i = argmax_j IoU(y_s, m_j)],    ties to the first
+        p_i = sum_s u_s [i = argmax_j IoU(y_s, m_j)],    ties share evenly
 
     What velocity decomposition replaces (mode proposals, section 3.2): it takes many samples to see a rare mode.
 
@@ -339,13 +339,14 @@ def assignment_counts(samples: MaskSet, modes: MaskSet) -> Tensor:
     Example:
         >>> modes = MaskSet.uniform(torch.tensor([[[1, 1, 0], [0, 0, 1]]]), LabelSpace.binary())
         >>> samples = MaskSet.uniform(torch.tensor([[[1, 0, 0], [1, 1, 0], [0, 1, 1], [0, 0, 0]]]), LabelSpace.binary())
-        >>> assignment_counts(samples, modes)
-        tensor([[0.7500, 0.2500]], dtype=torch.float64)
+        >>> assignment_counts(samples, modes)  # the empty sample is as far from either
+        tensor([[0.6250, 0.3750]], dtype=torch.float64)
     """
     iou = pairwise_overlap(samples.masks, modes.masks, modes.labels).iou()
-    nearest = iou.masked_fill(~modes.present[:, None], -1.0).argmax(2)
-    shares = _exactly(samples.weights)
-    counts = shares.new_zeros(modes.weights.shape).scatter_add_(1, nearest.to(shares.device), shares)
+    iou = iou.masked_fill(~modes.present[:, None], -1.0)
+    nearest = _exactly(iou == iou.amax(2, keepdim=True))
+    shares = _exactly(samples.weights)[:, :, None].to(nearest.device)
+    counts = (shares * nearest / nearest.sum(2, keepdim=True)).sum(1)
     return counts / counts.sum(1, keepdim=True)
 
 

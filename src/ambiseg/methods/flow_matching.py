@@ -21,6 +21,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
 from ambiseg.methods.base import Segmenter
@@ -62,6 +63,8 @@ class FlowMatching(Segmenter):
     ) -> None:
         s = settings or FlowMatchingSettings()
         super().__init__(in_channels, labels, backbone or UNetSettings(), s)
+        if not s.time_shift > 0:
+            raise AmbisegError(f"time_shift is above 0, received {s.time_shift}")
         self.path = path_named(s.path)
         self.g = build_backbone(in_channels + labels.channels, self.backbone, time=True)
         self.h = nn.Conv2d(self.g.out_channels, labels.channels, 3, padding=1)
@@ -115,10 +118,14 @@ class FlowMatching(Segmenter):
         return (2 * self.labels.one_hot(masks, dim=1) - 1) * valid[:, None], valid
 
     def _times(self, count: int, device: torch.device) -> Tensor:
-        """Times of training: uniform in [0, 1), or the sigmoid of a normal variable (Esser et al. 2024)."""
+        """Times of training: uniform in [0, 1), or the sigmoid of a normal variable (Esser et al. 2024), then shifted."""
         if self.settings.times == "logit-normal":
-            return torch.randn(count, device=device).sigmoid()
-        return torch.rand(count, device=device)
+            return self._shifted(torch.randn(count, device=device).sigmoid())
+        return self._shifted(torch.rand(count, device=device))
+
+    def _shifted(self, time: Tensor) -> Tensor:
+        """``t / (t + s (1 - t))``, which for s > 1 moves times towards the noise (Esser et al. 2024, equation 23)."""
+        return time / (time + self.settings.time_shift * (1 - time))
 
     # -- sampling ------------------------------------------------------------------------------------------------
 
@@ -154,4 +161,5 @@ class FlowMatching(Segmenter):
         # A posterior mean has no velocity at t = 1, so the last step ends in the mean itself.
         by_mean = s.parameterisation == "edm" or s.guidance != "none"
         last = "euler" if by_mean and s.sampler != "dopri5" else None
-        return integrate(velocity, z, s.steps, s.sampler, last=last)
+        grid = self._shifted(torch.linspace(0, 1, s.steps + 1, dtype=torch.float64))
+        return integrate(velocity, z, method=s.sampler, grid=grid, last=last)

@@ -48,7 +48,7 @@ def pairwise_mask_loss(kind: str, logits: Tensor, masks: Tensor, labels: LabelSp
     """
     images = max(1, AT_ONCE // max(1, logits[0].numel()))
     if logits.device.type == "cpu" and len(logits) > images:
-        parts = zip(logits.split(images), masks.split(images), strict=True)
+        parts = zip(torch.split(logits, images), torch.split(masks, images), strict=True)
         return torch.cat([pairwise_mask_loss(kind, z, y, labels) for z, y in parts])
     pairs = _Pairs(logits, masks, labels)
     losses: dict[str, Callable[[], Tensor]] = {

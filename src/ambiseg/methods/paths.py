@@ -36,6 +36,8 @@ from ambiseg.errors import AmbisegError, UnknownNameError
 
 FLOOR = 1e-5
 """Where alpha or sigma would divide, it is not taken below this."""
+TOLD = (1e-3, 1e3)
+"""Noise levels that a network tells apart: those beyond are so rare in training that it would meet t = 0 unprepared."""
 
 
 @dataclass(frozen=True)
@@ -262,13 +264,13 @@ def c_in(sigma_edm: Tensor, sigma_data: float) -> Tensor:
 
 
 def c_noise(sigma_edm: Tensor) -> Tensor:
-    """``log(sigma)/4``: what the network is told of the noise (Karras et al. 2022, table 1), sigma kept in ``[FLOOR, 1/FLOOR]``.
+    """``log(sigma)/4``: what the network is told of the noise (Karras et al. 2022, table 1), sigma kept in `TOLD`.
 
     Example:
         >>> c_noise(torch.tensor([0.0, 1.0, float("inf")]))
-        tensor([-2.8782,  0.0000,  2.8782])
+        tensor([-1.7269,  0.0000,  1.7269])
     """
-    return sigma_edm.clamp(FLOOR, 1 / FLOOR).log() / 4
+    return sigma_edm.clamp(*TOLD).log() / 4
 
 
 def edm_sigma(t: Tensor, path: Path) -> Tensor:

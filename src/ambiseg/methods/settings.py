@@ -71,6 +71,9 @@ class FlowMatchingSettings:
     """Standard deviation of mask values that the preconditioning of `edm` assumes."""
     times: Literal["uniform", "logit-normal"] = "uniform"
     """Distribution of training times; logit-normal prefers the middle."""
+    time_shift: float = 1.0
+    """Factor s of times ``t / (t + s (1 - t))``, in training and sampling (Esser et al. 2024): above 1 there are more of the
+    early times, where it is decided which mask a noise becomes; the larger the masks, the earlier."""
     samples: int = 16
     """Number of masks drawn for an image."""
     sampler: Literal["euler", "midpoint", "heun", "rk4", "dopri5"] = "heun"

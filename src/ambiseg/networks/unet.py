@@ -19,13 +19,26 @@ from ambiseg.errors import AmbisegError
 from ambiseg.networks.settings import UNetSettings
 
 
-def group_norm(channels: int) -> nn.GroupNorm:
+class GroupNorm(nn.GroupNorm):
+    """GroupNorm that always asks for the gradient of its input in training.
+
+    PyTorch's CPU kernel in channels-last order writes that gradient also where the input needs none, as behind a frozen
+    encoder, and crashes (2.13).
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if torch.is_grad_enabled() and self.weight.requires_grad and not x.requires_grad:
+            x = x.detach().requires_grad_()
+        return super().forward(x)
+
+
+def group_norm(channels: int) -> GroupNorm:
     """GroupNorm with groups of 16 channels (one group below that).
 
     Wide groups matter for speed: on CPUs in channels-last order, groups of 2 or 4 channels take several times as long
     (``benchmarks/speed.py`` measures it).
     """
-    return nn.GroupNorm(channels // 16 if channels % 16 == 0 else 1, channels)
+    return GroupNorm(channels // 16 if channels % 16 == 0 else 1, channels)
 
 
 class ResidualBlock(nn.Module):

@@ -21,15 +21,23 @@ from numpy.typing import ArrayLike, NDArray
 from ambiseg.atomic import replacing_file
 from ambiseg.maskset import MaskSet
 from ambiseg.report.files import png_bytes
+from ambiseg.report.modes import draw_mode_bars
 from ambiseg.report.pictures import draw_case_row
-from ambiseg.report.plots import draw_coverage, draw_curve, draw_pixels, draw_reliability
+from ambiseg.report.plots import (
+    draw_coverage,
+    draw_curve,
+    draw_mode_scatter,
+    draw_pixels,
+    draw_reliability,
+    several_modes,
+)
 from ambiseg.report.tables import MetricRow
 
 __all__ = ["Case", "CaseGroup", "MetricRow", "ReportContent", "write_report"]
 
 _CSS_PIXELS = 96  # per inch
 _SHARPNESS = 1.5  # pixels of a picture per pixel of the page
-_PALETTE = 256
+_PALETTE, _BARS_PALETTE = 256, 64
 
 
 @dataclass(frozen=True)
@@ -76,7 +84,8 @@ class ReportContent:
         curve: rows of the training curve, see `draw_curve`.
         metrics: measured numbers.
         columns: headings of their values.
-        reliability: ``(estimated, true)`` probabilities, see `draw_reliability`.
+        reliability: ``(estimated, true)`` probabilities, see `draw_reliability` and `draw_mode_scatter`.
+        mode_metrics: what was measured of these probabilities, one value each.
         pixels: ``(confidence, target, count)`` of bins of pixels, see `draw_pixels`.
         coverage: of the k best masks, see `draw_coverage`.
         groups: images to show.
@@ -92,6 +101,7 @@ class ReportContent:
     metrics: Sequence[MetricRow] = ()
     columns: Sequence[str] = ("value",)
     reliability: tuple[ArrayLike, ArrayLike] | None = None
+    mode_metrics: Sequence[MetricRow] = ()
     pixels: tuple[ArrayLike, ArrayLike, ArrayLike] | None = None
     coverage: ArrayLike = ()
     groups: Sequence[CaseGroup] = ()
@@ -114,6 +124,7 @@ class _Picture:
 class _ShownCase:
     case: Case
     picture: _Picture
+    bars: _Picture | None
     value: str
 
 
@@ -123,11 +134,14 @@ def write_report(content: ReportContent, path: str | os.PathLike[str]) -> None:
     Raises:
         AmbisegError: the file cannot be written, or a case cannot be drawn (see `draw_case_row`).
     """
+    estimated, true = content.reliability or ((), ())
     groups = [(group, [_shown(case, content.channels) for case in group.cases]) for group in content.groups]
     page = _template().render(
         content=content,
         curve=_embedded(draw_curve(content.curve)) if content.curve else None,
-        reliability=_reliability(content.reliability),
+        reliability=_embedded(draw_reliability(estimated, true)) if np.size(true) else None,
+        scatter=_embedded(draw_mode_scatter(estimated, true)) if several_modes(true) else None,
+        modes=int((np.asarray(true) > 0).sum()),
         pixels=_embedded(draw_pixels(*content.pixels)) if content.pixels is not None else None,
         coverage=_embedded(draw_coverage(content.coverage)) if np.size(content.coverage) > 1 else None,
         groups=groups,
@@ -149,16 +163,14 @@ def _template() -> Template:
     return environment.get_template("report.html.j2")
 
 
-def _reliability(pairs: tuple[ArrayLike, ArrayLike] | None) -> _Picture | None:
-    if pairs is None or np.size(pairs[0]) == 0:
-        return None
-    return _embedded(draw_reliability(*pairs))
-
-
 def _shown(case: Case, channels: Sequence[str]) -> _ShownCase:
     figure = draw_case_row(case.image, case.annotations, case.predictions, channels)
     value = f"{case.value:.3f}" if np.isfinite(case.value) else "–"
-    return _ShownCase(case, _embedded(figure), value)
+    bars = None
+    if int(case.annotations.merge_identical().count[0]) > 1:
+        drawn = draw_mode_bars(case.image, case.annotations, case.predictions, channels)
+        bars = _embedded(drawn, _BARS_PALETTE)
+    return _ShownCase(case, _embedded(figure), bars, value)
 
 
 def _classes(groups: Sequence[CaseGroup]) -> list[tuple[str, tuple[int, int, int]]]:
@@ -170,8 +182,8 @@ def _classes(groups: Sequence[CaseGroup]) -> list[tuple[str, tuple[int, int, int
     return [(labels.names[i], labels.colors[i]) for i in labels.evaluated]
 
 
-def _embedded(figure: Figure) -> _Picture:
+def _embedded(figure: Figure, colors: int = _PALETTE) -> _Picture:
     """A figure as a data address, with its size on the page in CSS pixels."""
-    content = png_bytes(figure, dpi=_CSS_PIXELS * _SHARPNESS, colors=_PALETTE)
+    content = png_bytes(figure, dpi=_CSS_PIXELS * _SHARPNESS, colors=colors)
     width, height = (round(inches * _CSS_PIXELS) for inches in figure.get_size_inches())
     return _Picture(f"data:image/png;base64,{base64.b64encode(content).decode('ascii')}", width, height)

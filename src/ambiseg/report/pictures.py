@@ -103,8 +103,16 @@ def _prepared(one: MaskSet, limit: int) -> _Shown:
     return _Shown(entries, count - kept)
 
 
-def _draw_mask(sheet: Sheet, cell: Box, base: Floats, mask: Labels, labels: LabelSpace, fill: float) -> None:
-    """One mask as tint and outlines on the dimmed image; void pixels grey."""
+def draw_mask(
+    sheet: Sheet,
+    cell: Box,
+    base: Floats,
+    mask: Labels,
+    labels: LabelSpace,
+    fill: float,
+    line: float = 1.3,
+) -> None:
+    """One mask ``(h, w)`` as tint and outlines on the dimmed image ``base (h, w, 3)``; void pixels grey."""
     colors = palette(labels)
     values = [int(v) for v in np.unique(mask)]
     classes = [v for v in values if v < labels.classes and v != labels.background]
@@ -113,7 +121,7 @@ def _draw_mask(sheet: Sheet, cell: Box, base: Floats, mask: Labels, labels: Labe
     box = sheet.fit(cell, *mask.shape)
     sheet.picture(rgb, box)
     for value in classes:
-        sheet.outline(mask == value, box, colors[value])
+        sheet.outline(mask == value, box, colors[value], line)
 
 
 def _cell_height(width: float, height_pixels: int, width_pixels: int) -> float:
@@ -226,7 +234,7 @@ def _draw_block(
             sheet.text(f"+{shown.more} more", *middle, 9.0, va="center", color=FAINT)
             continue
         entry = shown.entries[k]
-        _draw_mask(sheet, Box(x, y, first.width, first.height), base, entry.mask, labels, fill=0.15)
+        draw_mask(sheet, Box(x, y, first.width, first.height), base, entry.mask, labels, fill=0.15)
         sheet.text(entry.caption, x + first.width / 2, y + first.height + 0.04)
 
 
@@ -306,7 +314,7 @@ def draw_case_row(
         sheet.text(words, start, y + 0.03, 7.5, ha="left", color=FAINT)
         for k, entry in enumerate(shown.entries):
             x = start + k * (cell + 0.08)
-            _draw_mask(sheet, Box(x, y + 0.2, cell, tall), base, entry.mask, labels, fill=0.4)
+            draw_mask(sheet, Box(x, y + 0.2, cell, tall), base, entry.mask, labels, fill=0.4)
             sheet.text(entry.caption, x + cell / 2, y + 0.2 + tall + 0.03, 7.0)
         y += height
     return sheet.figure

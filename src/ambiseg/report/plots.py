@@ -1,18 +1,21 @@
-"""Plots of numbers: the training curve and the reliability of estimated probabilities.
+"""Plots of numbers: the training curve, probabilities against truth, the reliability of estimates.
 
-Both take what is at hand: a curve of any columns with gaps, probabilities that span from 1 down to a
-thousandth and to exactly 0. So the curve sorts columns by their names, and the reliability axes are
-logarithmic down to a thousandth and linear below.
+They take what is at hand: a curve of any columns with gaps, probabilities that span from 1 down to a
+thousandth and to exactly 0. So the curve sorts columns by their names, the reliability axes are logarithmic
+down to a thousandth and linear below, and the scatter of modes has a floor.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.colors import LinearSegmentedColormap, LogNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.ticker import FixedFormatter, FixedLocator, FuncFormatter, NullLocator
 from numpy.typing import ArrayLike, NDArray
 
 from ambiseg.errors import AmbisegError
@@ -27,6 +30,8 @@ COLORS = ("#2f6fbb", "#d9772b", "#3c9a5f", "#b5485d", "#7a5fb0", "#8a6d4b", "#3a
 _POSITIONS = ("step", "epoch", "minutes", "seconds", "time")
 _MANY = 100  # points from which a noisy curve is also shown smooth
 _SMALLEST = 1e-3  # below it the axes of the reliability plot are linear
+_CROWD = 2000  # points from which a scatter counts in cells
+_FLOOR = 1e-6  # least estimate that the scatter of modes tells from 0
 _EDGES = np.array([0.0, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.2, 0.35, 0.6, 1.0])
 
 
@@ -151,11 +156,7 @@ def draw_reliability(estimated: ArrayLike, true: ArrayLike) -> Figure:
     Raises:
         AmbisegError: not as many estimates as truths.
     """
-    u, v = np.asarray(estimated, dtype=np.float64).ravel(), np.asarray(true, dtype=np.float64).ravel()
-    if u.shape != v.shape:
-        raise AmbisegError(f"{u.size} estimated but {v.size} true probabilities: pass them in pairs")
-    known = np.isfinite(u) & np.isfinite(v)
-    u, v = u[known], v[known]
+    u, v = _pairs(estimated, true)
     figure = Figure(figsize=(5.2, 5.4), facecolor="white", layout="constrained")
     main, below = figure.subplots(2, 1, sharex=True, gridspec_kw={"height_ratios": (4.2, 1.0)})
     for axis in ("x", "y"):
@@ -164,15 +165,11 @@ def draw_reliability(estimated: ArrayLike, true: ArrayLike) -> Figure:
         _decades(getattr(main, f"{axis}axis"))
     line = np.concatenate([[0.0], np.geomspace(1e-4, 1.0, 200)])
     main.plot(line, line, "--", color="#9ca3af", linewidth=1.0, label="estimate = truth", zorder=2)
-    alpha = float(np.clip(30 / np.sqrt(max(1, u.size)) / 10, 0.05, 0.6))
-    main.scatter(u, v, s=9, color=COLORS[0], alpha=alpha, linewidths=0, label="one mask", zorder=1)
+    main.scatter(u, v, s=9, color=COLORS[0], alpha=_alpha(u.size), linewidths=0, label="one mask", zorder=1)
     centres, means, counts = _binned(u[u > 0], v[u > 0])
     style = {"color": COLORS[1], "markersize": 5, "linewidth": 1.6, "zorder": 3}
     main.plot(centres, means, "-o", label="mean of a bin", **style)
-    legend = main.legend(fontsize=7.5, frameon=False, loc="upper left")
-    for handle in legend.legend_handles:
-        if handle is not None:
-            handle.set_alpha(1.0)
+    _opaque_legend(main, loc="upper left")
     wrong, missing = (_short(int((value == 0).sum())) for value in (v, u))
     words = f"{wrong} masks are wrong (truth 0)\n{missing} are missing (estimate 0)"
     main.text(0.98, 0.08, words, transform=main.transAxes, ha="right", fontsize=7.5, color=FAINT)
@@ -181,6 +178,149 @@ def draw_reliability(estimated: ArrayLike, true: ArrayLike) -> Figure:
     _count_bars(below, counts)
     below.set_xlabel("estimated probability", fontsize=8, color=INK)
     return figure
+
+
+def several_modes(true: ArrayLike) -> bool:
+    """Whether some mode is less than certain, so that there are probabilities to plot an estimate against.
+
+    Example:
+        >>> several_modes([1.0, 1.0, 0.0]), several_modes([1.0, 0.75, 0.25])
+        (False, True)
+    """
+    v = np.asarray(true, dtype=np.float64)
+    return bool(((v > 0) & (v < 1 - 1e-6)).any())
+
+
+def draw_mode_scatter(estimated: ArrayLike, true: ArrayLike) -> Figure:
+    """Estimated probability of every mode against its true one, with the median of each bin of the truth.
+
+    Both axes are logarithmic, since modes may be as rare as one in 255. Estimates that are 0, or less than about a
+    third of the rarest mode, lie on a floor below the axis; many modes are counted in cells.
+
+    Args:
+        estimated: probabilities in [0, 1] of any shape; 0 for a mode that no proposal found.
+        true: as many true probabilities; entries of 0 (proposals that are no mode) are left out.
+
+    Raises:
+        AmbisegError: not as many estimates as truths.
+
+    Example:
+        >>> axes = draw_mode_scatter([0.7, 0.0, 0.3], [0.6, 0.4, 0.0]).axes[0]
+        >>> [text.get_text() for text in axes.texts]
+        ['2 modes, 1 with an estimate below 0.1']
+    """
+    u, v = _pairs(estimated, true)
+    u, v = u[v > 0], v[v > 0]
+    rarest = max(float(v.min(initial=1.0)), _FLOOR)
+    least = _one_digit(rarest / 3)
+    floor, bottom = least * (least / 1.25) ** 0.06, least * (least / 1.25) ** 0.15
+    left = rarest / 1.5
+    x, y = np.maximum(v, rarest), np.where(u < least, floor, u)
+    figure = Figure(figsize=(5.2, 5.4), facecolor="white", layout="constrained")
+    axes = figure.subplots()
+    axes.set(xscale="log", yscale="log", xlim=(left, 1.25), ylim=(bottom, 1.25))
+    axes.axhspan(bottom, least * (least / 1.25) ** 0.02, color="#f1f2f4", linewidth=0, zorder=0)
+    ends = [max(left, least), 1.0]
+    axes.plot(ends, ends, "--", color="#9ca3af", linewidth=1.0, label="estimate = truth", zorder=2)
+    if len(v) > _CROWD:
+        _cells(axes, x, y, least)
+    else:
+        style: dict[str, Any] = {"s": 14, "linewidths": 0, "label": "one mode", "zorder": 1}
+        axes.scatter(x, y, color=COLORS[0], alpha=_alpha(len(v)), **style)
+    truths, medians = _medians(x, u)
+    medians = np.where(medians < least, floor, medians)
+    style = {"color": COLORS[1], "markersize": 5, "linewidth": 1.6, "zorder": 3}
+    axes.plot(truths, medians, "-o", label="median of a bin", **style)
+    _opaque_legend(axes, loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=3)
+    words = (
+        f"{_short(len(v))} modes, {_short(int((u < least).sum()))} with an estimate below {_decimal(least)}"
+    )
+    axes.text(0.985, 0.012, words, transform=axes.transAxes, ha="right", fontsize=7.5, color=FAINT)
+    _log_ticks(axes.xaxis, left)
+    _log_ticks(axes.yaxis, least, floor)
+    axes.set_xlabel("true probability of a mode", fontsize=8, color=INK)
+    axes.set_ylabel("estimated probability of its mask", fontsize=8, color=INK)
+    _plain(axes)
+    return figure
+
+
+def _cells(axes: Axes, x: Floats, y: Floats, least: float) -> None:
+    """A logarithmic scatter of many points, counted in cells; those below ``least`` in a row of their own."""
+    colors = LinearSegmentedColormap.from_list("counts", ["#cfe0f3", COLORS[0], "#0f2747"])
+    (left, right), top = axes.get_xlim(), axes.get_ylim()[1]
+    floor = (least / top) ** np.array([0.09, 0.03]) * least
+    edges = np.geomspace(left, right, 45), np.concatenate([floor, np.geomspace(least, top, 40)])
+    counts = np.histogram2d(x, y, edges)[0]
+    shades = LogNorm(1, max(10.0, float(counts.max())))
+    drawn = axes.pcolormesh(*edges, np.ma.masked_equal(counts, 0).T, cmap=colors, norm=shades, zorder=1)
+    bar = axes.figure.colorbar(drawn, ax=axes, orientation="horizontal", shrink=0.5, aspect=40, pad=0.02)
+    bar.set_label("modes in a cell", fontsize=7.5, color=FAINT)
+    bar.ax.tick_params(labelsize=7, colors=FAINT, length=2, which="both")
+    bar.ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    bar.outline.set_linewidth(0)
+
+
+def _medians(place: Floats, value: Floats) -> tuple[Floats, Floats]:
+    """Medians of both in every sixth of a decade of ``place`` that holds at least a hundredth of the points."""
+    bins = np.floor(6 * np.log10(place) + 1e-9)
+    groups = [bins == one for one in np.unique(bins)]
+    groups = [group for group in groups if 100 * group.sum() >= len(place)]
+    return np.array([np.median(place[g]) for g in groups]), np.array([np.median(value[g]) for g in groups])
+
+
+def _one_digit(value: float) -> float:
+    """Rounded down to one significant digit.
+
+    Example:
+        >>> _one_digit(0.00131), _one_digit(0.085)
+        (0.001, 0.08)
+    """
+    unit = 10.0 ** np.floor(np.log10(value))
+    return float(f"{np.floor(value / unit + 1e-9) * unit:.0e}")
+
+
+def _decimal(value: float) -> str:
+    """Without an exponent.
+
+    Example:
+        >>> _decimal(0.00005), _decimal(1.0)
+        ('0.00005', '1')
+    """
+    return np.format_float_positional(value, trim="-")
+
+
+def _log_ticks(axis: Axis, least: float, floor: float | None = None) -> None:
+    """Decades (with 2 and 5 between where they are few) of at least ``least``; ``floor`` stands for all below."""
+    steps = (1, 2, 5) if least > 0.01 else (1,)
+    ticks = [float(f"{step}e{k}") for k in range(-7, 1) for step in steps]
+    ticks = [tick for tick in ticks if least <= tick <= 1]
+    names = {tick: _decimal(tick) for tick in ticks} | (
+        {} if floor is None else {floor: f"<{_decimal(least)}"}
+    )
+    axis.set_major_locator(FixedLocator(list(names)))
+    axis.set_major_formatter(FixedFormatter(list(names.values())))
+    axis.set_minor_locator(NullLocator())
+
+
+def _pairs(estimated: ArrayLike, true: ArrayLike) -> tuple[Floats, Floats]:
+    """Both as one row of finite numbers."""
+    u, v = np.asarray(estimated, dtype=np.float64).ravel(), np.asarray(true, dtype=np.float64).ravel()
+    if u.shape != v.shape:
+        raise AmbisegError(f"{u.size} estimated but {v.size} true probabilities: pass them in pairs")
+    known = np.isfinite(u) & np.isfinite(v)
+    return u[known], v[known]
+
+
+def _alpha(count: int) -> float:
+    """How opaque one of many dots is."""
+    return float(np.clip(30 / np.sqrt(max(1, count)) / 10, 0.05, 0.6))
+
+
+def _opaque_legend(axes: Axes, **place: Any) -> None:
+    legend = axes.legend(fontsize=7.5, frameon=False, **place)
+    for handle in legend.legend_handles:
+        if handle is not None:
+            handle.set_alpha(1.0)
 
 
 def draw_pixels(confidence: ArrayLike, target: ArrayLike, count: ArrayLike) -> Figure:

@@ -74,6 +74,12 @@ class Sheet:
         frame.set(edgecolor="#9ca3af", linewidth=0.5)
         self.axes.add_patch(frame)
 
+    def block(self, box: Box, color: str) -> None:
+        """A rectangle of one colour, such as a bar."""
+        self.axes.add_patch(
+            Rectangle((box.x, box.y), box.width, box.height, color=color, linewidth=0, zorder=2)
+        )
+
     def outline(self, inside: NDArray[np.bool_], box: Box, color: Floats, width: float = 1.3) -> None:
         """The border of a region ``(h, w)`` drawn over the picture of the same box."""
         if not inside.any():
