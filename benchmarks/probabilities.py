@@ -6,126 +6,410 @@ Trains one flow model per data set (``--minutes``), unless it is done, and estim
 masks: the annotated modes themselves ("truth", the upper bound of table 4), and the proposals of the runs that
 ``benchmarks/mode_proposals.py`` left in the same ``--work``, full and single labels. Proposals are taken as they are,
 filtered by score, and filtered by score and near-duplicates (table 5). Ways: the probability head, decomposition of one
-velocity at t = 0 ("mean"), of 64 ("velocity"), of posterior means at t > 0 ("posterior"), and counted samples.
+velocity at t = 0 ("mean"), of 64 ("velocity"), of posterior means at t > 0 ("posterior", with some numbers of draws and
+resolutions), and counted samples. Class flips also get the structure of B.2 after "velocity", with templates found in the
+masks (``atoms``, ``pca``), or, for the annotated modes, the true ones.
 
-For each: Brier skill score (matched one to one, pooled), total variation (nearest), flow evaluations and seconds per image.
+For each: Brier skill scores (one to one and nearest, pooled), total variation (nearest), flow evaluations and seconds per
+image, one image at a time after a warm-up; those of proposals include proposing. Class flips: also the skill of the
+class-flip probabilities q, against .5 for each class that the image shows; by the flips of the true templates, or, where
+templates were found, of those, paired one to one with the true ones by IoU. Every way replaces its rows as it ends.
+
+``wildfire-prevailing`` has probabilities that its images tell, for the head to read; ``--without-flow`` leaves out what
+needs a flow model.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import itertools
 import json
+import os
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 import ambiseg
-from ambiseg.data.batches import prepare as annotations_of
+from ambiseg.cli.data import write_wildfires
 from ambiseg.data.sample import Sample
 from ambiseg.data.source import open_split
 from ambiseg.engine.predict import PredictSettings, Run
-from ambiseg.engine.probabilities import FlowProbabilities
-from ambiseg.engine.run import TRAINING
+from ambiseg.engine.run import CONFIG, LAST, TRAINING, RunConfig, write_json
 from ambiseg.engine.settings import TrainSettings
+from ambiseg.engine.train import resume
+from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
+from ambiseg.methods.class_flips import (
+    find_templates,
+    flip_probabilities,
+    flip_states,
+    structured_decomposition,
+)
+from ambiseg.methods.decomposition import (
+    RESOLUTIONS,
+    assignment_counts,
+    decompose_mean,
+    estimate_mean,
+    posterior_decomposition,
+    with_probabilities,
+)
+from ambiseg.methods.matching import match
 from ambiseg.methods.settings import FlowMatchingSettings
 from ambiseg.metrics import Comparison, metric_collection
+from ambiseg.metrics.calibration import BrierScores
 from ambiseg.networks.settings import UNetSettings
-from mode_proposals import RECIPES, SPLITS, prepare
+from ambiseg.overlap import pairwise_overlap
+from mode_proposals import FLIPS, SPLITS, finished, prepare
 
-WAYS: dict[str, tuple[str, int, int]] = {
-    "mean": ("mean", 1, 1),
-    "velocity": ("velocity", 64, 64),
-    "posterior": ("posterior", 64, 320),
-    "samples 16": ("samples", 16, 320),
-    "samples 64": ("samples", 64, 1280),
+
+@dataclass(frozen=True)
+class Way:
+    """How probabilities are estimated: ``head``, ``velocity``, ``posterior`` or ``samples``; draws; resolutions."""
+
+    kind: str
+    draws: int = 0
+    resolutions: tuple[float, ...] = RESOLUTIONS
+
+
+WAYS = {
+    "head": Way("head"),
+    "mean": Way("velocity", 1),
+    "velocity": Way("velocity", 64),
+    "posterior": Way("posterior", 64),
+    "posterior 16": Way("posterior", 16),
+    "posterior at 2": Way("posterior", 64, (2.0,)),
+    "posterior 16 at 2": Way("posterior", 16, (2.0,)),
+    "posterior at 2, 4, 8": Way("posterior", 64, (2.0, 4.0, 8.0)),
+    "samples 16": Way("samples", 16),
+    "samples 64": Way("samples", 64),
+    "samples 256": Way("samples", 256),
 }
-"""Way -> kind, draws, flow evaluations per image (Heun with 10 steps takes 20, the posterior 5 for each draw)."""
 FILTERS = {
     "none": PredictSettings(None, None),
     "scores": PredictSettings(0.5, None),
     "scores and duplicates": PredictSettings(0.5, 0.9),
 }
 """Rows of table 5."""
+FILTERED = "scores and duplicates"
+"""The only proposals that the posterior is tried on: the one way that asks the flow anew for every kind of masks."""
+SCORES = ("hm_iou_unique", "brier_skill_score", "brier_skill_nearest", "total_variation")
+SETS = ("wildfire", "wildfire-prevailing", "camvid")
+CORES = len(os.sched_getaffinity(0))
 
 
-def flow_run(name: str, data: Path, arguments: argparse.Namespace) -> Run:
-    """The flow model of a data set, trained unless it is done."""
-    folder = arguments.work / f"{name}-flow-{arguments.seed}"
-    note = folder / TRAINING
-    if not note.is_file() or json.loads(note.read_text())["interrupted"]:
-        train = TrainSettings(minutes=arguments.minutes, batch_size=16, lr=1e-3, seed=arguments.seed)
+# -- data and runs -------------------------------------------------------------------------------------------------
+
+
+def data_of(name: str, source: Path | None, work: Path) -> Path:
+    """The packed data set, made once."""
+    target = work / f"{name}.h5"
+    if name == "wildfire-prevailing":
+        if not target.exists():
+            write_wildfires(target, 1000, probabilities="prevailing")
+        return target
+    return prepare(name, source, work)
+
+
+def train_once(method: str, data: Path, run: Path, train: TrainSettings, settings: Any) -> Path:
+    """A run with these settings: left alone where it is done, continued where it was stopped, else trained."""
+    if finished(run, train, settings):
+        return run
+    config = RunConfig.load(run) if (run / LAST).is_file() else None
+    if config is not None and (config.train, config.settings) == (train, settings):
+        result = resume(run, data=data)
+    else:
         result = ambiseg.fit(
-            "flow-matching",
+            method,
             data,
-            folder,
+            run,
             train=train,
             backbone=UNetSettings(width=16),
-            settings=FlowMatchingSettings(),
+            settings=settings,
             overwrite=True,
         )
-        if result.interrupted:
-            raise SystemExit(f"interrupted; go on with: ambiseg train --resume {folder}")
-    return ambiseg.load(folder)
+    if result.interrupted:
+        raise SystemExit("interrupted; the same command goes on from here")
+    return run
 
 
-def kinds_of_masks(
-    name: str, flow: Run, arguments: argparse.Namespace
-) -> Iterator[tuple[str, str, Callable[[list[Sample], MaskSet], MaskSet]]]:
-    """Kinds of masks whose probabilities are estimated: (masks, filter, images and annotations to masks)."""
-
-    def modes_of(samples: list[Sample], truth: MaskSet) -> MaskSet:
-        return MaskSet.uniform(truth.merge_identical().masks, truth.labels)
-
-    yield "truth", "none", modes_of
-    for labels in ("full", "single"):
-        folder = arguments.work / f"{name}-{labels}-{arguments.seed}-phase{len(RECIPES[name, labels])}"
-        if not folder.is_dir():
-            continue
-        run = ambiseg.load(folder)
-        for title, settings in FILTERS.items():
-
-            def propose(
-                samples: list[Sample], _: MaskSet, run: Run = run, settings: PredictSettings = settings
-            ) -> MaskSet:
-                return settings.apply(run.propose([s.image for s in samples]).hard())
-
-            yield labels, title, propose
+def flow_run(name: str, data: Path, work: Path, minutes: float, seed: int = 0) -> Path:
+    """The flow model of a data set; one that is done is taken whatever its settings."""
+    run = work / f"{name}-flow-{seed}"
+    if (run / CONFIG).is_file():
+        config = RunConfig.load(run)
+        if finished(run, config.train, config.settings):
+            return run
+    train = TrainSettings(minutes=minutes, batch_size=16, lr=1e-3, seed=seed)
+    return train_once("flow-matching", data, run, train, FlowMatchingSettings())
 
 
-def measure(name: str, data: Path, arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """One row for each kind of masks and each way."""
-    flow, split = flow_run(name, data, arguments), open_split(data, SPLITS[name])
-    count = min(len(split), arguments.images)
-    samples = [split[i] for i in range(count)]
-    truths = [annotations_of(s, flow.config.normalization, flow.config.labels).annotations for s in samples]
-    rows = []
-    for masks, title, make in kinds_of_masks(name, flow, arguments):
-        prepared = [make([sample], truth) for sample, truth in zip(samples, truths, strict=True)]
-        ways = dict(WAYS) if masks == "truth" else {"head": ("head", 0, 0), **WAYS}
-        for way, (kind, draws, evaluations) in ways.items():
-            scores = metric_collection(["hm_iou_unique", "brier_skill_score", "total_variation"])
-            noise, began = (
-                torch.Generator(flow.hardware.device).manual_seed(arguments.seed),
-                time.perf_counter(),
+def describe(run: Path) -> dict[str, Any]:
+    """What a run was made of and came to."""
+    config = RunConfig.load(run)
+    return {
+        "method": config.method,
+        "train": dataclasses.asdict(config.train)
+        | {"init": config.train.init and Path(config.train.init).name},
+        "settings": dataclasses.asdict(config.settings),
+        "training": json.loads((run / TRAINING).read_text()),
+    }
+
+
+# -- masks whose probabilities are estimated -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Masks:
+    """Masks of every image, how they were filtered, and seconds per image to get them."""
+
+    name: str
+    filter: str
+    sets: list[MaskSet]
+    seconds: float = 0.0
+
+
+def truths_of(samples: Sequence[Sample], labels: LabelSpace) -> list[MaskSet]:
+    """The annotated masks of each image."""
+    return [
+        MaskSet(torch.from_numpy(s.masks)[None], torch.from_numpy(s.weights).float()[None], labels)
+        for s in samples
+    ]
+
+
+def modes_of(truths: Sequence[MaskSet]) -> Masks:
+    """The distinct annotated masks, their probabilities forgotten."""
+    merged = [truth.merge_identical() for truth in truths]
+    return Masks("truth", "none", [MaskSet.uniform(modes.masks, modes.labels) for modes in merged])
+
+
+def proposals_of(name: str, run: Run, samples: Sequence[Sample]) -> Iterator[Masks]:
+    """What a run proposes, one image at a time, through each filter."""
+    for title, settings in FILTERS.items():
+        settings.apply(run.propose([samples[0].image]).hard())
+        began = time.perf_counter()
+        sets = [settings.apply(run.propose([sample.image]).hard()) for sample in samples]
+        yield Masks(name, title, sets, (time.perf_counter() - began) / len(samples))
+
+
+# -- estimates -----------------------------------------------------------------------------------------------------
+
+
+class Estimator:
+    """One way of estimating, one image at a time.
+
+    What does not depend on the masks (`look`) is computed once for an image, since several kinds of masks share it.
+    """
+
+    def __init__(self, flow: Run | None, way: Way, seed: int) -> None:
+        self.flow, self.way, self.evaluations = flow, way, 0
+        self.noise = torch.Generator("cpu" if flow is None else flow.hardware.device).manual_seed(seed)
+        if flow is not None:
+            network: Any = flow.model.g
+            self.hook = network.register_forward_hook(self._count)
+
+    def _count(self, _: Any, inputs: tuple[Tensor, ...], __: Any) -> None:
+        self.evaluations += len(inputs[0])
+
+    def _image(self, sample: Sample) -> Tensor:
+        assert self.flow is not None
+        image: Tensor = self.flow.hardware.images(self.flow.config.normalization(sample.image)[None])
+        return image
+
+    @torch.no_grad()
+    def look(self, sample: Sample) -> Any:
+        """The mean mask, the samples, or nothing."""
+        if self.flow is None or self.way.kind in ("head", "posterior"):
+            return None
+        model: Any = self.flow.model
+        with self.flow.hardware.autocast():
+            if self.way.kind == "samples":
+                return model.predict(self._image(sample), self.way.draws, self.noise).hard().to("cpu")
+            channels = self.flow.config.labels.channels
+            return estimate_mean(model, self._image(sample), self.way.draws, self.noise, channels)
+
+    def weigh(self, sample: Sample, seen: Any, masks: MaskSet) -> MaskSet:
+        """The masks with the probabilities that `look` and, for the posterior, the flow itself give them."""
+        if self.flow is None or self.way.kind == "head":
+            return masks
+        if self.way.kind == "samples":
+            return with_probabilities(masks, assignment_counts(seen, masks))
+        if self.way.kind == "velocity":
+            return with_probabilities(masks, decompose_mean(masks, seen).probabilities)
+        model: Any = self.flow.model
+        with self.flow.hardware.autocast():
+            found = posterior_decomposition(
+                model,
+                self._image(sample),
+                masks,
+                draws=self.way.draws,
+                generator=self.noise,
+                resolutions=self.way.resolutions,
             )
-            estimate = None if kind == "head" else FlowProbabilities(flow, kind, draws)
-            found = [
-                kept if estimate is None else estimate([sample.image], kept, noise)
-                for sample, kept in zip(samples, prepared, strict=True)
-            ]
-            seconds = (time.perf_counter() - began) / count
-            for kept, truth in zip(found, truths, strict=True):
-                scores.update(Comparison(replace(kept, probabilities=None), truth))
-            numbers = {key: round(float(value), 4) for key, value in scores.compute().items()}
-            row = {"data": name, "masks": masks, "filter": title, "way": way, "evaluations": evaluations}
-            rows.append({**row, **numbers, "seconds_per_image": round(seconds, 5), "images": count})
-            print(json.dumps(rows[-1]), flush=True)
-    return rows
+        return with_probabilities(masks, found.probabilities)
+
+    def close(self) -> None:
+        """Stop counting."""
+        if self.flow is not None:
+            self.hook.remove()
+
+
+def templates_of(sample: Sample) -> Tensor | None:
+    """True templates of class flips ``(1, P, *S)`` bool, the modes with one class on; None for other data."""
+    if not sample.annotators[0].startswith("flip-"):
+        return None
+    on = ("flip-" + "".join(str(int(c == k)) for k in range(len(FLIPS))) for c in range(len(FLIPS)))
+    return torch.from_numpy(sample.masks[[sample.annotators.index(name) for name in on]])[None] > 0
+
+
+def paired(found: Tensor, true: Tensor, q: Tensor) -> Tensor:
+    """Probabilities ``(1, P)`` of found templates in the order of the true ones, paired one to one by IoU."""
+    iou = pairwise_overlap(found.to(torch.uint8), true.to(torch.uint8), LabelSpace.binary()).iou()
+    partner = match(1 - iou, true.flatten(2).any(2))
+    return q.gather(1, partner.clamp(min=0))
+
+
+@dataclass
+class Tally:
+    """What one way reached on one kind of masks, image by image."""
+
+    masks: Masks
+    scores: Any = field(default_factory=lambda: metric_collection(SCORES))
+    seconds: float = 0.0
+    evaluations: int = 0
+    flips: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+
+    def add(
+        self,
+        found: MaskSet,
+        truth: MaskSet,
+        seconds: float,
+        evaluations: int,
+        flips: Tensor | None,
+        true: Any,
+    ) -> None:
+        """Count one image."""
+        self.scores.update(Comparison(replace(found, probabilities=None), truth))
+        self.seconds += seconds
+        self.evaluations += evaluations
+        if flips is not None:
+            chances = torch.tensor([list(FLIPS.values())], dtype=flips.dtype)
+            shown = true.flatten(2).any(2)
+            if bool(shown.any()):
+                self.flips.append(
+                    ((flips - chances)[shown].square().mean(), (0.5 - chances)[shown].square().mean())
+                )
+
+    def row(self, way: str, images: int) -> dict[str, Any]:
+        """The figures, means over images or pooled."""
+        numbers = {key: round(float(value), 4) for key, value in self.scores.compute().items()}
+        if self.flips:
+            score, uniform = (torch.stack(column).mean() for column in zip(*self.flips, strict=True))
+            numbers["flip_skill"] = round(float(BrierScores(score, uniform).skill()), 4)
+        return {
+            "masks": self.masks.name,
+            "filter": self.masks.filter,
+            "way": way,
+            "evaluations": self.evaluations // images,
+            **numbers,
+            "seconds_per_image": round(self.seconds / images + self.masks.seconds, 5),
+        }
+
+
+def estimate(
+    samples: Sequence[Sample],
+    truths: Sequence[MaskSet],
+    kinds: Sequence[Masks],
+    name: str,
+    way: Way,
+    flow: Run | None,
+    seed: int,
+) -> list[dict[str, Any]]:
+    """One row for each kind of masks, and for class flips after "velocity" one more for each sort of templates."""
+    estimator = Estimator(flow, way, seed)
+    tallies: dict[tuple[int, str], Tally] = {}
+    for i, (sample, truth) in enumerate([(samples[0], truths[0]), *zip(samples, truths, strict=True)]):
+        true = templates_of(sample)
+        before, began = estimator.evaluations, time.perf_counter()
+        seen = estimator.look(sample)
+        looked, evaluations = time.perf_counter() - began, estimator.evaluations - before
+        for k, masks in enumerate(kinds):
+            given = masks.sets[max(0, i - 1)]
+            before, began = estimator.evaluations, time.perf_counter()
+            plain = estimator.weigh(sample, seen, given)
+            seconds, cost = (
+                looked + time.perf_counter() - began,
+                evaluations + estimator.evaluations - before,
+            )
+            flips = None if true is None else flip_probabilities(plain.weights, flip_states(plain, true))
+            variants = [(name, plain, seconds, flips)]
+            if true is not None and name == "velocity":
+                for how in ("atoms", "pca", *(["true templates"] if masks.name == "truth" else [])):
+                    began = time.perf_counter()
+                    templates = (
+                        true if how == "true templates" else find_templates(given, count=len(FLIPS), how=how)
+                    )
+                    found = with_probabilities(
+                        given, structured_decomposition(given, plain.weights, templates)
+                    )
+                    spent = seconds + time.perf_counter() - began
+                    q = flip_probabilities(plain.weights, flip_states(given, templates))
+                    variants.append((f"{name}, {how}", found, spent, paired(templates, true, q)))
+            if i == 0:  # the warm-up
+                continue
+            for title, found, spent, q_found in variants:
+                tally = tallies.setdefault((k, title), Tally(masks))
+                tally.add(found, truth, spent, cost, q_found, true)
+        if i == 0:
+            estimator.noise.manual_seed(seed)
+    estimator.close()
+    return [tally.row(title, len(samples)) for (_, title), tally in tallies.items()]
+
+
+def measure(name: str, data: Path, arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """The results of a data set, once more after each way."""
+    seed, chosen_split = arguments.seed, SPLITS.get(name, "test")
+    split = open_split(data, chosen_split)
+    samples = [split[i] for i in range(min(len(split), arguments.images))]
+    truths = truths_of(samples, split.info.labels)
+    flow_folder = None
+    if name not in arguments.without_flow:
+        flow_folder = flow_run(name, data, arguments.work, arguments.minutes, seed)
+    kinds, runs = [modes_of(truths)], {}
+    for labels in ("full", "single"):
+        phases = sorted(p.parent for p in arguments.work.glob(f"{name}-{labels}-{seed}-phase*/{TRAINING}"))
+        if phases:
+            kinds += proposals_of(labels, ambiseg.load(phases[-1]), samples)
+            runs[labels] = describe(phases[-1])
+    flow = None if flow_folder is None else ambiseg.load(flow_folder)
+    facts = {
+        "data": name,
+        "seed": seed,
+        "flow": None if flow_folder is None else describe(flow_folder),
+        "proposals": runs,
+    }
+    for title in arguments.ways:
+        way = WAYS[title]
+        if way.kind != "head" and flow is None:
+            continue
+        chosen = [masks for masks in kinds if masks.name != "truth" or way.kind != "head"]
+        if way.kind == "posterior":
+            chosen = [masks for masks in chosen if masks.name == "truth" or masks.filter == FILTERED]
+        rows = estimate(samples, truths, chosen, title, way, flow, seed)
+        how = {"draws": way.draws, "split": chosen_split, "images": len(samples), "cores": CORES}
+        yield {**facts, "rows": [{**row, **how} for row in rows]}
+
+
+def merged(old: list[dict[str, Any]], new: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Old rows with the new ones in their place."""
+    key = ("masks", "filter", "way")
+    rows = {tuple(row[k] for k in key): row for row in itertools.chain(old, new)}
+    return list(rows.values())
 
 
 def main() -> None:
@@ -136,16 +420,25 @@ def main() -> None:
     parser.add_argument("--source", type=Path, help="folder of the .npz files (camvid)")
     parser.add_argument("--work", type=Path, required=True, help="folder with packed data and runs")
     parser.add_argument("--results", type=Path, required=True, help="JSON file to add the results to")
-    parser.add_argument("--sets", nargs="+", choices=["wildfire", "camvid"], default=["wildfire", "camvid"])
+    parser.add_argument("--sets", nargs="+", choices=SETS, default=["wildfire", "camvid"])
+    parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS))
+    parser.add_argument(
+        "--without-flow", nargs="+", choices=SETS, default=[], help="data sets without a flow model"
+    )
     parser.add_argument("--minutes", type=float, default=30, help="training time of each flow model")
     parser.add_argument("--images", type=int, default=100, help="at most this many images of the split")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    arguments.results.parent.mkdir(parents=True, exist_ok=True)
     for name in arguments.sets:
-        rows = measure(name, prepare(name, arguments.source, arguments.work), arguments)
-        known = json.loads(arguments.results.read_text()) if arguments.results.exists() else {}
-        known[f"{name}-seed{arguments.seed}"] = rows
-        arguments.results.write_text(json.dumps(known, indent=2) + "\n")
+        for entry in measure(name, data_of(name, arguments.source, arguments.work), arguments):
+            known = json.loads(arguments.results.read_text()) if arguments.results.exists() else {}
+            key = f"{name}-seed{arguments.seed}"
+            rows = merged(known.get(key, {}).get("rows", []), entry["rows"])
+            write_json(arguments.results, {**known, key: {**entry, "rows": rows}})
+            for row in entry["rows"]:
+                print(json.dumps({"data": name, **row}), flush=True)
 
 
 if __name__ == "__main__":

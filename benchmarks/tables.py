@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ PAGES = (
     ROOT / "README.md",
     ROOT / "docs" / "metrics.md",
     ROOT / "docs" / "methods" / "mode-proposals.md",
+    ROOT / "docs" / "methods" / "flow-matching.md",
 )
 COLUMNS = (
     "hm_iou_unique",
@@ -155,9 +158,132 @@ def metrics_speed() -> str:
     return table(["what", "how", "time", "ratio"], rows)
 
 
+TITLES = {**{name: info.title for name, info in METRICS.items()}, "proposals": "proposals"}
+WHAT = {"masks": "masks", "labels": "labels", "filter": "filter", "frozen": "frozen", "draws": "draws"}
+"""Keys of a row that say what it is, and their headings; 'proposals' is also one where it is not a figure."""
+
+
+def not_yet(command: str) -> str:
+    """What stands where there is no result."""
+    return f"Not measured yet: `python benchmarks/{command} --work DIR` makes this table."
+
+
+def several(found: dict[str, Any] | None, digits: int = 3) -> str:
+    """A figure of one seed, or the mean of several with their standard deviation."""
+    if found is None:
+        return ""
+    spread = f" ± {found['std']:.{digits}f}" if "std" in found else ""
+    return f"{found['mean']:.{digits}f}{spread}"
+
+
+def paper_table(number_: str) -> str:
+    """One of the paper's tables: its figures beside ours, of the paper's recipe and of every other that was measured."""
+    name, results = f"table{number_}", read("mode-proposal-paper.json")
+    variants = {key: made for key, made in results.items() if key == name or key.startswith(f"{name}-")}
+    if not variants:
+        return not_yet(f"mode_proposal_paper/{name}.py")
+    first = next(iter(variants.values()))["rows"]
+    labels = [key for key in (*WHAT, "proposals") if key in first[0]]
+    figures = list(dict.fromkeys(figure for row in first for figure in (*row["paper"], *row["ours"])))
+    head = [WHAT.get(key, "proposals") for key in labels]
+    for figure in figures:
+        head.append(f"{TITLES[figure]}, paper")
+        head += [f"{TITLES[figure]}, {recipe(key, name)}" for key in variants]
+    rows = []
+    for i, row in enumerate(first):
+        line = [str(row[key]) for key in labels]
+        for figure in figures:
+            digits = 1 if figure == "proposals" else 3
+            printed = row["paper"].get(figure)
+            line.append("" if printed is None else f"{printed:.{digits}f}")
+            line += [several(made["rows"][i]["ours"].get(figure), digits) for made in variants.values()]
+        rows.append(line)
+    filled = [j for j in range(len(head)) if any(line[j] for line in rows)]
+    text = table([head[j] for j in filled], [[line[j] for j in filled] for line in rows])
+    return text + "\n\n" + " ".join(made_by(key, name, made) for key, made in variants.items())
+
+
+def recipe(key: str, name: str) -> str:
+    """The heading of a variant of a table."""
+    return (
+        key.removeprefix(name).replace("-ours", " our recipe").replace("-from-", " from ").strip() or "here"
+    )
+
+
+def made_by(key: str, name: str, made: dict[str, Any]) -> str:
+    """One sentence on how a variant was measured."""
+    row = made["rows"][0]
+    trained: dict[tuple[str, float], list[int]] = {}
+    for run in made["runs"].values():
+        trained.setdefault((run["method"], run["train"]["minutes"]), []).append(run["training"]["steps"])
+    parts = [
+        f"{method} {minutes:g} minutes ({min(steps)} to {max(steps)} steps)"
+        if len(steps) > 1
+        else f"{method} {minutes:g} minutes ({steps[0]} steps)"
+        for (method, minutes), steps in trained.items()
+    ]
+    seeds = ", ".join(map(str, row["seeds"]))
+    return (
+        f"{recipe(key, name).capitalize()}: {'; '.join(parts)}; cores {row['cores']}; seeds {seeds};"
+        f" {row['images']} images of the split {row['split']}."
+    )
+
+
+def probabilities(name: str) -> str:
+    """Every way of estimating probabilities on a data set, and how many times as fast as "velocity" it is."""
+    found = {k: v for k, v in read("probabilities.json").items() if k.startswith(f"{name}-seed")}
+    if not found:
+        source = " --source DATA" if name == "camvid" else ""
+        return not_yet(f"probabilities.py --results docs/results/probabilities.json --sets {name}{source}")
+    return "\n\n".join(ways(made) for made in found.values())
+
+
+def ways(made: dict[str, Any]) -> str:
+    """The rows of one data set."""
+    figures = ("hm_iou_unique", "brier_skill_score", "brier_skill_nearest", "total_variation")
+    flips = any("flip_skill" in row for row in made["rows"])
+    head = ["masks", "filter", "way", "flow evaluations", *(TITLES[f] for f in figures)]
+    head += [*(["BSS of q"] if flips else []), "ms/image", "times as fast as velocity"]
+    kinds: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in made["rows"]:
+        kinds.setdefault((row["masks"], row["filter"]), []).append(row)
+    rows, remarks = [], []
+    for masks, title in sorted(kinds, key=lambda kind: ("truth", "full", "single").index(kind[0])):
+        group = kinds[masks, title]
+        base = next((row for row in group if row["way"] == "velocity"), None)
+        for row in group:
+            line = [masks, title, row["way"], str(row["evaluations"]), *(number(row[f]) for f in figures)]
+            if flips:
+                line.append(number(row.get("flip_skill")))
+            ratio = f"{base['seconds_per_image'] / row['seconds_per_image']:.2f}" if base else "–"
+            rows.append([*line, f"{1000 * row['seconds_per_image']:.1f}", ratio])
+        rivals = [r for r in group if r["way"] == "head" or r["way"].startswith(("mean", "posterior"))]
+        if base and rivals:
+            best = max(rivals, key=lambda r: r["brier_skill_score"])
+            remarks.append(
+                f"{masks}, {title}: {best['way']} {number(best['brier_skill_score'])}, velocity"
+                f" {number(base['brier_skill_score'])}, {base['seconds_per_image'] / best['seconds_per_image']:.2f} times as fast"
+            )
+    images = "/".join(str(n) for n in dict.fromkeys(row["images"] for row in made["rows"]))
+    cores = "/".join(str(n) for n in dict.fromkeys(row["cores"] for row in made["rows"]))
+    split = made["rows"][0]["split"]
+    note = f"{images} images of the split {split}, seed {made['seed']}, one at a time; cores {cores}."
+    if made["flow"]:
+        train, done = made["flow"]["train"], made["flow"]["training"]
+        note += f" Flow model: {train['minutes']:g} minutes, {done['steps']} steps."
+    if remarks:
+        note += "\n\nThe best BSS of head, mean and posterior: " + "; ".join(remarks) + "."
+    return table(head, rows) + "\n\n" + note
+
+
 def main() -> None:
     """Rewrite the pages."""
-    made = {
+    made: dict[str, Callable[[], str]] = {
+        **{f"paper-{n}": partial(paper_table, n) for n in ("03", "05", "07", "10", "11")},
+        **{
+            f"probabilities-{n}": partial(probabilities, n)
+            for n in ("wildfire", "wildfire-prevailing", "camvid")
+        },
         "demo": demo,
         "runs": runs,
         "score-cost": score_cost,
