@@ -2,8 +2,9 @@
 
     python benchmarks/mode_proposals.py --work DIR --results docs/results/mode-proposals.json [--source DIR]
 
-Three data sets: ``wildfire`` (1000 simulated scenarios, on the test split), ``lidc`` (lidc-on-ct-64: outlines of four
-readers) and ``camvid`` (class flips of camvid-96x128), both evaluated on the validation split. The real data are not part of the
+Four data sets: ``wildfire`` (1000 simulated scenarios, on the test split), ``wildfire-prevailing`` (the same with probabilities
+that depend on a prevailing wind, one more channel of the image), ``lidc`` (lidc-on-ct-64: outlines of four readers) and
+``camvid`` (class flips of camvid-96x128), the last two evaluated on the validation split. The real data are not part of the
 project; ``--source`` names a folder with ``lidc-on-ct-64-{train,val}.npz`` (images uint8 (n, 64, 64), masks packed bits of
 (n, 4, 64, 64)) and ``camvid-96x128-{train,val}.npz`` (images uint8 (n, 96, 128, 3), labels uint8 (n, 96, 128)).
 
@@ -52,6 +53,13 @@ RECIPES: dict[tuple[str, str], tuple[Phase, ...]] = {
         (
             dataclasses.replace(FIRE, settle=0.7),
             TrainSettings(minutes=15, batch_size=16, lr=2e-3),
+        ),
+    ),
+    ("wildfire-prevailing", "full"): ((FIRE, TrainSettings(minutes=10, batch_size=16, lr=2e-3)),),
+    ("wildfire-prevailing", "single"): (
+        (
+            dataclasses.replace(FIRE, settle=0.7),
+            TrainSettings(minutes=10, batch_size=16, lr=2e-3),
         ),
     ),
     ("lidc", "full"): ((LIDC, TrainSettings(minutes=12, batch_size=16, lr=2e-3)),),
@@ -104,7 +112,9 @@ MERGED = PredictSettings(score_threshold=None, duplicate_iou=0.8)
 """All proposals, those with IoU above 0.8 counted as one: how good the probabilities are, scores left aside."""
 FEWER = {("camvid", "single"): {"flip": True}}
 """Augmentation where it is not that of the data set: with single labels class flips are far from overfitting."""
-SPLITS = {"wildfire": "test", "lidc": "val", "camvid": "val"}
+WILDFIRES = {"wildfire": "skewed", "wildfire-prevailing": "prevailing"}
+"""Simulated data sets, by the kind of their probabilities."""
+SPLITS = {"wildfire": "test", "wildfire-prevailing": "test", "lidc": "val", "camvid": "val"}
 """Split that is evaluated."""
 
 
@@ -114,8 +124,8 @@ def prepare(name: str, source: Path | None, work: Path, labels: str = "full") ->
     target = work / (f"{name}-{labels}.h5" if augment else f"{name}.h5")
     if target.exists():
         return target
-    if name == "wildfire":
-        write_wildfires(target, 1000)
+    if name in WILDFIRES:
+        write_wildfires(target, 1000, probabilities=WILDFIRES[name])
         return target
     if source is None:
         raise SystemExit(f"{name} needs --source, the folder of its .npz files")

@@ -36,7 +36,6 @@ import torch
 from torch import Tensor
 
 import ambiseg
-from ambiseg.cli.data import write_wildfires
 from ambiseg.data.sample import Sample
 from ambiseg.data.source import open_split
 from ambiseg.engine.predict import PredictSettings, Run
@@ -104,16 +103,6 @@ CORES = len(os.sched_getaffinity(0))
 
 
 # -- data and runs -------------------------------------------------------------------------------------------------
-
-
-def data_of(name: str, source: Path | None, work: Path) -> Path:
-    """The packed data set, made once."""
-    target = work / f"{name}.h5"
-    if name == "wildfire-prevailing":
-        if not target.exists():
-            write_wildfires(target, 1000, probabilities="prevailing")
-        return target
-    return prepare(name, source, work)
 
 
 def train_once(method: str, data: Path, run: Path, train: TrainSettings, settings: Any) -> Path:
@@ -432,7 +421,7 @@ def main() -> None:
     arguments.work.mkdir(parents=True, exist_ok=True)
     arguments.results.parent.mkdir(parents=True, exist_ok=True)
     for name in arguments.sets:
-        for entry in measure(name, data_of(name, arguments.source, arguments.work), arguments):
+        for entry in measure(name, prepare(name, arguments.source, arguments.work), arguments):
             known = json.loads(arguments.results.read_text()) if arguments.results.exists() else {}
             key = f"{name}-seed{arguments.seed}"
             rows = merged(known.get(key, {}).get("rows", []), entry["rows"])
