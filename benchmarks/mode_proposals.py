@@ -45,23 +45,14 @@ FLIPS = {3: 0.05, 4: 0.25, 5: 0.75, 8: 0.95}
 Phase = tuple[ModeProposalsSettings, TrainSettings]
 
 FIRE = ModeProposalsSettings(proposals=16, score_cost=0.1, duplicate_cue=True)
+FIRE_SINGLE = dataclasses.replace(FIRE, settle=0.7, balance=0.5)
 LIDC = ModeProposalsSettings(proposals=8)
 CAMVID = ModeProposalsSettings(proposals=32, score_cost=0.1, duplicate_cue=True)
 RECIPES: dict[tuple[str, str], tuple[Phase, ...]] = {
     ("wildfire", "full"): ((FIRE, TrainSettings(minutes=10, batch_size=16, lr=2e-3)),),
-    ("wildfire", "single"): (
-        (
-            dataclasses.replace(FIRE, settle=0.7),
-            TrainSettings(minutes=15, batch_size=16, lr=2e-3),
-        ),
-    ),
+    ("wildfire", "single"): ((FIRE_SINGLE, TrainSettings(minutes=15, batch_size=16, lr=2e-3)),),
     ("wildfire-prevailing", "full"): ((FIRE, TrainSettings(minutes=10, batch_size=16, lr=2e-3)),),
-    ("wildfire-prevailing", "single"): (
-        (
-            dataclasses.replace(FIRE, settle=0.7),
-            TrainSettings(minutes=10, batch_size=16, lr=2e-3),
-        ),
-    ),
+    ("wildfire-prevailing", "single"): ((FIRE_SINGLE, TrainSettings(minutes=10, batch_size=16, lr=2e-3)),),
     ("lidc", "full"): ((LIDC, TrainSettings(minutes=12, batch_size=16, lr=2e-3)),),
     ("lidc", "single"): ((LIDC, TrainSettings(minutes=11, batch_size=16, lr=2e-3)),),
     ("camvid", "full"): ((CAMVID, TrainSettings(minutes=13, batch_size=8, lr=2e-3)),),
