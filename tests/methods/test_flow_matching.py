@@ -163,3 +163,52 @@ def test_shifted_times_are_early_and_keep_their_ends():
     torch.testing.assert_close(make(time_shift=1.0)._shifted(times), times)
     with pytest.raises(AmbisegError, match="time_shift is above 0"):
         make(time_shift=0.0)
+
+
+@pytest.mark.parametrize("labels", [BINARY, MULTI], ids=["binary", "multi-class"])
+def test_the_posterior_is_that_of_bayes(labels):
+    """Equation 19 in double precision; near t = 0 it is the mean of the annotations, near t = 1 the mask that was drawn."""
+    model = make(labels)
+    masks = torch.randint(labels.classes, (2, 3, 3, 4), generator=torch.Generator().manual_seed(1)).to(
+        torch.uint8
+    )
+    annotations = MaskSet(masks, torch.tensor([[0.6, 0.3, 0.1], [0.5, 0.5, 0.0]]), labels)
+    y = torch.stack([model.encode(m)[0] for m in masks]).double()
+    for t in (1e-6, 0.2, 0.999):
+        time = torch.full((2,), t)
+        z = t * y[:, 1] + (1 - t) * torch.randn(y[:, 1].shape, dtype=torch.float64)
+        likelihood = torch.distributions.Normal(t * y, 1 - t).log_prob(z[:, None]).flatten(2).sum(2)
+        share = (annotations.weights.double().log() + likelihood).softmax(1)
+        expected = (share[:, :, None, None, None] * y).sum(1)
+        found = model._posterior_of(annotations, z.float(), time)
+        torch.testing.assert_close(found.double(), expected, atol=2e-3, rtol=0)
+        limit = (annotations.weights[:, :, None, None, None] * y).sum(1) if t < 0.1 else y[:, 1]
+        assert t == 0.2 or (found - limit).abs().max() < 0.01
+
+
+@pytest.mark.parametrize("parameterisation", ["velocity", "edm"])
+def test_both_targets_have_the_same_expectation(parameterisation):
+    """Given images, states and times the error against the posterior is the expected error: same gradient, less variance."""
+    model = make(parameterisation=parameterisation)
+    sharp = make(parameterisation=parameterisation, target="posterior")
+    one = MaskSet.uniform(torch.randint(2, (2, 1, 8, 8)).to(torch.uint8), BINARY)
+    values = []
+    for m in (model, sharp):
+        torch.manual_seed(3)
+        values.append(m.loss(torch.ones(2, 3, 8, 8), one)["loss"])
+    torch.testing.assert_close(values[0], values[1], rtol=1e-4, atol=1e-5)  # one mask: nothing to average
+    many = MaskSet(
+        torch.randint(2, (1, 4, 4, 4)).to(torch.uint8), torch.tensor([[0.4, 0.3, 0.2, 0.1]]), BINARY
+    )
+    gradients = {}
+    for name, m in (("sample", model), ("posterior", sharp)):
+        torch.manual_seed(5)
+        draws = []
+        for _ in range(300):
+            m.zero_grad()
+            m.loss(torch.ones(1, 3, 4, 4), many)["loss"].backward()
+            draws.append(m.h.bias.grad.clone())
+        gradients[name] = torch.stack(draws)
+    error = gradients["sample"].std(0) / 300**0.5
+    assert ((gradients["sample"].mean(0) - gradients["posterior"].mean(0)).abs() < 5 * error).all()
+    assert (gradients["posterior"].var(0) < gradients["sample"].var(0)).all()

@@ -26,7 +26,7 @@ from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
 from ambiseg.methods.base import Segmenter
 from ambiseg.methods.guidance import Guidance, ParticleGuidance, Spell, guided
-from ambiseg.methods.paths import edm_loss_weight, edm_posterior_mean, path_named
+from ambiseg.methods.paths import FLOOR, edm_loss_weight, edm_posterior_mean, path_named
 from ambiseg.methods.samplers import integrate
 from ambiseg.methods.settings import FlowMatchingSettings
 from ambiseg.networks.backbone import build_backbone
@@ -101,16 +101,28 @@ class FlowMatching(Segmenter):
         """Mean squared error over pixels that are not void, each mask drawn by its probability."""
         y, valid = self.encode(annotations.draw().masks[:, 0])
         noise, time = torch.randn_like(y), self._times(len(y), y.device)
-        z = self.path.sample(y, noise, time)
+        z, velocity = self.path.sample(y, noise, time), self.path.target(y, noise, time)
+        if self.settings.target == "posterior":
+            y = self._posterior_of(annotations, z, time)
+            velocity = self.path.velocity(z, y, time)
         if self.settings.parameterisation == "edm":
             error = self.posterior_mean(images, z, time) - y
             weight = edm_loss_weight(time, self.path, self.settings.sigma_data)
         else:
-            error = self.network(images, z, time) - self.path.target(y, noise, time)
+            error = self.network(images, z, time) - velocity
             weight = torch.ones_like(time)
         pixels = valid.flatten(1).sum(1).clamp(min=1) * self.labels.channels
         loss = (weight * (error.square() * valid[:, None]).flatten(1).sum(1) / pixels).mean()
         return {"loss": loss}
+
+    @torch.no_grad()
+    def _posterior_of(self, annotations: MaskSet, z: Tensor, time: Tensor) -> Tensor:
+        """``E[y | z_t = z]`` of the annotated masks and probabilities themselves (19), ``(B, C, H, W)``."""
+        y = self.encode(annotations.masks.flatten(0, 1))[0].unflatten(0, annotations.masks.shape[:2])
+        alpha, sigma = (v[:, None, None, None, None] for v in (self.path.alpha(time), self.path.sigma(time)))
+        distance = (z[:, None] - alpha * y).square() / (2 * sigma.square()).clamp(min=FLOOR)
+        share = (annotations.weights.log() - distance.flatten(2).sum(2)).softmax(1)
+        return torch.einsum("bn,bnchw->bchw", share, y)
 
     def encode(self, masks: Tensor) -> tuple[Tensor, Tensor]:
         """Label maps ``(B, H, W)`` as ``y`` in [-1, 1] ``(B, C, H, W)``, 0 where void, and where they are valid."""

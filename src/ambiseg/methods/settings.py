@@ -69,6 +69,9 @@ class FlowMatchingSettings:
     """What the network predicts: the velocity, or the mean mask as a preconditioned denoiser (Karras et al. 2022)."""
     sigma_data: float = 1.0
     """Standard deviation of mask values that the preconditioning of `edm` assumes."""
+    target: Literal["sample", "posterior"] = "sample"
+    """What the network learns from: the mask that was drawn, or (not in the paper) its mean given the noisy one, exact where all
+    masks of an image and their probabilities are annotated: the same minimum from targets without chance."""
     times: Literal["uniform", "logit-normal"] = "uniform"
     """Distribution of training times; logit-normal prefers the middle."""
     time_shift: float = 1.0
