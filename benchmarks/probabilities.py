@@ -2,7 +2,7 @@
 
     python benchmarks/probabilities.py --work DIR --results docs/results/probabilities.json [--source DIR] [--sets NAME...]
 
-Trains one flow model per data set (``--minutes``), unless it is done, and estimates the probabilities of three kinds of
+Trains one flow model per data set, unless it is done, and estimates the probabilities of three kinds of
 masks: the annotated modes themselves ("truth", the upper bound of table 4), and the proposals of the runs that
 ``benchmarks/mode_proposals.py`` left in the same ``--work``, full and single labels. Proposals are taken as they are,
 filtered by score, and filtered by score and near-duplicates (table 5). Ways: the probability head, decomposition of one
@@ -39,7 +39,7 @@ import ambiseg
 from ambiseg.data.sample import Sample
 from ambiseg.data.source import open_split
 from ambiseg.engine.predict import PredictSettings, Run
-from ambiseg.engine.run import CONFIG, LAST, TRAINING, RunConfig, write_json
+from ambiseg.engine.run import LAST, TRAINING, RunConfig, write_json
 from ambiseg.engine.settings import TrainSettings
 from ambiseg.engine.train import resume
 from ambiseg.labels import LabelSpace
@@ -98,6 +98,20 @@ FILTERS = {
 FILTERED = "scores and duplicates"
 """The only proposals that the posterior is tried on: the one way that asks the flow anew for every kind of masks."""
 SCORES = ("hm_iou_unique", "brier_skill_score", "brier_skill_nearest", "total_variation")
+EDM = FlowMatchingSettings(parameterisation="edm", time_shift=8)
+FLOWS: dict[str, tuple[tuple[FlowMatchingSettings, TrainSettings], ...]] = {
+    "wildfire": (
+        (EDM, TrainSettings(minutes=30, batch_size=16, lr=2e-3)),
+        (replace(EDM, target="posterior"), TrainSettings(minutes=15, batch_size=16, lr=1e-3)),
+    ),
+    "camvid": (
+        (
+            replace(EDM, time_shift=12, target="posterior"),
+            TrainSettings(minutes=27, batch_size=16, lr=2e-3),
+        ),
+    ),
+}
+"""Settings of the flow model and its training; a second phase starts from the first one's weights."""
 SETS = ("wildfire", "wildfire-prevailing", "camvid")
 CORES = len(os.sched_getaffinity(0))
 
@@ -127,15 +141,15 @@ def train_once(method: str, data: Path, run: Path, train: TrainSettings, setting
     return run
 
 
-def flow_run(name: str, data: Path, work: Path, minutes: float, seed: int = 0) -> Path:
-    """The flow model of a data set; one that is done is taken whatever its settings."""
-    run = work / f"{name}-flow-{seed}"
-    if (run / CONFIG).is_file():
-        config = RunConfig.load(run)
-        if finished(run, config.train, config.settings):
-            return run
-    train = TrainSettings(minutes=minutes, batch_size=16, lr=1e-3, seed=seed)
-    return train_once("flow-matching", data, run, train, FlowMatchingSettings())
+def flow_run(name: str, data: Path, work: Path, minutes: float | None = None, seed: int = 0) -> Path:
+    """The flow model of a data set, trained phase after phase unless it is done; data without a recipe take that of wildfires."""
+    run: Path | None = None
+    for phase, (settings, recipe) in enumerate(FLOWS.get(name, FLOWS["wildfire"]), 1):
+        train = replace(recipe, seed=seed, init=None if run is None else str(run))
+        train = train if minutes is None else replace(train, minutes=minutes)
+        run = train_once("flow-matching", data, work / f"{name}-flow-{seed}-phase{phase}", train, settings)
+    assert run is not None
+    return run
 
 
 def describe(run: Path) -> dict[str, Any]:
@@ -414,7 +428,9 @@ def main() -> None:
     parser.add_argument(
         "--without-flow", nargs="+", choices=SETS, default=[], help="data sets without a flow model"
     )
-    parser.add_argument("--minutes", type=float, default=30, help="training time of each flow model")
+    parser.add_argument(
+        "--minutes", type=float, help="training time of each phase of a flow; its recipe's if left out"
+    )
     parser.add_argument("--images", type=int, default=100, help="at most this many images of the split")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()

@@ -15,10 +15,13 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import math
 import statistics
 import sys
 from pathlib import Path
 from typing import Any
+
+import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -26,6 +29,7 @@ from ambiseg.cli.data import write_wildfires
 from ambiseg.data.source import open_split
 from ambiseg.engine.run import TRAINING, RunConfig, write_json
 from ambiseg.engine.settings import TrainSettings
+from ambiseg.methods.paths import c_noise
 from ambiseg.methods.settings import ModeProposalsSettings
 from mode_proposals import RECIPES
 from probabilities import CORES, describe, flow_run, train_once
@@ -35,6 +39,8 @@ MODES = 8
 SPLIT = "test"
 REGIMES = ("scratch", "nothing", "encoder", "all-but-last")
 """From scratch, or from the flow model with this part frozen."""
+ALL_NOISE = float(c_noise(torch.tensor(math.inf)))
+"""What the flow model (EDM) is told of the noise at t = 0."""
 RESULTS = Path(__file__).resolve().parents[2] / "docs" / "results" / "mode-proposal-paper.json"
 
 
@@ -45,7 +51,7 @@ def parse(doc: str | None, arguments: list[str] | None = None) -> argparse.Names
     parser.add_argument("--results", type=Path, default=RESULTS, help="JSON file to add the table to")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--minutes", type=float, default=4, help="training time of a proposal network")
-    parser.add_argument("--flow-minutes", type=float, default=30, help="training time of the flow model")
+    parser.add_argument("--flow-minutes", type=float, help="training time of each phase of the flow model")
     parser.add_argument("--scenarios", type=int, default=1000, help="simulated scenarios")
     parser.add_argument("--regime", choices=REGIMES, help="where proposal networks start (not table 7)")
     parser.add_argument("--ours", action="store_true", help="settings of the house in place of the paper's")
@@ -106,7 +112,7 @@ def proposal_run(
     train = TrainSettings(labels=labels, minutes=arguments.minutes, batch_size=16, lr=2e-3, seed=seed)  # type: ignore[arg-type]
     if regime != "scratch":
         train = dataclasses.replace(train, init=str(flow_of(arguments)), freeze=regime)  # type: ignore[arg-type]
-        settings = dataclasses.replace(settings, flow_input=True)
+        settings = dataclasses.replace(settings, flow_input=True, flow_time=ALL_NOISE)
     recipe = "ours" if arguments.ours else "paper"
     run = arguments.work / f"{data.stem}-{recipe}-{labels}-{proposals}-{regime}-{seed}"
     return train_once("mode-proposals", data, run, train, settings)

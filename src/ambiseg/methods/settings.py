@@ -41,7 +41,8 @@ class ModeProposalsSettings:
     """The network is that of a flow model and also sees one fixed noise and one fixed time (A.2); ``--init`` of a flow-matching
     run sets it."""
     flow_time: float = 0.0
-    """The fixed time, from 0 (noise) to 1."""
+    """The fixed time, from 0 (noise) to 1; for the network of an EDM flow log(sigma)/4 of the fixed noise level, 1.73 for noise
+    alone."""
     settle: float = 1.0
     """Single labels: share of the training after which near-duplicates are settled: of the proposals about as close as
     the closest, the most probable one learns a mask that is covered, the least probable one a mask that is not. 1: never."""
