@@ -50,15 +50,20 @@ LIDC = ModeProposalsSettings(proposals=8)
 CAMVID = ModeProposalsSettings(proposals=32, score_cost=0.1, duplicate_cue=True)
 RECIPES: dict[tuple[str, str], tuple[Phase, ...]] = {
     ("wildfire", "full"): ((FIRE, TrainSettings(minutes=10, batch_size=16, lr=2e-3)),),
-    ("wildfire", "single"): ((FIRE_SINGLE, TrainSettings(minutes=15, batch_size=16, lr=2e-3)),),
+    ("wildfire", "single"): (
+        (FIRE_SINGLE, TrainSettings(minutes=15, batch_size=16, lr=2e-3)),
+        (dataclasses.replace(FIRE_SINGLE, settle=1.0), TrainSettings(minutes=2.5, batch_size=16, lr=5e-4)),
+    ),
     ("wildfire-prevailing", "full"): ((FIRE, TrainSettings(minutes=10, batch_size=16, lr=2e-3)),),
     ("wildfire-prevailing", "single"): ((FIRE_SINGLE, TrainSettings(minutes=10, batch_size=16, lr=2e-3)),),
     ("lidc", "full"): ((LIDC, TrainSettings(minutes=12, batch_size=16, lr=2e-3)),),
     ("lidc", "single"): ((LIDC, TrainSettings(minutes=11, batch_size=16, lr=2e-3)),),
-    ("camvid", "full"): ((CAMVID, TrainSettings(minutes=13, batch_size=8, lr=2e-3)),),
+    ("camvid", "full"): ((CAMVID, TrainSettings(minutes=15, batch_size=4, devices=2, lr=2e-3)),),
     ("camvid", "single"): (
-        (CAMVID, TrainSettings(minutes=9.5, batch_size=8, lr=2e-3)),
-        (dataclasses.replace(CAMVID, settle=0.0), TrainSettings(minutes=3, batch_size=16, lr=1e-3)),
+        (
+            dataclasses.replace(CAMVID, balance=0.5),
+            TrainSettings(minutes=15, batch_size=8, devices=2, lr=1e-3),
+        ),
     ),
 }
 """Settings of method and training for each data set and label view; a second phase starts from the first one's weights."""

@@ -14,7 +14,7 @@ from torch.nn import functional
 from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
 from ambiseg.methods.losses import pairwise_mask_loss
-from ambiseg.methods.mode_proposals import LEAST_CHANCE, ModeProposals
+from ambiseg.methods.mode_proposals import LEAST_CHANCE, ModeProposals, _balanced
 from ambiseg.methods.settings import ModeProposalsSettings
 from ambiseg.networks.settings import UNetSettings
 from ambiseg.overlap import pairwise_overlap
@@ -154,11 +154,11 @@ def test_where_it_is_positive_both_variants_agree():
 
 
 def test_balanced_visits_weigh_every_mode_alike():
-    """Modes of probability 1/2, 1/4, 1/4, drawn in these shares: with b = 1 mask loss and positives are means over modes."""
+    """Modes of probability 1/2, 1/4, 1/4, drawn in these shares, pi = N / M: mask loss and positives are means over modes."""
     visits = torch.tensor([0, 0, 1, 2])
     masks = torch.eye(4, dtype=torch.uint8)[None, :3, :, None]
     logits = 4 * torch.eye(M)[None, :, None, :, None].expand(4, -1, -1, -1, -1)
-    model = make(balance=1.0, pu_gradient="clamp", positive_prior=0.5)
+    model = make(balance=1.0, pu_gradient="clamp", positive_prior=3 / M)
     with torch.no_grad():
         cost = pairwise_mask_loss("dice-focal", logits[:1], masks, BINARY)[0]
         winner = cost.argmin(0)
@@ -176,15 +176,17 @@ def test_balanced_visits_weigh_every_mode_alike():
     others = torch.stack(
         [functional.softplus(scores[0, k]) for i in visits for k in range(M) if k != winner[i]]
     )
-    expected = 0.5 * positive + (others.mean() - 0.5 * as_negative).clamp(min=0)
+    expected = 3 / M * positive + (others.mean() - 3 / M * as_negative).clamp(min=0)
     assert float(found["selection"]) == pytest.approx(float(expected), rel=1e-5)
 
 
 def test_a_winner_without_probability_is_balanced_as_if_it_had_a_little():
-    weight = make(balance=1.0)._balance(
-        torch.tensor([[0], [1]]), torch.tensor([[-90.0, 0.0, -90.0, -90.0]] * 2)
-    )
-    assert float(weight[0] / weight[1]) == pytest.approx(1 / LEAST_CHANCE)
+    winner, probability = torch.tensor([[0], [1]]), torch.tensor([[-90.0, 0.0, -90.0, -90.0]] * 2)
+    assert make()._propensity(winner, probability) is None
+    propensity = make(balance=1.0)._propensity(winner, probability)
+    assert propensity.flatten().tolist() == pytest.approx([LEAST_CHANCE, 1.0])
+    weight = _balanced(propensity, 0.5)
+    assert float(weight[0] / weight[1]) == pytest.approx(LEAST_CHANCE**-0.5)
     assert float(weight.mean()) == pytest.approx(1.0)
 
 

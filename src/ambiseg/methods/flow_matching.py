@@ -118,7 +118,9 @@ class FlowMatching(Segmenter):
     @torch.no_grad()
     def _posterior_of(self, annotations: MaskSet, z: Tensor, time: Tensor) -> Tensor:
         """``E[y | z_t = z]`` of the annotated masks and probabilities themselves (19), ``(B, C, H, W)``."""
-        y = self.encode(annotations.masks.flatten(0, 1))[0].unflatten(0, annotations.masks.shape[:2])
+        shape = annotations.masks.shape
+        encoded, _ = self.encode(annotations.masks.flatten(0, 1))
+        y = encoded.view(*shape[:2], -1, *shape[2:])
         alpha, sigma = (v[:, None, None, None, None] for v in (self.path.alpha(time), self.path.sigma(time)))
         distance = (z[:, None] - alpha * y).square() / (2 * sigma.square()).clamp(min=FLOOR)
         share = (annotations.weights.log() - distance.flatten(2).sum(2)).softmax(1)

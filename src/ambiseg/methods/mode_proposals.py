@@ -179,12 +179,12 @@ class ModeProposals(Segmenter):
     ) -> dict[str, Tensor]:
         winner = self._winner(cost, probability)
         won = torch.zeros_like(cost).scatter(1, winner, 1.0)
-        weight = self._balance(winner, probability)
-        shares = self._shares(cost, won) * weight
+        propensity = self._propensity(winner, probability)
+        shares = self._shares(cost, won) * _balanced(propensity, self.settings.balance)
         image, proposal = torch.nonzero(shares > LEAST_SHARE, as_tuple=True)
         pairs = self._pair_loss(logits[image, proposal], masks[image, 0])
         mask = (shares[image, proposal] * pairs).sum() / len(cost)
-        return self._total(mask, self._pu_loss(scores, won * weight), probability, won)
+        return self._total(mask, self._pu_loss(scores, won, propensity), probability, won)
 
     def _pair_loss(self, logits: Tensor, masks: Tensor) -> Tensor:
         """Mask loss of ``L`` proposals ``(L, C, *S)``, each against its own mask ``(L, *S)``: ``(L,)``, with gradients."""
@@ -209,17 +209,11 @@ class ModeProposals(Segmenter):
         idle = chance.masked_fill(far, 2.0).argmin(1, keepdim=True)
         return torch.where(closest <= UNCOVERED * closest.mean(), owner, idle)
 
-    def _balance(self, winner: Tensor, probability: Tensor | None) -> Tensor:
-        """Weight of every mask, ``(B, 1)``: ``p^(winner)^-b``, of mean 1 over the batch.
-
-        A mode of probability p is drawn in a share p of the visits. Weighed by 1 / p (b = 1, inverse-probability
-        weights) the expected loss is that of equation (6), in which all modes count alike.
-        """
+    def _propensity(self, winner: Tensor, probability: Tensor | None) -> Tensor | None:
+        """How probable each winner's draw was, by the probability head, ``(B, 1)``; None if nothing is balanced."""
         if probability is None or self.settings.balance == 0:
-            return torch.ones_like(winner, dtype=torch.float32)
-        chance = probability.detach().float().softmax(1).gather(1, winner).clamp(min=LEAST_CHANCE)
-        weight = chance**-self.settings.balance
-        return weight / weight.mean()
+            return None
+        return probability.detach().float().softmax(1).gather(1, winner).clamp(min=LEAST_CHANCE)
 
     def _shares(self, cost: Tensor, won: Tensor) -> Tensor:
         """How much each proposal learns from the one mask, ``(B, M)``, rows sum to 1.
@@ -236,20 +230,22 @@ class ModeProposals(Segmenter):
             return (-cost / temperature).softmax(1)
         return won
 
-    def _pu_loss(self, scores: Tensor, won: Tensor) -> Tensor:
-        """Non-negative positive-unlabelled risk (9-11; Kiryo et al. 2017), winners with weights ``won (B, M)``, others 0.
+    def _pu_loss(self, scores: Tensor, won: Tensor, propensity: Tensor | None = None) -> Tensor:
+        """Non-negative positive-unlabelled risk (9-11; Kiryo et al. 2017).
 
         ``R_p(+/-)``: mean BCE of the winners against 1 / 0; ``R_u(-)``: mean BCE of all others against 0;
-        ``L_PU = pi R_p(+) + max(0, R_u(-) - pi R_p(-))``. It takes labelled positives for a fair draw of all positives, which
-        they are not where modes differ in probability; balanced winners are (Bekker, Robberechts and Davis 2019).
+        ``L_PU = pi R_p(+) + max(0, R_u(-) - pi R_p(-))``. That takes winners for a fair draw of all ``pi M`` positives, which
+        they are not where modes differ in probability. With propensities e they are weighed by ``1 / (e pi M)``, the unbiased
+        mean over positives (Bekker, Robberechts and Davis 2019).
         """
         pi = self.settings.positive_prior
         as_positive, as_negative = functional.softplus(-scores), functional.softplus(scores)
-        positives = won.sum()
-        positive_risk = pi * (won * as_positive).sum() / positives
-        others = (won == 0).float()
-        unlabelled = (others * as_negative).sum() / others.sum().clamp(min=1)
-        negative_risk = unlabelled - pi * (won * as_negative).sum() / positives
+        weight = won / won.sum()
+        if propensity is not None:
+            weight = weight / (propensity * pi * self.settings.proposals)
+        positive_risk = pi * (weight * as_positive).sum()
+        unlabelled = ((1 - won) * as_negative).sum() / (1 - won).sum().clamp(min=1)
+        negative_risk = unlabelled - pi * (weight * as_negative).sum()
         if self.settings.pu_gradient == "kiryo":
             return torch.where(negative_risk < 0, -negative_risk, positive_risk + negative_risk)
         return positive_risk + negative_risk.clamp(min=0)
@@ -278,6 +274,18 @@ class ModeProposals(Segmenter):
         if samples is None or samples >= self.settings.proposals:
             return proposals
         return proposals.take(scores.argsort(1, descending=True)[:, :samples]).normalised()
+
+
+def _balanced(propensity: Tensor | None, power: float) -> Tensor | float:
+    """Weight of every mask, ``e^-b`` over its batch's mean, ``(B, 1)``; 1 without propensities.
+
+    A mode of probability p is drawn in a share p of the visits. Weighed by 1 / p (b = 1) the expected loss is that of equation
+    (6), in which all modes count alike.
+    """
+    if propensity is None:
+        return 1.0
+    weight = propensity**-power
+    return weight / weight.mean()
 
 
 class _Alike(nn.Module):
