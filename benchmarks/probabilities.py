@@ -36,6 +36,7 @@ import torch
 from torch import Tensor
 
 import ambiseg
+from ambiseg.cli.data import write_wildfires
 from ambiseg.data.sample import Sample
 from ambiseg.data.source import open_split
 from ambiseg.engine.predict import PredictSettings, Run
@@ -99,19 +100,18 @@ FILTERED = "scores and duplicates"
 """The only proposals that the posterior is tried on: the one way that asks the flow anew for every kind of masks."""
 SCORES = ("hm_iou_unique", "brier_skill_score", "brier_skill_nearest", "total_variation")
 EDM = FlowMatchingSettings(parameterisation="edm", time_shift=8)
-FLOWS: dict[str, tuple[tuple[FlowMatchingSettings, TrainSettings], ...]] = {
+EXACT = replace(EDM, target="posterior")
+MORE = "wildfire-more"
+"""2500 other scenarios: a flow needs more of them than proposals do."""
+FLOWS: dict[str, tuple[tuple[str, FlowMatchingSettings, TrainSettings], ...]] = {
     "wildfire": (
-        (EDM, TrainSettings(minutes=30, batch_size=16, lr=2e-3)),
-        (replace(EDM, target="posterior"), TrainSettings(minutes=15, batch_size=16, lr=1e-3)),
+        ("wildfire", EDM, TrainSettings(minutes=30, batch_size=16, lr=2e-3)),
+        ("wildfire", EXACT, TrainSettings(minutes=15, batch_size=16, lr=1e-3)),
+        (MORE, EXACT, TrainSettings(minutes=20, batch_size=16, lr=1e-3)),
     ),
-    "camvid": (
-        (
-            replace(EDM, time_shift=12, target="posterior"),
-            TrainSettings(minutes=27, batch_size=16, lr=2e-3),
-        ),
-    ),
+    "camvid": (("camvid", replace(EXACT, time_shift=12), TrainSettings(minutes=27, batch_size=16, lr=2e-3)),),
 }
-"""Settings of the flow model and its training; a second phase starts from the first one's weights."""
+"""Data and settings of the flow model and its training; a later phase starts from the weights of the one before."""
 SETS = ("wildfire", "wildfire-prevailing", "camvid")
 CORES = len(os.sched_getaffinity(0))
 
@@ -144,10 +144,13 @@ def train_once(method: str, data: Path, run: Path, train: TrainSettings, setting
 def flow_run(name: str, data: Path, work: Path, minutes: float | None = None, seed: int = 0) -> Path:
     """The flow model of a data set, trained phase after phase unless it is done; data without a recipe take that of wildfires."""
     run: Path | None = None
-    for phase, (settings, recipe) in enumerate(FLOWS.get(name, FLOWS["wildfire"]), 1):
+    for phase, (source, settings, recipe) in enumerate(FLOWS.get(name, FLOWS["wildfire"]), 1):
+        used = work / f"{MORE}.h5" if source == MORE else data
+        if not used.exists():
+            write_wildfires(used, 2500, seed=1)
         train = replace(recipe, seed=seed, init=None if run is None else str(run))
         train = train if minutes is None else replace(train, minutes=minutes)
-        run = train_once("flow-matching", data, work / f"{name}-flow-{seed}-phase{phase}", train, settings)
+        run = train_once("flow-matching", used, work / f"{name}-flow-{seed}-phase{phase}", train, settings)
     assert run is not None
     return run
 
