@@ -141,10 +141,17 @@ def train_once(method: str, data: Path, run: Path, train: TrainSettings, setting
     return run
 
 
-def flow_run(name: str, data: Path, work: Path, minutes: float | None = None, seed: int = 0) -> Path:
+def flow_run(
+    name: str,
+    data: Path,
+    work: Path,
+    minutes: float | None = None,
+    seed: int = 0,
+    phases: int | None = None,
+) -> Path:
     """The flow model of a data set, trained phase after phase unless it is done; data without a recipe take that of wildfires."""
     run: Path | None = None
-    for phase, (source, settings, recipe) in enumerate(FLOWS.get(name, FLOWS["wildfire"]), 1):
+    for phase, (source, settings, recipe) in enumerate(FLOWS.get(name, FLOWS["wildfire"])[:phases], 1):
         used = work / f"{MORE}.h5" if source == MORE else data
         if not used.exists():
             write_wildfires(used, 2500, seed=1)

@@ -34,6 +34,8 @@ from ambiseg.methods.settings import ModeProposalsSettings
 from mode_proposals import RECIPES
 from probabilities import CORES, describe, flow_run, train_once
 
+OWN = 2
+"""Phases of the flow model on the scenarios of the proposal networks, which start from it."""
 MODES = 8
 """Outcomes of a simulated fire, and of one of MMFire."""
 SPLIT = "test"
@@ -74,10 +76,10 @@ def data_of(arguments: argparse.Namespace) -> Path:
     return target
 
 
-def flow_of(arguments: argparse.Namespace) -> Path:
-    """The flow model, trained once."""
+def flow_of(arguments: argparse.Namespace, phases: int | None = None) -> Path:
+    """The flow model, trained once; only its first phases if asked."""
     data = data_of(arguments)
-    return flow_run(data.stem, data, arguments.work, arguments.flow_minutes)
+    return flow_run(data.stem, data, arguments.work, arguments.flow_minutes, phases=phases)
 
 
 def settings_of(labels: str, proposals: int, ours: bool) -> ModeProposalsSettings:
@@ -111,7 +113,7 @@ def proposal_run(
     settings = settings_of(labels, proposals, arguments.ours)
     train = TrainSettings(labels=labels, minutes=arguments.minutes, batch_size=16, lr=2e-3, seed=seed)  # type: ignore[arg-type]
     if regime != "scratch":
-        train = dataclasses.replace(train, init=str(flow_of(arguments)), freeze=regime)  # type: ignore[arg-type]
+        train = dataclasses.replace(train, init=str(flow_of(arguments, OWN)), freeze=regime)  # type: ignore[arg-type]
         settings = dataclasses.replace(settings, flow_input=True, flow_time=ALL_NOISE)
     recipe = "ours" if arguments.ours else "paper"
     run = arguments.work / f"{data.stem}-{recipe}-{labels}-{proposals}-{regime}-{seed}"
