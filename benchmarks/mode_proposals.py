@@ -54,8 +54,10 @@ RECIPES: dict[tuple[str, str], tuple[Phase, ...]] = {
         (FIRE_SINGLE, TrainSettings(minutes=15, batch_size=16, lr=2e-3)),
         (dataclasses.replace(FIRE_SINGLE, settle=1.0), TrainSettings(minutes=2.5, batch_size=16, lr=5e-4)),
     ),
-    ("wildfire-prevailing", "full"): ((FIRE, TrainSettings(minutes=10, batch_size=16, lr=2e-3)),),
-    ("wildfire-prevailing", "single"): ((FIRE_SINGLE, TrainSettings(minutes=10, batch_size=16, lr=2e-3)),),
+    ("wildfire-prevailing", "full"): ((FIRE, TrainSettings(minutes=8, batch_size=16, lr=2e-3)),),
+    ("wildfire-prevailing", "single"): (
+        (dataclasses.replace(FIRE_SINGLE, settle=1.0), TrainSettings(minutes=8, batch_size=16, lr=2e-3)),
+    ),
     ("lidc", "full"): ((LIDC, TrainSettings(minutes=12, batch_size=16, lr=2e-3)),),
     ("lidc", "single"): ((LIDC, TrainSettings(minutes=11, batch_size=16, lr=2e-3)),),
     ("camvid", "full"): ((CAMVID, TrainSettings(minutes=15, batch_size=4, devices=2, lr=2e-3)),),
