@@ -80,9 +80,10 @@ def runs() -> str:
     rows = []
     for entry in read("mode-proposals.json").values():
         every, kept, phases = entry["all"], entry["kept"], entry["phases"]
+        balance = phases[0]["settings"].get("balance")
         rows.append(
             [
-                f"{entry['data']}, {entry['labels']}",
+                f"{entry['data']}, {entry['labels']}" + (f", balance {balance:g}" if balance else ""),
                 str(entry["cores"]),
                 " + ".join(f"{phase['train']['minutes']:g}" for phase in phases),
                 str(sum(phase["training"]["steps"] for phase in phases)),
