@@ -106,7 +106,7 @@ FLOWS: dict[str, tuple[tuple[str, FlowMatchingSettings, TrainSettings], ...]] = 
     "wildfire": (
         ("wildfire", EDM, TrainSettings(minutes=30, batch_size=16, lr=2e-3)),
         ("wildfire", EXACT, TrainSettings(minutes=15, batch_size=16, lr=1e-3)),
-        (MORE, EXACT, TrainSettings(minutes=20, batch_size=16, lr=1e-3)),
+        (MORE, EXACT, TrainSettings(minutes=16, batch_size=16, lr=1e-3)),
     ),
     "camvid": (("camvid", replace(EXACT, time_shift=12), TrainSettings(minutes=27, batch_size=16, lr=2e-3)),),
 }

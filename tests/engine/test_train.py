@@ -240,7 +240,7 @@ def test_a_loss_that_is_no_number_is_explained(step, train_tiny, tmp_path, monke
     assert signal.getsignal(signal.SIGINT) == handler
 
 
-def test_two_processes_equal_one_with_the_doubled_batch(train_tiny, tmp_path):
+def test_two_processes_equal_one_with_the_doubled_batch(train_tiny, tmp_path, capfd):
     one = train_tiny(tmp_path / "one", epochs=4, clip=0.0, lr=1e-3)
     two = train_tiny(tmp_path / "two", epochs=4, clip=0.0, lr=1e-3, batch_size=2, devices=2)
     assert one.steps == two.steps == 12
@@ -251,6 +251,7 @@ def test_two_processes_equal_one_with_the_doubled_batch(train_tiny, tmp_path):
     for name in a:
         torch.testing.assert_close(a[name], b[name], rtol=0, atol=1e-4, msg=name)
     assert two.best == pytest.approx(one.best, abs=1e-4)
+    assert "distributed" not in "".join(capfd.readouterr())
 
 
 def test_an_existing_folder_is_kept(train_tiny, tmp_path, whole):

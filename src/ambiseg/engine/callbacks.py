@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import sys
 import threading
 import time
+import warnings
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -23,6 +25,32 @@ from ambiseg.engine.module import TrainingModule
 
 class TrainingInterrupted(Exception):
     """The user (Ctrl-C) or the system (SIGTERM) asked to stop; the state is saved."""
+
+
+LOGGERS = ("lightning.pytorch", "lightning.fabric")
+"""Where Lightning says what it does."""
+
+
+def silence_lightning() -> None:
+    """No banners and advice from Lightning: our own progress line and errors say what a user needs."""
+    warnings.filterwarnings("ignore", module=r"lightning\..*")
+    warnings.filterwarnings(
+        "ignore", category=UserWarning, message=".*(dataloader|DataLoader|checkpoint|workers).*"
+    )
+    for name in LOGGERS:
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def _quiet_process() -> QuietProcesses:
+    silence_lightning()
+    return QuietProcesses()
+
+
+class QuietProcesses(pl.Callback):
+    """Silences Lightning in spawned processes too: they unpickle their callbacks before it says anything."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _quiet_process, ()
 
 
 class Budget(pl.Callback):

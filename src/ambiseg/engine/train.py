@@ -25,7 +25,16 @@ from torch.utils.data import DataLoader, Subset
 from ambiseg.data.augment import Augmentation
 from ambiseg.data.batches import BatchOrder, LabelView, Normalization, collate
 from ambiseg.data.source import Split, open_split
-from ambiseg.engine.callbacks import Budget, KeepLast, MovingAverage, ProgressLine, TrainingInterrupted
+from ambiseg.engine.callbacks import (
+    LOGGERS,
+    Budget,
+    KeepLast,
+    MovingAverage,
+    ProgressLine,
+    QuietProcesses,
+    TrainingInterrupted,
+    silence_lightning,
+)
 from ambiseg.engine.hardware import Hardware
 from ambiseg.engine.module import LOSS, TrainingModule
 from ambiseg.engine.run import (
@@ -192,7 +201,7 @@ def _train(
     best = ModelCheckpoint(
         run / "checkpoints", "best", monitor=f"val_{metric}", mode=_mode(metric), enable_version_counter=False
     )
-    callbacks: list[pl.Callback] = [budget, best]
+    callbacks: list[pl.Callback] = [QuietProcesses(), budget, best]
     if train.ema:
         callbacks.insert(0, MovingAverage(train.ema))
     if train.early_stop:
@@ -384,16 +393,11 @@ def _is_child() -> bool:
 
 @contextmanager
 def _quiet_lightning() -> Iterator[None]:
-    """Silence Lightning's banners and advice; our own progress line and errors say what a user needs."""
-    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    """Silence Lightning for a while."""
+    loggers = [logging.getLogger(name) for name in LOGGERS]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module=r"lightning\..*")
-        warnings.filterwarnings(
-            "ignore", category=UserWarning, message=".*(dataloader|DataLoader|checkpoint|workers).*"
-        )
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
+        silence_lightning()
         try:
             yield
         finally:
