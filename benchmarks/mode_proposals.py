@@ -44,28 +44,31 @@ FLIPS = {3: 0.05, 4: 0.25, 5: 0.75, 8: 0.95}
 
 Phase = tuple[ModeProposalsSettings, TrainSettings]
 
-FIRE = ModeProposalsSettings(proposals=16, score_cost=0.1, duplicate_cue=True)
+FIRE = ModeProposalsSettings(proposals=16, score_cost=0.1, image_cue=False, duplicate_cue=True)
 FIRE_SINGLE = dataclasses.replace(FIRE, settle=0.7, balance=0.5)
-LIDC = ModeProposalsSettings(proposals=8)
-CAMVID = ModeProposalsSettings(proposals=32, score_cost=0.1, duplicate_cue=True)
+LIDC = ModeProposalsSettings(proposals=8, image_cue=False)
+CAMVID = ModeProposalsSettings(proposals=32, score_cost=0.1, image_cue=False, duplicate_cue=True)
 RECIPES: dict[tuple[str, str], tuple[Phase, ...]] = {
     ("wildfire", "full"): ((FIRE, TrainSettings(minutes=10, batch_size=16, lr=2e-3)),),
     ("wildfire", "single"): (
         (FIRE_SINGLE, TrainSettings(minutes=15, batch_size=16, lr=2e-3)),
         (dataclasses.replace(FIRE_SINGLE, settle=1.0), TrainSettings(minutes=2.5, batch_size=16, lr=5e-4)),
     ),
-    ("wildfire-prevailing", "full"): ((FIRE, TrainSettings(minutes=8, batch_size=16, lr=2e-3)),),
+    ("wildfire-prevailing", "full"): (
+        (dataclasses.replace(FIRE, image_cue=True), TrainSettings(minutes=7, batch_size=16, lr=2e-3)),
+    ),
     ("wildfire-prevailing", "single"): (
-        (dataclasses.replace(FIRE_SINGLE, settle=1.0), TrainSettings(minutes=8, batch_size=16, lr=2e-3)),
+        (
+            dataclasses.replace(FIRE_SINGLE, settle=1.0, image_cue=True),
+            TrainSettings(minutes=7, batch_size=16, lr=2e-3),
+        ),
     ),
     ("lidc", "full"): ((LIDC, TrainSettings(minutes=12, batch_size=16, lr=2e-3)),),
     ("lidc", "single"): ((LIDC, TrainSettings(minutes=11, batch_size=16, lr=2e-3)),),
-    ("camvid", "full"): ((CAMVID, TrainSettings(minutes=15, batch_size=4, devices=2, lr=2e-3)),),
+    ("camvid", "full"): ((CAMVID, TrainSettings(minutes=13, batch_size=8, lr=2e-3)),),
     ("camvid", "single"): (
-        (
-            dataclasses.replace(CAMVID, balance=0.5),
-            TrainSettings(minutes=15, batch_size=8, devices=2, lr=1e-3),
-        ),
+        (CAMVID, TrainSettings(minutes=9.5, batch_size=8, lr=2e-3)),
+        (dataclasses.replace(CAMVID, settle=0.0), TrainSettings(minutes=3, batch_size=16, lr=1e-3)),
     ),
 }
 """Settings of method and training for each data set and label view; a second phase starts from the first one's weights."""

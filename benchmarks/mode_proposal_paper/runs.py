@@ -93,6 +93,7 @@ def settings_of(labels: str, proposals: int, ours: bool) -> ModeProposalsSetting
         mask_loss="dice-focal" if labels == "full" else "mse",
         positive_prior=prior,
         probability_head=False,
+        image_cue=False,
     )
 
 

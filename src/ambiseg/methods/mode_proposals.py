@@ -16,7 +16,8 @@ unlabelled proposals (9-11); L = loss(m_k*, y) + lambda L_PU (12).
 
 Beyond the paper: a probability head, ``p^ = softmax(prob(g(x), m))``, trained with cross-entropy towards the matched modes'
 probabilities (full labels) or towards the winner (single). One forward pass gives masks, scores and probabilities. The
-selection and probability heads see detached inputs: they never bend the masks. Options, off by default: ``score_cost``
+selection and probability heads see detached inputs: they never bend the masks. They also see the image (``image_cue``), since
+features that draw masks need not tell how probable a mask is. Options, off by default: ``score_cost``
 (matching cost ``loss(m_k, y_i) - mu s_k``, after DETR; Carion et al. 2020), ``duplicate_cue`` (the heads also see the IoU of
 every two proposals) and ``settle`` (`ModeProposals._winner`).
 """
@@ -89,9 +90,8 @@ class ModeProposals(Segmenter):
         self.h = nn.Conv2d(self.g.out_channels, s.proposals * labels.channels, 3, padding=1)
         self._repeat_first_head(s.head_spread)
         heads = 2 if s.probability_head else 1
-        self.sel = Discriminator(
-            self.g.out_channels + s.proposals * labels.channels, s.head_width, heads * s.proposals
-        )
+        seen = self.g.out_channels + s.proposals * labels.channels + (in_channels if s.image_cue else 0)
+        self.sel = Discriminator(seen, s.head_width, heads * s.proposals)
         self.alike = _Alike(s.proposals, heads * s.proposals) if s.duplicate_cue and s.proposals > 1 else None
 
     @torch.no_grad()
@@ -108,7 +108,8 @@ class ModeProposals(Segmenter):
         features = self._features(images)
         logits = self.h(features).unflatten(1, (self.settings.proposals, self.labels.channels))
         masks = self.labels.probabilities(logits.detach(), dim=2)
-        judged = self.sel(torch.cat([features.detach(), masks.flatten(1, 2).to(features.dtype)], 1)).float()
+        shown = [features.detach(), masks.flatten(1, 2), *([images] if self.settings.image_cue else [])]
+        judged = self.sel(torch.cat([part.to(features.dtype) for part in shown], 1)).float()
         if self.alike is not None:
             judged = judged + self.alike(self._closeness(masks))
         if not self.settings.probability_head:

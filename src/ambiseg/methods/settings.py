@@ -32,6 +32,9 @@ class ModeProposalsSettings:
     """Weight of the probability head's cross-entropy."""
     head_width: int = 32
     """Channels of the first layer of the selection and probability head; they double at each layer up to 4 times this."""
+    image_cue: bool = True
+    """Also show the selection and probability head the image (not in the paper): what tells how probable an outcome is, as a
+    wind that prevails, need not be in features that were trained to draw masks."""
     duplicate_cue: bool = False
     """Also show the selection and probability head how alike every two proposals are (not in the paper), so that where
     outcomes coincide it keeps one of them."""
