@@ -49,7 +49,7 @@ FIRE_SINGLE = dataclasses.replace(FIRE, settle=0.7, balance=0.5)
 LIDC = ModeProposalsSettings(proposals=8, image_cue=False)
 CAMVID = ModeProposalsSettings(proposals=32, score_cost=0.1, image_cue=False, duplicate_cue=True)
 RECIPES: dict[tuple[str, str], tuple[Phase, ...]] = {
-    ("wildfire", "full"): ((FIRE, TrainSettings(minutes=10, batch_size=16, lr=2e-3)),),
+    ("wildfire", "full"): ((FIRE, TrainSettings(minutes=8, batch_size=16, lr=2e-3)),),
     ("wildfire", "single"): (
         (FIRE_SINGLE, TrainSettings(minutes=15, batch_size=16, lr=2e-3)),
         (dataclasses.replace(FIRE_SINGLE, settle=1.0), TrainSettings(minutes=2.5, batch_size=16, lr=5e-4)),
