@@ -80,10 +80,12 @@ def runs() -> str:
     rows = []
     for entry in read("mode-proposals.json").values():
         every, kept, phases = entry["all"], entry["kept"], entry["phases"]
-        balance = phases[0]["settings"].get("balance")
+        settings = phases[0]["settings"]
+        options = [f"balance {settings['balance']:g}"] if settings.get("balance") else []
+        options += ["image cue"] if settings.get("image_cue") else []
         rows.append(
             [
-                f"{entry['data']}, {entry['labels']}" + (f", balance {balance:g}" if balance else ""),
+                ", ".join([entry["data"], entry["labels"], *options]),
                 str(entry["cores"]),
                 " + ".join(f"{phase['train']['minutes']:g}" for phase in phases),
                 str(sum(phase["training"]["steps"] for phase in phases)),
