@@ -41,7 +41,7 @@ class DemoArguments:
 
     out: Path = Path("demo")
     """Folder for everything."""
-    minutes: float = 4.5
+    minutes: float = 4.9
     """Training time."""
     scenarios: int = 1500
     """Number of simulated images."""
