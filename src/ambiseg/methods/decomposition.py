@@ -48,8 +48,7 @@ from ambiseg.overlap import pairwise_overlap
 DRAWS = 64
 """Noise draws per image (the paper's number, table 11)."""
 RESOLUTIONS = (1.5, 2.0)
-"""Times of `posterior_decomposition`: how many standard deviations of the noise lie between two typical modes. Of the values
-tried on training frames of class flips (1 to 4) these told most; from 3 on a learnt flow is too sure of one mode."""
+"""Times of `posterior_decomposition`: how many standard deviations of the noise lie between two typical modes."""
 SHARE_OF_UNIFORM = 0.5
 """How much of the uniform distribution is mixed into the start of `posterior_decomposition`."""
 AT_ONCE = 16

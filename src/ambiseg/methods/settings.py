@@ -54,7 +54,7 @@ class ModeProposalsSettings:
     balance: float = 0.0
     """Single labels: weigh the mask loss by the winner's estimated probability to the power of minus this, so that rare
     modes count for more. 0: every visit counts the same (the paper); 1: every mode does, as with full labels. Above 0 the
-    selection loss counts every mode alike."""
+    selection loss counts every mode alike. Without the probability head nothing is balanced."""
     sharing: Literal["winner", "annealed", "relaxed"] = "winner"
     """Single labels: who learns from a mask. The closest proposal (the paper), also its near rivals at a falling
     temperature, or also all others with a small fixed share."""
