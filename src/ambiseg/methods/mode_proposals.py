@@ -19,7 +19,8 @@ probabilities (full labels) or towards the winner (single). One forward pass giv
 selection and probability heads see detached inputs: they never bend the masks. They also see the image (``image_cue``), since
 features that draw masks need not tell how probable a mask is. Options, off by default: ``score_cost``
 (matching cost ``loss(m_k, y_i) - mu s_k``, after DETR; Carion et al. 2020), ``duplicate_cue`` (the heads also see the IoU of
-every two proposals) and ``settle`` (`ModeProposals._winner`).
+every two proposals), ``settle`` (`ModeProposals._winner`) and ``energy_weight`` (`energy_score` of the whole weighted set, whose
+gradient does reach masks and probabilities together).
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from torch.nn import functional
 from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
 from ambiseg.methods.base import Segmenter
+from ambiseg.methods.energy_score import energy_score
 from ambiseg.methods.flow_matching import FlowMatching
 from ambiseg.methods.losses import pairwise_mask_loss
 from ambiseg.methods.matching import match
@@ -51,6 +53,8 @@ LEAST_SHARE = 1e-3
 """Proposals whose share of a mask is smaller do not learn from it."""
 LEAST_CHANCE = 1e-3
 """Winners whose estimated probability is smaller are balanced as if it were this."""
+MOST_WEIGHT = 10.0
+"""A balanced winner counts for no more than this many in the selection loss."""
 LEAST_PROBABILITY = 1e-6
 """Probabilities of proposals are not given below this, so that none vanishes from the set."""
 
@@ -155,8 +159,27 @@ class ModeProposals(Segmenter):
             with torch.no_grad():
                 cost = pairwise_mask_loss(self.settings.mask_loss, logits, annotations.masks, self.labels)
             if annotations.masks.shape[1] == 1:
-                return self._single_label_loss(cost[:, :, 0], logits, annotations.masks, scores, probability)
-            return self._full_label_loss(cost, logits, annotations, scores, probability)
+                parts = self._single_label_loss(cost[:, :, 0], logits, annotations.masks, scores, probability)
+            else:
+                parts = self._full_label_loss(cost, logits, annotations, scores, probability)
+            if self.settings.energy_weight == 0 or self.progress < self.settings.energy_start:
+                return parts
+            return self._with_energy(parts, logits, annotations, probability)
+
+    def _with_energy(
+        self, parts: dict[str, Tensor], logits: Tensor, annotations: MaskSet, probability: Tensor | None
+    ) -> dict[str, Tensor]:
+        """The loss with the energy score of all proposals added; without probability head they are equally probable."""
+        chance = torch.zeros_like(logits[:, :, 0, 0, 0]) if probability is None else probability
+        masks = self.labels.probabilities(logits, dim=2)
+        energy = energy_score(
+            masks, chance.float().softmax(1), annotations, self.settings.energy_kernel
+        ).mean()
+        return {
+            **parts,
+            "loss": parts["loss"] + self.settings.energy_weight * energy,
+            "energy": energy.detach(),
+        }
 
     def _full_label_loss(
         self, cost: Tensor, logits: Tensor, annotations: MaskSet, scores: Tensor, probability: Tensor | None
@@ -237,13 +260,13 @@ class ModeProposals(Segmenter):
         ``R_p(+/-)``: mean BCE of the winners against 1 / 0; ``R_u(-)``: mean BCE of all others against 0;
         ``L_PU = pi R_p(+) + max(0, R_u(-) - pi R_p(-))``. That takes winners for a fair draw of all ``pi M`` positives, which
         they are not where modes differ in probability. With propensities e they are weighed by ``1 / (e pi M)``, the unbiased
-        mean over positives (Bekker, Robberechts and Davis 2019).
+        mean over positives (Bekker, Robberechts and Davis 2019), up to MOST_WEIGHT (Ionides 2008).
         """
         pi = self.settings.positive_prior
         as_positive, as_negative = functional.softplus(-scores), functional.softplus(scores)
         weight = won / won.sum()
         if propensity is not None:
-            weight = weight / (propensity * pi * self.settings.proposals)
+            weight = weight * (1 / (propensity * pi * self.settings.proposals)).clamp(max=MOST_WEIGHT)
         positive_risk = pi * (weight * as_positive).sum()
         unlabelled = ((1 - won) * as_negative).sum() / (1 - won).sum().clamp(min=1)
         negative_risk = unlabelled - pi * (weight * as_negative).sum()

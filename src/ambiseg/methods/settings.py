@@ -62,6 +62,13 @@ class ModeProposalsSettings:
     """Starting temperature of `annealed` sharing, in units of the mask loss; it falls to 0 over half the training."""
     relaxation: float = 0.05
     """Share of the losers together under `relaxed` sharing."""
+    energy_weight: float = 0.0
+    """Weight of the energy score of all proposals with their probabilities (not in the paper): a proper score, whose mean is the
+    squared GED but for a constant. 0: none."""
+    energy_start: float = 0.0
+    """Share of the training after which the energy score counts."""
+    energy_kernel: Literal["iou", "dice"] = "iou"
+    """Distance of masks in the energy score, soft."""
 
 
 @dataclass(frozen=True)

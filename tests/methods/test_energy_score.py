@@ -1,0 +1,127 @@
+"""The energy score is GED but for a constant, is minimised by the true law, and cares for laws, not for lists of masks."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from ambiseg import metrics
+from ambiseg.labels import LabelSpace
+from ambiseg.maskset import MaskSet
+from ambiseg.methods.energy_score import energy_score
+from ambiseg.overlap import pairwise_overlap
+
+BINARY, MULTI = LabelSpace.binary(), LabelSpace.of_classes(3)
+
+
+def drawn(labels, count, seed, batch=3, size=(5, 7)):
+    g = torch.Generator().manual_seed(seed)
+    masks = torch.randint(labels.classes, (batch, count, *size), generator=g).to(torch.uint8)
+    weights = torch.rand(batch, count, generator=g) + 0.1
+    return MaskSet(masks, weights / weights.sum(1, keepdim=True), labels)
+
+
+def soft(proposals):
+    return proposals.labels.one_hot(proposals.masks, dim=2)
+
+
+@pytest.mark.parametrize("labels", [BINARY, MULTI])
+@pytest.mark.parametrize("kernel", ["iou", "dice"])
+def test_hard_masks_give_the_distances_of_the_metrics(labels, kernel):
+    proposals, truth = drawn(labels, 4, 0), drawn(labels, 3, 1)
+    proposals.masks[0, :2] = 0  # two empty masks, and classes absent from both
+    truth.masks[0, 0] = 0
+    truth.masks[1][truth.masks[1] == 2] = 0
+    proposals.masks[1][proposals.masks[1] == 2] = 1
+
+    def distance(a, b):
+        return 1 - getattr(pairwise_overlap(a.masks, b.masks, labels), kernel)().float()
+
+    p, v = proposals.weights, truth.weights
+    fit = torch.einsum("bm,bn,bmn->b", p, v, distance(proposals, truth))
+    spread = torch.einsum("bm,bn,bmn->b", p, p, distance(proposals, proposals))
+    found = energy_score(soft(proposals), p, truth, kernel)
+    torch.testing.assert_close(found, 2 * fit - spread)
+
+
+@pytest.mark.parametrize("labels", [BINARY, MULTI])
+def test_it_is_ged_but_for_a_constant_of_the_annotations(labels):
+    proposals, truth = drawn(labels, 4, 0), drawn(labels, 3, 1)
+    within = energy_score(soft(truth), truth.weights, truth)  # 2 D - D of the annotations among themselves
+    found = energy_score(soft(proposals), proposals.weights, truth) - within
+    torch.testing.assert_close(found, metrics.ged(proposals, truth).float(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("labels", [BINARY, MULTI])
+def test_void_pixels_count_for_nothing(labels):
+    proposals, truth = drawn(labels, 4, 0), drawn(labels, 3, 1)
+    masks = soft(proposals)
+    void = torch.rand(3, 1, 5, 7, generator=torch.Generator().manual_seed(2)) < 0.3
+    marked = replace(truth, masks=truth.masks.masked_fill(void, labels.void))
+    changed = masks.masked_fill(void[:, :, None], 0.3)
+    torch.testing.assert_close(
+        energy_score(masks, proposals.weights, marked), energy_score(changed, proposals.weights, marked)
+    )
+
+
+def test_a_mask_split_into_two_of_half_the_weight_scores_alike():
+    truth = drawn(BINARY, 3, 1)
+    masks, weights = torch.rand(3, 2, 1, 5, 7), torch.tensor([[0.3, 0.7]] * 3)
+    split = torch.cat([masks, masks[:, :1]], 1), torch.tensor([[0.1, 0.7, 0.2]] * 3)
+    torch.testing.assert_close(energy_score(masks, weights, truth), energy_score(*split, truth))
+
+
+def test_gradients_of_single_draws_average_to_that_of_all_annotations():
+    truth = drawn(BINARY, 3, 1)
+    masks = torch.rand(3, 4, 1, 5, 7, requires_grad=True)
+    chance = torch.randn(3, 4, requires_grad=True)
+
+    def gradients(annotations, share):
+        return torch.autograd.grad(
+            (share * energy_score(masks, chance.softmax(1), annotations)).sum(), [masks, chance]
+        )
+
+    whole = gradients(truth, torch.ones(3))
+    ones = [
+        gradients(replace(truth.take(torch.full((3, 1), i)), weights=torch.ones(3, 1)), truth.weights[:, i])
+        for i in range(3)
+    ]
+    for all_of_them, *draws in zip(whole, *ones, strict=True):
+        torch.testing.assert_close(all_of_them, sum(draws), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_descent_finds_the_true_masks_and_weights(seed):
+    torch.manual_seed(seed)
+    rows = torch.tensor([[1, 1, 1, 0, 0, 0, 0, 0], [0, 0, 0, 1, 1, 0, 0, 0], [0, 0, 1, 1, 0, 1, 1, 1]])
+    truth = MaskSet(rows.to(torch.uint8)[None, :, None], torch.tensor([[0.5, 0.3, 0.2]]), BINARY)
+    logits = torch.randn(1, 8, 1, 1, 8, requires_grad=True)
+    chance = torch.zeros(1, 8, requires_grad=True)
+    optimiser = torch.optim.Adam([logits, chance], 0.1)
+    for _ in range(600):
+        optimiser.zero_grad()
+        energy_score(logits.sigmoid(), chance.softmax(1), truth).sum().backward()
+        optimiser.step()
+    found = MaskSet.from_probabilities(logits.detach().sigmoid(), BINARY, chance.detach().softmax(1))
+    found = found.hard().merge_identical()
+    assert metrics.ged(found, truth).item() < 1e-3
+    kept = found.weights[0] > 0.01
+    assert {tuple(m.flatten().tolist()) for m in found.masks[0][kept]} == {tuple(r.tolist()) for r in rows}
+
+
+def test_degenerate_sets_have_finite_scores_and_gradients():
+    empty = MaskSet(torch.zeros(1, 2, 4, 4, dtype=torch.uint8), torch.tensor([[0.5, 0.5]]), BINARY)
+    for masks, weights in (
+        (torch.zeros(1, 1, 1, 4, 4), [[1.0]]),
+        (torch.zeros(1, 3, 1, 4, 4), [[1.0, 0.0, 0.0]]),
+        (torch.ones(1, 3, 1, 4, 4), [[0.2, 0.3, 0.5]]),
+        (torch.full((1, 2, 1, 4, 4), 1e-8), [[0.5, 0.5]]),
+    ):
+        m, p = masks.requires_grad_(), torch.tensor(weights, requires_grad=True)
+        score = energy_score(m, p, empty)
+        score.sum().backward()
+        assert torch.isfinite(score).all()
+        assert torch.isfinite(m.grad).all() and torch.isfinite(p.grad).all()
+    assert energy_score(torch.zeros(1, 1, 1, 4, 4), torch.ones(1, 1), empty).item() == 0
