@@ -115,6 +115,8 @@ FEWER = {("camvid", "single"): {"flip": True}}
 """Augmentation where it is not that of the data set: with single labels class flips are far from overfitting."""
 WILDFIRES = {"wildfire": "skewed", "wildfire-prevailing": "prevailing"}
 """Simulated data sets, by the kind of their probabilities."""
+MORE = {"wildfire-prevailing": 5000}
+"""Data sets that train on so many other scenarios: 800 tell too little of how an image tells probabilities."""
 SPLITS = {"wildfire": "test", "wildfire-prevailing": "test", "lidc": "val", "camvid": "val"}
 """Split that is evaluated."""
 
@@ -135,6 +137,14 @@ def prepare(name: str, source: Path | None, work: Path, labels: str = "full") ->
     return write_dataset(target, {split: read(source, split) for split in ("train", "val")}, info)
 
 
+def more(name: str, count: int, work: Path) -> Path:
+    """Other scenarios of a simulated data set, of another seed, for training alone."""
+    target = work / f"{name}-more.h5"
+    if not target.exists():
+        write_wildfires(target, count, seed=1, probabilities=WILDFIRES[name])
+    return target
+
+
 def finished(run: Path, train: TrainSettings, settings: ModeProposalsSettings) -> bool:
     """Whether a run with these settings has come to its end."""
     note = run / TRAINING
@@ -146,6 +156,8 @@ def finished(run: Path, train: TrainSettings, settings: ModeProposalsSettings) -
 
 def train_phases(name: str, labels: str, data: Path, arguments: argparse.Namespace) -> list[Path]:
     """Train phase after phase, unless they are done; their run folders."""
+    if name in MORE:
+        data = more(name, MORE[name], arguments.work)
     runs: list[Path] = []
     for settings, recipe in RECIPES[name, labels]:
         train = dataclasses.replace(

@@ -11,7 +11,9 @@ resolutions), and counted samples. Class flips also get the structure of B.2 aft
 masks (``atoms``, ``pca``), or, for the annotated modes, the true ones.
 
 For each: Brier skill scores (one to one and nearest, pooled), total variation (nearest), HM IoU* and Brier skill once more
-with near-duplicates counted as one ("merged": proposals and annotations alike), flow evaluations and seconds per image, one image at a time after a warm-up; those of proposals include proposing. Class flips: also the skill of the
+with near-duplicates counted as one ("merged": masks with IoU above 0.9 join the most probable of them, among proposals and
+among annotations alike), flow evaluations and seconds per image, one image at a time after a warm-up; those of proposals
+include proposing. Class flips: also the skill of the
 class-flip probabilities q, against .5 for each class that the image shows; by the flips of the true templates, or, where
 templates were found, of those, paired one to one with the true ones by IoU. Every way replaces its rows as it ends.
 
@@ -36,7 +38,6 @@ import torch
 from torch import Tensor
 
 import ambiseg
-from ambiseg.cli.data import write_wildfires
 from ambiseg.data.sample import Sample
 from ambiseg.data.source import open_split
 from ambiseg.engine.predict import PredictSettings, Run
@@ -65,7 +66,7 @@ from ambiseg.metrics import Comparison, metric_collection
 from ambiseg.metrics.calibration import BrierScores
 from ambiseg.networks.settings import UNetSettings
 from ambiseg.overlap import pairwise_overlap
-from mode_proposals import FLIPS, SPLITS, finished, prepare
+from mode_proposals import FLIPS, SPLITS, finished, more, prepare
 
 
 @dataclass(frozen=True)
@@ -103,15 +104,18 @@ SCORES = ("hm_iou_unique", "brier_skill_score", "brier_skill_nearest", "total_va
 MERGED_SCORES = ("hm_iou_unique", "brier_skill_score")
 EDM = FlowMatchingSettings(parameterisation="edm", time_shift=8)
 EXACT = replace(EDM, target="posterior")
-MORE = "wildfire-more"
-"""2500 other scenarios: a flow needs more of them than proposals do."""
+OTHERS = 2500
+"""Other scenarios for the last phase: a flow needs more of them than proposals do."""
 FLOWS: dict[str, tuple[tuple[str, FlowMatchingSettings, TrainSettings], ...]] = {
     "wildfire": (
         ("wildfire", EDM, TrainSettings(minutes=30, batch_size=16, lr=2e-3)),
         ("wildfire", EXACT, TrainSettings(minutes=15, batch_size=16, lr=1e-3)),
-        (MORE, EXACT, TrainSettings(minutes=16, batch_size=16, lr=1e-3)),
+        ("others", EXACT, TrainSettings(minutes=16, batch_size=16, lr=1e-3)),
     ),
-    "camvid": (("camvid", replace(EXACT, time_shift=12), TrainSettings(minutes=27, batch_size=16, lr=2e-3)),),
+    "camvid": (
+        ("camvid", replace(EXACT, time_shift=12), TrainSettings(minutes=27, batch_size=16, lr=2e-3)),
+        ("camvid", replace(EXACT, time_shift=12), TrainSettings(minutes=30, batch_size=16, lr=1e-3)),
+    ),
 }
 """Data and settings of the flow model and its training; a later phase starts from the weights of the one before."""
 SETS = ("wildfire", "wildfire-prevailing", "camvid")
@@ -154,9 +158,7 @@ def flow_run(
     """The flow model of a data set, trained phase after phase unless it is done; data without a recipe take that of wildfires."""
     run: Path | None = None
     for phase, (source, settings, recipe) in enumerate(FLOWS.get(name, FLOWS["wildfire"])[:phases], 1):
-        used = work / f"{MORE}.h5" if source == MORE else data
-        if not used.exists():
-            write_wildfires(used, 2500, seed=1)
+        used = more("wildfire", OTHERS, work) if source == "others" else data
         train = replace(recipe, seed=seed, init=None if run is None else str(run))
         train = train if minutes is None else replace(train, minutes=minutes)
         run = train_once("flow-matching", used, work / f"{name}-flow-{seed}-phase{phase}", train, settings)

@@ -161,7 +161,12 @@ def metrics_speed() -> str:
     return table(["what", "how", "time", "ratio"], rows)
 
 
-TITLES = {**{name: info.title for name, info in METRICS.items()}, "proposals": "proposals"}
+TITLES = {
+    **{name: info.title for name, info in METRICS.items()},
+    "proposals": "proposals",
+    "hm_iou_unique_merged": "HM IoU* (merged)",
+    "brier_skill_score_merged": "BSS (merged)",
+}
 WHAT = {"masks": "masks", "labels": "labels", "filter": "filter", "frozen": "frozen", "draws": "draws"}
 """Keys of a row that say what it is, and their headings; 'proposals' is also one where it is not a figure."""
 
@@ -243,7 +248,13 @@ def probabilities(name: str) -> str:
 
 def ways(made: dict[str, Any]) -> str:
     """The rows of one data set."""
-    figures = ("hm_iou_unique", "brier_skill_score", "brier_skill_nearest", "total_variation")
+    figures = (
+        "hm_iou_unique",
+        "brier_skill_score",
+        "brier_skill_nearest",
+        "brier_skill_score_merged",
+        "total_variation",
+    )
     flips = any("flip_skill" in row for row in made["rows"])
     head = ["masks", "filter", "way", "flow evaluations", *(TITLES[f] for f in figures)]
     head += [*(["BSS of q"] if flips else []), "ms/image", "times as fast as velocity"]
@@ -255,17 +266,19 @@ def ways(made: dict[str, Any]) -> str:
         group = kinds[masks, title]
         base = next((row for row in group if row["way"] == "velocity"), None)
         for row in group:
-            line = [masks, title, row["way"], str(row["evaluations"]), *(number(row[f]) for f in figures)]
+            line = [masks, title, row["way"], str(row["evaluations"])]
+            line += [number(row.get(f)) for f in figures]
             if flips:
                 line.append(number(row.get("flip_skill")))
             ratio = f"{base['seconds_per_image'] / row['seconds_per_image']:.2f}" if base else "–"
             rows.append([*line, f"{1000 * row['seconds_per_image']:.1f}", ratio])
+        key = "brier_skill_score_merged"
         rivals = [r for r in group if r["way"] == "head" or r["way"].startswith(("mean", "posterior"))]
         if base and rivals:
-            best = max(rivals, key=lambda r: r["brier_skill_score"])
+            best = max(rivals, key=lambda r: r[key])
             remarks.append(
-                f"{masks}, {title}: {best['way']} {number(best['brier_skill_score'])}, velocity"
-                f" {number(base['brier_skill_score'])}, {base['seconds_per_image'] / best['seconds_per_image']:.2f} times as fast"
+                f"{masks}, {title}: {best['way']} {number(best[key])}, velocity {number(base[key])},"
+                f" {base['seconds_per_image'] / best['seconds_per_image']:.2f} times as fast"
             )
     images = "/".join(str(n) for n in dict.fromkeys(row["images"] for row in made["rows"]))
     cores = "/".join(str(n) for n in dict.fromkeys(row["cores"] for row in made["rows"]))
@@ -275,7 +288,7 @@ def ways(made: dict[str, Any]) -> str:
         train, done = made["flow"]["train"], made["flow"]["training"]
         note += f" Flow model: {train['minutes']:g} minutes, {done['steps']} steps."
     if remarks:
-        note += "\n\nThe best BSS of head, mean and posterior: " + "; ".join(remarks) + "."
+        note += "\n\nThe best of head, mean and posterior, BSS (merged): " + "; ".join(remarks) + "."
     return table(head, rows) + "\n\n" + note
 
 

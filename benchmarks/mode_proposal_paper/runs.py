@@ -15,13 +15,10 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import math
 import statistics
 import sys
 from pathlib import Path
 from typing import Any
-
-import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -29,8 +26,7 @@ from ambiseg.cli.data import write_wildfires
 from ambiseg.data.source import open_split
 from ambiseg.engine.run import TRAINING, RunConfig, write_json
 from ambiseg.engine.settings import TrainSettings
-from ambiseg.methods.paths import c_noise
-from ambiseg.methods.settings import ModeProposalsSettings
+from ambiseg.methods.settings import EDM_NOISE, ModeProposalsSettings
 from mode_proposals import RECIPES
 from probabilities import CORES, describe, flow_run, train_once
 
@@ -41,8 +37,6 @@ MODES = 8
 SPLIT = "test"
 REGIMES = ("scratch", "nothing", "encoder", "all-but-last")
 """From scratch, or from the flow model with this part frozen."""
-ALL_NOISE = float(c_noise(torch.tensor(math.inf)))
-"""What the flow model (EDM) is told of the noise at t = 0."""
 RESULTS = Path(__file__).resolve().parents[2] / "docs" / "results" / "mode-proposal-paper.json"
 
 
@@ -115,7 +109,7 @@ def proposal_run(
     train = TrainSettings(labels=labels, minutes=arguments.minutes, batch_size=16, lr=2e-3, seed=seed)  # type: ignore[arg-type]
     if regime != "scratch":
         train = dataclasses.replace(train, init=str(flow_of(arguments, OWN)), freeze=regime)  # type: ignore[arg-type]
-        settings = dataclasses.replace(settings, flow_input=True, flow_time=ALL_NOISE)
+        settings = dataclasses.replace(settings, flow_input=True, flow_time=EDM_NOISE)
     recipe = "ours" if arguments.ours else "paper"
     run = arguments.work / f"{data.stem}-{recipe}-{labels}-{proposals}-{regime}-{seed}"
     return train_once("mode-proposals", data, run, train, settings)

@@ -11,8 +11,10 @@ import pytest
 import torch
 from torch.nn import functional
 
+from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
+from ambiseg.methods.energy_score import energy_score
 from ambiseg.methods.losses import pairwise_mask_loss
 from ambiseg.methods.mode_proposals import LEAST_CHANCE, ModeProposals, _balanced
 from ambiseg.methods.settings import ModeProposalsSettings
@@ -190,6 +192,30 @@ def test_a_winner_without_probability_is_balanced_as_if_it_had_a_little():
     assert float(weight.mean()) == pytest.approx(1.0)
 
 
+@pytest.mark.parametrize("asked", [{"balance": 0.5}, {"settle": 0.7}])
+def test_what_needs_probabilities_is_refused_without_them(asked):
+    with pytest.raises(AmbisegError, match="need the probability head"):
+        make(probability_head=False, **asked)
+
+
+@pytest.mark.parametrize("n", [1, 3])
+def test_the_energy_score_joins_after_its_start_and_bends_masks_and_probabilities(n):
+    images, annotations = batch(n=n)
+    plain, model = losses(make(), images, annotations), make(energy_weight=2.0, energy_start=0.5)
+    model.progress = 0.4
+    assert losses(model, images, annotations) == plain
+    model.progress = 0.5
+    found = losses(model, images, annotations)
+    proposals = model(images)
+    energy = energy_score(proposals[0].sigmoid(), proposals[2].softmax(1), annotations).mean().item()
+    assert found["energy"] == pytest.approx(energy, rel=1e-5)
+    assert found["loss"] == pytest.approx(plain["loss"] + 2 * energy, rel=1e-5)
+    alone = make(energy_weight=1e6, probability_weight=0.0, selection_weight=0.0)
+    alone.loss(images, annotations)["loss"].backward()
+    for part in (alone.h, alone.sel):
+        assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in part.parameters())
+
+
 @pytest.mark.parametrize("n", [1, 3])
 def test_the_total_is_the_weighted_sum(n):
     images, annotations = batch(n=n)
@@ -350,10 +376,6 @@ def test_settling_consolidates_covered_masks_and_specialises_on_others():
     never = make()
     never.progress = 1.0
     assert never._winner(cost, probability).flatten().tolist() == cost.argmin(1).tolist()
-    assert (
-        make(settle=0.0, probability_head=False)._winner(cost, None).flatten().tolist()
-        == cost.argmin(1).tolist()
-    )
 
 
 def test_score_cost_breaks_ties_for_the_higher_score_only():

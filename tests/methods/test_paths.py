@@ -21,6 +21,7 @@ from ambiseg.methods.paths import (
     edm_sigma,
     path_named,
 )
+from ambiseg.methods.settings import EDM_NOISE
 
 T = torch.linspace(0.02, 0.98, 25, dtype=torch.float64)
 WHOLE = torch.linspace(0, 1, 101, dtype=torch.float64)
@@ -203,3 +204,7 @@ def test_preconditioning_at_the_ends(path):
     assert torch.isfinite(found).all() and given[0][1].shape == (2,)
     assert all(torch.isfinite(value).all() for value in given[0])
     assert torch.isfinite(edm_loss_weight(t, path, 0.7)).all()
+
+
+def test_what_proposals_tell_an_edm_network_is_its_word_for_noise():
+    assert pytest.approx(float(c_noise(torch.tensor(math.inf)))) == EDM_NOISE

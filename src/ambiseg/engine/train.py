@@ -255,7 +255,7 @@ def _suited(
         raise AmbisegError(f"{entry.name} cannot start from a run of {source.method}: give one of {known}")
     if backbone not in (UNetSettings(), source.backbone):
         raise AmbisegError("the network is that of --init: leave --backbone settings out")
-    return source.backbone, dataclasses.replace(settings, **entry.starts_from[source.method])
+    return source.backbone, entry.starts_from[source.method](settings, source.settings)
 
 
 def _start(config: RunConfig) -> Segmenter:

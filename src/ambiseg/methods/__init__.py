@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +30,8 @@ class Method:
         location: ``module:class``.
         citation: the paper as BibTeX.
         validation: what chooses the best weights, a key of `ambiseg.metrics.METRICS` or "loss" where sampling is dear.
-        starts_from: other methods whose weights it can start from (``--init``), and the settings that this asks for.
+        starts_from: other methods whose weights it can start from (``--init``), and how its settings and theirs give those
+            that this asks for.
     """
 
     name: str
@@ -38,7 +40,7 @@ class Method:
     location: str
     citation: str
     validation: str = "hm_iou_unique"
-    starts_from: dict[str, dict[str, Any]] = field(default_factory=dict)
+    starts_from: dict[str, Callable[[Any, Any], Any]] = field(default_factory=dict)
 
 
 METHODS: dict[str, Method] = {
@@ -54,7 +56,7 @@ METHODS: dict[str, Method] = {
             for Ambiguous Segmentation},
   author = {Gerard, Sebastian and Sullivan, Josephine}
 }""",
-            starts_from={"flow-matching": {"flow_input": True}},
+            starts_from={"flow-matching": settings.proposals_from_flow},
         ),
         Method(
             name="flow-matching",

@@ -31,6 +31,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
 from ambiseg.methods.base import Segmenter
@@ -68,6 +69,9 @@ class ModeProposals(Segmenter):
         backbone: size of the U-Net g.
         settings: number of proposals, losses and their weights.
 
+    Raises:
+        AmbisegError: something that needs the probability head is asked for without it.
+
     Example:
         >>> model = ModeProposals(3, LabelSpace.binary(), UNetSettings(width=8, depth=2), ModeProposalsSettings(proposals=4))
         >>> proposals = model.predict(torch.zeros(2, 3, 17, 23))
@@ -86,6 +90,8 @@ class ModeProposals(Segmenter):
         settings: ModeProposalsSettings | None = None,
     ) -> None:
         s = settings or ModeProposalsSettings()
+        if not s.probability_head and (s.balance > 0 or s.settle < 1):
+            raise AmbisegError("--balance and --settle need the probability head: leave one of them out")
         super().__init__(in_channels, labels, backbone or UNetSettings(), s)
         extra = labels.channels if s.flow_input else 0
         self.g = build_backbone(in_channels + extra, self.backbone, time=s.flow_input)
@@ -129,7 +135,7 @@ class ModeProposals(Segmenter):
         check_channels(images, self.in_channels)
         draw = torch.Generator().manual_seed(int(self.noise_seed))
         noise = torch.randn(self.labels.channels, *images.shape[2:], generator=draw).to(images)
-        time = torch.full((len(images),), self.settings.flow_time, device=images.device)
+        time = torch.full((len(images),), self.settings.flow_time or 0.0, device=images.device)
         features = self.g(torch.cat([images, noise.expand(len(images), -1, -1, -1)], 1), time)
         return features
 

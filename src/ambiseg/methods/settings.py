@@ -5,7 +5,8 @@ The command line shows them (``ambiseg train METHOD --help``) and a run folder s
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import Literal
 
 
@@ -43,9 +44,9 @@ class ModeProposalsSettings:
     flow_input: bool = False
     """The network is that of a flow model and also sees one fixed noise and one fixed time (A.2); ``--init`` of a flow-matching
     run sets it."""
-    flow_time: float = 0.0
-    """The fixed time, from 0 (noise) to 1; for the network of an EDM flow log(sigma)/4 of the fixed noise level, 1.73 for noise
-    alone."""
+    flow_time: float | None = None
+    """What that network is told of the time: t from 0 (noise) to 1, or, if it is of an EDM flow, log(sigma)/4 of the noise level.
+    If left out, that all is noise."""
     settle: float = 1.0
     """Single labels: share of the training after which near-duplicates are settled: of the proposals about as close as
     the closest, the most probable one learns a mask that is covered, the least probable one a mask that is not. 1: never."""
@@ -54,7 +55,7 @@ class ModeProposalsSettings:
     balance: float = 0.0
     """Single labels: weigh the mask loss by the winner's estimated probability to the power of minus this, so that rare
     modes count for more. 0: every visit counts the same (the paper); 1: every mode does, as with full labels. Above 0 the
-    selection loss counts every mode alike. Without the probability head nothing is balanced."""
+    selection loss counts every mode alike. Needs the probability head, as `settle` does."""
     sharing: Literal["winner", "annealed", "relaxed"] = "winner"
     """Single labels: who learns from a mask. The closest proposal (the paper), also its near rivals at a falling
     temperature, or also all others with a small fixed share."""
@@ -101,3 +102,19 @@ class FlowMatchingSettings:
     """Factor of the guidance."""
     guidance_radius: float = 20.0
     """SPELL: distance (L2 norm of masks in [-1, 1]) below which two samples are pushed apart."""
+
+
+EDM_NOISE = math.log(1e3) / 4
+"""What an EDM flow is told where all is noise: `ambiseg.methods.paths.c_noise` at its greatest."""
+
+
+def proposals_from_flow(settings: ModeProposalsSettings, flow: FlowMatchingSettings) -> ModeProposalsSettings:
+    """Settings of proposals that start from the network of a flow model (Gerard and Sullivan, A.2).
+
+    Example:
+        >>> proposals_from_flow(ModeProposalsSettings(), FlowMatchingSettings()).flow_time
+        0.0
+    """
+    noise = EDM_NOISE if flow.parameterisation == "edm" else 0.0
+    time = noise if settings.flow_time is None else settings.flow_time
+    return replace(settings, flow_input=True, flow_time=time)
