@@ -7,8 +7,8 @@ masks: the annotated modes themselves ("truth", the upper bound of table 4), and
 ``benchmarks/mode_proposals.py`` left in the same ``--work``, full and single labels. Proposals are taken as they are,
 filtered by score, and filtered by score and near-duplicates (table 5). Ways: the probability head, decomposition of one
 velocity at t = 0 ("mean"), of 64 ("velocity"), of posterior means at t > 0 ("posterior", with some numbers of draws and
-resolutions), and counted samples. Class flips also get the structure of B.2 after "velocity", with templates found in the
-masks (``atoms``, ``pca``), or, for the annotated modes, the true ones.
+resolutions), these with medians over areas ("robust"), and counted samples. Class flips also get the structure of B.2 after
+"velocity", with templates found in the masks (``atoms``, ``pca``), or, for the annotated modes, the true ones.
 
 For each: Brier skill scores (one to one and nearest, pooled), total variation (nearest), HM IoU* and Brier skill once more
 with near-duplicates counted as one ("merged": masks with IoU above 0.9 join the most probable of them, among proposals and
@@ -71,19 +71,23 @@ from mode_proposals import FLIPS, SPLITS, finished, more, prepare
 
 @dataclass(frozen=True)
 class Way:
-    """How probabilities are estimated: ``head``, ``velocity``, ``posterior`` or ``samples``; draws; resolutions."""
+    """How probabilities are estimated: ``head``, ``velocity``, ``posterior`` or ``samples``; draws; resolutions; robust."""
 
     kind: str
     draws: int = 0
     resolutions: tuple[float, ...] = RESOLUTIONS
+    robust: bool = False
 
 
 WAYS = {
     "head": Way("head"),
     "mean": Way("velocity", 1),
+    "mean, robust": Way("velocity", 1, robust=True),
     "velocity": Way("velocity", 64),
+    "velocity, robust": Way("velocity", 64, robust=True),
     "posterior": Way("posterior", 64),
     "posterior 16": Way("posterior", 16),
+    "posterior 16, robust": Way("posterior", 16, robust=True),
     "posterior 16 at 2": Way("posterior", 16, (2.0,)),
     "posterior 16 at 1, 2, 4": Way("posterior", 16, (1.0, 2.0, 4.0)),
     "samples 16": Way("samples", 16),
@@ -257,7 +261,7 @@ class Estimator:
         if self.way.kind == "samples":
             return with_probabilities(masks, assignment_counts(seen, masks))
         if self.way.kind == "velocity":
-            return with_probabilities(masks, decompose_mean(masks, seen).probabilities)
+            return with_probabilities(masks, decompose_mean(masks, seen, self.way.robust).probabilities)
         model: Any = self.flow.model
         with self.flow.hardware.autocast():
             found = posterior_decomposition(
@@ -267,6 +271,7 @@ class Estimator:
                 draws=self.way.draws,
                 generator=self.noise,
                 resolutions=self.way.resolutions,
+                robust=self.way.robust,
             )
         return with_probabilities(masks, found.probabilities)
 
@@ -374,7 +379,7 @@ def estimate(
             )
             flips = None if true is None else flip_probabilities(plain.weights, flip_states(plain, true))
             variants = [(name, plain, seconds, flips)]
-            if true is not None and name == "velocity":
+            if true is not None and way.kind == "velocity" and way.draws > 1:
                 for how in ("atoms", "pca", *(["true templates"] if masks.name == "truth" else [])):
                     began = time.perf_counter()
                     templates = (

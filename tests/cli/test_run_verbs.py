@@ -116,6 +116,7 @@ def test_a_huge_header_is_refused(cli, tiny_run, tmp_path):
         ("--draws 0", "--draws"),
         ("--flips -1", "flips is 0 to"),
         ("--flips 1000", "flips is 0 to"),
+        ("--robust", "--robust is of use with"),
     ],
 )
 def test_senseless_filters(cli, tiny_run, fires, tmp_path, words, hint):
@@ -269,7 +270,7 @@ def test_probabilities_from_a_flow_model(cli, tiny_run, fires, flow, tmp_path):
     assert outcome.status == 0
     content = prediction(tmp_path / "out")
     assert sum(mask["probability"] for mask in content["masks"]) == pytest.approx(1, abs=1e-4)
-    how = {"kind": "velocity", "flips": 0, "flow": str(flow), "draws": 4}
+    how = {"kind": "velocity", "flips": 0, "flow": str(flow), "draws": 4, "robust": False}
     assert content["estimate"] == {**how, "determined": "does not determine" not in outcome.err}
     own = ("evaluate", tiny_run, "--metrics", "brier_skill_score", "--no-save", "--json")
     results = [
@@ -279,7 +280,7 @@ def test_probabilities_from_a_flow_model(cli, tiny_run, fires, flow, tmp_path):
     assert results[0]["kept"]["brier_skill_score"] != results[1]["kept"]["brier_skill_score"]
     assert [result["estimate"] for result in results] == [
         {"kind": "head", "flips": 0, "undetermined": 0},
-        {"kind": "samples", "flips": 2, "flow": str(flow), "draws": 4, "undetermined": 0},
+        {"kind": "samples", "flips": 2, "flow": str(flow), "draws": 4, "robust": False, "undetermined": 0},
     ]
 
 

@@ -90,6 +90,21 @@ def test_masks_that_cannot_be_told_apart(kind, fires, flow):
     assert probabilities((0, 0)).tolist() == [[1.0], [1.0]] and estimate.determined == [True, True]
 
 
+@pytest.mark.parametrize("kind", ["velocity", "mean", "posterior"])
+def test_robust_probabilities_explain_medians(kind, fires, flow):
+    images = [open_split(fires, "test")[i].image for i in range(2)]
+    masks = masks_of(images, (0, 5), (3, 16), (0, 9))
+
+    def found(robust):
+        estimate = FlowProbabilities(flow, kind, 8, robust=robust)
+        assert estimate.record()["robust"] == robust
+        return estimate(images, masks, torch.Generator().manual_seed(0)).weights
+
+    assert not torch.allclose(found(True), found(False), atol=1e-4)
+    with pytest.raises(AmbisegError, match="samples are counted"):
+        FlowProbabilities(flow, "samples", robust=True)
+
+
 def test_flips_of_the_method_s_own_probabilities():
     """Masks 0, T, U and T + U with the right marginals 0.7 and 0.2 become products; the masks stay as they are without."""
     images = [np.zeros((3, 16, 16), np.float32)]

@@ -102,6 +102,9 @@ class Proposing:
     """Run of flow-matching that estimates probabilities."""
     draws: int = 64
     """Draws of noise, or samples, with which it does."""
+    robust: bool = False
+    """Take medians of what the flow says over areas in which no kept mask changes, not means: pixels that it takes for another
+    class do not count then."""
     flips: int = 0
     """Number of areas that are switched on and off independently in the masks, like classes of a street scene (0: none).
     They are found in the kept masks, whose probabilities become products of one probability for each area."""
@@ -124,6 +127,8 @@ class Proposing:
             raise AmbisegError(
                 "--flow is of use with --probabilities velocity, mean, posterior or samples only"
             )
+        if self.robust and self.probabilities in ("head", "samples"):
+            raise AmbisegError("--robust is of use with --probabilities velocity, mean or posterior only")
         if self.seed < 0:
             raise AmbisegError(f"--seed must not be negative, received {self.seed}")
 

@@ -103,7 +103,9 @@ def settings_of(
     estimate = HeadProbabilities(proposing.flips)
     if proposing.flow is not None:
         flow = load(proposing.flow)
-        estimate = FlowProbabilities(flow, proposing.probabilities, proposing.draws, proposing.flips)
+        estimate = FlowProbabilities(
+            flow, proposing.probabilities, proposing.draws, proposing.flips, proposing.robust
+        )
     estimate.check(model)
     threshold, duplicate = (None, None) if keep_all else (proposing.score_threshold, proposing.duplicate_iou)
     return PredictSettings(threshold, duplicate, proposing.samples, top, estimate)

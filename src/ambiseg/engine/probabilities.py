@@ -120,23 +120,30 @@ class FlowProbabilities(HeadProbabilities):
         kind: ``velocity``, ``mean``, ``posterior`` or ``samples``.
         draws: draws of noise, or samples; ``mean`` needs one.
         flips: as in `HeadProbabilities`.
+        robust: let ``velocity``, ``mean`` and ``posterior`` explain medians over areas (`ambiseg.methods.areas`).
 
     Raises:
         UnknownNameError: no such kind.
-        AmbisegError: a run of another method, fewer than one draw, or a number of flips that cannot be.
+        AmbisegError: a run of another method, fewer than one draw, a number of flips that cannot be, or counted samples that
+            should be robust.
     """
 
-    def __init__(self, flow: Run, kind: str = "velocity", draws: int = DRAWS, flips: int = 0) -> None:
+    def __init__(
+        self, flow: Run, kind: str = "velocity", draws: int = DRAWS, flips: int = 0, robust: bool = False
+    ) -> None:
         super().__init__(flips)
         if kind not in KINDS:
             raise UnknownNameError("kind of probabilities", kind, KINDS)
         if draws < 1:
             raise AmbisegError(f"probabilities need at least one draw, received {draws}")
+        if robust and kind == "samples":
+            raise AmbisegError("samples are counted, there is nothing to make robust: leave it out")
         if not isinstance(flow.model, FlowMatching):
             raise AmbisegError(
                 f"a run of {flow.config.method} has no velocity: give a run of 'ambiseg train flow-matching'"
             )
         self.flow, self.model, self.kind, self.draws = flow, flow.model, kind, 1 if kind == "mean" else draws
+        self.robust = robust
 
     def check(self, run: Run) -> None:
         """Raise `AmbisegError` where a run has other channels or classes than the flow model, or cannot have flips."""
@@ -168,7 +175,7 @@ class FlowProbabilities(HeadProbabilities):
     def record(self) -> dict[str, Any]:
         """How probabilities are made, as plain values."""
         folder = None if self.flow.folder is None else str(self.flow.folder)
-        return {**super().record(), "flow": folder, "draws": self.draws}
+        return {**super().record(), "flow": folder, "draws": self.draws, "robust": self.robust}
 
     @torch.no_grad()
     def _estimate(
@@ -181,5 +188,7 @@ class FlowProbabilities(HeadProbabilities):
                 samples = self.model.predict(batch, self.draws, generator).hard().to("cpu")
                 return with_probabilities(masks, assignment_counts(samples, masks)), [True] * len(masks)
             estimate: Any = posterior_decomposition if self.kind == "posterior" else velocity_decomposition
-            found = estimate(self.model, batch, masks, draws=self.draws, generator=generator)
+            found = estimate(
+                self.model, batch, masks, draws=self.draws, generator=generator, robust=self.robust
+            )
         return with_probabilities(masks, found.probabilities), found.unique.tolist()

@@ -16,7 +16,8 @@ class flips, t = 0 cannot tell them apart. Times t > 0 can, because there the we
     min_p sum_s || D_s - sum_i w_is m_i ||^2 = sum_s D_s.D_s - 2 w_s.q_s + w_s^T G w_s,
     w_is = softmax_i(log p_i - || z_s - alpha m_i ||^2 / (2 sigma^2)),
 
-so after those products the cost depends on the number of modes and draws only, not on the size of the image.
+so after those products the cost depends on the number of modes and draws only, not on the size of the image. With ``robust``
+the fields that are explained, the mean and D_s, are replaced by their `area_medians` first (beyond the paper as well).
 
 Masks are one-hot channels scaled to [-1, 1] (`encode`); a flow is anything with a `posterior_mean` in that scale (`Denoiser`).
 What happens at the edges: one mode has probability 1; identical modes share theirs evenly (and ``unique`` is False);
@@ -40,6 +41,7 @@ from ambiseg.defaults import DUPLICATE_IOU, SCORE_THRESHOLD
 from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
+from ambiseg.methods.areas import area_medians
 from ambiseg.methods.mode_proposals import LEAST_PROBABILITY
 from ambiseg.methods.paths import Path
 from ambiseg.methods.simplex import least_squares_on_simplex
@@ -172,7 +174,7 @@ def estimate_mean(
     return total / draws
 
 
-def decompose_mean(modes: MaskSet, mean: Tensor) -> Decomposition:
+def decompose_mean(modes: MaskSet, mean: Tensor, robust: bool = False) -> Decomposition:
     """Probabilities with which the modes mix to a pixel-wise mean.
 
         min_p || mean - sum_i p_i m_i ||^2    subject to p >= 0, sum p = 1                     (mode proposals, 22)
@@ -182,6 +184,7 @@ def decompose_mean(modes: MaskSet, mean: Tensor) -> Decomposition:
     Args:
         modes: ``(B, M, *S)``; their weights say only which are there.
         mean: ``(B, C, *S)`` in the scale of `encode`: of probabilities, ``2 p - 1``.
+        robust: explain its `area_medians`.
 
     Raises:
         AmbisegError: the mean has another shape than the modes, or is not finite.
@@ -191,7 +194,9 @@ def decompose_mean(modes: MaskSet, mean: Tensor) -> Decomposition:
         >>> decompose_mean(modes, 2 * torch.tensor([[[0.7, 1.0, 0.3]]]) - 1).probabilities
         tensor([[0.7000, 0.3000]], dtype=torch.float64)
     """
-    gram, products, squares = _products(modes, mean[:, None])
+    _check_fields(modes, mean[:, None])
+    field = area_medians(modes, mean[:, None]) if robust else mean[:, None]
+    gram, products, squares = _products(modes, field)
     found = least_squares_on_simplex(gram, products[:, 0], modes.present)
     p = found.weights
     left = squares[:, 0] - 2 * (p * products[:, 0]).sum(1) + torch.einsum("bi,bij,bj->b", p, gram, p)
@@ -204,6 +209,8 @@ def velocity_decomposition(
     modes: MaskSet,
     draws: int = DRAWS,
     generator: torch.Generator | None = None,
+    *,
+    robust: bool = False,
 ) -> Decomposition:
     """Probabilities of modes from the velocities of a flow at t = 0 (mode proposals, section 3.2): `decompose_mean` of
     `estimate_mean`.
@@ -214,6 +221,7 @@ def velocity_decomposition(
         modes: ``(B, M, *S)`` annotations, or proposals best `filtered` first.
         draws: noise draws S per image, one evaluation of the flow each.
         generator: source of the noise.
+        robust: as in `decompose_mean`.
 
     Raises:
         AmbisegError: images and modes differ in number or size, or there are no draws.
@@ -226,7 +234,7 @@ def velocity_decomposition(
         tensor([[0.7500, 0.2500]], dtype=torch.float64)
     """
     _check_images(images, modes)
-    return decompose_mean(modes, estimate_mean(flow, images, draws, generator, modes.labels.channels))
+    return decompose_mean(modes, estimate_mean(flow, images, draws, generator, modes.labels.channels), robust)
 
 
 @torch.no_grad()
@@ -240,6 +248,7 @@ def posterior_decomposition(
     *,
     resolutions: Sequence[float] = RESOLUTIONS,
     centres: str = "modes",
+    robust: bool = False,
 ) -> Decomposition:
     """Probabilities of modes from a flow at t > 0, where the weights of equation (19) tell modes with equal mean apart.
 
@@ -263,6 +272,7 @@ def posterior_decomposition(
         generator: source of the noise.
         resolutions: values of c.
         centres: the mode j(s) of a draw: ``modes``, each equally often, or ``estimate``, by the solution at t = 0.
+        robust: explain the `area_medians` of D_s.
 
     Returns:
         As `decompose_mean`; ``unique`` says whether the sum curves in every direction that keeps ``sum p``.
@@ -288,7 +298,7 @@ def posterior_decomposition(
     gram, _, _ = _products(modes, None)
     chosen = _times(flow.path, modes, gram, times, resolutions)
     channels, elements = modes.labels.channels, _elements(modes)
-    first = decompose_mean(modes, estimate_mean(flow, images, draws, generator, channels))
+    first = decompose_mean(modes, estimate_mean(flow, images, draws, generator, channels), robust)
     by = first.probabilities if centres == "estimate" else None
     shape, device = (len(images), channels, *images.shape[2:]), images.device
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
@@ -300,8 +310,10 @@ def posterior_decomposition(
         for turn in torch.split(_order(modes, draws, by, generator), AT_ONCE, 1):
             centres_of = encode(modes.take(turn).masks, modes.labels).to(device)
             noisy = [alpha * y + sigma * _noise(shape, device, generator) for y in centres_of.unbind(1)]
-            answers = [flow.posterior_mean(images, z, t) for z in noisy]
-            _, products, squares = _products(modes, torch.stack(answers + noisy, 1), with_gram=False)
+            answers = torch.stack([flow.posterior_mean(images, z, t) for z in noisy], 1)
+            answers = area_medians(modes, answers) if robust else answers
+            fields = torch.cat([answers, torch.stack(noisy, 1)], 1)
+            _, products, squares = _products(modes, fields, with_gram=False)
             of_answers, of_noisy = products.chunk(2, 1)
             likelihoods = a * of_noisy / s.square() * elements
             parts.append((of_answers, squares.chunk(2, 1)[0], likelihoods))
@@ -426,12 +438,6 @@ def _products(modes: MaskSet, fields: Tensor | None, with_gram: bool = True) -> 
         Modes with modes ``(B, M, M)``, fields with modes ``(B, F, M)``, fields with themselves ``(B, F)``.
     """
     batch, count = modes.weights.shape
-    shape = (batch, modes.labels.channels, *modes.masks.shape[2:])
-    if fields is not None and (fields.shape[0], *fields.shape[2:]) != shape:
-        raise AmbisegError(
-            f"a mean of shape {(fields.shape[0], *fields.shape[2:])} cannot be a mixture of modes of shape {shape}:"
-            " batch, channels and image size must agree"
-        )
     width = 0 if fields is None else fields.shape[1]
     gram = torch.zeros(batch, count, count, dtype=torch.float64)
     products = torch.zeros(batch, width, count, dtype=torch.float64)
@@ -446,6 +452,15 @@ def _products(modes: MaskSet, fields: Tensor | None, with_gram: bool = True) -> 
             products[b] = (f @ m.T / elements).cpu()
             squares[b] = (f.square().sum(1) / elements).cpu()
     return gram, products, squares
+
+
+def _check_fields(modes: MaskSet, fields: Tensor) -> None:
+    shape = (len(modes), modes.labels.channels, *modes.masks.shape[2:])
+    if (fields.shape[0], *fields.shape[2:]) != shape:
+        raise AmbisegError(
+            f"a mean of shape {(fields.shape[0], *fields.shape[2:])} cannot be a mixture of modes of shape {shape}:"
+            " batch, channels and image size must agree"
+        )
 
 
 def _elements(modes: MaskSet) -> int:
