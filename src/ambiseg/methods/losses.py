@@ -1,4 +1,4 @@
-"""Losses of one mask against another, for all pairs of a set at once.
+"""Losses of one mask against another, for all pairs of a set at once, and the cross-entropy of pixels.
 
 For proposals ``m_k`` with logits ``z_k`` and annotations ``y_i``, void pixels of ``y_i`` left out, P pixels counted:
 
@@ -57,6 +57,31 @@ def pairwise_mask_loss(kind: str, logits: Tensor, masks: Tensor, labels: LabelSp
         "dice-focal": lambda: pairs.dice() + pairs.focal(),
     }
     return losses[kind]()
+
+
+def cross_entropy(logits: Tensor, masks: Tensor, labels: LabelSpace) -> Tensor:
+    """Negative log-likelihood of a label map under independent pixels, in nats: its sum over the pixels that are not void.
+
+        CE(z, y) = - sum_pixels log q,    q the probability of the annotated class (sigmoid or softmax of z)
+
+    Args:
+        logits: ``(B, C, *S)``.
+        masks: label maps ``(B, *S)``.
+        labels: the label space.
+
+    Returns:
+        ``(B,)`` float32.
+
+    Example:
+        >>> cross_entropy(torch.zeros(1, 1, 2, 2), torch.tensor([[[0, 1], [1, 255]]]), LabelSpace.binary()).div(0.6931472)
+        tensor([3.])
+    """
+    z, valid = logits.float(), labels.valid(masks)
+    if labels.is_binary:
+        nats = functional.softplus(z[:, 0]) - z[:, 0] * (masks == 1)
+    else:
+        nats = functional.cross_entropy(z, masks.long().masked_fill(~valid, 0), reduction="none")
+    return (nats * valid).flatten(1).sum(1)
 
 
 class _Pairs:
