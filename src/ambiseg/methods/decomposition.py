@@ -297,29 +297,11 @@ def posterior_decomposition(
         raise AmbisegError(f"centres is 'modes' or 'estimate', received {centres!r}")
     gram, _, _ = _products(modes, None)
     chosen = _times(flow.path, modes, gram, times, resolutions)
-    channels, elements = modes.labels.channels, _elements(modes)
-    first = decompose_mean(modes, estimate_mean(flow, images, draws, generator, channels), robust)
+    first = decompose_mean(
+        modes, estimate_mean(flow, images, draws, generator, modes.labels.channels), robust
+    )
     by = first.probabilities if centres == "estimate" else None
-    shape, device = (len(images), channels, *images.shape[2:]), images.device
-    parts: list[tuple[Tensor, Tensor, Tensor]] = []
-    for when in [torch.zeros(len(images), dtype=torch.float64), *chosen]:
-        t = when.to(device, torch.float32)
-        alpha, sigma = _column(flow.path.alpha(t), shape), _column(flow.path.sigma(t), shape)
-        # Of the log-likelihoods only alpha m.z / sigma^2 differs between modes: all encoded masks have the same norm.
-        a, s = (v.flatten().cpu().double()[:, None, None] for v in (alpha, sigma))
-        for turn in torch.split(_order(modes, draws, by, generator), AT_ONCE, 1):
-            centres_of = encode(modes.take(turn).masks, modes.labels).to(device)
-            noisy = [alpha * y + sigma * _noise(shape, device, generator) for y in centres_of.unbind(1)]
-            answers = torch.stack([flow.posterior_mean(images, z, t) for z in noisy], 1)
-            answers = area_medians(modes, answers) if robust else answers
-            fields = torch.cat([answers, torch.stack(noisy, 1)], 1)
-            _, products, squares = _products(modes, fields, with_gram=False)
-            of_answers, of_noisy = products.chunk(2, 1)
-            likelihoods = a * of_noisy / s.square() * elements
-            parts.append((of_answers, squares.chunk(2, 1)[0], likelihoods))
-    q, d, log = (torch.cat(list(v), 1).numpy() for v in zip(*parts, strict=True))
-    if not (np.isfinite(q).all() and np.isfinite(log).all()):
-        raise AmbisegError("the flow's posterior mean holds nan or infinity: look at how it was trained")
+    q, d, log = _gather(flow, images, modes, chosen, (draws, by), generator, robust)
     p = np.zeros(modes.weights.shape)
     residual, unique, misfit = np.zeros(len(p)), np.ones(len(p), dtype=bool), np.zeros(len(p))
     for b, there in enumerate(modes.present.cpu().numpy()):
@@ -332,6 +314,48 @@ def posterior_decomposition(
             fit.misfit(p[b, c]),
         )
     return Decomposition(*(torch.from_numpy(v) for v in (p, residual, unique, misfit)))
+
+
+def _gather(
+    flow: Denoiser,
+    images: Tensor,
+    modes: MaskSet,
+    times: Sequence[Tensor],
+    turns: tuple[int, Tensor | None],
+    generator: torch.Generator | None,
+    robust: bool,
+) -> tuple[Array, Array, Array]:
+    """What `_Fit` needs of the flow's answers at t = 0 and at ``times``, each ``(B,)``.
+
+    Args:
+        turns: draws at each time, and the probabilities by which their modes are drawn (None: all in turn).
+
+    Returns:
+        Products of answers and modes ``(B, S, M)``, squares of the answers ``(B, S)``, log-likelihoods of the noisy masks given
+        each mode, up to a constant ``(B, S, M)``.
+    """
+    channels, elements = modes.labels.channels, _elements(modes)
+    shape, device = (len(images), channels, *images.shape[2:]), images.device
+    parts: list[tuple[Tensor, Tensor, Tensor]] = []
+    for when in [torch.zeros(len(images), dtype=torch.float64), *times]:
+        t = when.to(device, torch.float32)
+        alpha, sigma = _column(flow.path.alpha(t), shape), _column(flow.path.sigma(t), shape)
+        # Of the log-likelihoods only alpha m.z / sigma^2 differs between modes: all encoded masks have the same norm.
+        a, s = (v.flatten().cpu().double()[:, None, None] for v in (alpha, sigma))
+        for turn in torch.split(_order(modes, *turns, generator), AT_ONCE, 1):
+            centres_of = encode(modes.take(turn).masks, modes.labels).to(device)
+            noisy = [alpha * y + sigma * _noise(shape, device, generator) for y in centres_of.unbind(1)]
+            answers = torch.stack([flow.posterior_mean(images, z, t) for z in noisy], 1)
+            answers = area_medians(modes, answers) if robust else answers
+            fields = torch.cat([answers, torch.stack(noisy, 1)], 1)
+            _, products, squares = _products(modes, fields, with_gram=False)
+            of_answers, of_noisy = products.chunk(2, 1)
+            likelihoods = a * of_noisy / s.square() * elements
+            parts.append((of_answers, squares.chunk(2, 1)[0], likelihoods))
+    q, d, log = (torch.cat(list(v), 1).numpy() for v in zip(*parts, strict=True))
+    if not (np.isfinite(q).all() and np.isfinite(log).all()):
+        raise AmbisegError("the flow's posterior mean holds nan or infinity: look at how it was trained")
+    return q, d, log
 
 
 def assignment_counts(samples: MaskSet, modes: MaskSet) -> Tensor:
