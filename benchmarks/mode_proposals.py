@@ -33,7 +33,6 @@ from ambiseg.cli.data import write_wildfires
 from ambiseg.data.info import DatasetInfo
 from ambiseg.data.sample import Sample
 from ambiseg.data.source import write_dataset
-from ambiseg.engine.predict import PredictSettings
 from ambiseg.engine.run import TRAINING, RunConfig
 from ambiseg.engine.settings import TrainSettings
 from ambiseg.methods.settings import ModeProposalsSettings
@@ -45,33 +44,49 @@ FLIPS = {3: 0.05, 4: 0.25, 5: 0.75, 8: 0.95}
 Phase = tuple[ModeProposalsSettings, TrainSettings]
 
 FIRE = ModeProposalsSettings(proposals=16, score_cost=0.1, image_cue=False, duplicate_cue=True)
-FIRE_SINGLE = dataclasses.replace(FIRE, settle=0.7, balance=0.5)
+PREVAILING = dataclasses.replace(FIRE, image_cue=True)
 LIDC = ModeProposalsSettings(proposals=8, image_cue=False)
 CAMVID = ModeProposalsSettings(proposals=32, score_cost=0.1, image_cue=False, duplicate_cue=True)
+CAMVID_SINGLE = ModeProposalsSettings(proposals=32, score_cost=0.1, mask_loss="mse")
 RECIPES: dict[tuple[str, str], tuple[Phase, ...]] = {
     ("wildfire", "full"): ((FIRE, TrainSettings(minutes=8, batch_size=16, lr=2e-3)),),
     ("wildfire", "single"): (
-        (FIRE_SINGLE, TrainSettings(minutes=15, batch_size=16, lr=2e-3)),
-        (dataclasses.replace(FIRE_SINGLE, settle=1.0), TrainSettings(minutes=2.5, batch_size=16, lr=5e-4)),
+        (dataclasses.replace(FIRE, balance=0.7), TrainSettings(minutes=24, batch_size=16, lr=2e-3)),
     ),
-    ("wildfire-prevailing", "full"): (
-        (dataclasses.replace(FIRE, image_cue=True), TrainSettings(minutes=7, batch_size=16, lr=2e-3)),
-    ),
+    ("wildfire-prevailing", "full"): ((PREVAILING, TrainSettings(minutes=26, batch_size=16, lr=2e-3)),),
     ("wildfire-prevailing", "single"): (
-        (
-            dataclasses.replace(FIRE_SINGLE, settle=1.0, image_cue=True),
-            TrainSettings(minutes=7, batch_size=16, lr=2e-3),
-        ),
+        (dataclasses.replace(PREVAILING, balance=0.5), TrainSettings(minutes=28, batch_size=16, lr=2e-3)),
     ),
     ("lidc", "full"): ((LIDC, TrainSettings(minutes=12, batch_size=16, lr=2e-3)),),
     ("lidc", "single"): ((LIDC, TrainSettings(minutes=11, batch_size=16, lr=2e-3)),),
     ("camvid", "full"): ((CAMVID, TrainSettings(minutes=13, batch_size=8, lr=2e-3)),),
     ("camvid", "single"): (
-        (CAMVID, TrainSettings(minutes=9.5, batch_size=8, lr=2e-3)),
-        (dataclasses.replace(CAMVID, settle=0.0), TrainSettings(minutes=3, batch_size=16, lr=1e-3)),
+        (CAMVID_SINGLE, TrainSettings(minutes=20, batch_size=8, lr=2e-3)),
+        (dataclasses.replace(CAMVID_SINGLE, settle=0.0), TrainSettings(minutes=4, batch_size=16, lr=1e-3)),
     ),
 }
 """Settings of method and training for each data set and label view; a second phase starts from the first one's weights."""
+VARIANTS: dict[str, tuple[str, str, tuple[Phase, ...]]] = {
+    "wildfire-single-unbalanced": (
+        "wildfire",
+        "single",
+        (
+            (
+                dataclasses.replace(FIRE, settle=0.7),
+                TrainSettings(minutes=15, batch_size=16, lr=2e-3),
+            ),
+        ),
+    ),
+    "camvid-single-settled": (
+        "camvid",
+        "single",
+        (
+            (CAMVID, TrainSettings(minutes=9.5, batch_size=8, lr=2e-3)),
+            (dataclasses.replace(CAMVID, settle=0.0), TrainSettings(minutes=3, batch_size=16, lr=1e-3)),
+        ),
+    ),
+}
+"""Other recipes that the docs compare with: data, labels, phases. ``--variants NAME`` measures one."""
 
 
 def lidc(source: Path, split: str) -> Iterator[Sample]:
@@ -109,8 +124,6 @@ READERS = {
         ),
     ),
 }
-MERGED = PredictSettings(score_threshold=None, duplicate_iou=0.8)
-"""All proposals, those with IoU above 0.8 counted as one: how good the probabilities are, scores left aside."""
 FEWER = {("camvid", "single"): {"flip": True}}
 """Augmentation where it is not that of the data set: with single labels class flips are far from overfitting."""
 WILDFIRES = {"wildfire": "skewed", "wildfire-prevailing": "prevailing"}
@@ -154,18 +167,18 @@ def finished(run: Path, train: TrainSettings, settings: ModeProposalsSettings) -
     return config.train == train and config.settings == settings
 
 
-def train_phases(name: str, labels: str, data: Path, arguments: argparse.Namespace) -> list[Path]:
+def train_phases(
+    title: str, labels: str, data: Path, phases: tuple[Phase, ...], arguments: argparse.Namespace
+) -> list[Path]:
     """Train phase after phase, unless they are done; their run folders."""
-    if name in MORE:
-        data = more(name, MORE[name], arguments.work)
     runs: list[Path] = []
-    for settings, recipe in RECIPES[name, labels]:
+    for settings, recipe in phases:
         train = dataclasses.replace(
             recipe, labels=labels, seed=arguments.seed, init=str(runs[-1]) if runs else None
         )
         if arguments.minutes is not None:
             train = dataclasses.replace(train, minutes=arguments.minutes)
-        runs.append(arguments.work / f"{name}-{labels}-{arguments.seed}-phase{len(runs) + 1}")
+        runs.append(arguments.work / f"{title}-{arguments.seed}-phase{len(runs) + 1}")
         if not finished(runs[-1], train, settings):
             result = ambiseg.fit(
                 "mode-proposals",
@@ -181,13 +194,16 @@ def train_phases(name: str, labels: str, data: Path, arguments: argparse.Namespa
     return runs
 
 
-def measure(name: str, labels: str, data: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+def measure(
+    title: str, name: str, labels: str, phases: tuple[Phase, ...], arguments: argparse.Namespace
+) -> dict[str, Any]:
     """Train unless it is done, evaluate, and describe both."""
-    runs = train_phases(name, labels, data, arguments)
+    data = prepare(name, arguments.source, arguments.work, labels)
+    seen = more(name, MORE[name], arguments.work) if name in MORE else data
+    runs = train_phases(title, labels, seen, phases, arguments)
     evaluation = ambiseg.evaluate(runs[-1], data, SPLITS[name])
     evaluation.save(runs[-1])
-    merged = ambiseg.evaluate(runs[-1], data, SPLITS[name], MERGED)
-    phases = [
+    record = [
         {
             "train": dataclasses.asdict(RunConfig.load(run).train) | {"init": None},
             "settings": dataclasses.asdict(RunConfig.load(run).settings),
@@ -199,9 +215,9 @@ def measure(name: str, labels: str, data: Path, arguments: argparse.Namespace) -
         "data": name,
         "labels": labels,
         "cores": len(os.sched_getaffinity(0)),
-        "phases": phases,
+        "scenarios": MORE.get(name),
+        "phases": record,
         **evaluation.to_dict(),
-        "merged": merged.to_dict()["kept"],
     }
 
 
@@ -215,6 +231,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, required=True, help="JSON file to add the results to")
     parser.add_argument("--sets", nargs="+", choices=list(SPLITS), default=list(SPLITS))
     parser.add_argument("--labels", nargs="+", choices=["full", "single"], default=["full", "single"])
+    parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), help="these in place of the recipes")
     parser.add_argument(
         "--minutes", type=float, help="training time of each phase; those of the recipe if left out"
     )
@@ -222,10 +239,16 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
     arguments.results.parent.mkdir(parents=True, exist_ok=True)
-    for name, labels in itertools.product(arguments.sets, arguments.labels):
-        entry = measure(name, labels, prepare(name, arguments.source, arguments.work, labels), arguments)
+    chosen = {
+        f"{name}-{labels}": (name, labels, RECIPES[name, labels])
+        for name, labels in itertools.product(arguments.sets, arguments.labels)
+    }
+    if arguments.variants:
+        chosen = {title: VARIANTS[title] for title in arguments.variants}
+    for title, what in chosen.items():
+        entry = measure(title, *what, arguments)
         known = json.loads(arguments.results.read_text()) if arguments.results.exists() else {}
-        known[f"{name}-{labels}-seed{arguments.seed}"] = entry
+        known[f"{title}-seed{arguments.seed}"] = entry
         arguments.results.write_text(json.dumps(known, indent=2) + "\n")
         print(json.dumps(entry))
 

@@ -76,13 +76,16 @@ def demo() -> str:
 def runs() -> str:
     """One row per run: coverage and distances over all masks, then selection and probabilities."""
     head = ["data, labels", "cores", "minutes", "steps", "M", *(METRICS[c].title for c in COLUMNS)]
-    head += ["perfect", "F1", "kept", "HM IoU* kept", "BSS kept", "BSS merged", "ms/image"]
+    head += ["perfect", "F1", "kept", "HM IoU* kept", "BSS kept", "ms/image"]
     rows = []
     for entry in read("mode-proposals.json").values():
         every, kept, phases = entry["all"], entry["kept"], entry["phases"]
         settings = phases[0]["settings"]
         options = [f"balance {settings['balance']:g}"] if settings.get("balance") else []
+        options += ["mse"] if settings["mask_loss"] == "mse" else []
+        options += [f"settle {p['settings']['settle']:g}" for p in phases if p["settings"]["settle"] < 1][-1:]
         options += ["image cue"] if settings.get("image_cue") else []
+        options += [f"{entry['scenarios']} scenarios"] if entry.get("scenarios") else []
         rows.append(
             [
                 ", ".join([entry["data"], entry["labels"], *options]),
@@ -96,7 +99,6 @@ def runs() -> str:
                 f"{kept['masks_per_image']:.1f}",
                 number(kept["hm_iou_unique"]),
                 number(kept["brier_skill_score"]),
-                number(entry["merged"]["brier_skill_score"]),
                 f"{1000 * entry['seconds_per_image']:.1f}",
             ]
         )

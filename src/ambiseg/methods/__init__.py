@@ -71,6 +71,88 @@ METHODS: dict[str, Method] = {
 }""",
             validation="loss",
         ),
+        Method(
+            name="probabilistic-unet",
+            summary="samples from one U-Net pass and a latent vector, a conditional VAE (Kohl et al.)",
+            settings=settings.ProbabilisticUNetSettings,
+            location="ambiseg.methods.probabilistic_unet:ProbabilisticUNet",
+            citation="""@inproceedings{kohl_probabilistic_unet_2018,
+  title     = {A Probabilistic {U-Net} for Segmentation of Ambiguous Images},
+  author    = {Kohl, Simon A. A. and Romera-Paredes, Bernardino and Meyer, Clemens and De Fauw, Jeffrey and
+               Ledsam, Joseph R. and Maier-Hein, Klaus H. and Eslami, S. M. Ali and Jimenez Rezende, Danilo and
+               Ronneberger, Olaf},
+  booktitle = {Advances in Neural Information Processing Systems},
+  year      = {2018}
+}""",
+        ),
+        Method(
+            name="ssn",
+            summary="samples of a joint normal law of all logits with a low-rank covariance (Monteiro et al.)",
+            settings=settings.SSNSettings,
+            location="ambiseg.methods.ssn:SSN",
+            citation="""@inproceedings{monteiro_ssn_2020,
+  title     = {Stochastic Segmentation Networks: Modelling Spatially Correlated Aleatoric Uncertainty},
+  author    = {Monteiro, Miguel and Le Folgoc, Lo{\\"i}c and Coelho de Castro, Daniel and Pawlowski, Nick and
+               Marques, Bernardo and Kamnitsas, Konstantinos and van der Wilk, Mark and Glocker, Ben},
+  booktitle = {Advances in Neural Information Processing Systems},
+  volume    = {33},
+  year      = {2020}
+}""",
+            validation="ged",
+        ),
+        Method(
+            name="dropout-unet",
+            summary="samples by dropout in the innermost levels of a U-Net, kept on (Kendall et al.)",
+            settings=settings.DropoutUNetSettings,
+            location="ambiseg.methods.dropout_unet:DropoutUNet",
+            citation="""@article{kendall_bayesian_segnet_2015,
+  title   = {Bayesian SegNet: Model Uncertainty in Deep Convolutional Encoder-Decoder Architectures
+             for Scene Understanding},
+  author  = {Kendall, Alex and Badrinarayanan, Vijay and Cipolla, Roberto},
+  journal = {arXiv preprint arXiv:1511.02680},
+  year    = {2015}
+}""",
+            validation="loss",
+        ),
+        Method(
+            name="unet-ensemble",
+            summary="one mask from each of several independent U-Nets (Lakshminarayanan et al.)",
+            settings=settings.UNetEnsembleSettings,
+            location="ambiseg.methods.unet_ensemble:UNetEnsemble",
+            citation="""@inproceedings{lakshminarayanan_ensembles_2017,
+  title     = {Simple and Scalable Predictive Uncertainty Estimation Using Deep Ensembles},
+  author    = {Lakshminarayanan, Balaji and Pritzel, Alexander and Blundell, Charles},
+  booktitle = {Advances in Neural Information Processing Systems},
+  year      = {2017}
+}""",
+        ),
+        Method(
+            name="m-heads",
+            summary="one mask from each of M heads, trained by the loss of the best head (Rupprecht et al.)",
+            settings=settings.MHeadsSettings,
+            location="ambiseg.methods.m_heads:MHeads",
+            citation="""@inproceedings{rupprecht_uncertain_world_2017,
+  title     = {Learning in an Uncertain World: Representing Ambiguity Through Multiple Hypotheses},
+  author    = {Rupprecht, Christian and Laina, Iro and DiPietro, Robert and Baust, Maximilian and Tombari, Federico
+               and Navab, Nassir and Hager, Gregory D.},
+  booktitle = {International Conference on Computer Vision},
+  year      = {2017}
+}""",
+        ),
+        Method(
+            name="image2image-vae",
+            summary="samples from a latent of a fixed prior that enters a U-Net with the image (Zhu et al.)",
+            settings=settings.Image2ImageVAESettings,
+            location="ambiseg.methods.image2image_vae:Image2ImageVAE",
+            citation="""@inproceedings{zhu_bicyclegan_2017,
+  title     = {Toward Multimodal Image-to-Image Translation},
+  author    = {Zhu, Jun-Yan and Zhang, Richard and Pathak, Deepak and Darrell, Trevor and Efros, Alexei A.
+               and Wang, Oliver and Shechtman, Eli},
+  booktitle = {Advances in Neural Information Processing Systems},
+  year      = {2017}
+}""",
+            validation="loss",
+        ),
     ]
 }
 

@@ -43,6 +43,7 @@ from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
 from ambiseg.methods.areas import area_medians
 from ambiseg.methods.mode_proposals import LEAST_PROBABILITY
+from ambiseg.methods.noise import standard_normal
 from ambiseg.methods.paths import Path
 from ambiseg.methods.simplex import least_squares_on_simplex
 from ambiseg.overlap import pairwise_overlap
@@ -170,7 +171,9 @@ def estimate_mean(
     start = torch.zeros(len(images), device=images.device)
     total = _exactly(torch.zeros(shape, device=images.device))
     for _ in range(draws):
-        total += _exactly(flow.posterior_mean(images, _noise(shape, images.device, generator), start))
+        total += _exactly(
+            flow.posterior_mean(images, standard_normal(shape, images.device, generator), start)
+        )
     return total / draws
 
 
@@ -344,7 +347,9 @@ def _gather(
         a, s = (v.flatten().cpu().double()[:, None, None] for v in (alpha, sigma))
         for turn in torch.split(_order(modes, *turns, generator), AT_ONCE, 1):
             centres_of = encode(modes.take(turn).masks, modes.labels).to(device)
-            noisy = [alpha * y + sigma * _noise(shape, device, generator) for y in centres_of.unbind(1)]
+            noisy = [
+                alpha * y + sigma * standard_normal(shape, device, generator) for y in centres_of.unbind(1)
+            ]
             answers = torch.stack([flow.posterior_mean(images, z, t) for z in noisy], 1)
             answers = area_medians(modes, answers) if robust else answers
             fields = torch.cat([answers, torch.stack(noisy, 1)], 1)
@@ -541,12 +546,6 @@ def _order(modes: MaskSet, draws: int, by: Tensor | None, generator: torch.Gener
         ]
         rows.append(torch.cat(turns)[:draws])
     return torch.stack(rows)
-
-
-def _noise(shape: tuple[int, ...], device: torch.device, generator: torch.Generator | None) -> Tensor:
-    """Standard normal numbers on ``device``, made where the generator lives."""
-    made_on = device if generator is None else generator.device
-    return torch.randn(shape, generator=generator, device=made_on).to(device)
 
 
 def _exactly(value: Tensor) -> Tensor:

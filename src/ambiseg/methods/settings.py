@@ -104,6 +104,100 @@ class FlowMatchingSettings:
     """SPELL: distance (L2 norm of masks in [-1, 1]) below which two samples are pushed apart."""
 
 
+@dataclass(frozen=True)
+class ProbabilisticUNetSettings:
+    """Probabilistic U-Net: samples from one U-Net pass and a latent vector that says which mask to draw."""
+
+    latent_size: int = 6
+    """Dimensions N of the latent vector."""
+    beta: float = 1.0
+    """Weight of the KL between posterior and prior against the cross-entropy summed over pixels (equation 4)."""
+    samples: int = 16
+    """Number of masks drawn for an image."""
+    combine_layers: int = 3
+    """1x1 convolutions that combine features and latent."""
+    kl_warmup: float = 0.0
+    """Share of the training over which beta rises from 0 (not in the paper)."""
+    free_bits: float = 0.0
+    """KL of each latent dimension, in nats and as a mean over the batch, that costs nothing (not in the paper; Kingma et al.
+    2016): dimensions that would fall idle stay in use."""
+    log_variance_bound: float = 10.0
+    """Log-variances stay within plus or minus this, smoothly (not in the paper); 0: no bound."""
+    constraint: Literal["beta", "geco"] = "beta"
+    """Weigh the KL by beta (the paper), or (Rezende and Viola 2018) minimise it under a bound on the cross-entropy; beta and its
+    rise have no part in that."""
+    geco_target: float = 0.05
+    """Bound on the cross-entropy for `geco`, in nats per pixel."""
+    likelihood_samples: int = 64
+    """Latent samples for the likelihood of a mask."""
+
+
+@dataclass(frozen=True)
+class SSNSettings:
+    """Stochastic segmentation networks: a joint normal law of all logits with a covariance of low rank."""
+
+    rank: int = 10
+    """Columns r of the covariance factor; at most the pixels times the channels of an image."""
+    draws: int = 20
+    """Monte-Carlo samples S of the likelihood in training."""
+    antithetic: bool = False
+    """Mirror half of the Monte-Carlo samples of a likelihood at the mean, as the authors' public code does."""
+    mean_pretraining: float = 0.0
+    """Share of the training in which only the mean is trained, by its cross-entropy, before the covariance joins; 0: none."""
+    samples: int = 16
+    """Number of masks drawn for an image."""
+    temperature: float = 1.0
+    """Factor on a sample's deviation from the mean: 0 draws the mean alone, below 1 there is less diversity."""
+    sample_rank: int | None = None
+    """Draw with only this many directions of the factor, those of the largest singular values; if left out, all."""
+    likelihood_samples: int = 512
+    """Monte-Carlo samples for the likelihood of a mask."""
+
+
+@dataclass(frozen=True)
+class DropoutUNetSettings:
+    """Dropout U-Net: dropout in the innermost levels of a U-Net, kept on when sampling."""
+
+    dropout: float = 0.5
+    """Share p of the activations that are dropped, 0 to below 1."""
+    levels: int = 3
+    """Dropout is in this many innermost levels of the encoder and of the decoder, or in all where there are fewer."""
+    samples: int = 16
+    """Number of masks drawn for an image; each is a full pass."""
+
+
+@dataclass(frozen=True)
+class UNetEnsembleSettings:
+    """U-Net ensemble: U-Nets that differ in their initialisation and in the annotations they were shown."""
+
+    members: int = 4
+    """Number of U-Nets, each of which gives one mask; 1 is the plain U-Net."""
+
+
+@dataclass(frozen=True)
+class MHeadsSettings:
+    """M-heads: M masks from one pass, trained so that the best of them explains each annotation."""
+
+    heads: int = 16
+    """Number of heads M, each of which gives one mask."""
+    relaxation: float = 0.05
+    """Weight epsilon of all heads but the best together, 0 to 1; 0 trains the best alone."""
+
+
+@dataclass(frozen=True)
+class Image2ImageVAESettings:
+    """Image2Image VAE: a latent of a fixed prior goes into the U-Net beside the image."""
+
+    latent_size: int = 6
+    """Dimensions N of the latent space."""
+    beta: float = 1.0
+    """Weight of the Kullback-Leibler divergence against the cross-entropy of all pixels; 1 is the variational lower bound."""
+    log_variance_bound: float = 10.0
+    """The posterior's log-variances stay between minus and plus this."""
+    samples: int = 16
+    """Number of masks drawn for an image; each is a full pass."""
+
+
 EDM_NOISE = math.log(1e3) / 4
 """What an EDM flow is told where all is noise: `ambiseg.methods.paths.c_noise` at its greatest."""
 

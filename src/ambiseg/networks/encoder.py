@@ -43,5 +43,7 @@ class Encoder(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         check_channels(images, self.in_channels)
-        out: Tensor = functional.silu(self.norm(self.layers(extend(images, 2 ** (self.depth - 1))))).mean((2, 3))
+        out: Tensor = functional.silu(self.norm(self.layers(extend(images, 2 ** (self.depth - 1))))).mean(
+            (2, 3)
+        )
         return out

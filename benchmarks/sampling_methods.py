@@ -1,0 +1,107 @@
+"""Methods that sample, side by side: equal data, backbone, schedule and number of epochs.
+
+    python benchmarks/sampling_methods.py --work DIR --results docs/results/sampling-methods.json [--source DIR] [--sets NAME...]
+
+Probabilistic U-Net with its four baselines (Kohl et al. 2018), stochastic segmentation networks (Monteiro et al. 2020), and one
+deterministic U-Net, on the data sets of ``benchmarks/mode_proposals.py``. Every network trains for the same number of epochs on
+one annotation per visit, which is all that these methods ever see of an image at a time; an ensemble of four takes four times
+as long. Measured with 16 masks of equal weight (the ensemble has as many as members, the deterministic U-Net one): GED², tiled
+HM IoU, HM IoU*, seconds per image in batches, seconds per training step. A run that is finished in ``--work`` with the same
+settings is evaluated only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import ambiseg
+from ambiseg.engine.predict import PredictSettings
+from ambiseg.engine.run import TRAINING, RunConfig, write_json
+from ambiseg.engine.settings import TrainSettings
+from ambiseg.methods import method_info
+from ambiseg.networks.settings import UNetSettings
+from mode_proposals import SPLITS, finished, prepare
+from probabilities import CORES
+
+SAMPLES = 16
+METHODS: dict[str, tuple[str, dict[str, Any]]] = {
+    "probabilistic U-Net": ("probabilistic-unet", {}),
+    "SSN": ("ssn", {}),
+    "Image2Image VAE": ("image2image-vae", {}),
+    "M-heads": ("m-heads", {}),
+    "U-Net ensemble": ("unet-ensemble", {}),
+    "dropout U-Net": ("dropout-unet", {}),
+    "deterministic U-Net": ("unet-ensemble", {"members": 1}),
+}
+"""Heading -> method and settings."""
+SETS = ("lidc", "wildfire", "camvid")
+FIGURES = ["ged", "hm_iou_tiled", "hm_iou_unique"]
+KEEP_ALL = PredictSettings(None, None, samples=SAMPLES)
+
+
+def measure(title: str, name: str, data: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Train unless it is done, and evaluate."""
+    method, options = METHODS[title]
+    settings = dataclasses.replace(method_info(method).settings(), **options)
+    train = TrainSettings(
+        epochs=arguments.epochs, batch_size=16, lr=1e-3, labels="single", seed=arguments.seed
+    )
+    run = arguments.work / f"{name}-{title.replace(' ', '-').lower()}-{arguments.seed}"
+    if not finished(run, train, settings):
+        result = ambiseg.fit(
+            method,
+            data,
+            run,
+            train=train,
+            backbone=UNetSettings(width=16),
+            settings=settings,
+            overwrite=True,
+        )
+        if result.interrupted:
+            raise SystemExit(f"interrupted; go on with: ambiseg train --resume {run}")
+    found = ambiseg.evaluate(run, data, SPLITS[name], KEEP_ALL, metrics=FIGURES, perfect_draws=0)
+    training = json.loads((run / TRAINING).read_text())
+    return {
+        "title": title,
+        "method": method,
+        "settings": dataclasses.asdict(RunConfig.load(run).settings),
+        "train": dataclasses.asdict(train),
+        "training": training,
+        "seconds_per_step": round(training["seconds"] / training["steps"], 5),
+        "cores": CORES,
+        **found.to_dict(),
+    }
+
+
+def main() -> None:
+    """Measure what is asked for; results already there are replaced."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--source", type=Path, help="folder of the .npz files (lidc, camvid)")
+    parser.add_argument("--work", type=Path, required=True, help="folder for packed data and runs")
+    parser.add_argument("--results", type=Path, required=True, help="JSON file to add the results to")
+    parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
+    parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    arguments.results.parent.mkdir(parents=True, exist_ok=True)
+    for name in arguments.sets:
+        data = prepare(name, arguments.source, arguments.work)
+        for title in arguments.methods:
+            entry = measure(title, name, data, arguments)
+            known = json.loads(arguments.results.read_text()) if arguments.results.exists() else {}
+            write_json(
+                arguments.results, {**known, f"{name}-{title}-seed{arguments.seed}": {"data": name, **entry}}
+            )
+            print(json.dumps({"data": name, "title": title, **entry["all"]}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
