@@ -77,6 +77,11 @@ VARIANTS: dict[str, tuple[str, str, tuple[Phase, ...]]] = {
             ),
         ),
     ),
+    "wildfire-prevailing-full-without-image": (
+        "wildfire-prevailing",
+        "full",
+        ((FIRE, TrainSettings(minutes=8, batch_size=16, lr=2e-3)),),
+    ),
     "camvid-single-settled": (
         "camvid",
         "single",
