@@ -24,6 +24,7 @@ PAGES = (
     ROOT / "docs" / "metrics.md",
     ROOT / "docs" / "methods" / "mode-proposals.md",
     ROOT / "docs" / "methods" / "flow-matching.md",
+    ROOT / "docs" / "methods" / "sampling-baselines.md",
 )
 COLUMNS = (
     "hm_iou_unique",
@@ -294,6 +295,35 @@ def ways(made: dict[str, Any]) -> str:
     return table(head, rows) + "\n\n" + note
 
 
+def sampling_methods() -> str:
+    """Methods that sample, data set by data set."""
+    found = read("sampling-methods.json")
+    if not found:
+        return not_yet("sampling_methods.py --results docs/results/sampling-methods.json --source DATA")
+    figures = ("ged", "hm_iou_tiled", "hm_iou_unique")
+    head = ["data", "method", "masks", *(METRICS[f].title for f in figures), "ms/image", "ms/training step"]
+    rows = [
+        [
+            entry["data"],
+            entry["title"],
+            f"{entry['all']['masks_per_image']:.0f}",
+            *(number(entry["all"][f]) for f in figures),
+            f"{1000 * entry['seconds_per_image']:.1f}",
+            f"{1000 * entry['seconds_per_step']:.0f}",
+        ]
+        for entry in found.values()
+    ]
+    made = list(found.values())
+    epochs = "/".join(str(n) for n in dict.fromkeys(entry["train"]["epochs"] for entry in made))
+    seeds = "/".join(str(n) for n in dict.fromkeys(entry["train"]["seed"] for entry in made))
+    images = ", ".join(dict.fromkeys(f"{e['images']} images of {e['data']}, {e['split']}" for e in made))
+    cores = "/".join(str(n) for n in dict.fromkeys(entry["cores"] for entry in made))
+    note = (
+        f"{epochs} epochs of batches of 16, one annotation per visit, seed {seeds}; {images}; cores {cores}."
+    )
+    return table(head, rows) + "\n\n" + note
+
+
 def main() -> None:
     """Rewrite the pages."""
     made: dict[str, Callable[[], str]] = {
@@ -302,6 +332,7 @@ def main() -> None:
             f"probabilities-{n}": partial(probabilities, n)
             for n in ("wildfire", "wildfire-prevailing", "camvid")
         },
+        "sampling-methods": sampling_methods,
         "demo": demo,
         "runs": runs,
         "score-cost": score_cost,
