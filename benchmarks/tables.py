@@ -277,7 +277,7 @@ def ways(made: dict[str, Any]) -> str:
             rows.append([*line, f"{1000 * row['seconds_per_image']:.1f}", ratio])
         key = "brier_skill_score_merged"
         rivals = [r for r in group if r["way"] == "head" or r["way"].startswith(("mean", "posterior"))]
-        if base and rivals:
+        if base and rivals and all(key in r for r in (base, *rivals)):
             best = max(rivals, key=lambda r: r[key])
             remarks.append(
                 f"{masks}, {title}: {best['way']} {number(best[key])}, velocity {number(base[key])},"
