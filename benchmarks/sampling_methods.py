@@ -23,9 +23,8 @@ from ambiseg.engine.predict import PredictSettings
 from ambiseg.engine.run import TRAINING, RunConfig, write_json
 from ambiseg.engine.settings import TrainSettings
 from ambiseg.methods import method_info
-from ambiseg.networks.settings import UNetSettings
-from mode_proposals import SPLITS, finished, prepare
-from probabilities import CORES
+from mode_proposals import SPLITS, prepare
+from probabilities import CORES, train_once
 
 SAMPLES = 16
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -51,18 +50,7 @@ def measure(title: str, name: str, data: Path, arguments: argparse.Namespace) ->
         epochs=arguments.epochs, batch_size=16, lr=1e-3, labels="single", seed=arguments.seed
     )
     run = arguments.work / f"{name}-{title.replace(' ', '-').lower()}-{arguments.seed}"
-    if not finished(run, train, settings):
-        result = ambiseg.fit(
-            method,
-            data,
-            run,
-            train=train,
-            backbone=UNetSettings(width=16),
-            settings=settings,
-            overwrite=True,
-        )
-        if result.interrupted:
-            raise SystemExit(f"interrupted; go on with: ambiseg train --resume {run}")
+    train_once(method, data, run, train, settings)
     found = ambiseg.evaluate(run, data, SPLITS[name], KEEP_ALL, metrics=FIGURES, perfect_draws=0)
     training = json.loads((run / TRAINING).read_text())
     return {

@@ -195,6 +195,19 @@ def test_void_is_only_a_mark(method, labels, mode):
     assert torch.isfinite(torch.tensor(total(make(method, labels), images, nothing)))
 
 
+@pytest.mark.parametrize("bf16", [False, True], ids=["float32", "bf16"])
+def test_extreme_masks_and_images_give_finite_gradients(method, labels, bf16):
+    """Masks that are empty, full, one pixel, or void alone; images a thousand times larger than normalised ones."""
+    masks = torch.zeros(4, 1, SIZE, SIZE, dtype=torch.uint8)
+    masks[1], masks[2, 0, 3, 3], masks[3] = labels.classes - 1, 1, labels.void
+    model, images = make(method, labels), 1e3 * torch.randn(4, CHANNELS, SIZE, SIZE)
+    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        loss = model.loss(images, MaskSet.uniform(masks, labels))["loss"]
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert all(p.grad is None or bool(p.grad.isfinite().all()) for p in model.parameters())
+
+
 def test_absent_masks_have_no_influence(method, labels):
     model, (images, annotations) = make(method, labels), problem(labels)
     other = annotations.masks.clone()
