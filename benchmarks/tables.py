@@ -168,7 +168,7 @@ TITLES = {
     **{name: info.title for name, info in METRICS.items()},
     "proposals": "proposals",
     "hm_iou_unique_merged": "HM IoU* (merged)",
-    "brier_skill_score_merged": "BSS (merged)",
+    "brier_skill_nearest_merged": "BSS (nearest, merged)",
 }
 WHAT = {"masks": "masks", "labels": "labels", "filter": "filter", "frozen": "frozen", "draws": "draws"}
 """Keys of a row that say what it is, and their headings; 'proposals' is also one where it is not a figure."""
@@ -255,7 +255,7 @@ def ways(made: dict[str, Any]) -> str:
         "hm_iou_unique",
         "brier_skill_score",
         "brier_skill_nearest",
-        "brier_skill_score_merged",
+        "brier_skill_nearest_merged",
         "total_variation",
     )
     flips = any("flip_skill" in row for row in made["rows"])
@@ -275,7 +275,7 @@ def ways(made: dict[str, Any]) -> str:
                 line.append(number(row.get("flip_skill")))
             ratio = f"{base['seconds_per_image'] / row['seconds_per_image']:.2f}" if base else "–"
             rows.append([*line, f"{1000 * row['seconds_per_image']:.1f}", ratio])
-        key = "brier_skill_score_merged"
+        key = "brier_skill_nearest_merged"
         rivals = [r for r in group if r["way"] == "head" or r["way"].startswith(("mean", "posterior"))]
         if base and rivals and all(key in r for r in (base, *rivals)):
             best = max(rivals, key=lambda r: r[key])
@@ -291,7 +291,7 @@ def ways(made: dict[str, Any]) -> str:
         train, done = made["flow"]["train"], made["flow"]["training"]
         note += f" Flow model: {train['minutes']:g} minutes, {done['steps']} steps."
     if remarks:
-        note += "\n\nThe best of head, mean and posterior, BSS (merged): " + "; ".join(remarks) + "."
+        note += "\n\nThe best of head, mean and posterior, BSS (nearest, merged): " + "; ".join(remarks) + "."
     return table(head, rows) + "\n\n" + note
 
 

@@ -3,8 +3,8 @@
     python benchmarks/mode_proposal_paper/table05.py --work DIR
 
 The paper's figure matches masks and modes one to one (equation 23, "BSS"); beside it stands the skill where every proposal
-gives its probability to its nearest mode, and the one to one skill once more with near-duplicates counted as one ("merged",
-as in ``benchmarks/probabilities.py``).
+gives its probability to its nearest mode, and that once more with modes that are nearly alike counted as one ("merged", as in
+``benchmarks/probabilities.py``).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ PAPER = {
     ("truth", "none"): 0.919,
 }
 """Table 5, MMFire."""
-METRICS = ("brier_skill_score", "brier_skill_nearest", "brier_skill_score_merged")
+METRICS = ("brier_skill_score", "brier_skill_nearest", "brier_skill_nearest_merged")
 
 
 def main() -> None:
