@@ -324,6 +324,21 @@ def sampling_methods() -> str:
     return table(head, rows) + "\n\n" + note
 
 
+def sampling_speed() -> str:
+    """What `sampling_speed.py` measured."""
+    result = read("sampling-speed.json")
+    rows = [
+        [
+            f"`{name}`",
+            f"{1000 * times['at once']:.0f} ms",
+            f"{1000 * times['one by one']:.0f} ms",
+            f"{result['ratio'][name]:.1f} x",
+        ]
+        for name, times in result["seconds"].items()
+    ]
+    return table(["method", f"{result['samples']} at once", "one by one", "ratio"], rows)
+
+
 def main() -> None:
     """Rewrite the pages."""
     made: dict[str, Callable[[], str]] = {
@@ -333,6 +348,7 @@ def main() -> None:
             for n in ("wildfire", "wildfire-prevailing", "camvid")
         },
         "sampling-methods": sampling_methods,
+        "sampling-speed": sampling_speed,
         "demo": demo,
         "runs": runs,
         "score-cost": score_cost,
