@@ -35,7 +35,7 @@ def test_the_loss_equals_a_plain_loop(labels, heads):
         rest = [loss for loss in each if loss != best]
         expected.append(0.7 * best + 0.3 * sum(rest) / len(rest) if rest else best)
     found = model.loss(images, MaskSet.uniform(masks, labels))["loss"]
-    assert float(found.detach()) == pytest.approx(float(sum(expected).detach()) / 3, rel=1e-5)
+    assert float(found.detach()) == pytest.approx(sum(expected) / 3, rel=1e-5)
 
 
 def test_the_ends_of_epsilon_are_winner_takes_all_and_the_mean():
