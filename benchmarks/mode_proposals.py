@@ -51,7 +51,7 @@ CAMVID_SINGLE = ModeProposalsSettings(proposals=32, score_cost=0.1, mask_loss="m
 RECIPES: dict[tuple[str, str], tuple[Phase, ...]] = {
     ("wildfire", "full"): ((FIRE, TrainSettings(minutes=8, batch_size=16, lr=2e-3)),),
     ("wildfire", "single"): (
-        (dataclasses.replace(FIRE, balance=0.5), TrainSettings(minutes=24, batch_size=16, lr=2e-3)),
+        (dataclasses.replace(FIRE, balance=0.7), TrainSettings(minutes=24, batch_size=16, lr=2e-3)),
     ),
     ("wildfire-prevailing", "full"): ((PREVAILING, TrainSettings(minutes=26, batch_size=16, lr=2e-3)),),
     ("wildfire-prevailing", "single"): (
@@ -82,15 +82,10 @@ VARIANTS: dict[str, tuple[str, str, tuple[Phase, ...]]] = {
         "single",
         ((dataclasses.replace(FIRE, balance=0.5), TrainSettings(minutes=15, batch_size=16, lr=2e-3)),),
     ),
-    "wildfire-single-balance-0.7": (
+    "wildfire-single-balance-0.5": (
         "wildfire",
         "single",
-        ((dataclasses.replace(FIRE, balance=0.7), TrainSettings(minutes=24, batch_size=16, lr=2e-3)),),
-    ),
-    "wildfire-prevailing-full-without-image": (
-        "wildfire-prevailing",
-        "full",
-        ((FIRE, TrainSettings(minutes=8, batch_size=16, lr=2e-3)),),
+        ((dataclasses.replace(FIRE, balance=0.5), TrainSettings(minutes=24, batch_size=16, lr=2e-3)),),
     ),
     "camvid-single-settled": (
         "camvid",
