@@ -25,7 +25,7 @@ from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
 from ambiseg.methods.base import Segmenter
-from ambiseg.methods.losses import cross_entropy
+from ambiseg.methods.losses import cross_entropy_per_pixel
 from ambiseg.methods.settings import DropoutUNetSettings
 from ambiseg.networks.backbone import build_backbone
 from ambiseg.networks.ncsnpp import NCSNpp
@@ -98,8 +98,7 @@ class DropoutUNet(Segmenter):
     def loss(self, images: Tensor, annotations: MaskSet) -> dict[str, Tensor]:
         """Cross-entropy in nats per pixel that is not void, each mask drawn by its probability."""
         y = annotations.draw().masks[:, 0]
-        pixels = self.labels.valid(y).flatten(1).sum(1).clamp(min=1)
-        return {"loss": (cross_entropy(self(images), y, self.labels) / pixels).mean()}
+        return {"loss": cross_entropy_per_pixel(self(images), y, self.labels).mean()}
 
     @torch.no_grad()
     def predict(

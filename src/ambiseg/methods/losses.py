@@ -84,6 +84,16 @@ def cross_entropy(logits: Tensor, masks: Tensor, labels: LabelSpace) -> Tensor:
     return (nats * valid).flatten(1).sum(1)
 
 
+def cross_entropy_per_pixel(logits: Tensor, masks: Tensor, labels: LabelSpace) -> Tensor:
+    """`cross_entropy` over the number of pixels that are not void, ``(B,)``; 0 where all are.
+
+    Example:
+        >>> cross_entropy_per_pixel(torch.zeros(1, 1, 1, 2), torch.tensor([[[1, 255]]]), LabelSpace.binary())
+        tensor([0.6931])
+    """
+    return cross_entropy(logits, masks, labels) / labels.valid(masks).flatten(1).sum(1).clamp(min=1)
+
+
 class _Pairs:
     """Proposals and annotations flattened to ``(B, M, C, P)`` and ``(B, N, C, P)``, ready for products."""
 

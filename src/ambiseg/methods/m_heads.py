@@ -22,7 +22,7 @@ from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
 from ambiseg.methods.base import Segmenter
-from ambiseg.methods.losses import cross_entropy
+from ambiseg.methods.losses import cross_entropy_per_pixel
 from ambiseg.methods.settings import MHeadsSettings
 from ambiseg.networks.backbone import build_backbone
 from ambiseg.networks.settings import UNetSettings
@@ -72,10 +72,9 @@ class MHeads(Segmenter):
     def loss(self, images: Tensor, annotations: MaskSet) -> dict[str, Tensor]:
         """Oracle loss of the heads in nats per pixel that is not void, each mask drawn by its probability."""
         y, logits = annotations.draw().masks[:, 0], self(images)
-        pixels = self.labels.valid(y).flatten(1).sum(1).clamp(min=1)
         repeated = y.repeat_interleave(self.settings.heads, 0)
-        nats = cross_entropy(logits.flatten(0, 1), repeated, self.labels).view(logits.shape[:2])
-        return {"loss": oracle_loss(nats / pixels[:, None], self.settings.relaxation).mean()}
+        nats = cross_entropy_per_pixel(logits.flatten(0, 1), repeated, self.labels).view(logits.shape[:2])
+        return {"loss": oracle_loss(nats, self.settings.relaxation).mean()}
 
     @torch.no_grad()
     def predict(

@@ -21,7 +21,7 @@ from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
 from ambiseg.methods.base import Segmenter
-from ambiseg.methods.losses import cross_entropy
+from ambiseg.methods.losses import cross_entropy_per_pixel
 from ambiseg.methods.settings import UNetEnsembleSettings
 from ambiseg.networks.backbone import build_backbone
 from ambiseg.networks.settings import UNetSettings
@@ -99,8 +99,7 @@ class _Member(Segmenter):
 
     def loss(self, images: Tensor, annotations: MaskSet) -> dict[str, Tensor]:
         y = annotations.draw().masks[:, 0]
-        pixels = self.labels.valid(y).flatten(1).sum(1).clamp(min=1)
-        return {"loss": (cross_entropy(self(images), y, self.labels) / pixels).mean()}
+        return {"loss": cross_entropy_per_pixel(self(images), y, self.labels).mean()}
 
     def predict(
         self, images: Tensor, samples: int | None = None, generator: torch.Generator | None = None
