@@ -238,4 +238,20 @@ def test_mistakes_are_named(monkeypatch):
 def test_dopri5_says_when_it_cannot_go_on():
     pytest.importorskip("torchdiffeq")
     with pytest.raises(AmbisegError, match="cannot follow"):
-        integrate(lambda z, t: z * math.nan, start(), method="dopri5")
+        integrate(lambda z, t: z.sign() / (0.5 - t).abs().clamp(min=1e-30)[0], start(), method="dopri5")
+    for tolerances in ({"rtol": 0.0}, {"atol": 0.0}, {"rtol": -1.0}):
+        with pytest.raises(AmbisegError, match="tolerances are above 0"):
+            integrate(lambda z, t: z, start(), method="dopri5", **tolerances)
+
+
+@pytest.mark.parametrize("method", ["heun", ADAPTIVE])
+def test_a_state_that_is_not_finite_is_named_with_its_step_and_image(method):
+    where = "at t = " if method == "dopri5" else r"after step 3 of 4 \(t = 0.75\)"
+
+    def velocity(z, t):
+        broken = torch.zeros_like(z)
+        broken[2] = math.nan if float(t[0]) > 0.6 else 0.0
+        return broken
+
+    with pytest.raises(AmbisegError, match=f"image 2 of the batch is not finite {where}"):
+        integrate(velocity, torch.zeros(4, 1, 2, 2), 4, method)

@@ -118,8 +118,9 @@ def integrate(
 
     Raises:
         UnknownNameError: no such method.
-        AmbisegError: fewer than one step, times that do not rise or fall, a velocity of another shape, dopri5 without
-            torchdiffeq, or a velocity that dopri5 cannot follow.
+        AmbisegError: fewer than one step, times that do not rise or fall, a velocity of another shape, a tolerance that is not
+            above 0, dopri5 without torchdiffeq, a velocity that dopri5 cannot follow, or a state that is not finite: the message
+            names the step and the place in the batch.
 
     Example:
         >>> growth = lambda z, t: z
@@ -130,13 +131,25 @@ def integrate(
     methods = _methods(method, len(times) - 1, last)
     if methods is None:
         return _adaptive(velocity, z, times[0], times[-1], rtol, atol)
-    for tableau, (t, t_next) in zip(methods, pairwise(times), strict=True):
+    for step, (tableau, (t, t_next)) in enumerate(zip(methods, pairwise(times), strict=True), 1):
         slopes: list[Tensor] = []
         for node, row in zip(tableau.nodes, tableau.rows, strict=True):
             between = t_next if node == 1 else t + node * (t_next - t)
             slopes.append(_evaluate(velocity, _advance(z, t_next - t, row, slopes), between))
         z = _advance(z, t_next - t, tableau.weights, slopes)
+        _check_finite(z, f"after step {step} of {len(methods)} (t = {t_next:.4g})")
     return z
+
+
+def _check_finite(z: Tensor, where: str) -> None:
+    """Raise `AmbisegError` with the first image of the batch whose state holds nan or infinity."""
+    finite = z.detach().isfinite().reshape(len(z), -1).all(1)
+    if not bool(finite.all()):
+        image = int(finite.int().argmin())
+        raise AmbisegError(
+            f"integrate: the state of image {image} of the batch is not finite {where}: the network gives nan or"
+            " infinity; train again with a lower learning rate or in float32, or check the image"
+        )
 
 
 def _advance(z: Tensor, h: float, coefficients: tuple[float, ...], slopes: list[Tensor]) -> Tensor:
@@ -203,10 +216,13 @@ def _adaptive(velocity: Velocity, z: Tensor, t0: float, t1: float, rtol: float, 
             f"integrate: method {ADAPTIVE!r} needs the package torchdiffeq, which is not installed; "
             "pip install torchdiffeq, or choose heun or rk4"
         ) from missing
+    if not (rtol > 0 and atol > 0):
+        raise AmbisegError(f"integrate: tolerances are above 0, received rtol {rtol} and atol {atol}")
     times = torch.tensor([t0, t1], dtype=_time_type(z), device=z.device)
     low, high = float(times.min()), float(times.max())
 
     def inside(t: Tensor, state: Tensor) -> Tensor:
+        _check_finite(state, f"at t = {float(t.detach()):.4g}")
         return _evaluate(velocity, state, t.clamp(low, high))
 
     # Without step_t the solver steps past t1 and interpolates: a velocity has no value there.

@@ -11,8 +11,8 @@ segmentation networks", section 3: image x, label map y, logits ``eta`` of all p
 
 One network g with three heads of 1x1 convolutions gives mu, d and P; a binary space has one channel and a sigmoid. A loss is
 that of one label map divided by the number of its pixels that are not void, so that it is in nats per pixel whatever the image's
-size; the sum inside the exponential is over all pixels, as printed. Of several annotations of an image one is drawn by its
-probability at every visit.
+size; the sum inside the exponential is over all pixels, as printed. Several annotations of an image share its draws, and the loss is
+their mean by probability.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
 from ambiseg.methods.base import Segmenter
-from ambiseg.methods.losses import cross_entropy
 from ambiseg.methods.low_rank import LowRankNormal
+from ambiseg.methods.monte_carlo import expected_nats, marginal, pairwise_cross_entropy, parts
 from ambiseg.methods.settings import SSNSettings
 from ambiseg.networks.backbone import build_backbone
 from ambiseg.networks.settings import UNetSettings
@@ -38,9 +38,6 @@ MOST_LOG_VARIANCE = 15.0
 """The logarithm of the diagonal is cut here, so that no exponential overflows; a logit's standard deviation is then 1800."""
 FIRST_VARIANCE = 0.1
 """Diagonal of a new network: noise of single pixels must not drown what the factor has to learn."""
-
-AT_ONCE = 2**23
-"""Logits that are drawn together, so that memory does not grow with the number of samples."""
 
 
 class SSN(Segmenter):
@@ -125,26 +122,22 @@ class SSN(Segmenter):
         )
 
     def _nats(self, logits: Tensor, masks: Tensor) -> Tensor:
-        """``-log p(y | eta_s)`` of logits ``(B, n, D)`` and label maps ``(B, *S)``, ``(B, n)``."""
-        batch, count = logits.shape[:2]
-        flat = logits.reshape(batch * count, self.labels.channels, *masks.shape[1:])
-        return cross_entropy(flat, masks.repeat_interleave(count, 0), self.labels).view(batch, count)
+        """``-log p(y_n | eta_s)`` of logits ``(B, S, D)`` and label maps ``(B, N, *S)``, ``(B, S, N)``."""
+        shape = (*logits.shape[:2], self.labels.channels, *masks.shape[2:])
+        return pairwise_cross_entropy(logits.view(shape), masks, self.labels)
 
     # -- training ------------------------------------------------------------------------------------------------
 
     def loss(self, images: Tensor, annotations: MaskSet) -> dict[str, Tensor]:
-        """Negative Monte-Carlo log-likelihood in nats per pixel, each mask drawn by its probability.
+        """Negative Monte-Carlo log-likelihood in nats per pixel, the mean over annotations by their probability.
 
         While `mean_pretraining` lasts, the cross-entropy of the mean alone; a model in evaluation mode always gives the former.
         """
-        masks = annotations.draw().masks[:, 0]
         law, s = self.distribution(images), self.settings
-        pixels = self.labels.valid(masks).flatten(1).sum(1).clamp(min=1)
-        if self.training and self.progress < s.mean_pretraining:
-            nats = self._nats(law.mean[:, None], masks)[:, 0]
-        else:
-            nats = _marginal(self._nats(law.sample(s.draws, antithetic=s.antithetic), masks))
-        return {"loss": (nats / pixels).mean()}
+        mean_alone = self.training and self.progress < s.mean_pretraining
+        logits = law.mean[:, None] if mean_alone else law.sample(s.draws, antithetic=s.antithetic)
+        nats = marginal(self._nats(logits, annotations.masks))
+        return {"loss": expected_nats(nats, annotations).mean()}
 
     # -- sampling ------------------------------------------------------------------------------------------------
 
@@ -158,11 +151,11 @@ class SSN(Segmenter):
         if s.sample_rank is not None:
             law = law.truncated(s.sample_rank)
         shape = (len(images), -1, self.labels.channels, *images.shape[2:])
-        parts = [
+        draws = [
             self.labels.probabilities(law.sample(n, generator, temperature=s.temperature).view(shape), dim=2)
-            for n in _parts(count, law)
+            for n in parts(count, law.mean.numel())
         ]
-        return MaskSet.from_probabilities(torch.cat(parts, 1), self.labels)
+        return MaskSet.from_probabilities(torch.cat(draws, 1), self.labels)
 
     @torch.no_grad()
     def log_prob(self, images: Tensor, masks: Tensor) -> Tensor:
@@ -179,18 +172,7 @@ class SSN(Segmenter):
         """
         law = self.distribution(images)
         nats = [
-            self._nats(law.sample(n, antithetic=self.settings.antithetic), masks)
-            for n in _parts(self.settings.likelihood_samples, law)
+            self._nats(law.sample(n, antithetic=self.settings.antithetic), masks[:, None])
+            for n in parts(self.settings.likelihood_samples, law.mean.numel())
         ]
-        return -_marginal(torch.cat(nats, 1))
-
-
-def _marginal(nats: Tensor) -> Tensor:
-    """``- log 1/S sum_s exp(-nats_s)`` of ``(B, S)``, ``(B,)``."""
-    return math.log(nats.shape[1]) - (-nats).logsumexp(1)
-
-
-def _parts(count: int, law: LowRankNormal) -> list[int]:
-    """``count`` draws in even parts (so that antithetic pairs stay together) of no more than AT_ONCE logits or two draws."""
-    most = max(2, AT_ONCE // law.mean.numel() // 2 * 2)
-    return [min(most, count - start) for start in range(0, count, most)]
+        return -marginal(torch.cat(nats, 1))[:, 0]
