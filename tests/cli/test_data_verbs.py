@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ambiseg.data.markov_shapes import markov_shapes_masks, markov_shapes_probabilities, possible
 from ambiseg.data.source import list_splits, open_split
 from ambiseg.data.wildfire import CHANNELS, PREVAILING_CHANNEL, simulate_wildfire
 
@@ -41,6 +42,47 @@ def test_simulate_names_the_prevailing_channel(cli, tmp_path):
 )
 def test_simulate_refuses_senseless_numbers(cli, tmp_path, words):
     cli("data", "simulate", "wildfire", "--out", tmp_path / "fires", *words.split()).error  # noqa: B018
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["shapes", "shapes.h5"])
+def test_simulate_markov_shapes_keeps_masks_and_probabilities(cli, tmp_path, name):
+    out = tmp_path / name
+    outcome = cli("data", "simulate", "markov-shapes", "--out", out, "--scenarios", 10, "--size", 20)
+    assert outcome.status == 0 and str(out) in outcome.out and "ambiseg train" in outcome.err
+    assert [len(open_split(out, split)) for split in ("train", "val", "test")] == [8, 1, 1]
+    test = open_split(out, "test")
+    sample = test[0]
+    assert sample.id == "shapes-00009" and sample.image.shape == (2, 20, 20)
+    index = possible(sample.masks)
+    assert sorted(index) == list(range(256))
+    np.testing.assert_array_equal(sample.masks, markov_shapes_masks(20)[index])
+    np.testing.assert_allclose(sample.weights, markov_shapes_probabilities()[index], rtol=1e-15)
+    assert test.info.channels == ("row", "column") and test.info.labels.names == ("background", "shape")
+    assert test.info.licence == "CC0-1.0" and not any(test.info.augment.values())
+    assert test.info.source.endswith("markov-shapes --scenarios 10 --size 20")
+    assert cli("data", "check", out).status == 0
+
+
+def test_defaults_of_markov_shapes(cli, tmp_path):
+    out = tmp_path / "shapes.h5"
+    assert cli("data", "simulate", "markov-shapes", "--out", out, "--seed", 7).status == 0
+    assert [len(open_split(out, split)) for split in ("train", "val", "test")] == [32, 4, 4]
+    assert open_split(out, "val")[0].masks.shape == (256, 10, 10)
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        ("--size 64", "multiple of 10, received 64"),
+        ("--scenarios 9", "at least 10, received 9"),
+        ("--probabilities uniform", "--probabilities is of use with wildfire only"),
+        ("--workers 2", "--workers is of use with wildfire only"),
+    ],
+)
+def test_simulate_markov_shapes_refuses(cli, tmp_path, words, complaint):
+    out = tmp_path / "shapes"
+    assert complaint in cli("data", "simulate", "markov-shapes", "--out", out, *words.split()).error
     assert not list(tmp_path.iterdir())
 
 

@@ -1,7 +1,7 @@
 """What the conformance tests know of a method, and the small ambiguous problem on which they try it.
 
 A method that is in `METHODS` is tested; it needs a line in `CASES` only where its defaults are too large
-for a test or where it draws random numbers.
+for a test or where it draws random numbers. A line ``name+kind`` tests one of its kinds more.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 
 from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
-from ambiseg.methods import build, method_info
+from ambiseg.methods import METHODS, build, method_info
 from ambiseg.networks.settings import UNetSettings
 
 BACKBONE = UNetSettings(width=8, depth=2)
@@ -48,11 +48,25 @@ CASES: dict[str, Case] = {
     "flow-matching": Case({"samples": 24, "steps": 4}, deterministic=False, learning=(400, 4e-3)),
     "probabilistic-unet": Case({"samples": 24}, deterministic=False, learning=(450, 4e-3)),
     "ssn": Case({"rank": 1, "samples": 24}, deterministic=False),
+    "flow-ssn": Case({"samples": 24, "steps": 10}, deterministic=False, learning=(400, 4e-3)),
+    "flow-ssn+iaf": Case({"kind": "iaf", "samples": 24, "strip_width": 4}, deterministic=False),
+    "flow-ssn+dual": Case(
+        {"kind": "dual", "entropy_weight": 0.01, "samples": 24, "strip_width": 4}, deterministic=False
+    ),
     "dropout-unet": Case({"samples": 40}, deterministic=False, gain=0.15),
     "unet-ensemble": Case({"members": 3}, draws_labels=True, gain=0.1),
     "m-heads": Case({"heads": 8}, draws_labels=True),
     "image2image-vae": Case({"samples": 24}, deterministic=False, learning=(400, 4e-3)),
 }
+
+
+KINDS = [*METHODS, *(name for name in CASES if name not in METHODS)]
+"""Everything that is tested."""
+
+
+def name_of(kind: str) -> str:
+    """The method of a kind."""
+    return kind.partition("+")[0]
 
 
 def case_of(method: str) -> Case:
@@ -63,8 +77,8 @@ def case_of(method: str) -> Case:
 def make(method: str, labels: LabelSpace, seed: int = 0, **settings: Any):
     """A small model of a method."""
     torch.manual_seed(seed)
-    chosen = replace(method_info(method).settings(), **{**case_of(method).settings, **settings})
-    return build(method, CHANNELS, labels, BACKBONE, chosen)
+    chosen = replace(method_info(name_of(method)).settings(), **{**case_of(method).settings, **settings})
+    return build(name_of(method), CHANNELS, labels, BACKBONE, chosen)
 
 
 def problem(

@@ -9,11 +9,13 @@ import torch
 from conformance import (
     BACKBONE,
     CHANNELS,
+    KINDS,
     SIZE,
     SPACES,
     case_of,
     equal,
     make,
+    name_of,
     prediction,
     problem,
     steps,
@@ -26,13 +28,12 @@ from ambiseg.engine.run import RunConfig, load_weights, save_weights
 from ambiseg.engine.settings import TrainSettings
 from ambiseg.errors import AmbisegError
 from ambiseg.maskset import MaskSet
-from ambiseg.methods import METHODS
 from ambiseg.metrics import hm_iou_unique
 
 MODES = ["full", "single"]
 
 
-@pytest.fixture(params=METHODS)
+@pytest.fixture(params=KINDS)
 def method(request):
     return request.param
 
@@ -115,7 +116,9 @@ def test_a_run_folder_gives_the_model_back(method, labels, tmp_path):
     model = make(method, labels)
     steps(model, labels, "full", 2)
     normalization = Normalization((0.0,) * CHANNELS, (1.0,) * CHANNELS)
-    config = RunConfig(method, CHANNELS, labels, normalization, BACKBONE, model.settings, TrainSettings())
+    config = RunConfig(
+        name_of(method), CHANNELS, labels, normalization, BACKBONE, model.settings, TrainSettings()
+    )
     config.save(tmp_path)
     save_weights(tmp_path, model)
     loaded = load_weights(tmp_path, RunConfig.load(tmp_path))

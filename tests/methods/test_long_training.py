@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conformance import CHANNELS, SIZE, make
+from conformance import CHANNELS, KINDS, SIZE, make
 
 from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
-from ambiseg.methods import METHODS
 
 STEPS = 2000
 
@@ -23,7 +22,7 @@ def extreme_masks() -> torch.Tensor:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("bf16", [False, True], ids=["float32", "bf16"])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", KINDS)
 def test_extreme_masks_never_give_nan(method, bf16):
     labels = LabelSpace.binary()
     model = make(method, labels).train()

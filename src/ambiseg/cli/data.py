@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from ambiseg.data.check import CheckReport, Summary
     from ambiseg.data.folder import Progress
+    from ambiseg.data.info import DatasetInfo
     from ambiseg.data.sample import Sample
 
 FEWEST_SCENARIOS = 10
@@ -32,20 +34,22 @@ SCENARIOS_PER_WORKER = 50
 class SimulateArguments:
     """Simulate a data set whose images have several right answers of known probability."""
 
-    scene: Positional[Literal["wildfire"]]
-    """What to simulate: a landscape on fire, and where it burns next under eight winds."""
+    scene: Positional[Literal["wildfire", "markov-shapes"]]
+    """What to simulate. wildfire: a landscape on fire, and where it burns next under eight winds; markov-shapes: a toy whose 256
+    masks have exactly known probabilities, covariance and entropy, behind an image that tells nothing."""
     out: Path
     """Data set to make: a folder, or one packed file if the name ends with .h5."""
-    scenarios: int = 1500
-    """Number of images: 80 % in train, 10 % in val, 10 % in test."""
-    size: int = 64
-    """Height and width in cells; 16 or more."""
+    scenarios: int | None = None
+    """Number of images: 80 % in train, 10 % in val, 10 % in test; 1500 of wildfire, 40 of markov-shapes (all the same) if left
+    out."""
+    size: int | None = None
+    """Height and width. wildfire: 16 cells or more, 64 if left out; markov-shapes: a multiple of 10 pixels, 10 if left out."""
     seed: int = 0
-    """Seed: the same one gives the same data."""
+    """Seed: the same one gives the same data. Nothing is random in markov-shapes."""
     probabilities: Literal["skewed", "uniform", "prevailing"] = "skewed"
-    """Of the eight outcomes: 2^j / 255, all alike, or told by an eighth channel."""
+    """Of the eight outcomes of wildfire: 2^j / 255, all alike, or told by an eighth channel."""
     workers: int | None = None
-    """Processes; as many as there are cores if left out."""
+    """Processes that simulate wildfire; as many as there are cores if left out."""
     overwrite: bool = False
     """Replace an existing data set."""
 
@@ -90,18 +94,29 @@ def run(args: list[str]) -> int:
 
 
 def simulate(args: list[str]) -> int:
-    """Simulate wildfires into a data set."""
+    """Simulate wildfires or MarkovShapes into a data set."""
     arguments = parse(SimulateArguments, args, "ambiseg data simulate")
-    write_wildfires(
-        arguments.out,
-        arguments.scenarios,
-        size=arguments.size,
-        seed=arguments.seed,
-        probabilities=arguments.probabilities,
-        workers=arguments.workers,
-        overwrite=arguments.overwrite,
-    )
-    show(f"{arguments.scenarios} scenarios in {arguments.out}")
+    default_scenarios, default_size = (1500, 64) if arguments.scene == "wildfire" else (40, 10)
+    scenarios = default_scenarios if arguments.scenarios is None else arguments.scenarios
+    size = default_size if arguments.size is None else arguments.size
+    if arguments.scene == "wildfire":
+        write_wildfires(
+            arguments.out,
+            scenarios,
+            size=size,
+            seed=arguments.seed,
+            probabilities=arguments.probabilities,
+            workers=arguments.workers,
+            overwrite=arguments.overwrite,
+        )
+    else:
+        for name in ("probabilities", "workers"):
+            if getattr(arguments, name) != getattr(SimulateArguments, name):
+                raise AmbisegError(
+                    f"--{name} is of use with wildfire only: leave it out, nothing is drawn at random in markov-shapes"
+                )
+        write_markov_shapes(arguments.out, scenarios, size=size, overwrite=arguments.overwrite)
+    show(f"{scenarios} scenarios in {arguments.out}")
     train = command("ambiseg", "train", "mode-proposals", "--data", arguments.out)
     next_commands((f"{train} --out RUN --minutes 10", "train on it"))
     return 0
@@ -110,16 +125,36 @@ def simulate(args: list[str]) -> int:
 class _Scenarios:
     """Some of the scenarios of a simulation, as an iterable that knows its length."""
 
-    def __init__(self, start: int, count: int, options: dict[str, Any]) -> None:
-        self.start, self.count, self.options = start, count, options
+    def __init__(self, make: Callable[..., Iterator[Sample]], start: int, count: int) -> None:
+        self.make, self.start, self.count = make, start, count
 
     def __len__(self) -> int:
         return self.count
 
     def __iter__(self) -> Iterator[Sample]:
-        from ambiseg.data.wildfire import simulate_wildfires
+        return self.make(self.count, start=self.start)
 
-        return simulate_wildfires(self.count, start=self.start, **self.options)
+
+def _write_splits(
+    out: Path, scenarios: int, make: Callable[..., Iterator[Sample]], info: DatasetInfo, overwrite: bool
+) -> None:
+    """Write what ``make(count, start=...)`` simulates, in splits by number of scenario."""
+    from ambiseg.data.source import write_dataset
+
+    tenth = scenarios // 10
+    train = scenarios - 2 * tenth
+    before = {"train": 0, "val": train, "test": train + tenth}
+    counts = {"train": train, "val": tenth, "test": tenth}
+    splits = {split: _Scenarios(make, before[split], counts[split]) for split in counts}
+    with progress("simulating") as update:
+        write_dataset(
+            out, splits, info, lambda split, done, _: update(before[split] + done, scenarios), overwrite
+        )
+
+
+def _check_scenarios(scenarios: int) -> None:
+    if scenarios < FEWEST_SCENARIOS:
+        raise AmbisegError(f"--scenarios must be at least {FEWEST_SCENARIOS}, received {scenarios}")
 
 
 def write_wildfires(
@@ -138,20 +173,12 @@ def write_wildfires(
         AmbisegError: too few scenarios, senseless numbers, or an existing ``out``.
     """
     from ambiseg.data.info import DatasetInfo
-    from ambiseg.data.source import write_dataset
-    from ambiseg.data.wildfire import CHANNELS, PREVAILING_CHANNEL
+    from ambiseg.data.wildfire import CHANNELS, PREVAILING_CHANNEL, simulate_wildfires
 
     if workers is None:
         workers = max(1, min(_cores(), scenarios // SCENARIOS_PER_WORKER))
     options: dict[str, Any] = {"size": size, "seed": seed, "probabilities": probabilities, "workers": workers}
     check_wildfires(scenarios, **options)
-    tenth = scenarios // 10
-    train = scenarios - 2 * tenth
-    splits = {
-        "train": _Scenarios(0, train, options),
-        "val": _Scenarios(train, tenth, options),
-        "test": _Scenarios(train + tenth, tenth, options),
-    }
     channels = (*CHANNELS, PREVAILING_CHANNEL) if probabilities == "prevailing" else CHANNELS
     info = DatasetInfo(
         name="wildfire",
@@ -161,20 +188,41 @@ def write_wildfires(
         augment=dict.fromkeys(("flip", "rotate", "scale", "intensity"), False),
         channels=channels,
     )
-    before = {"train": 0, "val": train, "test": train + tenth}
-    with progress("simulating") as update:
-        write_dataset(
-            out, splits, info, lambda split, done, _: update(before[split] + done, scenarios), overwrite
-        )
+    _write_splits(out, scenarios, partial(simulate_wildfires, **options), info, overwrite)
 
 
 def check_wildfires(scenarios: int, **options: Any) -> None:
     """Raise `AmbisegError` for numbers that cannot be simulated; ``options`` are those of `simulate_wildfires`."""
     from ambiseg.data.wildfire import simulate_wildfires
 
-    if scenarios < FEWEST_SCENARIOS:
-        raise AmbisegError(f"--scenarios must be at least {FEWEST_SCENARIOS}, received {scenarios}")
+    _check_scenarios(scenarios)
     simulate_wildfires(0, **options)
+
+
+def write_markov_shapes(out: Path, images: int, *, size: int = 10, overwrite: bool = False) -> None:
+    """Write MarkovShapes into splits by number of image: the first 80 % train, then 10 % val, 10 % test.
+
+    The images differ in their ids alone, so a check warns that the splits share one; each has all 256 masks with their
+    exact probabilities.
+
+    Raises:
+        AmbisegError: too few images, a size that is no positive multiple of 10, or an existing ``out``.
+    """
+    from ambiseg.data.info import DatasetInfo
+    from ambiseg.data.markov_shapes import CHANNELS, simulate_markov_shapes
+    from ambiseg.labels import LabelSpace
+
+    _check_scenarios(images)
+    simulate_markov_shapes(0, size=size)
+    info = DatasetInfo(
+        name="markov-shapes",
+        labels=LabelSpace.binary("shape"),
+        source=f"ambiseg data simulate markov-shapes --scenarios {images} --size {size}",
+        licence="CC0-1.0",
+        augment=dict.fromkeys(("flip", "rotate", "scale", "intensity"), False),
+        channels=CHANNELS,
+    )
+    _write_splits(out, images, partial(simulate_markov_shapes, size=size), info, overwrite)
 
 
 def check(args: list[str]) -> int:

@@ -101,6 +101,19 @@ METHODS: dict[str, Method] = {
             validation="ged",
         ),
         Method(
+            name="flow-ssn",
+            summary="samples of a learnt normal law of logits through a light flow (De Sousa Ribeiro et al.)",
+            settings=settings.FlowSSNSettings,
+            location="ambiseg.methods.flow_ssn:FlowSSN",
+            citation="""@article{de_sousa_ribeiro_flow_ssn_2025,
+  title  = {Flow Stochastic Segmentation Networks},
+  author = {De Sousa Ribeiro, Fabio and Todd, Omar and Jones, Charles and Kori, Avinash and Mehta, Raghav
+            and Glocker, Ben},
+  year   = {2025}
+}""",
+            validation="loss",
+        ),
+        Method(
             name="dropout-unet",
             summary="samples by dropout in the innermost levels of a U-Net, kept on (Kendall et al.)",
             settings=settings.DropoutUNetSettings,

@@ -66,13 +66,13 @@ def marginal(nats: Tensor) -> Tensor:
 
 
 def expected_nats(nats: Tensor, annotations: MaskSet) -> Tensor:
-    """Mean over annotations, by their weights, of nats ``(B, N)`` of whole label maps over their pixels that are not void: ``(B,)``."""
+    """Nats ``(B, N)`` of label maps over the numbers of their pixels that are not void, the mean by weight: ``(B,)``."""
     pixels = annotations.labels.valid(annotations.masks).flatten(2).sum(2).clamp(min=1)
     return (annotations.weights * nats / pixels).sum(1)
 
 
 def parts(count: int, logits: int) -> list[int]:
-    """``count`` draws of so many logits each in even parts (antithetic pairs stay together) of at most AT_ONCE logits or two draws.
+    """``count`` draws of so many logits each, in even parts (antithetic pairs stay together) of at most AT_ONCE logits.
 
     Example:
         >>> parts(5, 2**22)

@@ -155,6 +155,65 @@ class SSNSettings:
 
 
 @dataclass(frozen=True)
+class FlowSSNSettings:
+    """Flow-SSN: a learnt normal law of logits that a light flow turns into one with any covariance."""
+
+    kind: Literal["continuous", "iaf", "dual"] = "continuous"
+    """The flow: continuous in time (equation 19), an inverse autoregressive one (14), or that one with an entropy or a second
+    model against collapse (15)."""
+    prior: Literal["learned", "fixed"] = "learned"
+    """The base of the flow: a network of the image, or N(0, I) under a flow that sees the image (continuous only)."""
+    base_scale: Literal["auto", "learned", "one"] = "auto"
+    """Standard deviations of the base: learnt, or 1; auto learns them for iaf and dual."""
+    pushforward: Literal["identity", "log-softmax"] = "identity"
+    """Continuous: what the base goes through first; log-softmax makes it log-logistic-normal."""
+    flow_width: int = 16
+    """Continuous: channels of the flow's own U-Net."""
+    flow_depth: int = 3
+    """Continuous: its number of resolutions."""
+    drift: Literal["initial", "conditional"] = "initial"
+    """Continuous: what the predicted mask is led away from: the draw that the flow began with (17), or (not in the paper) the
+    mean of all draws that lead to the present state, which keeps the distribution at every time."""
+    sampler: Literal["euler", "midpoint", "heun", "rk4", "dopri5"] = "euler"
+    """Continuous: solver of the differential equation (17)."""
+    steps: int = 50
+    """Continuous: its steps; dopri5 chooses its own."""
+    tolerance: float = 1e-6
+    """Continuous: relative and absolute tolerance of dopri5."""
+    body: Literal["transformer", "linear"] = "transformer"
+    """iaf, dual: causal transformer over strips of pixels, or one linear layer with MADE masks for images of one size."""
+    strip_height: int = 1
+    """Transformer: rows of a strip, whose pixels do not see each other."""
+    strip_width: int = 8
+    """Transformer: columns of a strip."""
+    within_strip: bool = False
+    """Transformer: a pixel also sees those before it in its own strip, through a linear map (not in the paper)."""
+    layers: int = 1
+    """Transformer: causal blocks."""
+    body_width: int = 64
+    """Transformer: channels."""
+    heads: int = 4
+    """Transformer: attention heads."""
+    image_height: int = 0
+    """Linear: height of all images."""
+    image_width: int = 0
+    """Linear: width of all images."""
+    draws: int = 16
+    """iaf, dual: Monte-Carlo samples S of the likelihood in training."""
+    estimator: Literal["log-mean", "mean-log"] = "log-mean"
+    """iaf, dual: the Monte-Carlo likelihood of an annotation (13), or the mean of its logarithm as (14) and (15) are printed,
+    under which samples become one."""
+    second: Literal["uniform", "maf"] = "uniform"
+    """dual: the second model, improper uniform (15) or a masked autoregressive flow that is trained beside the first."""
+    entropy_weight: float = 0.1
+    """dual, uniform: weight beta of the entropy of the logits (15)."""
+    samples: int = 16
+    """Number of masks drawn for an image."""
+    likelihood_samples: int = 512
+    """Monte-Carlo samples for the likelihood of a mask."""
+
+
+@dataclass(frozen=True)
 class DropoutUNetSettings:
     """Dropout U-Net: dropout in the innermost levels of a U-Net, kept on when sampling."""
 

@@ -11,8 +11,8 @@ segmentation networks", section 3: image x, label map y, logits ``eta`` of all p
 
 One network g with three heads of 1x1 convolutions gives mu, d and P; a binary space has one channel and a sigmoid. A loss is
 that of one label map divided by the number of its pixels that are not void, so that it is in nats per pixel whatever the image's
-size; the sum inside the exponential is over all pixels, as printed. Several annotations of an image share its draws, and the loss is
-their mean by probability.
+size; the sum inside the exponential is over all pixels, as printed. Several annotations of an image share its draws, and the
+loss is their mean by probability.
 """
 
 from __future__ import annotations

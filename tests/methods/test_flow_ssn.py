@@ -1,0 +1,302 @@
+"""Flow-SSN: densities of its own samples, likelihoods that are distributions, a flow that ends where it should."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from conformance import problem, steps
+
+from ambiseg.errors import AmbisegError, UnknownNameError
+from ambiseg.labels import LabelSpace
+from ambiseg.maskset import MaskSet
+from ambiseg.methods import flow_ssn, monte_carlo
+from ambiseg.methods.flow_ssn import Base, FlowSSN
+from ambiseg.methods.losses import cross_entropy_per_pixel
+from ambiseg.methods.settings import FlowSSNSettings
+from ambiseg.metrics import hm_iou_unique
+from ambiseg.networks.settings import UNetSettings
+
+BINARY, MULTI = LabelSpace.binary(), LabelSpace.of_classes(3)
+SMALL = UNetSettings(width=8, depth=2)
+SPACES = pytest.mark.parametrize("labels", [BINARY, MULTI], ids=["binary", "multi-class"])
+BODIES = {
+    "transformer": {"strip_height": 1, "strip_width": 2, "body_width": 16},
+    "linear": {"body": "linear", "image_height": 3, "image_width": 4},
+}
+
+
+def make(labels=BINARY, seed=0, **settings):
+    torch.manual_seed(seed)
+    return FlowSSN(3, labels, SMALL, FlowSSNSettings(**settings)).eval()
+
+
+def shaken(model, size=0.3):
+    """The same model with other weights everywhere, so that nothing is at its start."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += size * torch.randn_like(parameter)
+    return model
+
+
+@SPACES
+@pytest.mark.parametrize("body", BODIES)
+def test_samples_of_the_inverse_flow_know_their_density(labels, body):
+    """Against inverting the flow step by step and the density of an independent normal law."""
+    model, images = shaken(make(labels, kind="iaf", **BODIES[body]), 0.15), torch.randn(2, 3, 3, 4)
+    with torch.no_grad():
+        eta, log_prob = model.draw_logits(images, 5)
+        u, log_det = model.flow.inverse(eta.flatten(0, 1))
+        base = model.distribution(images)
+        law = torch.distributions.Normal(base.mu[:, None], base.log_sigma.exp()[:, None])
+        expected = law.log_prob(u.view(eta.shape)).flatten(2).sum(2) + log_det.view(2, 5)
+    assert base.log_sigma.abs().max() > 0.1 and log_det.abs().max() > 0.05
+    torch.testing.assert_close(log_prob, expected, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["iaf", "dual", "continuous"])
+@pytest.mark.parametrize("labels, size", [(BINARY, (2, 2)), (MULTI, (1, 2))], ids=["binary", "multi-class"])
+def test_likelihoods_of_all_label_maps_sum_to_one(labels, size, kind):
+    """For the same draws, whatever they are; a void pixel is summed over."""
+    model = shaken(make(labels, kind=kind, strip_width=1, steps=3, likelihood_samples=7))
+    pixels = size[0] * size[1]
+    maps = torch.tensor(list(itertools.product(range(labels.classes), repeat=pixels)), dtype=torch.uint8)
+    image, maps = torch.randn(1, 3, *size), maps.view(-1, *size)
+
+    def likelihood(mask):
+        torch.manual_seed(1)
+        return float(model.log_prob(image, mask[None]).exp())
+
+    assert sum(likelihood(mask) for mask in maps) == pytest.approx(1, abs=1e-5)
+    void = maps[0].clone()
+    void[0, 0] = labels.void
+    same = [m for m in maps if torch.equal(m.flatten()[1:], maps[0].flatten()[1:])]
+    assert likelihood(void) == pytest.approx(sum(map(likelihood, same)), abs=1e-5)
+
+
+def test_the_likelihood_of_one_pixel_is_an_integral():
+    """Without a flow the logit of a single pixel is the base itself: against a sum over a grid."""
+    model = make(kind="iaf", strip_width=1, likelihood_samples=400_000)
+    image = torch.randn(1, 3, 1, 1)
+    with torch.no_grad():
+        model.base.mu.bias += 0.7
+        model.base.log_sigma.bias += 0.4
+        base = model.distribution(image)
+    z = torch.linspace(-10, 10, 4001, dtype=torch.float64)
+    density = torch.exp(-z.square() / 2)
+    logit = base.mu.double().item() + base.log_sigma.double().exp().item() * z
+    share = float((torch.sigmoid(logit) * density).sum() / density.sum())
+    mask = torch.ones(1, 1, 1, dtype=torch.uint8)
+    assert float(model.log_prob(image, mask).exp()) == pytest.approx(share, abs=0.002)
+
+
+@SPACES
+def test_the_discrete_loss_is_the_likelihood_of_all_annotations(labels):
+    model = shaken(make(labels, kind="iaf", draws=6, likelihood_samples=6, strip_width=3))
+    images, masks = torch.randn(2, 3, 4, 5), torch.randint(0, labels.classes, (2, 3, 4, 5)).to(torch.uint8)
+    masks[0, 1, :2] = labels.void
+    weights = torch.tensor([[0.2, 0.5, 0.3], [0.6, 0.4, 0.0]])
+    torch.manual_seed(3)
+    loss = model.loss(images, MaskSet(masks, weights, labels))["loss"]
+    expected = 0.0
+    for n in range(3):
+        torch.manual_seed(3)
+        nats = -model.log_prob(images, masks[:, n]) / labels.valid(masks[:, n]).flatten(1).sum(1)
+        expected = expected + (weights[:, n] * nats).mean()
+    torch.testing.assert_close(loss.detach(), expected)
+
+
+def test_the_entropy_of_the_dual_objective_is_that_of_the_logits():
+    """The linear flow at its start is a normal law, whose entropy is known."""
+    model = make(kind="dual", draws=20_000, entropy_weight=0.3, **BODIES["linear"])
+    image, masks = torch.randn(1, 3, 3, 4), torch.zeros(1, 1, 3, 4, dtype=torch.uint8)
+    with torch.no_grad():
+        model.base.log_sigma.bias += 0.8
+        losses = model.loss(image, MaskSet.uniform(masks, BINARY))
+        base = model.distribution(image)
+    sigma = base.log_sigma.exp().flatten()
+    entropy = torch.distributions.Normal(torch.zeros_like(sigma), sigma).entropy().mean()
+    assert float(losses["entropy"]) == pytest.approx(float(entropy), abs=0.01)
+    torch.testing.assert_close(losses["loss"], losses["nats"] - 0.3 * losses["entropy"])
+
+
+def test_the_divergence_of_the_dual_objective_is_zero_for_equal_laws_and_above_for_others():
+    model = make(kind="dual", second="maf", draws=4000, **BODIES["linear"])
+    image, masks = torch.randn(1, 3, 3, 4), torch.zeros(1, 1, 3, 4, dtype=torch.uint8)
+    with torch.no_grad():
+        for flow in (model.flow, model.second_flow):
+            flow.bodies[0].weight.zero_()
+        model.second.load_state_dict(model.base.state_dict())
+        equal = model.loss(image, MaskSet.uniform(masks, BINARY))
+        assert abs(float(equal["kl"])) < 1e-6
+        model.second.mu.bias += 0.5
+        other = model.loss(image, MaskSet.uniform(masks, BINARY))
+        sigma = model.distribution(image).log_sigma.exp()
+    # KL of normal laws of equal variances: half the squared distance over the variance.
+    assert float(other["kl"]) == pytest.approx(float((0.125 / sigma.square()).mean()), abs=0.01)
+
+
+@SPACES
+def test_the_continuous_loss_leads_gradients_through_the_interpolant_to_the_base(labels):
+    model = make(labels)
+    masks = torch.randint(0, labels.classes, (2, 1, 4, 4)).to(torch.uint8)
+    model.loss(torch.randn(2, 3, 4, 4), MaskSet.uniform(masks, labels))["loss"].backward()
+    assert model.base.log_sigma is None and bool(model.base.mu.weight.grad.any())
+
+
+class Oracle(torch.nn.Module):
+    """Knows a law of label maps: the mean of y given y_t where u is N(mu, 1) (16), as logits."""
+
+    def __init__(self, masks, weights, mu):
+        super().__init__()
+        self.y, self.log_weights, self.mu = masks.float(), weights.log(), mu
+
+    def forward(self, state, time):
+        t = time[:, None, None]
+        e = (state[:, None] - t[..., None, None] * self.y[None]) / (1 - t[..., None, None]) - self.mu
+        share = (self.log_weights - 0.5 * e.square().flatten(2).sum(2)).softmax(1)
+        mean = torch.einsum("nk,kchw->nchw", share, self.y).clamp(1e-7, 1 - 1e-7)
+        return torch.logit(mean)
+
+
+@pytest.mark.parametrize("drift", ["initial", "conditional"])
+def test_the_flow_of_the_exact_mean_ends_in_the_label_maps(drift):
+    """With ``drift="conditional"`` each as often as its probability; (17) as printed ends in label maps as well, not as often."""
+    masks = torch.tensor([[[[0, 0, 1, 1]]], [[[1, 1, 0, 0]]], [[[1, 1, 1, 1]]]])
+    weights, mu = torch.tensor([0.2, 0.3, 0.5]), 0.5
+    model = make(steps=200, drift=drift)
+    model.eta, model.head = Oracle(masks, weights, mu), torch.nn.Identity()
+    model.distribution = lambda images: Base(
+        torch.full((len(images), 1, 1, 4), mu), torch.zeros(len(images), 1, 1, 4)
+    )
+    found = model.predict(torch.zeros(1, 3, 1, 4), 4000, torch.Generator().manual_seed(0)).masks[0]
+    share = torch.stack([(found == m[0]).flatten(1).all(1).float().mean() for m in masks])
+    assert share.sum() > 0.97
+    if drift == "conditional":
+        torch.testing.assert_close(share, weights, atol=0.03, rtol=0)
+
+
+@SPACES
+def test_log_softmax_makes_a_log_logistic_normal_base(labels):
+    model = make(labels, pushforward="log-softmax")
+    pushed = model._pushed(torch.randn(2, 3, labels.channels, 2, 2)).exp()
+    assert pushed.max() < 1
+    if not labels.is_binary:
+        torch.testing.assert_close(pushed.sum(2), torch.ones(2, 3, 2, 2))
+    both = torch.randn(5, 2, 1, 1)
+    torch.testing.assert_close(
+        make(pushforward="log-softmax")._pushed((both[:, 1:] - both[:, :1])[None]),
+        both.log_softmax(1)[None, :, 1:],
+    )
+
+
+def test_a_void_pixel_stays_as_it_was_drawn(monkeypatch):
+    model, seen = make(), []
+    monkeypatch.setattr(model, "logits", lambda images, state, time: seen.append(state) or state)
+    masks = torch.ones(1, 1, 2, 2, dtype=torch.uint8)
+    masks[0, 0, 0] = BINARY.void
+    for mask in (masks, torch.full_like(masks, BINARY.void)):
+        torch.manual_seed(0)
+        model.loss(torch.zeros(1, 3, 2, 2), MaskSet.uniform(mask, BINARY))
+    torch.testing.assert_close(seen[0][:, :, 0], seen[1][:, :, 0])
+    assert not torch.equal(seen[0][:, :, 1], seen[1][:, :, 1])
+
+
+def test_the_base_network_runs_once_and_the_flow_sees_no_image():
+    model, calls = make(steps=4), []
+    model.base.g.register_forward_hook(lambda *_: calls.append("base"))
+    model.eta.register_forward_hook(lambda *_: calls.append("flow"))
+    model.predict(torch.zeros(2, 3, 8, 8), 16)
+    assert calls == ["base"] + ["flow"] * 4
+    assert model.eta.in_channels == 1
+    fixed = make(prior="fixed")
+    assert fixed.base is None and fixed.eta.in_channels == 4
+
+
+def test_parts_of_a_sample_do_not_change_how_many_there_are(monkeypatch):
+    monkeypatch.setattr(monte_carlo, "AT_ONCE", 100)
+    for settings in ({"steps": 2}, {"kind": "iaf"}):
+        assert make(**settings).predict(torch.zeros(2, 3, 5, 5), 7).masks.shape == (2, 7, 5, 5)
+
+
+def test_a_fixed_prior_learns_as_well():
+    model = make(prior="fixed", steps=10).train()
+    images, modes = problem(BINARY)
+    before = float(model.loss(images, modes)["loss"])
+    steps(model, BINARY, "full", 60)
+    assert float(model.loss(images, modes)["loss"]) < 0.5 * before
+
+
+def test_a_model_that_gives_nan_is_named_by_its_step():
+    model = make(steps=3)
+    with torch.no_grad():
+        model.head.bias.fill_(torch.nan)
+    with pytest.raises(AmbisegError, match="image 0 of the batch is not finite after step 1 of 3"):
+        model.predict(torch.zeros(1, 3, 4, 4), 2)
+
+
+def test_mistakes_are_named():
+    for wrong, match in [
+        ({"draws": 0}, "draws is 1 or more"),
+        ({"steps": 0}, "steps is 1 or more"),
+        ({"tolerance": 0.0}, "tolerance is above 0"),
+        ({"entropy_weight": 0.0}, "entropy_weight is above 0"),
+        ({"kind": "iaf", "prior": "fixed"}, "choose --kind continuous"),
+        ({"kind": "iaf", "body": "linear"}, "--image-height and --image-width"),
+        ({"kind": "iaf", "strip_width": 0}, "strip"),
+    ]:
+        with pytest.raises(AmbisegError, match=match):
+            make(**wrong)
+    with pytest.raises(AmbisegError, match="use predict"):
+        make().draw_logits(torch.zeros(1, 3, 4, 4), 2)
+    with pytest.raises(UnknownNameError, match="did you mean 'euler'"):
+        make(sampler="eulr").predict(torch.zeros(1, 3, 4, 4), 2)
+
+
+def test_gradient_reaches_both_models_of_the_dual_objective():
+    model = shaken(make(kind="dual", second="maf", strip_width=4))
+    model.loss(*problem(BINARY))["loss"].backward()
+    assert all(bool(p.grad.any()) for p in model.parameters())
+
+
+@pytest.mark.slow
+def test_the_dual_objective_with_a_second_model_learns():
+    model = make(kind="dual", second="maf", strip_width=4, samples=24).train()
+    images, modes = problem(BINARY)
+    steps(model, BINARY, "full", 450, 3e-3)
+    found = model.eval().predict(images, generator=torch.Generator().manual_seed(0))
+    assert hm_iou_unique(found, modes).mean() > 0.6
+
+
+def test_the_mean_of_logarithms_is_a_choice():
+    """It is what (14) prints, and above the logarithm of the mean by Jensen's inequality."""
+    images, masks = torch.randn(2, 3, 4, 4), torch.randint(0, 2, (2, 1, 4, 4)).to(torch.uint8)
+    losses = []
+    for estimator in ("log-mean", "mean-log"):
+        model = shaken(make(kind="iaf", strip_width=2, estimator=estimator))
+        torch.manual_seed(1)
+        losses.append(float(model.loss(images, MaskSet.uniform(masks, BINARY))["loss"].detach()))
+    assert losses[1] > losses[0] + 0.01
+
+
+def test_log_scales_of_the_base_are_bounded():
+    model = make(kind="iaf", strip_width=2)
+    with torch.no_grad():
+        model.base.log_sigma.bias.fill_(1e4)
+        assert model.distribution(torch.zeros(1, 3, 4, 4)).log_sigma.max() == flow_ssn.MOST_LOG_SCALE
+
+
+@SPACES
+def test_the_continuous_loss_is_the_cross_entropy_of_the_interpolant(labels, monkeypatch):
+    model = shaken(make(labels))
+    images, masks = torch.randn(2, 3, 4, 4), torch.randint(0, labels.classes, (2, 4, 4)).to(torch.uint8)
+    monkeypatch.setattr(torch, "rand", lambda *_, **__: torch.tensor([0.25, 0.75]))
+    monkeypatch.setattr(flow_ssn, "standard_normal", lambda shape, *_: torch.ones(shape))
+    with torch.no_grad():
+        loss = model.loss(images, MaskSet.uniform(masks[:, None], labels))["loss"]
+        u, y = model.distribution(images).mu + 1, labels.one_hot(masks, dim=1)
+        time = torch.tensor([0.25, 0.75])
+        state = (1 - time[:, None, None, None]) * u + time[:, None, None, None] * y
+        expected = cross_entropy_per_pixel(model.logits(images, state, time), masks, labels).mean()
+    torch.testing.assert_close(loss, expected)
