@@ -129,7 +129,14 @@ CORES = len(os.sched_getaffinity(0))
 # -- data and runs -------------------------------------------------------------------------------------------------
 
 
-def train_once(method: str, data: Path, run: Path, train: TrainSettings, settings: Any) -> Path:
+def train_once(
+    method: str,
+    data: Path,
+    run: Path,
+    train: TrainSettings,
+    settings: Any,
+    backbone: UNetSettings = UNetSettings(width=16),  # noqa: B008
+) -> Path:
     """A run with these settings: left alone where it is done, continued where it was stopped, else trained."""
     if finished(run, train, settings):
         return run
@@ -142,7 +149,7 @@ def train_once(method: str, data: Path, run: Path, train: TrainSettings, setting
             data,
             run,
             train=train,
-            backbone=UNetSettings(width=16),
+            backbone=backbone,
             settings=settings,
             overwrite=True,
         )

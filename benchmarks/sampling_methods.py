@@ -47,9 +47,7 @@ def measure(title: str, name: str, data: Path, arguments: argparse.Namespace) ->
     """Train unless it is done, and evaluate."""
     method, options = METHODS[title]
     settings = dataclasses.replace(method_info(method).settings(), **options)
-    train = TrainSettings(
-        epochs=EPOCHS[name], batch_size=16, lr=1e-3, labels="single", seed=arguments.seed
-    )
+    train = TrainSettings(epochs=EPOCHS[name], batch_size=16, lr=1e-3, labels="single", seed=arguments.seed)
     run = arguments.work / f"{name}-{title.replace(' ', '-').lower()}-{arguments.seed}"
     train_once(method, data, run, train, settings)
     found = ambiseg.evaluate(run, data, SPLITS[name], KEEP_ALL, metrics=FIGURES, perfect_draws=0)

@@ -25,6 +25,7 @@ PAGES = (
     ROOT / "docs" / "methods" / "mode-proposals.md",
     ROOT / "docs" / "methods" / "flow-matching.md",
     ROOT / "docs" / "methods" / "sampling-baselines.md",
+    ROOT / "docs" / "methods" / "flow-ssn.md",
 )
 COLUMNS = (
     "hm_iou_unique",
@@ -339,6 +340,82 @@ def sampling_speed() -> str:
     return table(["method", f"{result['samples']} at once", "one by one", "ratio"], rows)
 
 
+def markov_shapes() -> str:
+    """Bits per dimension, errors and distance of the law of samples."""
+    found = read("markov-shapes.json")
+    if not found:
+        return not_yet("markov_shapes.py --results docs/results/markov-shapes.json")
+    head = ["model", "bits per dimension", "gap to the entropy", "impossible images", "total variation"]
+    head += ["error of the covariance", "effective rank", "parameters", "minutes"]
+    rows = [
+        [
+            name,
+            f"{r['bits_per_dimension']:.4f}",
+            f"{100 * r['gap']:.1f} %",
+            f"{100 * r['errors']:.1f} %",
+            number(r["total_variation"]),
+            number(r["covariance_error"]),
+            f"{r['effective_rank']:.1f}",
+            str(r["parameters"]),
+            f"{r['seconds'] / 60:.1f}",
+        ]
+        for name, r in found.items()
+    ]
+    counts = list(next(iter(found.values()))["convergence"])
+    convergence = [[n, *(f"{r['convergence'][c]:.4f}" for c in counts)] for n, r in found.items()]
+    return (
+        table(head, rows)
+        + "\n\nBits per dimension by the number S of samples of the logits they are estimated from:\n\n"
+        + table(["model", *counts], convergence)
+    )
+
+
+def flow_ssn() -> str:
+    """What `flow_ssn.py` measured, a table for each part."""
+    found = read("flow-ssn.json")
+    figures = ["ged", "diversity", "dice_of_mean", "hm_iou", "hm_iou_tiled", "hm_iou_unique"]
+    texts = []
+    heads = {
+        "table": "Four methods, equal minutes and backbone",
+        "priors": "Learnt against fixed prior",
+        "steps": "Euler steps of the continuous model",
+    }
+    for part, title in heads.items():
+        entries = found.get(part)
+        if not entries:
+            texts.append(not_yet(f"flow_ssn.py --parts {part} --results docs/results/flow-ssn.json"))
+            continue
+        head = ["", "samples", *(METRICS[f].title for f in figures), "s/image", "parameters", "steps trained"]
+        rows = [
+            [
+                name,
+                str(e["samples"]),
+                *(number(e["all"][f]) for f in figures),
+                f"{e['seconds_per_image']:.3f}",
+                str(e["parameters"]),
+                str(e["training"]["steps"]),
+            ]
+            for name, e in entries.items()
+        ]
+        one = next(iter(entries.values()))
+        texts.append(
+            f"{title}: {one['train']['minutes']:g} minutes each on {one['cores']} core(s), width {one['backbone']['width']},"
+            f" seed {one['train']['seed']}, {one['images']} images of the split {one['split']}.\n\n"
+            + table(head, rows)
+        )
+    for entry in found.get("speed", {}).values():
+        rows = [
+            [name, f"{seconds:.2f} s", f"{entry['ratio'][name]:.1f} x"]
+            for name, seconds in entry["seconds"].items()
+        ]
+        base, flow = (entry["parameters"][k] / 1e6 for k in ("base", "flow"))
+        texts.append(
+            f"16 samples of one 128x128 image in 10 steps, base {base:.1f} M and flow {flow:.2f} M parameters,"
+            f" {entry['threads']} thread(s), random weights:\n\n" + table(["", "time", "of the first"], rows)
+        )
+    return "\n\n".join(texts)
+
+
 def main() -> None:
     """Rewrite the pages."""
     made: dict[str, Callable[[], str]] = {
@@ -349,6 +426,8 @@ def main() -> None:
         },
         "sampling-methods": sampling_methods,
         "sampling-speed": sampling_speed,
+        "markov-shapes": markov_shapes,
+        "flow-ssn": flow_ssn,
         "demo": demo,
         "runs": runs,
         "score-cost": score_cost,

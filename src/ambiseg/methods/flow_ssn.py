@@ -152,7 +152,7 @@ class FlowSSN(Segmenter):
     def _autoregressive(self) -> AffineAutoregressive:
         s, channels = self.settings, self.labels.channels
         if s.body == "linear":
-            return AffineAutoregressive([MaskedLinear(channels, s.image_height, s.image_width)])
+            return AffineAutoregressive([MaskedLinear(channels, s.image_height or 0, s.image_width or 0)])
         strip = (s.strip_height, s.strip_width)
         body = CausalTransformer(channels, strip, s.body_width, s.layers, s.heads, s.within_strip)
         return AffineAutoregressive([body])
@@ -345,7 +345,7 @@ def _check(s: FlowSSNSettings) -> None:
         raise AmbisegError(
             f"a fixed prior needs a flow that sees the image: choose --kind continuous, not {s.kind}"
         )
-    if s.body == "linear" and s.kind != "continuous" and min(s.image_height, s.image_width) < 1:
+    if s.body == "linear" and s.kind != "continuous" and None in (s.image_height, s.image_width):
         raise AmbisegError(
             "a linear flow has a weight for every pair of pixels: give --image-height and --image-width of all images"
         )

@@ -194,9 +194,9 @@ class FlowSSNSettings:
     """Transformer: channels."""
     heads: int = 4
     """Transformer: attention heads."""
-    image_height: int = 0
+    image_height: int | None = None
     """Linear: height of all images."""
-    image_width: int = 0
+    image_width: int | None = None
     """Linear: width of all images."""
     draws: int = 16
     """iaf, dual: Monte-Carlo samples S of the likelihood in training."""
