@@ -26,7 +26,7 @@ from ambiseg.engine.settings import TrainSettings
 from ambiseg.engine.train import resume, training_curve
 from ambiseg.errors import AmbisegError
 from ambiseg.methods.mode_proposals import ModeProposals
-from ambiseg.methods.settings import ModeProposalsSettings
+from ambiseg.methods.settings import ModeProposalsSettings, SSNSettings
 from ambiseg.networks.settings import UNetSettings
 
 
@@ -227,7 +227,7 @@ def test_a_loss_that_is_no_number_is_explained(step, train_tiny, tmp_path, monke
     original, calls = ModeProposals.loss, []
 
     def loss(self, images, annotations):
-        calls.append(1)
+        calls.extend([1] * torch.is_grad_enabled())
         found = original(self, images, annotations)
         bad = {name: found[name] * float("nan") for name in ("loss", "mask")} if len(calls) > step else {}
         return {**found, **bad}
@@ -392,6 +392,7 @@ def test_the_data_set_decides_about_augmentation(whole, train_tiny, fires, tmp_p
     for augment, expected in [(True, Augmentation(flip=False, rotate=True)), (False, Augmentation.none())]:
         asked.clear()
         train_tiny(tmp_path / f"run{augment}", data=data, epochs=1, augment=augment, validations=1)
+        assert asked.pop(0) == Augmentation.none()  # the trial before the run
         assert asked[:12] == [expected] * 12
         assert asked[-4:] == [Augmentation.none()] * 4
 
@@ -454,3 +455,9 @@ def test_a_flow_model_of_other_data_is_refused(fires, tmp_path, monkeypatch):
     ):
         later = replace(chosen, init=str(flow.run))
         train_module.fit("mode-proposals", fires, tmp_path / "no", train=later, quiet=True)
+
+
+def test_settings_that_do_not_suit_the_images_leave_no_run_folder(fires, tmp_path):
+    with pytest.raises(AmbisegError, match="rank 300 is above the 256 logits"):
+        train_module.fit("ssn", fires, tmp_path / "run", settings=SSNSettings(rank=300), quiet=True)
+    assert not (tmp_path / "run").exists()

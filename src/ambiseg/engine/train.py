@@ -122,7 +122,7 @@ def fit(
     val = open_split(data, "val")
     in_channels = int(split[0].image.shape[0])
     try:
-        build(method, in_channels, split.info.labels, backbone, settings)
+        model = build(method, in_channels, split.info.labels, backbone, settings)
     except ValueError as error:
         raise AmbisegError(f"{method} cannot be built with these settings: {error}") from error
     config = RunConfig(
@@ -138,12 +138,20 @@ def fit(
         channels=split.info.channels,
     )
     start = _start(config) if train.init else None
+    _try(model, config, split)
     if not _is_child():
         if train.init and run.exists() and run.samefile(train.init):
             raise AmbisegError(f"{run} cannot be replaced by a run that starts from it: choose another --out")
         _make_run_folder(run, overwrite)
         config.save(run)
     return _train(run, config, split, val, quiet, start=start)
+
+
+@torch.no_grad()
+def _try(model: Segmenter, config: RunConfig, split: Split) -> None:
+    """The loss of one image, so that settings that do not suit the images are refused before a run folder is made."""
+    batch = collate([LabelView(split, config.normalization, config.train.labels)[0]])
+    model.loss(batch.images, batch.annotations)
 
 
 def resume(run: str | Path, *, data: str | Path | None = None, quiet: bool = False) -> FitResult:
