@@ -107,6 +107,9 @@ RECIPES = {
     "SSN rank 12": Recipe("ssn", {"rank": 12}),
     "SSN full rank": Recipe("ssn", {"rank": PIXELS}),
     "linear flow": Recipe("flow-ssn", LINEAR),
+    "linear flow, dual": Recipe("flow-ssn", {**LINEAR, "kind": "dual", "entropy_weight": 0.01}),
+    "linear flow, dual with MAF": Recipe("flow-ssn", {**LINEAR, "kind": "dual", "second": "maf"}),
+    "linear flow, mean of logarithms": Recipe("flow-ssn", {**LINEAR, "estimator": "mean-log"}),
     "SSN full rank, exact": Recipe("ssn", {"rank": PIXELS}, **EXACT),
     "linear flow, exact": Recipe("flow-ssn", LINEAR, **EXACT),
     "transformer flow, exact": Recipe(
@@ -128,9 +131,10 @@ def build(recipe: Recipe) -> SSN | FlowSSN:
             table.fields[2:].normal_(std=rank**-0.5)
         ssn.g, ssn.mu, ssn.d, ssn.p = table, Slice(0, 1), Slice(1, 2), Slice(2, 2 + rank)  # type: ignore[assignment]
         return ssn
-    flow = FlowSSN(1, LABELS, small, FlowSSNSettings(kind="iaf", **recipe.settings))
-    assert flow.base is not None
-    flow.base.g, flow.base.mu, flow.base.log_sigma = Table(2), Slice(0, 1), Slice(1, 2)  # type: ignore[assignment]
+    flow = FlowSSN(1, LABELS, small, FlowSSNSettings(**{"kind": "iaf", **recipe.settings}))
+    for base in (flow.base, flow.second):
+        if base is not None:
+            base.g, base.mu, base.log_sigma = Table(2), Slice(0, 1), Slice(1, 2)  # type: ignore[assignment]
     return flow
 
 
