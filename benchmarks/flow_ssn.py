@@ -9,8 +9,10 @@ split by patient, all four annotations. Every network of a part trains for the s
 is evaluated only.
 
 - ``table``: four methods on one backbone, 100 samples of every eighth validation image.
-- ``priors``: a wider network as base under the small flow, and as the flow itself; 16 samples of every sixteenth image.
-- ``steps``: the continuous model of the table with other numbers of Euler steps and the other drift; 16 samples likewise.
+- ``priors``: a wider network as base under the small flow, and as the flow itself; also the narrow model of the table; 16 samples
+  of every sixteenth image.
+- ``steps``: the continuous model of the table with other numbers of Euler steps and the other drift; 16 samples of every
+  32nd image.
 - ``speed``: no training; the network of the paper's size on 128x128, samples at once against a pass for everything.
 - ``refuge``: the protocol of table 2 for a data set of optic cups in the house's format (``--data``, splits train, val and test,
   256x256), the paper's sizes and ``--epochs``; 16, 100 and 512 samples.
@@ -238,6 +240,8 @@ def main() -> None:
         for title, options in PRIORS.items():
             run = trained(title, "priors", options, arguments)
             note("priors", title, measure(run, arguments, 16, 16))
+        narrow = trained("Flow-SSN, continuous", "table", FAST, arguments)
+        note("priors", "learned, narrow", measure(narrow, arguments, 16, 16))
     if "table" in arguments.parts:
         for title, (_, options) in TABLE.items():
             run = trained(title, "table", options, arguments)
@@ -246,9 +250,9 @@ def main() -> None:
     if "steps" in arguments.parts:
         run = trained("Flow-SSN, continuous", "table", FAST, arguments)
         for steps in STEPS:
-            note("steps", str(steps), measure(run, arguments, 16, 16, steps=steps))
+            note("steps", str(steps), measure(run, arguments, 16, 32, steps=steps))
         for steps in (10, 50):
-            found = measure(run, arguments, 16, 16, steps=steps, drift="conditional")
+            found = measure(run, arguments, 16, 32, steps=steps, drift="conditional")
             note("steps", f"{steps}, conditional", found)
     if "speed" in arguments.parts:
         note("speed", "network of the paper's size", speed(arguments.repeats))

@@ -53,10 +53,17 @@ CASES: dict[str, Case] = {
     "flow-ssn+dual": Case(
         {"kind": "dual", "entropy_weight": 0.01, "samples": 24, "strip_width": 4}, deterministic=False
     ),
+    "atfm": Case({"rank": 1, "samples": 24}, deterministic=False, learning=(600, 4e-3)),
     "dropout-unet": Case({"samples": 40}, deterministic=False, gain=0.15),
     "unet-ensemble": Case({"members": 3}, draws_labels=True, gain=0.1),
     "m-heads": Case({"heads": 8}, draws_labels=True),
     "image2image-vae": Case({"samples": 24}, deterministic=False, learning=(400, 4e-3)),
+    "mose": Case(
+        # Untrained experts are all but equal, and which is nearest changes with the precision: beta keeps that small.
+        {"latent_size": 2, "cap": 0.125, "beta": 0.1, "gating_width": 16, "samples": 24},
+        deterministic=False,
+        learning=(250, 1e-2),
+    ),
 }
 
 
@@ -107,6 +114,7 @@ def steps(model, labels: LabelSpace, mode: str, count: int, rate: float = 1e-2) 
     """Train on the one problem; single labels are drawn anew at every step."""
     optimiser = torch.optim.Adam(model.parameters(), rate)
     for step in range(count):
+        model.progress = step / count
         images, annotations = problem(labels, mode)
         if mode == "single":
             annotations = problem(labels)[1].draw(torch.Generator().manual_seed(step))

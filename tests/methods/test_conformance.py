@@ -68,10 +68,11 @@ def test_losses_are_finite_scalars(method, labels, mode):
 
 
 def test_gradient_reaches_every_parameter(method, labels):
-    """Over a few steps of both label modes, since some layers start at zero."""
+    """Over a few steps of both label modes and of the whole schedule, since some layers start at zero."""
     model = make(method, labels)
     optimiser, reached = torch.optim.Adam(model.parameters(), 1e-2), set()
-    for step in range(4):
+    for step in range(8):
+        model.progress = step / 8
         optimiser.zero_grad()
         model.loss(*problem(labels, MODES[step % 2], seed=step))["loss"].backward()
         for name, parameter in model.named_parameters():

@@ -147,6 +147,13 @@ def fit(
     return _train(run, config, split, val, quiet, start=start)
 
 
+def _strategy(devices: int, device: str) -> str:
+    """How processes share the work; a stage of a method may leave some weights without gradient."""
+    if devices == 1:
+        return "auto"
+    return "ddp_spawn_find_unused_parameters_true" if device == "cpu" else "ddp_find_unused_parameters_true"
+
+
 @torch.no_grad()
 def _try(model: Segmenter, config: RunConfig, split: Split) -> None:
     """The loss of one image, so that settings that do not suit the images are refused before a run folder is made."""
@@ -222,7 +229,7 @@ def _train(
         trainer = pl.Trainer(
             accelerator="gpu" if hardware.device == "cuda" else hardware.device,
             devices=train.devices,
-            strategy="ddp_spawn" if train.devices > 1 and hardware.device == "cpu" else "auto",
+            strategy=_strategy(train.devices, hardware.device),
             precision="bf16-mixed" if hardware.bf16 else "32-true",
             max_epochs=-1,
             val_check_interval=budget.interval,

@@ -114,6 +114,21 @@ METHODS: dict[str, Method] = {
             validation="loss",
         ),
         Method(
+            name="atfm",
+            summary="samples of a low-rank normal law of logits, each led to a mask by a flow (Li et al.)",
+            settings=settings.ATFMSettings,
+            location="ambiseg.methods.atfm:ATFM",
+            citation="""@inproceedings{li_atfm_2026,
+  title     = {Ambiguity-aware Truncated Flow Matching for Ambiguous Medical Image Segmentation},
+  author    = {Li, Fanding and Li, Xiangyu and Su, Xianghe and Qiu, Xingyu and Dong, Suyu and Wang, Wei and
+               Wang, Kuanquan and Luo, Gongning and Li, Shuo},
+  booktitle = {Proceedings of the AAAI Conference on Artificial Intelligence},
+  year      = {2026}
+}""",
+            validation="loss",
+            starts_from={"ssn": settings.atfm_from_ssn},
+        ),
+        Method(
             name="dropout-unet",
             summary="samples by dropout in the innermost levels of a U-Net, kept on (Kendall et al.)",
             settings=settings.DropoutUNetSettings,
@@ -165,6 +180,19 @@ METHODS: dict[str, Method] = {
   year      = {2017}
 }""",
             validation="loss",
+        ),
+        Method(
+            name="mose",
+            summary="weighted samples of a few stochastic experts from one U-Net pass (Gao et al.)",
+            settings=settings.MoSESettings,
+            location="ambiseg.methods.mose:MoSE",
+            citation="""@inproceedings{gao_mose_2023,
+  title     = {Modeling Multimodal Aleatoric Uncertainty in Segmentation with Mixture of Stochastic Experts},
+  author    = {Gao, Zhitong and Chen, Yucong and Zhang, Chuyu and He, Xuming},
+  booktitle = {International Conference on Learning Representations},
+  year      = {2023}
+}""",
+            validation="ged",
         ),
     ]
 }

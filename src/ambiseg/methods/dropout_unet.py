@@ -46,7 +46,7 @@ class DropoutUNet(Segmenter):
         settings: share of dropped activations, levels, number of samples.
 
     Raises:
-        AmbisegError: a share outside [0, 1), or no level.
+        AmbisegError: a share outside [0, 1), no level, or a network without such levels.
 
     Example:
         >>> model = DropoutUNet(3, LabelSpace.binary(), UNetSettings(width=8, depth=2))
@@ -72,6 +72,11 @@ class DropoutUNet(Segmenter):
             )
         super().__init__(in_channels, labels, backbone or UNetSettings(), s)
         self.g = build_backbone(in_channels, self.backbone)
+        if not isinstance(self.g, (UNet, NCSNpp)):
+            raise AmbisegError(
+                "dropout goes into the levels of the networks unet and ncsnpp, received --backbone.kind"
+                f" {self.backbone.kind}: choose one of them"
+            )
         self.h = nn.Conv2d(self.g.out_channels, labels.channels, 1)
         self.dropouts = innermost(self.g, s.levels)
         for layer in self.dropouts:

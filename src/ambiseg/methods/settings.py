@@ -214,6 +214,42 @@ class FlowSSNSettings:
 
 
 @dataclass(frozen=True)
+class ATFMSettings:
+    """ATFM: a normal law of logits, then a flow from its samples to masks."""
+
+    prior_share: float = 0.5
+    """Share of the training that is the prior's, before it is frozen and the flow's begins; 0 leaves the prior as it is, which is
+    for one that is trained already: ``--init`` of an ssn run sets it."""
+    rank: int = 10
+    """Prior: columns of the covariance factor; at most the pixels times the channels of an image."""
+    draws: int = 20
+    """Prior: Monte-Carlo samples M of the likelihood in training (equation 5)."""
+    estimator: Literal["log-mean", "mean-log"] = "log-mean"
+    """Prior: the Monte-Carlo likelihood of an annotation, or the mean of its logarithm as (5) is printed, under which samples
+    become one."""
+    start: Literal["prior", "noise"] = "prior"
+    """Where the flow begins: samples of the prior, or N(0, I) without any prior."""
+    source: Literal["probabilities", "logits"] = "probabilities"
+    """What of a sample of the prior the flow begins with: its sigmoid or softmax, or its logits as they are."""
+    alpha: float = 1e-3
+    """Weight of the Dice loss against the squared error of the velocity (algorithm 1); 0: none."""
+    dice: Literal["soft", "hard"] = "soft"
+    """The Dice loss of the mask that a state leads to as it is, or after a threshold, through which there is no gradient."""
+    flow_width: int | None = None
+    """Channels of the flow's network at full resolution; if left out, those of the backbone."""
+    flow_depth: int | None = None
+    """Its number of resolutions; if left out, that of the backbone."""
+    flow_max_width: int | None = None
+    """Its channels double up to this many; if left out, as in the backbone."""
+    sampler: Literal["euler", "midpoint", "heun", "rk4", "dopri5"] = "euler"
+    """Solver of the flow."""
+    steps: int = 25
+    """Its steps; dopri5 chooses its own."""
+    samples: int = 16
+    """Number of masks drawn for an image."""
+
+
+@dataclass(frozen=True)
 class DropoutUNetSettings:
     """Dropout U-Net: dropout in the innermost levels of a U-Net, kept on when sampling."""
 
@@ -257,6 +293,50 @@ class Image2ImageVAESettings:
     """Number of masks drawn for an image; each is a full pass."""
 
 
+@dataclass(frozen=True)
+class MoSESettings:
+    """Mixture of stochastic experts: experts draw masks of one kind each, a gating network says how probable each kind is."""
+
+    experts: int = 4
+    """Number of experts K; the paper has 4 for lung nodules, 35 for 32 modes of street scenes."""
+    latent_size: int = 1
+    """Dimensions L of the experts' latents."""
+    draws: int = 4
+    """Samples S of each expert in training."""
+    samples: int = 16
+    """Number of masks for an image, of all experts together."""
+    representation: Literal["compact", "standard"] = "compact"
+    """Samples of every expert, weighted by its probability (equation 3), or of experts drawn by their probabilities, of equal
+    weight (2)."""
+    cost: Literal["auto", "iou", "cross-entropy"] = "auto"
+    """Cost of a sample against an annotation: one minus the soft IoU, or the cross-entropy per pixel; auto is the IoU for binary
+    masks and the cross-entropy for others, as in the paper."""
+    coupling: Literal["greedy", "exact", "independent"] = "greedy"
+    """Which sample learns from which annotation: optimal transport under a cap by the paper's greedy rule, by linear programming,
+    or every sample from every annotation (the paper's ablation)."""
+    cap: float = 0.5
+    """Most mass gamma that one sample may take at the start of the training, 1 / (K S) to 1; it rises to 1."""
+    cap_until: float = 0.5
+    """Share of the training over which the cap rises to 1; 0: it is 1 from the start."""
+    uniform_until: float = 0.0
+    """Share of the training over which the annotations' weights go from uniform to their own; 0: their own from the start."""
+    beta: float = 1.0
+    """Weight of the gating network's loss; the paper has 10 with one annotation per image."""
+    merge_threshold: float = 1.0
+    """Experts whose mean masks overlap by this IoU share their gradient (algorithm 2); it falls from 1 to this over the
+    training. 1 merges none."""
+    expert_weights: Literal["gated", "uniform"] = "gated"
+    """Experts' probabilities from the gating network, or all the same (the paper's ablation)."""
+    stochastic: bool = True
+    """Experts draw their latents; otherwise each gives one mask, of its mean (the paper's ablation)."""
+    noise_layer: int | None = None
+    """Layer of the decoder behind which the latent comes in, counted from 1 at the bottleneck; if left out, the last."""
+    gating_layer: int | None = None
+    """Layer of the encoder that the gating network reads, counted from 1 behind the first halving; if left out, the last."""
+    gating_width: int = 192
+    """Units of its two hidden layers."""
+
+
 EDM_NOISE = math.log(1e3) / 4
 """What an EDM flow is told where all is noise: `ambiseg.methods.paths.c_noise` at its greatest."""
 
@@ -271,3 +351,14 @@ def proposals_from_flow(settings: ModeProposalsSettings, flow: FlowMatchingSetti
     noise = EDM_NOISE if flow.parameterisation == "edm" else 0.0
     time = noise if settings.flow_time is None else settings.flow_time
     return replace(settings, flow_input=True, flow_time=time)
+
+
+def atfm_from_ssn(settings: ATFMSettings, ssn: SSNSettings) -> ATFMSettings:
+    """Settings of a flow whose prior is an SSN that is trained already.
+
+    Example:
+        >>> chosen = atfm_from_ssn(ATFMSettings(), SSNSettings(rank=4))
+        >>> chosen.prior_share, chosen.rank
+        (0.0, 4)
+    """
+    return replace(settings, prior_share=0.0, rank=ssn.rank)

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ambiseg.networks.base import Backbone, Encoded, repeated
 from ambiseg.networks.settings import UNetSettings
 from ambiseg.networks.unet import SelfAttention, check_channels, extend, group_norm
 
@@ -104,7 +105,7 @@ class FourierTime(nn.Module):
         return out
 
 
-class NCSNpp(nn.Module):
+class NCSNpp(Backbone):
     """Image ``(B, C, H, W)`` to features ``(B, 2 width, H, W)``.
 
     Args:
@@ -127,6 +128,7 @@ class NCSNpp(nn.Module):
         width = 2 * s.width
         size = 4 * s.width if time else 0
         self.in_channels, self.out_channels, self.depth, self.blocks = in_channels, width, s.depth, s.blocks
+        self.widths = (width,) * s.depth
         self.time = FourierTime(size) if time else None
 
         def block(inputs: int, resample: Smooth | None = None, attention: bool = False) -> Block:
@@ -161,14 +163,13 @@ class NCSNpp(nn.Module):
         parts: list[nn.Module] = [self.stem, self.encoder, self.down, self.residual]
         return parts + ([self.time] if self.time is not None else [])
 
-    def forward(self, images: Tensor, time: Tensor | None = None) -> Tensor:
-        """Features of ``images``; ``time (B,)`` in [0, 1] where the network was built with one."""
+    def encode(self, images: Tensor, time: Tensor | None = None) -> Encoded:
+        """Levels of the encoder; the bottleneck is what the two blocks in the middle give."""
         check_channels(images, self.in_channels)
-        height, width = images.shape[-2:]
         pyramid = extend(images, 2 ** (self.depth - 1))
         embedding = self.time(time) if self.time is not None and time is not None else None
         x = self.stem(pyramid)
-        skips = [x]
+        skips, levels = [x], []
         for level in range(self.depth):
             if level:
                 pyramid = self.residual[level - 1](self.shrink(pyramid))
@@ -178,11 +179,24 @@ class NCSNpp(nn.Module):
             for block in self.encoder[level]:  # type: ignore[attr-defined]
                 x = block(x, embedding)
                 skips.append(x)
+            levels.append(x)
         for block in self.middle:
             x = block(x, embedding)
-        for i, blocks in enumerate(self.decoder):
+        return Encoded([*levels[:-1], x], skips, embedding, (images.shape[-2], images.shape[-1]))
+
+    def decode(
+        self, encoded: Encoded, x: Tensor | None = None, first: int = 0, last: int | None = None
+    ) -> Tensor:
+        begin = 0 if x is None else first + 1
+        x = encoded.levels[-1] if x is None else x
+        embedding = None if encoded.embedding is None else repeated(encoded.embedding, x)
+        skips = encoded.skips[: len(encoded.skips) - begin * (self.blocks + 1)]
+        for i in range(begin, self.depth if last is None else last + 1):
             if i:
                 x = self.up[i - 1](x, embedding)
-            for block in blocks:  # type: ignore[attr-defined]
-                x = block(torch.cat([x, skips.pop()], 1), embedding)
+            for block in self.decoder[i]:  # type: ignore[attr-defined]
+                x = block(torch.cat([x, repeated(skips.pop(), x)], 1), embedding)
+        if last is not None:
+            return x
+        height, width = encoded.size
         return functional.silu(self.norm(x))[..., :height, :width]

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ambiseg.errors import AmbisegError
+from ambiseg.networks.base import Backbone, Encoded, repeated
 from ambiseg.networks.settings import UNetSettings
 
 
@@ -110,7 +111,7 @@ class TimeEmbedding(nn.Module):
         return out
 
 
-class UNet(nn.Module):
+class UNet(Backbone):
     """Encoder, decoder and skip connections: image ``(B, C, H, W)`` to features ``(B, width, H, W)``.
 
     Args:
@@ -132,6 +133,7 @@ class UNet(nn.Module):
         s = settings or UNetSettings()
         self.in_channels, self.out_channels, self.depth = in_channels, s.width, s.depth
         widths = [min(s.width * 2**level, s.max_width) for level in range(s.depth)]
+        self.widths = tuple(widths)
         size = 4 * s.width if time else 0
         self.time = TimeEmbedding(size) if time else None
         self.stem = nn.Conv2d(in_channels, widths[0], 3, padding=1)
@@ -155,10 +157,9 @@ class UNet(nn.Module):
         """The way down: everything before the lowest resolution's attention."""
         return [self.stem, self.encoder, self.down, *([self.time] if self.time is not None else [])]
 
-    def forward(self, images: Tensor, time: Tensor | None = None) -> Tensor:
-        """Features of ``images``; ``time (B,)`` in [0, 1] where the network was built with one."""
+    def encode(self, images: Tensor, time: Tensor | None = None) -> Encoded:
+        """Levels of the encoder; the bottleneck is what attention and the block in the middle give."""
         check_channels(images, self.in_channels)
-        height, width = images.shape[-2:]
         x = self.stem(extend(images, 2 ** (self.depth - 1)))
         embedding = self.time(time) if self.time is not None and time is not None else None
         skips = []
@@ -169,11 +170,22 @@ class UNet(nn.Module):
                 skips.append(x)
                 x = self.down[level](x)
         x = self.middle(self.attention(x), embedding)
-        for level in reversed(range(self.depth - 1)):
+        return Encoded([*skips, x], skips, embedding, (images.shape[-2], images.shape[-1]))
+
+    def decode(
+        self, encoded: Encoded, x: Tensor | None = None, first: int = 0, last: int | None = None
+    ) -> Tensor:
+        x = encoded.levels[-1] if x is None else x
+        embedding = None if encoded.embedding is None else repeated(encoded.embedding, x)
+        for layer in range(first, self.depth - 1 if last is None else last):
+            level = self.depth - 2 - layer
             x = functional.interpolate(self.up[level](x), scale_factor=2.0, mode="nearest")
-            x = torch.cat([x, skips[level]], 1)
+            x = torch.cat([x, repeated(encoded.skips[level], x)], 1)
             for block in self.decoder[level]:  # type: ignore[attr-defined]
                 x = block(x, embedding)
+        if last is not None:
+            return x
+        height, width = encoded.size
         return functional.silu(self.norm(x))[..., :height, :width]
 
 

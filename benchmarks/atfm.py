@@ -1,0 +1,180 @@
+"""Truncated flow matching on lung nodules: its parts one by one, its steps and its weight alpha, and its speed.
+
+    python benchmarks/atfm.py --source DIR --work DIR --results docs/results/atfm.json [--parts ablation steps speed]
+
+Li et al. (2026), "Ambiguity-aware truncated flow matching for ambiguous medical image segmentation", on ``lidc-on-ct-64``,
+split by patient, all four annotations. Every row trains for the same minutes, a prior and the flow on top of it together; rows
+with a prior share one prior run. A run that is finished in ``--work`` is evaluated only. HM IoU is the tiled one.
+
+- ``ablation``: the five rows of table 4, with 16, 32 and 100 samples of every sixteenth validation image.
+- ``steps``: figure 6, quality and time by the number of Euler steps, and quality by alpha (each trained anew); 32 samples.
+- ``speed``: the claim of table 3, 100 samples in 25 steps from the prior against 250 steps from noise of the same network:
+  seconds for one image in turns, their ratio, and GED(100) of both on every 64th image.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import ambiseg
+from ambiseg.data.source import open_split
+from ambiseg.engine.predict import PredictSettings, Run, load
+from ambiseg.engine.run import TRAINING, RunConfig, write_json
+from ambiseg.engine.settings import TrainSettings
+from ambiseg.methods.settings import ATFMSettings, SSNSettings
+from ambiseg.networks.settings import UNetSettings
+from flow_ssn import Every
+from mode_proposals import prepare
+from probabilities import CORES, train_once
+from speed import medians
+
+PARTS = ("ablation", "steps", "speed")
+SMALL = UNetSettings(width=16)
+PRIOR_MINUTES, FLOW_MINUTES = 6.0, 10.0
+FRESH = ATFMSettings(prior_share=0.0)
+"""A flow on a prior that is trained already."""
+ABLATION: dict[str, SSNSettings | ATFMSettings] = {
+    "Act. GTR": SSNSettings(),
+    "SFM w/o L_SF": dataclasses.replace(FRESH, start="noise", alpha=0.0),
+    "SFM": dataclasses.replace(FRESH, start="noise"),
+    "ATFM w/o L_SF": dataclasses.replace(FRESH, alpha=0.0),
+    "ATFM": FRESH,
+}
+"""Rows of table 4."""
+SAMPLES = (16, 32, 100)
+STEPS = (1, 5, 10, 25, 50)
+ALPHAS = (0.0, 1e-4, 1e-3, 1e-2)
+NOISE_STEPS = 250
+FIGURES = ["ged", "diversity", "hm_iou_tiled", "max_dice_matching", "dice_of_mean"]
+
+
+def trained(settings: SSNSettings | ATFMSettings, name: str, arguments: argparse.Namespace) -> Path:
+    """The run folder of a row, trained unless it is done; flows on a prior start from the one SSN run of that purpose."""
+    data = prepare("lidc", arguments.source, arguments.work)
+    train = TrainSettings(minutes=PRIOR_MINUTES + FLOW_MINUTES, batch_size=16, lr=1e-3, seed=arguments.seed)
+    run = arguments.work / f"lidc-atfm-{name}-{arguments.seed}"
+    if isinstance(settings, SSNSettings):
+        return train_once("ssn", data, run, train, settings, SMALL)
+    if settings.start == "prior":
+        short = dataclasses.replace(train, minutes=PRIOR_MINUTES)
+        prior = arguments.work / f"lidc-atfm-prior-{arguments.seed}"
+        train_once("ssn", data, prior, short, SSNSettings(), SMALL)
+        train = dataclasses.replace(train, minutes=FLOW_MINUTES, init=str(prior))
+    return train_once("atfm", data, run, train, settings, SMALL)
+
+
+def row(title: str, arguments: argparse.Namespace) -> Path:
+    """The run of a row of table 4."""
+    name = title.lower().replace(".", "").replace("w/o ", "without-").replace(" ", "-")
+    return trained(ABLATION[title], name, arguments)
+
+
+def loaded(run: Path, **options: Any) -> Run:
+    """The model of a run, with other sampling options if asked."""
+    found = load(run)
+    found.model.settings = dataclasses.replace(found.model.settings, **options)
+    return found
+
+
+def measure(
+    run: Path, arguments: argparse.Namespace, samples: int, every: int, **options: Any
+) -> dict[str, Any]:
+    """Figures of a run."""
+    model = loaded(run, **options)
+    data = Every(open_split(prepare("lidc", arguments.source, arguments.work), "val"), every)
+    keep = PredictSettings(None, None, samples=samples)
+    found = ambiseg.evaluate(model, data, "val", keep, batch_size=4, metrics=FIGURES, perfect_draws=1)
+    config = RunConfig.load(run)
+    train = dataclasses.asdict(config.train)
+    return {
+        "samples": samples,
+        "method": config.method,
+        "settings": dataclasses.asdict(model.model.settings),
+        "train": train | {"init": train["init"] and Path(train["init"]).name},
+        "backbone": dataclasses.asdict(config.backbone),
+        "training": json.loads((run / TRAINING).read_text()),
+        "parameters": sum(p.numel() for p in model.model.parameters()),
+        "cores": CORES,
+        **found.to_dict(),
+    }
+
+
+def speed(arguments: argparse.Namespace) -> dict[str, Any]:
+    """100 samples of one image in 25 steps from the prior and in 250 from noise, in turns, and what both are worth."""
+    runs = {"prior": row("ATFM", arguments), "noise": row("SFM", arguments)}
+    steps = {"prior": FRESH.steps, "noise": NOISE_STEPS}
+    data = open_split(prepare("lidc", arguments.source, arguments.work), "val")
+    models = {name: loaded(run, steps=steps[name]) for name, run in runs.items()}
+
+    def draw(name: str) -> None:
+        run = models[name]
+        image = run.hardware.images(run.config.normalization(data[0].image)[None])
+        with torch.no_grad(), run.hardware.autocast():
+            run.model.predict(image, 100)
+
+    seconds = medians({name: (lambda name=name: draw(name)) for name in runs}, arguments.repeats)
+    figures = {
+        name: measure(run, arguments, 100, arguments.speed_every, steps=steps[name])
+        for name, run in runs.items()
+    }
+    return {
+        "steps": steps,
+        "seconds": seconds,
+        "ratio": {"noise / prior": seconds["noise"] / seconds["prior"]},
+        "figures": figures,
+        "threads": torch.get_num_threads(),
+        "cores": CORES,
+    }
+
+
+def main() -> None:
+    """Measure what is asked for; results already there are replaced."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--source", type=Path, help="folder of the .npz files")
+    parser.add_argument("--work", type=Path, required=True, help="folder for packed data and runs")
+    parser.add_argument("--results", type=Path, required=True, help="JSON file to add the results to")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument(
+        "--every", type=int, default=16, help="ablation and steps: one in so many validation images"
+    )
+    parser.add_argument("--speed-every", type=int, default=64, help="speed: one in so many validation images")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    arguments.results.parent.mkdir(parents=True, exist_ok=True)
+
+    def note(part: str, title: str, entry: dict[str, Any]) -> None:
+        known = json.loads(arguments.results.read_text()) if arguments.results.exists() else {}
+        write_json(arguments.results, {**known, part: {**known.get(part, {}), title: entry}})
+        shown = {k: entry[k] for k in ("all", "seconds_per_image", "seconds", "ratio") if k in entry}
+        print(json.dumps({part: title, **shown}), flush=True)
+
+    if "ablation" in arguments.parts:
+        for title in ABLATION:
+            run = row(title, arguments)
+            for samples in SAMPLES:
+                note("ablation", f"{title} ({samples})", measure(run, arguments, samples, arguments.every))
+    if "steps" in arguments.parts:
+        for steps in STEPS:
+            found = measure(row("ATFM", arguments), arguments, 32, arguments.every, steps=steps)
+            note("steps", str(steps), found)
+        rows = {ABLATION[title]: row(title, arguments) for title in ("ATFM", "ATFM w/o L_SF")}
+        for alpha in ALPHAS:
+            settings = dataclasses.replace(FRESH, alpha=alpha)
+            run = rows.get(settings) or trained(settings, f"alpha-{alpha:g}", arguments)
+            note("steps", f"alpha {alpha:g}", measure(run, arguments, 32, arguments.every))
+    if "speed" in arguments.parts:
+        note("speed", "25 steps from the prior, 250 from noise", speed(arguments))
+
+
+if __name__ == "__main__":
+    main()

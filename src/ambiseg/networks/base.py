@@ -1,0 +1,78 @@
+"""`Backbone`: what every shared network is, a way down and a way up that can be run one after the other.
+
+Levels count from full resolution (0) down to the lowest (depth - 1), the bottleneck. Layers of the decoder count from the
+bottleneck up: layer q ends at level ``depth - 1 - q``, the last one, ``depth - 1``, at full resolution.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, eq=False)
+class Encoded:
+    """What the way down says of images.
+
+    Attributes:
+        levels: output of every level ``(B, widths[level], h, w)``, the last one the bottleneck, as the decoder begins with it.
+        skips: what the decoder takes over, in the order of the encoder.
+        embedding: of the time, where there is one.
+        size: height and width of the images, to which features are cut back.
+    """
+
+    levels: list[Tensor]
+    skips: list[Tensor]
+    embedding: Tensor | None
+    size: tuple[int, int]
+
+
+class Backbone(nn.Module, ABC):
+    """A U-shaped network: images ``(B, C, H, W)`` to features ``(B, out_channels, H, W)``, any size.
+
+    Attributes:
+        in_channels, out_channels: of images and features.
+        depth: number of levels.
+        widths: channels at every level, the same on the way down and on the way up.
+    """
+
+    in_channels: int
+    out_channels: int
+    depth: int
+    widths: tuple[int, ...]
+
+    @abstractmethod
+    def encode(self, images: Tensor, time: Tensor | None = None) -> Encoded:
+        """The way down; ``time (B,)`` in [0, 1] where the network was built with one."""
+
+    @abstractmethod
+    def decode(
+        self, encoded: Encoded, x: Tensor | None = None, first: int = 0, last: int | None = None
+    ) -> Tensor:
+        """The way up, or a part of it.
+
+        Args:
+            encoded: of B images.
+            x: output of layer ``first``, ``(n B, ...)``, n entries for each image in turn; None begins at the bottleneck.
+            first: the layer that ``x`` is the output of.
+            last: where to stop; None goes to the end.
+
+        Returns:
+            Features ``(n B, out_channels, H, W)``, or the output of layer ``last`` as it is.
+        """
+
+    def features(self, images: Tensor, time: Tensor | None = None) -> tuple[Tensor, list[Tensor]]:
+        """Features of images, and the outputs of the encoder's levels, the last one the bottleneck, from one pass."""
+        encoded = self.encode(images, time)
+        return self.decode(encoded), encoded.levels
+
+    def forward(self, images: Tensor, time: Tensor | None = None) -> Tensor:
+        """Features of ``images``; ``time (B,)`` in [0, 1] where the network was built with one."""
+        return self.decode(self.encode(images, time))
+
+
+def repeated(value: Tensor, x: Tensor) -> Tensor:
+    """``value (B, ...)`` for a batch ``x (n B, ...)`` that has n entries for each of its images."""
+    return value if len(value) == len(x) else value.repeat_interleave(len(x) // len(value), 0)

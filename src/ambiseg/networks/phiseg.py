@@ -1,0 +1,120 @@
+"""The U-Net of PHiSeg, on which several methods of ambiguous segmentation were published.
+
+Baumgartner, Tezcan, Chaitanya, Hötker, Muehlematter, Schawkat, Becker, Donati and Konukoglu (2019), "PHiSeg: capturing
+uncertainty in medical image segmentation", as Gao, Chen, Zhang and He (2023), "Modeling multimodal aleatoric uncertainty in
+segmentation with mixture of stochastic experts", appendix A.1, use it: seven resolutions of 32, 64, 128, 192, 192, 192 and
+192 channels, at each three 3x3 convolutions with batch normalisation and ReLU, on both sides; average pooling on the way
+down, bilinear upsampling on the way up.
+
+Batch normalisation makes the images of a batch see each other in training, and the network another one in evaluation, where it
+uses running means: `ambiseg.networks.unet` has GroupNorm instead.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ambiseg.errors import AmbisegError
+from ambiseg.networks.base import Backbone, Encoded, repeated
+from ambiseg.networks.settings import UNetSettings
+from ambiseg.networks.unet import check_channels, extend
+
+FACTORS = (1, 2, 4)
+"""Channels of the first resolutions in units of the width."""
+LARGEST_FACTOR = 6
+"""Those of all further ones."""
+CONVOLUTIONS = 3
+"""Convolutions at each resolution and side."""
+
+
+class BatchNorm(nn.BatchNorm2d):
+    """Batch normalisation that uses its running statistics where a channel has a single value, which has no variance."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training and x.numel() == x.shape[1]:
+            return functional.batch_norm(
+                x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps
+            )
+        return super().forward(x)
+
+
+def convolutions(inputs: int, outputs: int) -> nn.Sequential:
+    """Three times 3x3 convolution, batch normalisation and ReLU."""
+    layers: list[nn.Module] = []
+    for i in range(CONVOLUTIONS):
+        layers += [
+            nn.Conv2d(inputs if i == 0 else outputs, outputs, 3, padding=1, bias=False),
+            BatchNorm(outputs),
+            nn.ReLU(),
+        ]
+    return nn.Sequential(*layers)
+
+
+class PHiSegUNet(Backbone):
+    """Images ``(B, C, H, W)`` to features ``(B, width, H, W)``; the paper's has ``width=32, depth=7``.
+
+    Args:
+        in_channels: image channels C.
+        settings: width and depth; three convolutions at every level are fixed, there is no attention and no dropout.
+        time: must be False, the network has no place for a time.
+
+    Raises:
+        AmbisegError: settings that it has no use for, or an image with another number of channels.
+
+    Example:
+        >>> net = PHiSegUNet(3, UNetSettings(kind="phiseg", width=4, depth=5))
+        >>> net(torch.zeros(2, 3, 13, 21)).shape, net.widths
+        (torch.Size([2, 4, 13, 21]), (4, 8, 16, 24, 24))
+    """
+
+    def __init__(self, in_channels: int, settings: UNetSettings | None = None, time: bool = False) -> None:
+        super().__init__()
+        s = settings or UNetSettings(kind="phiseg", depth=7)
+        refuse(s, "phiseg", time, blocks=1, attention=False, dropout=0.0)
+        factors = [*FACTORS, *[LARGEST_FACTOR] * s.depth][: s.depth]
+        self.widths = tuple(s.width * factor for factor in factors)
+        self.in_channels, self.out_channels, self.depth = in_channels, s.width, s.depth
+        self.encoder = nn.ModuleList(
+            convolutions(*pair) for pair in zip((in_channels, *self.widths), self.widths, strict=False)
+        )
+        self.decoder = nn.ModuleList(
+            convolutions(upper + lower, upper)
+            for upper, lower in zip(self.widths, self.widths[1:], strict=False)
+        )
+
+    def encode(self, images: Tensor, time: Tensor | None = None) -> Encoded:
+        check_channels(images, self.in_channels)
+        x, levels = extend(images, 2 ** (self.depth - 1)), []
+        for level, block in enumerate(self.encoder):
+            x = block(functional.avg_pool2d(x, 2) if level else x)
+            levels.append(x)
+        return Encoded(levels, levels[:-1], None, (images.shape[-2], images.shape[-1]))
+
+    def decode(
+        self, encoded: Encoded, x: Tensor | None = None, first: int = 0, last: int | None = None
+    ) -> Tensor:
+        x = encoded.levels[-1] if x is None else x
+        for layer in range(first, self.depth - 1 if last is None else last):
+            level = self.depth - 2 - layer
+            x = functional.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
+            x = self.decoder[level](torch.cat([x, repeated(encoded.skips[level], x)], 1))
+        if last is not None:
+            return x
+        height, width = encoded.size
+        return x[..., :height, :width]
+
+
+def refuse(settings: UNetSettings, kind: str, time: bool, **fixed: object) -> None:
+    """Raise `AmbisegError` for what a kind of network has no use for, so that no setting is passed over in silence."""
+    if time:
+        raise AmbisegError(
+            f"the network {kind} has no place for a time, which this method gives it: choose --backbone.kind unet or ncsnpp"
+        )
+    for name, value in fixed.items():
+        if getattr(settings, name) != value:
+            raise AmbisegError(
+                f"the network {kind} has no setting {name}, received {getattr(settings, name)}:"
+                f" leave --backbone.{name.replace('_', '-')} out, or choose --backbone.kind unet"
+            )
