@@ -160,6 +160,8 @@ def draw(results: dict[str, Any], path: Path) -> None:
         )
     left.set(xlabel="seconds per image, 16 samples, 10 Euler steps", ylabel="GED\u00b2(16)", xscale="log")
     left.margins(0.4)
+    left.set_xticks([0.3, 1, 3, 10], ["0.3", "1", "3", "10"])
+    left.minorticks_off()
     steps = {int(k): v["all"]["ged"] for k, v in results["steps"].items() if k.isdigit()}
     right.plot(list(steps), list(steps.values()), "o-")
     right.set(xlabel="Euler steps", ylabel="GED\u00b2(16)", xscale="log")

@@ -60,7 +60,7 @@ CASES: dict[str, Case] = {
     "image2image-vae": Case({"samples": 24}, deterministic=False, learning=(400, 4e-3)),
     "mose": Case(
         # Untrained experts are all but equal, and which is nearest changes with the precision: beta keeps that small.
-        {"latent_size": 2, "cap": 0.125, "beta": 0.1, "gating_width": 16, "samples": 24},
+        {"latent_size": 2, "cap": 0.125, "cap_until": 0.1, "beta": 0.1, "gating_width": 16, "samples": 24},
         deterministic=False,
         learning=(250, 1e-2),
     ),
