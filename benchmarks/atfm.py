@@ -22,17 +22,14 @@ from typing import Any
 
 import torch
 
-import ambiseg
 from ambiseg.data.source import open_split
-from ambiseg.engine.predict import PredictSettings, Run, load
-from ambiseg.engine.run import TRAINING, RunConfig, write_json
+from ambiseg.engine.run import write_json
 from ambiseg.engine.settings import TrainSettings
 from ambiseg.methods.settings import ATFMSettings, SSNSettings
 from ambiseg.networks.settings import UNetSettings
-from flow_ssn import Every
 from mode_proposals import prepare
-from probabilities import CORES, train_once
 from speed import medians
+from training_runs import CORES, loaded, measure, train_once
 
 PARTS = ("ablation", "steps", "speed")
 SMALL = UNetSettings(width=16)
@@ -75,34 +72,12 @@ def row(title: str, arguments: argparse.Namespace) -> Path:
     return trained(ABLATION[title], name, arguments)
 
 
-def loaded(run: Path, **options: Any) -> Run:
-    """The model of a run, with other sampling options if asked."""
-    found = load(run)
-    found.model.settings = dataclasses.replace(found.model.settings, **options)
-    return found
-
-
-def measure(
+def measured(
     run: Path, arguments: argparse.Namespace, samples: int, every: int, **options: Any
 ) -> dict[str, Any]:
-    """Figures of a run."""
-    model = loaded(run, **options)
-    data = Every(open_split(prepare("lidc", arguments.source, arguments.work), "val"), every)
-    keep = PredictSettings(None, None, samples=samples)
-    found = ambiseg.evaluate(model, data, "val", keep, batch_size=4, metrics=FIGURES, perfect_draws=1)
-    config = RunConfig.load(run)
-    train = dataclasses.asdict(config.train)
-    return {
-        "samples": samples,
-        "method": config.method,
-        "settings": dataclasses.asdict(model.model.settings),
-        "train": train | {"init": train["init"] and Path(train["init"]).name},
-        "backbone": dataclasses.asdict(config.backbone),
-        "training": json.loads((run / TRAINING).read_text()),
-        "parameters": sum(p.numel() for p in model.model.parameters()),
-        "cores": CORES,
-        **found.to_dict(),
-    }
+    """Figures of a run on every n-th validation image."""
+    data = prepare("lidc", arguments.source, arguments.work)
+    return measure(run, data, "val", samples, FIGURES, every=every, **options)
 
 
 def speed(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -120,7 +95,7 @@ def speed(arguments: argparse.Namespace) -> dict[str, Any]:
 
     seconds = medians({name: (lambda name=name: draw(name)) for name in runs}, arguments.repeats)
     figures = {
-        name: measure(run, arguments, 100, arguments.speed_every, steps=steps[name])
+        name: measured(run, arguments, 100, arguments.speed_every, steps=steps[name])
         for name, run in runs.items()
     }
     return {
@@ -145,7 +120,9 @@ def main() -> None:
     parser.add_argument(
         "--every", type=int, default=32, help="ablation and steps: one in so many validation images"
     )
-    parser.add_argument("--speed-every", type=int, default=100, help="speed: one in so many validation images")
+    parser.add_argument(
+        "--speed-every", type=int, default=100, help="speed: one in so many validation images"
+    )
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
@@ -162,16 +139,16 @@ def main() -> None:
         for title in ABLATION:
             run = row(title, arguments)
             for samples in SAMPLES:
-                note("ablation", f"{title} ({samples})", measure(run, arguments, samples, arguments.every))
+                note("ablation", f"{title} ({samples})", measured(run, arguments, samples, arguments.every))
     if "steps" in arguments.parts:
         for steps in STEPS:
-            found = measure(row("ATFM", arguments), arguments, 32, arguments.every, steps=steps)
+            found = measured(row("ATFM", arguments), arguments, 32, arguments.every, steps=steps)
             note("steps", str(steps), found)
         rows = {ABLATION[title]: row(title, arguments) for title in ("ATFM", "ATFM w/o L_SF")}
         for alpha in ALPHAS:
             settings = dataclasses.replace(FRESH, alpha=alpha)
             run = rows.get(settings) or trained(settings, f"alpha-{alpha:g}", arguments)
-            note("steps", f"alpha {alpha:g}", measure(run, arguments, 32, arguments.every))
+            note("steps", f"alpha {alpha:g}", measured(run, arguments, 32, arguments.every))
     if "speed" in arguments.parts:
         note("speed", "25 steps from the prior, 250 from noise", speed(arguments))
 

@@ -34,19 +34,17 @@ import matplotlib.pyplot as plt
 import torch
 
 import ambiseg
-from ambiseg.data.sample import Sample
-from ambiseg.data.source import Split, open_split
 from ambiseg.engine.hardware import Hardware
-from ambiseg.engine.predict import PredictSettings, load
-from ambiseg.engine.run import TRAINING, RunConfig, write_json
+from ambiseg.engine.predict import PredictSettings
+from ambiseg.engine.run import write_json
 from ambiseg.engine.settings import TrainSettings
 from ambiseg.labels import LabelSpace
 from ambiseg.methods import build, method_info
 from ambiseg.methods.settings import FlowSSNSettings
 from ambiseg.networks.settings import UNetSettings
 from mode_proposals import prepare
-from probabilities import CORES, train_once
 from speed import medians
+from training_runs import measure, train_once
 
 PARTS = ("table", "priors", "steps", "speed", "refuge")
 SMALL, WIDE = UNetSettings(width=16), UNetSettings(width=48, max_width=192)
@@ -79,22 +77,6 @@ LARGE = UNetSettings(width=32, max_width=192, depth=5, blocks=2, attention=True,
 FIGURES = ["ged", "diversity", "dice_of_mean", "hm_iou", "hm_iou_tiled", "hm_iou_unique"]
 
 
-class Every(Split):
-    """Every n-th image of a split."""
-
-    def __init__(self, split: Split, n: int) -> None:
-        self.split, self.n, self.info = split, n, split.info
-
-    def __len__(self) -> int:
-        return len(self.split) // self.n
-
-    def __getitem__(self, index: int) -> Sample:
-        return self.split[index * self.n]
-
-    def digest(self) -> str:
-        return f"{self.split.digest()} every {self.n}"
-
-
 def trained(title: str, part: str, options: dict[str, Any], arguments: argparse.Namespace) -> Path:
     """The run folder, trained unless it is done."""
     method = TABLE[title][0] if part == "table" else "flow-ssn"
@@ -107,26 +89,12 @@ def trained(title: str, part: str, options: dict[str, Any], arguments: argparse.
     return train_once(method, data, run, train, settings, SMALL if part == "table" else WIDE)
 
 
-def measure(
+def measured(
     run: Path, arguments: argparse.Namespace, samples: int, every: int, **options: Any
 ) -> dict[str, Any]:
-    """Figures of a run, with other sampling options if asked."""
-    loaded = load(run)
-    loaded.model.settings = dataclasses.replace(loaded.model.settings, **options)
-    data = Every(open_split(prepare("lidc", arguments.source, arguments.work), "val"), every)
-    keep = PredictSettings(None, None, samples=samples)
-    found = ambiseg.evaluate(loaded, data, "val", keep, batch_size=4, metrics=FIGURES, perfect_draws=1)
-    training = json.loads((run / TRAINING).read_text())
-    return {
-        "samples": samples,
-        "settings": dataclasses.asdict(loaded.model.settings),
-        "train": dataclasses.asdict(RunConfig.load(run).train),
-        "backbone": dataclasses.asdict(RunConfig.load(run).backbone),
-        "training": training,
-        "parameters": sum(p.numel() for p in loaded.model.parameters()),
-        "cores": CORES,
-        **found.to_dict(),
-    }
+    """Figures of a run on every n-th validation image."""
+    data = prepare("lidc", arguments.source, arguments.work)
+    return measure(run, data, "val", samples, FIGURES, every=every, **options)
 
 
 def refuge(arguments: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -241,20 +209,20 @@ def main() -> None:
     if "priors" in arguments.parts:
         for title, options in PRIORS.items():
             run = trained(title, "priors", options, arguments)
-            note("priors", title, measure(run, arguments, 16, 16))
+            note("priors", title, measured(run, arguments, 16, 16))
         narrow = trained("Flow-SSN, continuous", "table", FAST, arguments)
-        note("priors", "learned, narrow", measure(narrow, arguments, 16, 16))
+        note("priors", "learned, narrow", measured(narrow, arguments, 16, 16))
     if "table" in arguments.parts:
         for title, (_, options) in TABLE.items():
             run = trained(title, "table", options, arguments)
             for samples in (16, 100):
-                note("table", f"{title} ({samples})", measure(run, arguments, samples, 8))
+                note("table", f"{title} ({samples})", measured(run, arguments, samples, 8))
     if "steps" in arguments.parts:
         run = trained("Flow-SSN, continuous", "table", FAST, arguments)
         for steps in STEPS:
-            note("steps", str(steps), measure(run, arguments, 16, 32, steps=steps))
+            note("steps", str(steps), measured(run, arguments, 16, 32, steps=steps))
         for steps in (10, 50):
-            found = measure(run, arguments, 16, 32, steps=steps, drift="conditional")
+            found = measured(run, arguments, 16, 32, steps=steps, drift="conditional")
             note("steps", f"{steps}, conditional", found)
     if "speed" in arguments.parts:
         note("speed", "network of the paper's size", speed(arguments.repeats))

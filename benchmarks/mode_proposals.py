@@ -37,6 +37,7 @@ from ambiseg.engine.run import TRAINING, RunConfig
 from ambiseg.engine.settings import TrainSettings
 from ambiseg.methods.settings import ModeProposalsSettings
 from ambiseg.networks.settings import UNetSettings
+from training_runs import finished
 
 FLIPS = {3: 0.05, 4: 0.25, 5: 0.75, 8: 0.95}
 """Class of camvid (road, pavement, tree, car) -> probability that it is foreground."""
@@ -166,15 +167,6 @@ def more(name: str, count: int, work: Path) -> Path:
     if not target.exists():
         write_wildfires(target, count, seed=1, probabilities=WILDFIRES[name])
     return target
-
-
-def finished(run: Path, train: TrainSettings, settings: ModeProposalsSettings) -> bool:
-    """Whether a run with these settings has come to its end."""
-    note = run / TRAINING
-    if not note.is_file() or json.loads(note.read_text())["interrupted"]:
-        return False
-    config = RunConfig.load(run)
-    return config.train == train and config.settings == settings
 
 
 def train_phases(

@@ -24,10 +24,8 @@ needs a flow model.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import itertools
 import json
-import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -41,9 +39,8 @@ import ambiseg
 from ambiseg.data.sample import Sample
 from ambiseg.data.source import open_split
 from ambiseg.engine.predict import PredictSettings, Run
-from ambiseg.engine.run import LAST, TRAINING, RunConfig, write_json
+from ambiseg.engine.run import TRAINING, write_json
 from ambiseg.engine.settings import TrainSettings
-from ambiseg.engine.train import resume
 from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
 from ambiseg.methods.class_flips import (
@@ -64,9 +61,9 @@ from ambiseg.methods.matching import match
 from ambiseg.methods.settings import FlowMatchingSettings
 from ambiseg.metrics import Comparison, metric_collection
 from ambiseg.metrics.calibration import BrierScores
-from ambiseg.networks.settings import UNetSettings
 from ambiseg.overlap import pairwise_overlap
-from mode_proposals import FLIPS, SPLITS, finished, more, prepare
+from mode_proposals import FLIPS, SPLITS, more, prepare
+from training_runs import CORES, describe, train_once
 
 
 @dataclass(frozen=True)
@@ -123,39 +120,9 @@ FLOWS: dict[str, tuple[tuple[str, FlowMatchingSettings, TrainSettings], ...]] = 
 }
 """Data and settings of the flow model and its training; a later phase starts from the weights of the one before."""
 SETS = ("wildfire", "wildfire-prevailing", "camvid")
-CORES = len(os.sched_getaffinity(0))
 
 
 # -- data and runs -------------------------------------------------------------------------------------------------
-
-
-def train_once(
-    method: str,
-    data: Path,
-    run: Path,
-    train: TrainSettings,
-    settings: Any,
-    backbone: UNetSettings = UNetSettings(width=16),  # noqa: B008
-) -> Path:
-    """A run with these settings: left alone where it is done, continued where it was stopped, else trained."""
-    if finished(run, train, settings):
-        return run
-    config = RunConfig.load(run) if (run / LAST).is_file() else None
-    if config is not None and (config.train, config.settings) == (train, settings):
-        result = resume(run, data=data)
-    else:
-        result = ambiseg.fit(
-            method,
-            data,
-            run,
-            train=train,
-            backbone=backbone,
-            settings=settings,
-            overwrite=True,
-        )
-    if result.interrupted:
-        raise SystemExit("interrupted; the same command goes on from here")
-    return run
 
 
 def flow_run(
@@ -175,18 +142,6 @@ def flow_run(
         run = train_once("flow-matching", used, work / f"{name}-flow-{seed}-phase{phase}", train, settings)
     assert run is not None
     return run
-
-
-def describe(run: Path) -> dict[str, Any]:
-    """What a run was made of and came to."""
-    config = RunConfig.load(run)
-    return {
-        "method": config.method,
-        "train": dataclasses.asdict(config.train)
-        | {"init": config.train.init and Path(config.train.init).name},
-        "settings": dataclasses.asdict(config.settings),
-        "training": json.loads((run / TRAINING).read_text()),
-    }
 
 
 # -- masks whose probabilities are estimated -----------------------------------------------------------------------

@@ -24,7 +24,7 @@ from ambiseg.engine.run import TRAINING, RunConfig, write_json
 from ambiseg.engine.settings import TrainSettings
 from ambiseg.methods import method_info
 from mode_proposals import SPLITS, prepare
-from probabilities import CORES, train_once
+from training_runs import CORES, train_once
 
 SAMPLES = 16
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {

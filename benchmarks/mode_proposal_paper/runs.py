@@ -28,7 +28,8 @@ from ambiseg.engine.run import TRAINING, RunConfig, write_json
 from ambiseg.engine.settings import TrainSettings
 from ambiseg.methods.settings import EDM_NOISE, ModeProposalsSettings
 from mode_proposals import RECIPES
-from probabilities import CORES, describe, flow_run, train_once
+from probabilities import flow_run
+from training_runs import CORES, describe, train_once
 
 OWN = 2
 """Phases of the flow model on the scenarios of the proposal networks, which start from it."""

@@ -32,6 +32,7 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
@@ -91,12 +92,16 @@ class Experts(nn.Module):
         """``head(fuse(u, z))``, the first convolution with the latents in its weights, so that nothing is fused pixel by pixel.
 
         W (u + a) * b + c = (W diag b) u + (W diag b) a + c
+
+        Pixels are rows, ``(B, H W, N, F)``: a 1x1 convolution is a product of matrices then, and the order in memory stays.
         """
         weight = self.first.weight[:, :, 0, 0] * self.scale(z)[:, :, None]
         moved = torch.einsum("bnof,bnf->bno", weight, self.shift(z)) + cast(Tensor, self.first.bias)
-        mapped = weight.flatten(1, 2) @ u.flatten(2) + moved.flatten(1, 2)[..., None]
-        out: Tensor = self.rest(mapped.view(-1, weight.shape[2], *u.shape[2:]))
-        return out
+        x = torch.baddbmm(moved.flatten(1, 2)[:, None], u.flatten(2).mT, weight.flatten(1, 2).mT)
+        x = x.view(*x.shape[:2], *weight.shape[1:3])
+        for layer in cast("list[nn.Conv2d]", self.rest[1::2]):
+            x = functional.linear(x.relu(), layer.weight[:, :, 0, 0], layer.bias)
+        return x.permute(0, 2, 3, 1).reshape(-1, x.shape[3], *u.shape[2:])
 
 
 class MoSE(Segmenter):
@@ -263,9 +268,9 @@ class MoSE(Segmenter):
     ) -> MaskSet:
         """Samples of every expert with the weights of (3), or of drawn experts with equal weights (2).
 
-        The compact representation spreads the samples evenly: those of an expert share its probability, and where they do not
-        divide evenly the more probable experts have one more. Fewer samples than experts are of the most probable ones, and the
-        weights are renormalised.
+        The compact representation spreads the samples evenly, those of the first expert first: those of an expert share its
+        probability, and where they do not divide evenly the more probable experts have one more. Fewer samples than experts are
+        of the most probable ones, and the weights are renormalised.
 
         Args:
             images: ``(B, C, H, W)`` normalised.
