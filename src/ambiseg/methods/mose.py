@@ -49,6 +49,8 @@ from ambiseg.overlap import pairwise_overlap
 
 AT_ONCE = 2**24
 """Values of one layer that are computed together in prediction, so that memory does not grow with the number of samples."""
+IN_CACHE = 2**21
+"""Values of one layer that a CPU computes together in training; more would go through main memory at every step."""
 SMOOTHING = 1.0
 """Added to intersection and union of the soft IoU, in pixels: two empty masks agree."""
 START_SIGMA = 1 / 8
@@ -93,8 +95,15 @@ class Experts(nn.Module):
 
         W (u + a) * b + c = (W diag b) u + (W diag b) a + c
 
-        Pixels are rows, ``(B, H W, N, F)``: a 1x1 convolution is a product of matrices then, and the order in memory stays.
+        On a CPU a few images are computed together, so that a layer stays in its cache.
         """
+        values = z.shape[1] * self.first.out_channels * u[0, 0].numel()
+        images = max(1, IN_CACHE // values) if u.device.type == "cpu" else len(u)
+        parts = zip(u.split(images), z.split(images), strict=True)
+        return torch.cat([self._forward(*part) for part in parts])
+
+    def _forward(self, u: Tensor, z: Tensor) -> Tensor:
+        """Pixels are rows, ``(B, H W, N, F)``: a 1x1 convolution is a product of matrices then, and the order in memory stays."""
         weight = self.first.weight[:, :, 0, 0] * self.scale(z)[:, :, None]
         moved = torch.einsum("bnof,bnf->bno", weight, self.shift(z)) + cast(Tensor, self.first.bias)
         x = torch.baddbmm(moved.flatten(1, 2)[:, None], u.flatten(2).mT, weight.flatten(1, 2).mT)
