@@ -26,6 +26,7 @@ _HOMES = {
     "fit": "ambiseg.engine.train",
     "load": "ambiseg.engine.predict",
     "evaluate": "ambiseg.engine.evaluate",
+    "describe": "ambiseg.engine.describe",
 }
 
 __all__ = [
@@ -38,12 +39,14 @@ __all__ = [
     "UNetSettings",
     "__version__",
     "build",
+    "describe",
     "evaluate",
     "fit",
     "load",
 ]
 
 if TYPE_CHECKING:
+    from ambiseg.engine.describe import describe
     from ambiseg.engine.evaluate import evaluate
     from ambiseg.engine.predict import load
     from ambiseg.engine.settings import TrainSettings

@@ -81,7 +81,10 @@ MENU = Menu(
     "Simulate, check and pack data sets.",
     (
         Verb("simulate", "make a data set with known probabilities", "ambiseg.cli.data:simulate"),
+        Verb("import", "read a published data set as it is distributed", "ambiseg.cli.data_import:run"),
         Verb("check", "find everything that is wrong with a data set", "ambiseg.cli.data:check"),
+        Verb("describe", "counts, disagreement, numbers within reach", "ambiseg.cli.data_describe:run"),
+        Verb("split", "draw other splits: by group, stratified, in folds", "ambiseg.cli.data_split:run"),
         Verb("pack", "pack a folder into one file", "ambiseg.cli.data:pack"),
     ),
     outro="'ambiseg data COMMAND --help' tells more.",
@@ -96,6 +99,18 @@ def run(args: list[str]) -> int:
 def simulate(args: list[str]) -> int:
     """Simulate wildfires or MarkovShapes into a data set."""
     arguments = parse(SimulateArguments, args, "ambiseg data simulate")
+    show(f"{write_simulation(arguments)} scenarios in {arguments.out}")
+    train = command("ambiseg", "train", "mode-proposals", "--data", arguments.out)
+    next_commands((f"{train} --out RUN --minutes 10", "train on it"))
+    return 0
+
+
+def write_simulation(arguments: SimulateArguments) -> int:
+    """Simulate what the arguments ask for; how many scenarios that are.
+
+    Raises:
+        AmbisegError: senseless numbers, or an existing ``out``.
+    """
     default_scenarios, default_size = (1500, 64) if arguments.scene == "wildfire" else (40, 10)
     scenarios = default_scenarios if arguments.scenarios is None else arguments.scenarios
     size = default_size if arguments.size is None else arguments.size
@@ -116,10 +131,7 @@ def simulate(args: list[str]) -> int:
                     f"--{name} is of use with wildfire only: leave it out, nothing is drawn at random in markov-shapes"
                 )
         write_markov_shapes(arguments.out, scenarios, size=size, overwrite=arguments.overwrite)
-    show(f"{scenarios} scenarios in {arguments.out}")
-    train = command("ambiseg", "train", "mode-proposals", "--data", arguments.out)
-    next_commands((f"{train} --out RUN --minutes 10", "train on it"))
-    return 0
+    return scenarios
 
 
 class _Scenarios:

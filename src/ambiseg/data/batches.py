@@ -1,8 +1,9 @@
 """From a split on disk to batches for training: label views, normalisation, augmentation, and an order that can be resumed.
 
 *Full* labels: every visit of an image brings all its distinct masks with their probabilities. *Single* labels: every visit
-brings one mask, drawn anew by its probability. What a visit brings is a pure function of (seed, epoch, index), and which images
-a batch holds is a pure function of (seed, step): the same for any number of workers, processes or interruptions.
+brings one mask, drawn anew by its probability. Where classes flip, label maps are kept and modes made at each visit. What a visit
+brings is a pure function of (seed, epoch, index), and which images a batch holds is a pure function of (seed, step): the same for
+any number of workers, processes or interruptions.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from ambiseg.data.augment import Augmentation
+from ambiseg.data.flipped import FlippedSplit
 from ambiseg.data.sample import Sample
 from ambiseg.data.source import Split
 from ambiseg.errors import AmbisegError
@@ -146,6 +148,8 @@ class LabelView(Dataset[Item]):
         item = self._item(index)
         rng = np.random.default_rng([self.seed, epoch, index])
         annotations = item.annotations
+        if isinstance(self.split, FlippedSplit):
+            return self._flipped(self.split, item, rng)
         if self.mode == "single":
             weights = annotations.weights[0].double().numpy()
             chosen = int(rng.choice(len(weights), p=weights / weights.sum()))
@@ -155,10 +159,25 @@ class LabelView(Dataset[Item]):
         image, masks = self.augmentation(item.image, annotations.masks[0], self.labels.void, rng)
         return Item(image, replace(annotations, masks=masks[None]), item.id)
 
+    def _flipped(self, split: FlippedSplit, item: Item, rng: np.random.Generator) -> Item:
+        """Modes of an item that holds a label map; that one map is augmented instead of all of them."""
+        stored = item.annotations
+        image, label_maps = self.augmentation(item.image, stored.masks[0], stored.labels.void, rng)
+        if self.mode == "single":
+            masks, weights = split.modes.draw(label_maps[0].numpy(), rng)[None], np.ones(1)
+        else:
+            masks, weights, _ = split.modes.all(label_maps[0].numpy())
+        modes = MaskSet(torch.from_numpy(masks)[None], torch.from_numpy(weights).float()[None], self.labels)
+        return Item(image, modes if self.mode == "single" else modes.padded(2), item.id)
+
     def _item(self, index: int) -> Item:
         if index in self._kept:
             return self._kept[index]
-        item = prepare(self.split[index], self.normalization, self.labels)
+        if isinstance(self.split, FlippedSplit):
+            stored = self.split.stored_sample(index)
+            item = prepare(stored, self.normalization, self.split.stored.info.labels)
+        else:
+            item = prepare(self.split[index], self.normalization, self.labels)
         item = replace(item, annotations=item.annotations.merge_identical())
         size = item.image.nbytes + item.annotations.masks.nbytes
         if self._bytes + size <= MEMORY_LIMIT:

@@ -6,7 +6,6 @@ training; a *warning* is something that a person should look at.
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ambiseg.data.files import IMAGE_SUFFIXES, MASK_SUFFIXES, read_image, read_mask
+from ambiseg.data.flipped import several_label_maps
 from ambiseg.data.folder import (
     SPLITS,
     Progress,
@@ -32,6 +32,7 @@ from ambiseg.data.folder import (
 )
 from ambiseg.data.info import DatasetInfo
 from ambiseg.data.laws import FileProblem, channel_problem, mask_problems, value_counts, weight_problems
+from ambiseg.data.leakage import Prints, Read, shared
 from ambiseg.data.packed import PackedSplit, packed_splits
 from ambiseg.data.source import existing
 from ambiseg.errors import AmbisegError
@@ -112,13 +113,17 @@ class _Seen:
     split: str
     place: str
     ids: tuple[str, ...] = ()
-    counts: list[int] = field(default_factory=list)
+    read: Read = field(default=lambda sample_id: None)
+    counted: int = 0
+    annotations: int = 0
+    fewest: int = 0
+    most: int = 0
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
     channels: Counter[int] = field(default_factory=Counter)
     dtypes: Counter[str] = field(default_factory=Counter)
     examples: dict[Any, str] = field(default_factory=dict)
     values: NDArray[np.int64] = field(default_factory=lambda: np.zeros(256, np.int64))
-    prints: dict[bytes, str] = field(default_factory=dict)
+    prints: Prints = field(default_factory=Prints)
 
     def image(self, sample_id: str, image: NDArray[Any]) -> None:
         self.sizes[(image.shape[1], image.shape[2])] += 1
@@ -126,25 +131,28 @@ class _Seen:
         self.dtypes[image.dtype.name] += 1
         self.examples.setdefault(image.shape[0], sample_id)
         self.examples.setdefault(image.dtype.name, sample_id)
-        fingerprint = hashlib.sha256(f"{image.dtype.name}{image.shape}".encode())
-        fingerprint.update(image.data)
-        self.prints.setdefault(fingerprint.digest(), sample_id)
+        self.prints.add(sample_id, image)
+
+    def count(self, masks: int) -> None:
+        self.fewest = min(self.fewest, masks) if self.counted else masks
+        self.most = max(self.most, masks)
+        self.annotations += masks
+        self.counted += 1
 
     def mask(self, mask: NDArray[np.uint8]) -> None:
         self.values += value_counts(mask)
 
     def summary(self, info: DatasetInfo | None) -> Summary:
-        counts = self.counts or [0]
         last = int(np.flatnonzero(self.values)[-1]) + 1 if self.values.any() else 0
         pixels = self.values[: info.labels.classes if info else last]
         shares = pixels / max(1, pixels.sum()) if self.values.any() else pixels[:0]
         return Summary(
             self.split,
             len(self.ids),
-            sum(counts),
-            min(counts),
-            float(np.mean(counts)),
-            max(counts),
+            self.annotations,
+            self.fewest,
+            self.annotations / max(1, self.counted),
+            self.most,
             dict(self.sizes),
             dict(self.channels),
             dict(self.dtypes),
@@ -218,11 +226,11 @@ class _Check:
         table = folder / "weights.csv"
         weights, wrong = read_weights(table, self.path)
         self.note([*problems, *wrong, *unknown_ids(weights, files, table)])
-        seen.ids = tuple(files)
+        seen.ids, seen.read = tuple(files), lambda sample_id: read_image(files[sample_id])
         lost = {Path(p.file).name for p in problems}
-        for masks in sorted((folder / "masks").iterdir()) if (folder / "masks").is_dir() else ():
-            if masks.name not in files and not masks.name.startswith("."):
-                self.note([self._stray(masks, lost)])
+        masks = (folder / "masks").iterdir() if (folder / "masks").is_dir() else ()
+        strays = (path for path in masks if path.name not in files and not path.name.startswith("."))
+        self.note(self._stray(path, lost) for path in sorted(strays))
         for done, (sample_id, path) in enumerate(files.items(), 1):
             self.folder_sample(seen, folder, sample_id, path, weights.get(sample_id, {}))
             self.tell(seen, done)
@@ -257,7 +265,9 @@ class _Check:
             if mask is not None:
                 seen.mask(mask)
                 self.note(mask_problems(mask, image.shape[1:] if image is not None else None, labels, file))
-        seen.counts.append(len(files))
+        seen.count(len(files))
+        if self.info and self.info.flips and len(files) > 1:
+            self.note([several_label_maps(len(files), str(masks))])
         self.note(weight_problems(weights, tuple(files), folder / "weights.csv", sample_id))
 
     def packed(self) -> list[_Seen]:
@@ -266,7 +276,12 @@ class _Check:
         return [self.packed_split(source) for source in sources if source is not None]
 
     def packed_split(self, source: PackedSplit) -> _Seen:
-        seen = _Seen(source.split, f"{self.path}, {source.split}", source.ids)
+        places = {sample_id: i for i, sample_id in enumerate(source.ids)}
+
+        def read(sample_id: str) -> NDArray[Any]:
+            return source.inspect(places[sample_id])[0].image
+
+        seen = _Seen(source.split, f"{self.path}, {source.split}", source.ids, read)
         self.info = source.info
         for index, sample_id in enumerate(source.ids):
             found = self.attempt(partial(source.inspect, index))
@@ -275,7 +290,9 @@ class _Check:
                 self.note(problems)
                 self.image(seen, sample_id, sample.image, f"{seen.place}, id {sample_id!r}")
                 seen.mask(sample.masks)
-                seen.counts.append(len(sample.masks))
+                seen.count(len(sample.masks))
+                if self.info.flips and len(sample.masks) > 1:
+                    self.note([several_label_maps(len(sample.masks), f"{seen.place}, id {sample_id!r}")])
             self.tell(seen, index + 1)
         return seen
 
@@ -315,10 +332,14 @@ class _Check:
         if common:
             names = ", ".join(common[:5])
             self.warn(place, f"{len(common)} id(s) in both: {names}", "give every image its own id")
-        twins = [(one.prints[key], other.prints[key]) for key in one.prints if key in other.prints]
-        if twins:
-            pairs = ", ".join(f"{a} = {b}" for a, b in twins[:5])
-            self.warn(place, f"{len(twins)} identical image(s), a leak: {pairs}", "keep each in one split")
+        twins = shared(one.prints, other.prints, one.read, other.read)
+        for what, some in (
+            ("identical", [twin for twin in twins if twin.identical]),
+            ("near-identical", [twin for twin in twins if not twin.identical]),
+        ):
+            if some:
+                pairs = ", ".join(map(str, some[:5])) + (", ..." if len(some) > 5 else "")
+                self.warn(place, f"{len(some)} {what} image(s), a leak: {pairs}", "keep each in one split")
 
 
 def check_dataset(path: str | PathLike[str], progress: Progress | None = None) -> CheckReport:

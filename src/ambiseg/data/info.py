@@ -13,13 +13,16 @@ from typing import Any
 
 import yaml
 
+from ambiseg.data.class_flips import ClassFlips
 from ambiseg.errors import AmbisegError, UnknownNameError
 from ambiseg.labels import LabelSpace
 
 AUGMENTATIONS = ("flip", "rotate", "scale", "intensity")
 """Kinds of augmentation that a data set can allow or forbid."""
 
-_KEYS = ("name", "classes", "ignore_value", "background", "source", "licence", "augment", "channels")
+_KEYS = (
+    "name", "classes", "ignore_value", "background", "source", "licence", "augment", "channels", "flips", "output",
+)  # fmt: skip
 _MAX_CHARACTERS = 1_000_000
 
 
@@ -34,9 +37,10 @@ class DatasetInfo:
         licence: under which terms.
         augment: kinds of augmentation (of `AUGMENTATIONS`) that the data allow (True) or forbid (False).
         channels: names of the image channels; empty if nobody named them.
+        flips: classes that are switched on and off when the data are read; None if the masks are as stored.
 
     Raises:
-        AmbisegError: an unknown kind of augmentation.
+        AmbisegError: an unknown kind of augmentation, a class that flips but is not among the classes.
 
     Example:
         >>> DatasetInfo.from_yaml("name: cups\\nclasses: [rest, cup]\\naugment: {flip: false}").labels.names
@@ -49,6 +53,7 @@ class DatasetInfo:
     licence: str = ""
     augment: Mapping[str, bool] = field(default_factory=dict)
     channels: tuple[str, ...] = ()
+    flips: ClassFlips | None = None
 
     def __post_init__(self) -> None:
         for kind, allowed in self.augment.items():
@@ -56,6 +61,8 @@ class DatasetInfo:
                 raise UnknownNameError("augmentation", str(kind), AUGMENTATIONS)
             if not isinstance(allowed, bool):
                 raise AmbisegError(f"augment: {kind} is true or false, received {allowed!r}")
+        if self.flips is not None:
+            self.flips.output_labels(self.labels)
 
     @classmethod
     def from_yaml(cls, text: str, where: str = "dataset.yaml") -> DatasetInfo:
@@ -63,7 +70,7 @@ class DatasetInfo:
 
         Args:
             text: YAML with any of the keys name, classes, ignore_value, background, source, licence, augment,
-                channels.
+                channels, flips (class to probability), output (of the flips: binary or twins).
             where: file name for error messages.
 
         Raises:
@@ -88,8 +95,9 @@ class DatasetInfo:
                 labels=_labels(entries),
                 source=_text(entries, "source"),
                 licence=_text(entries, "licence"),
-                augment=_mapping(entries, "augment"),
+                augment=_mapping(entries, "augment", "{flip: false}"),
                 channels=tuple(_word(name, "channels") for name in _list(entries, "channels")),
+                flips=_flips(entries),
             )
         except yaml.YAMLError as error:
             line = " ".join(str(error).split())
@@ -114,6 +122,9 @@ class DatasetInfo:
             entries["augment"] = dict(self.augment)
         if self.channels:
             entries["channels"] = list(self.channels)
+        if self.flips is not None:
+            entries["flips"] = {name: float(value) for name, value in self.flips.probabilities.items()}
+            entries["output"] = self.flips.output
         return str(
             yaml.safe_dump(entries, sort_keys=False, allow_unicode=True, default_flow_style=None, width=100)
         )
@@ -183,11 +194,21 @@ def _list(entries: Mapping[str, Any], key: str) -> list[Any]:
     return value or []
 
 
-def _mapping(entries: Mapping[str, Any], key: str) -> dict[str, bool]:
+def _mapping(entries: Mapping[str, Any], key: str, example: str) -> dict[str, Any]:
     value = entries.get(key)
     if value is not None and not isinstance(value, dict):
-        raise AmbisegError(f"{key} is a mapping, such as {{flip: false}}, received {value!r}")
+        raise AmbisegError(f"{key} is a mapping, such as {example}, received {value!r}")
     return value or {}
+
+
+def _flips(entries: Mapping[str, Any]) -> ClassFlips | None:
+    flips = _mapping(entries, "flips", "{road: 0.05}")
+    if flips:
+        named = {_word(name, "flips"): value for name, value in flips.items()}
+        return ClassFlips(named, _text(entries, "output") or "binary")
+    if "output" in entries:
+        raise AmbisegError("output is of use with flips only: say which classes flip, or remove it")
+    return None
 
 
 def info_of_file(path: str | PathLike[str], fallback_name: str) -> DatasetInfo:

@@ -132,7 +132,7 @@ def mask_problems(
                 "draw or resample the mask at the size of its image",
             )
         )
-    if labels is not None:
+    if labels is not None and mask.size and mask.max() >= labels.classes:
         present = np.flatnonzero(value_counts(mask))
         wrong = [int(v) for v in present if v >= labels.classes and v != labels.ignore_value]
         if wrong:
@@ -262,9 +262,14 @@ def digest_of(samples: Iterable[Sample]) -> str:
     """
     total = hashlib.sha256()
     for sample in samples:
-        total.update(f"{sample.id}\0".encode())
-        for array in (sample.image, sample.masks, sample.weights):
-            little = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
-            total.update(f"{little.dtype.str}{little.shape}\0".encode())
-            total.update(little.data)
+        add_to_digest(total, sample)
     return total.hexdigest()
+
+
+def add_to_digest(total: hashlib._Hash, sample: Sample) -> None:
+    """Take one more canonical sample into a SHA-256; they come in the order of their ids."""
+    total.update(f"{sample.id}\0".encode())
+    for array in (sample.image, sample.masks, sample.weights):
+        little = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
+        total.update(f"{little.dtype.str}{little.shape}\0".encode())
+        total.update(little.data)

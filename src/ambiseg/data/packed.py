@@ -82,6 +82,13 @@ def write_packed(
     return target
 
 
+def write_packed_info(path: str | PathLike[str], info: DatasetInfo) -> None:
+    """Replace the text of dataset.yaml in a packed file; `AmbisegError` if it is not one."""
+    _open(Path(path)).close()
+    with h5py.File(path, "r+") as file:
+        file.attrs["info"] = np.bytes_(info.to_yaml().encode())
+
+
 def pack(
     source_root: str | PathLike[str],
     out: str | PathLike[str],

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from os import PathLike
 from pathlib import Path
 from typing import Protocol
 
-from ambiseg.data.folder import FolderSplit, Progress, folder_splits, write_folder
+from ambiseg.atomic import replacing_file, replacing_folder
+from ambiseg.data.flipped import FlippedSplit
+from ambiseg.data.folder import FolderSplit, Progress, folder_splits, is_data_folder, write_folder
 from ambiseg.data.info import DatasetInfo
-from ambiseg.data.packed import PACKED_SUFFIXES, PackedSplit, packed_splits, write_packed
+from ambiseg.data.packed import PACKED_SUFFIXES, PackedSplit, packed_splits, write_packed, write_packed_info
 from ambiseg.data.sample import Sample
 from ambiseg.errors import AmbisegError
 
@@ -55,13 +58,14 @@ def list_splits(path: str | PathLike[str]) -> list[str]:
 
 
 def open_split(path: str | PathLike[str], split: str) -> Split:
-    """Open one split of a folder or of a packed file.
+    """Open one split of a folder or of a packed file; where its classes flip, with all modes as masks.
 
     Raises:
         AmbisegError: nothing there, no such split, or its files are wrong.
     """
     found = existing(path)
-    return FolderSplit(found, split) if found.is_dir() else PackedSplit(found, split)
+    stored = FolderSplit(found, split) if found.is_dir() else PackedSplit(found, split)
+    return stored if stored.info.flips is None else FlippedSplit(stored)
 
 
 def write_dataset(
@@ -78,3 +82,26 @@ def write_dataset(
     """
     write = write_packed if Path(out).suffix.lower() in PACKED_SUFFIXES else write_folder
     return write(out, splits, info, progress, overwrite)
+
+
+def replacing_dataset(out: str | PathLike[str], overwrite: bool = False) -> AbstractContextManager[Path]:
+    """Hand out a name for a data set of the form of ``out``; afterwards what was written there takes the place of ``out``.
+
+    Write to it with ``overwrite=True``: for a folder it exists already.
+
+    Raises:
+        AmbisegError: ``out`` exists and must stay, disk full.
+    """
+    target = Path(out)
+    if target.suffix.lower() in PACKED_SUFFIXES:
+        return replacing_file(target, overwrite)
+    return replacing_folder(target, overwrite, is_data_folder)
+
+
+def write_info(path: Path, info: DatasetInfo) -> None:
+    """Replace what a data set says about itself; its digests do not depend on that."""
+    if path.is_dir():
+        with replacing_file(path / "dataset.yaml") as partial:
+            partial.write_text(info.to_yaml(), encoding="utf-8")
+    else:
+        write_packed_info(path, info)

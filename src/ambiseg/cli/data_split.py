@@ -1,0 +1,168 @@
+"""``ambiseg data split``: other splits of an existing data set, by patient, stratified, in folds, or as a list says."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tyro.conf import Positional
+
+from ambiseg.cli.console import command, next_commands, progress, show
+from ambiseg.cli.parsing import parse
+from ambiseg.errors import AmbisegError
+
+if TYPE_CHECKING:
+    from ambiseg.data.resplit import Pool
+
+
+@dataclass(frozen=True)
+class SplitArguments:
+    """Draw new splits of all images of a data set, and write them as a data set or as a list."""
+
+    path: Positional[Path]
+    """Data set: a folder or a packed file."""
+    out: Path
+    """What to write: a folder, one packed file if the name ends with .h5, or only the list of splits if it ends with .csv."""
+    groups: Path | None = None
+    """CSV with the columns id and group: a group (a patient, a scene) is never split. Without it and --prefix, each image stands
+    alone."""
+    prefix: str = ""
+    """Regular expression for the start of an id that names its group, such as "[^_]+" for patient_slice; of its first
+    parenthesis, if it has one."""
+    fractions: tuple[str, ...] = ("train=0.6", "val=0.2", "test=0.2")
+    """Share of the images in each split; their sum is 1."""
+    folds: int | None = None
+    """Draw so many folds instead. A list then tells the fold of each image, unless --fold chooses one."""
+    fold: int | None = None
+    """The fold that tests; the next one validates, the others train."""
+    stratify: str = ""
+    """What all splits should have alike: area (mean share of foreground), modes (number of distinct masks), or a column of the
+    CSV of --groups."""
+    list: Path | None = None
+    """CSV with the columns id and split to follow instead of drawing; images that it does not name are left out."""
+    seed: int = 0
+    """Seed: the same one gives the same splits."""
+    overwrite: bool = False
+    """Replace what is there."""
+
+
+def run(args: list[str]) -> int:
+    """Draw or read splits and write them."""
+    arguments = parse(SplitArguments, args, "ambiseg data split")
+    _check(arguments)
+    from ambiseg.data.resplit import Pool
+    from ambiseg.data.source import list_splits, open_split
+
+    pool, listing = Pool(arguments.path), arguments.out.suffix.lower() == ".csv"
+    splits = _splits(arguments, pool)
+    if listing:
+        folds = arguments.folds is not None and arguments.fold is None
+        _write_list(arguments.out, splits, "fold" if folds else "split", arguments.overwrite)
+        show(f"{len(splits)} images listed in {arguments.out}")
+        return 0
+    with progress("writing") as update:
+        pool.write(arguments.out, splits, lambda split, done, total: update(done, total), arguments.overwrite)
+    for name in list_splits(arguments.out):
+        split = open_split(arguments.out, name)
+        show(f"{arguments.out}, {name}: {len(split)} images, digest {split.digest()[:12]}")
+    if len(splits) < len(pool.ids):
+        show(f"left out, as the list does not name them: {len(pool.ids) - len(splits)} images")
+    next_commands((command("ambiseg", "data", "check", arguments.out), "look for what two splits share"))
+    return 0
+
+
+def _check(arguments: SplitArguments) -> None:
+    """Raise `AmbisegError` for options that contradict each other."""
+    if arguments.seed < 0:
+        raise AmbisegError(f"--seed must not be negative, received {arguments.seed}")
+    if arguments.groups is not None and arguments.prefix:
+        raise AmbisegError("--groups and --prefix both say what a group is: give one of them")
+    if arguments.fold is not None and arguments.folds is None:
+        raise AmbisegError("--fold is of use with --folds only: say how many there are")
+    drawn = (arguments.groups, arguments.prefix, arguments.folds, arguments.stratify)
+    if arguments.list is not None and any(drawn):
+        raise AmbisegError(
+            "--list says where each image belongs: leave out --groups, --prefix, --folds, --stratify"
+        )
+    if arguments.folds is not None and arguments.fold is None and arguments.out.suffix.lower() != ".csv":
+        raise AmbisegError(
+            "--folds without --fold gives a list: name a file that ends with .csv, or choose --fold"
+        )
+
+
+def _splits(arguments: SplitArguments, pool: Pool) -> Mapping[str, str]:
+    """Split (or fold) of each image."""
+    from ambiseg.data.resplit import read_columns
+    from ambiseg.data.splitting import fold_images, groups_by_pattern, split_images, splits_of_fold
+
+    if arguments.list is not None:
+        rows = read_columns(arguments.list, "split")
+        pool.check_known(rows, str(arguments.list))
+        return {name: row["split"] for name, row in rows.items()}
+    groups = {name: name for name in pool.ids}
+    table: dict[str, dict[str, str]] = {}
+    if arguments.groups is not None:
+        table = read_columns(arguments.groups, "group")
+        _check_table(arguments.groups, table, pool)
+        groups = {name: row["group"] for name, row in table.items()}
+    elif arguments.prefix:
+        groups = groups_by_pattern(pool.ids, arguments.prefix)
+    values = _values(arguments.stratify, table, pool)
+    if arguments.folds is None:
+        return split_images(groups, _fractions(arguments.fractions), arguments.seed, values)
+    folds = fold_images(groups, arguments.folds, arguments.seed, values)
+    if arguments.fold is None:
+        return {name: str(fold) for name, fold in folds.items()}
+    return splits_of_fold(folds, arguments.fold)
+
+
+def _check_table(path: Path, table: Mapping[str, object], pool: Pool) -> None:
+    from ambiseg.data.splitting import named
+
+    pool.check_known(table, str(path))
+    missing = set(pool.ids) - table.keys()
+    if missing:
+        raise AmbisegError(f"{path} names no group of {named(missing)}: add their rows")
+
+
+def _values(
+    stratify: str, table: Mapping[str, Mapping[str, str]], pool: Pool
+) -> Mapping[str, float | str] | None:
+    """What to stratify by, for each image: a column of the table, else what is measured."""
+    if not stratify:
+        return None
+    columns = next(iter(table.values()), {})
+    if stratify in columns:
+        return {name: row[stratify] for name, row in table.items()}
+    with progress("measuring") as update:
+        return pool.measure(stratify, update)
+
+
+def _fractions(words: tuple[str, ...]) -> dict[str, float]:
+    """Shares by split from words such as ``train=0.6``."""
+    found: dict[str, float] = {}
+    for word in words:
+        name, _, share = word.partition("=")
+        try:
+            value = float(share)
+        except ValueError:
+            value = -1.0
+        if not name or name in found or not value >= 0:
+            raise AmbisegError(
+                f"--fractions are pairs such as train=0.6 test=0.4, each name once, received {word!r}"
+            )
+        found[name] = value
+    return found
+
+
+def _write_list(out: Path, splits: Mapping[str, str], column: str, overwrite: bool) -> None:
+    from ambiseg.atomic import replacing_file
+
+    with (
+        replacing_file(out, overwrite) as partial,
+        open(partial, "w", newline="", encoding="utf-8") as stream,
+    ):
+        csv.writer(stream).writerows([("id", column), *sorted(splits.items())])

@@ -1,0 +1,296 @@
+"""What a data set holds, before any model sees it: counts, how far its annotators disagree, and what numbers are within reach.
+
+Two columns say how the metrics of a table are to be read. A *perfect sampler* draws n masks from the annotations themselves: no
+model that samples can be expected to do better with n samples. *One annotator* is a mask of one annotator against those of the
+others: what a single mask of human quality reaches. Both are drawn by weight, `PERFECT_DRAWS` times per image.
+
+Two passes over the data, a batch at a time: the check (`ambiseg.data.check`), then digest and measurements together.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torchmetrics import MetricCollection
+
+from ambiseg.data.check import CheckReport, Problem, Summary, check_dataset
+from ambiseg.data.flipped import FlippedSplit
+from ambiseg.data.folder import Progress, missing_split
+from ambiseg.data.info import DatasetInfo
+from ambiseg.data.laws import digest_of
+from ambiseg.data.sample import Sample
+from ambiseg.data.source import Split, list_splits, open_split
+from ambiseg.engine.evaluate import KEPT_ONLY, PERFECT_DRAWS
+from ambiseg.errors import AmbisegError
+from ambiseg.labels import LabelSpace
+from ambiseg.maskset import MaskSet
+from ambiseg.metrics import (
+    METRICS,
+    AnnotatorAgreement,
+    Comparison,
+    annotator_agreement,
+    metric_collection,
+    perfect_samples,
+)
+
+SAMPLES = (1, 4, 16)
+"""Numbers of samples of the perfect sampler unless asked otherwise."""
+EXAMPLES = 3
+"""Images that are named as most, and as least, ambiguous."""
+
+_BATCH = 16
+
+
+@dataclass(frozen=True)
+class SplitDescription:
+    """What one split holds.
+
+    Attributes:
+        summary: counts, sizes, channels, types, shares of classes.
+        digest: SHA-256 over all samples.
+        measured: images behind the numbers that follow; fewer than there are if a sample of them was asked for.
+        disagreement: means over these images: those of `AnnotatorAgreement`, and ``empty`` (share of masks that mark nothing, by
+            weight), ``modes`` (distinct masks), ``mode_entropy`` (of their probabilities, in nats), ``area`` (expected share of
+            pixels marked).
+        perfect: metric by name for each number of samples of a perfect sampler.
+        one_annotator: metric by name of one annotation against the others; empty if no image has two.
+        most_ambiguous: ids by falling ``spread``.
+        least_ambiguous: ids by rising ``spread``, images on which all say "nothing" last.
+    """
+
+    summary: Summary
+    digest: str
+    measured: int
+    disagreement: dict[str, float]
+    perfect: dict[int, dict[str, float]]
+    one_annotator: dict[str, float]
+    most_ambiguous: tuple[str, ...]
+    least_ambiguous: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a data set holds; see `describe`.
+
+    Attributes:
+        path: where it is.
+        info: what it says about itself: name, classes, source, licence.
+        splits: in the usual order.
+        warnings: what a person should look at, such as images that two splits share.
+        seed: of all draws.
+    """
+
+    path: str
+    info: DatasetInfo
+    splits: tuple[SplitDescription, ...]
+    warnings: tuple[Problem, ...]
+    seed: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        info = self.info
+        return {
+            "path": self.path,
+            "name": info.name,
+            "source": info.source,
+            "licence": info.licence,
+            "classes": list(info.labels.names),
+            "channels": list(info.channels),
+            "seed": self.seed,
+            "perfect_draws": PERFECT_DRAWS,
+            "warnings": [asdict(warning) for warning in self.warnings],
+            "splits": {split.summary.split: _plain(split) for split in self.splits},
+        }
+
+
+def describe(
+    path: str | PathLike[str],
+    split: str | None = None,
+    *,
+    samples: Sequence[int] = SAMPLES,
+    images: int | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Description:
+    """Describe a data set: what it holds, how its annotators disagree, what metrics can reach.
+
+    Args:
+        path: folder or packed file.
+        split: which split; all of them if None.
+        samples: numbers of samples of the perfect sampler.
+        images: measure disagreement and metrics on so many images of each split, drawn by the seed; on all if None. Counts and
+            digests are always of all.
+        seed: of all draws.
+        progress: called after every image with what is being done.
+
+    Raises:
+        AmbisegError: no data set, an error that `check_dataset` finds, no such split, a number below 1.
+    """
+    for what, number in [("samples", n) for n in samples] + [("images", images)]:
+        if number is not None and number < 1:
+            raise AmbisegError(f"{what} must be at least 1, received {number}")
+    names = list_splits(path)
+    if split is not None and split not in names:
+        raise missing_split(Path(path), split, names)
+    report = _checked(path, progress)
+    chosen = [summary for summary in report.summaries if split in (None, summary.split)]
+    found = [
+        _describe_split(open_split(path, summary.split), summary, samples, images, seed, progress)
+        for summary in chosen
+    ]
+    info = open_split(path, chosen[0].split).info
+    return Description(str(path), info, tuple(found), report.warnings, seed)
+
+
+def _checked(path: str | PathLike[str], progress: Progress | None) -> CheckReport:
+    """The report of the check, if there is no error in it."""
+
+    def tell(split: str, done: int, total: int | None) -> None:
+        if progress is not None:
+            progress(f"checking {split}", done, total)
+
+    report = check_dataset(path, tell)
+    if not report.ok:
+        first = report.errors[0]
+        raise AmbisegError(
+            f"{path} has {len(report.errors)} error(s), such as {first.file}: {first.problem}:"
+            f" see 'ambiseg data check {path}'"
+        )
+    return report
+
+
+def _describe_split(
+    source: Split,
+    summary: Summary,
+    samples: Sequence[int],
+    images: int | None,
+    seed: int,
+    progress: Progress | None,
+) -> SplitDescription:
+    count = len(source) if images is None else min(images, len(source))
+    wanted = set(np.random.default_rng([seed, count]).permutation(len(source))[:count].tolist())
+    tally = _Tally(source.info.labels, samples, seed)
+
+    def seen() -> Iterator[Sample]:
+        """All samples, for the digest; some are measured in passing."""
+        for i in range(len(source)):
+            sample = source[i]
+            if i in wanted:
+                tally.add(sample)
+            yield sample
+            if progress is not None:
+                progress(f"measuring {summary.split}", i + 1, len(source))
+        tally.flush()
+
+    digest = digest_of(seen())
+    return tally.result(summary, source.digest() if isinstance(source, FlippedSplit) else digest)
+
+
+class _Tally:
+    """Sums over the images that are measured."""
+
+    def __init__(self, labels: LabelSpace, samples: Sequence[int], seed: int) -> None:
+        self.labels = labels
+        names = [
+            name
+            for name, info in METRICS.items()
+            if info.default and name not in KEPT_ONLY and not {"scores", "probabilities"} & set(info.needs)
+        ]
+        self.perfect = {n: metric_collection(names) for n in sorted(set(samples))}
+        self.alone = metric_collection(names)
+        self.drawing = torch.Generator().manual_seed(seed)
+        self.measured = self.several = 0
+        self.totals: dict[str, tuple[float, int]] = {}
+        self.held: list[Sample] = []
+        self.most: list[tuple[float, str]] = []
+        self.least: list[tuple[float, bool, str]] = []
+
+    def add(self, sample: Sample) -> None:
+        """Measure the image together with those of its size that come next to it."""
+        if self.held and (len(self.held) == _BATCH or sample.masks.shape[1:] != self.held[0].masks.shape[1:]):
+            self.flush()
+        self.held.append(sample)
+
+    def flush(self) -> None:
+        """Measure what is held."""
+        if not self.held:
+            return
+        annotations = MaskSet.stack([annotations_of(sample, self.labels) for sample in self.held])
+        values = _disagreement(annotations)
+        for name, value in values.items():
+            total, count = self.totals.get(name, (0.0, 0))
+            self.totals[name] = (total + float(value.nansum()), count + int((~value.isnan()).sum()))
+        for n, metrics in self.perfect.items():
+            for drawn in perfect_samples(annotations, n, PERFECT_DRAWS, self.drawing):
+                metrics.update(Comparison(drawn, annotations))
+        several = annotations[annotations.count > 1]
+        for _ in range(PERFECT_DRAWS if len(several) else 0):
+            self.alone.update(_one_against_rest(several, self.drawing))
+        self.several += len(several)
+        spreads, empty = values["spread"].tolist(), values["area"].tolist()
+        for sample, spread, area in zip(self.held, spreads, empty, strict=True):
+            self.most = sorted([*self.most, (-spread, sample.id)])[:EXAMPLES]
+            self.least = sorted([*self.least, (spread, area == 0, sample.id)])[:EXAMPLES]
+        self.measured += len(self.held)
+        self.held = []
+
+    def result(self, summary: Summary, digest: str) -> SplitDescription:
+        """The means."""
+        return SplitDescription(
+            summary,
+            digest,
+            self.measured,
+            {
+                name: round(total / count, 6) if count else math.nan
+                for name, (total, count) in self.totals.items()
+            },
+            {n: _computed(metrics) for n, metrics in self.perfect.items()},
+            _computed(self.alone) if self.several else {},
+            tuple(name for _, name in self.most),
+            tuple(name for *_, name in self.least),
+        )
+
+
+def annotations_of(sample: Sample, labels: LabelSpace) -> MaskSet:
+    """The masks of one image with their weights, duplicates included, ``(1, N, H, W)``."""
+    masks, weights = torch.from_numpy(sample.masks)[None], torch.from_numpy(sample.weights).float()[None]
+    return MaskSet(masks, weights, labels)
+
+
+def _disagreement(annotations: MaskSet) -> dict[str, torch.Tensor]:
+    """The numbers of `SplitDescription.disagreement`, ``(B,)`` each."""
+    agreement, areas = annotator_agreement(annotations), annotations.areas()
+    modes = annotations.merge_identical()
+    return {
+        **{field.name: getattr(agreement, field.name) for field in fields(AnnotatorAgreement)},
+        "empty": (annotations.weights * (areas == 0)).sum(1),
+        "modes": modes.count.float(),
+        "mode_entropy": torch.special.entr(modes.weights).sum(1),
+        "area": (annotations.weights * areas).sum(1),
+    }
+
+
+def _one_against_rest(annotations: MaskSet, generator: torch.Generator) -> Comparison:
+    """One annotation of each image, drawn by weight, against the others."""
+    index = torch.multinomial(annotations.weights, 1, generator=generator)
+    one = MaskSet.uniform(annotations.take(index).masks, annotations.labels)
+    others = annotations.weights.scatter(1, index, 0.0)
+    return Comparison(one, replace(annotations, weights=others).normalised())
+
+
+def _computed(metrics: MetricCollection) -> dict[str, float]:
+    return {name: round(float(value), 6) for name, value in metrics.compute().items()}
+
+
+def _plain(split: SplitDescription) -> dict[str, Any]:
+    entries = asdict(split)
+    summary = entries.pop("summary")
+    summary["sizes"] = {f"{height}x{width}": n for (height, width), n in split.summary.sizes.items()}
+    return {**summary, **entries}
