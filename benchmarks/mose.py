@@ -17,22 +17,25 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import itertools
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
-from ambiseg.data.info import DatasetInfo
-from ambiseg.data.sample import Sample
-from ambiseg.data.source import write_dataset
+from ambiseg.data.batches import prepare as prepare_item
+from ambiseg.data.flipped import FlippedSplit
+from ambiseg.data.imports import import_dataset
+from ambiseg.data.imports.settings import CamvidSettings
+from ambiseg.data.source import open_split
+from ambiseg.engine.predict import load
 from ambiseg.engine.run import write_json
 from ambiseg.engine.settings import TrainSettings
-from ambiseg.labels import LabelSpace
+from ambiseg.maskset import MaskSet
 from ambiseg.methods import method_info
 from ambiseg.methods.settings import MoSESettings
+from ambiseg.metrics import Comparison, Ratios, flip_ratios
 from ambiseg.networks.settings import UNetSettings
 from mode_proposals import prepare
 from training_runs import measure, train_once
@@ -49,59 +52,50 @@ ABLATION: dict[str, tuple[str, MoSESettings]] = {
 EPOCHS = 4
 """Passes over the training split of lidc: 1000 steps of 16 images."""
 MINUTES = {"binary": 12.0, "twins": 12.0}
-TWINS = {"pavement": 8 / 17, "pedestrian": 7 / 17, "car": 6 / 17, "tree": 5 / 17, "road": 4 / 17}
-"""Class -> probability that it is its twin; on Cityscapes: sidewalk, person, car, vegetation, road."""
-CLASSES = [
-    "sky",
-    "building",
-    "pole",
-    "road",
-    "pavement",
-    "tree",
-    "sign",
-    "fence",
-    "car",
-    "pedestrian",
-    "bicyclist",
-]
-VOID = 255
 COUNT = {"binary": 20, "twins": 35}
 """Experts of the mixture, heads, and masks that are evaluated."""
 METHODS = ("mose", "m-heads", "probabilistic-unet")
 FIGURES = ["ged", "m_iou", "hm_iou_unique", "ece"]
 
 
-def twins(source: Path, split: str) -> Iterator[Sample]:
-    """Street scenes with the 32 label maps of five classes that are themselves or their twins, classes 11 to 15."""
-    with np.load(source / f"camvid-96x128-{split}.npz", allow_pickle=False) as arrays:
-        images, labels = arrays["images"], arrays["labels"]
-    labels = np.where(labels < len(CLASSES), labels, VOID).astype(np.uint8)
-    chances = np.array(list(TWINS.values()))
-    on = np.array(list(itertools.product([0, 1], repeat=len(TWINS))))
-    weights = np.where(on, chances, 1 - chances).prod(1)
-    names = tuple("flip-" + "".join(map(str, row)) for row in on)
-    for i, image in enumerate(images):
-        masks = np.repeat(labels[i][None], len(on), 0)
-        for column, name in enumerate(TWINS):
-            there = (labels[i] == CLASSES.index(name)) & (on[:, column, None, None] > 0)
-            masks[there] = len(CLASSES) + column
-        yield Sample(f"frame-{i:04}", image.transpose(2, 0, 1), masks, weights, names)
-
-
 def street_scenes(kind: str, arguments: argparse.Namespace) -> Path:
-    """The packed data set, written once."""
-    if kind == "binary":
-        return prepare("camvid", arguments.source, arguments.work, "single")
-    target: Path = arguments.work / "camvid-twins.h5"
+    """The data set, written once."""
+    target: Path = arguments.work / f"camvid-flips-{kind}.h5"
     if not target.exists():
-        info = DatasetInfo(
-            "camvid-twins-96x128",
-            LabelSpace((*CLASSES, *(f"{name}, twin" for name in TWINS)), ignore_value=VOID, background=None),
-            augment={"flip": True},
-            licence="CC BY-NC 4.0",
-        )
-        write_dataset(target, {split: twins(arguments.source, split) for split in ("train", "val")}, info)
+        import_dataset("camvid", arguments.source, target, CamvidSettings(output=kind))
     return target
+
+
+def flip_figures(run: Path, data: Path, samples: int, seed: int) -> dict[str, Any]:
+    """Estimated and true probability that a class is on, means over the images that show it, and their errors."""
+    model, split = load(run), open_split(data, "val")
+    assert isinstance(split, FlippedSplit)
+    names = split.stored.info.labels.names
+    flips = split.stored.info.flips
+    assert flips is not None
+    numbers = [names.index(name) for name in flips.probabilities]
+    twins = [(number, len(names) + i) for i, number in enumerate(numbers)]
+    generator = torch.Generator().manual_seed(seed)
+    found = []
+    for i in range(len(split)):
+        sample, stored = split[i], split.stored_sample(i)
+        truth = prepare_item(sample, model.config.normalization, split.info.labels).annotations
+        proposed = model.propose([sample.image], samples, generator)
+        pair = Comparison(dataclasses.replace(proposed, labels=split.info.labels), MaskSet.stack([truth]))
+        if flips.output == "twins":
+            found.append(flip_ratios(pair, pairs=twins))
+        else:
+            templates = np.stack([stored.masks[0] == number for number in numbers])
+            found.append(flip_ratios(pair, templates=torch.from_numpy(templates)[None]))
+    ratios = Ratios.joined(found)
+    estimated, true = ratios.means()
+    return {
+        "classes": list(flips.probabilities),
+        "estimated": estimated.tolist(),
+        "true": true.tolist(),
+        "flip_bias": float((estimated - true).abs().mean()),
+        "flip_error": float(ratios.error().mean()),
+    }
 
 
 def ablation(title: str, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -133,7 +127,8 @@ def flips(title: str, arguments: argparse.Namespace) -> dict[str, Any]:
     train = TrainSettings(minutes=MINUTES[kind], batch_size=8, lr=2e-3, seed=arguments.seed)
     run = arguments.work / f"camvid-{kind}-{method}-{arguments.seed}"
     train_once(method, data, run, train, settings, SMALL)
-    return measure(run, data, "val", count, FIGURES, batch_size=2)
+    found = measure(run, data, "val", count, FIGURES, batch_size=2)
+    return {**found, **flip_figures(run, data, count, arguments.seed)}
 
 
 PARTS = {

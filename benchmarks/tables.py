@@ -26,6 +26,8 @@ PAGES = (
     ROOT / "docs" / "methods" / "flow-matching.md",
     ROOT / "docs" / "methods" / "sampling-baselines.md",
     ROOT / "docs" / "methods" / "flow-ssn.md",
+    ROOT / "docs" / "methods" / "mose.md",
+    ROOT / "docs" / "methods" / "atfm.md",
 )
 COLUMNS = (
     "hm_iou_unique",
@@ -416,6 +418,72 @@ def flow_ssn() -> str:
     return "\n\n".join(texts)
 
 
+def measured(head: str, entries: dict[str, dict[str, Any]], figures: list[str]) -> str:
+    """A sentence and a table: one row per run, its figures over all masks."""
+    titles = ["", "samples", *(METRICS[f].title for f in figures), "s/image", "steps trained"]
+    rows = [
+        [
+            name,
+            str(e["samples"]),
+            *(number(e["all"].get(f)) for f in figures),
+            f"{e['seconds_per_image']:.3f}",
+            str(e["training"]["steps"]),
+        ]
+        for name, e in entries.items()
+    ]
+    one = next(iter(entries.values()))
+    how = f"width {one['backbone']['width']}, {one['cores']} core(s), seed {one['train']['seed']}"
+    digest = one["data_digest"].split()[0][:12]
+    return (
+        f"{head}; {how}, {one['images']} images of the"
+        f" split {one['split']}, digest `{digest}`.\n\n" + table(titles, rows)
+    )
+
+
+def mose() -> str:
+    """What `mose.py` measured."""
+    found = read("mose.json")
+    texts = []
+    for representation in ("standard", "compact") if "ablation" in found else ():
+        rows = {title: entry[representation] for title, entry in found["ablation"].items()}
+        head = f"Lung nodules, rows of table 2, {representation} representation, equal steps"
+        texts.append(measured(head, rows, ["ged", "m_iou", "ece", "hm_iou_unique"]))
+    for kind in ("binary", "twins"):
+        rows = {
+            title.split(", ")[1]: e for title, e in found.get("flips", {}).items() if title.startswith(kind)
+        }
+        if rows:
+            minutes = next(iter(rows.values()))["train"]["minutes"]
+            head = f"Class flips of street scenes, {kind}, {minutes:g} minutes each"
+            texts.append(measured(head, rows, ["ged", "m_iou", "ece", "hm_iou_unique"]))
+    return "\n\n".join(texts) or not_yet("mose.py --results docs/results/mose.json")
+
+
+def atfm() -> str:
+    """What `atfm.py` measured."""
+    found = read("atfm.json")
+    figures = ["ged", "diversity", "hm_iou_tiled", "max_dice_matching", "dice_of_mean"]
+    heads = {"ablation": "Rows of table 4, equal minutes", "steps": "Euler steps, and alpha (25 steps)"}
+    texts = [measured(heads[part], found[part], figures) for part in heads if part in found]
+    for entry in found.get("speed", {}).values():
+        rows = [
+            [
+                f"{entry['steps'][name]} steps from the {name}"
+                if name == "prior"
+                else f"{entry['steps'][name]} steps from noise",
+                f"{seconds:.2f} s",
+                number(entry["figures"][name]["all"]["ged"]),
+            ]
+            for name, seconds in entry["seconds"].items()
+        ]
+        ratio, one = entry["ratio"]["noise / prior"], entry["figures"]["prior"]
+        texts.append(
+            f"100 samples of one image, {entry['threads']} thread(s), in turns: {ratio:.1f} times faster; GED(100) of"
+            f" {one['images']} images.\n\n" + table(["", "time", METRICS["ged"].title], rows)
+        )
+    return "\n\n".join(texts) or not_yet("atfm.py --results docs/results/atfm.json")
+
+
 def main() -> None:
     """Rewrite the pages."""
     made: dict[str, Callable[[], str]] = {
@@ -428,6 +496,8 @@ def main() -> None:
         "sampling-speed": sampling_speed,
         "markov-shapes": markov_shapes,
         "flow-ssn": flow_ssn,
+        "mose": mose,
+        "atfm": atfm,
         "demo": demo,
         "runs": runs,
         "score-cost": score_cost,

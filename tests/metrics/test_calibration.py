@@ -1,9 +1,8 @@
-"""Calibration of modes and class flips: against sums by entry and by pixel, closed forms, errors."""
+"""Calibration of modes: against sums by entry, closed forms, errors."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -11,16 +10,14 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from reference import Case, Plain, cases, laws, table
+from reference import Case, cases, laws, table
 
 from ambiseg.errors import AmbisegError, UnknownNameError
 from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
 from ambiseg.metrics.calibration import (
-    ClassFlips,
     brier_scores,
     brier_skill_score,
-    class_flips,
     mode_kl,
     mode_probabilities,
     mode_ratio,
@@ -263,85 +260,6 @@ def test_several_predictions_of_one_mode_add_up() -> None:
     assert brier_scores(predictions, weighted([0.5, 0.5])).score.item() > 0
 
 
-def counted(plain: Plain, other: Plain, one: int, twin: int) -> tuple[float, float]:
-    """Weighted pixels of twin, and of both, where not all masks of either set are void."""
-    twins = either = 0.0
-    for at in np.ndindex(*plain.masks.shape[1:]):
-        if any((s.masks[(slice(None), *at)] == 255).all() for s in (plain, other)):
-            continue
-        for mask, weight in zip(plain.masks, plain.weights, strict=True):
-            twins += weight * (mask[at] == twin)
-            either += weight * (mask[at] in (one, twin))
-    return twins, either
-
-
-@laws
-@given(cases())
-def test_class_flips_agree_with_counting_by_pixel(case: Case) -> None:
-    pairs = [(0, 1), (1, 0), *([(1, 2), (case.labels.classes - 1, 0)] if case.labels.classes > 2 else [])]
-    flips = class_flips(case.predictions, case.annotations, pairs=pairs)
-    estimated, true = flips.ratio()
-    assert estimated.shape == true.shape == (len(case.images), len(pairs))
-    assert estimated.dtype == true.dtype == torch.float32 and flips.true_twin.dtype == torch.float64
-    for b, (p, a) in enumerate(case.images):
-        for k, ids in enumerate(pairs):
-            ours, theirs = counted(p, a, *ids), counted(a, p, *ids)
-            assert flips.estimated_twin[b, k].item() == pytest.approx(ours[0], abs=1e-6)
-            assert flips.estimated_either[b, k].item() == pytest.approx(ours[1], abs=1e-6)
-            assert flips.true_twin[b, k].item() == pytest.approx(theirs[0], abs=1e-6)
-            assert flips.true_either[b, k].item() == pytest.approx(theirs[1], abs=1e-6)
-            for value, (twin, either) in ((estimated[b, k], ours), (true[b, k], theirs)):
-                wanted = twin / either if either else math.nan
-                np.testing.assert_allclose(value.item(), wanted, atol=1e-6)
-    torch.testing.assert_close(estimated[:, 0], 1 - estimated[:, 1], equal_nan=True)
-
-
-@laws
-@given(cases())
-def test_class_flips_of_parts_add_up(case: Case) -> None:
-    whole = class_flips(case.predictions, case.annotations, pairs=[(0, 1)]).pooled()
-    total: ClassFlips | None = None
-    for b in range(len(case.images)):
-        part = class_flips(case.predictions[b], case.annotations[b], pairs=[(0, 1)])
-        total = part if total is None else total + part
-    assert total is not None
-    for ours, theirs in zip(total.ratio(), whole.ratio(), strict=True):
-        torch.testing.assert_close(ours, theirs, equal_nan=True)
-
-
-def test_class_flips_of_hand_made_masks() -> None:
-    labels = LabelSpace(("road", "person", "bicycle", "person 2"), ignore_value=255, background=None)
-    masks = torch.tensor([[[0, 1, 1, 255], [0, 3, 3, 255]]], dtype=torch.uint8)
-    truth = MaskSet(masks, torch.tensor([[10 / 17, 7 / 17]]), labels)
-    drawn = torch.tensor([[[0, 1, 1, 3], [0, 1, 3, 3], [2, 0, 3, 3], [1, 0, 0, 3]]], dtype=torch.uint8)
-    flips = class_flips(MaskSet.uniform(drawn, labels), truth, pairs=[(1, 3), (2, 3)])
-    np.testing.assert_allclose(flips.estimated_either.numpy(), [[6 / 4, 3 / 4]])
-    estimated, true = flips.ratio()
-    np.testing.assert_allclose(estimated.numpy(), [[2 / 6, 2 / 3]], rtol=1e-6)
-    np.testing.assert_allclose(true.numpy(), [[7 / 17, 1]], rtol=1e-6)
-    none = class_flips(truth, truth, pairs=[(2, 0), (0, 2)]).ratio()[0]
-    assert none.tolist() == [[1, 0]]
-    labels = LabelSpace.of_classes(5)
-    alone = MaskSet.uniform(torch.zeros(1, 1, 4, dtype=torch.uint8), labels)
-    assert bool(class_flips(alone, alone, pairs=[(3, 4)]).ratio()[1].isnan().all())
-
-
-@pytest.mark.parametrize(
-    ("pairs", "message"),
-    [
-        ([], "pairs is empty"),
-        ([(0, 1), (1, 1)], r"pairs holds \(1, 1\): each is two different classes of 0\.\.1"),
-        ([(0, 2)], r"pairs holds \(0, 2\)"),
-        ([(-1, 0)], r"pairs holds \(-1, 0\)"),
-        ([(0, 1, 0)], r"pairs holds \(0, 1, 0\)"),
-    ],
-)
-def test_wrong_pairs_are_refused(pairs: Sequence[tuple[int, int]], message: str) -> None:
-    one = weighted([1.0])
-    with pytest.raises(AmbisegError, match=message):
-        class_flips(one, one, pairs=pairs)
-
-
 def test_wrong_arguments_are_refused() -> None:
     one = weighted([1.0])
     for metric in (mode_probabilities, brier_scores, brier_skill_score, total_variation, mode_kl):
@@ -350,7 +268,3 @@ def test_wrong_arguments_are_refused() -> None:
     for floor in (0.0, 1.0, -1.0, math.nan):
         with pytest.raises(AmbisegError, match="floor must lie between 0 and 1"):
             mode_kl(one, one, floor=floor)
-    with pytest.raises(AmbisegError, match=r"\(1, 2\) and \(1, 1\) .* cannot be added"):
-        _ = class_flips(one, one, pairs=[(0, 1), (1, 0)]) + class_flips(one, one, pairs=[(0, 1)])
-    with pytest.raises(AmbisegError, match="pass both"):
-        class_flips(one, pairs=[(0, 1)])

@@ -99,7 +99,7 @@ class Experts(nn.Module):
         """
         values = z.shape[1] * self.first.out_channels * u[0, 0].numel()
         images = max(1, IN_CACHE // values) if u.device.type == "cpu" else len(u)
-        parts = zip(u.split(images), z.split(images), strict=True)
+        parts = zip(torch.split(u, images), torch.split(z, images), strict=True)
         return torch.cat([self._forward(*part) for part in parts])
 
     def _forward(self, u: Tensor, z: Tensor) -> Tensor:

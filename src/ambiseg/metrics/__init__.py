@@ -28,12 +28,10 @@ from ambiseg.metrics.annotators import (
 )
 from ambiseg.metrics.calibration import (
     BrierScores,
-    ClassFlips,
     ModeProbabilities,
     ModeReliability,
     brier_scores,
     brier_skill_score,
-    class_flips,
     mode_kl,
     mode_probabilities,
     mode_ratio,
@@ -54,6 +52,7 @@ from ambiseg.metrics.matching import (
     max_dice_matching,
 )
 from ambiseg.metrics.pixels import PixelBins, ece, pixel_bins
+from ambiseg.metrics.ratios import ClassFlips, Ratios, class_flips, flip_ratios, numbered_mode_ratios
 from ambiseg.metrics.selection import (
     PrecisionRecallCurve,
     SelectionCounts,
@@ -85,6 +84,7 @@ __all__ = [
     "PixelBins",
     "PixelCalibration",
     "PrecisionRecallCurve",
+    "Ratios",
     "Reachable",
     "SelectionAP",
     "SelectionCounts",
@@ -111,6 +111,7 @@ __all__ = [
     "evaluate_all",
     "expected_dice",
     "expected_draws",
+    "flip_ratios",
     "ged",
     "ged_parts",
     "ged_unbiased",
@@ -130,6 +131,7 @@ __all__ = [
     "mode_ratio",
     "mode_reliability",
     "modes_hit",
+    "numbered_mode_ratios",
     "perfect_model",
     "perfect_samples",
     "pixel_bins",

@@ -1,4 +1,4 @@
-"""How well the weights of the predictions match the probabilities of the annotated modes, and of class flips.
+"""How well the weights of the predictions match the probabilities of the annotated modes.
 
 The *modes* are the distinct annotations. Two assignments of predictions to modes, by IoU, are in use:
 
@@ -11,7 +11,6 @@ The *modes* are the distinct annotations. Two assignments of predictions to mode
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -64,61 +63,6 @@ class BrierScores:
         """``1 - BS / (BS_uniform + eps)``; nan where ``BS_uniform < eps``."""
         value = 1 - self.score / (self.uniform + EPSILON)
         return torch.where(self.uniform < EPSILON, torch.nan, value)
-
-
-@dataclass(frozen=True)
-class ClassFlips:
-    """Weighted pixels of pairs (class, twin), ``(B, P)`` float64 each: sums, so images and batches add up.
-
-    Attributes:
-        estimated_twin: pixels that the predictions label twin.
-        estimated_either: pixels that the predictions label class or twin.
-        true_twin: pixels that the annotations label twin.
-        true_either: pixels that the annotations label class or twin.
-
-    Example:
-        >>> four = ClassFlips(*(torch.tensor([[n]]) for n in (1.0, 4.0, 1.0, 2.0)))
-        >>> (four + four).ratio()
-        (tensor([[0.2500]]), tensor([[0.5000]]))
-    """
-
-    estimated_twin: Tensor
-    estimated_either: Tensor
-    true_twin: Tensor
-    true_either: Tensor
-
-    def __add__(self, other: ClassFlips) -> ClassFlips:
-        """Image by image and pair by pair.
-
-        Raises:
-            AmbisegError: the two differ in images or pairs.
-        """
-        shapes = tuple(self.true_twin.shape), tuple(other.true_twin.shape)
-        if shapes[0] != shapes[1]:
-            raise AmbisegError(
-                f"class flips of shape {shapes[0]} and {shapes[1]} (images, pairs) cannot be added:"
-                " count the same pairs and pool each first"
-            )
-        sums = zip(self._columns(), other._columns(), strict=True)
-        return ClassFlips(*(ours + theirs for ours, theirs in sums))
-
-    def pooled(self) -> ClassFlips:
-        """The sums over all images, ``(1, P)``."""
-        return ClassFlips(*(value.sum(0, keepdim=True) for value in self._columns()))
-
-    def ratio(self) -> tuple[Tensor, Tensor]:
-        """Estimated and true flip ratio ``twin / (class or twin)``.
-
-        Returns:
-            ``(B, P)`` each, in [0, 1]; nan where there is neither class nor twin.
-        """
-        return (
-            (self.estimated_twin / self.estimated_either).float(),
-            (self.true_twin / self.true_either).float(),
-        )
-
-    def _columns(self) -> tuple[Tensor, ...]:
-        return self.estimated_twin, self.estimated_either, self.true_twin, self.true_either
 
 
 @dataclass(frozen=True)
@@ -264,60 +208,6 @@ def mode_kl(
     return (torch.xlogy(true, true / estimated) * entries.there).sum(1).float()
 
 
-def class_flips(
-    predictions: MaskSet | Comparison,
-    annotations: MaskSet | None = None,
-    *,
-    pairs: Sequence[tuple[int, int]],
-) -> ClassFlips:
-    """Pixel-wise class flip ratio: how many of a class's pixels carry its twin's label.
-
-    For each pair (c, c'): ``sum_i u_i |s_i = c'|`` over ``sum_i u_i (|s_i = c| + |s_i = c'|)`` for the
-    predictions, the same with y_j and v_j for the annotations. The dialect of MoSE (C.2) for ambiguous
-    Cityscapes, after the probabilistic U-Net.
-
-    Args:
-        predictions: ``(B, M, *S)``; their label maps count, also where they keep probabilities.
-        annotations: ``(B, N, *S)``.
-        pairs: class ids (class, twin), P of them.
-
-    Returns:
-        `ClassFlips` of ``(B, P)``; good is an estimated `ClassFlips.ratio` equal to the true one.
-
-    Raises:
-        AmbisegError: ``pairs`` is empty, or holds other than two different classes; or the sets do not belong
-            together.
-
-    Trap: the reported ratio pools the pixels of all images first (add up `ClassFlips.pooled`). A pixel that
-    is void in all annotations or in all predictions is left out on both sides, one that is void in some masks
-    only there. Right ratios need no coherent masks: every pixel may flip by itself.
-
-    Example:
-        >>> from ambiseg.labels import LabelSpace
-        >>> four = LabelSpace.of_classes(4)
-        >>> truth = MaskSet.uniform(torch.tensor([[[1, 1, 0], [3, 3, 0], [3, 3, 0], [1, 1, 0]]]), four)
-        >>> class_flips(truth.top(1), truth, pairs=[(1, 3)]).ratio()
-        (tensor([[0.]]), tensor([[0.5000]]))
-    """
-    pair = Comparison.of(predictions, annotations)
-    classes = pair.annotations.labels.classes
-    if len(pairs) == 0:
-        raise AmbisegError("pairs is empty: name at least one (class, twin)")
-    for ids in pairs:
-        if len(ids) != 2 or ids[0] == ids[1] or not all(0 <= c < classes for c in ids):
-            raise AmbisegError(f"pairs holds {ids}: each is two different classes of 0..{classes - 1}")
-    both = (pair.predictions, pair.annotations)
-    seen = torch.stack([_seen(given) for given in both]).all(0)[:, None]
-    columns = []
-    for given in both:
-        masks = given.masks.flatten(2)
-        pixels = {c: ((masks == c) & seen).sum(-1) * given.weights.double() for ids in pairs for c in ids}
-        areas = {c: value.sum(1) for c, value in pixels.items()}
-        columns.append(torch.stack([areas[twin] for _, twin in pairs], 1))
-        columns.append(torch.stack([areas[one] + areas[twin] for one, twin in pairs], 1))
-    return ClassFlips(*columns)
-
-
 def brier_scores(
     predictions: MaskSet | Comparison,
     annotations: MaskSet | None = None,
@@ -451,8 +341,3 @@ def _nearest(pair: Comparison) -> ModeProbabilities:
         is_mode=modes.present,
         there=modes.present,
     )
-
-
-def _seen(given: MaskSet) -> Tensor:
-    """Pixels that are not void in all masks, ``(B, P)`` bool."""
-    return (given.labels.valid(given.masks.flatten(2)) & given.present[:, :, None]).any(1)
