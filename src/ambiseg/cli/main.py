@@ -28,6 +28,11 @@ MENU = Menu(
         Verb("predict", "masks, probabilities and a picture of each image", "ambiseg.cli.predict:run"),
         Verb("evaluate", "measure a run against annotations", "ambiseg.cli.evaluate:run"),
         Verb("report", "one page with curves, numbers and example images of a run", "ambiseg.cli.report:run"),
+        Verb(
+            "benchmark",
+            "every method on every data set under one protocol, as tables",
+            "ambiseg.cli.benchmark:run",
+        ),
         Verb("methods", "list the methods", "ambiseg.cli.methods:run"),
         Verb("cite", "the reference of a method as BibTeX", "ambiseg.cli.methods:cite"),
     ),

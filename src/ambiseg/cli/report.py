@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from copy import copy
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,8 +16,12 @@ from ambiseg.cli.predict import settings_of
 from ambiseg.cli.train import options_of, train_command
 
 if TYPE_CHECKING:
+    import torch
+
+    from ambiseg.data.sample import Sample
     from ambiseg.engine.evaluate import Evaluation
     from ambiseg.engine.predict import Run
+    from ambiseg.maskset import MaskSet
     from ambiseg.report.page import CaseGroup
 
 CASE_METRIC = "hm_iou_unique"
@@ -25,6 +30,8 @@ MODE_METRICS = ("brier_skill_score", "total_variation")
 """What is printed of the probabilities of modes beside their scatter."""
 CASES = 3
 """Images in each group."""
+SAMPLES_OF_EXPERTS = 24
+"""Samples of all experts of a mixture together that its picture shows; at least one of each, at most six."""
 
 
 @dataclass(frozen=True)
@@ -152,17 +159,40 @@ def case_groups(model: Run, data: Path, evaluation: Evaluation, proposing: Propo
     places = {name: i for i, name in enumerate(source.ids)}
     groups = []
     for name, chosen in pick(order).items():
-        cases = []
+        cases: list[Case] = []
         for i in chosen:
             sample = source[places[evaluation.ids[i]]]
             annotations = prepare(sample, model.config.normalization, model.config.labels).annotations
             generator = torch.Generator(model.hardware.device).manual_seed(proposing.seed)
             predictions = model.predict(sample.image, settings, generator)
+            experts = None if cases else expert_samples(model, sample, generator)
             cases.append(
-                Case(sample.id, float(values[i]), sample.image, annotations.merge_identical(), predictions)
+                Case(
+                    sample.id,
+                    float(values[i]),
+                    sample.image,
+                    annotations.merge_identical(),
+                    predictions,
+                    experts,
+                )
             )
         groups.append(CaseGroup(name, cases, title))
     return groups
+
+
+def expert_samples(model: Run, sample: Sample, generator: torch.Generator) -> tuple[MaskSet, int] | None:
+    """Samples of an image expert by expert, and how many experts there are; None where the method has none."""
+    from ambiseg.engine.predict import Run
+    from ambiseg.methods.mose import MoSE
+
+    if not isinstance(model.model, MoSE):
+        return None
+    compact = copy(model.model)  # the same weights
+    compact.settings = replace(compact.settings, representation="compact")
+    count = compact.settings.experts
+    each = max(1, min(6, SAMPLES_OF_EXPERTS // count)) if compact.settings.stochastic else 1
+    run = Run(model.config, compact, model.hardware)
+    return run.propose([sample.image], count * each, generator), count
 
 
 def pick(order: list[int]) -> dict[str, list[int]]:

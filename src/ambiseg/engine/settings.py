@@ -18,7 +18,9 @@ class TrainSettings:
     freeze: Literal["nothing", "encoder", "all-but-last"] = "nothing"
     """Part of the network that keeps its weights."""
     epochs: int | None = None
-    """Visits of every image; 100 where neither epochs nor minutes are given."""
+    """Visits of every image; 100 where neither epochs nor updates nor minutes are given."""
+    updates: int | None = None
+    """Steps of the optimiser, in place of epochs."""
     minutes: float | None = None
     """Wall-clock budget; the learning rate falls to 0 as it runs out."""
     seed: int = 0
@@ -62,12 +64,13 @@ class TrainSettings:
             ['batch_size must be at least 1, received 0']
         """
         found = []
-        if self.epochs is not None and self.minutes is not None:
-            found.append("give epochs or minutes, not both")
+        lengths = [name for name in ("epochs", "updates", "minutes") if getattr(self, name) is not None]
+        if len(lengths) > 1:
+            found.append(f"give {' or '.join(lengths)}, not both")
         for name, least in (("batch_size", 1), ("devices", 1), ("validations", 1), ("validation_images", 1)):
             if getattr(self, name) < least:
                 found.append(f"{name} must be at least {least}, received {getattr(self, name)}")
-        for name in ("epochs", "minutes", "lr"):
+        for name in ("epochs", "updates", "minutes", "lr"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 found.append(f"{name} must be above 0, received {value}")

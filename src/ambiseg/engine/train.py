@@ -54,7 +54,7 @@ from ambiseg.metrics import METRICS
 from ambiseg.networks.settings import UNetSettings
 
 DEFAULT_EPOCHS = 100
-"""Epochs where neither epochs nor minutes are given."""
+"""Epochs where neither epochs nor updates nor minutes are given."""
 
 
 @dataclass(frozen=True)
@@ -210,7 +210,8 @@ def _train(
         module.to(memory_format=torch.channels_last)
     steps = None
     if train.minutes is None:
-        steps = math.ceil((train.epochs or DEFAULT_EPOCHS) * len(split) / (train.batch_size * train.devices))
+        epochs = train.epochs or DEFAULT_EPOCHS
+        steps = train.updates or math.ceil(epochs * len(split) / (train.batch_size * train.devices))
     budget = Budget(steps, train.minutes, train.validations)
     best = ModelCheckpoint(
         run / "checkpoints", "best", monitor=f"val_{metric}", mode=_mode(metric), enable_version_counter=False

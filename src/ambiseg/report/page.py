@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ambiseg.atomic import replacing_file
 from ambiseg.maskset import MaskSet
+from ambiseg.report.experts import draw_experts
 from ambiseg.report.files import png_bytes
 from ambiseg.report.modes import draw_mode_bars
 from ambiseg.report.pictures import draw_case_row
@@ -33,7 +34,16 @@ from ambiseg.report.plots import (
 )
 from ambiseg.report.tables import MetricRow
 
-__all__ = ["Case", "CaseGroup", "MetricRow", "ReportContent", "write_report"]
+__all__ = [
+    "Case",
+    "CaseGroup",
+    "MetricRow",
+    "Picture",
+    "ReportContent",
+    "embedded",
+    "template",
+    "write_report",
+]
 
 _CSS_PIXELS = 96  # per inch
 _SHARPNESS = 1.5  # pixels of a picture per pixel of the page
@@ -50,6 +60,7 @@ class Case:
         image: ``(C, H, W)`` of any numeric type.
         annotations: ``(1, N, H, W)``.
         predictions: ``(1, M, H, W)``.
+        experts: samples expert by expert and the number of experts, see `draw_experts`; None where there are none.
     """
 
     id: str
@@ -57,6 +68,7 @@ class Case:
     image: NDArray[np.generic]
     annotations: MaskSet
     predictions: MaskSet
+    experts: tuple[MaskSet, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -112,7 +124,7 @@ class ReportContent:
 
 
 @dataclass(frozen=True)
-class _Picture:
+class Picture:
     """A figure as the page embeds it."""
 
     source: str
@@ -123,8 +135,9 @@ class _Picture:
 @dataclass(frozen=True)
 class _ShownCase:
     case: Case
-    picture: _Picture
-    bars: _Picture | None
+    picture: Picture
+    bars: Picture | None
+    experts: Picture | None
     value: str
 
 
@@ -136,14 +149,14 @@ def write_report(content: ReportContent, path: str | os.PathLike[str]) -> None:
     """
     estimated, true = content.reliability or ((), ())
     groups = [(group, [_shown(case, content.channels) for case in group.cases]) for group in content.groups]
-    page = _template().render(
+    page = template("report.html.j2").render(
         content=content,
-        curve=_embedded(draw_curve(content.curve)) if content.curve else None,
-        reliability=_embedded(draw_reliability(estimated, true)) if np.size(true) else None,
-        scatter=_embedded(draw_mode_scatter(estimated, true)) if several_modes(true) else None,
+        curve=embedded(draw_curve(content.curve)) if content.curve else None,
+        reliability=embedded(draw_reliability(estimated, true)) if np.size(true) else None,
+        scatter=embedded(draw_mode_scatter(estimated, true)) if several_modes(true) else None,
         modes=int((np.asarray(true) > 0).sum()),
-        pixels=_embedded(draw_pixels(*content.pixels)) if content.pixels is not None else None,
-        coverage=_embedded(draw_coverage(content.coverage)) if np.size(content.coverage) > 1 else None,
+        pixels=embedded(draw_pixels(*content.pixels)) if content.pixels is not None else None,
+        coverage=embedded(draw_coverage(content.coverage)) if np.size(content.coverage) > 1 else None,
         groups=groups,
         classes=_classes(content.groups),
     )
@@ -152,7 +165,8 @@ def write_report(content: ReportContent, path: str | os.PathLike[str]) -> None:
 
 
 @cache
-def _template() -> Template:
+def template(name: str) -> Template:
+    """A page of the folder of templates, which escapes what it is given."""
     environment = Environment(
         loader=PackageLoader("ambiseg.report", "templates"),
         autoescape=True,
@@ -160,7 +174,7 @@ def _template() -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("report.html.j2")
+    return environment.get_template(name)
 
 
 def _shown(case: Case, channels: Sequence[str]) -> _ShownCase:
@@ -169,8 +183,11 @@ def _shown(case: Case, channels: Sequence[str]) -> _ShownCase:
     bars = None
     if int(case.annotations.merge_identical().count[0]) > 1:
         drawn = draw_mode_bars(case.image, case.annotations, case.predictions, channels)
-        bars = _embedded(drawn, _BARS_PALETTE)
-    return _ShownCase(case, _embedded(figure), bars, value)
+        bars = embedded(drawn, _BARS_PALETTE)
+    experts = None
+    if case.experts is not None:
+        experts = embedded(draw_experts(case.image, *case.experts, case.annotations, channels))
+    return _ShownCase(case, embedded(figure), bars, experts, value)
 
 
 def _classes(groups: Sequence[CaseGroup]) -> list[tuple[str, tuple[int, int, int]]]:
@@ -182,8 +199,8 @@ def _classes(groups: Sequence[CaseGroup]) -> list[tuple[str, tuple[int, int, int
     return [(labels.names[i], labels.colors[i]) for i in labels.evaluated]
 
 
-def _embedded(figure: Figure, colors: int = _PALETTE) -> _Picture:
+def embedded(figure: Figure, colors: int = _PALETTE) -> Picture:
     """A figure as a data address, with its size on the page in CSS pixels."""
     content = png_bytes(figure, dpi=_CSS_PIXELS * _SHARPNESS, colors=colors)
     width, height = (round(inches * _CSS_PIXELS) for inches in figure.get_size_inches())
-    return _Picture(f"data:image/png;base64,{base64.b64encode(content).decode('ascii')}", width, height)
+    return Picture(f"data:image/png;base64,{base64.b64encode(content).decode('ascii')}", width, height)

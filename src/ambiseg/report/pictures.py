@@ -46,10 +46,12 @@ __all__ = [
 
 MOST_MASKS = 16
 """Masks that `draw_prediction` shows of each set."""
+ENTROPY_COLORS = "magma"
+"""Colour map of disagreement."""
 
 _WIDTH, _MARGIN, _GAP = 10.0, 0.2, 0.12
 _COLUMNS = 6
-_MEAN_COLORS, _ENTROPY_COLORS = "viridis", "magma"
+_MEAN_COLORS = "viridis"
 _LEGEND_LINES = 3
 
 
@@ -201,8 +203,7 @@ def _draw_overview(
         decided = np.where(known, np.nan_to_num(mean).argmax(0), labels.void).astype(np.uint8)
         expected, caption = palette(labels)[decided], "most probable class"
         expected[~known] = VOID_COLOR
-    top = math.log(2) if labels.is_binary else max(math.log(2), float(np.nanmax(entropy, initial=0.0)))
-    doubt = colored(entropy, _ENTROPY_COLORS, top, VOID_COLOR)
+    doubt, top = entropy_picture(entropy, labels)
     captions = ("image", caption, "disagreement (entropy in nats)")
     for cell, rgb, words in zip(cells, (base, expected, doubt), captions, strict=True):
         sheet.picture(rgb, sheet.fit(cell, *rgb.shape[:2]))
@@ -210,7 +211,13 @@ def _draw_overview(
     bars = [Box(c.x + c.width * 0.3, c.y + c.height + 0.28, c.width * 0.4, 0.08) for c in cells]
     if labels.is_binary:
         sheet.color_bar(_MEAN_COLORS, "0", "1", bars[1])
-    sheet.color_bar(_ENTROPY_COLORS, "0", f"{top:.2f}", bars[2])
+    sheet.color_bar(ENTROPY_COLORS, "0", f"{top:.2f}", bars[2])
+
+
+def entropy_picture(entropy: Floats, labels: LabelSpace) -> tuple[Floats, float]:
+    """Disagreement ``(h, w)`` in nats as colours ``(h, w, 3)``, and the entropy that the brightest stands for."""
+    top = math.log(2) if labels.is_binary else max(math.log(2), float(np.nanmax(entropy, initial=0.0)))
+    return colored(entropy, ENTROPY_COLORS, top, VOID_COLOR), top
 
 
 def _block_height(shown: _Shown, tall: float) -> float:
@@ -275,7 +282,7 @@ def _draw_legend(
 def draw_case_row(
     image: NDArray[np.generic],
     annotations: MaskSet,
-    predictions: MaskSet,
+    predictions: MaskSet | None,
     channels: Sequence[str] = (),
     max_masks: int = 8,
 ) -> Figure:
@@ -284,7 +291,7 @@ def draw_case_row(
     Args:
         image: ``(C, H, W)`` of any numeric type.
         annotations: ``(1, N, H, W)``, captioned with their weights.
-        predictions: ``(1, M, H, W)``, captioned with probability and score.
+        predictions: ``(1, M, H, W)``, captioned with probability and score; None for the upper row alone.
         channels: names of the channels of the image, see `background_of`.
         max_masks: masks of each set to show, at least 1; the rest is counted.
 
@@ -296,8 +303,9 @@ def draw_case_row(
     rows = [
         (name, one.labels, _prepared(one.to("cpu"), max(1, max_masks)))
         for name, one in (("annotations", annotations), ("proposals", predictions))
+        if one is not None
     ]
-    cell, left = 0.98, 2.35
+    cell, left = 0.98, 1.2 if predictions is None else 2.35
     tall = _cell_height(cell, *base.shape[:2])
     heights = [0.2 + tall + 0.08 + 0.14 * shown.caption_lines for *_, shown in rows]
     total = sum(heights)

@@ -85,7 +85,7 @@ def _lines(axes: Axes, x: Floats, curves: Mapping[str, Floats], marks: bool = Fa
             axes.plot(x[known], shown, color=color, linewidth=0.6, alpha=0.35)
             shown = _smooth(shown)
         axes.plot(x[known], shown, style, color=color, label=_title(name), linewidth=1.3, markersize=3)
-    _plain(axes)
+    style_axes(axes)
     if curves:
         legend = axes.legend(fontsize=7.5, frameon=False, ncols=1 + (len(curves) > 4))
         for entry in legend.get_texts():
@@ -127,7 +127,7 @@ def _faint_rate(axes: Axes, x: Floats, rate: Floats) -> None:
     twin.set_ylim(bottom=0)
     twin.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
     twin.yaxis.get_offset_text().set(fontsize=7, color=FAINT)
-    _plain(twin)
+    style_axes(twin)
     twin.grid(False)
     twin.spines["right"].set_visible(True)
     twin.spines["right"].set_color("#d1d5db")
@@ -135,7 +135,8 @@ def _faint_rate(axes: Axes, x: Floats, rate: Floats) -> None:
     axes.patch.set_visible(False)
 
 
-def _plain(axes: Axes) -> None:
+def style_axes(axes: Axes) -> None:
+    """Axes in the style of the report: faint lines, no frame."""
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     for side in ("left", "bottom"):
@@ -166,7 +167,7 @@ def draw_reliability(estimated: ArrayLike, true: ArrayLike) -> Figure:
     line = np.concatenate([[0.0], np.geomspace(1e-4, 1.0, 200)])
     main.plot(line, line, "--", color="#9ca3af", linewidth=1.0, label="estimate = truth", zorder=2)
     main.scatter(u, v, s=9, color=COLORS[0], alpha=_alpha(u.size), linewidths=0, label="one mask", zorder=1)
-    centres, means, counts = _binned(u[u > 0], v[u > 0])
+    centres, means, counts = reliability_bins(u[u > 0], v[u > 0])
     style = {"color": COLORS[1], "markersize": 5, "linewidth": 1.6, "zorder": 3}
     main.plot(centres, means, "-o", label="mean of a bin", **style)
     _opaque_legend(main, loc="upper left")
@@ -174,7 +175,7 @@ def draw_reliability(estimated: ArrayLike, true: ArrayLike) -> Figure:
     words = f"{wrong} masks are wrong (truth 0)\n{missing} are missing (estimate 0)"
     main.text(0.98, 0.08, words, transform=main.transAxes, ha="right", fontsize=7.5, color=FAINT)
     main.set_ylabel("true probability", fontsize=8, color=INK)
-    _plain(main)
+    style_axes(main)
     _count_bars(below, counts)
     below.set_xlabel("estimated probability", fontsize=8, color=INK)
     return figure
@@ -240,7 +241,7 @@ def draw_mode_scatter(estimated: ArrayLike, true: ArrayLike) -> Figure:
     _log_ticks(axes.yaxis, least, floor)
     axes.set_xlabel("true probability of a mode", fontsize=8, color=INK)
     axes.set_ylabel("estimated probability of its mask", fontsize=8, color=INK)
-    _plain(axes)
+    style_axes(axes)
     return figure
 
 
@@ -350,7 +351,7 @@ def draw_pixels(confidence: ArrayLike, target: ArrayLike, count: ArrayLike) -> F
     below.set_ylabel("pixels", fontsize=8, color=INK)
     below.set_xlabel("confidence of the mean prediction", fontsize=8, color=INK)
     for axes in (main, below):
-        _plain(axes)
+        style_axes(axes)
     return figure
 
 
@@ -368,12 +369,12 @@ def draw_coverage(values: ArrayLike, title: str = "HM IoU*") -> Figure:
     axes.set_ylim(0, 1)
     axes.set_xlabel("masks kept, best score first", fontsize=8, color=INK)
     axes.set_ylabel(title, fontsize=8, color=INK)
-    _plain(axes)
+    style_axes(axes)
     return figure
 
 
-def _binned(estimated: Floats, true: Floats) -> tuple[Floats, Floats, NDArray[np.int64]]:
-    """Mean estimate and mean truth of every bin that is not empty, and the count of every bin."""
+def reliability_bins(estimated: Floats, true: Floats) -> tuple[Floats, Floats, NDArray[np.int64]]:
+    """Mean estimate and mean truth of every bin of the estimate that is not empty, and the count of every bin."""
     place = np.clip(np.searchsorted(_EDGES, estimated, side="right") - 1, 0, len(_EDGES) - 2)
     counts = np.bincount(place, minlength=len(_EDGES) - 1)
     some = counts > 0
@@ -390,7 +391,7 @@ def _count_bars(axes: Axes, counts: NDArray[np.int64]) -> None:
             axes.text(x, count + 0.04 * top, _short(int(count)), ha="center", fontsize=6.5, color=FAINT)
     axes.set_ylim(0, 1.25 * top)
     axes.set_ylabel("masks", fontsize=8, color=INK)
-    _plain(axes)
+    style_axes(axes)
     axes.grid(False)
     axes.yaxis.set_major_locator(NullLocator())
     axes.spines["left"].set_visible(False)

@@ -1,0 +1,231 @@
+"""``ambiseg benchmark``: every method on every data set under one protocol, as tables, pictures and one page.
+
+Whatever is there is kept: an interrupted benchmark goes on where it stopped, and one that gets another method or data set trains
+only what is new.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tyro.conf import Positional
+
+from ambiseg.cli.console import command, finite, next_commands, say, show, show_json, warn
+from ambiseg.cli.data import SimulateArguments, write_simulation
+from ambiseg.cli.parsing import at_least_one, parse
+from ambiseg.engine.suite import DataEntry, Suite, checked, load_suite, suite_names
+from ambiseg.errors import AmbisegError, UnknownNameError
+from ambiseg.version import __version__
+
+if TYPE_CHECKING:
+    from ambiseg.engine.benchmark import Cell
+    from ambiseg.report.text_tables import Table
+
+PAGE, RESULTS = "index.html", "results.json"
+
+
+@dataclass(frozen=True)
+class BenchmarkArguments:
+    """Run every method of a suite on every data set, and write tables; what is there is kept."""
+
+    suite: Positional[str] = ""
+    """Name of a suite (--list shows them), or a YAML file of your own."""
+    methods: tuple[str, ...] = ()
+    """Train only these methods of the suite; all if left out. The tables show all that is there."""
+    data: tuple[str, ...] = ()
+    """Train only on these data sets of the suite."""
+    seeds: int | None = None
+    """How many seeds; those of the suite if left out."""
+    out: Path | None = None
+    """Folder for data, runs, tables and the page; benchmark-SUITE if left out."""
+    data_root: Path = Path("data")
+    """Folder of the data sets that are not simulated; those that are not there are skipped."""
+    jobs: int = 1
+    """Runs at a time, each in a process of its own with its share of the cores; 0: one after the other in this process."""
+    json: bool = False
+    """Print the results as JSON."""
+    list: bool = False
+    """Show what there is to run, and run nothing."""
+
+
+def run(args: list[str]) -> int:
+    """Run a suite; 2 if a run failed."""
+    arguments = parse(BenchmarkArguments, args, "ambiseg benchmark")
+    at_least_one(seeds=arguments.seeds)
+    if arguments.jobs < 0:
+        raise AmbisegError(f"--jobs must not be negative, received {arguments.jobs}")
+    if not arguments.suite:
+        if not arguments.list:
+            raise AmbisegError(
+                f"name a suite: ambiseg benchmark SUITE ({', '.join(suite_names())}, FILE.yaml)"
+            )
+        for name in suite_names():
+            show(f"{name:<8}{load_suite(name).title}")
+        return 0
+    suite = load_suite(arguments.suite)
+    for kind, names, known in (
+        ("method", arguments.methods, suite.methods),
+        ("data set", arguments.data, suite.data),
+    ):
+        for name in names:
+            if name not in known:
+                raise UnknownNameError(f"{kind} of {suite.name}", name, known)
+    if arguments.list:
+        show("\n".join(_contents(suite)))
+        return 0
+    return _run(arguments, suite, command("ambiseg", "benchmark", *args))
+
+
+def _contents(suite: Suite) -> list[str]:
+    """What a suite holds, in lines."""
+    lines = [suite.title]
+    for name, entry in suite.data.items():
+        how = f"simulate {entry.simulate}" if entry.simulate else entry.path or f"import {entry.importer}"
+        lines += ["", f"{name} ({how})"]
+        for method in suite.methods_on(name):
+            train, _, _, samples = suite.resolved(name, method)
+            length = next(
+                (f"{getattr(train, n)} {n}" for n in ("updates", "epochs", "minutes") if getattr(train, n)),
+                "",
+            )
+            lines.append(f"  {method}: {length or '100 epochs'}, {train.labels} labels, {samples} masks")
+    return lines
+
+
+def _run(arguments: BenchmarkArguments, suite: Suite, again: str) -> int:
+    from ambiseg.engine.benchmark import carry_out, plan
+
+    out = arguments.out or Path(f"benchmark-{suite.name}")
+    sources, skipped = _sources(arguments, suite, out)
+    cells = plan(suite, sources, out, arguments.seeds)
+    methods = {one for name in arguments.methods or suite.methods for one in suite.lineage(name)}
+    chosen = [c for c in cells if c.method in methods and c.data in (arguments.data or suite.data)]
+    try:
+        carry_out(chosen, arguments.jobs, say)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"'{again}' goes on where this stopped") from None
+    finally:
+        results = _write(suite, cells, skipped, out, again)
+    if arguments.json:
+        show_json(results)
+    else:
+        for path in sorted((out / "tables").glob("*.md")):
+            show(path.read_text(encoding="utf-8"))
+        next_commands((command("ambiseg", "report", "RUN"), f"one page about a run below {out / 'runs'}"))
+    for failure in results["failures"]:
+        warn(failure)
+    say(f"written: {out / PAGE}, {out / RESULTS}, {out / 'tables'}")
+    return 2 if results["failures"] else 0
+
+
+def _sources(
+    arguments: BenchmarkArguments, suite: Suite, out: Path
+) -> tuple[dict[str, Path], dict[str, str]]:
+    """Where the data sets are, made if need be, and why others are skipped."""
+    sources, skipped = {}, {}
+    for name, entry in suite.data.items():
+        asked = not arguments.data or name in arguments.data
+        try:
+            sources[name] = _source(name, entry, out, arguments.data_root, asked)
+        except AmbisegError as error:
+            if asked and entry.simulate:
+                raise
+            skipped[name] = str(error)
+            if asked:
+                warn(f"{name} is skipped: {error}")
+    if not sources:
+        raise AmbisegError(
+            f"none of the data sets of {suite.name} is there: name their folder with --data-root"
+        )
+    return sources, skipped
+
+
+def _source(name: str, entry: DataEntry, out: Path, root: Path, make: bool) -> Path:
+    """A data set of a suite. One that is made is named after its recipe, so that another recipe makes another file.
+
+    Raises:
+        AmbisegError: it is not there, or cannot be made.
+    """
+    from ambiseg.data.source import existing
+
+    if entry.path:
+        return existing(root / entry.path)
+    recipe = json.dumps([entry.simulate, entry.importer, entry.source, entry.options], sort_keys=True)
+    target = out / "data" / f"{name}-{hashlib.sha256(recipe.encode()).hexdigest()[:8]}.h5"
+    if target.exists():
+        return target
+    if not make:
+        raise AmbisegError(f"{target} has not been made yet: leave --data out, or add {name} to it")
+    if entry.simulate:
+        words = [
+            w for key, value in entry.options.items() for w in (f"--{key.replace('_', '-')}", str(value))
+        ]
+        say(f"simulating {name}")
+        write_simulation(
+            parse(SimulateArguments, [entry.simulate, "--out", str(target), *words], f"options of {name}")
+        )
+    else:
+        from ambiseg.data.imports import import_dataset, importer
+
+        settings = checked(importer(entry.importer).settings_class(), entry.options, f"options of {name}")
+        source = existing(root / entry.source)
+        say(f"importing {name}")
+        import_dataset(entry.importer, source, target, settings)
+    return target
+
+
+def _write(suite: Suite, cells: list[Cell], skipped: dict[str, str], out: Path, again: str) -> dict[str, Any]:
+    """Tables, page and JSON of all that is there."""
+    from ambiseg.engine.run import write_json
+    from ambiseg.report.benchmark_page import DataSection, write_benchmark_page
+    from ambiseg.report.benchmark_tables import Measured, Printed, data_table
+
+    runs = [Measured(c.data, c.method, c.seed, **found) for c in cells if (found := c.result()) is not None]
+    papers = [Printed(**asdict(paper)) for paper in suite.papers]
+    sections, metrics = [], suite.protocol.metrics
+    for data in suite.data:
+        own = [run for run in runs if run.data == data]
+        if own:
+            table = data_table(own, metrics, [paper for paper in papers if paper.data == data])
+            sections.append(DataSection(data, table, own, metrics[0]))
+            _write_table(table, out / "tables", data)
+    failures = [f"{c.title}: {c.entries()['error']}" for c in cells if "error" in c.entries()]
+    missing = [c.title for c in cells if c.result() is None and "error" not in c.entries()]
+    remarks = [f"{name} is skipped: {why}" for name, why in skipped.items()]
+    remarks += [f"failed: {failure}" for failure in failures] + [f"not run yet: {title}" for title in missing]
+    summaries = [
+        {k: v for k, v in asdict(run).items() if k not in ("per_image", "estimated", "true")} for run in runs
+    ]
+    results = {
+        "suite": suite.name,
+        "ambiseg": __version__,
+        "protocol": asdict(suite.protocol),
+        "digests": {cell.data: cell.order["evaluation"]["digest"] for cell in cells},
+        "runs": summaries,
+        "tables": [asdict(section.table) for section in sections],
+        "failures": failures,
+        "missing": missing,
+        "skipped": skipped,
+    }
+    write_json(out / RESULTS, finite(results))
+    write_benchmark_page(
+        out / PAGE,
+        suite.title,
+        sections,
+        facts=[(key, getattr(suite.protocol, key)) for key in ("samples", "labels", "split")],
+        remarks=remarks,
+        command=again,
+        footer=f"ambiseg {__version__}",
+    )
+    return results
+
+
+def _write_table(table: Table, folder: Path, name: str) -> None:
+    from ambiseg.engine.run import write_text
+
+    for suffix, text in (("md", table.markdown()), ("csv", table.csv()), ("tex", table.latex())):
+        write_text(folder / f"{name}.{suffix}", text)

@@ -1,0 +1,259 @@
+"""Runs of a benchmark: every method on every data set with every seed, each an ordinary run folder, resumable at any point.
+
+::
+
+    OUT/runs/<data>/<method>/
+      seed-0.json    the note: what is asked for, and, once it is there, the result or the error
+      seed-0/        the run folder
+      seed-0.log     what the training said
+
+The note is the order of work, and all the state there is. A run whose note asks for the same as now and holds a result is kept;
+one without a result goes on from its last checkpoint; one that was trained otherwise is made anew, and so are those that start
+from its weights; where the evaluation alone is another one, the run is measured anew. Notes and checkpoints decide what happens
+next, never what is in memory: hence a benchmark that was killed and started again ends like one that was not.
+
+Each run has a process of its own (`ambiseg.engine.benchmark_run`), so that a crash ends one run only and memory is measured from
+zero.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ambiseg.data.source import open_split
+from ambiseg.engine.benchmark_run import INTERRUPTED, fail, read_note, work
+from ambiseg.engine.callbacks import clock
+from ambiseg.engine.run import CONFIG, write_json
+from ambiseg.engine.suite import Suite
+from ambiseg.errors import AmbisegError
+from ambiseg.metrics import METRICS, metric_info
+
+Tell = Callable[[str], None]
+
+POLL = 0.1
+"""Seconds between looks at the runs in progress."""
+
+
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """One run of the matrix.
+
+    Attributes:
+        data, method, seed: its place; names of the suite.
+        note: its file, see the module.
+        source: the data set.
+        order: all that the result depends on, as plain values: the training, and the evaluation.
+        start: the run whose weights it starts from.
+    """
+
+    data: str
+    method: str
+    seed: int
+    note: Path
+    source: Path
+    order: dict[str, Any]
+    start: Cell | None = None
+
+    @property
+    def run(self) -> Path:
+        """The run folder."""
+        return self.note.with_suffix("")
+
+    @property
+    def title(self) -> str:
+        """How it is called in lines of progress."""
+        return f"{self.data}, {self.method}, seed {self.seed}"
+
+    def entries(self) -> dict[str, Any]:
+        """What the note holds, if it is of this order, else nothing."""
+        found = read_note(self.note)
+        return found if found.get("order") == self.order else {}
+
+    def result(self) -> dict[str, Any] | None:
+        """What was measured, if it is there."""
+        result: dict[str, Any] | None = self.entries().get("result")
+        return result
+
+
+def plan(suite: Suite, sources: dict[str, Path], out: Path, seeds: int | None = None) -> list[Cell]:
+    """The matrix, data set by data set; a run comes after the one that it starts from.
+
+    Args:
+        suite: methods, data sets, protocol.
+        sources: where the data sets are; those of the suite that are missing here are left out.
+        out: folder of the benchmark.
+        seeds: how many; those of the protocol if None.
+
+    Raises:
+        AmbisegError: an unknown metric, a data set that cannot be read, or settings that make no sense.
+    """
+    for name in suite.protocol.metrics:
+        metric_info(name)
+    cells: dict[tuple[str, str, int], Cell] = {}
+    for data, source in sources.items():
+        split = suite.data[data].split or suite.protocol.split
+        digests = {name: open_split(source, name).digest() for name in ("train", "val", split)}
+        for seed in range(suite.protocol.seeds if seeds is None else seeds):
+            for method in suite.methods_on(data):
+                entry = suite.methods[method]
+                start = cells[data, entry.start_from, seed] if entry.start_from else None
+                train, backbone, settings, samples = suite.resolved(data, method, seed)
+                training = {
+                    "method": entry.method or method,
+                    "train": asdict(train),
+                    "backbone": asdict(backbone),
+                    "settings": asdict(settings),
+                    "digests": [digests["train"], digests["val"]],
+                    "start": start.order["training"] if start else None,
+                }
+                evaluation = {
+                    "split": split,
+                    "digest": digests[split],
+                    "samples": samples,
+                    "metrics": list(suite.protocol.metrics),
+                    "batch_size": suite.protocol.batch_size,
+                }
+                order = {"training": training, "evaluation": evaluation}
+                note = out / "runs" / data / method / f"seed-{seed}.json"
+                cells[data, method, seed] = Cell(data, method, seed, note, source, order, start)
+    return list(cells.values())
+
+
+def carry_out(cells: Sequence[Cell], jobs: int = 1, tell: Tell = lambda line: None) -> None:
+    """Make every run that is not there yet; a failure is noted, and the rest goes on.
+
+    Args:
+        cells: the runs, those that others start from among them (`plan`).
+        jobs: runs at a time, each in a process of its own with its share of the cores; 0: one after the other in this one.
+        tell: takes lines of progress.
+
+    Raises:
+        AmbisegError: a run of several devices without a process of its own.
+        KeyboardInterrupt: interrupted; the same call goes on.
+    """
+    if not jobs and any(cell.order["training"]["train"]["devices"] > 1 for cell in cells):
+        raise AmbisegError("a run on several devices needs a process of its own: take --jobs 1")
+    waiting = [cell for cell in cells if cell.result() is None]
+    tell(f"{len(cells)} runs, {len(waiting)} to do")
+    progress = _Progress(len(waiting), max(1, jobs), tell)
+    running: dict[Cell, _Process] = {}
+    try:
+        while waiting or running:
+            for cell in list(waiting):
+                if cell.start in waiting or cell.start in running or len(running) >= max(1, jobs):
+                    continue
+                waiting.remove(cell)
+                progress.begin(cell, _prepare(cell))
+                if cell.start and cell.start.result() is None:
+                    fail(cell.note, f"the run that it starts from failed ({cell.start.title})")
+                elif jobs:
+                    place = min(set(range(jobs)) - {process.place for process in running.values()})
+                    running[cell] = _Process(cell, place, jobs)
+                    continue
+                else:
+                    work(cell.note)
+                progress.end(cell)
+            for cell in [cell for cell, process in running.items() if process.ended()]:
+                del running[cell]
+                progress.end(cell)
+            if running:
+                time.sleep(POLL)
+    finally:
+        for process in running.values():
+            process.ask_to_stop()
+        for process in running.values():
+            process.process.wait()
+
+
+class _Process:
+    """A process of its own for a run, with its share of the cores; runs of one device are spread over the accelerators."""
+
+    def __init__(self, cell: Cell, place: int, jobs: int) -> None:
+        self.cell, self.place, self.log = cell, place, cell.note.with_suffix(".log")
+        environment = dict(os.environ, OMP_NUM_THREADS=str(max(1, torch.get_num_threads() // jobs)))
+        visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+        visible = visible or [str(i) for i in range(torch.cuda.device_count())]
+        if visible and cell.order["training"]["train"]["devices"] == 1:
+            environment["CUDA_VISIBLE_DEVICES"] = visible[place % len(visible)]
+        with open(self.log, "ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "ambiseg.engine.benchmark_run", str(cell.note.resolve())],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                env=environment,
+                start_new_session=True,
+            )
+
+    def ended(self) -> bool:
+        """Whether it has ended; a death without a word becomes the error of its note."""
+        status = self.process.poll()
+        if status is None:
+            return False
+        if status == INTERRUPTED:
+            raise KeyboardInterrupt
+        if not {"result", "error"} & set(self.cell.entries()):
+            fail(
+                self.cell.note,
+                f"its process ended with status {status}, perhaps for want of memory: see {self.log}",
+            )
+        return True
+
+    def ask_to_stop(self) -> None:
+        """Let it write its checkpoint and end."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+
+
+class _Progress:
+    """Lines on the whole matrix: how many of how many, what came out, and how much time is left."""
+
+    def __init__(self, total: int, jobs: int, tell: Tell) -> None:
+        self.total, self.jobs, self.tell = total, jobs, tell
+        self.began: dict[Cell, float] = {}
+        self.took: list[float] = []
+
+    def begin(self, cell: Cell, remark: str) -> None:
+        self.began[cell] = time.monotonic()
+        self.tell(f"[{len(self.began)}/{self.total}] {cell.title}{remark}")
+
+    def end(self, cell: Cell) -> None:
+        self.took.append(time.monotonic() - self.began[cell])
+        entries = cell.entries()
+        if "error" in entries:
+            line = f"failed: {entries['error']}"
+        else:
+            result = entries["result"]
+            name, value = next(iter(result["metrics"].items()))
+            shown = "not defined" if value is None else f"{value:.3f}"
+            line = f"{METRICS[name].title} {shown}, {result['steps']} steps in {clock(result['training_seconds'])}"
+        left = self.total - len(self.took)
+        remaining = clock(left * sum(self.took) / len(self.took) / self.jobs)
+        self.tell(f"    {cell.title}: {line}" + (f"; {left} to go, about {remaining} left" if left else ""))
+
+
+def _prepare(cell: Cell) -> str:
+    """Write the note, and clear away a run that was asked for otherwise; a remark on what there was.
+
+    The old note stays until the old run is gone, so that a kill in between leaves no run under a note that is not its own.
+    """
+    before, remark = read_note(cell.note).get("order", {}), ""
+    if before.get("training") == cell.order["training"]:
+        remark = ", going on" if cell.run.exists() else ""
+    elif cell.note.exists() or (cell.run / CONFIG).is_file():
+        if cell.run.exists():
+            shutil.rmtree(cell.run)
+        remark = ", anew: it was made with another configuration or other data"
+    init = str(cell.start.run) if cell.start else None
+    write_json(cell.note, {"order": cell.order, "data": str(cell.source), "init": init})
+    return remark

@@ -1,0 +1,190 @@
+"""One run of a benchmark, in a process of its own: ``python -m ambiseg.engine.benchmark_run NOTE``.
+
+The note (see `ambiseg.engine.benchmark`) says what to do, and takes the result or the error. Lightning can launch its processes
+for several devices from such a process, since its command line names this run and no other. It stops, with a checkpoint, when its
+standard input closes: that is how a benchmark ends its runs, and what happens when the benchmark itself is killed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+import traceback
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ambiseg.data.source import open_split
+from ambiseg.engine.evaluate import KEPT_ONLY, Evaluation, evaluate
+from ambiseg.engine.predict import PredictSettings, Run, load
+from ambiseg.engine.run import LAST, TRAINING, RunConfig, load_checkpoint, settings_from, write_json
+from ambiseg.engine.settings import TrainSettings
+from ambiseg.engine.train import fit, resume
+from ambiseg.errors import AmbisegError
+from ambiseg.methods import method_info
+from ambiseg.metrics import METRICS, missing
+from ambiseg.networks.settings import UNetSettings
+
+INTERRUPTED = 130
+"""Exit status of a run that was asked to stop."""
+
+
+def read_note(path: Path) -> dict[str, Any]:
+    """A JSON file as a mapping, empty where it is missing or damaged."""
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return entries if isinstance(entries, dict) else {}
+
+
+def fail(note: Path, error: str) -> None:
+    """Add an error to a note, as one line."""
+    write_json(note, read_note(note) | {"error": " ".join(error.split())})
+
+
+def work(note: Path) -> None:
+    """Do what a note asks for, as far as it is not done, and add the result to it, or the error.
+
+    Raises:
+        KeyboardInterrupt: interrupted, with a checkpoint to go on from.
+    """
+    entries = read_note(note)
+    try:
+        result = _result(note.with_suffix(""), entries)
+    except Exception as error:
+        with open(note.with_suffix(".log"), "a", encoding="utf-8") as log:
+            traceback.print_exc(file=log)
+        known = isinstance(error, AmbisegError)
+        fail(note, str(error) if known else f"{type(error).__name__}: {error}")
+    else:
+        if result:
+            write_json(note, entries | {"result": result})
+
+
+def _result(run: Path, entries: dict[str, Any]) -> dict[str, Any]:
+    """Train and evaluate; nothing in processes that Lightning launched for other devices."""
+    asked, evaluation = entries["order"]["training"], entries["order"]["evaluation"]
+    training = read_note(run / TRAINING)
+    if training.get("interrupted", True):
+        _train(run, entries)
+        training = read_note(run / TRAINING)
+    if int(os.environ.get("LOCAL_RANK", "0")) > 0:
+        return {}
+    split = open_split(entries["data"], evaluation["split"])
+    model = load(run)
+    trial = model.propose([split[0].image], 1)
+    model.seconds, model.images = 0.0, 0
+    found = evaluate(
+        model,
+        split,
+        evaluation["split"],
+        PredictSettings(samples=evaluation["samples"]),
+        batch_size=evaluation["batch_size"],
+        seed=asked["train"]["seed"],
+        metrics=[name for name in evaluation["metrics"] if not missing(METRICS[name], trial)],
+    )
+    found.save(run)
+    return {
+        "labels": asked["train"]["labels"],
+        "steps": training["steps"],
+        "training_seconds": training["seconds"],
+        "parameters": training["parameters"],
+        "peak_memory": _peak_memory(),
+        "hardware": _hardware(model),
+        **_measured(found),
+    }
+
+
+def _train(run: Path, entries: dict[str, Any]) -> None:
+    """Go on from the last checkpoint if there is a sound one, else train from the start."""
+    asked = entries["order"]["training"]
+    try:
+        load_checkpoint(run / LAST)
+        RunConfig.load(run)
+        begun = True
+    except AmbisegError:
+        begun = False
+    if begun:
+        result = resume(run, data=entries["data"])
+    else:
+        result = fit(
+            asked["method"],
+            entries["data"],
+            run,
+            train=settings_from(
+                TrainSettings, asked["train"] | {"init": entries["init"] or asked["train"]["init"]}
+            ),
+            backbone=settings_from(UNetSettings, asked["backbone"]),
+            settings=settings_from(method_info(asked["method"]).settings, asked["settings"]),
+            overwrite=True,
+        )
+    if result.interrupted:
+        raise KeyboardInterrupt
+
+
+def _measured(found: Evaluation) -> dict[str, Any]:
+    """Plain values of an evaluation; a metric is of all masks, but for those that make sense of kept ones only."""
+    columns = found.to_dict()
+    names = list(found.per_image)
+    return {
+        "split": found.split,
+        "images": found.images,
+        "masks": found.n_all,
+        "metrics": {name: columns["kept" if name in KEPT_ONLY else "all"][name] for name in names},
+        "perfect": {name: columns["perfect"].get(name) for name in names},
+        "annotators": columns["annotators"],
+        "seconds_per_image": found.seconds_per_image,
+        "per_image": {name: [_plain(v) for v in values] for name, values in found.per_image.items()},
+        "coverage": [_plain(v) for v in found.coverage],
+        "estimated": [_plain(v) for v in found.estimated],
+        "true": [_plain(v) for v in found.true],
+    }
+
+
+def _plain(value: float) -> float | None:
+    """Six digits; None for nan, which JSON does not know."""
+    return None if value != value else round(float(value), 6)
+
+
+def _peak_memory() -> float | None:
+    """Most MiB that this process held: on an accelerator if there is one, else resident; None where nothing tells."""
+    if torch.cuda.is_available():
+        return round(torch.cuda.max_memory_allocated() / 2**20, 1)
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    return round(next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 2**10, 1)
+
+
+def _hardware(model: Run) -> str:
+    """What the times were measured on."""
+    if model.hardware.device == "cuda":
+        return torch.cuda.get_device_name()
+    return f"{model.hardware.device}, {torch.get_num_threads()} thread(s)"
+
+
+def _end_with_parent() -> None:
+    """Ask this process to stop when its standard input closes."""
+    while os.read(0, 1):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def main() -> int:
+    """Do the work of one note, the only argument."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        work(Path(sys.argv[1]))
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

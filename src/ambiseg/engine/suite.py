@@ -1,0 +1,383 @@
+"""A benchmark suite: which methods on which data sets under which protocol, read from a YAML file that a person can read.
+
+What is said of training, network and masks is merged from the general to the particular: the protocol, the data set, the
+method, the method on that data set. A key that is not known is an error with a suggestion: a misspelt ``epoch`` must not
+silently train for another time. Nothing here imports torch, so that suites can be listed at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from types import UnionType
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+import yaml
+
+from ambiseg.engine.settings import TrainSettings, number_problems
+from ambiseg.errors import AmbisegError, UnknownNameError
+from ambiseg.methods import method_info
+from ambiseg.networks.settings import UNetSettings
+
+T = TypeVar("T")
+
+LENGTHS = ("updates", "epochs", "minutes")
+"""Ways of saying how long to train; the most particular one counts."""
+_KEYS = ("title", "protocol", "data", "methods", "papers")
+_MAX_CHARACTERS = 1_000_000
+_NAME = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.+")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What any level of a suite may say.
+
+    Attributes:
+        train: of `TrainSettings`.
+        backbone: of `UNetSettings`.
+        settings: of the method's own settings.
+        samples: masks to ask of a method; it gives fewer where it has fewer.
+    """
+
+    train: dict[str, Any] = field(default_factory=dict)
+    backbone: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+    samples: int | None = None
+
+    def over(self, general: Recipe) -> Recipe:
+        """This one where it says something, else the more general one.
+
+        Example:
+            >>> Recipe({"epochs": 3}).over(Recipe({"updates": 90, "lr": 0.1}, samples=16))
+            Recipe(train={'lr': 0.1, 'epochs': 3}, backbone={}, settings={}, samples=16)
+        """
+        timed = any(name in self.train for name in LENGTHS)
+        train = {k: v for k, v in general.train.items() if not (timed and k in LENGTHS)}
+        return Recipe(
+            train | self.train,
+            general.backbone | self.backbone,
+            general.settings | self.settings,
+            general.samples if self.samples is None else self.samples,
+        )
+
+
+@dataclass(frozen=True)
+class Protocol(Recipe):
+    """What holds for every run of a suite.
+
+    Attributes:
+        metrics: what tables show, in this order; the first one goes into the plots.
+        split: what is evaluated.
+        labels: what training sees of an image.
+        seeds: how many, counted from 0.
+        batch_size: images in one pass of the evaluation.
+    """
+
+    metrics: tuple[str, ...] = ("hm_iou_unique", "ged")
+    split: str = "test"
+    labels: Literal["full", "single"] = "full"
+    seeds: int = 1
+    batch_size: int = 16
+
+
+@dataclass(frozen=True)
+class DataEntry(Recipe):
+    """A data set and how to get it, in one of three ways.
+
+    Attributes:
+        simulate: scene of ``ambiseg data simulate``.
+        path: a data set that is there, below the data root.
+        importer: of `ambiseg.data.imports` (``import`` in the file).
+        source: what to import, below the data root.
+        options: of the simulation or the importer.
+        split: what is evaluated; that of the protocol if empty.
+    """
+
+    simulate: str = ""
+    path: str = ""
+    importer: str = ""
+    source: str = ""
+    options: dict[str, Any] = field(default_factory=dict)
+    split: str = ""
+
+
+@dataclass(frozen=True)
+class MethodEntry(Recipe):
+    """A method with its settings.
+
+    Attributes:
+        method: its name in `ambiseg.METHODS`; that of the entry if empty.
+        start_from: another entry, whose run on the same data with the same seed gives the first weights.
+        data: the only data sets to run on; all if empty.
+        overrides: more about single data sets.
+    """
+
+    method: str = ""
+    start_from: str = ""
+    data: tuple[str, ...] = ()
+    overrides: dict[str, Recipe] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PaperEntry:
+    """What a paper prints.
+
+    Attributes:
+        paper: where it stands.
+        data: the data set of the suite beside which to show it.
+        values: of each method, metric -> mean, or mean and standard deviation.
+        samples: masks per image.
+        differs: in what its protocol is another one; empty if it is the same.
+    """
+
+    paper: str
+    data: str
+    values: dict[str, dict[str, tuple[float, float | None]]]
+    samples: int | None = None
+    differs: str = ""
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A benchmark: methods x data sets under one protocol."""
+
+    name: str
+    title: str
+    protocol: Protocol
+    data: dict[str, DataEntry]
+    methods: dict[str, MethodEntry]
+    papers: tuple[PaperEntry, ...] = ()
+
+    def methods_on(self, data: str) -> list[str]:
+        """Names of the methods that run on a data set, each after the one that it starts from."""
+        names: list[str] = []
+        for name, entry in self.methods.items():
+            if not entry.data or data in entry.data:
+                names += [one for one in reversed(self.lineage(name)) if one not in names]
+        return names
+
+    def lineage(self, name: str) -> list[str]:
+        """A method, the one that it starts from, the one that starts from, and so on.
+
+        Raises:
+            AmbisegError: one of them is not there, or they run in a circle.
+        """
+        names = [name]
+        while start := self.methods[names[-1]].start_from:
+            _known("method to start from", start, self.methods)
+            if start in names:
+                raise AmbisegError(
+                    f"{self.name}: {name} starts from itself ({' from '.join([*names, start])})"
+                )
+            names.append(start)
+        return names
+
+    def resolved(
+        self, data: str, name: str, seed: int = 0
+    ) -> tuple[TrainSettings, UNetSettings, Any, int | None]:
+        """Settings of training, network and method, and the number of masks, for one run.
+
+        Raises:
+            AmbisegError: a setting that there is not, or whose value makes no sense.
+        """
+        entry, where = self.methods[name], f"{self.name}: {name} on {data}"
+        recipe: Recipe = self.protocol
+        for particular in (self.data[data], entry, entry.overrides.get(data, Recipe())):
+            recipe = particular.over(recipe)
+        info = method_info(entry.method or name)
+        given = {"labels": self.protocol.labels} | recipe.train | {"seed": seed}
+        train = checked(TrainSettings, given, f"{where}: train")
+        backbone = checked(UNetSettings, recipe.backbone, f"{where}: backbone")
+        settings = checked(info.settings, recipe.settings, f"{where}: settings")
+        problems = train.problems() + number_problems(backbone, "backbone.") + number_problems(settings)
+        if problems:
+            raise AmbisegError(f"{where}: {'; '.join(problems)}")
+        return train, backbone, settings, recipe.samples
+
+
+def suite_names() -> list[str]:
+    """Suites that come with the library."""
+    return sorted(p.name.removesuffix(".yaml") for p in _folder().iterdir() if p.name.endswith(".yaml"))
+
+
+def load_suite(name: str | Path) -> Suite:
+    """Read a suite by its name, or a file of one's own.
+
+    Raises:
+        AmbisegError: no such suite, not YAML, an unknown key or a value of the wrong kind.
+
+    Example:
+        >>> load_suite("smoke").protocol.samples
+        8
+    """
+    if str(name) in suite_names():
+        return read_suite((_folder() / f"{name}.yaml").read_text(encoding="utf-8"), str(name))
+    path = Path(name)
+    if path.suffix not in (".yaml", ".yml"):
+        raise UnknownNameError("suite", str(name), [*suite_names(), "FILE.yaml"])
+    try:
+        with open(path, encoding="utf-8-sig") as stream:
+            text = stream.read(_MAX_CHARACTERS + 1)
+    except (OSError, UnicodeDecodeError) as error:
+        raise AmbisegError(f"{path}: cannot be read ({error}): name a suite or a YAML file") from error
+    return read_suite(text, path.stem, str(path))
+
+
+def read_suite(text: str, name: str, where: str = "") -> Suite:
+    """Read the text of a suite.
+
+    Args:
+        text: YAML with the keys title, protocol, data, methods and papers.
+        name: of the suite.
+        where: file name for error messages.
+
+    Raises:
+        AmbisegError: see `load_suite`.
+    """
+    where = where or name
+    if len(text) > _MAX_CHARACTERS:
+        raise AmbisegError(f"{where}: more than {_MAX_CHARACTERS} characters: shorten it")
+    try:
+        entries = yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError) as error:
+        raise AmbisegError(
+            f"{where}: not valid YAML ({' '.join(str(error).split())}): correct the file"
+        ) from error
+    entries = _mapping(entries, where)
+    for key in entries:
+        _known(f"key of {where}", key, _KEYS)
+    papers = entries.get("papers") or []
+    if not isinstance(papers, list):
+        raise AmbisegError(f"{where}: papers is a list, one '- paper: ...' for each, received {papers!r}")
+    suite = Suite(
+        name,
+        str(entries.get("title", name)),
+        checked(Protocol, entries.get("protocol"), f"{where}: protocol"),
+        {
+            key: checked(DataEntry, _renamed(entry, "import", "importer"), f"{where}: {key}")
+            for key, entry in _named(entries, "data", where).items()
+        },
+        {key: _method(entry, f"{where}: {key}") for key, entry in _named(entries, "methods", where).items()},
+        tuple(_paper(entry, f"{where}: papers") for entry in papers),
+    )
+    _check(suite, where)
+    return suite
+
+
+def checked(cls: type[T], values: Any, where: str) -> T:
+    """A dataclass from plain values, each of the kind that it declares.
+
+    Raises:
+        AmbisegError: an unknown name (with a suggestion) or a value of another kind.
+
+    Example:
+        >>> checked(UNetSettings, {"width": "wide"}, "backbone")
+        Traceback (most recent call last):
+        ambiseg.errors.AmbisegError: backbone: width is int, received 'wide'
+    """
+    hints = get_type_hints(cls)
+    known = {f.name: hints[f.name] for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    found = {}
+    for name, value in _mapping(values, where).items():
+        _known(f"key of {where}", name, known)
+        if not _fits(value, known[name]):
+            hint = " (YAML wants a dot: 1.0e-3)" if isinstance(value, str) and "e-" in value else ""
+            kind = known[name].__name__ if isinstance(known[name], type) else str(known[name])
+            raise AmbisegError(f"{where}: {name} is {kind}, received {value!r}{hint}")
+        found[name] = tuple(value) if isinstance(value, list) else value
+    try:
+        return cls(**found)
+    except TypeError as error:
+        raise AmbisegError(f"{where}: {str(error).partition(') ')[2] or error}") from error
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin is Literal:
+        return value in inner
+    if origin is UnionType:
+        return any(_fits(value, one) for one in inner)
+    if origin is tuple:
+        return isinstance(value, (list, tuple)) and all(_fits(one, inner[0]) for one in value)
+    if isinstance(value, bool) or kind is bool:
+        return isinstance(value, bool) and kind is bool
+    return isinstance(value, (int, float) if kind is float else origin or kind)
+
+
+def _method(entry: Any, where: str) -> MethodEntry:
+    given = dict(_mapping(entry, where))
+    overrides = {
+        name: checked(Recipe, part, f"{where} on {name}")
+        for name, part in _mapping(given.get("overrides"), where).items()
+    }
+    return checked(MethodEntry, given | {"overrides": overrides}, where)
+
+
+def _paper(entry: Any, where: str) -> PaperEntry:
+    given = dict(_mapping(entry, where))
+    values: dict[str, dict[str, tuple[float, float | None]]] = {}
+    for method, numbers in _mapping(given.get("values"), where).items():
+        for metric, value in _mapping(numbers, where).items():
+            pair = value if isinstance(value, list) else [value, None]
+            if len(pair) != 2 or not _fits(pair[0], float) or not _fits(pair[1], float | None):
+                raise AmbisegError(f"{where}: {metric} is a number or [mean, deviation], received {value!r}")
+            values.setdefault(str(method), {})[str(metric)] = (pair[0], pair[1])
+    return checked(PaperEntry, given | {"values": values}, where)
+
+
+def _check(suite: Suite, where: str) -> None:
+    """What one entry says of another holds, and every run can be resolved.
+
+    Names of metrics are checked where they are used, since their table needs torch.
+    """
+    if problems := number_problems(suite.protocol, "protocol."):
+        raise AmbisegError(f"{where}: {'; '.join(problems)}")
+    for name, data in suite.data.items():
+        ways = [data.simulate, data.path, data.importer]
+        if sum(map(bool, ways)) != 1 or bool(data.source) != bool(data.importer):
+            raise AmbisegError(
+                f"{where}: {name}: say one of 'simulate', 'path', or 'import' with 'source', how to get it"
+            )
+    for name, entry in suite.methods.items():
+        for other in (*entry.data, *entry.overrides):
+            _known("data set", other, suite.data)
+        suite.lineage(name)
+        for data_name in suite.data:
+            suite.resolved(data_name, name)
+    for paper in suite.papers:
+        _known("data set of a paper", paper.data, suite.data)
+
+
+def _known(kind: str, name: object, names: Collection[str]) -> None:
+    if name not in names:
+        raise UnknownNameError(kind, str(name), names)
+
+
+def _mapping(value: Any, where: str) -> Mapping[str, Any]:
+    if value is not None and not isinstance(value, dict):
+        raise AmbisegError(f"{where}: 'key: value' lines are expected, received {value!r}")
+    return value or {}
+
+
+def _renamed(value: Any, old: str, new: str) -> Any:
+    return {new if k == old else k: v for k, v in value.items()} if isinstance(value, dict) else value
+
+
+def _named(entries: Mapping[str, Any], key: str, where: str) -> Mapping[str, Any]:
+    """Entries whose names may be those of folders."""
+    found = _mapping(entries.get(key), f"{where}: {key}")
+    if not found:
+        raise AmbisegError(f"{where}: names no {key}: add a line such as 'wildfire: {{simulate: wildfire}}'")
+    for name in found:
+        if not isinstance(name, str) or not set(name) <= _NAME or not name.strip("."):
+            raise AmbisegError(
+                f"{where}: {key}: a name has letters, digits and -_.+ only, received {name!r}: rename it"
+            )
+    return found
+
+
+def _folder() -> Any:
+    return resources.files("ambiseg") / "suites"

@@ -1,0 +1,107 @@
+"""``ambiseg benchmark``: from a suite file to tables, page and JSON; a method by its name alone is enough."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import pytest
+
+SUITE = """
+title: Two methods on tiny fires
+protocol:
+  samples: 4
+  metrics: [hm_iou_unique, ged]
+  train: {{updates: 3, batch_size: 4, warmup: 2, validations: 1, precision: "32"}}
+  backbone: {{width: 8, depth: 2}}
+data:
+  fires: {{path: {path}}}
+  simulated: {{simulate: wildfire, options: {{scenarios: 10, size: 16}}}}
+  elsewhere: {{import: cityscapes, source: nowhere}}
+methods:
+  m-heads:
+  ssn:
+papers:
+  - {{paper: A paper, data: fires, differs: another size, values: {{ssn: {{ged: 0.25}}}}}}
+"""
+
+
+@pytest.fixture
+def suite(fires, tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(SUITE.format(path=fires.name))
+    return path
+
+
+def test_a_suite_of_ones_own(cli, suite, fires, tmp_path):
+    """First one method in this process, then all in processes of their own: only what is new is trained."""
+    out = tmp_path / "out"
+    words = ("benchmark", suite, "--out", out, "--data-root", fires.parent)
+    first = cli(*words, "--methods", "m-heads", "--data", "fires", "--jobs", 0, "--json")
+    assert first.status == 0, first.err
+    results = json.loads(first.out)
+    assert [(r["data"], r["method"], r["seed"]) for r in results["runs"]] == [("fires", "m-heads", 0)]
+    assert results["missing"] == ["fires, ssn, seed 0"] and set(results["skipped"]) == {
+        "simulated",
+        "elsewhere",
+    }
+    assert results == json.loads((out / "results.json").read_text())
+    config = out / "runs" / "fires" / "m-heads" / "seed-0" / "config.yaml"
+    before = config.stat().st_mtime_ns
+
+    second = cli(*words, "--data", "fires")
+    assert second.status == 0, second.err
+    assert "2 runs, 1 to do" in second.err and config.stat().st_mtime_ns == before
+    assert "| ssn |" in second.out and "ssn: A paper †" in second.out
+    with open(out / "tables" / "fires.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    ours = [row["method"] for row in rows]
+    assert ours == ["m-heads", "ssn", "perfect sampler", "ssn: A paper †"]
+    assert 0 < float(rows[1]["HM IoU* ↑, n = 4"]) < 1 and float(rows[1]["peak memory (MiB)"]) > 100
+    assert (out / "tables" / "fires.tex").exists() and "elsewhere is skipped" in (
+        out / "index.html"
+    ).read_text()
+
+
+def test_a_failure_sets_the_status(cli, suite, fires, tmp_path):
+    suite.write_text(suite.read_text().replace("  ssn:\n", "  ssn: {settings: {rank: 999999}}\n"))
+    out = tmp_path / "out"
+    outcome = cli(
+        *("benchmark", suite, "--out", out, "--data-root", fires.parent, "--data", "simulated"),
+        *("--methods", "ssn", "--jobs", 0, "--json"),
+    )
+    assert outcome.status == 2 and "simulated, ssn, seed 0" in outcome.err
+    assert len(json.loads(outcome.out)["failures"]) == 1 and (out / "index.html").exists()
+    assert [path.suffix for path in (out / "data").iterdir()] == [".h5"]
+
+
+def test_lists(cli, suite):
+    outcome = cli("benchmark", "--list")
+    assert outcome.status == 0 and outcome.out.count("\n") == 3 and "smoke" in outcome.out
+    outcome = cli("benchmark", suite, "--list")
+    assert (
+        "simulated (simulate wildfire)" in outcome.out
+        and "ssn: 3 updates, full labels, 4 masks" in outcome.out
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ((), "name a suite"),
+        (("smoke", "--methods", "sns"), "did you mean 'ssn'"),
+        (("smoke", "--data", "wildfires"), "did you mean 'wildfire'"),
+        (("smoke", "--seeds", "0"), "--seeds must be at least 1"),
+        (("smoke", "--jobs", "-1"), "--jobs must not be negative"),
+        (("smok",), "did you mean 'smoke'"),
+    ],
+)
+def test_mistakes(cli, words, message):
+    assert message in cli("benchmark", *words).error
+
+
+def test_without_any_data_there_is_nothing_to_do(cli, suite, tmp_path):
+    text = "".join(line for line in suite.read_text().splitlines(True) if "simulated" not in line)
+    suite.write_text(text)
+    outcome = cli("benchmark", suite, "--data-root", tmp_path / "nowhere", "--out", tmp_path / "out")
+    assert outcome.status == 2 and "--data-root" in outcome.err and not (tmp_path / "out").exists()

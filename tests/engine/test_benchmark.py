@@ -1,0 +1,261 @@
+"""A benchmark that was killed ends like one that was not, keeps what is there, and outlives its failures."""
+
+from __future__ import annotations
+
+import stat
+import sys
+from pathlib import Path
+
+import pytest
+
+from ambiseg.engine import benchmark, benchmark_run
+from ambiseg.engine.benchmark import carry_out, plan
+from ambiseg.engine.module import TrainingModule
+from ambiseg.engine.run import write_json
+from ambiseg.engine.suite import Recipe, load_suite, read_suite, suite_names
+from ambiseg.errors import AmbisegError
+from ambiseg.methods import METHODS
+
+TEXT = """
+protocol:
+  samples: 4
+  metrics: [hm_iou_unique, selection_f1, ged]
+  train: {updates: 6, batch_size: 4, warmup: 2, validations: 2, lr: 5.0e-3, precision: "32"}
+  backbone: {width: 8, depth: 2}
+data:
+  fires: {path: fires}
+methods:
+  mode-proposals:
+    settings: {proposals: 4, head_width: 8}
+  m-heads:
+"""
+MEASURED = ("steps", "metrics", "perfect", "per_image", "coverage", "estimated", "true", "masks")
+"""What of a result is not a time."""
+
+
+class Killed(BaseException):
+    """Ends a process as no handler expects."""
+
+
+@pytest.fixture
+def suite():
+    return read_suite(TEXT, "tiny")
+
+
+def matrix(suite, fires, out, **options):
+    return plan(suite, {"fires": fires}, out, **options)
+
+
+def measured(cells):
+    return [{name: cell.result()[name] for name in MEASURED} for cell in cells]
+
+
+def test_killed_and_started_again_it_gives_the_same(suite, fires, tmp_path, monkeypatch):
+    """Killed between two validations, in the evaluation, and with half a checkpoint on disk."""
+    whole = matrix(suite, fires, tmp_path / "whole")
+    carry_out(whole, jobs=0)
+    first, second = cells = matrix(suite, fires, tmp_path / "killed")
+    steps = []
+
+    def step(self, batch, batch_idx, original=TrainingModule.training_step):
+        steps.append(self.global_step)
+        if len(steps) == 5:
+            raise Killed
+        return original(self, batch, batch_idx)
+
+    monkeypatch.setattr(TrainingModule, "training_step", step)
+    with pytest.raises(Killed):
+        carry_out(cells, jobs=0)
+    with monkeypatch.context() as patch:
+        patch.setattr(benchmark_run, "evaluate", lambda *args, **kwargs: (_ for _ in ()).throw(Killed))
+        with pytest.raises(Killed):
+            carry_out(cells, jobs=0)
+    assert steps == [0, 1, 2, 3, 4, 3, 4, 5] and first.result() is None
+    second.run.joinpath("checkpoints").mkdir(parents=True)
+    second.run.joinpath("checkpoints/last.ckpt").write_bytes(b"half a checkpo")
+    second.run.joinpath("config.yaml").write_text("method: m-heads")
+    write_json(second.note, {"order": second.order})
+    carry_out(cells, jobs=0)
+    assert steps[8:] == [0, 1, 2, 3, 4, 5]
+    assert measured(cells) == measured(whole)
+    assert list(first.result()["metrics"]) == ["hm_iou_unique", "selection_f1", "ged"]
+    assert list(second.result()["metrics"]) == ["hm_iou_unique", "ged"]
+
+    lines = []
+    monkeypatch.setattr(benchmark_run, "fit", None)
+    carry_out(matrix(suite, fires, tmp_path / "killed"), jobs=0, tell=lines.append)
+    assert lines == ["2 runs, 0 to do"]
+    again = matrix(
+        read_suite(TEXT.replace("selection_f1, ged", "m_iou"), "tiny"), fires, tmp_path / "killed"
+    )[1]
+    carry_out([again], jobs=0)
+    assert list(again.result()["metrics"]) == ["hm_iou_unique", "m_iou"]
+    assert again.result()["per_image"]["hm_iou_unique"] == whole[1].result()["per_image"]["hm_iou_unique"]
+
+
+def noted(cells):
+    """All of them with a result, as if they had been run."""
+    for cell in cells:
+        result = {"metrics": {"ged": 0.5}, "steps": 1, "training_seconds": 2.0}
+        write_json(cell.note, {"order": cell.order, "result": result})
+    return cells
+
+
+def test_a_change_makes_anew_what_depends_on_it_and_says_so(fires, tmp_path, monkeypatch):
+    text = TEXT + "  ssn:\n  atfm: {start_from: ssn}\n"
+    noted(matrix(read_suite(text, "tiny"), fires, tmp_path, seeds=2))
+    changed = read_suite(text.replace("  ssn:\n", "  ssn: {settings: {rank: 3}}\n"), "tiny")
+    cells = matrix(changed, fires, tmp_path, seeds=2)
+    assert {c.method for c in cells if c.result() is None} == {"ssn", "atfm"}
+    left = cells[2].run / "checkpoints"
+    left.mkdir(parents=True)
+    lines, seen = [], []
+
+    def work(note):
+        seen.append((note, left.exists()))
+        noted([cell for cell in cells if cell.note == note])
+
+    monkeypatch.setattr(benchmark, "work", work)
+    carry_out(cells, jobs=0, tell=lines.append)
+    todo = [c for c in cells if c.method in ("ssn", "atfm")]
+    assert seen == [(c.note, False) for c in todo] and [c.start for c in todo[1::2]] == todo[::2]
+    assert sum("anew: it was made with another configuration" in line for line in lines) == 4
+    assert all(cell.result() for cell in cells)
+
+
+def test_failures_are_noted_and_the_rest_goes_on(suite, fires, tmp_path, monkeypatch):
+    suite = read_suite(
+        TEXT + "  flow-matching:\n  second: {method: mode-proposals, start_from: flow-matching}\n", "x"
+    )
+
+    def fit(method, data, out, original=benchmark_run.fit, **options):
+        if method == "flow-matching":
+            raise RuntimeError("no such\nluck")
+        return original(method, data, out, **options)
+
+    monkeypatch.setattr(benchmark_run, "fit", fit)
+    cells = [c for c in matrix(suite, fires, tmp_path) if c.method != "mode-proposals"]
+    lines = []
+    carry_out(cells, jobs=0, tell=lines.append)
+    errors = {c.method: c.entries().get("error") for c in cells}
+    assert errors == {
+        "m-heads": None,
+        "flow-matching": "RuntimeError: no such luck",
+        "second": "the run that it starts from failed (fires, flow-matching, seed 0)",
+    }
+    assert cells[0].result() and "failed: RuntimeError: no such luck" in "\n".join(lines)
+    assert "Traceback" in cells[1].note.with_suffix(".log").read_text()
+
+
+STAND_IN = """#!{python}
+import json, os, pathlib, sys, time
+note = pathlib.Path(sys.argv[3])
+entries = json.loads(note.read_text())
+(note.parent / "started").touch()
+kind = entries["order"]["training"]["method"]
+if kind == "m-heads":
+    sys.exit(7)
+if kind == "ssn":
+    os.read(0, 1)
+    note.with_suffix(".stopped").touch()
+    sys.exit(130)
+entries["result"] = {{"metrics": {{"ged": 0.5}}, "steps": 1, "training_seconds": 2.0}}
+entries["result"]["threads"] = os.environ["OMP_NUM_THREADS"]
+note.write_text(json.dumps(entries))
+"""
+
+
+@pytest.fixture
+def stand_in(tmp_path, monkeypatch):
+    """In place of Python, a program that does not train: one method dies, one waits to be stopped, the rest is done."""
+    path = tmp_path / "python"
+    path.write_text(STAND_IN.format(python=sys.executable))
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setattr(sys, "executable", str(path))
+
+
+def test_processes_share_the_cores_and_their_deaths_are_noted(suite, fires, tmp_path, monkeypatch, stand_in):
+    monkeypatch.setattr(benchmark.torch, "get_num_threads", lambda: 6)
+    first, second = cells = matrix(suite, fires, tmp_path)
+    carry_out(cells, jobs=3)
+    assert first.result()["threads"] == "2"
+    assert "ended with status 7" in second.entries()["error"]
+
+
+def test_an_interruption_stops_the_processes_that_run(suite, fires, tmp_path, monkeypatch, stand_in):
+    cells = matrix(read_suite(TEXT + "  ssn:\n", "x"), fires, tmp_path)
+    waiting = cells[2]
+
+    def sleep(seconds):
+        if (waiting.note.parent / "started").exists():
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(benchmark.time, "sleep", sleep)
+    with pytest.raises(KeyboardInterrupt):
+        carry_out([waiting], jobs=2)
+    assert waiting.note.with_suffix(".stopped").exists()
+    assert waiting.entries() and waiting.result() is None
+
+
+def test_the_particular_counts_before_the_general():
+    text = """
+protocol: {train: {updates: 10, lr: 1.0e-3}, samples: 4, backbone: {width: 8}}
+data:
+  a: {path: a, train: {lr: 1.0e-2}}
+  b: {path: b}
+methods:
+  mine:
+    method: ssn
+    train: {epochs: 3}
+    overrides: {b: {settings: {rank: 3}, samples: 9, train: {labels: single}}}
+"""
+    suite = read_suite(text, "x")
+    train, backbone, settings, samples = suite.resolved("a", "mine", seed=5)
+    assert (train.epochs, train.updates, train.lr, train.labels, train.seed) == (3, None, 1e-2, "full", 5)
+    assert (backbone.width, settings.rank, samples) == (8, 10, 4)
+    train, _, settings, samples = suite.resolved("b", "mine")
+    assert (train.lr, train.labels, settings.rank, samples) == (1e-3, "single", 3, 9)
+    assert Recipe(samples=3).over(Recipe({"minutes": 1}, samples=2)) == Recipe({"minutes": 1}, samples=3)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("  samples: 4", "  sampels: 4", "did you mean 'samples'"),
+        ("updates: 6", "update: 6", "did you mean 'updates'"),
+        ("lr: 5.0e-3", "lr: 5e-3", "YAML wants a dot"),
+        ("updates: 6", "updates: 6, epochs: 1", "epochs or updates, not both"),
+        ("  m-heads:", "  m-head:", "did you mean 'm-heads'"),
+        ("{proposals: 4,", "{proposals: many,", "proposals is int, received 'many'"),
+        ("  m-heads:", "  m-heads: {start_from: m-heads}", "starts from itself"),
+        ("  m-heads:", "  m-heads: {overrides: {fire: {}}}", "did you mean 'fires'"),
+        ("  m-heads:", "  ../m-heads:", "rename it"),
+        ("{path: fires}", "{path: fires, simulate: wildfire}", "how to get it"),
+        ("{path: fires}", "{}", "how to get it"),
+        ("data:", "data: [", "not valid YAML"),
+        ("  samples: 4", "  seeds: 0", "protocol.seeds must be at least 1"),
+        ("methods:", "papers: here\nmethods:", "papers is a list"),
+        ("methods:", "papers: [{paper: x, data: fires, values: {y: {ged: [1, 2, 3]}}}]\nmethods:", "deviation"),
+        ("methods:", "papers: [{data: fires}]\nmethods:", "paper"),
+    ],
+)  # fmt: skip
+def test_mistakes_in_a_suite_are_named(old, new, message):
+    assert old in TEXT
+    with pytest.raises(AmbisegError, match=message):
+        read_suite(TEXT.replace(old, new), "tiny", "tiny.yaml")
+
+
+def test_the_suites_that_come_along():
+    """Smoke and cpu have every method of the house; papers' values are of metrics that there are."""
+    assert suite_names() == ["cpu", "paper", "smoke"]
+    for name in ("smoke", "cpu"):
+        suite = load_suite(name)
+        assert {entry.method or title for title, entry in suite.methods.items()} == set(METHODS)
+    for name in suite_names():
+        suite = load_suite(name)
+        shown = set(suite.protocol.metrics)
+        assert all(set(values) <= shown for paper in suite.papers for values in paper.values.values())
+    with pytest.raises(AmbisegError, match="did you mean 'smoke'"):
+        load_suite("smok")
+    with pytest.raises(AmbisegError, match="cannot be read"):
+        load_suite(Path("nowhere.yaml"))
