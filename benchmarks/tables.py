@@ -449,13 +449,32 @@ def mose() -> str:
         head = f"Lung nodules, rows of table 2, {representation} representation, equal steps"
         texts.append(measured(head, rows, ["ged", "m_iou", "ece", "hm_iou_unique"]))
     for kind in ("binary", "twins"):
-        rows = {
-            title.split(", ")[1]: e for title, e in found.get("flips", {}).items() if title.startswith(kind)
-        }
+        entries = found.get("flips", {}).items()
+        rows = {title.split(", ")[1]: entry for title, entry in entries if title.startswith(kind)}
         if rows:
-            minutes = next(iter(rows.values()))["train"]["minutes"]
-            head = f"Class flips of street scenes, {kind}, {minutes:g} minutes each"
+            one = next(iter(rows.values()))
+            minutes = one["train"]["minutes"]
+            head = f"Class flips of street scenes whose label map is given, {kind}, {minutes:g} minutes each"
             texts.append(measured(head, rows, ["ged", "m_iou", "ece", "hm_iou_unique"]))
+            lines = [
+                [name, *(number(v) for v in e["estimated"]), number(e["flip_bias"]), number(e["flip_error"])]
+                for name, e in rows.items()
+            ]
+            truth = ["truth", *(number(v) for v in one["true"]), "", ""]
+            titles = ["", *one["classes"], "error of the means", "error per image"]
+            texts.append("Probability that a class is on:\n\n" + table(titles, [truth, *lines]))
+    if "coupling" in found:
+        one = found["coupling"]["trained"]
+        caps = list(one["ratio of means"])
+        lines = [
+            [f"{name}, {kind}", *(number(entry[kind][cap]) for cap in caps)]
+            for name, entry in found["coupling"].items()
+            for kind in ("ratio of means", "largest ratio")
+        ]
+        texts.append(
+            f"Cost of the greedy coupling over that of the linear programme, {one['images']} training images, by the cap"
+            " gamma:\n\n" + table(["MoSE on lung nodules", *caps], lines)
+        )
     return "\n\n".join(texts) or not_yet("mose.py --results docs/results/mose.json")
 
 
