@@ -7,7 +7,8 @@ De Sousa Ribeiro et al. (2025), "Flow stochastic segmentation networks", section
 problem of Monteiro et al. (2020) the parameters of the law are free, in place of a network; losses and samples are those of
 `SSN` and `FlowSSN`. The paper's Flow-SSN is one linear layer with MADE masks ("linear flow"). What goes beyond the paper is
 named: "exact" takes the expectation over all 256 images in place of batches, a learning rate that falls from 3e-2 (3e-3 for SSN
-and the transformer) to 0, 2048 samples, and weights of the linear layer that start ten times as large.
+and the transformer) to 0, 2048 samples, and weights of the linear layer that start ten times as large; with "rate 0.1" the rate
+falls from there, with 1024 samples.
 
 Bits per dimension is ``-1/D sum_y p(y) log2 q(y)``, the sum exact over the 256 possible images, q(y) a Monte-Carlo mean over S
 samples of the logits, S stated. Its floor is the entropy of the chain over the D = 100 pixels. A sampling error is a sample that
@@ -113,6 +114,9 @@ RECIPES = {
     "linear flow, mean of logarithms": Recipe("flow-ssn", {**LINEAR, "estimator": "mean-log"}),
     "SSN full rank, exact": Recipe("ssn", {"rank": PIXELS}, **EXACT),
     "linear flow, exact": Recipe("flow-ssn", LINEAR, **{**EXACT, "rate": 3e-2}, start=0.1),
+    "linear flow, exact, rate 0.1": Recipe(
+        "flow-ssn", LINEAR, **{**EXACT, "rate": 0.1, "draws": 1024}, start=0.1
+    ),
     "transformer flow, exact": Recipe("flow-ssn", TRANSFORMER, **{**EXACT, "draws": DRAWS}),
 }
 """The paper's, then what goes beyond it."""

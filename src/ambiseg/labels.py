@@ -24,6 +24,8 @@ from ambiseg.errors import AmbisegError
 
 VOID = 255
 """The value of pixels that no loss and no metric may look at, where a label space names no ``ignore_value``."""
+LEAST = 1e-6
+"""Added to every class by `LabelSpace.normalized`, so that some class has a probability where none has a value."""
 
 
 @dataclass(frozen=True)
@@ -146,6 +148,19 @@ class LabelSpace:
         """Sigmoid (binary) or softmax over axis ``dim``; same shape as ``logits``, float32."""
         logits = logits.float()
         return logits.sigmoid() if self.is_binary else logits.softmax(dim)
+
+    def normalized(self, values: Tensor, dim: int = 1) -> Tensor:
+        """Probabilities from values near them, such as the end of a flow: cut to [0, 1] and, of several classes, of sum 1.
+
+        Example:
+            >>> LabelSpace.of_classes(3).normalized(torch.tensor([[1.5, 1.0, -0.2]])).round(decimals=2)
+            tensor([[0.5000, 0.5000, 0.0000]])
+        """
+        share = values.clamp(0, 1)
+        if self.is_binary:
+            return share
+        share = share + LEAST
+        return share / share.sum(dim, keepdim=True)
 
     def decide(self, probabilities: Tensor, dim: int = 1) -> Tensor:
         """Label map of the most probable class (binary: probability > 1/2); uint8, without axis ``dim``."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from os import PathLike
 from pathlib import Path
@@ -101,6 +102,8 @@ class Pool:
     ) -> Path:
         """Write a data set whose images lie in the splits of the list; those it does not name are left out.
 
+        Its ``source`` says that it was split anew: hashes of an import that stand before are those of other splits.
+
         Args:
             out: a folder, or one packed file if the name ends with .h5.
             splits: id to split.
@@ -119,7 +122,8 @@ class Pool:
         for sample_id in sorted(splits):
             members[splits[sample_id]].append(sample_id)
         samples = {name: Lazy(len(own), partial(self._read, own)) for name, own in members.items()}
-        return write_dataset(out, samples, self.info, progress, overwrite)
+        source = "; ".join(part for part in (self.info.source, "split anew") if part)
+        return write_dataset(out, samples, replace(self.info, source=source), progress, overwrite)
 
     def _read(self, ids: list[str]) -> Iterator[Sample]:
         return (self[name] for name in ids)

@@ -197,9 +197,7 @@ class ATFM(Segmenter):
         count, law = samples or self.settings.samples, self.truncation(images)
         values = images[:, 0].numel() * self.labels.channels * self.g.out_channels
         found = [self._integrate(images, self.draw(images, law, n, generator)) for n in parts(count, values)]
-        share = torch.cat(found, 1).clamp(0, 1)
-        if not self.labels.is_binary:
-            share = (share + 1e-6) / (share + 1e-6).sum(2, keepdim=True)
+        share = self.labels.normalized(torch.cat(found, 1), dim=2)
         return MaskSet.from_probabilities(share, self.labels)
 
     def _integrate(self, images: Tensor, x0: Tensor) -> Tensor:

@@ -153,9 +153,7 @@ class FlowMatching(Segmenter):
         z = torch.randn(shape, generator=generator, device=images.device)
         group = count if self.settings.guidance != "none" else max(1, AT_ONCE // len(images))
         ends = [self._integrate(images, part) for part in torch.split(z, group, 1)]
-        share = ((torch.cat(ends, 1) + 1) / 2).clamp(0, 1)
-        if not self.labels.is_binary:
-            share = (share + 1e-6) / (share + 1e-6).sum(2, keepdim=True)
+        share = self.labels.normalized((torch.cat(ends, 1) + 1) / 2, dim=2)
         return MaskSet.from_probabilities(share, self.labels)
 
     def _integrate(self, images: Tensor, z: Tensor) -> Tensor:

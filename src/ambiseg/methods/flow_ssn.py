@@ -294,10 +294,8 @@ class FlowSSN(Segmenter):
         """Probabilities of masks ``(B, K, C, H, W)``."""
         if self.settings.kind != "continuous":
             return self.labels.probabilities(self._through(base, noise)[0], dim=2)
-        share = self._integrate(images, self._pushed(base.draw(noise))).clamp(0, 1)
-        if not self.labels.is_binary:
-            share = (share + 1e-6) / (share + 1e-6).sum(2, keepdim=True)
-        return share
+        end = self._integrate(images, self._pushed(base.draw(noise)))
+        return self.labels.normalized(end, dim=2)
 
     @torch.no_grad()
     def log_prob(self, images: Tensor, masks: Tensor) -> Tensor:
