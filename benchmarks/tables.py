@@ -450,7 +450,7 @@ def mose() -> str:
         texts.append(measured(head, rows, ["ged", "m_iou", "ece", "hm_iou_unique"]))
     for kind in ("binary", "twins"):
         entries = found.get("flips", {}).items()
-        rows = {title.split(", ")[1]: entry for title, entry in entries if title.startswith(kind)}
+        rows = {title.split(", ", 1)[1]: entry for title, entry in entries if title.startswith(kind)}
         if rows:
             one = next(iter(rows.values()))
             minutes = one["train"]["minutes"]
