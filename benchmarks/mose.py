@@ -184,7 +184,14 @@ def flips(title: str, arguments: argparse.Namespace) -> dict[str, Any]:
     count = COUNT[kind]
     options: dict[str, Any] = {
         "mose": dict(
-            experts=count, draws=1, latent_size=5, cost="cross-entropy", cap=1 / count, uniform_until=0.2
+            experts=count,
+            draws=1,
+            latent_size=5,
+            cost="cross-entropy",
+            cap=1 / count,
+            cap_hold=0.3,
+            cap_until=0.4,
+            uniform_until=0.5,
         ),
         "m-heads": dict(heads=count),
         "probabilistic-unet": {},
