@@ -14,6 +14,7 @@ A run that is finished in ``--work`` is evaluated only.
   output of a segmentation network beside the image, these are given the true label map, so that nothing but the law of the
   flips is to be learnt. Every method trains for the same minutes, and gives as many masks as the mixture has experts;
   the mixture once more for longer, which says how far its probabilities come.
+  Of twins also GED and M-IoU over the ten classes that switch alone, the dialect of Kohl et al. (2018).
   ``flip_error`` is the mean absolute error of the probability that a class is on, over classes and images; ``flip_bias`` that
   of its mean over the images.
 """
@@ -40,13 +41,13 @@ from ambiseg.data.source import open_split, write_dataset
 from ambiseg.engine.predict import load
 from ambiseg.engine.run import write_json
 from ambiseg.engine.settings import TrainSettings
-from ambiseg.labels import LabelSpace
+from ambiseg.labels import VOID, LabelSpace
 from ambiseg.maskset import MaskSet
 from ambiseg.methods import build, method_info
 from ambiseg.methods.mose import MoSE, pairwise_cost
 from ambiseg.methods.settings import MoSESettings
 from ambiseg.methods.transport import capped_coupling, exact_coupling
-from ambiseg.metrics import Comparison, Ratios, flip_ratios
+from ambiseg.metrics import Comparison, Ratios, flip_ratios, ged, m_iou
 from ambiseg.networks.settings import UNetSettings
 from mode_proposals import prepare
 from training_runs import measure, train_once
@@ -102,7 +103,11 @@ def flip_figures(run: Path, data: Path, samples: int, seed: int) -> dict[str, An
     numbers = [names.index(name) for name in flips.probabilities]
     twins = [(number, len(names) + i) for i, number in enumerate(numbers)]
     generator = torch.Generator().manual_seed(seed)
-    found, weights = [], []
+    found, weights, figures = [], [], []
+    switched = LabelSpace.of_classes(1 + 2 * len(numbers))
+    table = torch.zeros(256, dtype=torch.uint8)
+    table[[*numbers, *(twin for _, twin in twins)]] = torch.arange(1, switched.classes, dtype=torch.uint8)
+    table[VOID] = VOID
     for i in range(len(split)):
         sample, stored = split[i], split.stored_sample(i)
         truth = prepare_item(sample, model.config.normalization, split.info.labels).annotations
@@ -111,12 +116,17 @@ def flip_figures(run: Path, data: Path, samples: int, seed: int) -> dict[str, An
         pair = Comparison(dataclasses.replace(proposed, labels=split.info.labels), MaskSet.stack([truth]))
         if flips.output == "twins":
             found.append(flip_ratios(pair, pairs=twins))
+            sides = (pair.predictions, pair.annotations)
+            ten = [MaskSet(table[side.masks.long()], side.weights, switched) for side in sides]
+            figures.append(torch.stack([ged(*ten), m_iou(*ten)], 1))
         else:
             templates = np.stack([stored.masks[0] == number for number in numbers])
             found.append(flip_ratios(pair, templates=torch.from_numpy(templates)[None]))
     ratios = Ratios.joined(found)
     estimated, true = ratios.means()
+    of_ten = torch.cat(figures).nanmean(0).tolist() if figures else []
     return {
+        **dict(zip(("ged_of_switched_classes", "m_iou_of_switched_classes"), of_ten, strict=False)),
         "classes": list(flips.probabilities),
         "estimated": estimated.tolist(),
         "true": true.tolist(),

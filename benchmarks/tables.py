@@ -456,12 +456,15 @@ def mose() -> str:
             minutes = one["train"]["minutes"]
             head = f"Class flips of street scenes whose label map is given, {kind}, {minutes:g} minutes each"
             texts.append(measured(head, rows, ["ged", "m_iou", "ece", "hm_iou_unique"]))
+            ten = ("ged_of_switched_classes", "m_iou_of_switched_classes") if kind == "twins" else ()
             lines = [
-                [name, *(number(v) for v in e["estimated"]), number(e["flip_bias"]), number(e["flip_error"])]
+                [name, *(number(v) for v in e["estimated"])]
+                + [number(e[figure]) for figure in ("flip_bias", "flip_error", *ten)]
                 for name, e in rows.items()
             ]
-            truth = ["truth", *(number(v) for v in one["true"]), "", ""]
+            truth = ["truth", *(number(v) for v in one["true"]), "", "", *("" for _ in ten)]
             titles = ["", *one["classes"], "error of the means", "error per image"]
+            titles += ["GED² of the ten classes", "M-IoU of the ten classes"] if ten else []
             texts.append("Probability that a class is on:\n\n" + table(titles, [truth, *lines]))
     if "coupling" in found:
         one = found["coupling"]["trained"]
