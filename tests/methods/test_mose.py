@@ -279,11 +279,6 @@ def test_schedules_run_in_straight_lines():
     torch.testing.assert_close(half[1], (annotations.weights[1] + 0.25) / 2)
     model.progress = 0.4
     torch.testing.assert_close(model._marginals(annotations)[0], annotations.weights)
-    held = make(cap=0.25, cap_hold=0.4, cap_until=0.8)
-    caps = []
-    for held.progress in (0.0, 0.4, 0.6, 0.8):
-        caps.append(held.cap)
-    assert caps == pytest.approx([0.25, 0.25, 0.625, 1.0])
 
 
 # -- prediction ----------------------------------------------------------------------------------------------------------

@@ -216,13 +216,9 @@ class MoSE(Segmenter):
 
     @property
     def cap(self) -> float:
-        """gamma at this point of the training: from its start, held for a while, to 1 in a straight line."""
-        start, hold, end = self.settings.cap, self.settings.cap_hold, self.settings.cap_until
-        if self.progress >= end:
-            return 1.0
-        if self.progress <= hold:
-            return start
-        return start + (1 - start) * (self.progress - hold) / (end - hold)
+        """gamma at this point of the training: from its start to 1 over the share ``cap_until``, in a straight line."""
+        start, rise = self.settings.cap, self.settings.cap_until
+        return start + (1 - start) * (min(1.0, self.progress / rise) if rise > 0 else 1.0)
 
     @property
     def merge_threshold(self) -> float:
@@ -401,7 +397,7 @@ def _check(s: MoSESettings, depth: int) -> None:
         raise AmbisegError(
             f"cap is from 1/{samples} (one over the samples of an image in training) to 1, received {s.cap:g}"
         )
-    for name in ("cap_hold", "cap_until", "uniform_until", "merge_threshold"):
+    for name in ("cap_until", "uniform_until", "merge_threshold"):
         if not 0 <= getattr(s, name) <= 1:
             raise AmbisegError(f"{name} is from 0 to 1, received {getattr(s, name)}")
     if not s.beta >= 0:

@@ -317,9 +317,7 @@ class MoSESettings:
     cap: float = 0.5
     """Most mass gamma that one sample may take at the start of the training, 1 / (K S) to 1; it rises to 1."""
     cap_until: float = 0.5
-    """Share of the training after which the cap is 1; 0: it is 1 from the start."""
-    cap_hold: float = 0.0
-    """Share of the training over which the cap stays at its start, before it rises in a straight line."""
+    """Share of the training over which the cap rises to 1; 0: it is 1 from the start."""
     uniform_until: float = 0.0
     """Share of the training over which the annotations' weights go from uniform to their own; 0: their own from the start."""
     beta: float = 1.0
