@@ -46,6 +46,12 @@ def test_images_are_matched_by_themselves():
     assert together[3].tolist() == [-1, -1, -1]
 
 
+def test_pairs_of_infinite_cost_are_not_matched():
+    cost = torch.tensor([[[0.5, 0.1], [torch.inf, torch.inf], [torch.inf, 0.2]]])
+    assert match(cost, torch.tensor([[True, True]])).tolist() == [[0, 2]]
+    assert match(cost[:, :2], torch.tensor([[True, True]])).tolist() == [[-1, 0]]
+
+
 def test_costs_that_are_not_numbers_are_avoided():
     bad = float("nan")
     cost = torch.tensor([[[bad, 1.0], [5.0, bad], [float("inf"), 2.0]]])

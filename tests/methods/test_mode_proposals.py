@@ -217,6 +217,74 @@ def test_the_energy_score_joins_after_its_start_and_bends_masks_and_probabilitie
 
 
 @pytest.mark.parametrize("n", [1, 3])
+def test_the_mask_loss_has_another_weight_beside_the_energy_score(n):
+    images, annotations = batch(n=n)
+    whole, less = (losses(make(energy_weight=1.0, winner_weight=w), images, annotations) for w in (1.0, 0.3))
+    assert whole["loss"] - less["loss"] == pytest.approx(0.7 * whole["mask"], rel=1e-5)
+
+
+@pytest.mark.parametrize("target", ["masks", "probabilities"])
+def test_the_energy_score_trains_what_it_is_asked_to(target):
+    images, annotations = batch()
+
+    def gradients(**settings):
+        model = make(selection_weight=0.0, probability_weight=0.0, **settings)
+        model.loss(images, annotations)["loss"].backward()
+        return {name: p.grad for name, p in model.named_parameters()}
+
+    without, one, both = (
+        gradients(energy_weight=0.0),
+        gradients(energy_weight=1.0, energy_gradient=target),
+        gradients(energy_weight=1.0),
+    )
+    for name, gradient in one.items():
+        expected = both if name.startswith("sel") == (target == "probabilities") else without
+        torch.testing.assert_close(gradient, expected[name], rtol=1e-4, atol=1e-7, msg=name)
+
+
+@pytest.mark.parametrize("n", [1, 3])
+def test_proposals_of_the_energy_score_win_nothing_and_alone_learn_from_it(n):
+    """The first of four head groups has the gradient of the mask loss alone, the last two that of the energy score."""
+    images, annotations = batch(n=n)
+
+    def gradient(m=M, **settings):
+        model = make(proposals=m, selection_weight=0.0, probability_weight=0.0, **settings)
+        if m < M:
+            whole = make(proposals=M)
+            model.load_state_dict(
+                {**whole.state_dict(), **{k: v for k, v in model.state_dict().items() if k[0] != "g"}}
+            )
+            for ours, theirs in zip(model.h.parameters(), whole.h.parameters(), strict=True):
+                ours.data.copy_(theirs.data[:m])
+        model.loss(images, annotations)["loss"].backward()
+        return model.h.weight.grad
+
+    e = n == 3 and 1 or 2  # as many winners as modes at least
+    split = gradient(energy_weight=1.0, energy_proposals=e)
+    winners = gradient(m=M - e)
+    torch.testing.assert_close(split[: M - e], winners, rtol=1e-4, atol=1e-7)
+    energy = gradient(energy_weight=1.0, winner_weight=0.0)
+    torch.testing.assert_close(split[M - e :], energy[M - e :], rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    "asked, why",
+    [
+        ({"energy_proposals": M, "energy_weight": 1.0}, "not all: received 4"),
+        ({"energy_proposals": 2}, "give --energy-weight too"),
+        ({"energy_proposals": 2, "energy_weight": 1.0, "sharing": "relaxed"}, "lets all proposals learn"),
+        (
+            {"energy_weight": 1.0, "energy_gradient": "probabilities", "probability_head": False},
+            "probability head",
+        ),
+    ],
+)
+def test_settings_of_the_energy_score_that_contradict_are_refused(asked, why):
+    with pytest.raises(AmbisegError, match=why):
+        make(**asked)
+
+
+@pytest.mark.parametrize("n", [1, 3])
 def test_the_total_is_the_weighted_sum(n):
     images, annotations = batch(n=n)
     parts = losses(make(), images, annotations)

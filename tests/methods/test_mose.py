@@ -13,6 +13,7 @@ from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
 from ambiseg.methods import mose
+from ambiseg.methods.energy_score import energy_score
 from ambiseg.methods.mose import MoSE, codes, divergence, pairwise_cost
 from ambiseg.methods.settings import MoSESettings
 from ambiseg.networks.settings import UNetSettings
@@ -39,6 +40,22 @@ def annotated(labels=BINARY, count=3, masks=4, size=8):
     v = torch.rand(count, masks, generator=g) + 0.1
     v[0, -1], y[0, -1] = 0, 255
     return torch.randn(count, 3, size, size, generator=g), MaskSet(y, v / v.sum(1, keepdim=True), labels)
+
+
+def test_the_energy_score_of_the_compact_set_is_added():
+    images, annotations = annotated()
+    torch.manual_seed(1)
+    plain = make(stochastic=False).loss(images, annotations)
+    model = make(stochastic=False, energy_weight=2.0, energy_kernel="dice", samples=4)
+    found = model.loss(images, annotations)
+    pi = model.expert_probabilities(images)
+    encoded, u, _ = model._encoded(images)
+    masks = BINARY.probabilities(
+        model._logits(encoded, u, model.latents(torch.arange(4).expand(3, -1))), dim=2
+    )
+    energy = energy_score(masks, pi, annotations, "dice").mean()
+    torch.testing.assert_close(found["energy"], energy.detach())
+    torch.testing.assert_close(found["loss"], plain["loss"] + 2 * energy)
 
 
 # -- costs ---------------------------------------------------------------------------------------------------------

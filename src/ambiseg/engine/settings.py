@@ -85,7 +85,7 @@ class TrainSettings:
 def number_problems(settings: Any, prefix: str = "") -> list[str]:
     """Numbers that make no sense in the settings of a network or a method.
 
-    Whole numbers count something, so they are 1 or more; all others are finite and 0 or more.
+    Whole numbers count something, so they are 1 or more, or 0 where that is the default; all others are finite and 0 or more.
 
     Example:
         >>> from ambiseg.networks.settings import UNetSettings
@@ -95,8 +95,9 @@ def number_problems(settings: Any, prefix: str = "") -> list[str]:
     found = []
     for field in fields(settings):
         value = getattr(settings, field.name)
-        if isinstance(value, int) and not isinstance(value, bool) and value < 1:
-            found.append(f"{prefix}{field.name} must be at least 1, received {value}")
+        least = 0 if field.default == 0 else 1
+        if isinstance(value, int) and not isinstance(value, bool) and value < least:
+            found.append(f"{prefix}{field.name} must be at least {least}, received {value}")
         if isinstance(value, float) and not 0 <= value < math.inf:
             found.append(f"{prefix}{field.name} must be 0 or more, received {value}")
     return found

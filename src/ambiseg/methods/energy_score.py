@@ -16,15 +16,34 @@ For soft masks ``|a| = sum a``, ``I_c = <a_c, b_c>``, ``U_c = |a_c| + |b_c| - I_
 ``d_dice`` the same with ``max(U_c + I_c, 1)``. Of hard masks that is one minus the IoU (Dice) of `ambiseg.overlap`: a class
 absent from both is left out, two empty masks agree. A soft mask stands for independent draws of its pixels, and lies at a
 distance of itself: the diagonal k = l counts like any other pair, so one mask and two copies of half its weight score alike.
+
+Two more, for which a soft mask is a point that lies at no distance of itself:
+
+    d_js     = sqrt( mean over pixels of the Jensen-Shannon divergence / log 2 )
+    d_scales = mean of d_iou and, of masks averaged over blocks of 2, 4 and 8 pixels, the same with |a| = sum a^2
+
+d_js has the gradients of a cross-entropy; of hard masks it is the root of the share of pixels that differ, the classical energy
+score of vectors. (Without the root the score would see pixel-wise means alone.) d_scales also tells a near miss from a far one.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
+
+BLOCKS = (2, 4, 8)
+"""Pixels in a row that are one at the coarser scales."""
+NEAR = 1e-3
+"""Distances below this are smoothed where a root would have no slope."""
+TINY = 1e-6
+"""Probabilities below this have the entropy of this one."""
 
 
 def energy_score(masks: Tensor, weights: Tensor, annotations: MaskSet, kernel: str = "iou") -> Tensor:
@@ -34,7 +53,7 @@ def energy_score(masks: Tensor, weights: Tensor, annotations: MaskSet, kernel: s
         masks: class probabilities ``(B, M, C, *S)``.
         weights: ``(B, M)``, rows sum to 1.
         annotations: what was observed, with its weights. Pixels that are void in one of an image's masks are left out.
-        kernel: distance ``iou`` or ``dice``.
+        kernel: distance ``iou``, ``dice``, ``jensen-shannon`` or ``scales``.
 
     Returns:
         ``(B,)`` float32, the mean over the annotations by weight.
@@ -48,25 +67,82 @@ def energy_score(masks: Tensor, weights: Tensor, annotations: MaskSet, kernel: s
         tensor([0.6670])
     """
     labels = annotations.labels
-    observed = annotations.masks.flatten(2)
-    counted = (labels.valid(observed) | ~annotations.present[..., None]).all(1)
-    y = labels.one_hot(observed, dim=2).float()
-    m = masks.float().flatten(3)
+    observed = annotations.masks
+    there = annotations.present.view(*observed.shape[:2], *(1,) * (observed.dim() - 2))
+    counted = (labels.valid(observed) | ~there).all(1)
+    y, m = labels.one_hot(observed, dim=2).float(), masks.float()
     if not bool(counted.all()):
         y, m = y * counted[:, None, None], m * counted[:, None, None]
     p, v = weights.float(), annotations.weights.float()
-    fit = torch.einsum("bm,bn,bmn->b", p, v, _distance(m, y, labels, kernel))
-    spread = torch.einsum("bm,bn,bmn->b", p, p, _distance(m, m, labels, kernel))
+    distance = DISTANCES[kernel]
+    fit = torch.einsum("bm,bn,bmn->b", p, v, distance(m, y, labels))
+    spread = torch.einsum("bm,bn,bmn->b", p, p, distance(m, m, labels))
     return 2 * fit - spread
 
 
-def _distance(a: Tensor, b: Tensor, labels: LabelSpace, kernel: str) -> Tensor:
-    """``d`` of all pairs of ``(B, M, C, P)`` and ``(B, N, C, P)``, ``(B, M, N)``; channels as the label space has them."""
+def _iou(a: Tensor, b: Tensor, labels: LabelSpace) -> Tensor:
+    """``d_iou`` of all pairs of ``(B, M, C, *S)`` and ``(B, N, C, *S)``, ``(B, M, N)``; channels as the label space has them."""
+    both, union = _sets(a.flatten(3), b.flatten(3), labels)
+    return _apart(both, union, union)
+
+
+def _dice(a: Tensor, b: Tensor, labels: LabelSpace) -> Tensor:
+    both, union = _sets(a.flatten(3), b.flatten(3), labels)
+    return _apart(both, union, union + both)
+
+
+def _scales(a: Tensor, b: Tensor, labels: LabelSpace) -> Tensor:
+    found = [_iou(a, b, labels)]
+    for block in BLOCKS:
+        coarse_a, coarse_b = (_averaged(x, block).flatten(3) for x in (a, b))
+        both, union = _sets(coarse_a, coarse_b, labels, power=2)
+        pixels = block ** (a.dim() - 3)
+        found.append(_apart(both * pixels, union * pixels, union * pixels))
+    return torch.stack(found).mean(0)
+
+
+def _jensen_shannon(a: Tensor, b: Tensor, labels: LabelSpace) -> Tensor:
+    a, b = a.flatten(3), b.flatten(3)
+    of_a, of_b = (_entropy(x, labels).sum(2) for x in (a, b))
+    # One mask of a against all of b at a time: the mixtures of all pairs together would not stay in a cache.
+    mixed = torch.stack([_entropy((a[:, k : k + 1] + b) / 2, labels).sum(2) for k in range(a.shape[1])], 1)
+    divergence = (mixed - (of_a[:, :, None] + of_b[:, None]) / 2) / math.log(2) / a.shape[3]
+    return (divergence.clamp(min=0) + NEAR**2).sqrt() - NEAR
+
+
+DISTANCES: dict[str, Callable[[Tensor, Tensor, LabelSpace], Tensor]] = {
+    "iou": _iou,
+    "dice": _dice,
+    "jensen-shannon": _jensen_shannon,
+    "scales": _scales,
+}
+
+
+def _sets(a: Tensor, b: Tensor, labels: LabelSpace, power: int = 1) -> tuple[Tensor, Tensor]:
+    """Intersection and union by evaluated class, ``(B, M, N, C)`` each, with ``|a| = sum a^power``."""
     both = torch.einsum("bmcp,bncp->bmnc", a, b)
-    union = a.sum(3)[:, :, None] + b.sum(3)[:, None] - both
-    if not labels.is_binary:
-        chosen = list(labels.evaluated)
-        both, union = both[..., chosen], union[..., chosen]
-    size = union if kernel == "iou" else union + both
+    union = a.pow(power).sum(3)[:, :, None] + b.pow(power).sum(3)[:, None] - both
+    if labels.is_binary:
+        return both, union
+    chosen = list(labels.evaluated)
+    return both[..., chosen], union[..., chosen]
+
+
+def _apart(both: Tensor, union: Tensor, size: Tensor) -> Tensor:
     apart = (union - both) / size.clamp(min=1)
     return apart.sum(-1) / union.clamp(max=1).sum(-1).clamp(min=1)
+
+
+def _averaged(masks: Tensor, block: int) -> Tensor:
+    """Means over blocks of so many pixels in every direction; those at the end hold what is left."""
+    pool = {1: functional.avg_pool1d, 2: functional.avg_pool2d, 3: functional.avg_pool3d}[masks.dim() - 3]
+    coarse: Tensor = pool(masks.flatten(0, 1), block, ceil_mode=True, count_include_pad=False)
+    return coarse.view(*masks.shape[:2], *coarse.shape[1:])
+
+
+def _entropy(masks: Tensor, labels: LabelSpace) -> Tensor:
+    """Entropy of every pixel in nats, ``(B, M, P)`` of ``(B, M, C, P)``."""
+    entropy: Tensor = torch.special.entr(masks.clamp(min=TINY))
+    if labels.is_binary:
+        entropy = entropy + torch.special.entr((1 - masks).clamp(min=TINY))
+    return entropy.sum(2)

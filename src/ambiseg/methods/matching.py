@@ -14,7 +14,7 @@ def match(cost: Tensor, present: Tensor) -> Tensor:
         a = argmin over injective a of sum_i cost(a(i), i)        (mode proposals, equation 5)
 
     Args:
-        cost: ``(B, M, N)``, proposal by mode.
+        cost: ``(B, M, N)``, proposal by mode; pairs of infinite cost are never matched.
         present: ``(B, N)`` bool, which modes are there.
 
     Returns:
@@ -29,5 +29,6 @@ def match(cost: Tensor, present: Tensor) -> Tensor:
     for b, row in enumerate(costs):
         modes = np.flatnonzero(there[b])
         proposal, mode = linear_sum_assignment(np.nan_to_num(row[:, modes], nan=1e9, posinf=1e9))
-        chosen[b, modes[mode]] = proposal
+        mode = modes[mode]
+        chosen[b, mode] = np.where(np.isposinf(row[proposal, mode]), -1, proposal)
     return torch.from_numpy(chosen).to(cost.device)

@@ -70,7 +70,7 @@ class ModeProposals(Segmenter):
         settings: number of proposals, losses and their weights.
 
     Raises:
-        AmbisegError: something that needs the probability head is asked for without it.
+        AmbisegError: settings that contradict each other, such as what needs the probability head without it.
 
     Example:
         >>> model = ModeProposals(3, LabelSpace.binary(), UNetSettings(width=8, depth=2), ModeProposalsSettings(proposals=4))
@@ -90,8 +90,7 @@ class ModeProposals(Segmenter):
         settings: ModeProposalsSettings | None = None,
     ) -> None:
         s = settings or ModeProposalsSettings()
-        if not s.probability_head and (s.balance > 0 or s.settle < 1):
-            raise AmbisegError("--balance and --settle need the probability head: leave one of them out")
+        _check(s)
         super().__init__(in_channels, labels, backbone or UNetSettings(), s)
         extra = labels.channels if s.flow_input else 0
         self.g = build_backbone(in_channels + extra, self.backbone, time=s.flow_input)
@@ -160,32 +159,34 @@ class ModeProposals(Segmenter):
 
     def loss(self, images: Tensor, annotations: MaskSet) -> dict[str, Tensor]:
         """Equation (8) where images come with several masks, equation (12) where all come with one."""
+        s = self.settings
         logits, scores, probability = self(images)
         with torch.autocast(images.device.type, enabled=False):
             with torch.no_grad():
-                cost = pairwise_mask_loss(self.settings.mask_loss, logits, annotations.masks, self.labels)
+                cost = pairwise_mask_loss(s.mask_loss, logits, annotations.masks, self.labels)
+                cost[:, s.proposals - s.energy_proposals :] = torch.inf
             if annotations.masks.shape[1] == 1:
                 parts = self._single_label_loss(cost[:, :, 0], logits, annotations.masks, scores, probability)
             else:
                 parts = self._full_label_loss(cost, logits, annotations, scores, probability)
-            if self.settings.energy_weight == 0 or self.progress < self.settings.energy_start:
-                return parts
-            return self._with_energy(parts, logits, annotations, probability)
+            if s.energy_weight == 0 or self.progress < s.energy_start:
+                return self._total(parts)
+            parts["energy"] = self._energy(logits, annotations, probability)
+            return self._total(parts, s.winner_weight)
 
-    def _with_energy(
-        self, parts: dict[str, Tensor], logits: Tensor, annotations: MaskSet, probability: Tensor | None
-    ) -> dict[str, Tensor]:
-        """The loss with the energy score of all proposals added; without probability head they are equally probable."""
+    def _energy(self, logits: Tensor, annotations: MaskSet, probability: Tensor | None) -> Tensor:
+        """The mean energy score of all proposals; without probability head they are equally probable."""
+        s = self.settings
         chance = torch.zeros_like(logits[:, :, 0, 0, 0]) if probability is None else probability
-        masks = self.labels.probabilities(logits, dim=2)
-        energy = energy_score(
-            masks, chance.float().softmax(1), annotations, self.settings.energy_kernel
-        ).mean()
-        return {
-            **parts,
-            "loss": parts["loss"] + self.settings.energy_weight * energy,
-            "energy": energy.detach(),
-        }
+        weights, masks = chance.float().softmax(1), self.labels.probabilities(logits, dim=2)
+        if s.energy_gradient == "probabilities":
+            masks = masks.detach()
+        if s.energy_gradient == "masks":
+            weights = weights.detach()
+        if s.energy_proposals:
+            others = s.proposals - s.energy_proposals
+            masks = torch.cat([masks[:, :others].detach(), masks[:, others:]], 1)
+        return energy_score(masks, weights, annotations, s.energy_kernel).mean()
 
     def _full_label_loss(
         self, cost: Tensor, logits: Tensor, annotations: MaskSet, scores: Tensor, probability: Tensor | None
@@ -202,7 +203,7 @@ class ModeProposals(Segmenter):
         share = torch.zeros_like(scores)
         share[image, proposal] = annotations.weights[image, mode].to(share.dtype)
         share = share / share.sum(1, keepdim=True).clamp(min=1e-8)
-        return self._total(mask, selection, probability, share)
+        return _parts(mask, selection, probability, share)
 
     def _single_label_loss(
         self, cost: Tensor, logits: Tensor, masks: Tensor, scores: Tensor, probability: Tensor | None
@@ -214,7 +215,7 @@ class ModeProposals(Segmenter):
         image, proposal = torch.nonzero(shares > LEAST_SHARE, as_tuple=True)
         pairs = self._pair_loss(logits[image, proposal], masks[image, 0])
         mask = (shares[image, proposal] * pairs).sum() / len(cost)
-        return self._total(mask, self._pu_loss(scores, won, propensity), probability, won)
+        return _parts(mask, self._pu_loss(scores, won, propensity), probability, won)
 
     def _pair_loss(self, logits: Tensor, masks: Tensor) -> Tensor:
         """Mask loss of ``L`` proposals ``(L, C, *S)``, each against its own mask ``(L, *S)``: ``(L,)``, with gradients."""
@@ -280,14 +281,12 @@ class ModeProposals(Segmenter):
             return torch.where(negative_risk < 0, -negative_risk, positive_risk + negative_risk)
         return positive_risk + negative_risk.clamp(min=0)
 
-    def _total(
-        self, mask: Tensor, selection: Tensor, probability: Tensor | None, share: Tensor
-    ) -> dict[str, Tensor]:
-        parts = {"mask": mask, "selection": selection}
-        total = mask + self.settings.selection_weight * selection
-        if probability is not None:
-            parts["probability"] = -(share * probability.log_softmax(1)).sum(1).mean()
-            total = total + self.settings.probability_weight * parts["probability"]
+    def _total(self, parts: dict[str, Tensor], winner_weight: float = 1.0) -> dict[str, Tensor]:
+        """``loss``, the weighted sum of the parts, and the parts without gradients."""
+        s = self.settings
+        weights = {"mask": winner_weight, "selection": s.selection_weight, "energy": s.energy_weight}
+        weights["probability"] = s.probability_weight
+        total = torch.stack([weights[name] * value for name, value in parts.items()]).sum()
         return {"loss": total, **{name: value.detach() for name, value in parts.items()}}
 
     def predict(
@@ -304,6 +303,32 @@ class ModeProposals(Segmenter):
         if samples is None or samples >= self.settings.proposals:
             return proposals
         return proposals.take(scores.argsort(1, descending=True)[:, :samples]).normalised()
+
+
+def _check(s: ModeProposalsSettings) -> None:
+    """Raise `AmbisegError` where settings contradict each other."""
+    if not s.probability_head and (s.balance > 0 or s.settle < 1):
+        raise AmbisegError("--balance and --settle need the probability head: leave one of them out")
+    if not s.probability_head and s.energy_weight > 0 and s.energy_gradient == "probabilities":
+        raise AmbisegError(
+            "--energy-gradient probabilities needs the probability head: leave one of them out"
+        )
+    if not 0 <= s.energy_proposals < s.proposals:
+        raise AmbisegError(
+            f"--energy-proposals are some of the {s.proposals} proposals, not all: received {s.energy_proposals}"
+        )
+    if s.energy_proposals and s.energy_weight <= 0:
+        raise AmbisegError("--energy-proposals learn from the energy score: give --energy-weight too")
+    if s.energy_proposals and s.sharing == "relaxed":
+        raise AmbisegError("--sharing relaxed lets all proposals learn: leave it or --energy-proposals out")
+
+
+def _parts(mask: Tensor, selection: Tensor, probability: Tensor | None, share: Tensor) -> dict[str, Tensor]:
+    """The terms of the loss: of masks, of scores, and the cross-entropy of probabilities towards shares ``(B, M)``."""
+    parts = {"mask": mask, "selection": selection}
+    if probability is not None:
+        parts["probability"] = -(share * probability.log_softmax(1)).sum(1).mean()
+    return parts
 
 
 def _balanced(propensity: Tensor | None, power: float) -> Tensor | float:

@@ -38,6 +38,7 @@ from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
 from ambiseg.methods.base import Segmenter
+from ambiseg.methods.energy_score import energy_score
 from ambiseg.methods.monte_carlo import pairwise_cross_entropy
 from ambiseg.methods.noise import standard_normal
 from ambiseg.methods.settings import MoSESettings
@@ -246,8 +247,14 @@ class MoSE(Segmenter):
                 kl = divergence(received, log_pi, self._groups(logits, draws))
             total = counted.sum().clamp(min=1)
             fit, kl = ((part * counted).sum() / total for part in (fit, kl))
+            parts = {"cost": fit, "kl": kl}
+            if s.energy_weight > 0:
+                weights = (log_pi.exp() / draws).repeat_interleave(draws, 1)
+                masks = self.labels.probabilities(logits, dim=2)
+                parts["energy"] = energy_score(masks, weights, annotations, s.energy_kernel).mean()
         gated = s.beta * kl if self.gating is not None else 0.0
-        return {"loss": fit + gated, "cost": fit.detach(), "kl": kl.detach()}
+        total = fit + gated + s.energy_weight * parts.get("energy", torch.zeros(()))
+        return {"loss": total, **{name: value.detach() for name, value in parts.items()}}
 
     def _marginals(self, annotations: MaskSet) -> tuple[Tensor, Tensor]:
         """v ``(B, M)`` over the annotations that are not void alone, from uniform to their own; and which images have any."""

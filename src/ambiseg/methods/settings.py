@@ -68,8 +68,16 @@ class ModeProposalsSettings:
     squared GED but for a constant. 0: none."""
     energy_start: float = 0.0
     """Share of the training after which the energy score counts."""
-    energy_kernel: Literal["iou", "dice"] = "iou"
-    """Distance of masks in the energy score, soft."""
+    energy_kernel: Literal["iou", "dice", "jensen-shannon", "scales"] = "iou"
+    """Distance of masks in the energy score, soft: one minus the IoU or Dice, the root of the Jensen-Shannon divergence of
+    pixels, or one minus the IoU at several scales."""
+    energy_gradient: Literal["both", "masks", "probabilities"] = "both"
+    """What the energy score trains."""
+    energy_proposals: int = 0
+    """Proposals that the energy score alone trains, and the only ones whose masks it trains; those of the others are left to the
+    mask loss, their probabilities to both. 0: the energy score trains all masks, along with the mask loss."""
+    winner_weight: float = 1.0
+    """Weight of the mask loss once the energy score counts."""
 
 
 @dataclass(frozen=True)
@@ -335,6 +343,10 @@ class MoSESettings:
     """Layer of the encoder that the gating network reads, counted from 1 behind the first halving; if left out, the last."""
     gating_width: int = 192
     """Units of its two hidden layers."""
+    energy_weight: float = 0.0
+    """Weight of the energy score of all samples with their experts' probabilities (not in the paper). 0: none."""
+    energy_kernel: Literal["iou", "dice", "jensen-shannon", "scales"] = "iou"
+    """Distance of masks in the energy score, soft."""
 
 
 EDM_NOISE = math.log(1e3) / 4
