@@ -16,6 +16,8 @@ For soft masks ``|a| = sum a``, ``I_c = <a_c, b_c>``, ``U_c = |a_c| + |b_c| - I_
 ``d_dice`` the same with ``max(U_c + I_c, 1)``. Of hard masks that is one minus the IoU (Dice) of `ambiseg.overlap`: a class
 absent from both is left out, two empty masks agree. A soft mask stands for independent draws of its pixels, and lies at a
 distance of itself: the diagonal k = l counts like any other pair, so one mask and two copies of half its weight score alike.
+The set is the whole law, not a sample of it, so nothing is biased. Where masks are draws of a law (``draws``), pairs of a draw
+with itself are left out.
 
 Two more, for which a soft mask is a point that lies at no distance of itself:
 
@@ -46,7 +48,9 @@ TINY = 1e-6
 """Probabilities below this have the entropy of this one."""
 
 
-def energy_score(masks: Tensor, weights: Tensor, annotations: MaskSet, kernel: str = "iou") -> Tensor:
+def energy_score(
+    masks: Tensor, weights: Tensor, annotations: MaskSet, kernel: str = "iou", draws: int = 1
+) -> Tensor:
     """Energy score of weighted soft masks against annotations; smaller is better, gradients reach masks and weights.
 
     Args:
@@ -54,6 +58,8 @@ def energy_score(masks: Tensor, weights: Tensor, annotations: MaskSet, kernel: s
         weights: ``(B, M)``, rows sum to 1.
         annotations: what was observed, with its weights. Pixels that are void in one of an image's masks are left out.
         kernel: distance ``iou``, ``dice``, ``jensen-shannon`` or ``scales``.
+        draws: S, where the masks are S draws of equal weight from each of M / S laws, one law after the other: the score of the
+            mixture of these laws, without bias for S > 1. S = 1: of the masks themselves.
 
     Returns:
         ``(B,)`` float32, the mean over the annotations by weight.
@@ -76,8 +82,18 @@ def energy_score(masks: Tensor, weights: Tensor, annotations: MaskSet, kernel: s
     p, v = weights.float(), annotations.weights.float()
     distance = DISTANCES[kernel]
     fit = torch.einsum("bm,bn,bmn->b", p, v, distance(m, y, labels))
-    spread = torch.einsum("bm,bn,bmn->b", p, p, distance(m, m, labels))
+    spread = torch.einsum("bm,bn,mn,bmn->b", p, p, _pairs(p, draws), distance(m, m, labels))
     return 2 * fit - spread
+
+
+def _pairs(p: Tensor, draws: int) -> Tensor:
+    """How much each pair of masks counts ``(M, M)``: draws of one law tell its spread by pairs of different ones alone."""
+    count = p.shape[1]
+    if draws == 1:
+        return p.new_ones(count, count)
+    law = torch.arange(count, device=p.device) // draws
+    within = (1 - torch.eye(count, device=p.device)) * draws / (draws - 1)
+    return torch.where(law[:, None] == law, within, 1.0)
 
 
 def _iou(a: Tensor, b: Tensor, labels: LabelSpace) -> Tensor:

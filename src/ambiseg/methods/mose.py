@@ -251,7 +251,7 @@ class MoSE(Segmenter):
             if s.energy_weight > 0:
                 weights = (log_pi.exp() / draws).repeat_interleave(draws, 1)
                 masks = self.labels.probabilities(logits, dim=2)
-                parts["energy"] = energy_score(masks, weights, annotations, s.energy_kernel).mean()
+                parts["energy"] = energy_score(masks, weights, annotations, s.energy_kernel, draws).mean()
         gated = s.beta * kl if self.gating is not None else 0.0
         total = fit + gated + s.energy_weight * parts.get("energy", torch.zeros(()))
         return {"loss": total, **{name: value.detach() for name, value in parts.items()}}

@@ -344,7 +344,7 @@ class MoSESettings:
     gating_width: int = 192
     """Units of its two hidden layers."""
     energy_weight: float = 0.0
-    """Weight of the energy score of all samples with their experts' probabilities (not in the paper). 0: none."""
+    """Weight of the energy score of the mixture of experts, from the samples of training (not in the paper). 0: none."""
     energy_kernel: Literal["iou", "dice", "jensen-shannon", "scales"] = "iou"
     """Distance of masks in the energy score, soft."""
 
