@@ -23,12 +23,12 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 import ambiseg
-from ambiseg.data.source import open_split
+from ambiseg.data.source import SpreadSplit, open_split
 from ambiseg.engine.benchmark_run import read_note
 from ambiseg.engine.predict import PredictSettings, load
 from ambiseg.engine.run import write_json
 from ambiseg.report.plots import style_axes
-from training_runs import CORES, Every
+from training_runs import CORES
 
 SAMPLES = (1, 4, 16, 100)
 OWN_NUMBER = ("mode-proposals", "m-heads", "unet-ensemble")
@@ -41,7 +41,7 @@ def measure(note: Path, samples: int | None, images: int, batch_size: int) -> di
     entries = read_note(note)
     name = entries["order"]["evaluation"]["split"]
     split = open_split(entries["data"], name)
-    chosen = Every(split, max(1, len(split) // images))
+    chosen = SpreadSplit(split, images)
     model = load(note.with_suffix(""))
     model.propose([chosen[i].image for i in range(batch_size)], samples)
     model.seconds, model.images = 0.0, 0

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import ambiseg
-from ambiseg.data.sample import Sample
-from ambiseg.data.source import Split, open_split
+from ambiseg.data.source import SpreadSplit, open_split
 from ambiseg.engine.predict import PredictSettings, Run, load
 from ambiseg.engine.run import LAST, TRAINING, RunConfig
 from ambiseg.engine.settings import TrainSettings
@@ -22,22 +21,6 @@ from ambiseg.networks.settings import UNetSettings
 
 CORES = len(os.sched_getaffinity(0))
 """Cores that this process may use."""
-
-
-class Every(Split):
-    """Every n-th image of a split."""
-
-    def __init__(self, split: Split, n: int) -> None:
-        self.split, self.n, self.info = split, n, split.info
-
-    def __len__(self) -> int:
-        return len(self.split) // self.n
-
-    def __getitem__(self, index: int) -> Sample:
-        return self.split[index * self.n]
-
-    def digest(self) -> str:
-        return f"{self.split.digest()} every {self.n}"
 
 
 def finished(run: Path, train: TrainSettings, settings: Any) -> bool:
@@ -114,7 +97,7 @@ def measure(
     model = loaded(run, **options)
     keep = PredictSettings(None, None, samples=samples)
     images = open_split(data, split)
-    chosen = images if every == 1 else Every(images, every)
+    chosen = images if every == 1 else SpreadSplit(images, len(images) // every)
     found = ambiseg.evaluate(
         model, chosen, split, keep, batch_size=batch_size, metrics=metrics, perfect_draws=1
     )

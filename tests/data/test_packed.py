@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from ambiseg.data.folder import DatasetInfo, FolderSplit, write_folder
 from ambiseg.data.packed import PackedSplit, pack, packed_splits, write_packed
 from ambiseg.data.sample import Sample
-from ambiseg.data.source import list_splits, open_split, write_dataset
+from ambiseg.data.source import SpreadSplit, list_splits, open_split, write_dataset
 from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
 
@@ -123,6 +123,16 @@ def test_a_nameless_folder_and_the_door(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(AmbisegError, match="it has none"):
         pack(tmp_path / "empty", tmp_path / "e.h5")
+
+
+@pytest.mark.parametrize("count, chosen", [(1, "0"), (2, "02"), (3, "013"), (5, "01234"), (9, "01234")])
+def test_a_spread_has_its_images_evenly_from_the_whole(tmp_path, count, chosen):
+    samples = [make_sample(name) for name in "01234"]
+    split = open_split(write_packed(tmp_path / "d.h5", {"train": samples}, INFO), "train")
+    spread = SpreadSplit(split, count)
+    assert "".join(spread.ids) == chosen and len(spread) == len(chosen)
+    assert [sample.id for sample in spread] == list(chosen) == [spread[i].id for i in range(len(spread))]
+    assert spread.info == split.info and spread.digest() != split.digest()
 
 
 def read_in_child(split, queue):

@@ -234,6 +234,7 @@ methods:
         ("{path: fires}", "{}", "how to get it"),
         ("data:", "data: [", "not valid YAML"),
         ("  samples: 4", "  seeds: 0", "protocol.seeds must be at least 1"),
+        ("{path: fires}", "{path: fires, images: 0}", "fires.images must be at least 1"),
         ("methods:", "papers: here\nmethods:", "papers is a list"),
         ("methods:", "papers: [{paper: x, data: fires, values: {y: {ged: [1, 2, 3]}}}]\nmethods:", "deviation"),
         ("methods:", "papers: [{data: fires}]\nmethods:", "paper"),
@@ -243,6 +244,14 @@ def test_mistakes_in_a_suite_are_named(old, new, message):
     assert old in TEXT
     with pytest.raises(AmbisegError, match=message):
         read_suite(TEXT.replace(old, new), "tiny", "tiny.yaml")
+
+
+def test_a_part_of_the_images_is_evaluated_where_that_is_asked_for(fires, tmp_path):
+    some = read_suite(TEXT.replace("{path: fires}", "{path: fires, images: 2}"), "tiny")
+    cells = matrix(some, fires, tmp_path / "out")[-1:]
+    carry_out(cells, jobs=0)
+    result = cells[0].result()
+    assert result["images"] == 2 and all(len(values) == 2 for values in result["per_image"].values())
 
 
 def test_the_suites_that_come_along():

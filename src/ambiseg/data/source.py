@@ -34,6 +34,34 @@ class Split(Protocol):
         ...
 
 
+class SpreadSplit:
+    """Some images of a split, evenly spread over it.
+
+    Args:
+        split: the whole.
+        count: how many; all where there are fewer.
+    """
+
+    def __init__(self, split: Split, count: int) -> None:
+        total = len(split)
+        self.split, self.info = split, split.info
+        self.chosen = [i * total // count for i in range(count)] if count < total else list(range(total))
+        self.ids = tuple(split.ids[i] for i in self.chosen)
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def __iter__(self) -> Iterator[Sample]:
+        return (self[i] for i in range(len(self)))
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.split[self.chosen[index]]
+
+    def digest(self) -> str:
+        """That of the whole, with the number of images."""
+        return f"{self.split.digest()}, {len(self)} of {len(self.split)} images"
+
+
 def existing(path: str | PathLike[str]) -> Path:
     """``path``, which exists; else `AmbisegError` with a hint."""
     found = Path(path)

@@ -122,6 +122,7 @@ def plan(suite: Suite, sources: dict[str, Path], out: Path, seeds: int | None = 
                     "samples": samples,
                     "metrics": list(suite.protocol.metrics),
                     "batch_size": suite.protocol.batch_size,
+                    **({"images": images} if (images := suite.data[data].images) else {}),
                 }
                 order = {"training": training, "evaluation": evaluation}
                 note = out / "runs" / data / method / f"seed-{seed}.json"

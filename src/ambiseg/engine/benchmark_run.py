@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from ambiseg.data.source import open_split
+from ambiseg.data.source import SpreadSplit, open_split
 from ambiseg.engine.evaluate import KEPT_ONLY, Evaluation, evaluate
 from ambiseg.engine.predict import PredictSettings, Run, load
 from ambiseg.engine.run import LAST, TRAINING, RunConfig, load_checkpoint, settings_from, write_json
@@ -76,6 +76,8 @@ def _result(run: Path, entries: dict[str, Any]) -> dict[str, Any]:
     if int(os.environ.get("LOCAL_RANK", "0")) > 0:
         return {}
     split = open_split(entries["data"], evaluation["split"])
+    if evaluation.get("images"):
+        split = SpreadSplit(split, evaluation["images"])
     model = load(run)
     trial = model.propose([split[0].image], 1)
     model.seconds, model.images = 0.0, 0

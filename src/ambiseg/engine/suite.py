@@ -94,6 +94,7 @@ class DataEntry(Recipe):
         source: what to import, below the data root.
         options: of the simulation or the importer.
         split: what is evaluated; that of the protocol if empty.
+        images: so many images of it, evenly spread; all if left out.
     """
 
     simulate: str = ""
@@ -102,6 +103,7 @@ class DataEntry(Recipe):
     source: str = ""
     options: dict[str, Any] = field(default_factory=dict)
     split: str = ""
+    images: int | None = None
 
 
 @dataclass(frozen=True)
@@ -333,7 +335,10 @@ def _check(suite: Suite, where: str) -> None:
 
     Names of metrics are checked where they are used, since their table needs torch.
     """
-    if problems := number_problems(suite.protocol, "protocol."):
+    problems = number_problems(suite.protocol, "protocol.")
+    for name, data in suite.data.items():
+        problems += number_problems(data, f"{name}.")
+    if problems:
         raise AmbisegError(f"{where}: {'; '.join(problems)}")
     for name, data in suite.data.items():
         ways = [data.simulate, data.path, data.importer]
