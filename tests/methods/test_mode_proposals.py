@@ -244,27 +244,22 @@ def test_the_energy_score_trains_what_it_is_asked_to(target):
 
 @pytest.mark.parametrize("n", [1, 3])
 def test_proposals_of_the_energy_score_win_nothing_and_alone_learn_from_it(n):
-    """The first of four head groups has the gradient of the mask loss alone, the last two that of the energy score."""
+    """The heads of the winner loss have its gradient as if there were no others, the others that of the energy score."""
     images, annotations = batch(n=n)
-
-    def gradient(m=M, **settings):
-        model = make(proposals=m, selection_weight=0.0, probability_weight=0.0, **settings)
-        if m < M:
-            whole = make(proposals=M)
-            model.load_state_dict(
-                {**whole.state_dict(), **{k: v for k, v in model.state_dict().items() if k[0] != "g"}}
-            )
-            for ours, theirs in zip(model.h.parameters(), whole.h.parameters(), strict=True):
-                ours.data.copy_(theirs.data[:m])
+    alone = dict(selection_weight=0.0, probability_weight=0.0)
+    e = 1 if n == 3 else 2  # as many winners as modes at least
+    split = make(energy_weight=1.0, energy_proposals=e, **alone)
+    winners, energy = make(proposals=M - e, **alone), make(energy_weight=1.0, winner_weight=0.0, **alone)
+    energy.load_state_dict(split.state_dict())
+    winners.g.load_state_dict(split.g.state_dict())
+    for ours, theirs in zip(winners.h.parameters(), split.h.parameters(), strict=True):
+        ours.data.copy_(theirs.data[: M - e])
+    for model in (split, winners, energy):
         model.loss(images, annotations)["loss"].backward()
-        return model.h.weight.grad
-
-    e = n == 3 and 1 or 2  # as many winners as modes at least
-    split = gradient(energy_weight=1.0, energy_proposals=e)
-    winners = gradient(m=M - e)
-    torch.testing.assert_close(split[: M - e], winners, rtol=1e-4, atol=1e-7)
-    energy = gradient(energy_weight=1.0, winner_weight=0.0)
-    torch.testing.assert_close(split[M - e :], energy[M - e :], rtol=1e-4, atol=1e-7)
+    torch.testing.assert_close(split.h.weight.grad[: M - e], winners.h.weight.grad, rtol=1e-4, atol=1e-7)
+    torch.testing.assert_close(
+        split.h.weight.grad[M - e :], energy.h.weight.grad[M - e :], rtol=1e-4, atol=1e-7
+    )
 
 
 @pytest.mark.parametrize(

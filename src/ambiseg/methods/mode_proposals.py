@@ -105,12 +105,15 @@ class ModeProposals(Segmenter):
 
     @torch.no_grad()
     def _repeat_first_head(self, spread: float) -> None:
-        """Start all heads as one convolution, each copy scaled by a random factor near 1 (A.2)."""
-        count, channels = self.settings.proposals, self.labels.channels
+        """Start all heads as one convolution, each copy scaled by a random factor near 1 (A.2).
+
+        Those of the energy score keep a start of their own: copies would share its gradient, and none wins alone.
+        """
+        count, channels = self.settings.proposals - self.settings.energy_proposals, self.labels.channels
         factor = 1 + spread * (2 * torch.rand(count, 1) - 1)
         for parameter in self.h.parameters():
-            one = parameter[:channels].reshape(1, -1)
-            parameter.copy_((one * factor).reshape(parameter.shape))
+            copies = parameter[: count * channels]
+            copies.copy_((parameter[:channels].reshape(1, -1) * factor).reshape(copies.shape))
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Mask logits ``(B, M, C, H, W)``, score logits ``(B, M)`` and probability logits ``(B, M)`` or None."""
