@@ -29,7 +29,7 @@ from ambiseg.methods.settings import ATFMSettings, SSNSettings
 from ambiseg.networks.settings import UNetSettings
 from mode_proposals import prepare
 from speed import medians
-from training_runs import CORES, loaded, measure, train_once
+from training_runs import CORES, common_options, loaded, measure, parsed, train_once
 
 PARTS = ("ablation", "steps", "speed")
 SMALL = UNetSettings(width=16)
@@ -110,12 +110,7 @@ def speed(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def main() -> None:
     """Measure what is asked for; results already there are replaced."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--source", type=Path, help="folder of the .npz files")
-    parser.add_argument("--work", type=Path, required=True, help="folder for packed data and runs")
-    parser.add_argument("--results", type=Path, required=True, help="JSON file to add the results to")
+    parser = common_options(__doc__)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument(
         "--every", type=int, default=32, help="ablation and steps: one in so many validation images"
@@ -124,10 +119,7 @@ def main() -> None:
         "--speed-every", type=int, default=100, help="speed: one in so many validation images"
     )
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
-    arguments.work.mkdir(parents=True, exist_ok=True)
-    arguments.results.parent.mkdir(parents=True, exist_ok=True)
+    arguments = parsed(parser)
 
     def note(part: str, title: str, entry: dict[str, Any]) -> None:
         known = json.loads(arguments.results.read_text()) if arguments.results.exists() else {}

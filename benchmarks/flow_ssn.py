@@ -44,7 +44,7 @@ from ambiseg.methods.settings import FlowSSNSettings
 from ambiseg.networks.settings import UNetSettings
 from mode_proposals import prepare
 from speed import medians
-from training_runs import measure, train_once
+from training_runs import common_options, measure, parsed, train_once
 
 PARTS = ("table", "priors", "steps", "speed", "refuge")
 SMALL, WIDE = UNetSettings(width=16), UNetSettings(width=48, max_width=192)
@@ -185,20 +185,13 @@ def speed(repeats: int) -> dict[str, Any]:
 
 def main() -> None:
     """Measure what is asked for; results already there are replaced."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--source", type=Path, help="folder of the .npz files")
-    parser.add_argument("--work", type=Path, required=True, help="folder for packed data and runs")
-    parser.add_argument("--results", type=Path, required=True, help="JSON file to add the results to")
+    parser = common_options(__doc__)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS[:4]))
     parser.add_argument("--data", type=Path, help="optic cups, for the part refuge")
     parser.add_argument("--epochs", type=int, default=1000, help="of the part refuge")
     parser.add_argument("--picture", type=Path, help="file for figures 6 and 7")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
-    arguments.work.mkdir(parents=True, exist_ok=True)
+    arguments = parsed(parser)
 
     def note(part: str, title: str, entry: dict[str, Any]) -> None:
         known = json.loads(arguments.results.read_text()) if arguments.results.exists() else {}

@@ -49,7 +49,7 @@ from ambiseg.methods.transport import capped_coupling, exact_coupling
 from ambiseg.metrics import Comparison, Ratios, flip_ratios, ged, m_iou
 from ambiseg.networks.settings import UNetSettings
 from mode_proposals import prepare
-from training_runs import measure, train_once
+from training_runs import common_options, measure, parsed, train_once
 
 SMALL = UNetSettings(width=16)
 ABLATION: dict[str, tuple[str, MoSESettings]] = {
@@ -220,18 +220,10 @@ PARTS = {
 
 def main() -> None:
     """Measure what is asked for; results already there are replaced."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--source", type=Path, required=True, help="folder of the .npz files")
-    parser.add_argument("--work", type=Path, required=True, help="folder for packed data and runs")
-    parser.add_argument("--results", type=Path, required=True, help="JSON file to add the results to")
+    parser = common_options(__doc__)
     parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
     parser.add_argument("--rows", nargs="+", help="rows by their names; all if left out")
-    parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
-    arguments.work.mkdir(parents=True, exist_ok=True)
-    arguments.results.parent.mkdir(parents=True, exist_ok=True)
+    arguments = parsed(parser)
     for part in arguments.parts:
         row, titles = PARTS[part]
         for title in titles:

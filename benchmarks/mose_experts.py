@@ -24,7 +24,7 @@ from ambiseg.engine.run import write_json
 from ambiseg.engine.settings import TrainSettings
 from ambiseg.methods.settings import MoSESettings
 from mode_proposals import prepare
-from training_runs import measure, train_once
+from training_runs import common_options, measure, parsed, train_once
 
 EXPERTS = (1, 2, 4, 8)
 REPRESENTATIONS = ("standard", "compact")
@@ -65,19 +65,11 @@ def draw(results: dict[str, Any], path: Path) -> None:
 
 def main() -> None:
     """Measure what is asked for; results already there are replaced."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--source", type=Path, help="folder of the .npz files")
-    parser.add_argument("--work", type=Path, required=True, help="folder for packed data and runs")
-    parser.add_argument("--results", type=Path, required=True, help="JSON file to add the results to")
+    parser = common_options(__doc__)
     parser.add_argument("--experts", nargs="+", type=int, default=list(EXPERTS))
     parser.add_argument("--epochs", type=int, default=4, help="4 are 1000 steps of 16 images")
     parser.add_argument("--every", type=int, default=1, help="one in so many validation images")
-    parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
-    arguments.work.mkdir(parents=True, exist_ok=True)
-    arguments.results.parent.mkdir(parents=True, exist_ok=True)
+    arguments = parsed(parser)
     for experts in arguments.experts:
         entry = figures(experts, arguments)
         known = json.loads(arguments.results.read_text()) if arguments.results.exists() else {}

@@ -63,7 +63,7 @@ from ambiseg.metrics import Comparison, metric_collection
 from ambiseg.metrics.calibration import BrierScores
 from ambiseg.overlap import pairwise_overlap
 from mode_proposals import FLIPS, SPLITS, more, prepare
-from training_runs import CORES, describe, train_once
+from training_runs import CORES, common_options, describe, parsed, train_once
 
 
 @dataclass(frozen=True)
@@ -402,12 +402,7 @@ def merged(old: list[dict[str, Any]], new: list[dict[str, Any]]) -> list[dict[st
 
 def main() -> None:
     """Measure what is asked for; results already there are replaced."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--source", type=Path, help="folder of the .npz files (camvid)")
-    parser.add_argument("--work", type=Path, required=True, help="folder with packed data and runs")
-    parser.add_argument("--results", type=Path, required=True, help="JSON file to add the results to")
+    parser = common_options(__doc__)
     parser.add_argument("--sets", nargs="+", choices=SETS, default=["wildfire", "camvid"])
     parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS))
     parser.add_argument(
@@ -417,10 +412,7 @@ def main() -> None:
         "--minutes", type=float, help="training time of each phase of a flow; its recipe's if left out"
     )
     parser.add_argument("--images", type=int, default=100, help="at most this many images of the split")
-    parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
-    arguments.work.mkdir(parents=True, exist_ok=True)
-    arguments.results.parent.mkdir(parents=True, exist_ok=True)
+    arguments = parsed(parser)
     for name in arguments.sets:
         for entry in measure(name, prepare(name, arguments.source, arguments.work), arguments):
             known = json.loads(arguments.results.read_text()) if arguments.results.exists() else {}

@@ -24,7 +24,7 @@ from ambiseg.engine.run import TRAINING, RunConfig, write_json
 from ambiseg.engine.settings import TrainSettings
 from ambiseg.methods import method_info
 from mode_proposals import SPLITS, prepare
-from training_runs import CORES, train_once
+from training_runs import CORES, common_options, parsed, train_once
 
 SAMPLES = 16
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -66,18 +66,10 @@ def measure(title: str, name: str, data: Path, arguments: argparse.Namespace) ->
 
 def main() -> None:
     """Measure what is asked for; results already there are replaced."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--source", type=Path, help="folder of the .npz files (lidc, camvid)")
-    parser.add_argument("--work", type=Path, required=True, help="folder for packed data and runs")
-    parser.add_argument("--results", type=Path, required=True, help="JSON file to add the results to")
+    parser = common_options(__doc__)
     parser.add_argument("--sets", nargs="+", choices=list(EPOCHS), default=list(EPOCHS))
     parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
-    parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
-    arguments.work.mkdir(parents=True, exist_ok=True)
-    arguments.results.parent.mkdir(parents=True, exist_ok=True)
+    arguments = parsed(parser)
     for name in arguments.sets:
         data = prepare(name, arguments.source, arguments.work)
         for title in arguments.methods:

@@ -5,6 +5,7 @@ A run that is finished in the benchmark's folder with the same settings is not t
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import json
 import os
@@ -21,6 +22,28 @@ from ambiseg.networks.settings import UNetSettings
 
 CORES = len(os.sched_getaffinity(0))
 """Cores that this process may use."""
+
+
+def common_options(text: str | None) -> argparse.ArgumentParser:
+    """The options that all benchmarks of trained networks have; `parsed` reads them.
+
+    Args:
+        text: the docstring of the benchmark, shown by ``--help``.
+    """
+    parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--source", type=Path, help="folder of the .npz files (lidc, camvid)")
+    parser.add_argument("--work", type=Path, required=True, help="folder for packed data and runs")
+    parser.add_argument("--results", type=Path, required=True, help="JSON file to add the results to")
+    parser.add_argument("--seed", type=int, default=0)
+    return parser
+
+
+def parsed(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """What the command line says; the folders of ``--work`` and ``--results`` are there afterwards."""
+    arguments = parser.parse_args()
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    arguments.results.parent.mkdir(parents=True, exist_ok=True)
+    return arguments
 
 
 def finished(run: Path, train: TrainSettings, settings: Any) -> bool:
