@@ -242,6 +242,15 @@ def test_the_energy_score_trains_what_it_is_asked_to(target):
         torch.testing.assert_close(gradient, expected[name], rtol=1e-4, atol=1e-7, msg=name)
 
 
+@pytest.mark.parametrize(
+    "asked, copies", [({}, M), ({"energy_proposals": 1}, M - 1), ({"winner_weight": 0.0}, 0)]
+)
+def test_heads_that_the_energy_score_alone_trains_start_on_their_own(asked, copies):
+    heads = make(energy_weight=1.0, **asked).h.weight.detach().flatten(1)
+    alike = functional.cosine_similarity(heads[:, None], heads, dim=2) > 0.999
+    assert alike.sum() == copies**2 + M - copies
+
+
 @pytest.mark.parametrize("n", [1, 3])
 def test_proposals_of_the_energy_score_win_nothing_and_alone_learn_from_it(n):
     """The heads of the winner loss have its gradient as if there were no others, the others that of the energy score."""

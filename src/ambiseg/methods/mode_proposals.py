@@ -107,9 +107,11 @@ class ModeProposals(Segmenter):
     def _repeat_first_head(self, spread: float) -> None:
         """Start all heads as one convolution, each copy scaled by a random factor near 1 (A.2).
 
-        Those of the energy score keep a start of their own: copies would share its gradient, and none wins alone.
+        Those that the energy score alone trains keep a start of their own: copies would share its gradient, and none wins alone.
         """
-        count, channels = self.settings.proposals - self.settings.energy_proposals, self.labels.channels
+        s, channels = self.settings, self.labels.channels
+        any_wins = s.winner_weight > 0 or s.energy_start > 0
+        count = s.proposals - s.energy_proposals if any_wins else 0
         factor = 1 + spread * (2 * torch.rand(count, 1) - 1)
         for parameter in self.h.parameters():
             copies = parameter[: count * channels]
