@@ -228,7 +228,7 @@ def test_the_energy_score_trains_what_it_is_asked_to(target):
     images, annotations = batch()
 
     def gradients(**settings):
-        model = make(selection_weight=0.0, probability_weight=0.0, **settings)
+        model = make(selection_weight=0.0, probability_weight=0.0, energy_floor=0.0, **settings)
         model.loss(images, annotations)["loss"].backward()
         return {name: p.grad for name, p in model.named_parameters()}
 
@@ -255,7 +255,7 @@ def test_heads_that_the_energy_score_alone_trains_start_on_their_own(asked, copi
 def test_proposals_of_the_energy_score_win_nothing_and_alone_learn_from_it(n):
     """The heads of the winner loss have its gradient as if there were no others, the others that of the energy score."""
     images, annotations = batch(n=n)
-    alone = dict(selection_weight=0.0, probability_weight=0.0)
+    alone = dict(selection_weight=0.0, probability_weight=0.0, energy_floor=0.0)
     e = 1 if n == 3 else 2  # as many winners as modes at least
     split = make(energy_weight=1.0, energy_proposals=e, **alone)
     winners, energy = make(proposals=M - e, **alone), make(energy_weight=1.0, winner_weight=0.0, **alone)
@@ -269,6 +269,21 @@ def test_proposals_of_the_energy_score_win_nothing_and_alone_learn_from_it(n):
     torch.testing.assert_close(
         split.h.weight.grad[M - e :], energy.h.weight.grad[M - e :], rtol=1e-4, atol=1e-7
     )
+
+
+@pytest.mark.parametrize("floor", [0.0, 0.3, 1.0])
+def test_masks_learn_at_probabilities_that_have_a_floor(floor):
+    images, annotations = batch()
+    model = make(energy_weight=1.0, energy_floor=floor, energy_gradient="masks")
+    logits, _, chance = model(images)
+    logits, p = logits.detach().requires_grad_(), chance.softmax(1).detach()
+    found = model._energy(logits, annotations, chance)
+    assert found.item() == pytest.approx(
+        energy_score(logits.sigmoid(), p, annotations).mean().item(), rel=1e-5
+    )
+    (gradient,) = torch.autograd.grad(found, logits)
+    score = energy_score(logits.sigmoid(), (1 - floor) * p + floor / M, annotations).mean()
+    torch.testing.assert_close(gradient, torch.autograd.grad(score, logits)[0])
 
 
 @pytest.mark.parametrize(

@@ -180,18 +180,23 @@ class ModeProposals(Segmenter):
             return self._total(parts, s.winner_weight)
 
     def _energy(self, logits: Tensor, annotations: MaskSet, probability: Tensor | None) -> Tensor:
-        """The mean energy score of all proposals; without probability head they are equally probable."""
+        """The mean energy score of all proposals; without probability head they are equally probable.
+
+        Masks get its gradient at other probabilities, (1 - floor) p + floor / M: at p a mask of no probability learns nothing, and
+        what loses once is lost. With floor 1 they become the best equally weighted masks (support points; Mak and Joseph 2018).
+        """
         s = self.settings
         chance = torch.zeros_like(logits[:, :, 0, 0, 0]) if probability is None else probability
         weights, masks = chance.float().softmax(1), self.labels.probabilities(logits, dim=2)
+        score = energy_score(masks.detach(), weights, annotations, s.energy_kernel).mean()
         if s.energy_gradient == "probabilities":
-            masks = masks.detach()
-        if s.energy_gradient == "masks":
-            weights = weights.detach()
-        if s.energy_proposals:
-            others = s.proposals - s.energy_proposals
-            masks = torch.cat([masks[:, :others].detach(), masks[:, others:]], 1)
-        return energy_score(masks, weights, annotations, s.energy_kernel).mean()
+            return score
+        count = s.energy_proposals or s.proposals
+        trained = torch.cat([masks[:, :-count].detach(), masks[:, -count:]], 1)
+        shared = weights.detach() * (1 - s.energy_floor)
+        shared[:, -count:] += s.energy_floor / count
+        bent = energy_score(trained, shared, annotations, s.energy_kernel).mean()
+        return (score if s.energy_gradient == "both" else score.detach()) + bent - bent.detach()
 
     def _full_label_loss(
         self, cost: Tensor, logits: Tensor, annotations: MaskSet, scores: Tensor, probability: Tensor | None

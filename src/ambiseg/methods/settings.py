@@ -73,6 +73,9 @@ class ModeProposalsSettings:
     pixels, or one minus the IoU at several scales."""
     energy_gradient: Literal["both", "masks", "probabilities"] = "both"
     """What the energy score trains."""
+    energy_floor: float = 1.0
+    """Share of the weight that is spread evenly over the proposals that the energy score trains, so that one of no probability
+    learns too. 1: masks learn as if all were equally probable; 0: by their own probabilities."""
     energy_proposals: int = 0
     """Proposals that the energy score alone trains, and the only ones whose masks it trains; those of the others are left to the
     mask loss, their probabilities to both. 0: the energy score trains all masks, along with the mask loss."""
