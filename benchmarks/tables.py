@@ -22,6 +22,8 @@ RESULTS = ROOT / "docs" / "results"
 PAGES = (
     ROOT / "README.md",
     ROOT / "docs" / "metrics.md",
+    ROOT / "docs" / "benchmark-cpu.md",
+    ROOT / "docs" / "energy-score.md",
     ROOT / "docs" / "methods" / "mode-proposals.md",
     ROOT / "docs" / "methods" / "flow-matching.md",
     ROOT / "docs" / "methods" / "sampling-baselines.md",
@@ -506,6 +508,35 @@ def atfm() -> str:
     return "\n\n".join(texts) or not_yet("atfm.py --results docs/results/atfm.json")
 
 
+def benchmark(suite: str, data: str) -> str:
+    """A table of ``ambiseg benchmark SUITE`` as it wrote it, without its heading."""
+    path = RESULTS / suite / "tables" / f"{data}.md"
+    if not path.exists():
+        return f"Not measured yet: `ambiseg benchmark {suite}`."
+    return path.read_text(encoding="utf-8").split("\n", 2)[2].strip()
+
+
+def one_pass() -> str:
+    """What `one_pass.py` measured: GED against the number of masks, and what a mask set costs."""
+    found = read("one-pass.json")
+    texts = []
+    for name, methods in found.get("data", {}).items():
+        rows = []
+        for method, entries in methods.items():
+            for entry in entries:
+                masks = f"{entry['masks']:.0f}" if entry["samples"] is None else str(entry["samples"])
+                perfect = number((entry["perfect"] or {}).get("ged"))
+                figures = [
+                    number(entry[figure]) for figure in ("ged", "hm_iou_unique", "hm_iou_tiled", "m_iou")
+                ]
+                rows.append([method, masks, *figures, f"{1000 * entry['seconds_per_image']:.1f}", perfect])
+        images = next(iter(methods.values()))[0]["images"]
+        titles = [METRICS[figure].title for figure in ("ged", "hm_iou_unique", "hm_iou_tiled", "m_iou")]
+        head = ["method", "masks", *titles, "ms/image", "GED² of a perfect sampler"]
+        texts.append(f"{name}, {images} images, {found['threads']} thread(s):\n\n" + table(head, rows))
+    return "\n\n".join(texts) or not_yet("one_pass.py --results docs/results/one-pass.json")
+
+
 def main() -> None:
     """Rewrite the pages."""
     made: dict[str, Callable[[], str]] = {
@@ -519,6 +550,12 @@ def main() -> None:
         "markov-shapes": markov_shapes,
         "flow-ssn": flow_ssn,
         "mose": mose,
+        "one-pass": one_pass,
+        **{
+            f"{suite}-{data}": partial(benchmark, suite, data)
+            for suite in ("cpu", "energy")
+            for data in ("wildfire", "markov-shapes", "camvid-flips", "lidc-on-ct")
+        },
         "atfm": atfm,
         "demo": demo,
         "runs": runs,

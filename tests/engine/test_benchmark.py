@@ -123,6 +123,21 @@ def test_a_change_makes_anew_what_depends_on_it_and_says_so(fires, tmp_path, mon
     assert all(cell.result() for cell in cells)
 
 
+def test_a_setting_that_came_later_had_its_default(fires, tmp_path):
+    text = TEXT + "  ssn:\n  atfm: {start_from: ssn}\n"
+    for cell in noted(matrix(read_suite(text, "tiny"), fires, tmp_path)):
+        note = benchmark_run.read_note(cell.note)
+        training = note["order"]["training"]
+        for one in (training, training["start"] or training):
+            one["train"].pop("clip", None)
+            one["settings"].pop("rank", None)
+        write_json(cell.note, note)
+    assert all(cell.result() for cell in matrix(read_suite(text, "tiny"), fires, tmp_path))
+    other = read_suite(text.replace("  ssn:\n", "  ssn: {settings: {rank: 3}}\n"), "tiny")
+    lost = {cell.method for cell in matrix(other, fires, tmp_path) if cell.result() is None}
+    assert lost == {"ssn", "atfm"}
+
+
 def test_failures_are_noted_and_the_rest_goes_on(suite, fires, tmp_path, monkeypatch):
     suite = read_suite(
         TEXT + "  flow-matching:\n  second: {method: mode-proposals, start_from: flow-matching}\n", "x"

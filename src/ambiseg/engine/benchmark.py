@@ -34,9 +34,12 @@ from ambiseg.data.source import open_split
 from ambiseg.engine.benchmark_run import INTERRUPTED, fail, read_note, work
 from ambiseg.engine.callbacks import clock
 from ambiseg.engine.run import CONFIG, write_json
+from ambiseg.engine.settings import TrainSettings
 from ambiseg.engine.suite import Suite
 from ambiseg.errors import AmbisegError
+from ambiseg.methods import method_info
 from ambiseg.metrics import METRICS, metric_info
+from ambiseg.networks.settings import UNetSettings
 
 Tell = Callable[[str], None]
 
@@ -76,8 +79,7 @@ class Cell:
 
     def entries(self) -> dict[str, Any]:
         """What the note holds, if it is of this order, else nothing."""
-        found = read_note(self.note)
-        return found if found.get("order") == self.order else {}
+        return read_note(self.note) if _order(self.note) == self.order else {}
 
     def result(self) -> dict[str, Any] | None:
         """What was measured, if it is there."""
@@ -243,12 +245,32 @@ class _Progress:
         self.tell(f"    {cell.title}: {line}" + (f"; {left} to go, about {remaining} left" if left else ""))
 
 
+def _order(note: Path) -> dict[str, Any]:
+    """What a note asks for; settings that there were not yet when it was written have their defaults."""
+    order: dict[str, Any] = read_note(note).get("order", {})
+    try:
+        return {**order, "training": _completed(order["training"])} if order else {}
+    except (AmbisegError, KeyError, TypeError):
+        return {}
+
+
+def _completed(training: dict[str, Any]) -> dict[str, Any]:
+    kinds = {
+        "train": TrainSettings,
+        "backbone": UNetSettings,
+        "settings": method_info(training["method"]).settings,
+    }
+    filled = {name: asdict(kind()) | training[name] for name, kind in kinds.items()}
+    start = training["start"]
+    return {**training, **filled, "start": _completed(start) if start else None}
+
+
 def _prepare(cell: Cell) -> str:
     """Write the note, and clear away a run that was asked for otherwise; a remark on what there was.
 
     The old note stays until the old run is gone, so that a kill in between leaves no run under a note that is not its own.
     """
-    before, remark = read_note(cell.note).get("order", {}), ""
+    before, remark = _order(cell.note), ""
     if before.get("training") == cell.order["training"]:
         remark = ", going on" if cell.run.exists() else ""
     elif cell.note.exists() or (cell.run / CONFIG).is_file():
