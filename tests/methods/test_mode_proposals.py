@@ -286,6 +286,21 @@ def test_masks_learn_at_probabilities_that_have_a_floor(floor):
     torch.testing.assert_close(gradient, torch.autograd.grad(score, logits)[0])
 
 
+@pytest.mark.parametrize("n", [1, 3])
+@pytest.mark.parametrize("case", ["one proposal", "identical", "empty", "collapsed"])
+def test_the_energy_score_of_degenerate_sets_trains_on(n, case):
+    images, annotations = batch(n=n)
+    model = make(energy_weight=1.0, proposals=1 if case == "one proposal" else M, head_spread=0.0)
+    if case == "empty":
+        annotations.masks[:] = 0
+    if case == "collapsed":
+        images = images * 1e4  # the heads' logits grow with the image
+    found = model.loss(images, annotations)
+    found["loss"].backward()
+    assert all(torch.isfinite(value) for value in found.values())
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+
+
 @pytest.mark.parametrize(
     "asked, why",
     [
