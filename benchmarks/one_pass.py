@@ -56,7 +56,7 @@ def measure(note: Path, samples: int | None, images: int, batch_size: int) -> di
     ).to_dict()
     return {
         "samples": samples,
-        "masks": found["n_all"],
+        "masks": found["all"]["masks_per_image"],
         "images": found["images"],
         "split": name,
         "seconds_per_image": found["seconds_per_image"],
@@ -108,6 +108,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, required=True, help="JSON file to add the results to")
     parser.add_argument("--picture", type=Path, help="PNG file: GED against inference time")
     parser.add_argument("--data", nargs="+", default=["wildfire", "camvid-flips", "lidc-on-ct"])
+    parser.add_argument("--methods", nargs="+", help="entries of the benchmark; all if left out")
     parser.add_argument("--images", type=int, default=50, help="images of each data set")
     parser.add_argument("--batch-size", type=int, default=4)
     arguments = parser.parse_args()
@@ -122,6 +123,8 @@ def main() -> None:
     for name in arguments.data:
         for note in sorted((arguments.runs / "runs" / name).glob("*/seed-0.json")):
             method = note.parent.name
+            if arguments.methods and method not in arguments.methods:
+                continue
             rows = results["data"].setdefault(name, {}).setdefault(method, [])
             own = read_note(note)["order"]["training"]["method"] in OWN_NUMBER
             for samples in [None] if own else SAMPLES:
