@@ -16,13 +16,16 @@ For soft masks ``|a| = sum a``, ``I_c = <a_c, b_c>``, ``U_c = |a_c| + |b_c| - I_
 ``d_dice`` the same with ``max(U_c + I_c, 1)``. Of hard masks that is one minus the IoU (Dice) of `ambiseg.overlap`: a class
 absent from both is left out, two empty masks agree. A soft mask stands for independent draws of its pixels, and lies at a
 distance of itself: the diagonal k = l counts like any other pair, so one mask and two copies of half its weight score alike.
+So a soft mask scores as a whole law of noisy masks; where there are fewer proposals than the truth has masks that helps the
+score, and hurts once the masks are decided. With hardness h the distances among proposals are (1 - h) of these and h of the
+same with ``|a| = sum a^2``, by which a soft mask lies at no distance of itself. That has more local minima.
 The set is the whole law, not a sample of it, so nothing is biased. Where masks are draws of a law (``draws``), pairs of a draw
 with itself are left out.
 
-Two more, for which a soft mask is a point that lies at no distance of itself:
+Two more:
 
     d_js     = sqrt( mean over pixels of the Jensen-Shannon divergence / log 2 )
-    d_scales = mean of d_iou and, of masks averaged over blocks of 2, 4 and 8 pixels, the same with |a| = sum a^2
+    d_scales = mean of d_iou and the same of masks averaged over blocks of 2, 4 and 8 pixels, these with |a| = sum a^2 always
 
 d_js has the gradients of a cross-entropy; of hard masks it is the root of the share of pixels that differ, the classical energy
 score of vectors. (Without the root the score would see pixel-wise means alone.) d_scales also tells a near miss from a far one.
@@ -49,7 +52,12 @@ TINY = 1e-6
 
 
 def energy_score(
-    masks: Tensor, weights: Tensor, annotations: MaskSet, kernel: str = "iou", draws: int = 1
+    masks: Tensor,
+    weights: Tensor,
+    annotations: MaskSet,
+    kernel: str = "iou",
+    draws: int = 1,
+    hardness: float = 0.0,
 ) -> Tensor:
     """Energy score of weighted soft masks against annotations; smaller is better, gradients reach masks and weights.
 
@@ -60,6 +68,7 @@ def energy_score(
         kernel: distance ``iou``, ``dice``, ``jensen-shannon`` or ``scales``.
         draws: S, where the masks are S draws of equal weight from each of M / S laws, one law after the other: the score of the
             mixture of these laws, without bias for S > 1. S = 1: of the masks themselves.
+        hardness: h, from 0 to 1.
 
     Returns:
         ``(B,)`` float32, the mean over the annotations by weight.
@@ -82,7 +91,10 @@ def energy_score(
     p, v = weights.float(), annotations.weights.float()
     distance = DISTANCES[kernel]
     fit = torch.einsum("bm,bn,bmn->b", p, v, distance(m, y, labels))
-    spread = torch.einsum("bm,bn,mn,bmn->b", p, p, _pairs(p, draws), distance(m, m, labels))
+    apart = (1 - hardness) * distance(m, m, labels)
+    if hardness > 0:
+        apart = apart + hardness * distance(m, m, labels, 2)
+    spread = torch.einsum("bm,bn,mn,bmn->b", p, p, _pairs(p, draws), apart)
     return 2 * fit - spread
 
 
@@ -96,19 +108,22 @@ def _pairs(p: Tensor, draws: int) -> Tensor:
     return torch.where(law[:, None] == law, within, 1.0)
 
 
-def _iou(a: Tensor, b: Tensor, labels: LabelSpace) -> Tensor:
-    """``d_iou`` of all pairs of ``(B, M, C, *S)`` and ``(B, N, C, *S)``, ``(B, M, N)``; channels as the label space has them."""
-    both, union = _sets(a.flatten(3), b.flatten(3), labels)
+def _iou(a: Tensor, b: Tensor, labels: LabelSpace, power: int = 1) -> Tensor:
+    """``d_iou`` of all pairs of ``(B, M, C, *S)`` and ``(B, N, C, *S)``, ``(B, M, N)``; channels as the label space has them.
+
+    ``|a|`` is the sum of ``a^power``.
+    """
+    both, union = _sets(a.flatten(3), b.flatten(3), labels, power)
     return _apart(both, union, union)
 
 
-def _dice(a: Tensor, b: Tensor, labels: LabelSpace) -> Tensor:
-    both, union = _sets(a.flatten(3), b.flatten(3), labels)
+def _dice(a: Tensor, b: Tensor, labels: LabelSpace, power: int = 1) -> Tensor:
+    both, union = _sets(a.flatten(3), b.flatten(3), labels, power)
     return _apart(both, union, union + both)
 
 
-def _scales(a: Tensor, b: Tensor, labels: LabelSpace) -> Tensor:
-    found = [_iou(a, b, labels)]
+def _scales(a: Tensor, b: Tensor, labels: LabelSpace, power: int = 1) -> Tensor:
+    found = [_iou(a, b, labels, power)]
     for block in BLOCKS:
         coarse_a, coarse_b = (_averaged(x, block).flatten(3) for x in (a, b))
         both, union = _sets(coarse_a, coarse_b, labels, power=2)
@@ -117,7 +132,8 @@ def _scales(a: Tensor, b: Tensor, labels: LabelSpace) -> Tensor:
     return torch.stack(found).mean(0)
 
 
-def _jensen_shannon(a: Tensor, b: Tensor, labels: LabelSpace) -> Tensor:
+def _jensen_shannon(a: Tensor, b: Tensor, labels: LabelSpace, power: int = 1) -> Tensor:
+    del power  # a mask has no distance of itself anyway
     a, b = a.flatten(3), b.flatten(3)
     of_a, of_b = (_entropy(x, labels).sum(2) for x in (a, b))
     # One mask of a against all of b at a time: the mixtures of all pairs together would not stay in a cache.
@@ -126,7 +142,7 @@ def _jensen_shannon(a: Tensor, b: Tensor, labels: LabelSpace) -> Tensor:
     return (divergence.clamp(min=0) + NEAR**2).sqrt() - NEAR
 
 
-DISTANCES: dict[str, Callable[[Tensor, Tensor, LabelSpace], Tensor]] = {
+DISTANCES: dict[str, Callable[..., Tensor]] = {
     "iou": _iou,
     "dice": _dice,
     "jensen-shannon": _jensen_shannon,
@@ -134,7 +150,7 @@ DISTANCES: dict[str, Callable[[Tensor, Tensor, LabelSpace], Tensor]] = {
 }
 
 
-def _sets(a: Tensor, b: Tensor, labels: LabelSpace, power: int = 1) -> tuple[Tensor, Tensor]:
+def _sets(a: Tensor, b: Tensor, labels: LabelSpace, power: int) -> tuple[Tensor, Tensor]:
     """Intersection and union by evaluated class, ``(B, M, N, C)`` each, with ``|a| = sum a^power``."""
     both = torch.einsum("bmcp,bncp->bmnc", a, b)
     union = a.pow(power).sum(3)[:, :, None] + b.pow(power).sum(3)[:, None] - both

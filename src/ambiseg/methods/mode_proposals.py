@@ -26,6 +26,7 @@ gradient does reach masks and probabilities together).
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -182,20 +183,27 @@ class ModeProposals(Segmenter):
     def _energy(self, logits: Tensor, annotations: MaskSet, probability: Tensor | None) -> Tensor:
         """The mean energy score of all proposals; without probability head they are equally probable.
 
-        Masks get its gradient at other probabilities, (1 - floor) p + floor / M: at p a mask of no probability learns nothing, and
-        what loses once is lost. With floor 1 they become the best equally weighted masks (support points; Mak and Joseph 2018).
+        Masks get its gradient at other probabilities, (1 - floor) p + floor / M: at p a mask of no probability learns nothing,
+        and what loses once is lost. With floor 1 they become the best equally weighted masks (support points; Mak and Joseph
+        2018).
         """
         s = self.settings
         chance = torch.zeros_like(logits[:, :, 0, 0, 0]) if probability is None else probability
         weights, masks = chance.float().softmax(1), self.labels.probabilities(logits, dim=2)
-        score = energy_score(masks.detach(), weights, annotations, s.energy_kernel).mean()
+        score_of = partial(
+            energy_score,
+            annotations=annotations,
+            kernel=s.energy_kernel,
+            hardness=s.energy_hardness * self.progress,
+        )
+        score = score_of(masks.detach(), weights).mean()
         if s.energy_gradient == "probabilities":
             return score
         count = s.energy_proposals or s.proposals
         trained = torch.cat([masks[:, :-count].detach(), masks[:, -count:]], 1)
         shared = weights.detach() * (1 - s.energy_floor)
         shared[:, -count:] += s.energy_floor / count
-        bent = energy_score(trained, shared, annotations, s.energy_kernel).mean()
+        bent = score_of(trained, shared).mean()
         return (score if s.energy_gradient == "both" else score.detach()) + bent - bent.detach()
 
     def _full_label_loss(
@@ -327,6 +335,8 @@ def _check(s: ModeProposalsSettings) -> None:
         raise AmbisegError(
             f"--energy-proposals are some of the {s.proposals} proposals, not all: received {s.energy_proposals}"
         )
+    if not s.energy_hardness <= 1 or not s.energy_floor <= 1:
+        raise AmbisegError("--energy-hardness and --energy-floor are from 0 to 1")
     if s.energy_proposals and s.energy_weight <= 0:
         raise AmbisegError("--energy-proposals learn from the energy score: give --energy-weight too")
     if s.energy_proposals and s.sharing == "relaxed":
