@@ -245,15 +245,15 @@ class MoSE(Segmenter):
                 fit = (coupling * cost).sum((1, 2))
                 received = coupling.sum(2).view(len(images), s.experts, draws).sum(2)
                 kl = divergence(received, log_pi, self._groups(logits, draws))
-            total = counted.sum().clamp(min=1)
-            fit, kl = ((part * counted).sum() / total for part in (fit, kl))
+            images_seen = counted.sum().clamp(min=1)
+            fit, kl = ((part * counted).sum() / images_seen for part in (fit, kl))
             parts = {"cost": fit, "kl": kl}
+            total = fit + s.beta * kl if self.gating is not None else fit
             if s.energy_weight > 0:
                 weights = (log_pi.exp() / draws).repeat_interleave(draws, 1)
                 masks = self.labels.probabilities(logits, dim=2)
                 parts["energy"] = energy_score(masks, weights, annotations, s.energy_kernel, draws).mean()
-        gated = s.beta * kl if self.gating is not None else 0.0
-        total = fit + gated + s.energy_weight * parts.get("energy", torch.zeros(()))
+                total = total + s.energy_weight * parts["energy"]
         return {"loss": total, **{name: value.detach() for name, value in parts.items()}}
 
     def _marginals(self, annotations: MaskSet) -> tuple[Tensor, Tensor]:
