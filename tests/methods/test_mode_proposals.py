@@ -206,11 +206,13 @@ def test_the_energy_score_joins_after_its_start_and_bends_masks_and_probabilitie
     assert losses(model, images, annotations) == plain
     model.progress = 0.5
     found = losses(model, images, annotations)
-    proposals = model(images)
-    energy = energy_score(proposals[0].sigmoid(), proposals[2].softmax(1), annotations).mean().item()
+    logits, _, probability = model(images)
+    energy = energy_score((logits > 0).float(), probability.softmax(1), annotations).mean().item()
     assert found["energy"] == pytest.approx(energy, rel=1e-5)
     assert found["loss"] == pytest.approx(plain["loss"] + 2 * energy, rel=1e-5)
-    alone = make(energy_weight=1e6, probability_weight=0.0, selection_weight=0.0)
+    alone = make(
+        energy_weight=1e6, probability_weight=0.0, selection_weight=0.0, head_spread=3.0
+    )  # unlike masks
     alone.loss(images, annotations)["loss"].backward()
     for part in (alone.h, alone.sel):
         assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in part.parameters())
@@ -278,12 +280,24 @@ def test_masks_learn_at_probabilities_that_have_a_floor(floor):
     logits, _, chance = model(images)
     logits, p = logits.detach().requires_grad_(), chance.softmax(1).detach()
     found = model._energy(logits, annotations, chance)
-    assert found.item() == pytest.approx(
-        energy_score(logits.sigmoid(), p, annotations).mean().item(), rel=1e-5
-    )
+    decided = (logits > 0).float()
+    assert found.item() == pytest.approx(energy_score(decided, p, annotations).mean().item(), rel=1e-5)
     (gradient,) = torch.autograd.grad(found, logits)
     score = energy_score(logits.sigmoid(), (1 - floor) * p + floor / M, annotations).mean()
     torch.testing.assert_close(gradient, torch.autograd.grad(score, logits)[0])
+
+
+def test_probabilities_learn_from_masks_as_they_are_decided():
+    """A blurred mask between two annotations has the better soft score; decided it is empty, and loses to one of the two."""
+    annotations = MaskSet(torch.tensor([[[1, 1, 0, 0], [0, 0, 1, 1]]]), torch.tensor([[0.5, 0.5]]), BINARY)
+    logits = torch.tensor([[[[9.0, 9, -9, -9]], [[-0.1, -0.1, -0.1, -0.1]]]])
+    chance = torch.zeros(1, 2, requires_grad=True)
+    model = make(energy_weight=1.0, proposals=2)
+    (gain,) = torch.autograd.grad(model._energy(logits, annotations, chance), chance)
+    assert gain[0, 0] < 0 < gain[0, 1]
+    soft = energy_score(logits.sigmoid(), chance.softmax(1), annotations).mean()
+    (gain,) = torch.autograd.grad(soft, chance)
+    assert gain[0, 1] < 0 < gain[0, 0]
 
 
 @pytest.mark.parametrize("n", [1, 3])

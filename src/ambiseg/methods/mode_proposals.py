@@ -181,11 +181,12 @@ class ModeProposals(Segmenter):
             return self._total(parts, s.winner_weight)
 
     def _energy(self, logits: Tensor, annotations: MaskSet, probability: Tensor | None) -> Tensor:
-        """The mean energy score of all proposals; without probability head they are equally probable.
+        """The mean energy score of all proposals, decided as they are predicted; without probability head equally probable.
 
-        Masks get its gradient at other probabilities, (1 - floor) p + floor / M: at p a mask of no probability learns nothing,
-        and what loses once is lost. With floor 1 they become the best equally weighted masks (support points; Mak and Joseph
-        2018).
+        Probabilities learn from that. (Soft masks have a better score than the same masks decided; of soft ones, all
+        probability would move to those that stay soft.) Masks learn from the soft score at other probabilities,
+        (1 - floor) p + floor / M: at p a mask of no probability learns nothing, and what loses once is lost. With floor 1
+        they become the best equally weighted masks (support points; Mak and Joseph 2018).
         """
         s = self.settings
         chance = torch.zeros_like(logits[:, :, 0, 0, 0]) if probability is None else probability
@@ -196,7 +197,8 @@ class ModeProposals(Segmenter):
             kernel=s.energy_kernel,
             hardness=s.energy_hardness * self.progress,
         )
-        score = score_of(masks.detach(), weights).mean()
+        decided = self.labels.one_hot(self.labels.decide(masks.detach(), dim=2), dim=2)
+        score = score_of(decided, weights).mean()
         if s.energy_gradient == "probabilities":
             return score
         count = s.energy_proposals or s.proposals
