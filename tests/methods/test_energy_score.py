@@ -13,7 +13,7 @@ from torch.nn import functional
 from ambiseg import metrics
 from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
-from ambiseg.methods.energy_score import DISTANCES, energy_score
+from ambiseg.methods.energy_score import DISTANCES, energy_score, trained_score
 from ambiseg.overlap import pairwise_overlap
 
 BINARY, MULTI = LabelSpace.binary(), LabelSpace.of_classes(3)
@@ -221,6 +221,37 @@ def test_descent_finds_the_true_masks_and_weights(seed, kernel):
     assert metrics.ged(found, truth).item() < 1e-3
     kept = found.weights[0] > 0.01
     assert {tuple(m.flatten().tolist()) for m in found.masks[0][kept]} == {tuple(r.tolist()) for r in rows}
+
+
+@KERNELS
+@pytest.mark.parametrize("labels", [BINARY, MULTI])
+def test_weights_learn_from_decided_masks_and_masks_from_the_soft_score_at_their_shares(labels, kernel):
+    truth, masks = drawn(labels, 3, 0), labels.probabilities(torch.randn(3, 4, labels.channels, 5, 7), dim=2)
+    masks.requires_grad_()
+    logits = torch.randn(3, 4, requires_grad=True)
+    shares = torch.rand(3, 4).softmax(1)
+    decided = labels.one_hot(labels.decide(masks.detach(), dim=2), dim=2)
+    found = trained_score(masks, logits.softmax(1), shares, truth, kernel=kernel)
+    weights_only = energy_score(decided, logits.softmax(1), truth, kernel)
+    torch.testing.assert_close(found, weights_only)
+    of_masks, of_logits = torch.autograd.grad(found.sum(), (masks, logits))
+    torch.testing.assert_close(of_logits, torch.autograd.grad(weights_only.sum(), logits)[0])
+    soft_score = energy_score(masks, shares, truth, kernel).sum()
+    torch.testing.assert_close(of_masks, torch.autograd.grad(soft_score, masks)[0])
+
+
+def test_a_blurred_mask_that_is_empty_once_decided_loses_probability():
+    """Between two annotations it has the better soft score."""
+    truth = MaskSet(torch.tensor([[[1, 1, 0, 0], [0, 0, 1, 1]]]), torch.tensor([[0.5, 0.5]]), BINARY)
+    masks = torch.tensor([[[[0.45] * 4], [[1.0, 1, 0, 0]]]])
+    logits = torch.zeros(1, 2, requires_grad=True)
+    weights = logits.softmax(1)
+    (gain,) = torch.autograd.grad(
+        trained_score(masks, weights, weights, truth).sum(), logits, retain_graph=True
+    )
+    (of_soft,) = torch.autograd.grad(energy_score(masks, weights, truth).sum(), logits)
+    assert gain[0, 1] < 0 < gain[0, 0]
+    assert of_soft[0, 0] < 0 < of_soft[0, 1]
 
 
 @KERNELS

@@ -287,19 +287,6 @@ def test_masks_learn_at_probabilities_that_have_a_floor(floor):
     torch.testing.assert_close(gradient, torch.autograd.grad(score, logits)[0])
 
 
-def test_probabilities_learn_from_masks_as_they_are_decided():
-    """A blurred mask between two annotations has the better soft score; decided it is empty, and loses to one of the two."""
-    annotations = MaskSet(torch.tensor([[[1, 1, 0, 0], [0, 0, 1, 1]]]), torch.tensor([[0.5, 0.5]]), BINARY)
-    logits = torch.tensor([[[[9.0, 9, -9, -9]], [[-0.1, -0.1, -0.1, -0.1]]]])
-    chance = torch.zeros(1, 2, requires_grad=True)
-    model = make(energy_weight=1.0, proposals=2)
-    (gain,) = torch.autograd.grad(model._energy(logits, annotations, chance), chance)
-    assert gain[0, 0] < 0 < gain[0, 1]
-    soft = energy_score(logits.sigmoid(), chance.softmax(1), annotations).mean()
-    (gain,) = torch.autograd.grad(soft, chance)
-    assert gain[0, 1] < 0 < gain[0, 0]
-
-
 @pytest.mark.parametrize("n", [1, 3])
 @pytest.mark.parametrize("case", ["one proposal", "identical", "empty", "collapsed"])
 def test_the_energy_score_of_degenerate_sets_trains_on(n, case):

@@ -53,7 +53,7 @@ def test_the_energy_score_of_the_compact_set_is_added():
     masks = BINARY.probabilities(
         model._logits(encoded, u, model.latents(torch.arange(4).expand(3, -1))), dim=2
     )
-    energy = energy_score(masks, pi, annotations, "dice").mean()
+    energy = energy_score((masks > 0.5).float(), pi, annotations, "dice").mean()
     torch.testing.assert_close(found["energy"], energy.detach())
     torch.testing.assert_close(found["loss"], plain["loss"] + 2 * energy)
 

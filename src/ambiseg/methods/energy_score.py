@@ -35,6 +35,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -96,6 +97,40 @@ def energy_score(
         apart = apart + hardness * distance(m, m, labels, 2)
     spread = torch.einsum("bm,bn,mn,bmn->b", p, p, _pairs(p, draws), apart)
     return 2 * fit - spread
+
+
+def trained_score(
+    masks: Tensor, weights: Tensor, shares: Tensor, annotations: MaskSet, **options: Any
+) -> Tensor:
+    """Energy score of the masks as they are given out, decided, to be trained: of weights and masks at a time.
+
+    Weights get its gradient. (Soft masks have a better score than the same masks decided: of soft ones, all probability would
+    move to those that stay soft.) Decided masks have no gradient; theirs is that of the soft score at other weights: at its own
+    a mask without weight learns nothing, and what loses once is lost.
+
+    Args:
+        masks: class probabilities ``(B, M, C, *S)``; without gradient only the weights are trained.
+        weights: ``(B, M)``; without gradient only the masks are trained.
+        shares: the weights at which masks learn, ``(B, M)``, rows sum to 1.
+        annotations: what was observed.
+        options: kernel, draws and hardness, as of `energy_score`.
+
+    Returns:
+        ``(B,)`` float32.
+
+    Example:
+        >>> truth = MaskSet(torch.tensor([[[1, 1, 0], [0, 1, 1]]]), torch.tensor([[0.5, 0.5]]), LabelSpace.binary())
+        >>> soft = torch.tensor([[[[0.6, 0.6, 0.4]], [[0.4, 0.6, 0.6]]]])
+        >>> trained_score(soft, truth.weights, truth.weights, truth).round(decimals=3)
+        tensor([0.3330])
+    """
+    labels = annotations.labels
+    decided = labels.one_hot(labels.decide(masks.detach(), dim=2), dim=2)
+    score = energy_score(decided, weights, annotations, **options)
+    if not masks.requires_grad:
+        return score
+    soft = energy_score(masks, shares.detach(), annotations, **options)
+    return score + soft - soft.detach()
 
 
 def _pairs(p: Tensor, draws: int) -> Tensor:

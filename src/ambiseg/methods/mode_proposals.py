@@ -26,7 +26,6 @@ gradient does reach masks and probabilities together).
 from __future__ import annotations
 
 import math
-from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -36,7 +35,7 @@ from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
 from ambiseg.methods.base import Segmenter
-from ambiseg.methods.energy_score import energy_score
+from ambiseg.methods.energy_score import trained_score
 from ambiseg.methods.flow_matching import FlowMatching
 from ambiseg.methods.losses import pairwise_mask_loss
 from ambiseg.methods.matching import match
@@ -181,32 +180,27 @@ class ModeProposals(Segmenter):
             return self._total(parts, s.winner_weight)
 
     def _energy(self, logits: Tensor, annotations: MaskSet, probability: Tensor | None) -> Tensor:
-        """The mean energy score of all proposals, decided as they are predicted; without probability head equally probable.
+        """The mean energy score of all proposals; without probability head they are equally probable.
 
-        Probabilities learn from that. (Soft masks have a better score than the same masks decided; of soft ones, all
-        probability would move to those that stay soft.) Masks learn from the soft score at other probabilities,
-        (1 - floor) p + floor / M: at p a mask of no probability learns nothing, and what loses once is lost. With floor 1
-        they become the best equally weighted masks (support points; Mak and Joseph 2018).
+        Masks learn at the probabilities (1 - floor) p + floor / M. With floor 1 they become the best equally weighted masks
+        (support points; Mak and Joseph 2018).
         """
         s = self.settings
         chance = torch.zeros_like(logits[:, :, 0, 0, 0]) if probability is None else probability
         weights, masks = chance.float().softmax(1), self.labels.probabilities(logits, dim=2)
-        score_of = partial(
-            energy_score,
-            annotations=annotations,
+        count = s.energy_proposals or s.proposals
+        trained = torch.cat([masks[:, :-count].detach(), masks[:, -count:]], 1)
+        shares = weights.detach() * (1 - s.energy_floor)
+        shares[:, -count:] += s.energy_floor / count
+        score = trained_score(
+            trained.detach() if s.energy_gradient == "probabilities" else trained,
+            weights.detach() if s.energy_gradient == "masks" else weights,
+            shares,
+            annotations,
             kernel=s.energy_kernel,
             hardness=s.energy_hardness * self.progress,
         )
-        decided = self.labels.one_hot(self.labels.decide(masks.detach(), dim=2), dim=2)
-        score = score_of(decided, weights).mean()
-        if s.energy_gradient == "probabilities":
-            return score
-        count = s.energy_proposals or s.proposals
-        trained = torch.cat([masks[:, :-count].detach(), masks[:, -count:]], 1)
-        shared = weights.detach() * (1 - s.energy_floor)
-        shared[:, -count:] += s.energy_floor / count
-        bent = score_of(trained, shared).mean()
-        return (score if s.energy_gradient == "both" else score.detach()) + bent - bent.detach()
+        return score.mean()
 
     def _full_label_loss(
         self, cost: Tensor, logits: Tensor, annotations: MaskSet, scores: Tensor, probability: Tensor | None

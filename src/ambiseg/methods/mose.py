@@ -38,7 +38,7 @@ from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
 from ambiseg.methods.base import Segmenter
-from ambiseg.methods.energy_score import energy_score
+from ambiseg.methods.energy_score import trained_score
 from ambiseg.methods.monte_carlo import pairwise_cross_entropy
 from ambiseg.methods.noise import standard_normal
 from ambiseg.methods.settings import MoSESettings
@@ -252,7 +252,10 @@ class MoSE(Segmenter):
             if s.energy_weight > 0:
                 weights = (log_pi.exp() / draws).repeat_interleave(draws, 1)
                 masks = self.labels.probabilities(logits, dim=2)
-                parts["energy"] = energy_score(masks, weights, annotations, s.energy_kernel, draws).mean()
+                score = trained_score(
+                    masks, weights, weights, annotations, kernel=s.energy_kernel, draws=draws
+                )
+                parts["energy"] = score.mean()
                 total = total + s.energy_weight * parts["energy"]
         return {"loss": total, **{name: value.detach() for name, value in parts.items()}}
 
