@@ -17,15 +17,14 @@ For soft masks ``|a| = sum a``, ``I_c = <a_c, b_c>``, ``U_c = |a_c| + |b_c| - I_
 absent from both is left out, two empty masks agree. A soft mask stands for independent draws of its pixels, and lies at a
 distance of itself: the diagonal k = l counts like any other pair, so one mask and two copies of half its weight score alike.
 So a soft mask scores as a whole law of noisy masks; where there are fewer proposals than the truth has masks that helps the
-score, and hurts once the masks are decided. With hardness h the distances among proposals are (1 - h) of these and h of the
-same with ``|a| = sum a^2``, by which a soft mask lies at no distance of itself. That has more local minima.
+score, and hurts once the masks are decided: `trained_score` shows weights decided masks alone.
 The set is the whole law, not a sample of it, so nothing is biased. Where masks are draws of a law (``draws``), pairs of a draw
 with itself are left out.
 
 Two more:
 
     d_js     = sqrt( mean over pixels of the Jensen-Shannon divergence / log 2 )
-    d_scales = mean of d_iou and the same of masks averaged over blocks of 2, 4 and 8 pixels, these with |a| = sum a^2 always
+    d_scales = mean of d_iou and the same of masks averaged over blocks of 2, 4 and 8 pixels, these with |a| = sum a^2
 
 d_js has the gradients of a cross-entropy; of hard masks it is the root of the share of pixels that differ, the classical energy
 score of vectors. (Without the root the score would see pixel-wise means alone.) d_scales also tells a near miss from a far one.
@@ -58,7 +57,6 @@ def energy_score(
     annotations: MaskSet,
     kernel: str = "iou",
     draws: int = 1,
-    hardness: float = 0.0,
 ) -> Tensor:
     """Energy score of weighted soft masks against annotations; smaller is better, gradients reach masks and weights.
 
@@ -69,7 +67,6 @@ def energy_score(
         kernel: distance ``iou``, ``dice``, ``jensen-shannon`` or ``scales``.
         draws: S, where the masks are S draws of equal weight from each of M / S laws, one law after the other: the score of the
             mixture of these laws, without bias for S > 1. S = 1: of the masks themselves.
-        hardness: h, from 0 to 1.
 
     Returns:
         ``(B,)`` float32, the mean over the annotations by weight.
@@ -92,28 +89,24 @@ def energy_score(
     p, v = weights.float(), annotations.weights.float()
     distance = DISTANCES[kernel]
     fit = torch.einsum("bm,bn,bmn->b", p, v, distance(m, y, labels))
-    apart = (1 - hardness) * distance(m, m, labels)
-    if hardness > 0:
-        apart = apart + hardness * distance(m, m, labels, 2)
-    spread = torch.einsum("bm,bn,mn,bmn->b", p, p, _pairs(p, draws), apart)
+    spread = torch.einsum("bm,bn,mn,bmn->b", p, p, _pairs(p, draws), distance(m, m, labels))
     return 2 * fit - spread
 
 
 def trained_score(
     masks: Tensor, weights: Tensor, shares: Tensor, annotations: MaskSet, **options: Any
 ) -> Tensor:
-    """Energy score of the masks as they are given out, decided, to be trained: of weights and masks at a time.
+    """Energy score of the masks as they are given out, decided, with gradients for weights and masks.
 
-    Weights get its gradient. (Soft masks have a better score than the same masks decided: of soft ones, all probability would
-    move to those that stay soft.) Decided masks have no gradient; theirs is that of the soft score at other weights: at its own
-    a mask without weight learns nothing, and what loses once is lost.
+    Weights get those of this score. (Had they those of the soft score, all probability would move to masks that stay soft.) Masks
+    get those of the soft score, at other weights: at its own a mask without weight learns nothing, and what loses once is lost.
 
     Args:
         masks: class probabilities ``(B, M, C, *S)``; without gradient only the weights are trained.
         weights: ``(B, M)``; without gradient only the masks are trained.
         shares: the weights at which masks learn, ``(B, M)``, rows sum to 1.
         annotations: what was observed.
-        options: kernel, draws and hardness, as of `energy_score`.
+        options: kernel and draws, as of `energy_score`.
 
     Returns:
         ``(B,)`` float32.
@@ -143,22 +136,19 @@ def _pairs(p: Tensor, draws: int) -> Tensor:
     return torch.where(law[:, None] == law, within, 1.0)
 
 
-def _iou(a: Tensor, b: Tensor, labels: LabelSpace, power: int = 1) -> Tensor:
-    """``d_iou`` of all pairs of ``(B, M, C, *S)`` and ``(B, N, C, *S)``, ``(B, M, N)``; channels as the label space has them.
-
-    ``|a|`` is the sum of ``a^power``.
-    """
-    both, union = _sets(a.flatten(3), b.flatten(3), labels, power)
+def _iou(a: Tensor, b: Tensor, labels: LabelSpace) -> Tensor:
+    """``d_iou`` of all pairs of ``(B, M, C, *S)`` and ``(B, N, C, *S)``, ``(B, M, N)``; channels as the label space has them."""
+    both, union = _sets(a.flatten(3), b.flatten(3), labels)
     return _apart(both, union, union)
 
 
-def _dice(a: Tensor, b: Tensor, labels: LabelSpace, power: int = 1) -> Tensor:
-    both, union = _sets(a.flatten(3), b.flatten(3), labels, power)
+def _dice(a: Tensor, b: Tensor, labels: LabelSpace) -> Tensor:
+    both, union = _sets(a.flatten(3), b.flatten(3), labels)
     return _apart(both, union, union + both)
 
 
-def _scales(a: Tensor, b: Tensor, labels: LabelSpace, power: int = 1) -> Tensor:
-    found = [_iou(a, b, labels, power)]
+def _scales(a: Tensor, b: Tensor, labels: LabelSpace) -> Tensor:
+    found = [_iou(a, b, labels)]
     for block in BLOCKS:
         coarse_a, coarse_b = (_averaged(x, block).flatten(3) for x in (a, b))
         both, union = _sets(coarse_a, coarse_b, labels, power=2)
@@ -167,8 +157,7 @@ def _scales(a: Tensor, b: Tensor, labels: LabelSpace, power: int = 1) -> Tensor:
     return torch.stack(found).mean(0)
 
 
-def _jensen_shannon(a: Tensor, b: Tensor, labels: LabelSpace, power: int = 1) -> Tensor:
-    del power  # a mask has no distance of itself anyway
+def _jensen_shannon(a: Tensor, b: Tensor, labels: LabelSpace) -> Tensor:
     a, b = a.flatten(3), b.flatten(3)
     of_a, of_b = (_entropy(x, labels).sum(2) for x in (a, b))
     # One mask of a against all of b at a time: the mixtures of all pairs together would not stay in a cache.
@@ -185,7 +174,7 @@ DISTANCES: dict[str, Callable[..., Tensor]] = {
 }
 
 
-def _sets(a: Tensor, b: Tensor, labels: LabelSpace, power: int) -> tuple[Tensor, Tensor]:
+def _sets(a: Tensor, b: Tensor, labels: LabelSpace, power: int = 1) -> tuple[Tensor, Tensor]:
     """Intersection and union by evaluated class, ``(B, M, N, C)`` each, with ``|a| = sum a^power``."""
     both = torch.einsum("bmcp,bncp->bmnc", a, b)
     union = a.pow(power).sum(3)[:, :, None] + b.pow(power).sum(3)[:, None] - both

@@ -198,7 +198,6 @@ class ModeProposals(Segmenter):
             shares,
             annotations,
             kernel=s.energy_kernel,
-            hardness=s.energy_hardness * self.progress,
         )
         return score.mean()
 
@@ -331,8 +330,8 @@ def _check(s: ModeProposalsSettings) -> None:
         raise AmbisegError(
             f"--energy-proposals are some of the {s.proposals} proposals, not all: received {s.energy_proposals}"
         )
-    if not s.energy_hardness <= 1 or not s.energy_floor <= 1:
-        raise AmbisegError("--energy-hardness and --energy-floor are from 0 to 1")
+    if not s.energy_floor <= 1:
+        raise AmbisegError("--energy-floor is from 0 to 1")
     if s.energy_proposals and s.energy_weight <= 0:
         raise AmbisegError("--energy-proposals learn from the energy score: give --energy-weight too")
     if s.energy_proposals and s.sharing == "relaxed":

@@ -76,9 +76,6 @@ class ModeProposalsSettings:
     energy_floor: float = 1.0
     """Share of the weight that is spread evenly over the proposals that the energy score trains, so that one of no probability
     learns too. 1: masks learn as if all were equally probable; 0: by their own probabilities."""
-    energy_hardness: float = 0.0
-    """How far, at the end of the training, proposals lie at no distance of themselves in the energy score, 0 to 1: it rises to
-    this in a straight line. Above 0 nothing is gained by soft masks, which are worse once decided."""
     energy_proposals: int = 0
     """Proposals that the energy score alone trains, and the only ones whose masks it trains; those of the others are left to the
     mask loss, their probabilities to both. 0: the energy score trains all masks, along with the mask loss."""
