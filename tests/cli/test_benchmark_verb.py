@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
+from pathlib import Path
 
 import pytest
+
+from ambiseg.cli.benchmark import _not_run
+from ambiseg.engine.benchmark import Cell
 
 SUITE = """
 title: Two methods on tiny fires
@@ -46,6 +50,7 @@ def test_a_suite_of_ones_own(cli, suite, fires, tmp_path):
         "elsewhere",
     }
     assert results == json.loads((out / "results.json").read_text())
+    assert "not run yet: fires, seed 0: ssn<" in (out / "index.html").read_text()
     config = out / "runs" / "fires" / "m-heads" / "seed-0" / "config.yaml"
     before = config.stat().st_mtime_ns
 
@@ -105,3 +110,18 @@ def test_without_any_data_there_is_nothing_to_do(cli, suite, tmp_path):
     suite.write_text(text)
     outcome = cli("benchmark", suite, "--data-root", tmp_path / "nowhere", "--out", tmp_path / "out")
     assert outcome.status == 2 and "--data-root" in outcome.err and not (tmp_path / "out").exists()
+
+
+def test_what_is_left_to_run_is_one_line_for_methods_that_lack_the_same_seeds():
+    cells = [
+        Cell(data, method, seed, Path(), Path(), {})
+        for data in ("fires", "streets")
+        for method in ("ssn", "mose", "atfm")
+        for seed in range(3)
+    ]
+    left = [c for c in cells if c.seed and (c.data == "streets" or c.method != "ssn")]
+    assert _not_run(left, cells) == [
+        "not run yet: fires, seed 1, 2: mose, atfm",
+        "not run yet: streets, seed 1, 2: every method",
+    ]
+    assert _not_run([], cells) == []

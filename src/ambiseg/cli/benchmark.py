@@ -178,6 +178,25 @@ def _source(name: str, entry: DataEntry, out: Path, root: Path, make: bool) -> P
     return target
 
 
+def _not_run(missing: list[Cell], cells: list[Cell]) -> list[str]:
+    """What is left to run, a line for all methods of a data set that lack the same seeds."""
+    seeds: dict[tuple[str, str], list[int]] = {}
+    for cell in missing:
+        seeds.setdefault((cell.data, cell.method), []).append(cell.seed)
+    groups: dict[tuple[str, str], list[str]] = {}
+    for (data, method), lacking in seeds.items():
+        groups.setdefault((data, ", ".join(map(str, lacking))), []).append(method)
+    return [
+        f"not run yet: {data}, seed {lacking}: "
+        + (
+            "every method"
+            if set(methods) == {c.method for c in cells if c.data == data}
+            else ", ".join(methods)
+        )
+        for (data, lacking), methods in groups.items()
+    ]
+
+
 def _write(suite: Suite, cells: list[Cell], skipped: dict[str, str], out: Path, again: str) -> dict[str, Any]:
     """Tables, page and JSON of all that is there."""
     from ambiseg.engine.run import write_json
@@ -194,9 +213,9 @@ def _write(suite: Suite, cells: list[Cell], skipped: dict[str, str], out: Path, 
             sections.append(DataSection(data, table, own, metrics[0]))
             _write_table(table, out / "tables", data)
     failures = [f"{c.title}: {c.entries()['error']}" for c in cells if "error" in c.entries()]
-    missing = [c.title for c in cells if c.result() is None and "error" not in c.entries()]
+    missing = [c for c in cells if c.result() is None and "error" not in c.entries()]
     remarks = [f"{name} is skipped: {why}" for name, why in skipped.items()]
-    remarks += [f"failed: {failure}" for failure in failures] + [f"not run yet: {title}" for title in missing]
+    remarks += [f"failed: {failure}" for failure in failures] + _not_run(missing, cells)
     summaries = [
         {k: v for k, v in asdict(run).items() if k not in ("per_image", "estimated", "true")} for run in runs
     ]
@@ -208,7 +227,7 @@ def _write(suite: Suite, cells: list[Cell], skipped: dict[str, str], out: Path, 
         "runs": summaries,
         "tables": [asdict(section.table) for section in sections],
         "failures": failures,
-        "missing": missing,
+        "missing": [cell.title for cell in missing],
         "skipped": skipped,
     }
     write_json(out / RESULTS, finite(results))
