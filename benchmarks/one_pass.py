@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -94,8 +95,11 @@ def draw(results: dict[str, Any], metric: str, title: str) -> plt.Figure:
     handles = {
         label: h for axes in panels[0] for h, label in zip(*axes.get_legend_handles_labels(), strict=True)
     }
-    figure.legend(handles.values(), handles.keys(), loc="lower center", ncols=6, fontsize=8, frameon=False)
-    figure.tight_layout(rect=(0, 0.14, 1, 1))
+    columns = 2 * len(names)
+    figure.legend(
+        handles.values(), handles.keys(), loc="lower center", ncols=columns, fontsize=8, frameon=False
+    )
+    figure.tight_layout(rect=(0, 0.02 + 0.04 * math.ceil(len(handles) / columns), 1, 1))
     return figure
 
 
