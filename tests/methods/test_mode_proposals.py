@@ -210,9 +210,8 @@ def test_the_energy_score_joins_after_its_start_and_bends_masks_and_probabilitie
     energy = energy_score((logits > 0).float(), probability.softmax(1), annotations).mean().item()
     assert found["energy"] == pytest.approx(energy, rel=1e-5)
     assert found["loss"] == pytest.approx(plain["loss"] + 2 * energy, rel=1e-5)
-    alone = make(
-        energy_weight=1e6, probability_weight=0.0, selection_weight=0.0, head_spread=3.0
-    )  # unlike masks
+    # A spread above 1 parts the masks: probabilities of masks that are decided alike have no gradient.
+    alone = make(energy_weight=1e6, probability_weight=0.0, selection_weight=0.0, head_spread=3.0)
     alone.loss(images, annotations)["loss"].backward()
     for part in (alone.h, alone.sel):
         assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in part.parameters())

@@ -184,17 +184,15 @@ def _not_run(missing: list[Cell], cells: list[Cell]) -> list[str]:
     for cell in missing:
         seeds.setdefault((cell.data, cell.method), []).append(cell.seed)
     groups: dict[tuple[str, str], list[str]] = {}
-    for (data, method), lacking in seeds.items():
-        groups.setdefault((data, ", ".join(map(str, lacking))), []).append(method)
-    return [
-        f"not run yet: {data}, seed {lacking}: "
-        + (
-            "every method"
-            if set(methods) == {c.method for c in cells if c.data == data}
-            else ", ".join(methods)
+    for (data, method), numbers in seeds.items():
+        groups.setdefault((data, ", ".join(map(str, numbers))), []).append(method)
+    lines = []
+    for (data, lacking), methods in groups.items():
+        every = set(methods) == {cell.method for cell in cells if cell.data == data}
+        lines.append(
+            f"not run yet: {data}, seed {lacking}: {'every method' if every else ', '.join(methods)}"
         )
-        for (data, lacking), methods in groups.items()
-    ]
+    return lines
 
 
 def _write(suite: Suite, cells: list[Cell], skipped: dict[str, str], out: Path, again: str) -> dict[str, Any]:

@@ -52,11 +52,7 @@ TINY = 1e-6
 
 
 def energy_score(
-    masks: Tensor,
-    weights: Tensor,
-    annotations: MaskSet,
-    kernel: str = "iou",
-    draws: int = 1,
+    masks: Tensor, weights: Tensor, annotations: MaskSet, kernel: str = "iou", draws: int = 1
 ) -> Tensor:
     """Energy score of weighted soft masks against annotations; smaller is better, gradients reach masks and weights.
 
@@ -166,7 +162,7 @@ def _jensen_shannon(a: Tensor, b: Tensor, labels: LabelSpace) -> Tensor:
     return (divergence.clamp(min=0) + NEAR**2).sqrt() - NEAR
 
 
-DISTANCES: dict[str, Callable[..., Tensor]] = {
+DISTANCES: dict[str, Callable[[Tensor, Tensor, LabelSpace], Tensor]] = {
     "iou": _iou,
     "dice": _dice,
     "jensen-shannon": _jensen_shannon,
