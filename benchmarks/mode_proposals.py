@@ -21,7 +21,6 @@ import argparse
 import dataclasses
 import itertools
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -37,7 +36,7 @@ from ambiseg.engine.run import TRAINING, RunConfig
 from ambiseg.engine.settings import TrainSettings
 from ambiseg.methods.settings import ModeProposalsSettings
 from ambiseg.networks.settings import UNetSettings
-from training_runs import finished
+from training_runs import CORES, finished
 
 FLIPS = {3: 0.05, 4: 0.25, 5: 0.75, 8: 0.95}
 """Class of camvid (road, pavement, tree, car) -> probability that it is foreground."""
@@ -216,7 +215,7 @@ def measure(
     return {
         "data": name,
         "labels": labels,
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": CORES,
         "scenarios": MORE.get(name),
         "phases": record,
         **evaluation.to_dict(),

@@ -12,6 +12,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+import torch
+
 import ambiseg
 from ambiseg.data.source import SpreadSplit, open_split
 from ambiseg.engine.predict import PredictSettings, Run, load
@@ -20,8 +22,8 @@ from ambiseg.engine.settings import TrainSettings
 from ambiseg.engine.train import resume
 from ambiseg.networks.settings import UNetSettings
 
-CORES = len(os.sched_getaffinity(0))
-"""Cores that this process may use."""
+CORES = min(len(os.sched_getaffinity(0)), torch.get_num_threads())
+"""Cores that this process uses."""
 
 
 def common_options(text: str | None) -> argparse.ArgumentParser:

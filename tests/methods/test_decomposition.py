@@ -18,10 +18,10 @@ from ambiseg.methods.decomposition import (
     encode,
     estimate_mean,
     filtered,
-    posterior_decomposition,
     velocity_decomposition,
     with_probabilities,
 )
+from ambiseg.methods.posterior_decomposition import posterior_decomposition
 
 BINARY = LabelSpace.binary()
 Q = torch.tensor([0.05, 0.25, 0.75, 0.95])

@@ -26,11 +26,11 @@ from ambiseg.maskset import MaskSet
 from ambiseg.methods.class_flips import PATTERNS, structured_decomposition
 from ambiseg.methods.decomposition import (
     assignment_counts,
-    posterior_decomposition,
     velocity_decomposition,
     with_probabilities,
 )
 from ambiseg.methods.flow_matching import FlowMatching
+from ambiseg.methods.posterior_decomposition import posterior_decomposition
 
 if TYPE_CHECKING:
     from ambiseg.engine.predict import Run
