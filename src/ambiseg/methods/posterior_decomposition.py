@@ -48,6 +48,8 @@ AT_ONCE = 16
 """Draws whose products with the modes are taken together."""
 HALVINGS = 60
 """Steps of the search for a time."""
+ROUNDING = 1e-6
+"""Curvature that is smaller in proportion to the Gram matrix is judged by this share of it."""
 
 Array = NDArray[np.float64]
 
@@ -236,7 +238,9 @@ class _Fit:
         jacobian = (np.eye(len(p)) - w[:, :, None]) * (w / p)[:, None, :]
         curvature = (jacobian.swapaxes(1, 2) @ (self.gram @ jacobian)).mean(0)
         unit = p / np.linalg.norm(p)
-        values = np.linalg.eigvalsh(curvature / max(np.trace(curvature), 1e-300) + np.outer(unit, unit))
+        # Of identical modes all curvature is rounding: it must not be its own measure.
+        scale = max(np.trace(curvature), ROUNDING * np.trace(self.gram), 1e-300)
+        values = np.linalg.eigvalsh(curvature / scale + np.outer(unit, unit))
         return bool(values[0] > 1e-9)
 
 
