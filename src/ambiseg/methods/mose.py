@@ -226,13 +226,21 @@ class MoSE(Segmenter):
         """G_0 at this point of the training: from 1 to its end in a straight line."""
         return 1 - (1 - self.settings.merge_threshold) * self.progress
 
+    @property
+    def draws(self) -> int:
+        """S, samples of each expert in training; one where experts are deterministic."""
+        return self.settings.draws if self.settings.stochastic else 1
+
+    def drawn(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits ``(B, K S, C, H, W)`` of S samples of every expert, expert by expert, and ``log pi (B, K)``: what the loss sees."""
+        encoded, u_d, log_pi = self._encoded(images)
+        expert = torch.arange(self.settings.experts, device=images.device).repeat_interleave(self.draws)
+        return self._logits(encoded, u_d, self.latents(expert.expand(len(images), -1))), log_pi
+
     def loss(self, images: Tensor, annotations: MaskSet) -> dict[str, Tensor]:
         """Equation (6), all annotations with their weights, the mean over the images that have a pixel that is not void."""
-        s = self.settings
-        encoded, u_d, log_pi = self._encoded(images)
-        draws = s.draws if s.stochastic else 1
-        expert = torch.arange(s.experts, device=images.device).repeat_interleave(draws)
-        logits = self._logits(encoded, u_d, self.latents(expert.expand(len(images), -1)))
+        s, draws = self.settings, self.draws
+        logits, log_pi = self.drawn(images)
         with torch.autocast(images.device.type, enabled=False):
             v, counted = self._marginals(annotations)
             cost = pairwise_cost(self.cost, logits, annotations.masks, self.labels)
