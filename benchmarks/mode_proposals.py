@@ -48,8 +48,6 @@ PREVAILING = dataclasses.replace(FIRE, image_cue=True)
 LIDC = ModeProposalsSettings(proposals=8, image_cue=False)
 CAMVID = ModeProposalsSettings(proposals=32, score_cost=0.1, image_cue=False, duplicate_cue=True)
 CAMVID_SINGLE = ModeProposalsSettings(proposals=32, score_cost=0.1, mask_loss="mse")
-ENERGY = {"energy_weight": 1.0, "probability_weight": 0.0}
-"""Probabilities learn from the energy score alone, and a quarter of the proposals."""
 RECIPES: dict[tuple[str, str], tuple[Phase, ...]] = {
     ("wildfire", "full"): ((FIRE, TrainSettings(minutes=8, batch_size=16, lr=2e-3)),),
     ("wildfire", "single"): (
@@ -89,13 +87,14 @@ VARIANTS: dict[str, tuple[str, str, tuple[Phase, ...]]] = {
         "single",
         ((dataclasses.replace(FIRE, balance=0.5), TrainSettings(minutes=24, batch_size=16, lr=2e-3)),),
     ),
-    "camvid-single-energy": (
-        "camvid",
+    "wildfire-single-settled": (
+        "wildfire",
         "single",
         (
+            (dataclasses.replace(FIRE, balance=0.7), TrainSettings(minutes=16, batch_size=16, lr=2e-3)),
             (
-                dataclasses.replace(CAMVID_SINGLE, energy_proposals=8, **ENERGY),
-                TrainSettings(minutes=24, batch_size=8, lr=2e-3),
+                dataclasses.replace(FIRE, balance=0.7, settle=0.0),
+                TrainSettings(minutes=8, batch_size=16, lr=1e-3),
             ),
         ),
     ),
