@@ -483,6 +483,20 @@ def mose() -> str:
     return "\n\n".join(texts) or not_yet("mose.py --results docs/results/mose.json")
 
 
+def mose_speed() -> str:
+    """Training steps of MoSE, samples together and one by one."""
+    found = read("mose-speed.json")
+    if not found:
+        return not_yet("mose_speed.py --results docs/results/mose-speed.json")
+    head = ["data", "images", "format", "at once", "one by one", "U-Net alone", "ratio", "without the U-Net"]
+    rows = []
+    for name, entry in found["data"].items():
+        times = [f"{entry['seconds'][way]:.3f} s" for way in ("at once", "one by one", "U-Net alone")]
+        ratios = [f"{value:.2f} x" for value in entry["ratio"].values()]
+        rows.append([name, str(entry["images"]), "bf16" if entry["bf16"] else "float32", *times, *ratios])
+    return f"4 experts of 4 samples, {found['threads']} thread(s):\n\n" + table(head, rows)
+
+
 def atfm() -> str:
     """What `atfm.py` measured."""
     found = read("atfm.json")
@@ -550,6 +564,7 @@ def main() -> None:
         "markov-shapes": markov_shapes,
         "flow-ssn": flow_ssn,
         "mose": mose,
+        "mose-speed": mose_speed,
         "one-pass": one_pass,
         **{
             f"{suite}-{data}": partial(benchmark, suite, data)
