@@ -568,7 +568,7 @@ def main() -> None:
         "one-pass": one_pass,
         **{
             f"{suite}-{data}": partial(benchmark, suite, data)
-            for suite in ("cpu", "energy")
+            for suite in ("cpu", "energy", "energy-single")
             for data in ("wildfire", "markov-shapes", "camvid-flips", "lidc-on-ct")
         },
         "atfm": atfm,
