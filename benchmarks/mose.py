@@ -6,7 +6,8 @@ Gao, Chen, Zhang and He (2023), "Modeling multimodal aleatoric uncertainty in se
 A run that is finished in ``--work`` is evaluated only.
 
 - ``ablation``: the rows of table 2 on ``lidc-on-ct-64``, split by patient, with all four annotations, and the last also with one
-  redrawn at every visit, with the paper's beta and with that of full labels; every row takes the same number of steps. 16 masks of every validation image, in both representations.
+  redrawn at every visit, with the paper's beta and with that of full labels; every row takes the same number of steps. 16
+  masks of every validation image, in both representations.
 - ``coupling``: greedy couplings against the linear programme, on training batches before and after the training of MoSE.
 - ``flips``: CamVid with four classes switched on or off (binary, 16 modes), and at half the size with five classes that may turn
   into their twins (16 classes, 32 modes), beside M-heads and the probabilistic U-Net. As the paper's networks are given the
