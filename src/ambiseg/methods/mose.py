@@ -232,7 +232,7 @@ class MoSE(Segmenter):
         return self.settings.draws if self.settings.stochastic else 1
 
     def drawn(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits ``(B, K S, C, H, W)`` of S samples of every expert, expert by expert, and ``log pi (B, K)``: what the loss sees."""
+        """What the loss sees: logits ``(B, K S, C, H, W)`` of S samples of each expert, in turn, and ``log pi (B, K)``."""
         encoded, u_d, log_pi = self._encoded(images)
         expert = torch.arange(self.settings.experts, device=images.device).repeat_interleave(self.draws)
         return self._logits(encoded, u_d, self.latents(expert.expand(len(images), -1))), log_pi
