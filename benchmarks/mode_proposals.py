@@ -91,10 +91,10 @@ VARIANTS: dict[str, tuple[str, str, tuple[Phase, ...]]] = {
         "wildfire",
         "single",
         (
-            (dataclasses.replace(FIRE, balance=0.7), TrainSettings(minutes=16, batch_size=16, lr=2e-3)),
+            (dataclasses.replace(FIRE, balance=0.7), TrainSettings(minutes=15, batch_size=16, lr=2e-3)),
             (
                 dataclasses.replace(FIRE, balance=0.7, settle=0.0),
-                TrainSettings(minutes=8, batch_size=16, lr=1e-3),
+                TrainSettings(minutes=7, batch_size=16, lr=1e-3),
             ),
         ),
     ),
