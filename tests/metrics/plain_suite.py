@@ -129,6 +129,15 @@ class Pair:
         """The first of the most similar modes of each prediction."""
         return [next(j for j, v in enumerate(row) if v > max(row) - 1e-9) for row in self.to_modes.tolist()]
 
+    def groups(self, way: str) -> list[list[int]]:
+        """Modes that count as one: each alone if "nearest", chains of alike ones if "grouped"."""
+        modes = self.annotations.masks[self.first]
+        iou, groups = overlaps(modes, modes, self.space)[0], []
+        for j in range(len(modes)):
+            near = [g for g in groups if way == "grouped" and any(iou[j, k] > 0.95 for k in g)]
+            groups = [g for g in groups if g not in near] + [sorted(sum(near, [j]))]
+        return groups
+
     @cached_property
     def partners(self) -> list[list[int]]:
         """`matchings` of the predictions with the modes."""
@@ -293,24 +302,31 @@ def ranked(scores: Array, matched: Array) -> float:
 
 # -- probabilities of modes --------------------------------------------------------------------------------------------
 
+NEAREST = ("nearest", "grouped")
+"""Assignments that give every prediction to a mode, or to a group of them."""
 
-def entries(pair: Pair, partner: list[int] | None) -> Array:
-    """(estimate, truth, uniform guess) of each entry; of the nearest modes where no matching is given."""
+
+def entries(pair: Pair, partner: list[int] | str) -> Array:
+    """(estimate, truth, uniform guess) of each entry, by a matching or by the "nearest" or "grouped" modes."""
     u, v = pair.predictions.weights.tolist(), (pair.mode_counts / pair.mode_counts.sum()).tolist()
+    if isinstance(partner, str):
+        rows = []
+        for group in pair.groups(partner):
+            hit = sum(w for w, k in zip(u, pair.nearest, strict=True) if k in group)
+            rows.append((hit, sum(v[j] for j in group), 1 / len(pair.groups(partner))))
+        return np.array(rows)
     even = 1 / len(v)
-    if partner is None:
-        hits = [sum(w for w, k in zip(u, pair.nearest, strict=True) if k == j) for j in range(len(v))]
-        return np.array([(hit, x, even) for hit, x in zip(hits, v, strict=True)])
     rows = [(w, v[j], even) if j >= 0 else (w, 0.0, 0.0) for w, j in zip(u, partner, strict=True)]
     rows += [(0.0, x, even) for j, x in enumerate(v) if j not in partner]
     assert len(rows) == max(len(u), len(v))
     return np.array(rows)
 
 
-def briers(pair: Pair, partner: list[int] | None) -> tuple[float, float]:
+def briers(pair: Pair, partner: list[int] | str) -> tuple[float, float]:
     """Mean squared error of the estimate and of the uniform guess, which is exactly 0 for equally probable modes."""
     estimate, truth, guess = entries(pair, partner).T
-    equal = len(set(pair.mode_counts.tolist())) == 1
+    groups = pair.groups(partner if isinstance(partner, str) else "nearest")
+    equal = len({sum(pair.mode_counts[j] for j in group) for group in groups}) == 1
     return float(((estimate - truth) ** 2).mean()), 0.0 if equal else float(((guess - truth) ** 2).mean())
 
 
@@ -318,7 +334,7 @@ def skill(score: float, uniform: float) -> float:
     return 1 - score / (uniform + 1e-8) if uniform else math.nan
 
 
-def determined(pair: Pair, partner: list[int] | None) -> bool:
+def determined(pair: Pair, partner: list[int] | str) -> bool:
     """Whether weights known to half a unit of float32 determine the skill, a quotient of small numbers, to 1e-6."""
     estimate, truth, guess = entries(pair, partner).T
     score, uniform = briers(pair, partner)
@@ -432,7 +448,8 @@ def all_values(pair: Pair) -> dict[str, list[float]]:
         **energies(pair),
         **of_means(pair),
     }
-    near = {**reaching(pair), **mode_distances(pair), "brier_skill_nearest": skill(*briers(pair, None))}
+    skills = {f"brier_skill_{way}": skill(*briers(pair, way)) for way in NEAREST}
+    near = {**reaching(pair), **mode_distances(pair), **skills}
     allowed = {name: [value] for name, value in sure.items()}
     allowed |= {name: [value] if pair.decided else NEVER for name, value in near.items()}
     best = pair.partners
@@ -444,7 +461,9 @@ def all_values(pair: Pair) -> dict[str, list[float]]:
         }
         for partner in best
     ]
-    allowed["brier_skill_nearest"] = allowed["brier_skill_nearest"] if determined(pair, None) else NEVER
+    for way in NEAREST:
+        if not determined(pair, way):
+            allowed[f"brier_skill_{way}"] = NEVER
     names = ("selection_f1", "selection_precision", "selection_recall", "selection_ap", "brier_skill_score")
     allowed |= {name: [row[name] for row in chosen] for name in names}
     if not all(determined(pair, partner) for partner in best):
@@ -456,7 +475,7 @@ def brier_values(pair: Pair) -> dict[str, list[tuple[float, float]]]:
     """Score and uniform score that each assignment may give."""
     return {
         "matched": [briers(pair, partner) for partner in pair.partners],
-        "nearest": [briers(pair, None)] if pair.decided else [],
+        **{way: [briers(pair, way)] if pair.decided else [] for way in NEAREST},
     }
 
 
@@ -468,12 +487,14 @@ def pooled_values(pairs: list[Pair]) -> dict[str, float]:
     ]
     matched = np.concatenate([np.array(partner) >= 0 for partner in partners])
     matched_scores = [briers(pair, partner) for partner, pair in zip(partners, pairs, strict=True)]
-    nearest_scores = [briers(pair, None) for pair in pairs]
     tp, fp, fn = (sum(column) for column in zip(*counts, strict=True))
     return {
         **rates(tp, fp, fn),
         "selection_ap": ranked(np.concatenate([pair.predictions.scores for pair in pairs]), matched),
         "brier_skill_score": skill(*np.mean(matched_scores, 0).tolist()),
-        "brier_skill_nearest": skill(*np.mean(nearest_scores, 0).tolist()),
+        **{
+            f"brier_skill_{way}": skill(*np.mean([briers(pair, way) for pair in pairs], 0).tolist())
+            for way in NEAREST
+        },
         "ece": calibration_error(np.sum([pixel_sums(pair) for pair in pairs], 0)),
     }

@@ -260,6 +260,47 @@ def test_several_predictions_of_one_mode_add_up() -> None:
     assert brier_scores(predictions, weighted([0.5, 0.5])).score.item() > 0
 
 
+def disks(*pixels: int) -> MaskSet:
+    """Masks of so many pixels each, in an image of 100, each inside the larger ones; weights grow by one."""
+    masks = (
+        (torch.arange(100) < torch.tensor(pixels)[:, None]).to(torch.uint8).reshape(1, len(pixels), 10, 10)
+    )
+    weights = torch.arange(1.0, len(pixels) + 1)
+    return MaskSet(masks, (weights / weights.sum())[None], BINARY)
+
+
+def test_modes_that_are_alike_count_as_one() -> None:
+    """80, 83 and 87 pixels are a chain of IoU > .95 (80/87 is not); 60 stands alone."""
+    truth = disks(80, 60, 83, 87)
+    pairs = mode_probabilities(MaskSet.uniform(truth.masks[:, [2, 2, 1]], BINARY), truth, "grouped")
+    assert pairs.there.tolist() == pairs.is_mode.tolist() == [[True, True, False, False]]
+    torch.testing.assert_close(pairs.estimated[pairs.there], torch.tensor([2 / 3, 1 / 3]))
+    torch.testing.assert_close(pairs.true[pairs.there], torch.tensor([0.8, 0.2]))
+    wrong = ((2 / 3 - 0.8) ** 2, (0.5 - 0.8) ** 2)
+    skill = brier_skill_score(MaskSet.uniform(truth.masks[:, [2, 2, 1]], BINARY), truth, "grouped")
+    torch.testing.assert_close(skill, torch.tensor([1 - wrong[0] / wrong[1]]), atol=1e-6, rtol=0)
+
+
+def test_a_swap_within_a_group_is_forgiven_and_one_across_is_not() -> None:
+    truth = disks(80, 60, 83)
+    within, across = truth.masks[:, [2, 1, 0]], truth.masks[:, [1, 0, 2]]
+    for masks, forgiven in ((within, True), (across, False)):
+        swapped = MaskSet(masks, truth.weights, BINARY)
+        assert float(brier_skill_score(swapped, truth, "nearest")) < 0.5
+        assert (float(brier_skill_score(swapped, truth, "grouped")) > 1 - 1e-5) == forgiven
+
+
+@laws
+@given(cases())
+def test_grouping_changes_nothing_where_no_modes_are_alike(case: Case) -> None:
+    pair = Comparison(case.predictions, case.annotations)
+    iou = pair.among_modes.iou() - torch.eye(pair.modes.masks.shape[1])
+    apart = ~((iou > 0.9) & pair.modes.present[:, None] & pair.modes.present[:, :, None]).flatten(1).any(1)
+    nearest, grouped = (mode_probabilities(pair, assignment=way) for way in ("nearest", "grouped"))
+    for field in ("estimated", "true", "is_mode", "there"):
+        assert torch.equal(getattr(nearest, field)[apart], getattr(grouped, field)[apart])
+
+
 def test_wrong_arguments_are_refused() -> None:
     one = weighted([1.0])
     for metric in (mode_probabilities, brier_scores, brier_skill_score, total_variation, mode_kl):

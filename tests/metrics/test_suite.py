@@ -21,6 +21,7 @@ from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
 from ambiseg.metrics import METRICS, brier_scores, evaluate_all, metric_collection
 from ambiseg.metrics.accumulators import POOLED
+from ambiseg.metrics.calibration import ASSIGNMENTS
 
 IMAGES = 40
 SPACES = [(3, 5), (3, 5), (1, 3), (5, 7), (2, 3, 2)]
@@ -177,9 +178,7 @@ def test_every_metric_agrees_with_its_plain_version() -> None:
     def check(batch: Batch) -> None:
         found = evaluate_all(batch.predictions, batch.annotations, list(METRICS))
         hard = evaluate_all(batch.predictions.hard(), batch.annotations, SOFT)
-        briers = {
-            way: brier_scores(batch.predictions, batch.annotations, way) for way in ("matched", "nearest")
-        }
+        briers = {way: brier_scores(batch.predictions, batch.annotations, way) for way in ASSIGNMENTS}
         assert all(
             v.shape == (IMAGES,) and v.dtype == torch.float32 for v in (*found.values(), *hard.values())
         )
@@ -239,15 +238,15 @@ def test_accumulators_agree_with_plain_pooling() -> None:
 
 SPLIT_PREDICTIONS = [
     "hm_iou_multi", "m_iou", "max_dice_matching", "ged", "ged_dice", "diversity", "coverage", "covered_mass", "precision_at",
-    "modes_hit", "expected_draws", "brier_skill_nearest", "total_variation", "mode_kl", "ece", "bits_per_dimension",
-    "dice_of_mean", "expected_dice", "soft_dice",
+    "modes_hit", "expected_draws", "brier_skill_nearest", "brier_skill_grouped", "total_variation", "mode_kl", "ece",
+    "bits_per_dimension", "dice_of_mean", "expected_dice", "soft_dice",
 ]  # fmt: skip
 """Metrics of the distribution of the predictions: one mask twice, its weight divided, changes nothing."""
 SPLIT_ANNOTATIONS = [
     "hm_iou_unique", "m_iou", "ged", "ged_dice", "diversity", "coverage", "covered_mass", "precision_at", "modes_hit",
     "expected_draws", "selection_f1", "selection_precision", "selection_recall", "selection_ap", "brier_skill_score",
-    "brier_skill_nearest", "total_variation", "mode_kl", "ece", "bits_per_dimension", "dice_of_mean", "expected_dice",
-    "soft_dice",
+    "brier_skill_nearest", "brier_skill_grouped", "total_variation", "mode_kl", "ece", "bits_per_dimension", "dice_of_mean",
+    "expected_dice", "soft_dice",
 ]  # fmt: skip
 """Metrics of the distribution of the annotations."""
 ANY_ORDER = [

@@ -239,7 +239,8 @@ class BrierSkillScore(_Accumulator):
     """Brier skill score, pooled: ``1 - mean BS / (mean BS_uniform + eps)`` (mode proposals, eq. 23).
 
     Args:
-        assignment: "matched" pairs predictions and modes one to one, "nearest" gives every prediction to a mode.
+        assignment: "matched" pairs predictions and modes one to one, "nearest" gives every prediction to a mode, "grouped" to a
+            group of modes that are alike.
 
     Images of equally probable modes count too, with ``BS_uniform = 0``; nan if all images are such.
 
@@ -257,9 +258,8 @@ class BrierSkillScore(_Accumulator):
     images: Tensor
 
     def __init__(self, assignment: str = "matched", **settings: Any) -> None:
-        super().__init__(
-            "brier_skill_score" if assignment == "matched" else "brier_skill_nearest", **settings
-        )
+        name = "brier_skill_score" if assignment == "matched" else f"brier_skill_{assignment}"
+        super().__init__(name, **settings)
         self.assignment = assignment
         self._sums("score", "uniform")
         self._sums("images", dtype=torch.int64)
@@ -283,6 +283,7 @@ POOLED: dict[str, Callable[[float], Metric]] = {
     "selection_ap": lambda _: SelectionAP(),
     "brier_skill_score": lambda _: BrierSkillScore(),
     "brier_skill_nearest": lambda _: BrierSkillScore("nearest"),
+    "brier_skill_grouped": lambda _: BrierSkillScore("grouped"),
     "ece": lambda _: PixelCalibration(),
 }
 """Accumulators, given the threshold of the scores, of metrics that pool all images before they divide."""

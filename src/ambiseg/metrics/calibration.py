@@ -1,12 +1,14 @@
 """How well the weights of the predictions match the probabilities of the annotated modes.
 
-The *modes* are the distinct annotations. Two assignments of predictions to modes, by IoU, are in use:
+The *modes* are the distinct annotations. Two assignments of predictions to modes, by IoU, are in use, and one is ours:
 
 - *matched*: one to one. The entries compared are each pair (estimated u_k, true v_j), each proposal without a
   mode (u_k, 0), and each mode without a proposal (0, v_j); max(M, N*) entries in all, so mass on a wrong mask
   and a missing mode both count as error (mode proposals, eq. 23).
 - *nearest*: every prediction gives its weight to the mode most like it, so the entries are exactly the modes,
   each with the frequency at which it is produced (MoSE, C.2). For samples; forgives masks that are no mode.
+- *grouped* (ours): nearest, then modes that are alike count as one, as near-duplicates among proposals do. Which of two modes
+  that differ by a few pixels a prediction is nearest to says more about its errors than about its probability.
 """
 
 from __future__ import annotations
@@ -16,13 +18,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ambiseg.defaults import DUPLICATE_IOU
 from ambiseg.errors import AmbisegError, UnknownNameError
 from ambiseg.maskset import MaskSet
 from ambiseg.metrics.comparison import Comparison
 
 EPSILON = 1e-8
 """Keeps the skill score from dividing by 0; a uniform guess with less error than this is perfect."""
-ASSIGNMENTS = ("matched", "nearest")
+ASSIGNMENTS = ("matched", "nearest", "grouped")
 """How predictions are assigned to modes."""
 TIE = 1e-6
 """IoUs closer than this count as equal."""
@@ -92,14 +95,16 @@ def mode_probabilities(
     """Pair the weights of predictions with those of the distinct annotations, by IoU.
 
     "matched": one to one, of greatest total IoU (mode proposals). "nearest": ``u_j = sum_i u_i [j = argmax_l
-    IoU(s_i, y_l)]``, the first mode of several nearest (MoSE, C.2).
+    IoU(s_i, y_l)]``, the first mode of several nearest (MoSE, C.2). "grouped": the same, summed over the modes of a group;
+    two modes are of one group if a chain of modes with IoU > `DUPLICATE_IOU` from one to the next joins them.
 
     Returns:
         `ModeProbabilities`; "matched" with ``E = M + N*`` columns: the M proposals, then the modes that found
-        none; "nearest" with the ``E = N*`` modes in the order of the annotations.
+        none; "nearest" and "grouped" with the ``E = N*`` modes in the order of the annotations, of which
+        "grouped" has the first of each group there.
 
     Raises:
-        UnknownNameError: ``assignment`` is neither "matched" nor "nearest".
+        UnknownNameError: ``assignment`` is none of `ASSIGNMENTS`.
         AmbisegError: the sets do not belong together.
 
     Trap: "nearest" asks for no resemblance: a prediction of IoU 0 with every mode counts for the first.
@@ -114,7 +119,9 @@ def mode_probabilities(
     if assignment not in ASSIGNMENTS:
         raise UnknownNameError("assignment", assignment, ASSIGNMENTS)
     pair = Comparison.of(predictions, annotations)
-    return _nearest(pair) if assignment == "nearest" else _matched(pair)
+    if assignment == "matched":
+        return _matched(pair)
+    return _grouped(pair) if assignment == "grouped" else _nearest(pair)
 
 
 def mode_ratio(predictions: MaskSet | Comparison, annotations: MaskSet | None = None) -> ModeProbabilities:
@@ -157,7 +164,7 @@ def total_variation(
         ``(B,)`` in [0, 1], lower is better, 0 for equal probabilities.
 
     Raises:
-        UnknownNameError: ``assignment`` is neither "matched" nor "nearest".
+        UnknownNameError: ``assignment`` is none of `ASSIGNMENTS`.
         AmbisegError: the sets do not belong together.
 
     Trap: of M draws even a perfect model does not reach 0 (two even modes, M = 16: .10 on average). With
@@ -188,7 +195,7 @@ def mode_kl(
         ``(B,)`` from 0 (for equal probabilities) to ``log(1 / floor)``, lower is better.
 
     Raises:
-        UnknownNameError: ``assignment`` is neither "matched" nor "nearest".
+        UnknownNameError: ``assignment`` is none of `ASSIGNMENTS`.
         AmbisegError: ``floor`` outside (0, 1), or the sets do not belong together.
 
     Trap: a mode that is never produced would make it infinite; the floor makes that ``v log(v / floor)``, so
@@ -218,13 +225,13 @@ def brier_scores(
     ``BS = 1/E sum_e (u_e - v_e)^2`` over the E = max(M, N*) entries (pairs, proposals without a mode, modes
     without a proposal). *Uniform* here knows the modes but not their probabilities: 1/N* for each mode, 0 for
     every proposal without one; its error is taken over the same E entries (mode proposals, eq. 23). With
-    ``assignment="nearest"`` the E = N* entries are those of `mode_ratio`.
+    ``assignment="nearest"`` the E = N* entries are those of `mode_ratio`, with "grouped" the groups of alike modes.
 
     Returns:
         `BrierScores`, ``(B,)`` each, in [0, 2], lower is better.
 
     Raises:
-        UnknownNameError: ``assignment`` is neither "matched" nor "nearest".
+        UnknownNameError: ``assignment`` is none of `ASSIGNMENTS`.
         AmbisegError: the sets do not belong together.
 
     Trap: of two near-identical proposals only one finds the mode and the other's weight counts as error; drop
@@ -240,7 +247,7 @@ def brier_scores(
     """
     pair = Comparison.of(predictions, annotations)
     entries = mode_probabilities(pair, assignment=assignment)
-    guess = entries.is_mode / pair.modes.count[:, None]
+    guess = entries.is_mode / entries.is_mode.sum(1, keepdim=True)
     count = entries.there.sum(1)
 
     def mean_square(estimate: Tensor) -> Tensor:
@@ -264,7 +271,7 @@ def brier_skill_score(
         only one), for then the guess is perfect and no skill can be measured.
 
     Raises:
-        UnknownNameError: ``assignment`` is neither "matched" nor "nearest".
+        UnknownNameError: ``assignment`` is none of `ASSIGNMENTS`.
         AmbisegError: the sets do not belong together.
 
     Trap: unbounded below, so one image of nearly equal modes can ruin a mean. The reported number divides the
@@ -340,4 +347,22 @@ def _nearest(pair: Comparison) -> ModeProbabilities:
         true=truth,
         is_mode=modes.present,
         there=modes.present,
+    )
+
+
+def _grouped(pair: Comparison) -> ModeProbabilities:
+    """Each group of alike modes, in the place of its first mode, with what is nearest to any of them."""
+    there = pair.modes.present
+    joined = (pair.among_modes.iou() > DUPLICATE_IOU) & there[:, None] & there[:, :, None]
+    joined |= torch.eye(there.shape[1], dtype=torch.bool, device=there.device)
+    for _ in range(there.shape[1].bit_length()):  # chains of 1, 2, 4, ... links
+        joined = joined.float() @ joined.float() > 0
+    group = joined.to(torch.uint8).argmax(2)
+    entries = _nearest(pair)
+    first = there & (group == torch.arange(there.shape[1], device=there.device))
+    return ModeProbabilities(
+        estimated=torch.zeros_like(entries.estimated).scatter_add(1, group, entries.estimated),
+        true=torch.zeros_like(entries.true).scatter_add(1, group, entries.true),
+        is_mode=first,
+        there=first,
     )

@@ -163,6 +163,12 @@ _ALL = (
         ("weights",),
     ),
     MetricInfo(
+        "brier_skill_grouped", "BSS (grouped)", partial(brier_skill_score, assignment="grouped"), True, -math.inf, 1.0,
+        "BSS (nearest) where modes that are alike (IoU > 0.95) count as one.",
+        ("weights",),
+        default=False,
+    ),
+    MetricInfo(
         "total_variation", "TV of modes", total_variation, False, 0.0, 1.0,
         "Half the summed difference of mode probabilities, predictions assigned to their nearest mode.",
         ("weights",),
