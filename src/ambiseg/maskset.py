@@ -307,18 +307,28 @@ class MaskSet:
 
         Better means a higher score, or a higher weight where there are no scores (mode proposals, section 4.5).
         """
+        kept = self.near_duplicates(iou)
+        weights = torch.zeros_like(self.weights).scatter_add(1, kept, self.weights)
+        return replace(self, weights=weights).compact()
+
+    def near_duplicates(self, iou: float = DUPLICATE_IOU) -> Tensor:
+        """The mask that `drop_near_duplicates` keeps for each one, itself if it stays: ``(B, K)`` int64.
+
+        Example:
+            >>> masks = torch.tensor([[[1, 1, 1, 1], [0, 0, 0, 1], [1, 1, 1, 0]]])
+            >>> MaskSet.uniform(masks, LabelSpace.binary()).near_duplicates(iou=0.7)
+            tensor([[0, 1, 0]])
+        """
         value = self.weights if self.scores is None else self.scores
         order = value.masked_fill(~self.present, -1).argsort(dim=1, descending=True, stable=True)
         ranked = self.take(order)
-        overlap = pairwise_overlap(ranked.masks, ranked.masks, self.labels).iou()
-        weights, there = ranked.weights.clone(), ranked.present
-        for k in range(weights.shape[1] - 1):
-            close = (overlap[:, k, k + 1 :] > iou) & there[:, k : k + 1] & there[:, k + 1 :]
-            weights[:, k] += (weights[:, k + 1 :] * close).sum(1)
-            weights[:, k + 1 :] *= ~close
-            there = torch.cat([there[:, : k + 1], there[:, k + 1 :] & ~close], 1)
-        back = replace(ranked, weights=weights).take(order.argsort(dim=1))
-        return back.compact()
+        close = pairwise_overlap(ranked.masks, ranked.masks, self.labels).iou() > iou
+        close &= ranked.present[:, :, None] & ranked.present[:, None]
+        kept = torch.arange(order.shape[1], device=order.device).expand_as(order).clone()
+        for k in range(order.shape[1] - 1):
+            free = kept[:, k + 1 :] == torch.arange(k + 1, order.shape[1], device=order.device)
+            kept[:, k + 1 :][close[:, k, k + 1 :] & free & (kept[:, k] == k)[:, None]] = k
+        return torch.empty_like(order).scatter(1, order, order.gather(1, kept))
 
     def draw(self, generator: torch.Generator | None = None) -> MaskSet:
         """One mask of each image, drawn by weight: a set with K = 1 and weight 1."""

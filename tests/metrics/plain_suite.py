@@ -129,13 +129,16 @@ class Pair:
         """The first of the most similar modes of each prediction."""
         return [next(j for j, v in enumerate(row) if v > max(row) - 1e-9) for row in self.to_modes.tolist()]
 
-    def groups(self, way: str) -> list[list[int]]:
-        """Modes that count as one: each alone if "nearest", chains of alike ones if "grouped"."""
-        modes = self.annotations.masks[self.first]
-        iou, groups = overlaps(modes, modes, self.space)[0], []
-        for j in range(len(modes)):
-            near = [g for g in groups if way == "grouped" and any(iou[j, k] > 0.95 for k in g)]
-            groups = [g for g in groups if g not in near] + [sorted(sum(near, [j]))]
+    @cached_property
+    def groups(self) -> list[list[int]]:
+        """Modes that count as one: a mode, and those less probable ones that are like it and like none before it."""
+        modes, groups = self.annotations.masks[self.first], []
+        iou = overlaps(modes, modes, self.space)[0]
+        for j in sorted(range(len(modes)), key=lambda j: (-self.mode_counts[j], j)):
+            better = [group for group in groups if iou[group[0], j] > 0.95]
+            groups += [] if better else [[j]]
+            if better:
+                better[0].append(j)
         return groups
 
     @cached_property
@@ -302,19 +305,19 @@ def ranked(scores: Array, matched: Array) -> float:
 
 # -- probabilities of modes --------------------------------------------------------------------------------------------
 
-NEAREST = ("nearest", "grouped")
-"""Assignments that give every prediction to a mode, or to a group of them."""
+NEAREST = ("nearest", "merged")
+"""Assignments that give every prediction to a mode."""
 
 
 def entries(pair: Pair, partner: list[int] | str) -> Array:
-    """(estimate, truth, uniform guess) of each entry, by a matching or by the "nearest" or "grouped" modes."""
+    """(estimate, truth, uniform guess) of each entry, by a matching or by the "nearest" or "merged" modes."""
     u, v = pair.predictions.weights.tolist(), (pair.mode_counts / pair.mode_counts.sum()).tolist()
     if isinstance(partner, str):
-        rows = []
-        for group in pair.groups(partner):
-            hit = sum(w for w, k in zip(u, pair.nearest, strict=True) if k in group)
-            rows.append((hit, sum(v[j] for j in group), 1 / len(pair.groups(partner))))
-        return np.array(rows)
+        groups = pair.groups if partner == "merged" else [[j] for j in range(len(v))]
+        hits = [sum(w for w, k in zip(u, pair.nearest, strict=True) if k in group) for group in groups]
+        return np.array(
+            [(hit, sum(v[j] for j in g), 1 / len(groups)) for hit, g in zip(hits, groups, strict=True)]
+        )
     even = 1 / len(v)
     rows = [(w, v[j], even) if j >= 0 else (w, 0.0, 0.0) for w, j in zip(u, partner, strict=True)]
     rows += [(0.0, x, even) for j, x in enumerate(v) if j not in partner]
@@ -325,7 +328,7 @@ def entries(pair: Pair, partner: list[int] | str) -> Array:
 def briers(pair: Pair, partner: list[int] | str) -> tuple[float, float]:
     """Mean squared error of the estimate and of the uniform guess, which is exactly 0 for equally probable modes."""
     estimate, truth, guess = entries(pair, partner).T
-    groups = pair.groups(partner if isinstance(partner, str) else "nearest")
+    groups = pair.groups if partner == "merged" else [[j] for j in range(len(pair.mode_counts))]
     equal = len({sum(pair.mode_counts[j] for j in group) for group in groups}) == 1
     return float(((estimate - truth) ** 2).mean()), 0.0 if equal else float(((guess - truth) ** 2).mean())
 

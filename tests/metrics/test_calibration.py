@@ -16,6 +16,7 @@ from ambiseg.errors import AmbisegError, UnknownNameError
 from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
 from ambiseg.metrics.calibration import (
+    ASSIGNMENTS,
     brier_scores,
     brier_skill_score,
     mode_kl,
@@ -81,8 +82,9 @@ def test_entries_are_two_distributions(case: Case) -> None:
 @laws
 @given(cases())
 def test_the_truth_has_full_skill(case: Case) -> None:
-    skill = brier_skill_score(case.annotations.merge_identical(), case.annotations)
-    assert bool((skill.isnan() | (skill > 1 - 1e-5)).all())
+    for assignment in ASSIGNMENTS:
+        skill = brier_skill_score(case.annotations.merge_identical(), case.annotations, assignment)
+        assert bool((skill.isnan() | (skill > 1 - 1e-5)).all())
 
 
 def test_closed_forms() -> None:
@@ -260,8 +262,8 @@ def test_several_predictions_of_one_mode_add_up() -> None:
     assert brier_scores(predictions, weighted([0.5, 0.5])).score.item() > 0
 
 
-def disks(*pixels: int) -> MaskSet:
-    """Masks of so many pixels each, in an image of 100, each inside the larger ones; weights grow by one."""
+def nested(*pixels: int) -> MaskSet:
+    """Masks of so many pixels of 100, each inside the larger ones; weights 1, 2, ... over their sum."""
     masks = (
         (torch.arange(100) < torch.tensor(pixels)[:, None]).to(torch.uint8).reshape(1, len(pixels), 10, 10)
     )
@@ -270,35 +272,39 @@ def disks(*pixels: int) -> MaskSet:
 
 
 def test_modes_that_are_alike_count_as_one() -> None:
-    """80, 83 and 87 pixels are a chain of IoU > .95 (80/87 is not); 60 stands alone."""
-    truth = disks(80, 60, 83, 87)
-    pairs = mode_probabilities(MaskSet.uniform(truth.masks[:, [2, 2, 1]], BINARY), truth, "grouped")
-    assert pairs.there.tolist() == pairs.is_mode.tolist() == [[True, True, False, False]]
-    torch.testing.assert_close(pairs.estimated[pairs.there], torch.tensor([2 / 3, 1 / 3]))
-    torch.testing.assert_close(pairs.true[pairs.there], torch.tensor([0.8, 0.2]))
-    wrong = ((2 / 3 - 0.8) ** 2, (0.5 - 0.8) ** 2)
-    skill = brier_skill_score(MaskSet.uniform(truth.masks[:, [2, 2, 1]], BINARY), truth, "grouped")
-    torch.testing.assert_close(skill, torch.tensor([1 - wrong[0] / wrong[1]]), atol=1e-6, rtol=0)
+    """80 is like 83 and 83 like 87, 80 not like 87: 87, the most probable, stands for 83 and itself."""
+    truth = nested(80, 60, 83, 87)
+    found = MaskSet.uniform(
+        truth.masks[:, [2, 2, 1]], BINARY
+    )  # 83 is nearer to 80 than to 87, and counts with 87
+    pairs = mode_probabilities(found, truth, "merged")
+    assert pairs.there.tolist() == pairs.is_mode.tolist() == [[True, True, False, True]]
+    torch.testing.assert_close(pairs.true[pairs.there], torch.tensor([0.1, 0.2, 0.7]))
+    torch.testing.assert_close(pairs.estimated[pairs.there], torch.tensor([0.0, 1 / 3, 2 / 3]))
+    error, guess = (
+        0.1**2 + (1 / 3 - 0.2) ** 2 + (0.7 - 2 / 3) ** 2,
+        sum((1 / 3 - p) ** 2 for p in (0.1, 0.2, 0.7)),
+    )
+    skill = brier_skill_score(found, truth, "merged")
+    torch.testing.assert_close(skill, torch.tensor([1 - error / guess]), atol=1e-6, rtol=0)
 
 
-def test_a_swap_within_a_group_is_forgiven_and_one_across_is_not() -> None:
-    truth = disks(80, 60, 83)
-    within, across = truth.masks[:, [2, 1, 0]], truth.masks[:, [1, 0, 2]]
-    for masks, forgiven in ((within, True), (across, False)):
-        swapped = MaskSet(masks, truth.weights, BINARY)
+def test_a_swap_of_alike_modes_is_forgiven_and_one_of_others_is_not() -> None:
+    truth = nested(80, 60, 83)
+    for order, forgiven in (([2, 1, 0], True), ([1, 0, 2], False)):
+        swapped = MaskSet(truth.masks[:, order], truth.weights, BINARY)
         assert float(brier_skill_score(swapped, truth, "nearest")) < 0.5
-        assert (float(brier_skill_score(swapped, truth, "grouped")) > 1 - 1e-5) == forgiven
+        assert (float(brier_skill_score(swapped, truth, "merged")) > 1 - 1e-5) == forgiven
 
 
 @laws
 @given(cases())
-def test_grouping_changes_nothing_where_no_modes_are_alike(case: Case) -> None:
+def test_merging_changes_nothing_where_no_modes_are_alike(case: Case) -> None:
     pair = Comparison(case.predictions, case.annotations)
-    iou = pair.among_modes.iou() - torch.eye(pair.modes.masks.shape[1])
-    apart = ~((iou > 0.9) & pair.modes.present[:, None] & pair.modes.present[:, :, None]).flatten(1).any(1)
-    nearest, grouped = (mode_probabilities(pair, assignment=way) for way in ("nearest", "grouped"))
-    for field in ("estimated", "true", "is_mode", "there"):
-        assert torch.equal(getattr(nearest, field)[apart], getattr(grouped, field)[apart])
+    apart = mode_probabilities(pair, assignment="merged").there.sum(1) == pair.modes.count
+    nearest, merged = (brier_scores(pair, assignment=way) for way in ("nearest", "merged"))
+    torch.testing.assert_close(nearest.score[apart], merged.score[apart])
+    torch.testing.assert_close(nearest.uniform[apart], merged.uniform[apart])
 
 
 def test_wrong_arguments_are_refused() -> None:

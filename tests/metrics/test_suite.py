@@ -238,14 +238,14 @@ def test_accumulators_agree_with_plain_pooling() -> None:
 
 SPLIT_PREDICTIONS = [
     "hm_iou_multi", "m_iou", "max_dice_matching", "ged", "ged_dice", "diversity", "coverage", "covered_mass", "precision_at",
-    "modes_hit", "expected_draws", "brier_skill_nearest", "brier_skill_grouped", "total_variation", "mode_kl", "ece",
+    "modes_hit", "expected_draws", "brier_skill_nearest", "brier_skill_merged", "total_variation", "mode_kl", "ece",
     "bits_per_dimension", "dice_of_mean", "expected_dice", "soft_dice",
 ]  # fmt: skip
 """Metrics of the distribution of the predictions: one mask twice, its weight divided, changes nothing."""
 SPLIT_ANNOTATIONS = [
     "hm_iou_unique", "m_iou", "ged", "ged_dice", "diversity", "coverage", "covered_mass", "precision_at", "modes_hit",
     "expected_draws", "selection_f1", "selection_precision", "selection_recall", "selection_ap", "brier_skill_score",
-    "brier_skill_nearest", "brier_skill_grouped", "total_variation", "mode_kl", "ece", "bits_per_dimension", "dice_of_mean",
+    "brier_skill_nearest", "brier_skill_merged", "total_variation", "mode_kl", "ece", "bits_per_dimension", "dice_of_mean",
     "expected_dice", "soft_dice",
 ]  # fmt: skip
 """Metrics of the distribution of the annotations."""

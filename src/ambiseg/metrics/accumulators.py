@@ -239,8 +239,8 @@ class BrierSkillScore(_Accumulator):
     """Brier skill score, pooled: ``1 - mean BS / (mean BS_uniform + eps)`` (mode proposals, eq. 23).
 
     Args:
-        assignment: "matched" pairs predictions and modes one to one, "nearest" gives every prediction to a mode, "grouped" to a
-            group of modes that are alike.
+        assignment: "matched" pairs predictions and modes one to one, "nearest" gives every prediction to a mode, and
+            "merged" counts modes that are alike as one.
 
     Images of equally probable modes count too, with ``BS_uniform = 0``; nan if all images are such.
 
@@ -283,7 +283,7 @@ POOLED: dict[str, Callable[[float], Metric]] = {
     "selection_ap": lambda _: SelectionAP(),
     "brier_skill_score": lambda _: BrierSkillScore(),
     "brier_skill_nearest": lambda _: BrierSkillScore("nearest"),
-    "brier_skill_grouped": lambda _: BrierSkillScore("grouped"),
+    "brier_skill_merged": lambda _: BrierSkillScore("merged"),
     "ece": lambda _: PixelCalibration(),
 }
 """Accumulators, given the threshold of the scores, of metrics that pool all images before they divide."""

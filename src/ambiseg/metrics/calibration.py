@@ -7,25 +7,24 @@ The *modes* are the distinct annotations. Two assignments of predictions to mode
   and a missing mode both count as error (mode proposals, eq. 23).
 - *nearest*: every prediction gives its weight to the mode most like it, so the entries are exactly the modes,
   each with the frequency at which it is produced (MoSE, C.2). For samples; forgives masks that are no mode.
-- *grouped* (ours): nearest, then modes that are alike count as one, as near-duplicates among proposals do. Which of two modes
-  that differ by a few pixels a prediction is nearest to says more about its errors than about its probability.
+- *merged* (ours): nearest, where modes that are near-duplicates of a more probable one count with it, as those among proposals
+  do. Which of two modes that differ by a few pixels a prediction is nearest to says more of its errors than of its probability.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from ambiseg.defaults import DUPLICATE_IOU
 from ambiseg.errors import AmbisegError, UnknownNameError
 from ambiseg.maskset import MaskSet
 from ambiseg.metrics.comparison import Comparison
 
 EPSILON = 1e-8
 """Keeps the skill score from dividing by 0; a uniform guess with less error than this is perfect."""
-ASSIGNMENTS = ("matched", "nearest", "grouped")
+ASSIGNMENTS = ("matched", "nearest", "merged")
 """How predictions are assigned to modes."""
 TIE = 1e-6
 """IoUs closer than this count as equal."""
@@ -95,13 +94,13 @@ def mode_probabilities(
     """Pair the weights of predictions with those of the distinct annotations, by IoU.
 
     "matched": one to one, of greatest total IoU (mode proposals). "nearest": ``u_j = sum_i u_i [j = argmax_l
-    IoU(s_i, y_l)]``, the first mode of several nearest (MoSE, C.2). "grouped": the same, summed over the modes of a group;
-    two modes are of one group if a chain of modes with IoU > `DUPLICATE_IOU` from one to the next joins them.
+    IoU(s_i, y_l)]``, the first mode of several nearest (MoSE, C.2). "merged": the same, then each
+    mode counts with the more probable one that `MaskSet.near_duplicates` keeps for it.
 
     Returns:
         `ModeProbabilities`; "matched" with ``E = M + N*`` columns: the M proposals, then the modes that found
-        none; "nearest" and "grouped" with the ``E = N*`` modes in the order of the annotations, of which
-        "grouped" has the first of each group there.
+        none; "nearest" with the ``E = N*`` modes in the order of the annotations, "merged" as well, with those
+        there that are kept.
 
     Raises:
         UnknownNameError: ``assignment`` is none of `ASSIGNMENTS`.
@@ -121,7 +120,7 @@ def mode_probabilities(
     pair = Comparison.of(predictions, annotations)
     if assignment == "matched":
         return _matched(pair)
-    return _grouped(pair) if assignment == "grouped" else _nearest(pair)
+    return _merged(pair) if assignment == "merged" else _nearest(pair)
 
 
 def mode_ratio(predictions: MaskSet | Comparison, annotations: MaskSet | None = None) -> ModeProbabilities:
@@ -225,7 +224,7 @@ def brier_scores(
     ``BS = 1/E sum_e (u_e - v_e)^2`` over the E = max(M, N*) entries (pairs, proposals without a mode, modes
     without a proposal). *Uniform* here knows the modes but not their probabilities: 1/N* for each mode, 0 for
     every proposal without one; its error is taken over the same E entries (mode proposals, eq. 23). With
-    ``assignment="nearest"`` the E = N* entries are those of `mode_ratio`, with "grouped" the groups of alike modes.
+    ``assignment="nearest"`` the E = N* entries are those of `mode_ratio`; "merged" has fewer where modes are alike.
 
     Returns:
         `BrierScores`, ``(B,)`` each, in [0, 2], lower is better.
@@ -350,19 +349,9 @@ def _nearest(pair: Comparison) -> ModeProbabilities:
     )
 
 
-def _grouped(pair: Comparison) -> ModeProbabilities:
-    """Each group of alike modes, in the place of its first mode, with what is nearest to any of them."""
-    there = pair.modes.present
-    joined = (pair.among_modes.iou() > DUPLICATE_IOU) & there[:, None] & there[:, :, None]
-    joined |= torch.eye(there.shape[1], dtype=torch.bool, device=there.device)
-    for _ in range(there.shape[1].bit_length()):  # chains of 1, 2, 4, ... links
-        joined = joined.float() @ joined.float() > 0
-    group = joined.to(torch.uint8).argmax(2)
-    entries = _nearest(pair)
-    first = there & (group == torch.arange(there.shape[1], device=there.device))
-    return ModeProbabilities(
-        estimated=torch.zeros_like(entries.estimated).scatter_add(1, group, entries.estimated),
-        true=torch.zeros_like(entries.true).scatter_add(1, group, entries.true),
-        is_mode=first,
-        there=first,
-    )
+def _merged(pair: Comparison) -> ModeProbabilities:
+    """Each mode that is kept, with what is nearest to it or to one that counts with it."""
+    entries, kept = _nearest(pair), replace(pair.modes, scores=None).near_duplicates()
+    itself = entries.there & (kept == torch.arange(kept.shape[1], device=kept.device))
+    estimated, true = (torch.zeros_like(v).scatter_add(1, kept, v) for v in (entries.estimated, entries.true))
+    return ModeProbabilities(estimated, true, itself, itself)

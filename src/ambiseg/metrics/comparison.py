@@ -116,11 +116,6 @@ class Comparison:
         return pairwise_overlap(self.annotations.masks, self.annotations.masks, self.annotations.labels)
 
     @cached_property
-    def among_modes(self) -> Overlap:
-        """Distinct annotations against each other, ``(B, N*, N*)``."""
-        return pairwise_overlap(self.modes.masks, self.modes.masks, self.modes.labels)
-
-    @cached_property
     def partners(self) -> Tensor:
         """The mode each prediction is matched with, one to one by IoU; -1 for none. ``(B, M)``."""
         return match(self.to_modes.iou(), self.predictions.present, self.modes.present)

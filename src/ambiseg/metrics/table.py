@@ -163,8 +163,8 @@ _ALL = (
         ("weights",),
     ),
     MetricInfo(
-        "brier_skill_grouped", "BSS (grouped)", partial(brier_skill_score, assignment="grouped"), True, -math.inf, 1.0,
-        "BSS (nearest) where modes that are alike (IoU > 0.95) count as one.",
+        "brier_skill_merged", "BSS (merged)", partial(brier_skill_score, assignment="merged"), True, -math.inf, 1.0,
+        "BSS (nearest) where modes that are alike (IoU above 0.95) count as one.",
         ("weights",),
         default=False,
     ),
