@@ -79,6 +79,11 @@ def demo() -> str:
     return table(head, rows) + "\n\n" + note
 
 
+def _settled(settings: dict[str, Any]) -> str:
+    prior = settings.get("settle_prior")
+    return f"settle {settings['settle']:g}" + (f" by prior {prior:g}" if prior else "")
+
+
 def runs() -> str:
     """One row per run: coverage and distances over all masks, then selection and probabilities."""
     head = ["data, labels", "cores", "minutes", "steps", "M", *(METRICS[c].title for c in COLUMNS)]
@@ -89,7 +94,7 @@ def runs() -> str:
         settings = phases[0]["settings"]
         options = [f"balance {settings['balance']:g}"] if settings.get("balance") else []
         options += ["mse"] if settings["mask_loss"] == "mse" else []
-        options += [f"settle {p['settings']['settle']:g}" for p in phases if p["settings"]["settle"] < 1][-1:]
+        options += [_settled(p["settings"]) for p in phases if p["settings"]["settle"] < 1][-1:]
         options += ["image cue"] if settings.get("image_cue") else []
         options += [f"{entry['scenarios']} scenarios"] if entry.get("scenarios") else []
         rows.append(

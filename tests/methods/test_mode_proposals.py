@@ -480,6 +480,28 @@ def test_settling_consolidates_covered_masks_and_specialises_on_others():
     assert never._winner(cost, probability).flatten().tolist() == cost.argmin(1).tolist()
 
 
+def test_settling_by_the_prior_is_the_assignment_of_classification_em():
+    """Closest: 0, 0, 1. With tau = .1 and log-odds of log 4 the second wins where it is behind by less than .1 log 4 = .139."""
+    cost = torch.tensor([[0.10, 0.23, 0.9], [0.10, 0.25, 0.9], [0.30, 0.20, 0.9], [0.9, 0.9, 0.2]])
+    probability = torch.tensor([0.2, 0.8, 0.0]).log().expand(4, 3)
+    model = make(settle=0.5, settle_prior=0.1, proposals=3)
+    model.progress = 0.4
+    assert model._winner(cost, probability).flatten().tolist() == cost.argmin(1).tolist()
+    model.progress = 0.5
+    assert model._winner(cost, probability).flatten().tolist() == [1, 0, 1, 2]
+    alone = torch.tensor([0.0, 0.0, 1.0]).log().expand(4, 3)
+    bound = [0.1 * math.log(1000)] * 4  # the handicap of a proposal that never won is limited
+    far = torch.where(
+        torch.arange(3) < 2, cost, cost[:, :2].amin(1, keepdim=True) + torch.tensor(bound)[:, None] + 0.01
+    )
+    assert model._winner(far, alone).flatten().tolist() == cost[:, :2].argmin(1).tolist()
+
+
+def test_settling_by_the_prior_needs_a_start():
+    with pytest.raises(AmbisegError, match="--settle too"):
+        make(settle_prior=0.01)
+
+
 def test_score_cost_breaks_ties_for_the_higher_score_only():
     """Copies of one proposal tie: the one with the higher score is matched; a large loss is never outweighed."""
     model, (images, annotations) = make(head_spread=0.0, score_cost=0.1), batch(n=1)

@@ -53,7 +53,7 @@ NEARLY_ALIKE = 0.01
 LEAST_SHARE = 1e-3
 """Proposals whose share of a mask is smaller do not learn from it."""
 LEAST_CHANCE = 1e-3
-"""Winners whose estimated probability is smaller are balanced as if it were this."""
+"""Proposals whose estimated probability is smaller are balanced and settled as if it were this."""
 MOST_WEIGHT = 10.0
 """A balanced winner counts for no more than this many in the selection loss."""
 LEAST_PROBABILITY = 1e-6
@@ -237,17 +237,23 @@ class ModeProposals(Segmenter):
         ]
 
     def _winner(self, cost: Tensor, probability: Tensor | None) -> Tensor:
-        """The proposal that answers for each mask, ``(B, 1)``: the closest; once settling, one about as close.
+        """The proposal that answers for each mask, ``(B, 1)``: the closest; once settling, not one of its copies.
 
-        Among proposals with ``cost <= (1 + margin) min cost``, a mask whose closest proposal is no farther than average
-        (covered) goes to the most probable one, so that copies of a frequent mode fall idle; a mask that is farther
+        By the prior: ``argmin_k loss(m_k, y) - tau log p^_k``, the assignment of classification EM (Celeux and Govaert 1992) for
+        a mixture with density ``exp(-loss / tau)``. A copy wins only what it draws better by more than tau times the log of
+        how much more probable the other is, so it wins less and less, and falls behind.
+
+        By the margin: among proposals with ``cost <= (1 + margin) min cost``, a mask whose closest proposal is no farther than
+        average (covered) goes to the most probable one, so that copies of a frequent mode fall idle; a mask that is farther
         goes to the least probable one, so that an idle copy, not the owner of the frequent mode, learns the rare one.
         """
         closest, winner = cost.min(1, keepdim=True)
-        settle = self.settings.settle
+        settle, prior = self.settings.settle, self.settings.settle_prior
         if probability is None or settle >= 1 or self.progress < settle:
             return winner
         chance = probability.detach().float().softmax(1)
+        if prior > 0:
+            return (cost - prior * chance.clamp(min=LEAST_CHANCE).log()).argmin(1, keepdim=True)
         far = cost > closest * (1 + self.settings.settle_margin)
         owner = chance.masked_fill(far, -1.0).argmax(1, keepdim=True)
         idle = chance.masked_fill(far, 2.0).argmin(1, keepdim=True)
@@ -322,6 +328,8 @@ def _check(s: ModeProposalsSettings) -> None:
     """Raise `AmbisegError` where settings contradict each other."""
     if not s.probability_head and (s.balance > 0 or s.settle < 1):
         raise AmbisegError("--balance and --settle need the probability head: leave one of them out")
+    if s.settle_prior > 0 and s.settle >= 1:
+        raise AmbisegError("--settle-prior says how to settle: give --settle too, such as 0.15")
     if not s.probability_head and s.energy_weight > 0 and s.energy_gradient == "probabilities":
         raise AmbisegError(
             "--energy-gradient probabilities needs the probability head: leave one of them out"

@@ -48,10 +48,14 @@ class ModeProposalsSettings:
     """What that network is told of the time: t from 0 (noise) to 1, or, if it is of an EDM flow, log(sigma)/4 of the noise level.
     If left out, that all is noise."""
     settle: float = 1.0
-    """Single labels: share of the training after which near-duplicates are settled: of the proposals about as close as
-    the closest, the most probable one learns a mask that is covered, the least probable one a mask that is not. 1: never."""
+    """Single labels: share of the training after which near-duplicates are settled, by `settle_prior` or by `settle_margin`. 1:
+    never."""
+    settle_prior: float = 0.0
+    """Above 0 the proposal learns whose loss less this times the log of its probability is least, so that of copies the one
+    that wins more often wins more and more; 0.01 suits dice-focal. 0: settle by the margin."""
     settle_margin: float = 0.2
-    """Proposals whose loss is up to this share above the closest one's count as about as close."""
+    """Proposals whose loss is up to this share above the closest one's count as about as close: of them the most probable one
+    learns a mask that is covered, the least probable one a mask that is not."""
     balance: float = 0.0
     """Single labels: weigh the mask loss by the winner's estimated probability to the power of minus this, so that rare
     modes count for more. 0: every visit counts the same (the paper); 1: every mode does, as with full labels. Above 0 the
