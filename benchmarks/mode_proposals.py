@@ -50,6 +50,9 @@ SETTLED = {"balance": 0.7, "settle": 0.15, "settle_prior": 0.01}
 LIDC = ModeProposalsSettings(proposals=8, image_cue=False)
 CAMVID = ModeProposalsSettings(proposals=32, score_cost=0.1, image_cue=False, duplicate_cue=True)
 CAMVID_SINGLE = ModeProposalsSettings(proposals=32, score_cost=0.1, mask_loss="mse")
+CAMVID_SETTLED = dataclasses.replace(
+    CAMVID_SINGLE, settle=0.15, settle_prior=0.001, energy_weight=0.1, energy_gradient="probabilities"
+)
 RECIPES: dict[tuple[str, str], tuple[Phase, ...]] = {
     ("wildfire", "full"): ((FIRE, TrainSettings(minutes=8, batch_size=16, lr=2e-3)),),
     ("wildfire", "single"): (
@@ -63,8 +66,11 @@ RECIPES: dict[tuple[str, str], tuple[Phase, ...]] = {
     ("lidc", "single"): ((LIDC, TrainSettings(minutes=11, batch_size=16, lr=2e-3)),),
     ("camvid", "full"): ((CAMVID, TrainSettings(minutes=13, batch_size=8, lr=2e-3)),),
     ("camvid", "single"): (
-        (CAMVID_SINGLE, TrainSettings(minutes=20, batch_size=8, lr=2e-3)),
-        (dataclasses.replace(CAMVID_SINGLE, settle=0.0), TrainSettings(minutes=4, batch_size=16, lr=1e-3)),
+        (CAMVID_SETTLED, TrainSettings(minutes=22, batch_size=8, lr=2e-3)),
+        (
+            dataclasses.replace(CAMVID_SETTLED, mask_loss="dice-focal", settle=0.0),
+            TrainSettings(minutes=8, batch_size=8, lr=1e-3),
+        ),
     ),
 }
 """Settings of method and training for each data set and label view; a second phase starts from the first one's weights."""
@@ -107,6 +113,17 @@ VARIANTS: dict[str, tuple[str, str, tuple[Phase, ...]]] = {
             (
                 dataclasses.replace(FIRE, balance=0.7, settle=0.0),
                 TrainSettings(minutes=7, batch_size=16, lr=1e-3),
+            ),
+        ),
+    ),
+    "camvid-single-flips": (
+        "camvid",
+        "single",
+        (
+            (CAMVID_SINGLE, TrainSettings(minutes=20, batch_size=8, lr=2e-3)),
+            (
+                dataclasses.replace(CAMVID_SINGLE, settle=0.0),
+                TrainSettings(minutes=4, batch_size=16, lr=1e-3),
             ),
         ),
     ),
@@ -157,8 +174,8 @@ READERS = {
         ),
     ),
 }
-FEWER = {("camvid", "single"): {"flip": True}}
-"""Augmentation where it is not that of the data set: with single labels class flips are far from overfitting."""
+FEWER = {"camvid-single-flips": {"flip": True}}
+"""Variants whose augmentation is not that of the data set."""
 WILDFIRES = {"wildfire": "skewed", "wildfire-prevailing": "prevailing"}
 """Simulated data sets, by the kind of their probabilities."""
 MORE = {"wildfire-prevailing": 5000}
@@ -167,10 +184,9 @@ SPLITS = {"wildfire": "test", "wildfire-prevailing": "test", "lidc": "val", "cam
 """Split that is evaluated."""
 
 
-def prepare(name: str, source: Path | None, work: Path, labels: str = "full") -> Path:
-    """Simulate or pack a data set once."""
-    augment = FEWER.get((name, labels))
-    target = work / (f"{name}-{labels}.h5" if augment else f"{name}.h5")
+def prepare(name: str, source: Path | None, work: Path, augment: dict[str, bool] | None = None) -> Path:
+    """Simulate or pack a data set once; with the augmentations that it allows, or these."""
+    target = work / (f"{name}-{'-'.join(augment)}.h5" if augment else f"{name}.h5")
     if target.exists():
         return target
     if name in WILDFIRES:
@@ -222,7 +238,7 @@ def measure(
     title: str, name: str, labels: str, phases: tuple[Phase, ...], arguments: argparse.Namespace
 ) -> dict[str, Any]:
     """Train unless it is done, evaluate, and describe both."""
-    data = prepare(name, arguments.source, arguments.work, labels)
+    data = prepare(name, arguments.source, arguments.work, FEWER.get(title))
     seen = more(name, MORE[name], arguments.work) if name in MORE else data
     runs = train_phases(title, labels, seen, phases, arguments)
     evaluation = ambiseg.evaluate(runs[-1], data, SPLITS[name])

@@ -50,14 +50,13 @@ from ambiseg.methods.class_flips import (
     structured_decomposition,
 )
 from ambiseg.methods.decomposition import (
-    RESOLUTIONS,
     assignment_counts,
     decompose_mean,
     estimate_mean,
-    posterior_decomposition,
     with_probabilities,
 )
 from ambiseg.methods.matching import match
+from ambiseg.methods.posterior_decomposition import RESOLUTIONS, posterior_decomposition
 from ambiseg.methods.settings import FlowMatchingSettings
 from ambiseg.metrics import Comparison, metric_collection
 from ambiseg.metrics.calibration import BrierScores
@@ -120,6 +119,8 @@ FLOWS: dict[str, tuple[tuple[str, FlowMatchingSettings, TrainSettings], ...]] = 
 }
 """Data and settings of the flow model and its training; a later phase starts from the weights of the one before."""
 SETS = ("wildfire", "wildfire-prevailing", "camvid")
+RUNS = {("wildfire", "single"): "wildfire-single-balance-0.7", ("camvid", "single"): "camvid-single-flips"}
+"""Variants of ``mode_proposals.py`` whose proposals are taken in place of those of its recipe: the recorded rows are of them."""
 
 
 # -- data and runs -------------------------------------------------------------------------------------------------
@@ -370,7 +371,8 @@ def measure(name: str, data: Path, arguments: argparse.Namespace) -> Iterator[di
         flow_folder = flow_run(name, data, arguments.work, arguments.minutes, seed)
     kinds, runs = [modes_of(truths)], {}
     for labels in ("full", "single"):
-        phases = sorted(p.parent for p in arguments.work.glob(f"{name}-{labels}-{seed}-phase*/{TRAINING}"))
+        title = RUNS.get((name, labels), f"{name}-{labels}")
+        phases = sorted(p.parent for p in arguments.work.glob(f"{title}-{seed}-phase*/{TRAINING}"))
         if phases:
             kinds += proposals_of(labels, ambiseg.load(phases[-1]), samples)
             runs[labels] = describe(phases[-1])
