@@ -45,8 +45,8 @@ Phase = tuple[ModeProposalsSettings, TrainSettings]
 
 FIRE = ModeProposalsSettings(proposals=16, score_cost=0.1, image_cue=False, duplicate_cue=True)
 PREVAILING = dataclasses.replace(FIRE, image_cue=True)
-SETTLED = {"balance": 0.7, "settle": 0.15, "settle_prior": 0.01}
-"""Single labels: how rare modes are learnt and copies of frequent ones fall behind."""
+FIRE_SETTLED = dataclasses.replace(FIRE, balance=0.7, settle=0.15, settle_prior=0.01)
+PREVAILING_SETTLED = dataclasses.replace(FIRE_SETTLED, image_cue=True)
 LIDC = ModeProposalsSettings(proposals=8, image_cue=False)
 CAMVID = ModeProposalsSettings(proposals=32, score_cost=0.1, image_cue=False, duplicate_cue=True)
 CAMVID_SINGLE = ModeProposalsSettings(proposals=32, score_cost=0.1, mask_loss="mse")
@@ -55,12 +55,10 @@ CAMVID_SETTLED = dataclasses.replace(
 )
 RECIPES: dict[tuple[str, str], tuple[Phase, ...]] = {
     ("wildfire", "full"): ((FIRE, TrainSettings(minutes=8, batch_size=16, lr=2e-3)),),
-    ("wildfire", "single"): (
-        (dataclasses.replace(FIRE, **SETTLED), TrainSettings(minutes=24, batch_size=16, lr=2e-3)),
-    ),
+    ("wildfire", "single"): ((FIRE_SETTLED, TrainSettings(minutes=24, batch_size=16, lr=2e-3)),),
     ("wildfire-prevailing", "full"): ((PREVAILING, TrainSettings(minutes=26, batch_size=16, lr=2e-3)),),
     ("wildfire-prevailing", "single"): (
-        (dataclasses.replace(PREVAILING, **SETTLED), TrainSettings(minutes=48, batch_size=16, lr=2e-3)),
+        (PREVAILING_SETTLED, TrainSettings(minutes=48, batch_size=16, lr=2e-3)),
     ),
     ("lidc", "full"): ((LIDC, TrainSettings(minutes=12, batch_size=16, lr=2e-3)),),
     ("lidc", "single"): ((LIDC, TrainSettings(minutes=11, batch_size=16, lr=2e-3)),),
