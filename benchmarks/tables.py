@@ -81,7 +81,7 @@ def demo() -> str:
 
 def _settled(settings: dict[str, Any]) -> str:
     prior = settings.get("settle_prior")
-    return f"settle {settings['settle']:g}" + (f" by prior {prior:g}" if prior else "")
+    return f"settled by prior {prior:g}" if prior else f"settle {settings['settle']:g}"
 
 
 def runs() -> str:
@@ -89,13 +89,16 @@ def runs() -> str:
     head = ["data, labels", "cores", "minutes", "steps", "M", *(METRICS[c].title for c in COLUMNS)]
     head += ["perfect", "F1", "kept", "HM IoU* kept", "BSS kept", "ms/image"]
     rows = []
-    for entry in read("mode-proposals.json").values():
+    for title, entry in read("mode-proposals.json").items():
         every, kept, phases = entry["all"], entry["kept"], entry["phases"]
         settings = phases[0]["settings"]
         options = [f"balance {settings['balance']:g}"] if settings.get("balance") else []
-        options += ["mse"] if settings["mask_loss"] == "mse" else []
+        losses = [p["settings"]["mask_loss"] for p in phases]
+        options += [" then ".join(dict.fromkeys(losses))] if "mse" in losses else []
         options += [_settled(p["settings"]) for p in phases if p["settings"]["settle"] < 1][-1:]
+        options += ["energy score for probabilities"] if settings.get("energy_weight") else []
         options += ["image cue"] if settings.get("image_cue") else []
+        options += ["flips only"] if title.endswith("-flips-seed0") else []
         options += [f"{entry['scenarios']} scenarios"] if entry.get("scenarios") else []
         rows.append(
             [
