@@ -133,6 +133,23 @@ def score_cost() -> str:
     return table(["score cost", *titles, "BSS kept"], rows)
 
 
+def foreground_threshold() -> str:
+    """What `foreground_threshold.py` measured."""
+    figures = [
+        "hm_iou_unique",
+        "ged",
+        "m_iou",
+        "brier_skill_nearest",
+        "brier_skill_merged",
+        "total_variation",
+    ]
+    rows = [
+        [row["run"], f"{row['threshold']:g}", *(number(row[f]) for f in figures)]
+        for row in read("foreground-threshold.json")["rows"]
+    ]
+    return table(["run", "threshold", *(METRICS[f].title for f in figures)], rows)
+
+
 def speed() -> str:
     """What `speed.py` measured."""
     result = read("speed.json")
@@ -584,6 +601,7 @@ def main() -> None:
         "runs": runs,
         "score-cost": score_cost,
         "speed": speed,
+        "foreground-threshold": foreground_threshold,
         "metrics-speed": metrics_speed,
     }
     for page in PAGES:

@@ -413,3 +413,22 @@ def test_classes_that_do_not_exist_are_refused_unless_padded() -> None:
     MaskSet(masks, torch.tensor([[1.0, 0.0]]), BINARY).validate()
     with pytest.raises(AmbisegError, match=r"rater masks holds the value\(s\) \[7\]"):
         MaskSet(masks, torch.tensor([[0.5, 0.5]]), BINARY).validate("rater masks")
+
+
+@given(st.floats(0, 1), st.floats(0, 1))
+def test_a_lower_foreground_threshold_adds_pixels_only(one: float, other: float) -> None:
+    probabilities = torch.rand(2, 3, 1, 5, 7, generator=torch.Generator().manual_seed(0))
+    given_set = MaskSet.from_probabilities(probabilities, BINARY)
+    low, high = given_set.decided(min(one, other)), given_set.decided(max(one, other))
+    assert bool((low.masks >= high.masks).all())
+    assert torch.equal(low.masks, (probabilities[:, :, 0] > min(one, other)).to(torch.uint8))
+    assert torch.equal(low.weights, given_set.weights) and torch.equal(low.probabilities, probabilities)
+    assert torch.equal(given_set.decided(0.5).masks, given_set.masks)
+
+
+def test_what_a_foreground_threshold_needs() -> None:
+    with pytest.raises(AmbisegError, match="per-pixel probabilities"):
+        MaskSet.uniform(torch.zeros(1, 1, 2, 2, dtype=torch.uint8), BINARY).decided(0.4)
+    several = LabelSpace(("background", "a", "b"))
+    with pytest.raises(AmbisegError, match="one class"):
+        MaskSet.from_probabilities(torch.full((1, 1, 3, 2, 2), 1 / 3), several).decided(0.4)

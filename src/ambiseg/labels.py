@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ambiseg.defaults import FOREGROUND_THRESHOLD
 from ambiseg.errors import AmbisegError
 
 VOID = 255
@@ -162,10 +163,10 @@ class LabelSpace:
         share = share + LEAST
         return share / share.sum(dim, keepdim=True)
 
-    def decide(self, probabilities: Tensor, dim: int = 1) -> Tensor:
-        """Label map of the most probable class (binary: probability > 1/2); uint8, without axis ``dim``."""
+    def decide(self, probabilities: Tensor, dim: int = 1, threshold: float = FOREGROUND_THRESHOLD) -> Tensor:
+        """Label map of the most probable class (binary: probability > threshold); uint8, without axis ``dim``."""
         if self.is_binary:
-            return (probabilities.select(dim, 0) > 0.5).to(torch.uint8)
+            return (probabilities.select(dim, 0) > threshold).to(torch.uint8)
         return probabilities.argmax(dim).to(torch.uint8)
 
     def all_classes(self, probabilities: Tensor, dim: int) -> Tensor:

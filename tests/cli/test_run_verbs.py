@@ -109,6 +109,7 @@ def test_a_huge_header_is_refused(cli, tiny_run, tmp_path):
     [
         ("--score-threshold 2", "--score-threshold"),
         ("--duplicate-iou nan", "--duplicate-iou"),
+        ("--foreground-threshold 1.5", "--foreground-threshold"),
         ("--samples 0", "--samples"),
         ("--top -1", "--top"),
         ("--batch-size 0", "--batch-size"),

@@ -207,3 +207,24 @@ def test_void_is_what_the_data_say(run, fires, tmp_path):
         expected.append(float(METRICS["m_iou"].function(cut, MaskSet(masks, weights, every.labels))))
     found = evaluate(run, data, "test", metrics=["m_iou"])
     assert found.per_image["m_iou"].tolist() == pytest.approx(expected, abs=1e-5)
+
+
+def test_the_foreground_threshold_decides_all_masks(run, fires):
+    """Half-way between the smallest and the largest probability of a pixel: neither empty nor full masks, and recorded."""
+    samples = list(open_split(fires, "test"))
+    found = run.propose([samples[0].image]).probabilities
+    threshold = float(found.min() + found.max()) / 2
+    expected = []
+    for sample in samples:
+        masks = (run.propose([sample.image]).probabilities[:, :, 0] > threshold).to(torch.uint8)
+        every = MaskSet(masks, run.propose([sample.image]).weights, run.config.labels)
+        truth = torch.from_numpy(sample.masks)[None], torch.from_numpy(sample.weights).float()[None]
+        expected.append(float(METRICS["ged"].function(every, MaskSet(*truth, run.config.labels))))
+    settings = PredictSettings(foreground_threshold=threshold)
+    evaluation = evaluate(run, fires, "test", settings, metrics=["ged"])
+    assert evaluation.per_image["ged"].tolist() == pytest.approx(expected, abs=1e-5)
+    assert evaluation.to_dict()["foreground_threshold"] == threshold
+    assert (
+        evaluation.per_image["ged"].tolist()
+        != evaluate(run, fires, "test", metrics=["ged"]).per_image["ged"].tolist()
+    )

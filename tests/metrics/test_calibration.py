@@ -82,7 +82,9 @@ def test_entries_are_two_distributions(case: Case) -> None:
 @laws
 @given(cases())
 def test_the_truth_has_full_skill(case: Case) -> None:
-    void = case.labels.ignore_value is not None  # different masks may have an IoU of 1, and the first of them is the nearest
+    void = (
+        case.labels.ignore_value is not None
+    )  # different masks may have an IoU of 1, and the first of them is the nearest
     for assignment in ("matched",) if void else ASSIGNMENTS:
         skill = brier_skill_score(case.annotations.merge_identical(), case.annotations, assignment)
         assert bool((skill.isnan() | (skill > 1 - 1e-5)).all())

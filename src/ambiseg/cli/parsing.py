@@ -16,7 +16,7 @@ from typing import Literal, TypeVar
 
 import tyro
 
-from ambiseg.defaults import DUPLICATE_IOU, SCORE_THRESHOLD
+from ambiseg.defaults import DUPLICATE_IOU, FOREGROUND_THRESHOLD, SCORE_THRESHOLD
 from ambiseg.errors import AmbisegError
 
 T = TypeVar("T")
@@ -93,6 +93,8 @@ class Proposing:
     """Drop masks with a lower selection score."""
     duplicate_iou: float = DUPLICATE_IOU
     """Of masks more alike than this keep the best, with their joint probability."""
+    foreground_threshold: float = FOREGROUND_THRESHOLD
+    """Pixels with a higher probability are foreground (one class). Below one half small objects are missed less often."""
     samples: int | None = None
     """Masks to ask of the model; the method's own number if left out."""
     probabilities: Literal["head", "velocity", "mean", "posterior", "samples"] = "head"
@@ -115,7 +117,7 @@ class Proposing:
 
     def check(self) -> None:
         """Raise `AmbisegError` if a value makes no sense."""
-        for name in ("score_threshold", "duplicate_iou"):
+        for name in ("score_threshold", "duplicate_iou", "foreground_threshold"):
             if not 0 <= getattr(self, name) <= 1:
                 raise AmbisegError(f"--{name.replace('_', '-')} is 0 to 1, received {getattr(self, name)}")
         at_least_one(samples=self.samples, batch_size=self.batch_size, draws=self.draws)

@@ -108,7 +108,9 @@ def settings_of(
         )
     estimate.check(model)
     threshold, duplicate = (None, None) if keep_all else (proposing.score_threshold, proposing.duplicate_iou)
-    return PredictSettings(threshold, duplicate, proposing.samples, top, estimate)
+    return PredictSettings(
+        threshold, duplicate, proposing.samples, top, estimate, proposing.foreground_threshold
+    )
 
 
 def undetermined(count: int, images: int, proposing: Proposing) -> str:

@@ -67,6 +67,7 @@ class Evaluation:
         seconds_per_image: time in the model per image, in batches, on this machine.
         split, data_digest, seed: what was evaluated and how sampling was seeded.
         estimate: how the probabilities of kept masks were made, and for how many images they are one choice of several.
+        foreground_threshold: pixels with a higher probability were foreground.
         ids: names of the images.
         per_image: metric by name, ``(images,)``, over all masks (kept ones for `KEPT_ONLY`).
         estimated, true: probabilities of kept masks and modes, paired, for reliability plots.
@@ -86,6 +87,7 @@ class Evaluation:
     data_digest: str
     seed: int
     estimate: dict[str, Any]
+    foreground_threshold: float
     ids: tuple[str, ...]
     per_image: dict[str, NDArray[np.float64]]
     estimated: NDArray[np.float64]
@@ -106,6 +108,7 @@ class Evaluation:
             "data_digest": self.data_digest,
             "seed": self.seed,
             "estimate": self.estimate,
+            "foreground_threshold": self.foreground_threshold,
             "all": {"masks_per_image": self.n_all, **_plain(self.all)},
             "kept": {"masks_per_image": self.n_kept, **_plain(self.kept)},
             "perfect": {"masks_per_image": self.n_all, **_plain(self.perfect)},
@@ -214,7 +217,8 @@ class _Tally:
 
     def add(self, samples: list[Sample]) -> None:
         normalization = self.run.config.normalization
-        predicted = self.run.propose([s.image for s in samples], self.settings.samples, self.generator)
+        asked, threshold = self.settings.samples, self.settings.foreground_threshold
+        predicted = self.run.propose([s.image for s in samples], asked, self.generator, threshold)
         predicted = replace(predicted, labels=self.labels)
         if not self.ready:
             self._prepare(predicted)
@@ -276,6 +280,7 @@ class _Tally:
             data_digest=digest,
             seed=self.seed,
             estimate={**self.settings.estimate.record(), "undetermined": self.undetermined},
+            foreground_threshold=self.settings.foreground_threshold,
             ids=tuple(self.ids),
             per_image={name: torch.cat(values).double().numpy() for name, values in self.rows.items()},
             estimated=estimated,

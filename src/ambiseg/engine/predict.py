@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ambiseg.data.files import IMAGE_SUFFIXES, read_affine, read_image, stem_of, suffix_of, write_mask
-from ambiseg.defaults import DUPLICATE_IOU, SCORE_THRESHOLD
+from ambiseg.defaults import DUPLICATE_IOU, FOREGROUND_THRESHOLD, SCORE_THRESHOLD
 from ambiseg.engine.hardware import Hardware
 from ambiseg.engine.probabilities import HeadProbabilities
 from ambiseg.engine.run import RunConfig, load_weights, write_json
@@ -36,6 +36,7 @@ class PredictSettings:
         duplicate_iou: of proposals more alike than this, the best stays and takes their probability; None keeps all.
         samples: masks asked of the model; None for the method's own number.
         top: at most this many masks, the most probable ones; None for all.
+        foreground_threshold: pixels with a higher probability are foreground (binary labels).
         estimate: gives the kept masks their probabilities: the method's own, class flips, or those of a flow model.
     """
 
@@ -44,6 +45,7 @@ class PredictSettings:
     samples: int | None = None
     top: int | None = None
     estimate: HeadProbabilities = field(default_factory=HeadProbabilities)
+    foreground_threshold: float = FOREGROUND_THRESHOLD
 
     def apply(
         self,
@@ -118,11 +120,16 @@ class Run:
     ) -> MaskSet:
         """Masks with probabilities of several images of one size, in one pass; raw proposals go through ``settings``."""
         settings = settings or PredictSettings()
-        return settings.apply(self.propose(images, settings.samples, generator), images, generator)
+        proposals = self.propose(images, settings.samples, generator, settings.foreground_threshold)
+        return settings.apply(proposals, images, generator)
 
     @torch.no_grad()
     def propose(
-        self, images: Sequence[Image], samples: int | None = None, generator: torch.Generator | None = None
+        self,
+        images: Sequence[Image],
+        samples: int | None = None,
+        generator: torch.Generator | None = None,
+        foreground_threshold: float = FOREGROUND_THRESHOLD,
     ) -> MaskSet:
         """All that the model predicts for images of one size, unfiltered, on the CPU."""
         batch = torch.stack([self.config.normalization(image) for image in images])
@@ -130,6 +137,8 @@ class Run:
         with self.hardware.autocast():
             predictions: MaskSet = self.model.predict(self.hardware.images(batch), samples, generator)
         predictions = predictions.to("cpu")
+        if foreground_threshold != FOREGROUND_THRESHOLD:
+            predictions = predictions.decided(foreground_threshold)
         self.seconds += time.perf_counter() - began
         self.images += len(images)
         return predictions
