@@ -497,9 +497,32 @@ def test_settling_by_the_prior_is_the_assignment_of_classification_em():
     assert model._winner(far, alone).flatten().tolist() == cost[:, :2].argmin(1).tolist()
 
 
-def test_settling_by_the_prior_needs_a_start():
-    with pytest.raises(AmbisegError, match="--settle too"):
-        make(settle_prior=0.01)
+def test_the_posterior_shares_a_mask_by_likelihood_and_probability():
+    """Equal losses: the probabilities themselves; loss behind by tau log 4 and four times as probable: halves; none: nothing."""
+    tau = 0.1
+    cost = torch.tensor([[0.3, 0.3, 0.3], [0.2, 0.2 + tau * math.log(4), 9.0], [0.2, 0.2, torch.inf]])
+    probability = torch.tensor([[0.2, 0.3, 0.5], [0.2, 0.8, 0.0], [0.5, 0.25, 0.25]]).log()
+    won = torch.eye(3)
+    model = make(settle=0.5, settle_prior=tau, probability_target="posterior", proposals=3)
+    model.progress = 0.4
+    assert torch.equal(model._probability_target(cost, won, probability), won)
+    model.progress = 0.5
+    expected = torch.tensor([[0.2, 0.3, 0.5], [0.5, 0.5, 0.0], [2 / 3, 1 / 3, 0.0]])
+    torch.testing.assert_close(model._probability_target(cost, won, probability), expected, atol=1e-5, rtol=0)
+    winner = make(settle=0.0, settle_prior=tau, proposals=3)
+    assert torch.equal(winner._probability_target(cost, won, probability), won)
+
+
+@pytest.mark.parametrize(
+    ("asked", "hint"),
+    [
+        ({"settle_prior": 0.01}, "--settle too"),
+        ({"probability_target": "posterior"}, "--settle-prior: give it"),
+    ],
+)
+def test_what_settling_by_the_prior_needs(asked, hint):
+    with pytest.raises(AmbisegError, match=hint):
+        make(**asked)
 
 
 def test_score_cost_breaks_ties_for_the_higher_score_only():

@@ -228,7 +228,8 @@ class ModeProposals(Segmenter):
         image, proposal = torch.nonzero(shares > LEAST_SHARE, as_tuple=True)
         pairs = self._pair_loss(logits[image, proposal], masks[image, 0])
         mask = (shares[image, proposal] * pairs).sum() / len(cost)
-        return _parts(mask, self._pu_loss(scores, won, propensity), probability, won)
+        target = self._probability_target(cost, won, probability)
+        return _parts(mask, self._pu_loss(scores, won, propensity), probability, target)
 
     def _pair_loss(self, logits: Tensor, masks: Tensor) -> Tensor:
         """Mask loss of ``L`` proposals ``(L, C, *S)``, each against its own mask ``(L, *S)``: ``(L,)``, with gradients."""
@@ -248,16 +249,28 @@ class ModeProposals(Segmenter):
         goes to the least probable one, so that an idle copy, not the owner of the frequent mode, learns the rare one.
         """
         closest, winner = cost.min(1, keepdim=True)
-        settle, prior = self.settings.settle, self.settings.settle_prior
-        if probability is None or settle >= 1 or self.progress < settle:
+        if probability is None or not self._settling:
             return winner
         chance = probability.detach().float().softmax(1)
-        if prior > 0:
-            return (cost - prior * chance.clamp(min=LEAST_CHANCE).log()).argmin(1, keepdim=True)
+        if self.settings.settle_prior > 0:
+            log_chance = chance.clamp(min=LEAST_CHANCE).log()
+            return (cost - self.settings.settle_prior * log_chance).argmin(1, keepdim=True)
         far = cost > closest * (1 + self.settings.settle_margin)
         owner = chance.masked_fill(far, -1.0).argmax(1, keepdim=True)
         idle = chance.masked_fill(far, 2.0).argmin(1, keepdim=True)
         return torch.where(closest <= UNCOVERED * closest.mean(), owner, idle)
+
+    @property
+    def _settling(self) -> bool:
+        return self.settings.settle < 1 and self.progress >= self.settings.settle
+
+    def _probability_target(self, cost: Tensor, won: Tensor, probability: Tensor | None) -> Tensor:
+        """What the probabilities learn of a mask, ``(B, M)``: who won it, or the posterior ``p^_k exp(-loss_k / tau) / sum``."""
+        s = self.settings
+        if probability is None or s.probability_target == "winner" or not self._settling:
+            return won
+        chance = probability.detach().float().softmax(1).clamp(min=LEAST_CHANCE)
+        return (chance.log() - cost / s.settle_prior).softmax(1)
 
     def _propensity(self, winner: Tensor, probability: Tensor | None) -> Tensor | None:
         """How probable each winner's draw was, by the probability head, ``(B, 1)``; None if nothing is balanced."""
@@ -328,6 +341,10 @@ def _check(s: ModeProposalsSettings) -> None:
     """Raise `AmbisegError` where settings contradict each other."""
     if not s.probability_head and (s.balance > 0 or s.settle < 1):
         raise AmbisegError("--balance and --settle need the probability head: leave one of them out")
+    if s.probability_target == "posterior" and s.settle_prior <= 0:
+        raise AmbisegError(
+            "--probability-target posterior is that of --settle-prior: give it too, such as 0.01"
+        )
     if s.settle_prior > 0 and s.settle >= 1:
         raise AmbisegError("--settle-prior says how to settle: give --settle too, such as 0.15")
     if not s.probability_head and s.energy_weight > 0 and s.energy_gradient == "probabilities":

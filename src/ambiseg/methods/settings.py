@@ -53,6 +53,9 @@ class ModeProposalsSettings:
     settle_prior: float = 0.0
     """Above 0 the proposal learns whose loss less this times the log of its probability is least, so that of copies the one
     that wins more often wins more and more; 0.01 suits dice-focal. 0: settle by the margin."""
+    probability_target: Literal["winner", "posterior"] = "winner"
+    """What the probability head learns of a mask that `settle_prior` has given away: that the winner won, or by how much, the
+    posterior of every proposal (EM), which is fairer to modes that are nearly alike."""
     settle_margin: float = 0.2
     """Proposals whose loss is up to this share above the closest one's count as about as close: of them the most probable one
     learns a mask that is covered, the least probable one a mask that is not."""
