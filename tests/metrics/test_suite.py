@@ -207,7 +207,7 @@ def test_every_metric_agrees_with_its_plain_version() -> None:
 def test_accumulators_agree_with_plain_pooling() -> None:
     compared: Counter[str] = Counter()
 
-    @settings(FEW, max_examples=20)
+    @settings(FEW, max_examples=40)
     @given(batches, st.integers(1, IMAGES))
     def check(batch: Batch, size: int) -> None:
         sure = [b for b, pair in enumerate(batch.pairs) if pair.settled]
