@@ -253,8 +253,7 @@ class ModeProposals(Segmenter):
             return winner
         chance = probability.detach().float().softmax(1)
         if self.settings.settle_prior > 0:
-            log_chance = chance.clamp(min=LEAST_CHANCE).log()
-            return (cost - self.settings.settle_prior * log_chance).argmin(1, keepdim=True)
+            return self._joint(cost, chance).argmax(1, keepdim=True)
         far = cost > closest * (1 + self.settings.settle_margin)
         owner = chance.masked_fill(far, -1.0).argmax(1, keepdim=True)
         idle = chance.masked_fill(far, 2.0).argmin(1, keepdim=True)
@@ -269,8 +268,11 @@ class ModeProposals(Segmenter):
         s = self.settings
         if probability is None or s.probability_target == "winner" or not self._settling:
             return won
-        chance = probability.detach().float().softmax(1).clamp(min=LEAST_CHANCE)
-        return (chance.log() - cost / s.settle_prior).softmax(1)
+        return self._joint(cost, probability.detach().float().softmax(1)).softmax(1)
+
+    def _joint(self, cost: Tensor, chance: Tensor) -> Tensor:
+        """``log p^_k - loss_k / tau``, ``(B, M)``: log of how probable proposal k with this mask is, up to a constant."""
+        return chance.clamp(min=LEAST_CHANCE).log() - cost / self.settings.settle_prior
 
     def _propensity(self, winner: Tensor, probability: Tensor | None) -> Tensor | None:
         """How probable each winner's draw was, by the probability head, ``(B, 1)``; None if nothing is balanced."""
