@@ -199,6 +199,7 @@ TITLES = {
     "proposals": "proposals",
     "hm_iou_unique_merged": "HM IoU* (merged)",
     "brier_skill_nearest_merged": "BSS (nearest, merged)",
+    "brier_skill_score_merged": "BSS (merged)",
 }
 WHAT = {"masks": "masks", "labels": "labels", "filter": "filter", "frozen": "frozen", "draws": "draws"}
 """Keys of a row that say what it is, and their headings; 'proposals' is also one where it is not a figure."""
@@ -286,6 +287,7 @@ def ways(made: dict[str, Any]) -> str:
         "brier_skill_score",
         "brier_skill_nearest",
         "brier_skill_nearest_merged",
+        "brier_skill_score_merged",
         "total_variation",
     )
     flips = any("flip_skill" in row for row in made["rows"])

@@ -28,11 +28,18 @@ from ambiseg.engine.run import TRAINING, RunConfig, write_json
 from ambiseg.engine.settings import TrainSettings
 from ambiseg.methods.settings import EDM_NOISE, ModeProposalsSettings
 from mode_proposals import RECIPES
-from probabilities import flow_run
+from probabilities import EXACT, FlowPhase, flow_run
 from training_runs import CORES, describe, train_once
 
+SAMPLED = dataclasses.replace(EXACT, target="sample")
+FLOW: tuple[FlowPhase, ...] = (
+    (None, SAMPLED, TrainSettings(minutes=30, batch_size=16, lr=2e-3)),
+    (None, EXACT, TrainSettings(minutes=15, batch_size=16, lr=1e-3)),
+    (2500, EXACT, TrainSettings(minutes=16, batch_size=16, lr=1e-3)),
+)
+"""Phases of the flow model; proposal networks start from those on their own scenarios."""
 OWN = 2
-"""Phases of the flow model on the scenarios of the proposal networks, which start from it."""
+"""Number of these."""
 MODES = 8
 """Outcomes of a simulated fire, and of one of MMFire."""
 SPLIT = "test"
@@ -74,7 +81,7 @@ def data_of(arguments: argparse.Namespace) -> Path:
 def flow_of(arguments: argparse.Namespace, phases: int | None = None) -> Path:
     """The flow model, trained once; only its first phases if asked."""
     data = data_of(arguments)
-    return flow_run(data.stem, data, arguments.work, arguments.flow_minutes, phases=phases)
+    return flow_run(f"{data.stem}-paper", data, arguments.work, FLOW[:phases], arguments.flow_minutes)
 
 
 def settings_of(labels: str, proposals: int, ours: bool) -> ModeProposalsSettings:

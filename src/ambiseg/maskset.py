@@ -278,19 +278,29 @@ class MaskSet:
         return self.take(self.weights.argsort(dim=1, descending=True, stable=True))
 
     def keep(self, chosen: Tensor) -> MaskSet:
-        """Only the entries of ``chosen (B, K)``, compacted, weights renormalised.
+        """Only the entries of ``chosen (B, K)``, compacted; the weight of every other goes to the one most like it, by IoU.
 
-        Where nothing of an image is chosen, its best entry (by score, else by weight) stays: a set is never empty.
+        Entries that overlap with none of them give their weight to all, in proportion. Where nothing of an image is
+        chosen, its best entry (by score, else by weight) stays: a set is never empty.
+
+        Example:
+            >>> masks = torch.tensor([[[1, 1, 0, 0], [0, 0, 0, 1], [1, 1, 1, 0]]])
+            >>> MaskSet.uniform(masks, LabelSpace.binary()).keep(torch.tensor([[True, True, False]])).weights
+            tensor([[0.6667, 0.3333]])
         """
         value = self.weights if self.scores is None else self.scores
         best = value.masked_fill(~self.present, -1).argmax(1, keepdim=True)
         chosen = chosen & self.present
         none = ~chosen.any(1, keepdim=True)
         chosen = chosen | (none & torch.zeros_like(chosen).scatter(1, best, True))
-        return replace(self, weights=self.weights * chosen).normalised().compact()
+        iou = pairwise_overlap(self.masks, self.masks, self.labels).iou()
+        likeness, nearest = iou.masked_fill(~chosen[:, None], -1).max(2)
+        itself = torch.arange(nearest.shape[1], device=nearest.device)
+        counted = replace(self, weights=self.weights * (chosen | (likeness > 0))).normalised()
+        return counted._given(torch.where(chosen, itself, nearest))
 
     def filter_scores(self, threshold: float = SCORE_THRESHOLD) -> MaskSet:
-        """Keep entries with ``score > threshold`` (mode proposals, section 3.1); without scores, keep all."""
+        """Keep entries with ``score > threshold`` (mode proposals, section 3.1), see `keep`; without scores, keep all."""
         return self if self.scores is None else self.keep(self.scores > threshold)
 
     def top(self, k: int) -> MaskSet:
@@ -328,9 +338,7 @@ class MaskSet:
 
         Better means a higher score, or a higher weight where there are no scores (mode proposals, section 4.5).
         """
-        kept = self.near_duplicates(iou)
-        weights = torch.zeros_like(self.weights).scatter_add(1, kept, self.weights)
-        return replace(self, weights=weights).compact()
+        return self._given(self.near_duplicates(iou))
 
     def near_duplicates(self, iou: float = DUPLICATE_IOU) -> Tensor:
         """The mask that `drop_near_duplicates` keeps for each one, itself if it stays: ``(B, K)`` int64.
@@ -350,6 +358,11 @@ class MaskSet:
             free = kept[:, k + 1 :] == torch.arange(k + 1, order.shape[1], device=order.device)
             kept[:, k + 1 :][close[:, k, k + 1 :] & free & (kept[:, k] == k)[:, None]] = k
         return torch.empty_like(order).scatter(1, order, order.gather(1, kept))
+
+    def _given(self, heir: Tensor) -> MaskSet:
+        """What is left when every entry gives its weight to ``heir (B, K)``."""
+        weights = torch.zeros_like(self.weights).scatter_add(1, heir, self.weights)
+        return replace(self, weights=weights).compact()
 
     def draw(self, generator: torch.Generator | None = None) -> MaskSet:
         """One mask of each image, drawn by weight: a set with K = 1 and weight 1."""

@@ -125,7 +125,7 @@ def test_files_tell_the_whole_prediction(run, files, tmp_path, batch_size):
         Image.new("L", image.shape[:0:-1]).save(path)
 
     paths = find_images([files])
-    settings = PredictSettings(score_threshold=0.2)
+    settings = PredictSettings(score_threshold=0.2, foreground_threshold=0.4)
     results = list(
         predict_files(
             run, paths, out, settings, pixel_probabilities=True, batch_size=batch_size, picture=picture
@@ -140,6 +140,8 @@ def test_files_tell_the_whole_prediction(run, files, tmp_path, batch_size):
         entries = content["masks"]
         assert content["image"] == result.path.name and content["size"] == list(expected.masks.shape[2:])
         assert content["classes"] == list(run.config.labels.names)
+        assert PredictSettings(**content["settings"]).record() == content["settings"] == settings.record()
+        assert content["settings"]["foreground_threshold"] == 0.4
         assert result.masks == len(entries) == int(expected.count[0])
         given = [entry["probability"] for entry in entries]
         assert sum(given) == pytest.approx(1, abs=1e-5) and given == sorted(given, reverse=True)

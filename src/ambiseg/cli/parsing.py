@@ -90,7 +90,7 @@ class Proposing:
     """Which masks are asked of the model and kept."""
 
     score_threshold: float = SCORE_THRESHOLD
-    """Drop masks with a lower selection score."""
+    """Drop masks with a lower selection score; their probability goes to the masks most like them."""
     duplicate_iou: float = DUPLICATE_IOU
     """Of masks more alike than this keep the best, with their joint probability."""
     foreground_threshold: float = FOREGROUND_THRESHOLD

@@ -6,7 +6,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,8 @@ class PredictSettings:
     """What is kept of a prediction.
 
     Attributes:
-        score_threshold: proposals with a lower selection score are dropped; None keeps all.
+        score_threshold: proposals with a lower selection score are dropped and leave their probability to those most like
+            them; None keeps all.
         duplicate_iou: of proposals more alike than this, the best stays and takes their probability; None keeps all.
         samples: masks asked of the model; None for the method's own number.
         top: at most this many masks, the most probable ones; None for all.
@@ -47,13 +48,17 @@ class PredictSettings:
     estimate: HeadProbabilities = field(default_factory=HeadProbabilities)
     foreground_threshold: float = FOREGROUND_THRESHOLD
 
+    def record(self) -> dict[str, Any]:
+        """The settings as plain values, for ``prediction.json``; `estimate` records itself."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "estimate"}
+
     def apply(
         self,
         predictions: MaskSet,
         images: Sequence[Image] = (),
         generator: torch.Generator | None = None,
     ) -> MaskSet:
-        """Near-duplicates first (their probability moves to the one that stays), then scores; sorted by probability.
+        """Near-duplicates first, then scores: what is dropped leaves its probability to what is like it. Sorted by probability.
 
         The images are needed where probabilities are estimated anew.
         """
@@ -212,7 +217,7 @@ def predict_files(
     """Predict image files one batch at a time, each into a folder ``out/<name>`` of its own.
 
     A folder holds ``mask-01.png`` ... (label maps; NIfTI for NIfTI images, with their affine), ``prediction.json`` with
-    probability, score, area and file of each mask and how probabilities were made, and whatever ``picture`` draws. It appears
+    probability, score, area and file of each mask, the settings and how probabilities were made, and whatever ``picture`` draws. It appears
     when it is complete.
 
     Args:
@@ -261,7 +266,10 @@ def predict_files(
             for row, i in enumerate(rows):
                 one = predictions[row].compact()
                 determined = settings.estimate.determined[row]
-                how = {**settings.estimate.record(), "determined": determined}
+                how = {
+                    "settings": settings.record(),
+                    "estimate": {**settings.estimate.record(), "determined": determined},
+                }
                 _write_prediction(out / names[i], paths[i], images[i], one, how, pixel_probabilities, picture)
                 yield FileResult(paths[i], out / names[i], int(one.count[0]), determined=determined)
 
@@ -302,7 +310,7 @@ def _write_prediction(
             "size": list(image.shape[1:]),
             "classes": list(prediction.labels.names),
             "masks": entries,
-            "estimate": how,
+            **how,
         }
         if probabilities and prediction.probabilities is not None:
             np.savez_compressed(
