@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +94,7 @@ def speed(arguments: argparse.Namespace) -> dict[str, Any]:
         with torch.no_grad(), run.hardware.autocast():
             run.model.predict(image, 100)
 
-    seconds = medians({name: (lambda name=name: draw(name)) for name in runs}, arguments.repeats)
+    seconds = medians({name: partial(draw, name) for name in runs}, arguments.repeats)
     figures = {
         name: measured(run, arguments, 100, arguments.speed_every, steps=steps[name])
         for name, run in runs.items()

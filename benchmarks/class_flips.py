@@ -18,7 +18,7 @@ import argparse
 import itertools
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -49,8 +49,15 @@ class InMemory:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def __iter__(self) -> Iterator[Sample]:
+        return (self[i] for i in range(len(self)))
+
     def __getitem__(self, index: int) -> Sample:
         return Sample(self.ids[index], self.images[index], self.label_maps[index, None], np.ones(1), ("r",))
+
+    def digest(self) -> str:
+        """Never asked for here."""
+        raise NotImplementedError
 
 
 def random_scenes(count: int, height: int, width: int) -> tuple[Images, Images]:

@@ -75,7 +75,8 @@ def factor(kind: str, rank: int, side: int, channels: int, std: float, generator
         columns = torch.linalg.qr(few).Q.repeat(4, 1)  # no more than size / 4 columns
     else:
         columns = torch.linalg.qr(torch.randn(size, rank, generator=generator, dtype=torch.float64)).Q
-    return columns * std * (size / columns.square().sum()).sqrt()
+    scaled: Tensor = columns * std * (size / columns.square().sum()).sqrt()
+    return scaled
 
 
 def covariance_of_sigmoids(mean: Tensor, covariance: Tensor) -> Tensor:

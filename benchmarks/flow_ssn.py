@@ -40,6 +40,7 @@ from ambiseg.engine.run import write_json
 from ambiseg.engine.settings import TrainSettings
 from ambiseg.labels import LabelSpace
 from ambiseg.methods import build, method_info
+from ambiseg.methods.base import Segmenter
 from ambiseg.methods.settings import FlowSSNSettings
 from ambiseg.networks.settings import UNetSettings
 from mode_proposals import prepare
@@ -50,7 +51,7 @@ PARTS = ("table", "priors", "steps", "speed", "refuge")
 SMALL, WIDE = UNetSettings(width=16), UNetSettings(width=48, max_width=192)
 PAPER = UNetSettings(width=32, max_width=256, blocks=6, attention=True, dropout=0.1)
 """13.9 million parameters; the paper's base network has 14.3, in larger blocks."""
-FAST = {"steps": 10}
+FAST: dict[str, Any] = {"steps": 10}
 TABLE: dict[str, tuple[str, dict[str, Any]]] = {
     "Flow-SSN, continuous": ("flow-ssn", FAST),
     "Flow-SSN, discrete": ("flow-ssn", {"kind": "iaf", "strip_height": 8, "strip_width": 8}),
@@ -151,7 +152,7 @@ def speed(repeats: int) -> dict[str, Any]:
     ).eval()
 
     @torch.no_grad()
-    def fast(chosen: torch.nn.Module, count: int) -> None:
+    def fast(chosen: Segmenter, count: int) -> None:
         with hardware.autocast():
             chosen.predict(hardware.images(images), count)
 
@@ -173,11 +174,11 @@ def speed(repeats: int) -> dict[str, Any]:
         },
         repeats,
     )
-    base, flow = (sum(p.numel() for p in part.parameters()) for part in (model.base, model.eta))
+    parts = {"base": model.get_submodule("base"), "flow": model.get_submodule("eta")}
     return {
         "seconds": found,
         "ratio": {name: seconds / found["at once"] for name, seconds in found.items()},
-        "parameters": {"base": base, "flow": flow},
+        "parameters": {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()},
         "threads": torch.get_num_threads(),
         "bf16": hardware.bf16,
     }

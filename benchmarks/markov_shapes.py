@@ -129,6 +129,7 @@ def build(recipe: Recipe) -> SSN | FlowSSN:
         ssn = SSN(1, LABELS, small, SSNSettings(draws=recipe.draws, **recipe.settings))
         rank = ssn.settings.rank
         table = Table(2 + rank)
+        assert ssn.d.bias is not None
         with torch.no_grad():
             table.fields[1] = ssn.d.bias
             table.fields[2:].normal_(std=rank**-0.5)
@@ -206,7 +207,7 @@ def train(name: str, steps: int, seed: int) -> tuple[SSN | FlowSSN, dict[str, An
             drawn = torch.multinomial(WEIGHTS, BATCH, replacement=True)
             annotations = MaskSet.uniform(MASKS[drawn][None], LABELS)
         optimiser.zero_grad()
-        model.loss(IMAGE, annotations)["loss"].backward()
+        torch.autograd.backward(model.loss(IMAGE, annotations)["loss"])
         optimiser.step()
         if schedule is not None:
             schedule.step()

@@ -40,7 +40,8 @@ def blobs(rng: np.random.Generator, count: int, size: int) -> NDArray[np.uint8]:
     """Smooth random masks that resemble one another, ``(count, size, size)``."""
     common = gaussian_filter(rng.standard_normal((size, size)), size / 10)
     own = gaussian_filter(rng.standard_normal((count, size, size)), (0, size / 16, size / 16))
-    return (common / common.std() + 0.5 * own / own.std() > 0.8).astype(np.uint8)
+    height: NDArray[np.float64] = common / common.std() + 0.5 * own / own.std()
+    return (height > 0.8).astype(np.uint8)
 
 
 def pair_by_pair(masks: NDArray[np.uint8]) -> NDArray[np.int64]:

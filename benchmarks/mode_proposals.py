@@ -29,6 +29,7 @@ import numpy as np
 
 import ambiseg
 from ambiseg.cli.data import write_wildfires
+from ambiseg.data.batches import label_mode
 from ambiseg.data.info import DatasetInfo
 from ambiseg.data.sample import Sample
 from ambiseg.data.source import write_dataset
@@ -238,7 +239,7 @@ def train_phases(
     runs: list[Path] = []
     for settings, recipe in phases:
         train = dataclasses.replace(
-            recipe, labels=labels, seed=arguments.seed, init=str(runs[-1]) if runs else None
+            recipe, labels=label_mode(labels), seed=arguments.seed, init=str(runs[-1]) if runs else None
         )
         if arguments.minutes is not None:
             train = dataclasses.replace(train, minutes=arguments.minutes)

@@ -30,6 +30,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ambiseg.data.batches import label_mode
 from ambiseg.data.batches import prepare as prepare_item
 from ambiseg.data.flipped import FlippedSplit
 from ambiseg.data.imports import importer
@@ -78,7 +79,8 @@ def street_scenes(kind: str, arguments: argparse.Namespace) -> Path:
     """The data set, written once: image and label map, one channel for each class."""
     target: Path = arguments.work / f"camvid-flips-{kind}.h5"
     if not target.exists():
-        found = importer("camvid").read(arguments.source, CamvidSettings(output=kind, size=SIZES[kind]))
+        form: dict[str, Any] = {"output": kind}
+        found = importer("camvid").read(arguments.source, CamvidSettings(size=SIZES[kind], **form))
         info = dataclasses.replace(found.info, augment={"flip": True})
         write_dataset(target, {split: with_labels(samples) for split, samples in found.splits.items()}, info)
     return target
@@ -117,7 +119,7 @@ def flip_figures(run: Path, data: Path, samples: int, seed: int) -> dict[str, An
             found.append(flip_ratios(pair, pairs=twins))
             sides = (pair.predictions, pair.annotations)
             ten = [MaskSet(table[side.masks.long()], side.weights, switched) for side in sides]
-            figures.append(torch.stack([ged(*ten), m_iou(*ten)], 1))
+            figures.append(torch.stack([ged(ten[0], ten[1]), m_iou(ten[0], ten[1])], 1))
         else:
             templates = np.stack([stored.masks[0] == number for number in numbers])
             found.append(flip_ratios(pair, templates=torch.from_numpy(templates)[None]))
@@ -139,7 +141,9 @@ def ablation(title: str, arguments: argparse.Namespace) -> dict[str, Any]:
     """A row of table 2: figures of the compact set and of the standard samples."""
     labels, settings = ABLATION[title]
     data = prepare("lidc", arguments.source, arguments.work)
-    train = TrainSettings(epochs=EPOCHS, batch_size=16, lr=1e-3, labels=labels, seed=arguments.seed)
+    train = TrainSettings(
+        epochs=EPOCHS, batch_size=16, lr=1e-3, labels=label_mode(labels), seed=arguments.seed
+    )
     run = arguments.work / f"lidc-mose-{title.lower().replace(', ', '-').replace(' ', '-')}-{arguments.seed}"
     train_once("mose", data, run, train, settings, SMALL)
     return {
@@ -188,7 +192,7 @@ def flips(title: str, arguments: argparse.Namespace) -> dict[str, Any]:
     kind, method = title.split(", ")
     data = street_scenes(kind, arguments)
     count = COUNT[kind]
-    options: dict[str, Any] = {
+    options: dict[str, dict[str, Any]] = {
         "mose": dict(
             experts=count,
             draws=1,
@@ -199,8 +203,8 @@ def flips(title: str, arguments: argparse.Namespace) -> dict[str, Any]:
         ),
         "m-heads": dict(heads=count),
         "probabilistic-unet": {},
-    }[method]
-    settings = dataclasses.replace(method_info(method).settings(), **options)
+    }
+    settings = dataclasses.replace(method_info(method).settings(), **options[method])
     train = TrainSettings(minutes=MINUTES[kind], batch_size=8, lr=2e-3, seed=arguments.seed)
     run = arguments.work / f"camvid-{kind}-{method}-{arguments.seed}"
     train_once(method, data, run, train, settings, SMALL)

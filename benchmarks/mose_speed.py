@@ -90,7 +90,7 @@ def measure(shape: Shape, arguments: argparse.Namespace) -> dict[str, Any]:
         optimiser.zero_grad()
         with hardware.autocast():
             value = loss()
-        value.backward()
+        torch.autograd.backward(value)
         optimiser.step()
 
     with torch.no_grad():

@@ -22,6 +22,7 @@ import torch
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
 
 import ambiseg
 from ambiseg.data.source import SpreadSplit, open_split
@@ -66,7 +67,7 @@ def measure(note: Path, samples: int | None, images: int, batch_size: int) -> di
     }
 
 
-def draw(results: dict[str, Any], metric: str, title: str) -> plt.Figure:
+def draw(results: dict[str, Any], metric: str, title: str) -> Figure:
     """A panel for each data set: the metric against milliseconds per image; a line joins the sample counts of a method."""
     names = list(results["data"])
     figure, panels = plt.subplots(1, len(names), figsize=(4.4 * len(names), 4.6), squeeze=False)

@@ -57,7 +57,7 @@ def training_step(hardware: Hardware) -> Callable[[], object]:
         with hardware.autocast():
             loss = model.loss(images, annotations)["loss"]
         optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         optimizer.step()
 
     return step

@@ -613,7 +613,7 @@ def main() -> None:
             if mark in text:
                 pattern = re.escape(mark) + r".*?<!-- end -->"
                 content = f"{mark}\n{make()}\n<!-- end -->"
-                text = re.sub(pattern, lambda _, content=content: content, text, flags=re.DOTALL)
+                text = re.sub(pattern, content.replace("\\", r"\\"), text, flags=re.DOTALL)
         page.write_text(text, encoding="utf-8")
 
 

@@ -23,6 +23,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from ambiseg.cli.data import write_wildfires
+from ambiseg.data.batches import label_mode
 from ambiseg.data.source import open_split
 from ambiseg.engine.run import TRAINING, RunConfig, write_json
 from ambiseg.engine.settings import TrainSettings
@@ -114,9 +115,12 @@ def proposal_run(
     """A proposal network, trained once."""
     regime, data = regime or regime_of(arguments), data_of(arguments)
     settings = settings_of(labels, proposals, arguments.ours)
-    train = TrainSettings(labels=labels, minutes=arguments.minutes, batch_size=16, lr=2e-3, seed=seed)  # type: ignore[arg-type]
+    train = TrainSettings(
+        labels=label_mode(labels), minutes=arguments.minutes, batch_size=16, lr=2e-3, seed=seed
+    )
     if regime != "scratch":
-        train = dataclasses.replace(train, init=str(flow_of(arguments, OWN)), freeze=regime)  # type: ignore[arg-type]
+        frozen: dict[str, Any] = {"freeze": regime}
+        train = dataclasses.replace(train, init=str(flow_of(arguments, OWN)), **frozen)
         settings = dataclasses.replace(settings, flow_input=True, flow_time=EDM_NOISE)
     recipe = "ours" if arguments.ours else "paper"
     run = arguments.work / f"{data.stem}-{recipe}-{labels}-{proposals}-{regime}-{seed}"

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import nn
+
+Model = TypeVar("Model", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class Hardware:
         bf16 = _computes_bf16(device) if precision == "auto" else precision == "bf16"
         return cls(device, bf16, bf16 if channels_last == "auto" else channels_last == "yes")
 
-    def place(self, model: nn.Module) -> nn.Module:
+    def place(self, model: Model) -> Model:
         """Move a model to the device, in this memory order."""
         model = model.to(self.device)
         return model.to(memory_format=torch.channels_last) if self.channels_last else model  # type: ignore[call-overload]

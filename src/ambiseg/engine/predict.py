@@ -217,8 +217,8 @@ def predict_files(
     """Predict image files one batch at a time, each into a folder ``out/<name>`` of its own.
 
     A folder holds ``mask-01.png`` ... (label maps; NIfTI for NIfTI images, with their affine), ``prediction.json`` with
-    probability, score, area and file of each mask, the settings and how probabilities were made, and whatever ``picture`` draws. It appears
-    when it is complete.
+    probability, score, area and file of each mask, the settings and how probabilities were made, and whatever ``picture``
+    draws. It appears when it is complete.
 
     Args:
         run: a loaded run.
