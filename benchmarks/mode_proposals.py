@@ -33,6 +33,8 @@ from ambiseg.data.batches import label_mode
 from ambiseg.data.info import DatasetInfo
 from ambiseg.data.sample import Sample
 from ambiseg.data.source import write_dataset
+from ambiseg.defaults import DUPLICATE_IOU
+from ambiseg.engine.predict import PredictSettings
 from ambiseg.engine.run import TRAINING, RunConfig
 from ambiseg.engine.settings import TrainSettings
 from ambiseg.methods.settings import ModeProposalsSettings
@@ -267,7 +269,7 @@ def measure(
     scenarios = MORE.get(title, MORE.get(name))
     seen = data if scenarios is None else more(name, scenarios, arguments.work)
     runs = train_phases(title, labels, seen, phases, arguments)
-    evaluation = ambiseg.evaluate(runs[-1], data, SPLITS[name])
+    evaluation = ambiseg.evaluate(runs[-1], data, SPLITS[name], PredictSettings(duplicate_iou=DUPLICATE_IOU))
     evaluation.save(runs[-1])
     record = [
         {

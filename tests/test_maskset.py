@@ -103,8 +103,10 @@ def test_near_duplicates_disappear_and_their_mass_moves(given_set: MaskSet, iou:
     assert bool((left.count <= given_set.count).all())
     for before, after in zip(content(given_set), content(left), strict=True):
         assert set(after) <= set(before)
-        if iou < 1:
-            assert all(after[key] >= before[key] - 1e-6 for key in after)
+        assert all(after[key] >= before[key] - 1e-6 for key in after)
+    if iou == 1:
+        assert_same_law(left, given_set)
+        assert torch.equal(left.count, given_set.merge_identical().count)
 
 
 def test_the_better_of_two_near_duplicates_stays() -> None:

@@ -30,6 +30,9 @@ from ambiseg.overlap import pairwise_overlap
 _DAMAGE = (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
 """What numpy, zipfile, json and torch raise on a file that is not a mask set."""
 
+IDENTICAL = 1 - 1e-7
+"""No two masks of less than ten million pixels that differ have a higher IoU."""
+
 
 @dataclass(frozen=True, eq=False)
 class MaskSet:
@@ -334,7 +337,7 @@ class MaskSet:
         return MaskSet(self.masks, weights, self.labels, scores, probabilities).compact()
 
     def drop_near_duplicates(self, iou: float = DUPLICATE_IOU) -> MaskSet:
-        """Drop every mask whose IoU with a better one exceeds ``iou``; its weight goes to that one.
+        """Drop every mask whose IoU with a better one exceeds ``iou``, or is 1; its weight goes to that one.
 
         Better means a higher score, or a higher weight where there are no scores (mode proposals, section 4.5).
         """
@@ -351,7 +354,7 @@ class MaskSet:
         value = self.weights if self.scores is None else self.scores
         order = value.masked_fill(~self.present, -1).argsort(dim=1, descending=True, stable=True)
         ranked = self.take(order)
-        close = pairwise_overlap(ranked.masks, ranked.masks, self.labels).iou() > iou
+        close = pairwise_overlap(ranked.masks, ranked.masks, self.labels).iou() > min(iou, IDENTICAL)
         close &= ranked.present[:, :, None] & ranked.present[:, None]
         kept = torch.arange(order.shape[1], device=order.device).expand_as(order).clone()
         for k in range(order.shape[1] - 1):

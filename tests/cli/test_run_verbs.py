@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from ambiseg.cli.main import main
 from ambiseg.cli.parsing import Proposing
-from ambiseg.defaults import DUPLICATE_IOU, SCORE_THRESHOLD
+from ambiseg.engine.predict import PredictSettings
 
 
 @pytest.fixture
@@ -28,7 +28,9 @@ def run(tiny_run, tmp_path):
 
 
 def test_the_defaults_are_those_of_the_library():
-    assert (Proposing().score_threshold, Proposing().duplicate_iou) == (SCORE_THRESHOLD, DUPLICATE_IOU)
+    library = PredictSettings()
+    assert Proposing().score_threshold == library.score_threshold
+    assert Proposing().duplicate_iou is None and library.duplicate_iou == "auto"
 
 
 # -- predict -------------------------------------------------------------------------------------------------
@@ -313,7 +315,7 @@ def test_probabilities_that_are_not_determined(cli, run, fires, flow, tmp_path):
     assert "warning" not in cli(*predict, tmp_path / "flips", "--all", "--flips", 1).err
     assert "warning" not in cli(*predict, tmp_path / "kept").err
     evaluate = ("evaluate", run, "--metrics", "brier_skill_score", "--json", *chosen)
-    outcome = cli(*evaluate, "--duplicate-iou", 1, "--score-threshold", 0)
+    outcome = cli(*evaluate, "--all")
     assert "of 5 images, the most even" in outcome.err
     saved = json.loads((run / "metrics.json").read_text())["estimate"]
     assert saved == json.loads(outcome.out)["estimate"] and saved["undetermined"] == 5

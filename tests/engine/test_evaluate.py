@@ -51,7 +51,7 @@ def sets(run, fires):
         every = run.propose([sample.image])
         weights = torch.from_numpy(sample.weights).float()[None]
         truth = MaskSet(torch.from_numpy(sample.masks)[None], weights, run.config.labels)
-        triples.append((every, SETTINGS.apply(every), truth))
+        triples.append((every, SETTINGS.resolved(run).apply(every), truth))
     return triples
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import nibabel
 import numpy as np
@@ -21,6 +22,7 @@ from ambiseg.engine.settings import TrainSettings
 from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
+from ambiseg.methods.mode_proposals import ModeProposals
 from ambiseg.methods.settings import ModeProposalsSettings
 from ambiseg.networks.settings import UNetSettings
 
@@ -116,6 +118,20 @@ def test_filters_by_hand():
     assert strict.scores.tolist()[0] == pytest.approx([0.9]) and strict.weights.tolist() == [[1.0]]
 
 
+@pytest.mark.parametrize(
+    ("labels", "selection", "expected"), [("full", 0.01, 1.0), ("single", 0.01, 0.95), ("full", 0.0, 0.95)]
+)
+def test_scores_that_reject_copies_make_the_duplicate_filter_needless(run, labels, selection, expected):
+    """Full labels teach the scores which of two masks is a copy; nothing else says that of two that are nearly alike."""
+    config = replace(run.config, train=replace(run.config.train, labels=labels))
+    settings = ModeProposalsSettings(proposals=4, head_width=8, selection_weight=selection)
+    model = ModeProposals(run.model.in_channels, config.labels, UNetSettings(width=8, depth=2), settings)
+    other = Run(config, model, run.hardware)
+    assert PredictSettings().resolved(other).duplicate_iou == expected
+    assert PredictSettings(duplicate_iou=0.8).resolved(other).duplicate_iou == 0.8
+    assert PredictSettings(duplicate_iou=None).resolved(other).duplicate_iou is None
+
+
 @pytest.mark.parametrize("batch_size", [1, 2, 16])
 def test_files_tell_the_whole_prediction(run, files, tmp_path, batch_size):
     out, drawn = tmp_path / "out", []
@@ -140,7 +156,7 @@ def test_files_tell_the_whole_prediction(run, files, tmp_path, batch_size):
         entries = content["masks"]
         assert content["image"] == result.path.name and content["size"] == list(expected.masks.shape[2:])
         assert content["classes"] == list(run.config.labels.names)
-        assert PredictSettings(**content["settings"]).record() == content["settings"] == settings.record()
+        assert content["settings"] == settings.resolved(run).record()
         assert content["settings"]["foreground_threshold"] == 0.4
         assert result.masks == len(entries) == int(expected.count[0])
         given = [entry["probability"] for entry in entries]

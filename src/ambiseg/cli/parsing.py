@@ -16,7 +16,7 @@ from typing import Literal, TypeVar
 
 import tyro
 
-from ambiseg.defaults import DUPLICATE_IOU, FOREGROUND_THRESHOLD, SCORE_THRESHOLD
+from ambiseg.defaults import FOREGROUND_THRESHOLD, SCORE_THRESHOLD
 from ambiseg.errors import AmbisegError
 
 T = TypeVar("T")
@@ -89,10 +89,13 @@ def _entries(lines: list[str]) -> list[str]:
 class Proposing:
     """Which masks are asked of the model and kept."""
 
+    all: bool = False
+    """Keep every mask that the model predicts: no filter."""
     score_threshold: float = SCORE_THRESHOLD
     """Drop masks with a lower selection score; their probability goes to the masks most like them."""
-    duplicate_iou: float = DUPLICATE_IOU
-    """Of masks more alike than this keep the best, with their joint probability."""
+    duplicate_iou: float | None = None
+    """Of masks more alike than this keep the best, with their joint probability; 1: of identical ones. If left out: 0.95, or 1
+    where the run's scores reject copies, as those of mode proposals with full labels do."""
     foreground_threshold: float = FOREGROUND_THRESHOLD
     """Pixels with a higher probability are foreground (one class). Below one half small objects are missed less often."""
     samples: int | None = None
@@ -118,8 +121,9 @@ class Proposing:
     def check(self) -> None:
         """Raise `AmbisegError` if a value makes no sense."""
         for name in ("score_threshold", "duplicate_iou", "foreground_threshold"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise AmbisegError(f"--{name.replace('_', '-')} is 0 to 1, received {getattr(self, name)}")
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= 1:
+                raise AmbisegError(f"--{name.replace('_', '-')} is 0 to 1, received {value}")
         at_least_one(samples=self.samples, batch_size=self.batch_size, draws=self.draws)
         if self.probabilities != "head" and self.flow is None:
             raise AmbisegError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -28,8 +28,6 @@ class PredictArguments:
     """Images, or folders of images."""
     out: Path
     """Folder to write to, one folder in it per image."""
-    all: bool = False
-    """Keep every mask that the model predicts: no filter."""
     top: int | None = None
     """Keep at most this many masks, the most probable ones."""
     pixel_probabilities: bool = False
@@ -54,7 +52,7 @@ def run(args: list[str]) -> int:
 
     model = load(arguments.run)
     paths = find_images(arguments.images)
-    settings = settings_of(arguments.proposing, model, arguments.all, arguments.top)
+    settings = settings_of(arguments.proposing, model, arguments.top)
     warn(settings.estimate.remark(model))
     results = predict(
         model,
@@ -89,9 +87,7 @@ def run(args: list[str]) -> int:
     return 2 if failed else 0
 
 
-def settings_of(
-    proposing: Proposing, model: Run, keep_all: bool = False, top: int | None = None
-) -> PredictSettings:
+def settings_of(proposing: Proposing, model: Run, top: int | None = None) -> PredictSettings:
     """The library's settings for these options, for a run.
 
     Raises:
@@ -107,10 +103,15 @@ def settings_of(
             flow, proposing.probabilities, proposing.draws, proposing.flips, proposing.robust
         )
     estimate.check(model)
-    threshold, duplicate = (None, None) if keep_all else (proposing.score_threshold, proposing.duplicate_iou)
-    return PredictSettings(
-        threshold, duplicate, proposing.samples, top, estimate, proposing.foreground_threshold
+    given = PredictSettings(
+        proposing.score_threshold,
+        "auto" if proposing.duplicate_iou is None else proposing.duplicate_iou,
+        proposing.samples,
+        top,
+        estimate,
+        proposing.foreground_threshold,
     )
+    return replace(given, score_threshold=None, duplicate_iou=None) if proposing.all else given
 
 
 def undetermined(count: int, images: int, proposing: Proposing) -> str:

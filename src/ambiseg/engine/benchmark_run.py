@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from ambiseg.data.source import SpreadSplit, open_split
+from ambiseg.defaults import DUPLICATE_IOU
 from ambiseg.engine.evaluate import KEPT_ONLY, Evaluation, evaluate
 from ambiseg.engine.predict import PredictSettings, Run, load
 from ambiseg.engine.run import LAST, TRAINING, RunConfig, load_checkpoint, settings_from, write_json
@@ -85,7 +86,7 @@ def _result(run: Path, entries: dict[str, Any]) -> dict[str, Any]:
         model,
         split,
         evaluation["split"],
-        PredictSettings(samples=evaluation["samples"]),
+        PredictSettings(duplicate_iou=DUPLICATE_IOU, samples=evaluation["samples"]),
         batch_size=evaluation["batch_size"],
         seed=asked["train"]["seed"],
         metrics=[name for name in evaluation["metrics"] if not missing(METRICS[name], trial)],

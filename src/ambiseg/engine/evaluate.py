@@ -157,7 +157,7 @@ def evaluate(
     """
     run = load(run) if isinstance(run, (str, Path)) else run
     source = open_split(data, split) if isinstance(data, (str, Path)) else data
-    settings = settings or PredictSettings()
+    settings = (settings or PredictSettings()).resolved(run)
     if len(source) == 0:
         raise AmbisegError(f"{data}: the split {split!r} holds no image")
     if source.info.labels.names != run.config.labels.names:

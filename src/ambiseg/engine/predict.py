@@ -6,9 +6,9 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -34,7 +34,8 @@ class PredictSettings:
     Attributes:
         score_threshold: proposals with a lower selection score are dropped and leave their probability to those most like
             them; None keeps all.
-        duplicate_iou: of proposals more alike than this, the best stays and takes their probability; None keeps all.
+        duplicate_iou: of proposals more alike than this, the best stays and takes their probability; 1 for identical ones, None
+            keeps all. "auto": 1 for a run with full labels whose scores reject copies (`Segmenter.rejects_copies`), else .95.
         samples: masks asked of the model; None for the method's own number.
         top: at most this many masks, the most probable ones; None for all.
         foreground_threshold: pixels with a higher probability are foreground (binary labels).
@@ -42,11 +43,18 @@ class PredictSettings:
     """
 
     score_threshold: float | None = SCORE_THRESHOLD
-    duplicate_iou: float | None = DUPLICATE_IOU
+    duplicate_iou: float | Literal["auto"] | None = "auto"
     samples: int | None = None
     top: int | None = None
     estimate: HeadProbabilities = field(default_factory=HeadProbabilities)
     foreground_threshold: float = FOREGROUND_THRESHOLD
+
+    def resolved(self, run: Run) -> PredictSettings:
+        """The same for a run, without "auto"."""
+        if self.duplicate_iou != "auto":
+            return self
+        by_scores = run.model.rejects_copies and run.config.train.labels == "full"
+        return replace(self, duplicate_iou=1.0 if by_scores else DUPLICATE_IOU)
 
     def record(self) -> dict[str, Any]:
         """The settings as plain values, for ``prediction.json``; `estimate` records itself."""
@@ -62,8 +70,9 @@ class PredictSettings:
 
         The images are needed where probabilities are estimated anew.
         """
-        if self.duplicate_iou is not None:
-            predictions = predictions.drop_near_duplicates(self.duplicate_iou)
+        iou = DUPLICATE_IOU if self.duplicate_iou == "auto" else self.duplicate_iou
+        if iou is not None:
+            predictions = predictions.drop_near_duplicates(iou)
         if self.score_threshold is not None:
             predictions = predictions.filter_scores(self.score_threshold)
         predictions = self.estimate(images, predictions, generator)
@@ -124,7 +133,7 @@ class Run:
         generator: torch.Generator | None = None,
     ) -> MaskSet:
         """Masks with probabilities of several images of one size, in one pass; raw proposals go through ``settings``."""
-        settings = settings or PredictSettings()
+        settings = (settings or PredictSettings()).resolved(self)
         proposals = self.propose(images, settings.samples, generator, settings.foreground_threshold)
         return settings.apply(proposals, images, generator)
 
@@ -244,7 +253,7 @@ def predict_files(
             f"{out} exists and is not empty: choose another --out, or replace it with --overwrite"
         )
     out.mkdir(parents=True, exist_ok=True)
-    settings = settings or PredictSettings()
+    settings = (settings or PredictSettings()).resolved(run)
     generator = torch.Generator(run.hardware.device).manual_seed(seed)
     names = _names(paths)
     for first in range(0, len(paths), batch_size):

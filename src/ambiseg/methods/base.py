@@ -59,6 +59,11 @@ class Segmenter(nn.Module, ABC):
             generator: source of randomness of sampling methods; deterministic methods ignore it.
         """
 
+    @property
+    def rejects_copies(self) -> bool:
+        """Whether full labels teach the scores to reject copies: masks nearly alike and both well scored are then two modes."""
+        return False
+
     def start_from(self, other: Segmenter) -> None:
         """Take over the weights of another trained model, as far as the method can use them.
 

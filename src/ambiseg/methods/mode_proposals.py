@@ -103,6 +103,11 @@ class ModeProposals(Segmenter):
         self.sel = Discriminator(seen, s.head_width, heads * s.proposals)
         self.alike = _Alike(s.proposals, heads * s.proposals) if s.duplicate_cue and s.proposals > 1 else None
 
+    @property
+    def rejects_copies(self) -> bool:
+        """Yes: of full labels each mask is matched with one proposal, and all others are rejected (section 3.1)."""
+        return self.settings.selection_weight > 0
+
     @torch.no_grad()
     def _repeat_first_head(self, spread: float) -> None:
         """Start all heads as one convolution, each copy scaled by a random factor near 1 (A.2).
