@@ -57,6 +57,15 @@ def test_help_goes_to_stdout(cli, page):
     assert outcome.out.startswith("usage: ambiseg")
 
 
+def test_help_of_several_lines_is_wrapped_as_one(cli, monkeypatch):
+    """However wide the terminal, no line ends where one of the source does."""
+    monkeypatch.setenv("COLUMNS", "200")
+    words = " ".join(cli("evaluate", "--help").out.replace("│", " ").split())
+    assert "of identical ones. If left out: 0.95, or 1 where the run's scores reject copies" in words
+    rows = [line.strip("│ ") for line in cli("evaluate", "--help").out.splitlines()]
+    assert not any(row.endswith("decomposed, the") for row in rows)
+
+
 def test_help_of_a_method_shows_all_settings(cli):
     page = cli("train", "mode-proposals", "--help").out
     for option in ("--data", "--out", "--minutes", "--augment", "--proposals", "--backbone.max-width"):

@@ -10,10 +10,12 @@ import io
 import re
 from collections.abc import Sequence
 from contextlib import redirect_stderr
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Literal, TypeVar
+from types import MappingProxyType
+from typing import Literal, TypeVar, get_type_hints
 
+import docstring_parser
 import tyro
 
 from ambiseg.defaults import FOREGROUND_THRESHOLD, SCORE_THRESHOLD
@@ -40,6 +42,7 @@ def parse(arguments: type[T], args: Sequence[str], prog: str, pairs: bool = Fals
         AmbisegError: an unknown option, a missing one, or a value of the wrong kind.
     """
     complaint = io.StringIO()
+    _join_lines(arguments)
     config = _CONFIG if pairs else (*_CONFIG, tyro.conf.FlagCreatePairsOff)
     try:
         with redirect_stderr(complaint):
@@ -48,6 +51,18 @@ def parse(arguments: type[T], args: Sequence[str], prog: str, pairs: bool = Fals
         if not end.code:
             raise
         raise AmbisegError(f"{sentence(complaint.getvalue())}; see '{prog} --help'") from None
+
+
+def _join_lines(arguments: type) -> None:
+    """Give tyro the help of each field as one line: of a docstring of several it keeps the breaks, and wraps between them."""
+    if not is_dataclass(arguments):
+        return
+    help_of = {p.arg_name: p.description for p in docstring_parser.parse_from_object(arguments).params}
+    types = get_type_hints(arguments)
+    for field in fields(arguments):
+        if text := help_of.get(field.name):
+            field.metadata = MappingProxyType({**field.metadata, "help": " ".join(text.split())})
+        _join_lines(types[field.name])
 
 
 def sentence(box: str) -> str:
