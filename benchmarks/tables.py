@@ -150,6 +150,22 @@ def foreground_threshold() -> str:
     return table(["run", "threshold", *(METRICS[f].title for f in figures)], rows)
 
 
+def duplicate_filter() -> str:
+    """What `duplicate_filter.py` measured."""
+    figures = ["hm_iou_unique", "ged", "brier_skill_score", "brier_skill_nearest"]
+    rows = [
+        [
+            row["run"],
+            number(row["selection_f1"]),
+            f"{row['threshold']:g}",
+            f"{row['masks_per_image']:.1f}",
+            *(number(row[f]) for f in figures),
+        ]
+        for row in read("duplicate-filter.json")["rows"]
+    ]
+    return table(["run", "Selection F1", "threshold", "kept", *(METRICS[f].title for f in figures)], rows)
+
+
 def speed() -> str:
     """What `speed.py` measured."""
     result = read("speed.json")
@@ -199,7 +215,7 @@ TITLES = {
     "proposals": "proposals",
     "hm_iou_unique_merged": "HM IoU* (merged)",
     "brier_skill_nearest_merged": "BSS (nearest, merged)",
-    "brier_skill_score_merged": "BSS (merged)",
+    "brier_skill_score_merged": "BSS (one to one, merged)",
 }
 WHAT = {"masks": "masks", "labels": "labels", "filter": "filter", "frozen": "frozen", "draws": "draws"}
 """Keys of a row that say what it is, and their headings; 'proposals' is also one where it is not a figure."""
@@ -604,6 +620,7 @@ def main() -> None:
         "score-cost": score_cost,
         "speed": speed,
         "foreground-threshold": foreground_threshold,
+        "duplicate-filter": duplicate_filter,
         "metrics-speed": metrics_speed,
     }
     for page in PAGES:
