@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ambiseg.metrics import METRICS
+from thresholds import THRESHOLDS
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs" / "results"
@@ -133,37 +134,16 @@ def score_cost() -> str:
     return table(["score cost", *titles, "BSS kept"], rows)
 
 
-def foreground_threshold() -> str:
-    """What `foreground_threshold.py` measured."""
-    figures = [
-        "hm_iou_unique",
-        "ged",
-        "m_iou",
-        "brier_skill_nearest",
-        "brier_skill_merged",
-        "total_variation",
-    ]
-    rows = [
-        [row["run"], f"{row['threshold']:g}", *(number(row[f]) for f in figures)]
-        for row in read("foreground-threshold.json")["rows"]
-    ]
-    return table(["run", "threshold", *(METRICS[f].title for f in figures)], rows)
-
-
-def duplicate_filter() -> str:
-    """What `duplicate_filter.py` measured."""
-    figures = ["hm_iou_unique", "ged", "brier_skill_score", "brier_skill_nearest"]
-    rows = [
-        [
-            row["run"],
-            number(row["selection_f1"]),
-            f"{row['threshold']:g}",
-            f"{row['masks_per_image']:.1f}",
-            *(number(row[f]) for f in figures),
-        ]
-        for row in read("duplicate-filter.json")["rows"]
-    ]
-    return table(["run", "Selection F1", "threshold", "kept", *(METRICS[f].title for f in figures)], rows)
+def thresholds(name: str) -> str:
+    """What `thresholds.py` measured of one threshold; "kept" is the number of masks, where it filters them."""
+    threshold = THRESHOLDS[name]
+    kept = ["masks_per_image"] if threshold.column == "kept" else []
+    rows = []
+    for row in read(threshold.results)["rows"]:
+        line = [row["run"], f"{row['threshold']:g}", *(f"{row[f]:.1f}" for f in kept)]
+        rows.append([*line, *(number(row[f]) for f in threshold.metrics)])
+    head = ["run", "threshold", *(["kept"] if kept else []), *(METRICS[f].title for f in threshold.metrics)]
+    return table(head, rows)
 
 
 def speed() -> str:
@@ -619,8 +599,8 @@ def main() -> None:
         "runs": runs,
         "score-cost": score_cost,
         "speed": speed,
-        "foreground-threshold": foreground_threshold,
-        "duplicate-filter": duplicate_filter,
+        "foreground-threshold": partial(thresholds, "foreground"),
+        "duplicate-filter": partial(thresholds, "duplicates"),
         "metrics-speed": metrics_speed,
     }
     for page in PAGES:
