@@ -17,8 +17,8 @@ and seconds per image, one image at a time after a warm-up; those of proposals i
 the class-flip probabilities q, against .5 for each class that the image shows; by the flips of the true templates, or, where
 templates were found, of those, paired one to one with the true ones by IoU. Every way replaces its rows as it ends.
 
-``wildfire-prevailing`` has probabilities that its images tell, for the head to read; ``--without-flow`` leaves out what
-needs a flow model.
+``wildfire-prevailing`` has probabilities that its images tell, for the head to read, and no flow model; ``wildfire-others`` are
+more fires for the networks of ``wildfire`` (``--images 1000``). ``--without-flow`` leaves out what needs a flow model.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 import ambiseg
@@ -59,7 +61,7 @@ from ambiseg.methods.matching import match
 from ambiseg.methods.posterior_decomposition import RESOLUTIONS, posterior_decomposition
 from ambiseg.methods.settings import FlowMatchingSettings
 from ambiseg.metrics import Comparison, metric_collection
-from ambiseg.metrics.calibration import BrierScores
+from ambiseg.metrics.calibration import BrierScores, brier_scores
 from ambiseg.overlap import pairwise_overlap
 from mode_proposals import FLIPS, SPLITS, more, prepare
 from training_runs import CORES, common_options, describe, parsed, train_once
@@ -114,7 +116,9 @@ FLOWS: dict[str, tuple[FlowPhase, ...]] = {
 }
 """Phases of the flow model of each data set; a later phase starts from the weights of the one before. Flows need more fires than
 proposals do: about as many as MMFire of the paper has (9608)."""
-SETS = ("wildfire", "wildfire-prevailing", "camvid")
+OTHERS = "wildfire-others"
+"""Test scenarios of the data set that the flow of the wildfires learns from: ten times as many as "wildfire" has."""
+SETS = ("wildfire", OTHERS, "wildfire-prevailing", "camvid")
 RUNS = {
     ("wildfire", "full"): "wildfire-full-10000-scenarios",
     ("wildfire", "single"): "wildfire-single-10000-scenarios",
@@ -259,6 +263,14 @@ def paired(found: Tensor, true: Tensor, q: Tensor) -> Tensor:
     return q.gather(1, partner.clamp(min=0))
 
 
+def interval(squares: NDArray[np.float64], resamples: int = 2000) -> list[float]:
+    """Bootstrap over images: 95 % of the pooled skill of ``squares (images, 2)``, those of the estimate and of the guess."""
+    drawn = np.random.default_rng(0).integers(len(squares), size=(resamples, len(squares)))
+    score, uniform = squares[drawn].mean(1).T
+    low, high = np.quantile(1 - score / uniform, [0.025, 0.975])
+    return [round(float(low), 3), round(float(high), 3)]
+
+
 @dataclass
 class Tally:
     """What one way reached on one kind of masks, image by image."""
@@ -270,6 +282,7 @@ class Tally:
     seconds: float = 0.0
     evaluations: int = 0
     flips: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    squares: list[tuple[float, float]] = field(default_factory=list)
 
     def add(
         self,
@@ -282,7 +295,10 @@ class Tally:
     ) -> None:
         """Count one image."""
         found = replace(found, probabilities=None)
-        self.scores.update(Comparison(found, truth))
+        pair = Comparison(found, truth)
+        self.scores.update(pair)
+        squares = brier_scores(pair)
+        self.squares.append((float(squares.score), float(squares.uniform)))
         distinct = truth.drop_near_duplicates(ALIKE)
         self.merged.update(Comparison(found, distinct))
         self.both_merged.update(Comparison(found.drop_near_duplicates(ALIKE), distinct))
@@ -310,6 +326,7 @@ class Tally:
             "way": way,
             "evaluations": self.evaluations // images,
             **numbers,
+            "brier_skill_score_interval": interval(np.array(self.squares)),
             "seconds_per_image": round(self.seconds / images + self.masks.seconds, 5),
         }
 
@@ -367,15 +384,17 @@ def estimate(
 def measure(name: str, data: Path, arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """The results of a data set, once more after each way."""
     seed, chosen_split = arguments.seed, SPLITS.get(name, "test")
+    trained_on = "wildfire" if name == OTHERS else name
     split = open_split(data, chosen_split)
     samples = [split[i] for i in range(min(len(split), arguments.images))]
     truths = truths_of(samples, split.info.labels)
     flow_folder = None
-    if name in FLOWS and name not in arguments.without_flow:
-        flow_folder = flow_run(name, data, arguments.work, FLOWS[name], arguments.minutes, seed)
+    if trained_on in FLOWS and name not in arguments.without_flow:
+        recipe = FLOWS[trained_on]
+        flow_folder = flow_run(trained_on, data, arguments.work, recipe, arguments.minutes, seed)
     kinds, runs = [modes_of(truths)], {}
     for labels in ("full", "single"):
-        title = RUNS.get((name, labels), f"{name}-{labels}")
+        title = RUNS.get((trained_on, labels), f"{trained_on}-{labels}")
         phases = sorted(p.parent for p in arguments.work.glob(f"{title}-{seed}-phase*/{TRAINING}"))
         if phases:
             kinds += proposals_of(labels, ambiseg.load(phases[-1]), samples)
@@ -420,7 +439,13 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=100, help="at most this many images of the split")
     arguments = parsed(parser)
     for name in arguments.sets:
-        for entry in measure(name, prepare(name, arguments.source, arguments.work), arguments):
+        others = name == OTHERS
+        data = (
+            more("wildfire", 10000, arguments.work)
+            if others
+            else prepare(name, arguments.source, arguments.work)
+        )
+        for entry in measure(name, data, arguments):
             known = json.loads(arguments.results.read_text()) if arguments.results.exists() else {}
             key = f"{name}-seed{arguments.seed}"
             rows = merged(known.get(key, {}).get("rows", []), entry["rows"])

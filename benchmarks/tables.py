@@ -97,6 +97,7 @@ def runs() -> str:
         losses = [p["settings"]["mask_loss"] for p in phases]
         options += [" then ".join(dict.fromkeys(losses))] if "mse" in losses else []
         options += [_settled(p["settings"]) for p in phases if p["settings"]["settle"] < 1][-1:]
+        options += ["shares as targets"] if settings.get("probability_target") == "posterior" else []
         options += ["energy score for probabilities"] if settings.get("energy_weight") else []
         options += ["image cue"] if settings.get("image_cue") else []
         options += ["flips only"] if title.endswith("-flips-seed0") else []
@@ -288,7 +289,11 @@ def ways(made: dict[str, Any]) -> str:
     )
     flips = any("flip_skill" in row for row in made["rows"])
     head = ["masks", "filter", "way", "flow evaluations", *(TITLES[f] for f in figures)]
-    head += [*(["BSS of q"] if flips else []), "ms/image", "times as fast as velocity"]
+    spread = (
+        "brier_skill_score_interval" if any("brier_skill_score_interval" in r for r in made["rows"]) else ""
+    )
+    head += [*(["95 % of BSS"] if spread else []), *(["BSS of q"] if flips else [])]
+    head += ["ms/image", "times as fast as velocity"]
     kinds: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in made["rows"]:
         kinds.setdefault((row["masks"], row["filter"]), []).append(row)
@@ -299,6 +304,8 @@ def ways(made: dict[str, Any]) -> str:
         for row in group:
             line = [masks, title, row["way"], str(row["evaluations"])]
             line += [number(row.get(f)) for f in figures]
+            if spread:
+                line.append("–" if spread not in row else "{:.2f} to {:.2f}".format(*row[spread]))
             if flips:
                 line.append(number(row.get("flip_skill")))
             ratio = f"{base['seconds_per_image'] / row['seconds_per_image']:.2f}" if base else "–"
@@ -580,7 +587,7 @@ def main() -> None:
         **{f"paper-{n}": partial(paper_table, n) for n in ("03", "05", "07", "10", "11")},
         **{
             f"probabilities-{n}": partial(probabilities, n)
-            for n in ("wildfire", "wildfire-prevailing", "camvid")
+            for n in ("wildfire", "wildfire-others", "wildfire-prevailing", "camvid")
         },
         "sampling-methods": sampling_methods,
         "sampling-speed": sampling_speed,
