@@ -26,6 +26,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -63,7 +64,7 @@ from ambiseg.methods.settings import FlowMatchingSettings
 from ambiseg.metrics import Comparison, metric_collection
 from ambiseg.metrics.calibration import BrierScores, brier_scores
 from ambiseg.overlap import pairwise_overlap
-from mode_proposals import FLIPS, SPLITS, more, prepare
+from mode_proposals import FLIPS, MANY, SPLITS, more, prepare
 from training_runs import CORES, common_options, describe, parsed, train_once
 
 
@@ -108,14 +109,14 @@ EXACT = FlowMatchingSettings(parameterisation="edm", time_shift=8, target="poste
 FlowPhase = tuple[int | None, FlowMatchingSettings, TrainSettings]
 """Number of other scenarios to train on in place of those of the data set, settings of the flow model and its training."""
 FLOWS: dict[str, tuple[FlowPhase, ...]] = {
-    "wildfire": ((10000, EXACT, TrainSettings(minutes=58, batch_size=16, lr=2e-3)),),
+    "wildfire": ((MANY, EXACT, TrainSettings(minutes=58, batch_size=16, lr=2e-3)),),
     "camvid": (
         (None, replace(EXACT, time_shift=12), TrainSettings(minutes=27, batch_size=16, lr=2e-3)),
         (None, replace(EXACT, time_shift=12), TrainSettings(minutes=30, batch_size=16, lr=1e-3)),
     ),
 }
 """Phases of the flow model of each data set; a later phase starts from the weights of the one before. Flows need more fires than
-proposals do: about as many as MMFire of the paper has (9608)."""
+proposals do."""
 OTHERS = "wildfire-others"
 """Test scenarios of the data set that the flow of the wildfires learns from: ten times as many as "wildfire" has."""
 SETS = ("wildfire", OTHERS, "wildfire-prevailing", "camvid")
@@ -263,8 +264,10 @@ def paired(found: Tensor, true: Tensor, q: Tensor) -> Tensor:
     return q.gather(1, partner.clamp(min=0))
 
 
-def interval(squares: NDArray[np.float64], resamples: int = 2000) -> list[float]:
+def skill_interval(squares: NDArray[np.float64], resamples: int = 2000) -> list[float] | None:
     """Bootstrap over images: 95 % of the pooled skill of ``squares (images, 2)``, those of the estimate and of the guess."""
+    if not squares[:, 1].any():
+        return None
     drawn = np.random.default_rng(0).integers(len(squares), size=(resamples, len(squares)))
     score, uniform = squares[drawn].mean(1).T
     low, high = np.quantile(1 - score / uniform, [0.025, 0.975])
@@ -314,8 +317,8 @@ class Tally:
 
     def row(self, way: str, images: int) -> dict[str, Any]:
         """The figures, means over images or pooled."""
-        merged = self.merged.compute() | self.both_merged.compute()
-        found = self.scores.compute() | {f"{k}_merged": v for k, v in merged.items()}
+        found = self.scores.compute() | {f"{k}_merged": v for k, v in self.merged.compute().items()}
+        found |= {f"{k}_both_merged": v for k, v in self.both_merged.compute().items()}
         numbers = {key: round(float(value), 4) for key, value in found.items()}
         if self.flips:
             score, uniform = (torch.stack(column).mean() for column in zip(*self.flips, strict=True))
@@ -326,7 +329,7 @@ class Tally:
             "way": way,
             "evaluations": self.evaluations // images,
             **numbers,
-            "brier_skill_score_interval": interval(np.array(self.squares)),
+            "brier_skill_score_interval": skill_interval(np.array(self.squares)),
             "seconds_per_image": round(self.seconds / images + self.masks.seconds, 5),
         }
 
@@ -381,24 +384,28 @@ def estimate(
     return [tally.row(title, len(samples)) for (_, title), tally in tallies.items()]
 
 
-def measure(name: str, data: Path, arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
+def measure(name: str, arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """The results of a data set, once more after each way."""
     seed, chosen_split = arguments.seed, SPLITS.get(name, "test")
     trained_on = "wildfire" if name == OTHERS else name
-    split = open_split(data, chosen_split)
+    data = prepare(trained_on, arguments.source, arguments.work)
+    split = open_split(more("wildfire", MANY, arguments.work) if name == OTHERS else data, chosen_split)
     samples = [split[i] for i in range(min(len(split), arguments.images))]
     truths = truths_of(samples, split.info.labels)
     flow_folder = None
     if trained_on in FLOWS and name not in arguments.without_flow:
         recipe = FLOWS[trained_on]
-        flow_folder = flow_run(trained_on, data, arguments.work, recipe, arguments.minutes, seed)
+        title = f"{trained_on}-{MANY}" if recipe[0][0] == MANY else trained_on
+        flow_folder = flow_run(title, data, arguments.work, recipe, arguments.minutes, seed)
     kinds, runs = [modes_of(truths)], {}
     for labels in ("full", "single"):
         title = RUNS.get((trained_on, labels), f"{trained_on}-{labels}")
         phases = sorted(p.parent for p in arguments.work.glob(f"{title}-{seed}-phase*/{TRAINING}"))
-        if phases:
-            kinds += proposals_of(labels, ambiseg.load(phases[-1]), samples)
-            runs[labels] = describe(phases[-1])
+        if not phases:
+            print(f"no run {title} in {arguments.work}: train it with mode_proposals.py", file=sys.stderr)
+            continue
+        kinds += proposals_of(labels, ambiseg.load(phases[-1]), samples)
+        runs[labels] = describe(phases[-1])
     flow = None if flow_folder is None else ambiseg.load(flow_folder)
     facts = {
         "data": name,
@@ -426,7 +433,7 @@ def merged(old: list[dict[str, Any]], new: list[dict[str, Any]]) -> list[dict[st
 
 
 def main() -> None:
-    """Measure what is asked for; results already there are replaced."""
+    """Measure what is asked for; results already there are replaced, those of other networks are left out."""
     parser = common_options(__doc__)
     parser.add_argument("--sets", nargs="+", choices=SETS, default=["wildfire", "camvid"])
     parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS))
@@ -439,16 +446,12 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=100, help="at most this many images of the split")
     arguments = parsed(parser)
     for name in arguments.sets:
-        others = name == OTHERS
-        data = (
-            more("wildfire", 10000, arguments.work)
-            if others
-            else prepare(name, arguments.source, arguments.work)
-        )
-        for entry in measure(name, data, arguments):
+        for entry in measure(name, arguments):
             known = json.loads(arguments.results.read_text()) if arguments.results.exists() else {}
             key = f"{name}-seed{arguments.seed}"
-            rows = merged(known.get(key, {}).get("rows", []), entry["rows"])
+            before = known.get(key, {})
+            of_these = all(before.get(part) == entry[part] for part in ("flow", "proposals"))
+            rows = merged(before["rows"] if of_these else [], entry["rows"])
             write_json(arguments.results, {**known, key: {**entry, "rows": rows}})
             for row in entry["rows"]:
                 print(json.dumps({"data": name, **row}), flush=True)

@@ -56,6 +56,11 @@ def number(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
 
 
+def figure(value: float | list[float] | None) -> str:
+    """A number, or the two ends of an interval."""
+    return "{:.2f} to {:.2f}".format(*value) if isinstance(value, list) else number(value)
+
+
 def table(head: list[str], rows: list[list[str]]) -> str:
     """Markdown."""
     lines = [head, ["---"] * len(head), *rows]
@@ -196,7 +201,9 @@ TITLES = {
     "proposals": "proposals",
     "hm_iou_unique_merged": "HM IoU* (merged)",
     "brier_skill_nearest_merged": "BSS (nearest, merged)",
-    "brier_skill_score_merged": "BSS (one to one, merged)",
+    "brier_skill_score_both_merged": "BSS (one to one, merged)",
+    "brier_skill_score_interval": "95 % of BSS",
+    "flip_skill": "BSS of q",
 }
 WHAT = {"masks": "masks", "labels": "labels", "filter": "filter", "frozen": "frozen", "draws": "draws"}
 """Keys of a row that say what it is, and their headings; 'proposals' is also one where it is not a figure."""
@@ -282,17 +289,15 @@ def ways(made: dict[str, Any]) -> str:
     figures = (
         "hm_iou_unique",
         "brier_skill_score",
+        "brier_skill_score_interval",
         "brier_skill_nearest",
         "brier_skill_nearest_merged",
-        "brier_skill_score_merged",
+        "brier_skill_score_both_merged",
         "total_variation",
+        "flip_skill",
     )
-    flips = any("flip_skill" in row for row in made["rows"])
-    head = ["masks", "filter", "way", "flow evaluations", *(TITLES[f] for f in figures)]
-    spread = (
-        "brier_skill_score_interval" if any("brier_skill_score_interval" in r for r in made["rows"]) else ""
-    )
-    head += [*(["95 % of BSS"] if spread else []), *(["BSS of q"] if flips else [])]
+    shown = [f for f in figures if any(f in row for row in made["rows"])]
+    head = ["masks", "filter", "way", "flow evaluations", *(TITLES[f] for f in shown)]
     head += ["ms/image", "times as fast as velocity"]
     kinds: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in made["rows"]:
@@ -303,11 +308,7 @@ def ways(made: dict[str, Any]) -> str:
         base = next((row for row in group if row["way"] == "velocity"), None)
         for row in group:
             line = [masks, title, row["way"], str(row["evaluations"])]
-            line += [number(row.get(f)) for f in figures]
-            if spread:
-                line.append("–" if spread not in row else "{:.2f} to {:.2f}".format(*row[spread]))
-            if flips:
-                line.append(number(row.get("flip_skill")))
+            line += [figure(row.get(f)) for f in shown]
             ratio = f"{base['seconds_per_image'] / row['seconds_per_image']:.2f}" if base else "–"
             rows.append([*line, f"{1000 * row['seconds_per_image']:.1f}", ratio])
         key = "brier_skill_nearest_merged"

@@ -82,7 +82,7 @@ def data_of(arguments: argparse.Namespace) -> Path:
 def flow_of(arguments: argparse.Namespace, phases: int | None = None) -> Path:
     """The flow model, trained once; only its first phases if asked."""
     data = data_of(arguments)
-    return flow_run(f"{data.stem}-paper", data, arguments.work, FLOW[:phases], arguments.flow_minutes)
+    return flow_run(data.stem, data, arguments.work, FLOW[:phases], arguments.flow_minutes)
 
 
 def settings_of(labels: str, proposals: int, ours: bool) -> ModeProposalsSettings:
