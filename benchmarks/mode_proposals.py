@@ -210,8 +210,8 @@ MORE = {
     "wildfire-full-10000-scenarios": MANY,
     "wildfire-single-10000-scenarios": MANY,
 }
-"""Runs that train on so many other scenarios: 800 tell too little of how an image tells probabilities, or one of two outcomes that are
-nearly alike from the other."""
+"""Runs that train on so many other scenarios: 800 tell too little of how an image tells probabilities, or of what two
+outcomes that are nearly alike differ in."""
 SPLITS = {"wildfire": "test", "wildfire-prevailing": "test", "lidc": "val", "camvid": "val"}
 """Split that is evaluated."""
 

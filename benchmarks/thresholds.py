@@ -5,7 +5,7 @@
 
 ``foreground``: pixels above a probability are foreground; a lower one draws small objects, and tells modes apart. Figures are of
 all masks. ``duplicates``: of masks with a higher IoU the best is kept; those are copies of a mode, or modes that are nearly
-alike. Figures are of the masks that are kept.
+alike. Figures are of the masks that are kept, Selection F1 of all.
 
 Evaluates every run (a folder that ``ambiseg train`` wrote, with a name for the table) at every threshold. Rows of the same name
 and threshold are replaced, so that runs of several data sets share a file.

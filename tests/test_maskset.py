@@ -152,17 +152,52 @@ def test_dropped_masks_leave_their_probability_to_the_nearest() -> None:
 
 
 @laws
-@given(mask_sets(), st.integers(0, 3))
-def test_dropping_copies_keeps_the_law(given_set: MaskSet, threshold: int) -> None:
-    """Copies of every mask, all rejected: the distribution is what it was."""
+@given(mask_sets(), st.integers(0, 2**31))
+def test_dropping_copies_keeps_the_law(given_set: MaskSet, seed: int) -> None:
+    """Copies of every mask with any share of its weight, all rejected: the distribution is what it was."""
+    share = torch.rand(given_set.weights.shape, generator=torch.Generator().manual_seed(seed)) * 0.9
     scores = torch.full_like(given_set.weights, 0.9)
     doubled = MaskSet(
         torch.cat([given_set.masks] * 2, 1),
-        torch.cat([given_set.weights] * 2, 1) / 2,
+        torch.cat([given_set.weights * (1 - share), given_set.weights * share], 1),
         given_set.labels,
-        torch.cat([scores, torch.full_like(scores, 0.1 * threshold)], 1),
+        torch.cat([scores, torch.zeros_like(scores)], 1),
     )
     assert_same_law(doubled.filter_scores(0.5), given_set)
+
+
+@laws
+@given(mask_sets(), st.integers(0, 2**31))
+def test_keeping_some_against_a_plain_loop(given_set: MaskSet, seed: int) -> None:
+    """Each dropped weight goes to the first kept mask of the greatest IoU; what overlaps with none is shared by all."""
+    chosen = torch.rand(given_set.weights.shape, generator=torch.Generator().manual_seed(seed)) < 0.5
+    left = given_set.keep(chosen)
+    iou = pairwise_overlap(given_set.masks, given_set.masks, given_set.labels).iou()
+    for b in range(len(given_set)):
+        kept = [k for k in range(chosen.shape[1]) if chosen[b, k] and given_set.present[b, k]]
+        if not kept:
+            assert int(left.count[b]) == 1
+            continue
+        wanted = {k: float(given_set.weights[b, k]) for k in kept}
+        for i in set(range(chosen.shape[1])) - set(kept):
+            nearest = max(kept, key=lambda k: (float(iou[b, i, k]), -k))
+            if iou[b, i, nearest] > 0:
+                wanted[nearest] += float(given_set.weights[b, i])
+        expected = torch.tensor([wanted[k] / sum(wanted.values()) for k in kept])
+        torch.testing.assert_close(left.weights[b][left.present[b]], expected)
+
+
+@pytest.mark.parametrize("classes", [2, 20])
+def test_masks_that_differ_in_one_pixel_are_not_identical(classes: int) -> None:
+    labels = BINARY if classes == 2 else LabelSpace.of_classes(classes)
+    masks = (
+        torch.arange(1024 * 1024).remainder(classes).to(torch.uint8).view(1, 1, 1024, 1024).repeat(1, 3, 1, 1)
+    )
+    masks[0, 1, 0, 0] = 1
+    scores = torch.tensor([[0.6, 0.7, 0.8]])
+    left = MaskSet(masks, torch.tensor([[0.2, 0.3, 0.5]]), labels, scores).drop_near_duplicates(1.0)
+    assert left.scores is not None and left.scores.tolist()[0] == pytest.approx([0.7, 0.8])
+    torch.testing.assert_close(left.weights, torch.tensor([[0.3, 0.7]]))
 
 
 # -- order, selection and drawing ----------------------------------------------------------------------------

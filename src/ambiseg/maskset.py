@@ -30,9 +30,6 @@ from ambiseg.overlap import pairwise_overlap
 _DAMAGE = (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
 """What numpy, zipfile, json and torch raise on a file that is not a mask set."""
 
-IDENTICAL = 1 - 1e-7
-"""No two masks of less than ten million pixels that differ have a higher IoU."""
-
 
 @dataclass(frozen=True, eq=False)
 class MaskSet:
@@ -281,10 +278,10 @@ class MaskSet:
         return self.take(self.weights.argsort(dim=1, descending=True, stable=True))
 
     def keep(self, chosen: Tensor) -> MaskSet:
-        """Only the entries of ``chosen (B, K)``, compacted; the weight of every other goes to the one most like it, by IoU.
+        """Only the entries of ``chosen (B, K)``, compacted; the weight of every other goes to the one most like it.
 
-        Entries that overlap with none of them give their weight to all, in proportion. Where nothing of an image is
-        chosen, its best entry (by score, else by weight) stays: a set is never empty.
+        That is the one of the highest IoU, the first of several. Entries that overlap with none of them give their weight to all,
+        in proportion. Where nothing of an image is chosen, its best entry (by score, else by weight) stays: a set is never empty.
 
         Example:
             >>> masks = torch.tensor([[[1, 1, 0, 0], [0, 0, 0, 1], [1, 1, 1, 0]]])
@@ -296,6 +293,8 @@ class MaskSet:
         chosen = chosen & self.present
         none = ~chosen.any(1, keepdim=True)
         chosen = chosen | (none & torch.zeros_like(chosen).scatter(1, best, True))
+        if bool((chosen | ~self.present).all()):
+            return self.normalised().compact()
         iou = pairwise_overlap(self.masks, self.masks, self.labels).iou()
         likeness, nearest = iou.masked_fill(~chosen[:, None], -1).max(2)
         itself = torch.arange(nearest.shape[1], device=nearest.device)
@@ -354,7 +353,8 @@ class MaskSet:
         value = self.weights if self.scores is None else self.scores
         order = value.masked_fill(~self.present, -1).argsort(dim=1, descending=True, stable=True)
         ranked = self.take(order)
-        close = pairwise_overlap(ranked.masks, ranked.masks, self.labels).iou() > min(iou, IDENTICAL)
+        overlap = pairwise_overlap(ranked.masks, ranked.masks, self.labels)
+        close = (overlap.iou() > iou) | (overlap.intersection == overlap.union).all(-1)
         close &= ranked.present[:, :, None] & ranked.present[:, None]
         kept = torch.arange(order.shape[1], device=order.device).expand_as(order).clone()
         for k in range(order.shape[1] - 1):

@@ -9,6 +9,7 @@ import pickle
 import shutil
 import struct
 import zlib
+from dataclasses import fields
 
 import numpy as np
 import pytest
@@ -18,7 +19,8 @@ from safetensors.torch import load_file, save_file
 
 from ambiseg.cli.main import main
 from ambiseg.cli.parsing import Proposing
-from ambiseg.engine.predict import PredictSettings
+from ambiseg.cli.predict import settings_of
+from ambiseg.engine.predict import PredictSettings, load
 
 
 @pytest.fixture
@@ -28,9 +30,21 @@ def run(tiny_run, tmp_path):
 
 
 def test_the_defaults_are_those_of_the_library():
-    library = PredictSettings()
-    assert Proposing().score_threshold == library.score_threshold
-    assert Proposing().duplicate_iou is None and library.duplicate_iou == "auto"
+    shared = {f.name for f in fields(Proposing)} & {f.name for f in fields(PredictSettings)}
+    assert shared == {"score_threshold", "duplicate_iou", "samples", "foreground_threshold"}
+    assert all(getattr(Proposing(), name) == getattr(PredictSettings(), name) for name in shared)
+
+
+def test_what_the_filters_are_told(cli, tiny_run):
+    model = load(tiny_run)
+    assert settings_of(Proposing(duplicate_iou=1.0), model).duplicate_iou == 1.0
+    everything = settings_of(Proposing(all=True), model)
+    assert (everything.score_threshold, everything.duplicate_iou) == (None, None)
+    error = cli("evaluate", tiny_run, "--all", "--duplicate-iou", 0.9).error
+    assert "--all keeps every mask" in error
+    content = json.loads(cli("evaluate", tiny_run, "--all", "--no-save", "--json").out)
+    assert content["kept"]["masks_per_image"] == content["all"]["masks_per_image"]
+    assert content["settings"]["duplicate_iou"] is None
 
 
 # -- predict -------------------------------------------------------------------------------------------------

@@ -223,7 +223,13 @@ def test_the_foreground_threshold_decides_all_masks(run, fires):
     settings = PredictSettings(foreground_threshold=threshold)
     evaluation = evaluate(run, fires, "test", settings, metrics=["ged"])
     assert evaluation.per_image["ged"].tolist() == pytest.approx(expected, abs=1e-5)
-    assert evaluation.to_dict()["foreground_threshold"] == threshold
+    assert evaluation.to_dict()["settings"] == {
+        "score_threshold": 0.5,
+        "duplicate_iou": 1.0,
+        "samples": None,
+        "top": None,
+        "foreground_threshold": threshold,
+    }
     assert (
         evaluation.per_image["ged"].tolist()
         != evaluate(run, fires, "test", metrics=["ged"]).per_image["ged"].tolist()

@@ -130,6 +130,22 @@ def test_scores_that_reject_copies_make_the_duplicate_filter_needless(run, label
     assert PredictSettings().resolved(other).duplicate_iou == expected
     assert PredictSettings(duplicate_iou=0.8).resolved(other).duplicate_iou == 0.8
     assert PredictSettings(duplicate_iou=None).resolved(other).duplicate_iou is None
+    assert PredictSettings(score_threshold=None).resolved(other).duplicate_iou == 0.95, (
+        "no scores, no rejection"
+    )
+
+
+@pytest.mark.parametrize(("labels", "expected"), [("full", 2), ("single", 1)])
+def test_well_scored_masks_that_are_nearly_alike_are_two_modes_of_full_labels(
+    run, images, labels, expected, monkeypatch
+):
+    masks = torch.ones(1, 2, *images[0].shape[1:], dtype=torch.uint8)
+    masks[0, 1, 0, 0] = 0
+    twins = MaskSet(masks, torch.tensor([[0.7, 0.3]]), run.config.labels, torch.tensor([[0.9, 0.8]]))
+    config = replace(run.config, train=replace(run.config.train, labels=labels))
+    other = Run(config, run.model, run.hardware)
+    monkeypatch.setattr(other.model, "predict", lambda *_: twins)
+    assert int(other.predict(images[0]).count[0]) == expected
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 16])
@@ -156,8 +172,13 @@ def test_files_tell_the_whole_prediction(run, files, tmp_path, batch_size):
         entries = content["masks"]
         assert content["image"] == result.path.name and content["size"] == list(expected.masks.shape[2:])
         assert content["classes"] == list(run.config.labels.names)
-        assert content["settings"] == settings.resolved(run).record()
-        assert content["settings"]["foreground_threshold"] == 0.4
+        assert content["settings"] == {
+            "score_threshold": 0.2,
+            "duplicate_iou": 1.0,
+            "samples": None,
+            "top": None,
+            "foreground_threshold": 0.4,
+        }
         assert result.masks == len(entries) == int(expected.count[0])
         given = [entry["probability"] for entry in entries]
         assert sum(given) == pytest.approx(1, abs=1e-5) and given == sorted(given, reverse=True)

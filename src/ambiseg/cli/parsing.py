@@ -13,7 +13,7 @@ from contextlib import redirect_stderr
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal, TypeVar, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import docstring_parser
 import tyro
@@ -53,15 +53,20 @@ def parse(arguments: type[T], args: Sequence[str], prog: str, pairs: bool = Fals
         raise AmbisegError(f"{sentence(complaint.getvalue())}; see '{prog} --help'") from None
 
 
-def _join_lines(arguments: type) -> None:
+def _join_lines(arguments: Any) -> None:
     """Give tyro the help of each field as one line: of a docstring of several it keeps the breaks, and wraps between them."""
-    if not is_dataclass(arguments):
+    for part in get_args(arguments):
+        _join_lines(part)
+    kind = get_origin(arguments) or arguments
+    if not (isinstance(kind, type) and is_dataclass(kind)):
         return
-    help_of = {p.arg_name: p.description for p in docstring_parser.parse_from_object(arguments).params}
-    types = get_type_hints(arguments)
-    for field in fields(arguments):
+    help_of: dict[str, str | None] = {}
+    for owner in filter(is_dataclass, reversed(kind.__mro__)):
+        help_of |= {p.arg_name: p.description for p in docstring_parser.parse_from_object(owner).params}
+    types = get_type_hints(kind)
+    for field in fields(kind):
         if text := help_of.get(field.name):
-            field.metadata = MappingProxyType({**field.metadata, "help": " ".join(text.split())})
+            field.metadata = MappingProxyType({"help": " ".join(text.split()), **field.metadata})
         _join_lines(types[field.name])
 
 
@@ -108,9 +113,9 @@ class Proposing:
     """Keep every mask that the model predicts: no filter."""
     score_threshold: float = SCORE_THRESHOLD
     """Drop masks with a lower selection score; their probability goes to the masks most like them."""
-    duplicate_iou: float | None = None
-    """Of masks more alike than this keep the best, with their joint probability; 1: of identical ones. If left out: 0.95, or 1
-    where the run's scores reject copies, as those of mode proposals with full labels do."""
+    duplicate_iou: float | Literal["auto"] = "auto"
+    """Of masks more alike than this keep the best, with their joint probability; 1: of identical ones; auto: 1 where scores
+    reject copies, as those of mode proposals with full labels do, else 0.95."""
     foreground_threshold: float = FOREGROUND_THRESHOLD
     """Pixels with a higher probability are foreground (one class). Below one half small objects are missed less often."""
     samples: int | None = None
@@ -137,8 +142,10 @@ class Proposing:
         """Raise `AmbisegError` if a value makes no sense."""
         for name in ("score_threshold", "duplicate_iou", "foreground_threshold"):
             value = getattr(self, name)
-            if value is not None and not 0 <= value <= 1:
+            if value != "auto" and not 0 <= value <= 1:
                 raise AmbisegError(f"--{name.replace('_', '-')} is 0 to 1, received {value}")
+        if self.all and (self.score_threshold != SCORE_THRESHOLD or self.duplicate_iou != "auto"):
+            raise AmbisegError("--all keeps every mask: leave out --score-threshold and --duplicate-iou")
         at_least_one(samples=self.samples, batch_size=self.batch_size, draws=self.draws)
         if self.probabilities != "head" and self.flow is None:
             raise AmbisegError(

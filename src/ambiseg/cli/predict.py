@@ -105,7 +105,7 @@ def settings_of(proposing: Proposing, model: Run, top: int | None = None) -> Pre
     estimate.check(model)
     given = PredictSettings(
         proposing.score_threshold,
-        "auto" if proposing.duplicate_iou is None else proposing.duplicate_iou,
+        proposing.duplicate_iou,
         proposing.samples,
         top,
         estimate,

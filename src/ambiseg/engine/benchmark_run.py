@@ -86,6 +86,7 @@ def _result(run: Path, entries: dict[str, Any]) -> dict[str, Any]:
         model,
         split,
         evaluation["split"],
+        # one meaning of "kept" for all methods, whether their scores reject copies or not
         PredictSettings(duplicate_iou=DUPLICATE_IOU, samples=evaluation["samples"]),
         batch_size=evaluation["batch_size"],
         seed=asked["train"]["seed"],

@@ -1,8 +1,8 @@
 """Evaluation: a run against a split, with every metric in its named dialect.
 
-Each metric is given twice: over *all* masks that the model predicts, and over those that are *kept* by default (near-duplicates
-merged, low scores dropped). Coverage belongs to the first column, what a user sees to the second; mode proposals' table 3 shows
-the same pair. Probabilities matched one to one are compared after merging only, since near-duplicates share one mode's mass.
+Each metric is given twice: over *all* masks that the model predicts, and over those that are *kept* (copies merged or rejected,
+low scores dropped: `PredictSettings`). Coverage belongs to the first column, what a user sees to the second; mode proposals'
+table 3 shows the same pair. Probabilities matched one to one are compared of kept masks only, since copies share one mode's mass.
 
 A third column says how far from possible the first one is: what a perfect sampler reaches that draws as many masks from the
 annotations themselves. Below the table stands how far the annotators agree with each other.
@@ -46,7 +46,7 @@ from ambiseg.metrics import (
 )
 
 KEPT_ONLY = ("brier_skill_score",)
-"""Metrics that make sense after merging near-duplicates only."""
+"""Metrics that make sense without copies only."""
 ALL_ONLY = ("selection_f1", "selection_precision", "selection_recall", "selection_ap")
 """Metrics that make sense before filtering only."""
 PERFECT_DRAWS = 5
@@ -59,7 +59,7 @@ class Evaluation:
 
     Attributes:
         all: metric by name over all predicted masks.
-        kept: the same over the masks that are kept by default.
+        kept: the same over the masks that are kept.
         perfect: the same for as many draws from the annotations themselves, where draws have what a metric needs.
         annotators: mean over images of `AnnotatorAgreement`, by name.
         n_all, n_kept: mean number of masks per image in either.
@@ -67,7 +67,7 @@ class Evaluation:
         seconds_per_image: time in the model per image, in batches, on this machine.
         split, data_digest, seed: what was evaluated and how sampling was seeded.
         estimate: how the probabilities of kept masks were made, and for how many images they are one choice of several.
-        foreground_threshold: pixels with a higher probability were foreground.
+        settings: what "kept" means, and how masks were decided (`PredictSettings.record`).
         ids: names of the images.
         per_image: metric by name, ``(images,)``, over all masks (kept ones for `KEPT_ONLY`).
         estimated, true: probabilities of kept masks and modes, paired, for reliability plots.
@@ -87,7 +87,7 @@ class Evaluation:
     data_digest: str
     seed: int
     estimate: dict[str, Any]
-    foreground_threshold: float
+    settings: dict[str, Any]
     ids: tuple[str, ...]
     per_image: dict[str, NDArray[np.float64]]
     estimated: NDArray[np.float64]
@@ -108,7 +108,7 @@ class Evaluation:
             "data_digest": self.data_digest,
             "seed": self.seed,
             "estimate": self.estimate,
-            "foreground_threshold": self.foreground_threshold,
+            "settings": self.settings,
             "all": {"masks_per_image": self.n_all, **_plain(self.all)},
             "kept": {"masks_per_image": self.n_kept, **_plain(self.kept)},
             "perfect": {"masks_per_image": self.n_all, **_plain(self.perfect)},
@@ -280,7 +280,7 @@ class _Tally:
             data_digest=digest,
             seed=self.seed,
             estimate={**self.settings.estimate.record(), "undetermined": self.undetermined},
-            foreground_threshold=self.settings.foreground_threshold,
+            settings=self.settings.record(),
             ids=tuple(self.ids),
             per_image={name: torch.cat(values).double().numpy() for name, values in self.rows.items()},
             estimated=estimated,

@@ -35,7 +35,8 @@ class PredictSettings:
         score_threshold: proposals with a lower selection score are dropped and leave their probability to those most like
             them; None keeps all.
         duplicate_iou: of proposals more alike than this, the best stays and takes their probability; 1 for identical ones, None
-            keeps all. "auto": 1 for a run with full labels whose scores reject copies (`Segmenter.rejects_copies`), else .95.
+            keeps all. "auto": 1 where scores reject copies (`Segmenter.full_labels_reject_copies`) and low ones are dropped,
+            else .95.
         samples: masks asked of the model; None for the method's own number.
         top: at most this many masks, the most probable ones; None for all.
         foreground_threshold: pixels with a higher probability are foreground (binary labels).
@@ -53,11 +54,11 @@ class PredictSettings:
         """The same for a run, without "auto"."""
         if self.duplicate_iou != "auto":
             return self
-        by_scores = run.model.rejects_copies and run.config.train.labels == "full"
-        return replace(self, duplicate_iou=1.0 if by_scores else DUPLICATE_IOU)
+        taught = run.model.full_labels_reject_copies and run.config.train.labels == "full"
+        return replace(self, duplicate_iou=1.0 if taught and self.score_threshold else DUPLICATE_IOU)
 
     def record(self) -> dict[str, Any]:
-        """The settings as plain values, for ``prediction.json``; `estimate` records itself."""
+        """The settings as plain values, for ``prediction.json`` and ``metrics.json``; `estimate` records itself."""
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "estimate"}
 
     def apply(
@@ -68,7 +69,7 @@ class PredictSettings:
     ) -> MaskSet:
         """Near-duplicates first, then scores: what is dropped leaves its probability to what is like it. Sorted by probability.
 
-        The images are needed where probabilities are estimated anew.
+        The images are needed where probabilities are estimated anew. Settings that are not `resolved` merge above .95.
         """
         iou = DUPLICATE_IOU if self.duplicate_iou == "auto" else self.duplicate_iou
         if iou is not None:

@@ -60,8 +60,8 @@ class Segmenter(nn.Module, ABC):
         """
 
     @property
-    def rejects_copies(self) -> bool:
-        """Whether full labels teach the scores to reject copies: masks nearly alike and both well scored are then two modes."""
+    def full_labels_reject_copies(self) -> bool:
+        """Whether full labels teach the scores to reject copies: two well-scored masks that are nearly alike are two modes."""
         return False
 
     def start_from(self, other: Segmenter) -> None:

@@ -104,7 +104,7 @@ class ModeProposals(Segmenter):
         self.alike = _Alike(s.proposals, heads * s.proposals) if s.duplicate_cue and s.proposals > 1 else None
 
     @property
-    def rejects_copies(self) -> bool:
+    def full_labels_reject_copies(self) -> bool:
         """Yes: of full labels each mask is matched with one proposal, and all others are rejected (section 3.1)."""
         return self.settings.selection_weight > 0
 
