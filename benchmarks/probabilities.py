@@ -12,10 +12,11 @@ resolutions), these with medians over areas ("robust"), and counted samples. Cla
 
 For each: Brier skill scores (one to one and nearest, pooled), total variation (nearest) and HM IoU*; nearest Brier skill and
 total variation once more with annotated modes that are nearly alike counted as one ("merged": of modes with an IoU above 0.9
-the most probable stands for all), and the one to one skill where the masks that are judged are merged as well; flow evaluations
-and seconds per image, one image at a time after a warm-up; those of proposals include proposing. Class flips: also the skill of
-the class-flip probabilities q, against .5 for each class that the image shows; by the flips of the true templates, or, where
-templates were found, of those, paired one to one with the true ones by IoU. Every way replaces its rows as it ends.
+the most probable stands for all), and the one to one skill where the masks that are judged are merged as well; the one to one
+skill of the images in which no two modes are that much alike ("distinct"), and a bootstrap interval of that of all; flow
+evaluations and seconds per image, one image at a time after a warm-up; those of proposals include proposing. Class flips: also
+the skill of the class-flip probabilities q, against .5 for each class that the image shows; by the flips of the true templates,
+or, where templates were found, of those, paired one to one with the true ones by IoU. Every way replaces its rows as it ends.
 
 ``wildfire-prevailing`` has probabilities that its images tell, for the head to read, and no flow model; ``wildfire-others`` are
 more fires for the networks of ``wildfire`` (``--images 1000``). ``--without-flow`` leaves out what needs a flow model.
@@ -286,6 +287,7 @@ class Tally:
     evaluations: int = 0
     flips: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     squares: list[tuple[float, float]] = field(default_factory=list)
+    distinct: list[bool] = field(default_factory=list)
 
     def add(
         self,
@@ -302,9 +304,10 @@ class Tally:
         self.scores.update(pair)
         squares = brier_scores(pair)
         self.squares.append((float(squares.score), float(squares.uniform)))
-        distinct = truth.drop_near_duplicates(ALIKE)
-        self.merged.update(Comparison(found, distinct))
-        self.both_merged.update(Comparison(found.drop_near_duplicates(ALIKE), distinct))
+        merged = truth.drop_near_duplicates(ALIKE)
+        self.merged.update(Comparison(found, merged))
+        self.both_merged.update(Comparison(found.drop_near_duplicates(ALIKE), merged))
+        self.distinct.append(torch.equal(merged.count, truth.merge_identical().count))
         self.seconds += seconds
         self.evaluations += evaluations
         if flips is not None:
@@ -323,13 +326,17 @@ class Tally:
         if self.flips:
             score, uniform = (torch.stack(column).mean() for column in zip(*self.flips, strict=True))
             numbers["flip_skill"] = round(float(BrierScores(score, uniform).skill()), 4)
+        squares, distinct = np.array(self.squares), np.array(self.distinct)
+        score, uniform = torch.from_numpy(squares[distinct].mean(0)) if distinct.any() else torch.zeros(2)
         return {
             "masks": self.masks.name,
             "filter": self.masks.filter,
             "way": way,
             "evaluations": self.evaluations // images,
             **numbers,
-            "brier_skill_score_interval": skill_interval(np.array(self.squares)),
+            "brier_skill_score_interval": skill_interval(squares),
+            "brier_skill_score_distinct": round(float(BrierScores(score, uniform).skill()), 4),
+            "images_distinct": int(distinct.sum()),
             "seconds_per_image": round(self.seconds / images + self.masks.seconds, 5),
         }
 

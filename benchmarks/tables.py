@@ -203,6 +203,7 @@ TITLES = {
     "brier_skill_nearest_merged": "BSS (nearest, merged)",
     "brier_skill_score_both_merged": "BSS (one to one, merged)",
     "brier_skill_score_interval": "95 % of BSS",
+    "brier_skill_score_distinct": "BSS, no modes alike",
     "flip_skill": "BSS of q",
 }
 WHAT = {"masks": "masks", "labels": "labels", "filter": "filter", "frozen": "frozen", "draws": "draws"}
@@ -290,6 +291,7 @@ def ways(made: dict[str, Any]) -> str:
         "hm_iou_unique",
         "brier_skill_score",
         "brier_skill_score_interval",
+        "brier_skill_score_distinct",
         "brier_skill_nearest",
         "brier_skill_nearest_merged",
         "brier_skill_score_both_merged",
@@ -323,6 +325,8 @@ def ways(made: dict[str, Any]) -> str:
     cores = "/".join(str(n) for n in dict.fromkeys(row["cores"] for row in made["rows"]))
     split = made["rows"][0]["split"]
     note = f"{images} images of the split {split}, seed {made['seed']}, one at a time; cores {cores}."
+    if "images_distinct" in made["rows"][0]:
+        note += f" In {made['rows'][0]['images_distinct']} of them no two modes have an IoU above 0.9."
     if made["flow"]:
         train, done = made["flow"]["train"], made["flow"]["training"]
         note += f" Flow model: {train['minutes']:g} minutes, {done['steps']} steps."
