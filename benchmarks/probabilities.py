@@ -124,6 +124,7 @@ SETS = ("wildfire", OTHERS, "wildfire-prevailing", "camvid")
 RUNS = {
     ("wildfire", "full"): "wildfire-full-10000-scenarios",
     ("wildfire", "single"): "wildfire-single-10000-scenarios",
+    ("wildfire-prevailing", "single"): "wildfire-prevailing-single-posterior",
     ("camvid", "single"): "camvid-single-flips",
 }
 """Variants of ``mode_proposals.py`` whose proposals are taken in place of those of its recipe."""
