@@ -138,6 +138,17 @@ VARIANTS: dict[str, tuple[str, str, tuple[Phase, ...]]] = {
             ),
         ),
     ),
+    "camvid-single-prior-0.03": (
+        "camvid",
+        "single",
+        (
+            (CAMVID_SETTLED, TrainSettings(minutes=22, batch_size=8, lr=2e-3)),
+            (
+                dataclasses.replace(CAMVID_SETTLED, mask_loss="dice-focal", settle=0.0, settle_prior=0.03),
+                TrainSettings(minutes=8, batch_size=8, lr=1e-3),
+            ),
+        ),
+    ),
     "camvid-single-flips": (
         "camvid",
         "single",
