@@ -13,7 +13,8 @@ from runs import SPLIT, data_of, flow_of, parse, proposal_run, row, save
 
 import ambiseg
 from ambiseg.data.source import open_split
-from probabilities import FILTERS, WAYS, Masks, estimate, modes_of, proposals_of, truths_of
+from mode_scores import Masks
+from probabilities import FILTERS, WAYS, estimate, modes_of, proposals_of, truths_of
 
 PAPER = {
     ("full", "none"): 0.924,
