@@ -26,6 +26,7 @@ from ambiseg.defaults import DUPLICATE_IOU, SCORE_THRESHOLD
 from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
 from ambiseg.overlap import pairwise_overlap
+from ambiseg.ranking import descending, exceeds, first_largest
 
 _DAMAGE = (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
 """What numpy, zipfile, json and torch raise on a file that is not a mask set."""
@@ -274,8 +275,8 @@ class MaskSet:
         )
 
     def sort(self) -> MaskSet:
-        """Entries by descending weight."""
-        return self.take(self.weights.argsort(dim=1, descending=True, stable=True))
+        """Entries by descending weight, equal ones in their order, those that are not there last."""
+        return self.take(descending(self.weights.masked_fill(~self.present, -1)))
 
     def keep(self, chosen: Tensor) -> MaskSet:
         """Only the entries of ``chosen (B, K)``, compacted; the weight of every other goes to the one most like it.
@@ -289,21 +290,22 @@ class MaskSet:
             tensor([[0.6667, 0.3333]])
         """
         value = self.weights if self.scores is None else self.scores
-        best = value.masked_fill(~self.present, -1).argmax(1, keepdim=True)
+        best = first_largest(value.masked_fill(~self.present, -1), 1)[:, None]
         chosen = chosen & self.present
         none = ~chosen.any(1, keepdim=True)
         chosen = chosen | (none & torch.zeros_like(chosen).scatter(1, best, True))
         if bool((chosen | ~self.present).all()):
             return self.normalised().compact()
         iou = pairwise_overlap(self.masks, self.masks, self.labels).iou()
-        likeness, nearest = iou.masked_fill(~chosen[:, None], -1).max(2)
+        iou = iou.masked_fill(~chosen[:, None], -1)
+        likeness, nearest = iou.amax(2), first_largest(iou, 2)
         itself = torch.arange(nearest.shape[1], device=nearest.device)
         counted = replace(self, weights=self.weights * (chosen | (likeness > 0))).normalised()
         return counted._given(torch.where(chosen, itself, nearest))
 
     def filter_scores(self, threshold: float = SCORE_THRESHOLD) -> MaskSet:
         """Keep entries with ``score > threshold`` (mode proposals, section 3.1), see `keep`; without scores, keep all."""
-        return self if self.scores is None else self.keep(self.scores > threshold)
+        return self if self.scores is None else self.keep(exceeds(self.scores, threshold))
 
     def top(self, k: int) -> MaskSet:
         """The ``k`` entries of highest weight, renormalised."""
@@ -338,7 +340,8 @@ class MaskSet:
     def drop_near_duplicates(self, iou: float = DUPLICATE_IOU) -> MaskSet:
         """Drop every mask whose IoU with a better one exceeds ``iou``, or is 1; its weight goes to that one.
 
-        Better means a higher score, or a higher weight where there are no scores (mode proposals, section 4.5).
+        Better means a higher score, or a higher weight where there are no scores (mode proposals, section 4.5); of two equal ones
+        the first is better.
         """
         return self._given(self.near_duplicates(iou))
 
@@ -351,10 +354,10 @@ class MaskSet:
             tensor([[0, 1, 0]])
         """
         value = self.weights if self.scores is None else self.scores
-        order = value.masked_fill(~self.present, -1).argsort(dim=1, descending=True, stable=True)
+        order = descending(value.masked_fill(~self.present, -1))
         ranked = self.take(order)
         overlap = pairwise_overlap(ranked.masks, ranked.masks, self.labels)
-        close = (overlap.iou() > iou) | (overlap.intersection == overlap.union).all(-1)
+        close = exceeds(overlap.iou(), iou) | (overlap.intersection == overlap.union).all(-1)
         close &= ranked.present[:, :, None] & ranked.present[:, None]
         kept = torch.arange(order.shape[1], device=order.device).expand_as(order).clone()
         for k in range(order.shape[1] - 1):

@@ -87,9 +87,9 @@ def test_gradient_reaches_every_parameter(method, labels):
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_one_batch_is_learnt(method, labels, mode):
+def test_one_batch_is_learnt(method, labels, mode, seed):
     images, modes = problem(labels)
-    model = make(method, labels)
+    model = make(method, labels, seed)
     before = total(model, images, modes), hm_iou_unique(prediction(model, images), modes).mean()
     model.train()
     steps(model, labels, mode, *case_of(method).learning)

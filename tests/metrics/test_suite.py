@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from plain_suite import PARTS, Pair, Side, Space, all_values, brier_values, of_means, pooled_values
@@ -175,6 +175,7 @@ def test_every_metric_agrees_with_its_plain_version() -> None:
 
     @settings(FEW, max_examples=80)
     @given(batches)
+    @example(make_batch(386336, 2, True))  # two modes whose weights are equal but for rounding
     def check(batch: Batch) -> None:
         found = evaluate_all(batch.predictions, batch.annotations, list(METRICS))
         hard = evaluate_all(batch.predictions.hard(), batch.annotations, SOFT)

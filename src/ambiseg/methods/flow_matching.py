@@ -150,7 +150,7 @@ class FlowMatching(Segmenter):
         """Samples of equal weight; ``settings.samples`` of them unless asked otherwise."""
         count = samples or self.settings.samples
         shape = (len(images), count, self.labels.channels, *images.shape[2:])
-        z = torch.randn(shape, generator=generator, device=images.device)
+        z = standard_normal(shape, images.device, generator)
         group = count if self.settings.guidance != "none" else max(1, AT_ONCE // len(images))
         ends = [self._integrate(images, part) for part in torch.split(z, group, 1)]
         share = self.labels.normalized((torch.cat(ends, 1) + 1) / 2, dim=2)

@@ -89,7 +89,7 @@ class LowRankNormal:
 
         Args:
             n: how many.
-            generator: source of randomness, on the device of the parameters; None is the global one.
+            generator: source of randomness, on any device; None is the global one.
             antithetic: the second half mirrors the first at the mean, so that the mean of an even number is mu itself.
             temperature: 0 gives the mean, 1 the law.
             rank: k, directions to keep; None keeps all.
@@ -108,7 +108,7 @@ class LowRankNormal:
         batch, size = like.shape
 
         def noise(width: int) -> Tensor:
-            e = torch.randn(batch, drawn, width, generator=generator, device=like.device, dtype=like.dtype)
+            e = standard_normal((batch, drawn, width), like.device, generator, like.dtype)
             return torch.cat([e, -e], 1)[:, :n] if antithetic else e
 
         with torch.autocast(like.device.type, enabled=False):

@@ -45,6 +45,7 @@ from ambiseg.networks.discriminator import Discriminator
 from ambiseg.networks.settings import UNetSettings
 from ambiseg.networks.unet import check_channels
 from ambiseg.overlap import pairwise_overlap
+from ambiseg.ranking import descending
 
 UNCOVERED = 1.5
 """A mask is not covered if its closest proposal is this many times farther than is usual in its batch."""
@@ -341,7 +342,7 @@ class ModeProposals(Segmenter):
         proposals = MaskSet.from_probabilities(masks, self.labels, weights, scores.sigmoid()).normalised()
         if samples is None or samples >= self.settings.proposals:
             return proposals
-        return proposals.take(scores.argsort(1, descending=True)[:, :samples]).normalised()
+        return proposals.take(descending(scores)[:, :samples]).normalised()
 
 
 def _check(s: ModeProposalsSettings) -> None:

@@ -47,6 +47,7 @@ from ambiseg.networks.backbone import build_backbone
 from ambiseg.networks.base import Encoded
 from ambiseg.networks.settings import UNetSettings
 from ambiseg.overlap import pairwise_overlap
+from ambiseg.ranking import descending
 
 AT_ONCE = 2**24
 """Values of one layer that are computed together in prediction, so that memory does not grow with the number of samples."""
@@ -318,7 +319,7 @@ class MoSE(Segmenter):
             drawn = torch.multinomial(pi.to(made_on), count, replacement=True, generator=generator)
             return drawn.to(pi.device), torch.full(drawn.shape, 1 / count, device=pi.device)
         each, more = divmod(count, pi.shape[1])
-        ranked = pi.argsort(dim=1, descending=True, stable=True)
+        ranked = descending(pi)
         everyone = torch.arange(pi.shape[1], device=pi.device).repeat_interleave(each).expand(len(pi), -1)
         expert = torch.cat([everyone, ranked[:, :more]], 1)
         samples = torch.zeros_like(pi).scatter_add_(1, expert, torch.ones_like(expert, dtype=pi.dtype))

@@ -7,7 +7,10 @@ from torch import Tensor
 
 
 def standard_normal(
-    shape: tuple[int, ...], device: torch.device, generator: torch.Generator | None = None
+    shape: tuple[int, ...],
+    device: torch.device,
+    generator: torch.Generator | None = None,
+    dtype: torch.dtype | None = None,
 ) -> Tensor:
     """Standard normal numbers on ``device``: the same on every device for the same generator.
 
@@ -16,4 +19,4 @@ def standard_normal(
         torch.Size([2, 3])
     """
     made_on = device if generator is None else generator.device
-    return torch.randn(shape, generator=generator, device=made_on).to(device)
+    return torch.randn(shape, generator=generator, device=made_on, dtype=dtype).to(device)

@@ -21,13 +21,12 @@ from torch import Tensor
 from ambiseg.errors import AmbisegError, UnknownNameError
 from ambiseg.maskset import MaskSet
 from ambiseg.metrics.comparison import Comparison
+from ambiseg.ranking import first_largest
 
 EPSILON = 1e-8
 """Keeps the skill score from dividing by 0; a uniform guess with less error than this is perfect."""
 ASSIGNMENTS = ("matched", "nearest", "merged")
 """How predictions are assigned to modes."""
-TIE = 1e-6
-"""IoUs closer than this count as equal."""
 FLOOR = 1e-6
 """Least estimated probability in `mode_kl`."""
 
@@ -339,7 +338,7 @@ def _nearest(pair: Comparison) -> ModeProbabilities:
     """Each mode with the weight of the predictions it is nearest to."""
     modes = pair.modes
     iou = pair.to_modes.iou().masked_fill(~modes.present[:, None], -1)
-    nearest = (iou >= iou.amax(2, keepdim=True) - TIE).to(torch.uint8).argmax(2)
+    nearest = first_largest(iou, 2)
     truth = modes.weights.float()
     return ModeProbabilities(
         estimated=torch.zeros_like(truth).scatter_add(1, nearest, pair.predictions.weights.float()),

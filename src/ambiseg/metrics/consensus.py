@@ -15,9 +15,8 @@ from ambiseg.errors import AmbisegError
 from ambiseg.maskset import MaskSet
 from ambiseg.metrics.comparison import Comparison
 from ambiseg.overlap import pairwise_overlap
+from ambiseg.ranking import ROUNDING, exceeds
 
-TIE = 1e-6
-"""Votes closer than this count as equal."""
 THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 """Where `soft_dice` cuts the two means."""
 
@@ -99,7 +98,7 @@ def soft_dice(
     ours, theirs = (_shares(s) for s in (pair.predictions, pair.annotations.hard()))
     values = []
     for threshold in thresholds:
-        a, b = ours > threshold + TIE, theirs > threshold + TIE
+        a, b = exceeds(ours, threshold), exceeds(theirs, threshold)
         size = a.sum(-1) + b.sum(-1)
         values.append(torch.where(size > 0, 2 * (a & b).sum(-1) / size.clamp(min=1), 1.0).mean(1))
     return torch.stack(values).mean(0)
@@ -134,5 +133,5 @@ def consensus(given: MaskSet) -> Tensor:
     ahead = torch.arange(labels.classes, 0, -1, device=votes.device, dtype=votes.dtype)
     if labels.background is not None:
         ahead[labels.background] = labels.classes + 1
-    decided = (votes + TIE * ahead.view(-1, *[1] * space)).argmax(1).to(torch.uint8)
+    decided = (votes + ROUNDING * ahead.view(-1, *[1] * space)).argmax(1).to(torch.uint8)
     return decided.masked_fill(void, labels.void)

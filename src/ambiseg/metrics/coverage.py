@@ -21,9 +21,8 @@ from torch import Tensor
 from ambiseg.errors import AmbisegError
 from ambiseg.maskset import MaskSet
 from ambiseg.metrics.comparison import Comparison
+from ambiseg.ranking import ROUNDING, first_largest, reaches
 
-ROUNDING = 1e-6
-"""IoUs closer than this count as equal: means over classes are not exact in float32."""
 STEP = 1 / 32
 """Step of the integral of `draws_of` in ``log t``; the error falls with exp(-const / step)."""
 
@@ -235,11 +234,11 @@ def _near(pair: Comparison, tau: float) -> Tensor:
 
 def _reached(pair: Comparison, tau: float) -> Tensor:
     """Which predictions come within ``tau`` of which modes, ``(B, M, N*)`` bool."""
-    return _near(pair, tau) >= tau - ROUNDING
+    return reaches(_near(pair, tau), tau)
 
 
 def _members(pair: Comparison, tau: float) -> Tensor:
     """Which prediction belongs to which mode, at most one each, ``(B, M, N*)`` bool."""
     iou = _near(pair, tau)
-    nearest = (iou >= iou.amax(2, keepdim=True) - ROUNDING).to(torch.uint8).argmax(2, keepdim=True)
-    return torch.zeros_like(iou, dtype=torch.bool).scatter(2, nearest, True) & (iou >= tau - ROUNDING)
+    nearest = first_largest(iou, 2)[..., None]
+    return torch.zeros_like(iou, dtype=torch.bool).scatter(2, nearest, True) & reaches(iou, tau)

@@ -18,6 +18,7 @@ from ambiseg.defaults import SCORE_THRESHOLD
 from ambiseg.errors import AmbisegError
 from ambiseg.maskset import MaskSet
 from ambiseg.metrics.comparison import Comparison, match, matched_total
+from ambiseg.ranking import descending, exceeds
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ def selection_counts(
         (tensor([1]), tensor([1]), tensor([1]))
     """
     pair = Comparison.of(predictions, annotations)
-    kept = (_scores(pair) > threshold) & pair.predictions.present
+    kept = exceeds(_scores(pair), threshold) & pair.predictions.present
     matched = pair.partners >= 0
     return SelectionCounts(
         tp=(kept & matched).sum(1), fp=(kept & ~matched).sum(1), fn=(~kept & matched).sum(1)
@@ -336,7 +337,7 @@ def coverage_curve(predictions: MaskSet | Comparison, annotations: MaskSet | Non
     pair = Comparison.of(predictions, annotations)
     given, modes = pair.predictions, pair.modes.present.cpu()
     value = given.weights if given.scores is None else given.scores
-    order = value.masked_fill(~given.present, -torch.inf).argsort(dim=1, descending=True, stable=True).cpu()
+    order = descending(value.masked_fill(~given.present, -torch.inf)).cpu()
     iou = pair.to_modes.iou().cpu()
     iou = iou.gather(1, order[..., None].expand_as(iou))
     there = given.present.cpu().gather(1, order)

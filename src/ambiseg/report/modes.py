@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from ambiseg.maskset import MaskSet
 from ambiseg.metrics.calibration import mode_probabilities
 from ambiseg.metrics.comparison import Comparison
+from ambiseg.ranking import descending
 from ambiseg.report.display import Floats, background_of, check_image, reduce_image, reduce_masks
 from ambiseg.report.pictures import draw_mask, percent
 from ambiseg.report.plots import COLORS
@@ -75,7 +76,7 @@ class ModeBars:
         pair = Comparison(predictions.to("cpu"), annotations.to("cpu"))
         entries = mode_probabilities(pair, assignment=assignment)
         modes = pair.modes
-        order = modes.weights.argsort(dim=1, descending=True, stable=True)
+        order = descending(modes.weights)
         estimated = entries.estimated[0].double()
         if assignment == "matched":  # entries in the order of the proposals
             found = pair.partners[0] >= 0
