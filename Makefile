@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 DEMO ?= demo
 
-.PHONY: demo test slow lint clean
+.PHONY: demo test slow seeds variants lint clean
 
 demo: $(VENV)/installed
 	$(BIN)/ambiseg demo --out $(DEMO)
@@ -17,6 +17,20 @@ test: $(VENV)/installed-dev lint
 
 slow: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -m slow
+
+# The tests whose cases are drawn at random, with thirty other seeds.
+seeds: $(VENV)/installed-dev
+	for seed in $$(seq 1 30); do \
+	  OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -k "not learnt" tests/test_*.py tests/metrics tests/methods \
+	    tests/networks tests/data --seed $$seed --hypothesis-profile=explore --hypothesis-seed=$$seed || exit 1; \
+	done
+
+# All tests with the kernels of older processors, which round otherwise.
+variants: $(VENV)/installed-dev
+	for isa in default/SSE41 avx2/AVX2; do for threads in 1 2; do \
+	  ATEN_CPU_CAPABILITY=$${isa%/*} ONEDNN_MAX_CPU_ISA=$${isa#*/} OMP_NUM_THREADS=$$threads \
+	    $(BIN)/python -m pytest -n 2 || exit 1; \
+	done; done
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .

@@ -26,6 +26,7 @@ from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
 from ambiseg.methods.base import Segmenter
 from ambiseg.methods.guidance import Guidance, ParticleGuidance, Spell, guided
+from ambiseg.methods.noise import standard_normal
 from ambiseg.methods.paths import FLOOR, edm_loss_weight, edm_posterior_mean, path_named
 from ambiseg.methods.samplers import integrate
 from ambiseg.methods.settings import FlowMatchingSettings

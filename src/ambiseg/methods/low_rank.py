@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 
 from ambiseg.errors import AmbisegError
+from ambiseg.methods.noise import standard_normal
 
 
 @dataclass(frozen=True, eq=False)
