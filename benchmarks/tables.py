@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import gpu_tables
 from ambiseg.metrics import METRICS
 from thresholds import THRESHOLDS
 
@@ -31,6 +32,7 @@ PAGES = (
     ROOT / "docs" / "methods" / "flow-ssn.md",
     ROOT / "docs" / "methods" / "mose.md",
     ROOT / "docs" / "methods" / "atfm.md",
+    ROOT / "docs" / "gpu.md",
 )
 COLUMNS = (
     "hm_iou_unique",
@@ -614,6 +616,7 @@ def main() -> None:
         "foreground-threshold": partial(thresholds, "foreground"),
         "duplicate-filter": partial(thresholds, "duplicates"),
         "metrics-speed": metrics_speed,
+        **gpu_tables.TABLES,
     }
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
