@@ -26,7 +26,8 @@ import torch
 from ambiseg.data.source import open_split
 from ambiseg.engine.run import write_json
 from ambiseg.engine.settings import TrainSettings
-from ambiseg.methods.settings import ATFMSettings, SSNSettings
+from ambiseg.methods.atfm import ATFMSettings
+from ambiseg.methods.ssn import SSNSettings
 from ambiseg.networks.settings import UNetSettings
 from mode_proposals import prepare
 from speed import medians

@@ -26,9 +26,9 @@ import torch
 from numpy.typing import NDArray
 
 from ambiseg.data.batches import Item, LabelView, Normalization, collate
+from ambiseg.data.class_flip_view import FlippedSplit
 from ambiseg.data.class_flips import ClassFlips
-from ambiseg.data.flipped import FlippedSplit
-from ambiseg.data.imports.camvid import CLASSES, FLIPS
+from ambiseg.data.importers.camvid import CLASSES, FLIPS
 from ambiseg.data.info import DatasetInfo
 from ambiseg.data.sample import Sample
 from ambiseg.labels import LabelSpace

@@ -38,11 +38,11 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torch.nn import functional
 
-from ambiseg.atomic import replacing_file
-from ambiseg.methods.low_rank import LowRankNormal, effective_rank
+from ambiseg.atomic_write import replacing_file
+from ambiseg.distributions.low_rank import LowRankNormal, effective_rank
+from ambiseg.report.canvas import FAINT, INK
 from ambiseg.report.files import png_bytes
 from ambiseg.report.plots import COLORS
-from ambiseg.report.sheet import FAINT, INK
 
 SEED = 0
 SIDE = 16

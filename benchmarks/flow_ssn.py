@@ -41,7 +41,7 @@ from ambiseg.engine.settings import TrainSettings
 from ambiseg.labels import LabelSpace
 from ambiseg.methods import build, method_info
 from ambiseg.methods.base import Segmenter
-from ambiseg.methods.settings import FlowSSNSettings
+from ambiseg.methods.flow_ssn import FlowSSNSettings
 from ambiseg.networks.settings import UNetSettings
 from mode_proposals import prepare
 from speed import medians

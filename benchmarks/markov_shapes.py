@@ -33,21 +33,22 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ambiseg.data.markov_shapes import (
+from ambiseg.data.simulators.markov_shapes import (
     markov_shapes_covariance,
     markov_shapes_entropy,
     markov_shapes_masks,
     markov_shapes_probabilities,
     possible,
 )
+from ambiseg.distributions.low_rank import effective_rank
+from ambiseg.distributions.monte_carlo import pairwise_cross_entropy
 from ambiseg.engine.run import write_json
 from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
-from ambiseg.methods.flow_ssn import FlowSSN
-from ambiseg.methods.low_rank import effective_rank
-from ambiseg.methods.monte_carlo import pairwise_cross_entropy
-from ambiseg.methods.settings import FlowSSNSettings, SSNSettings
-from ambiseg.methods.ssn import SSN
+from ambiseg.methods.flow_ssn import FlowSSNSettings
+from ambiseg.methods.flow_ssn.model import FlowSSN
+from ambiseg.methods.ssn import SSNSettings
+from ambiseg.methods.ssn.model import SSN
 from ambiseg.networks.autoregressive import MaskedLinear
 from ambiseg.networks.settings import UNetSettings
 

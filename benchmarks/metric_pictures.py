@@ -28,7 +28,7 @@ from scipy.ndimage import gaussian_filter
 from scipy.special import expit, logit, ndtr
 from torch import Tensor
 
-from ambiseg.atomic import replacing_file
+from ambiseg.atomic_write import replacing_file
 from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
 from ambiseg.metrics import (
@@ -49,9 +49,9 @@ from ambiseg.metrics import (
     reachable_table,
     total_variation,
 )
+from ambiseg.report.canvas import FAINT, INK
 from ambiseg.report.files import png_bytes
 from ambiseg.report.plots import COLORS
-from ambiseg.report.sheet import FAINT, INK
 
 SEED = 0
 OUT = Path(__file__).resolve().parents[1] / "docs" / "results" / "metrics"

@@ -37,7 +37,7 @@ from ambiseg.defaults import DUPLICATE_IOU
 from ambiseg.engine.predict import PredictSettings
 from ambiseg.engine.run import TRAINING, RunConfig
 from ambiseg.engine.settings import TrainSettings
-from ambiseg.methods.settings import ModeProposalsSettings
+from ambiseg.methods.mode_proposals import ModeProposalsSettings
 from ambiseg.networks.settings import UNetSettings
 from training_runs import CORES, finished
 

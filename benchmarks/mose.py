@@ -32,21 +32,21 @@ import torch
 
 from ambiseg.data.batches import label_mode
 from ambiseg.data.batches import prepare as prepare_item
-from ambiseg.data.flipped import FlippedSplit
-from ambiseg.data.imports import importer
-from ambiseg.data.imports.camvid import CLASSES
-from ambiseg.data.imports.settings import CamvidSettings
+from ambiseg.data.class_flip_view import FlippedSplit
+from ambiseg.data.importers import importer
+from ambiseg.data.importers.camvid import CLASSES
+from ambiseg.data.importers.settings import CamvidSettings
 from ambiseg.data.sample import Sample
 from ambiseg.data.source import open_split, write_dataset
 from ambiseg.engine.predict import load
 from ambiseg.engine.run import write_json
 from ambiseg.engine.settings import TrainSettings
 from ambiseg.labels import VOID, LabelSpace
+from ambiseg.losses.transport import capped_coupling, exact_coupling
 from ambiseg.maskset import MaskSet
 from ambiseg.methods import build, method_info
-from ambiseg.methods.mose import MoSE, pairwise_cost
-from ambiseg.methods.settings import MoSESettings
-from ambiseg.methods.transport import capped_coupling, exact_coupling
+from ambiseg.methods.mose import MoSESettings
+from ambiseg.methods.mose.model import MoSE, pairwise_cost
 from ambiseg.metrics import Comparison, Ratios, flip_ratios, ged, m_iou
 from ambiseg.networks.settings import UNetSettings
 from mode_proposals import prepare

@@ -22,7 +22,7 @@ import matplotlib.pyplot as plt
 
 from ambiseg.engine.run import write_json
 from ambiseg.engine.settings import TrainSettings
-from ambiseg.methods.settings import MoSESettings
+from ambiseg.methods.mose import MoSESettings
 from mode_proposals import prepare
 from training_runs import common_options, measure, parsed, train_once
 

@@ -23,9 +23,9 @@ from torch import Tensor
 from ambiseg.engine.hardware import Hardware
 from ambiseg.engine.run import write_json
 from ambiseg.labels import LabelSpace
+from ambiseg.losses.transport import capped_coupling
 from ambiseg.maskset import MaskSet
-from ambiseg.methods.mose import MoSE, divergence, pairwise_cost
-from ambiseg.methods.transport import capped_coupling
+from ambiseg.methods.mose.model import MoSE, divergence, pairwise_cost
 from ambiseg.networks.settings import UNetSettings
 from speed import medians
 

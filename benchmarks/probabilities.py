@@ -44,22 +44,22 @@ from ambiseg.engine.predict import PredictSettings, Run
 from ambiseg.engine.run import TRAINING, write_json
 from ambiseg.engine.settings import TrainSettings
 from ambiseg.labels import LabelSpace
+from ambiseg.losses.hungarian import match
 from ambiseg.maskset import MaskSet
-from ambiseg.methods.class_flips import (
+from ambiseg.methods.flow_matching import FlowMatchingSettings
+from ambiseg.mode_probabilities.class_flips import (
     find_templates,
     flip_probabilities,
     flip_states,
     structured_decomposition,
 )
-from ambiseg.methods.decomposition import (
+from ambiseg.mode_probabilities.posterior_decomposition import RESOLUTIONS, posterior_decomposition
+from ambiseg.mode_probabilities.velocity_decomposition import (
     assignment_counts,
     decompose_mean,
     estimate_mean,
     with_probabilities,
 )
-from ambiseg.methods.matching import match
-from ambiseg.methods.posterior_decomposition import RESOLUTIONS, posterior_decomposition
-from ambiseg.methods.settings import FlowMatchingSettings
 from ambiseg.overlap import pairwise_overlap
 from mode_proposals import FLIPS, MANY, SPLITS, more, prepare
 from mode_scores import Masks, Tally

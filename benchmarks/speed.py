@@ -23,8 +23,8 @@ from torch import nn
 from ambiseg.engine.hardware import Hardware
 from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
-from ambiseg.methods.mode_proposals import ModeProposals
-from ambiseg.methods.settings import ModeProposalsSettings
+from ambiseg.methods.mode_proposals import ModeProposalsSettings
+from ambiseg.methods.mode_proposals.model import ModeProposals
 from ambiseg.networks.settings import UNetSettings
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from ambiseg.data.info import DatasetInfo
+from ambiseg.data.simulators.wildfire import simulate_wildfires
 from ambiseg.data.source import write_dataset
-from ambiseg.data.wildfire import simulate_wildfires
 
 
 @pytest.fixture(scope="session")
@@ -22,7 +22,7 @@ def train_tiny(fires):
     """``train_tiny(out, **settings)``: some steps of the smallest mode proposals, in float32."""
     from ambiseg.engine.settings import TrainSettings
     from ambiseg.engine.train import fit
-    from ambiseg.methods.settings import ModeProposalsSettings
+    from ambiseg.methods.mode_proposals import ModeProposalsSettings
     from ambiseg.networks.settings import UNetSettings
 
     def train(out, data=fires, overwrite=False, proposals=6, **settings):

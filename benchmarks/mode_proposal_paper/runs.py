@@ -27,7 +27,7 @@ from ambiseg.data.batches import label_mode
 from ambiseg.data.source import open_split
 from ambiseg.engine.run import TRAINING, RunConfig, write_json
 from ambiseg.engine.settings import TrainSettings
-from ambiseg.methods.settings import EDM_NOISE, ModeProposalsSettings
+from ambiseg.methods.mode_proposals import EDM_NOISE, ModeProposalsSettings
 from mode_proposals import RECIPES
 from probabilities import EXACT, FlowPhase, flow_run
 from training_runs import CORES, describe, train_once

@@ -7,7 +7,7 @@ import json
 import pytest
 from lidc_replica import five_patients
 
-from ambiseg.data.imports import IMPORTERS
+from ambiseg.data.importers import IMPORTERS
 from ambiseg.data.source import list_splits, open_split
 
 

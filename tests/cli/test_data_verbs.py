@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ambiseg.data.markov_shapes import markov_shapes_masks, markov_shapes_probabilities, possible
+from ambiseg.data.simulators.markov_shapes import markov_shapes_masks, markov_shapes_probabilities, possible
+from ambiseg.data.simulators.wildfire import CHANNELS, PREVAILING_CHANNEL, simulate_wildfire
 from ambiseg.data.source import list_splits, open_split
-from ambiseg.data.wildfire import CHANNELS, PREVAILING_CHANNEL, simulate_wildfire
 
 
 @pytest.mark.parametrize("name", ["fires", "fires.h5"])

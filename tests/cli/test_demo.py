@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from ambiseg.cli import demo
-from ambiseg.methods.settings import ModeProposalsSettings
+from ambiseg.methods.mode_proposals import ModeProposalsSettings
 from ambiseg.networks.settings import UNetSettings
 
 WORDS = ("--minutes", 0.02, "--scenarios", 12, "--size", 16)

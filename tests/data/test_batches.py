@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from torch.utils.data import DataLoader
 
-from ambiseg.data.augment import Augmentation
+from ambiseg.data.augmentation import Augmentation
 from ambiseg.data.batches import BatchOrder, LabelView, Normalization, collate, label_mode, prepare
 from ambiseg.data.info import DatasetInfo
 from ambiseg.data.sample import Sample

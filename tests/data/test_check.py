@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from ambiseg.data.check import CheckReport, Problem, check_dataset
-from ambiseg.data.files import write_mask
+from ambiseg.data.files.reading import write_mask
 from ambiseg.data.folder import DatasetInfo, write_folder
 from ambiseg.data.packed import pack
 from ambiseg.data.sample import Sample

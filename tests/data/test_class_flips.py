@@ -15,11 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from ambiseg.data.augment import Augmentation
+from ambiseg.data.augmentation import Augmentation
 from ambiseg.data.batches import LabelView, Normalization
 from ambiseg.data.check import check_dataset
+from ambiseg.data.class_flip_view import FlippedSplit
 from ambiseg.data.class_flips import ClassFlips, FlipModes
-from ambiseg.data.flipped import FlippedSplit
 from ambiseg.data.info import DatasetInfo
 from ambiseg.data.packed import pack
 from ambiseg.data.sample import Sample

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from ambiseg.data import folder as folder_module
-from ambiseg.data.files import write_mask
+from ambiseg.data.files.reading import write_mask
 from ambiseg.data.folder import DatasetInfo, FolderSplit, folder_splits, write_folder
 from ambiseg.data.sample import Sample
 from ambiseg.errors import AmbisegError

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from ambiseg.data.batches import Normalization
-from ambiseg.data.files import read_mask
+from ambiseg.data.files.reading import read_mask
 from ambiseg.data.source import open_split
 from ambiseg.engine.hardware import Hardware
 from ambiseg.engine.predict import PredictSettings, Run, find_images, load, predict_files
@@ -22,8 +22,8 @@ from ambiseg.engine.settings import TrainSettings
 from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
-from ambiseg.methods.mode_proposals import ModeProposals
-from ambiseg.methods.settings import ModeProposalsSettings
+from ambiseg.methods.mode_proposals import ModeProposalsSettings
+from ambiseg.methods.mode_proposals.model import ModeProposals
 from ambiseg.networks.settings import UNetSettings
 
 EVERYTHING = PredictSettings(score_threshold=None, duplicate_iou=None)

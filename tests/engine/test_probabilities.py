@@ -17,9 +17,9 @@ from ambiseg.engine.train import fit
 from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
-from ambiseg.methods.class_flips import structured_decomposition
-from ambiseg.methods.decomposition import estimate_mean
-from ambiseg.methods.settings import FlowMatchingSettings
+from ambiseg.methods.flow_matching import FlowMatchingSettings
+from ambiseg.mode_probabilities.class_flips import structured_decomposition
+from ambiseg.mode_probabilities.velocity_decomposition import estimate_mean
 from ambiseg.networks.settings import UNetSettings
 
 

@@ -14,7 +14,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from ambiseg.data.augment import Augmentation
+from ambiseg.data.augmentation import Augmentation
 from ambiseg.data.info import DatasetInfo
 from ambiseg.data.source import open_split, write_dataset
 from ambiseg.engine import callbacks
@@ -25,8 +25,9 @@ from ambiseg.engine.run import CONFIG, LAST, TRAINING, WEIGHTS, RunConfig, load_
 from ambiseg.engine.settings import TrainSettings
 from ambiseg.engine.train import resume, training_curve
 from ambiseg.errors import AmbisegError
-from ambiseg.methods.mode_proposals import ModeProposals
-from ambiseg.methods.settings import ModeProposalsSettings, SSNSettings
+from ambiseg.methods.mode_proposals import ModeProposalsSettings
+from ambiseg.methods.mode_proposals.model import ModeProposals
+from ambiseg.methods.ssn import SSNSettings
 from ambiseg.networks.settings import UNetSettings
 
 

@@ -8,18 +8,19 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from ambiseg.distributions import monte_carlo
+from ambiseg.distributions.low_rank import LowRankNormal
 from ambiseg.engine.run import WEIGHTS, RunConfig
 from ambiseg.engine.settings import TrainSettings
 from ambiseg.engine.train import fit, training_curve
 from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
+from ambiseg.losses.mask_losses import pairwise_mask_loss
 from ambiseg.maskset import MaskSet
-from ambiseg.methods import monte_carlo
-from ambiseg.methods.atfm import ATFM, dice_loss
-from ambiseg.methods.losses import pairwise_mask_loss
-from ambiseg.methods.low_rank import LowRankNormal
-from ambiseg.methods.settings import ATFMSettings, SSNSettings
-from ambiseg.methods.ssn import SSN
+from ambiseg.methods.atfm import ATFMSettings
+from ambiseg.methods.atfm.model import ATFM, dice_loss
+from ambiseg.methods.ssn import SSNSettings
+from ambiseg.methods.ssn.model import SSN
 from ambiseg.networks.settings import UNetSettings
 
 BINARY, MULTI = LabelSpace.binary(), LabelSpace.of_classes(3)

@@ -8,8 +8,8 @@ import torch
 from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
-from ambiseg.methods.dropout_unet import DropoutUNet
-from ambiseg.methods.settings import DropoutUNetSettings
+from ambiseg.methods.dropout_unet import DropoutUNetSettings
+from ambiseg.methods.dropout_unet.model import DropoutUNet
 from ambiseg.networks.settings import UNetSettings
 
 BINARY, MULTI = LabelSpace.binary(), LabelSpace.of_classes(4)

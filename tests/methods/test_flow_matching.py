@@ -8,9 +8,10 @@ import torch
 from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
-from ambiseg.methods.flow_matching import FlowMatching
-from ambiseg.methods.mode_proposals import ModeProposals
-from ambiseg.methods.settings import FlowMatchingSettings, ModeProposalsSettings
+from ambiseg.methods.flow_matching import FlowMatchingSettings
+from ambiseg.methods.flow_matching.model import FlowMatching
+from ambiseg.methods.mode_proposals import ModeProposalsSettings
+from ambiseg.methods.mode_proposals.model import ModeProposals
 from ambiseg.networks.settings import UNetSettings
 
 BINARY, MULTI = LabelSpace.binary(), LabelSpace.of_classes(4)

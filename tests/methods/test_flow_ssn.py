@@ -6,17 +6,17 @@ import itertools
 
 import pytest
 import torch
-from conformance import problem, steps
 
 from ambiseg.errors import AmbisegError, UnknownNameError
 from ambiseg.labels import LabelSpace
+from ambiseg.losses.mask_losses import cross_entropy_per_pixel
 from ambiseg.maskset import MaskSet
 from ambiseg.methods import flow_ssn, monte_carlo
-from ambiseg.methods.flow_ssn import Base, FlowSSN
-from ambiseg.methods.losses import cross_entropy_per_pixel
-from ambiseg.methods.settings import FlowSSNSettings
+from ambiseg.methods.flow_ssn import FlowSSNSettings
+from ambiseg.methods.flow_ssn.model import Base, FlowSSN
 from ambiseg.metrics import hm_iou_unique
 from ambiseg.networks.settings import UNetSettings
+from ambiseg.testing import problem, train_on_problem
 
 BINARY, MULTI = LabelSpace.binary(), LabelSpace.of_classes(3)
 SMALL = UNetSettings(width=8, depth=2)
@@ -224,7 +224,7 @@ def test_a_fixed_prior_learns_as_well():
     model = make(prior="fixed", steps=10).train()
     images, modes = problem(BINARY)
     before = float(model.loss(images, modes)["loss"])
-    steps(model, BINARY, "full", 60)
+    train_on_problem(model, BINARY, "full", 60)
     assert float(model.loss(images, modes)["loss"]) < 0.5 * before
 
 
@@ -264,7 +264,7 @@ def test_gradient_reaches_both_models_of_the_dual_objective():
 def test_the_dual_objective_with_a_second_model_learns():
     model = make(kind="dual", second="maf", strip_width=4, samples=24).train()
     images, modes = problem(BINARY)
-    steps(model, BINARY, "full", 450, 3e-3)
+    train_on_problem(model, BINARY, "full", 450, 3e-3)
     found = model.eval().predict(images, generator=torch.Generator().manual_seed(0))
     assert hm_iou_unique(found, modes).mean() > 0.6
 

@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch.distributions import Normal, kl_divergence
 
+from ambiseg.distributions.latent import Gaussian
 from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
+from ambiseg.losses.mask_losses import cross_entropy
 from ambiseg.maskset import MaskSet
-from ambiseg.methods.image2image_vae import Image2ImageVAE
-from ambiseg.methods.latent import Gaussian
-from ambiseg.methods.losses import cross_entropy
-from ambiseg.methods.settings import Image2ImageVAESettings
+from ambiseg.methods.image2image_vae import Image2ImageVAESettings
+from ambiseg.methods.image2image_vae.model import Image2ImageVAE
 from ambiseg.networks.settings import UNetSettings
 
 BINARY, MULTI = LabelSpace.binary(), LabelSpace.of_classes(4)

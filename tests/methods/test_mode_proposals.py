@@ -13,11 +13,11 @@ from torch.nn import functional
 
 from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
+from ambiseg.losses.energy_score import energy_score
+from ambiseg.losses.mask_losses import pairwise_mask_loss
 from ambiseg.maskset import MaskSet
-from ambiseg.methods.energy_score import energy_score
-from ambiseg.methods.losses import pairwise_mask_loss
-from ambiseg.methods.mode_proposals import LEAST_CHANCE, ModeProposals, _balanced
-from ambiseg.methods.settings import ModeProposalsSettings
+from ambiseg.methods.mode_proposals import ModeProposalsSettings
+from ambiseg.methods.mode_proposals.model import LEAST_CHANCE, ModeProposals, _balanced
 from ambiseg.networks.settings import UNetSettings
 from ambiseg.overlap import pairwise_overlap
 

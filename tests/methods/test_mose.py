@@ -11,11 +11,11 @@ from torch.distributions import Categorical, kl_divergence
 
 from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
+from ambiseg.losses.energy_score import energy_score
 from ambiseg.maskset import MaskSet
-from ambiseg.methods import mose
-from ambiseg.methods.energy_score import energy_score
-from ambiseg.methods.mose import MoSE, codes, divergence, pairwise_cost
-from ambiseg.methods.settings import MoSESettings
+from ambiseg.methods.mose import MoSESettings
+from ambiseg.methods.mose import model as mose
+from ambiseg.methods.mose.model import MoSE, codes, divergence, pairwise_cost
 from ambiseg.networks.settings import UNetSettings
 
 BINARY, MULTI = LabelSpace.binary(), LabelSpace.of_classes(4)

@@ -10,15 +10,15 @@ import torch
 from torch.distributions import Normal, kl_divergence
 from torch.nn import functional
 
+from ambiseg.distributions.latent import Gaussian
 from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
+from ambiseg.losses.mask_losses import cross_entropy
 from ambiseg.maskset import MaskSet
-from ambiseg.methods import probabilistic_unet
-from ambiseg.methods.decomposition import assignment_counts
-from ambiseg.methods.latent import Gaussian
-from ambiseg.methods.losses import cross_entropy
-from ambiseg.methods.probabilistic_unet import Combination, ProbabilisticUNet
-from ambiseg.methods.settings import ProbabilisticUNetSettings
+from ambiseg.methods.probabilistic_unet import ProbabilisticUNetSettings
+from ambiseg.methods.probabilistic_unet import model as probabilistic_unet
+from ambiseg.methods.probabilistic_unet.model import Combination, ProbabilisticUNet
+from ambiseg.mode_probabilities.velocity_decomposition import assignment_counts
 from ambiseg.networks.settings import UNetSettings
 
 BINARY, MULTI = LabelSpace.binary(), LabelSpace.of_classes(4)

@@ -6,17 +6,16 @@ import itertools
 
 import pytest
 import torch
-from conformance import make as conforming
-from conformance import problem, steps
 
+from ambiseg.distributions import monte_carlo
 from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
+from ambiseg.losses.mask_losses import cross_entropy
 from ambiseg.maskset import MaskSet
-from ambiseg.methods import monte_carlo
-from ambiseg.methods.losses import cross_entropy
-from ambiseg.methods.settings import SSNSettings
-from ambiseg.methods.ssn import SSN
+from ambiseg.methods.ssn import SSNSettings
+from ambiseg.methods.ssn.model import SSN
 from ambiseg.networks.settings import UNetSettings
+from ambiseg.testing import BACKBONE, CHANNELS, problem, train_on_problem
 
 BINARY, MULTI = LabelSpace.binary(), LabelSpace.of_classes(4)
 SMALL = UNetSettings(width=8, depth=2)
@@ -205,8 +204,8 @@ def test_mistakes_are_named():
 @pytest.mark.parametrize("labels", [BINARY, MULTI], ids=["binary", "multi-class"])
 def test_long_training_stays_finite_and_above_the_entropy(labels):
     """2,000 steps at a high learning rate; no model's expected loss is below the entropy of the annotations."""
-    model = conforming("ssn", labels, rank=8, likelihood_samples=2000).train()
-    steps(model, labels, "single", 2000)
+    model = SSN(CHANNELS, labels, BACKBONE, SSNSettings(rank=8, samples=24, likelihood_samples=2000)).train()
+    train_on_problem(model, labels, "single", 2000)
     assert all(torch.isfinite(p).all() for p in model.parameters())
     images, annotations = problem(labels)
     likelihood = torch.stack([model.eval().log_prob(images, m) for m in annotations.masks.unbind(1)], 1)

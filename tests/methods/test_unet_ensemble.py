@@ -7,10 +7,10 @@ import torch
 
 from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
+from ambiseg.losses.mask_losses import cross_entropy
 from ambiseg.maskset import MaskSet
-from ambiseg.methods.losses import cross_entropy
-from ambiseg.methods.settings import UNetEnsembleSettings
-from ambiseg.methods.unet_ensemble import UNetEnsemble
+from ambiseg.methods.unet_ensemble import UNetEnsembleSettings
+from ambiseg.methods.unet_ensemble.model import UNetEnsemble
 from ambiseg.networks.settings import UNetSettings
 
 BINARY, MULTI = LabelSpace.binary(), LabelSpace.of_classes(4)

@@ -18,7 +18,7 @@ from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
 from ambiseg.methods import METHODS
-from ambiseg.methods.mose import MoSE
+from ambiseg.methods.mose.model import MoSE
 from ambiseg.networks.settings import UNetSettings
 from ambiseg.report.experts import MOST_COLUMNS, MOST_ROWS, draw_experts
 from ambiseg.report.page import Case, CaseGroup, ReportContent, write_report

@@ -169,7 +169,7 @@ def _source(name: str, entry: DataEntry, out: Path, root: Path, make: bool) -> P
             parse(SimulateArguments, [entry.simulate, "--out", str(target), *words], f"options of {name}")
         )
     else:
-        from ambiseg.data.imports import import_dataset, importer
+        from ambiseg.data.importers import import_dataset, importer
 
         settings = checked(importer(entry.importer).settings_class(), entry.options, f"options of {name}")
         source = existing(root / entry.source)

@@ -185,7 +185,7 @@ def write_wildfires(
         AmbisegError: too few scenarios, senseless numbers, or an existing ``out``.
     """
     from ambiseg.data.info import DatasetInfo
-    from ambiseg.data.wildfire import CHANNELS, PREVAILING_CHANNEL, simulate_wildfires
+    from ambiseg.data.simulators.wildfire import CHANNELS, PREVAILING_CHANNEL, simulate_wildfires
 
     if workers is None:
         workers = max(1, min(_cores(), scenarios // SCENARIOS_PER_WORKER))
@@ -205,7 +205,7 @@ def write_wildfires(
 
 def check_wildfires(scenarios: int, **options: Any) -> None:
     """Raise `AmbisegError` for numbers that cannot be simulated; ``options`` are those of `simulate_wildfires`."""
-    from ambiseg.data.wildfire import simulate_wildfires
+    from ambiseg.data.simulators.wildfire import simulate_wildfires
 
     _check_scenarios(scenarios)
     simulate_wildfires(0, **options)
@@ -221,7 +221,7 @@ def write_markov_shapes(out: Path, images: int, *, size: int = 10, overwrite: bo
         AmbisegError: too few images, a size that is no positive multiple of 10, or an existing ``out``.
     """
     from ambiseg.data.info import DatasetInfo
-    from ambiseg.data.markov_shapes import CHANNELS, simulate_markov_shapes
+    from ambiseg.data.simulators.markov_shapes import CHANNELS, simulate_markov_shapes
     from ambiseg.labels import LabelSpace
 
     _check_scenarios(images)

@@ -12,7 +12,7 @@ from tyro.conf import OmitArgPrefixes, Positional
 
 from ambiseg.cli.console import command, next_commands, progress, say, show, show_json
 from ambiseg.cli.parsing import parse
-from ambiseg.data.imports import IMPORTERS, ImportReport, import_dataset, importer
+from ambiseg.data.importers import IMPORTERS, ImportReport, import_dataset, importer
 from ambiseg.errors import AmbisegError
 
 S = TypeVar("S")

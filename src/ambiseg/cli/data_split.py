@@ -15,7 +15,7 @@ from ambiseg.cli.parsing import parse
 from ambiseg.errors import AmbisegError
 
 if TYPE_CHECKING:
-    from ambiseg.data.resplit import Pool
+    from ambiseg.data.splits.resplit import Pool
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,8 @@ def run(args: list[str]) -> int:
     """Draw or read splits and write them."""
     arguments = parse(SplitArguments, args, "ambiseg data split")
     _check(arguments)
-    from ambiseg.data.resplit import Pool
     from ambiseg.data.source import list_splits, open_split
+    from ambiseg.data.splits.resplit import Pool
 
     pool, listing = Pool(arguments.path), arguments.out.suffix.lower() == ".csv"
     splits = _splits(arguments, pool)
@@ -95,8 +95,8 @@ def _check(arguments: SplitArguments) -> None:
 
 def _splits(arguments: SplitArguments, pool: Pool) -> Mapping[str, str]:
     """Split (or fold) of each image."""
-    from ambiseg.data.resplit import read_columns
-    from ambiseg.data.splitting import fold_images, groups_by_pattern, split_images, splits_of_fold
+    from ambiseg.data.splits.assignment import fold_images, groups_by_pattern, split_images, splits_of_fold
+    from ambiseg.data.splits.resplit import read_columns
 
     if arguments.list is not None:
         rows = read_columns(arguments.list, "split")
@@ -120,7 +120,7 @@ def _splits(arguments: SplitArguments, pool: Pool) -> Mapping[str, str]:
 
 
 def _check_table(path: Path, table: Mapping[str, object], pool: Pool) -> None:
-    from ambiseg.data.splitting import named
+    from ambiseg.data.splits.assignment import named
 
     pool.check_known(table, str(path))
     missing = set(pool.ids) - table.keys()
@@ -159,7 +159,7 @@ def _fractions(words: tuple[str, ...]) -> dict[str, float]:
 
 
 def _write_list(out: Path, splits: Mapping[str, str], column: str, overwrite: bool) -> None:
-    from ambiseg.atomic import replacing_file
+    from ambiseg.atomic_write import replacing_file
 
     with (
         replacing_file(out, overwrite) as partial,

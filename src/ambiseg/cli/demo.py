@@ -21,7 +21,7 @@ from ambiseg.cli.parsing import parse
 from ambiseg.cli.train import summary
 from ambiseg.engine.settings import TrainSettings
 from ambiseg.errors import AmbisegError
-from ambiseg.methods.settings import ModeProposalsSettings
+from ambiseg.methods.mode_proposals import ModeProposalsSettings
 from ambiseg.networks.settings import UNetSettings
 
 METHOD = "mode-proposals"
@@ -82,7 +82,7 @@ def _run(arguments: DemoArguments) -> None:
     from ambiseg.cli.evaluate import evaluate_run, evaluation_table, facts
     from ambiseg.cli.predict import predict
     from ambiseg.cli.report import build_report
-    from ambiseg.data.files import stem_of
+    from ambiseg.data.files.reading import stem_of
     from ambiseg.engine.callbacks import clock
     from ambiseg.engine.predict import PredictSettings, find_images, load
 

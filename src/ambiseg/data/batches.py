@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from ambiseg.data.augment import Augmentation
-from ambiseg.data.flipped import FlippedSplit
+from ambiseg.data.augmentation import Augmentation
+from ambiseg.data.class_flip_view import FlippedSplit
 from ambiseg.data.sample import Sample
 from ambiseg.data.source import Split
 from ambiseg.errors import AmbisegError

@@ -18,8 +18,15 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ambiseg.data.files import IMAGE_SUFFIXES, MASK_SUFFIXES, read_image, read_mask
-from ambiseg.data.flipped import several_label_maps
+from ambiseg.data.class_flip_view import several_label_maps
+from ambiseg.data.files.reading import IMAGE_SUFFIXES, MASK_SUFFIXES, read_image, read_mask
+from ambiseg.data.files.validation import (
+    FileProblem,
+    channel_problem,
+    mask_problems,
+    value_counts,
+    weight_problems,
+)
 from ambiseg.data.folder import (
     SPLITS,
     Progress,
@@ -31,10 +38,9 @@ from ambiseg.data.folder import (
     unknown_ids,
 )
 from ambiseg.data.info import DatasetInfo
-from ambiseg.data.laws import FileProblem, channel_problem, mask_problems, value_counts, weight_problems
-from ambiseg.data.leakage import Prints, Read, shared
 from ambiseg.data.packed import PackedSplit, packed_splits
 from ambiseg.data.source import existing
+from ambiseg.data.splits.leakage import Prints, Read, shared
 from ambiseg.errors import AmbisegError
 
 SMALLEST = 8

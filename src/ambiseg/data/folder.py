@@ -24,8 +24,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ambiseg.atomic import replacing_folder
-from ambiseg.data.files import (
+from ambiseg.atomic_write import replacing_folder
+from ambiseg.data.files.reading import (
     IMAGE_SUFFIXES,
     MASK_SUFFIXES,
     read_image,
@@ -34,8 +34,7 @@ from ambiseg.data.files import (
     suffix_of,
     write_mask,
 )
-from ambiseg.data.info import DatasetInfo, info_of_file
-from ambiseg.data.laws import (
+from ambiseg.data.files.validation import (
     FileProblem,
     canonical_sample,
     canonical_weights,
@@ -44,6 +43,7 @@ from ambiseg.data.laws import (
     mask_problems,
     weight_problems,
 )
+from ambiseg.data.info import DatasetInfo, info_of_file
 from ambiseg.data.sample import Sample
 from ambiseg.errors import AmbisegError
 

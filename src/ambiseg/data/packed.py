@@ -24,11 +24,9 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from ambiseg.atomic import replacing_file
-from ambiseg.data.files import check_size
-from ambiseg.data.folder import FolderSplit, Progress, folder_splits, missing_split, ordered_splits
-from ambiseg.data.info import DatasetInfo
-from ambiseg.data.laws import (
+from ambiseg.atomic_write import replacing_file
+from ambiseg.data.files.reading import check_size
+from ambiseg.data.files.validation import (
     FileProblem,
     canonical_image,
     canonical_sample,
@@ -38,6 +36,8 @@ from ambiseg.data.laws import (
     mask_problems,
     weight_problems,
 )
+from ambiseg.data.folder import FolderSplit, Progress, folder_splits, missing_split, ordered_splits
+from ambiseg.data.info import DatasetInfo
 from ambiseg.data.sample import Sample
 from ambiseg.errors import AmbisegError
 

@@ -8,8 +8,8 @@ from os import PathLike
 from pathlib import Path
 from typing import Protocol
 
-from ambiseg.atomic import replacing_file, replacing_folder
-from ambiseg.data.flipped import FlippedSplit
+from ambiseg.atomic_write import replacing_file, replacing_folder
+from ambiseg.data.class_flip_view import FlippedSplit
 from ambiseg.data.folder import FolderSplit, Progress, folder_splits, is_data_folder, write_folder
 from ambiseg.data.info import DatasetInfo
 from ambiseg.data.packed import PACKED_SUFFIXES, PackedSplit, packed_splits, write_packed, write_packed_info

@@ -21,10 +21,10 @@ import torch
 from torchmetrics import MetricCollection
 
 from ambiseg.data.check import CheckReport, Problem, Summary, check_dataset
-from ambiseg.data.flipped import FlippedSplit
+from ambiseg.data.class_flip_view import FlippedSplit
+from ambiseg.data.files.validation import digest_of
 from ambiseg.data.folder import Progress, missing_split
 from ambiseg.data.info import DatasetInfo
-from ambiseg.data.laws import digest_of
 from ambiseg.data.sample import Sample
 from ambiseg.data.source import Split, list_splits, open_split
 from ambiseg.engine.evaluate import KEPT_ONLY, PERFECT_DRAWS

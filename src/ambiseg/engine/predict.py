@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ambiseg.data.files import IMAGE_SUFFIXES, read_affine, read_image, stem_of, suffix_of, write_mask
+from ambiseg.data.files.reading import IMAGE_SUFFIXES, read_affine, read_image, stem_of, suffix_of, write_mask
 from ambiseg.defaults import DUPLICATE_IOU, FOREGROUND_THRESHOLD, SCORE_THRESHOLD
 from ambiseg.engine.hardware import Hardware
 from ambiseg.engine.probabilities import HeadProbabilities

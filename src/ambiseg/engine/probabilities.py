@@ -23,14 +23,14 @@ from numpy.typing import NDArray
 
 from ambiseg.errors import AmbisegError, UnknownNameError
 from ambiseg.maskset import MaskSet
-from ambiseg.methods.class_flips import PATTERNS, structured_decomposition
-from ambiseg.methods.decomposition import (
+from ambiseg.methods.flow_matching.model import FlowMatching
+from ambiseg.mode_probabilities.class_flips import PATTERNS, structured_decomposition
+from ambiseg.mode_probabilities.posterior_decomposition import posterior_decomposition
+from ambiseg.mode_probabilities.velocity_decomposition import (
     assignment_counts,
     velocity_decomposition,
     with_probabilities,
 )
-from ambiseg.methods.flow_matching import FlowMatching
-from ambiseg.methods.posterior_decomposition import posterior_decomposition
 
 if TYPE_CHECKING:
     from ambiseg.engine.predict import Run
@@ -120,7 +120,7 @@ class FlowProbabilities(HeadProbabilities):
         kind: ``velocity``, ``mean``, ``posterior`` or ``samples``.
         draws: draws of noise, or samples; ``mean`` needs one.
         flips: as in `HeadProbabilities`.
-        robust: let ``velocity``, ``mean`` and ``posterior`` explain medians over areas (`ambiseg.methods.areas`).
+        robust: let ``velocity``, ``mean`` and ``posterior`` explain medians over areas (`ambiseg.mode_probabilities.areas`).
 
     Raises:
         UnknownNameError: no such kind.

@@ -27,7 +27,7 @@ import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from ambiseg.atomic import replacing_file
+from ambiseg.atomic_write import replacing_file
 from ambiseg.data.batches import Normalization
 from ambiseg.engine.settings import TrainSettings
 from ambiseg.errors import AmbisegError, UnknownNameError

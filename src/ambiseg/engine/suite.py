@@ -90,7 +90,7 @@ class DataEntry(Recipe):
     Attributes:
         simulate: scene of ``ambiseg data simulate``.
         path: a data set that is there, below the data root.
-        importer: of `ambiseg.data.imports` (``import`` in the file).
+        importer: of `ambiseg.data.importers` (``import`` in the file).
         source: what to import, below the data root.
         options: of the simulation or the importer.
         split: what is evaluated; that of the protocol if empty.

@@ -21,7 +21,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from torch.multiprocessing.spawn import ProcessRaisedException
 from torch.utils.data import DataLoader, Subset
 
-from ambiseg.data.augment import Augmentation
+from ambiseg.data.augmentation import Augmentation
 from ambiseg.data.batches import BatchOrder, LabelView, Normalization, collate
 from ambiseg.data.source import Split, open_split
 from ambiseg.engine.callbacks import (
@@ -48,7 +48,7 @@ from ambiseg.engine.run import (
 )
 from ambiseg.engine.settings import TrainSettings, number_problems
 from ambiseg.errors import AmbisegError
-from ambiseg.methods import Method, build, method_info
+from ambiseg.methods import MethodSpec, build, method_info
 from ambiseg.methods.base import Segmenter
 from ambiseg.metrics import METRICS
 from ambiseg.networks.settings import UNetSettings
@@ -256,7 +256,7 @@ def _train(
 
 
 def _suited(
-    entry: Method, backbone: UNetSettings, settings: Any, source: RunConfig
+    entry: MethodSpec, backbone: UNetSettings, settings: Any, source: RunConfig
 ) -> tuple[UNetSettings, Any]:
     """Settings of network and method for a start from the weights of another method.
 

@@ -53,6 +53,7 @@ from ambiseg.metrics.matching import (
 )
 from ambiseg.metrics.pixels import PixelBins, ece, pixel_bins
 from ambiseg.metrics.ratios import ClassFlips, Ratios, class_flips, flip_ratios, numbered_mode_ratios
+from ambiseg.metrics.registry import METRICS, MetricInfo, default_metrics, evaluate_all, metric_info, missing
 from ambiseg.metrics.selection import (
     PrecisionRecallCurve,
     SelectionCounts,
@@ -67,7 +68,6 @@ from ambiseg.metrics.selection import (
     selection_ranking,
     selection_recall,
 )
-from ambiseg.metrics.table import METRICS, MetricInfo, default_metrics, evaluate_all, metric_info, missing
 
 __all__ = [
     "METRICS",

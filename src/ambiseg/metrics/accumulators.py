@@ -20,13 +20,13 @@ from ambiseg.maskset import MaskSet
 from ambiseg.metrics.calibration import BrierScores, brier_scores
 from ambiseg.metrics.comparison import Comparison
 from ambiseg.metrics.pixels import PixelBins, pixel_bins
+from ambiseg.metrics.registry import metric_info
 from ambiseg.metrics.selection import (
     SelectionCounts,
     average_precision,
     selection_counts,
     selection_ranking,
 )
-from ambiseg.metrics.table import metric_info
 
 
 class _Accumulator(Metric):

@@ -18,7 +18,7 @@ from torch import Tensor
 from ambiseg.errors import AmbisegError
 from ambiseg.maskset import MaskSet
 from ambiseg.metrics.comparison import Comparison
-from ambiseg.metrics.table import metric_info
+from ambiseg.metrics.registry import metric_info
 from ambiseg.overlap import pairwise_overlap
 
 REPEATS = 20

@@ -18,12 +18,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from ambiseg.atomic import replacing_file
-from ambiseg.metrics.table import METRICS
+from ambiseg.atomic_write import replacing_file
+from ambiseg.metrics.registry import METRICS
 from ambiseg.report.benchmark_tables import Measured
+from ambiseg.report.canvas import INK
 from ambiseg.report.page import Picture, embedded, template
 from ambiseg.report.plots import COLORS, reliability_bins, style_axes
-from ambiseg.report.sheet import INK
 from ambiseg.report.text_tables import Table
 
 MARKERS = "osD^v<>pPX*h"

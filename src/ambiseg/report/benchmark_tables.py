@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.stats import wilcoxon
 
 from ambiseg.metrics.accumulators import POOLED
-from ambiseg.metrics.table import METRICS
+from ambiseg.metrics.registry import METRICS
 from ambiseg.report.tables import MetricRow
 from ambiseg.report.text_tables import Entry, Mark, Table
 

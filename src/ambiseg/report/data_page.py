@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ambiseg.atomic import replacing_file
+from ambiseg.atomic_write import replacing_file
 from ambiseg.maskset import MaskSet
 from ambiseg.report.page import Picture, embedded, template
 from ambiseg.report.pictures import draw_case_row

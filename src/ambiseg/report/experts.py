@@ -2,7 +2,7 @@
 
 Rows tell apart what a flat set of samples mixes up: between rows the image may be understood in different ways, within a row the
 outline is uncertain. The samples come from any method that draws them expert by expert, as the compact representation of
-`ambiseg.methods.mose.MoSE`.
+`ambiseg.methods.mose.model.MoSE`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from torch import Tensor
 from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
+from ambiseg.report.canvas import FAINT, Box, Sheet
 from ambiseg.report.display import (
     Floats,
     background_of,
@@ -27,7 +28,6 @@ from ambiseg.report.display import (
     reduce_masks,
 )
 from ambiseg.report.pictures import ENTROPY_COLORS, draw_mask, entropy_picture, percent
-from ambiseg.report.sheet import FAINT, Box, Sheet
 
 MOST_ROWS = 12
 """Experts that have a row, the most probable ones."""

@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-from ambiseg.atomic import replacing_file
+from ambiseg.atomic_write import replacing_file
 
 DPI = 120
 """Pixels per inch of a picture unless asked otherwise."""

@@ -1,6 +1,6 @@
 """Picture of a latent space: the masks that a slice of it decodes to, laid out as a grid beside the image.
 
-The grid comes from a method that has one, as `latent_grid` of `ambiseg.methods.probabilistic_unet.ProbabilisticUNet`.
+The grid comes from a method that has one, as `latent_grid` of `ambiseg.methods.probabilistic_unet.model.ProbabilisticUNet`.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from torch import Tensor
 
 from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
+from ambiseg.report.canvas import FAINT, Box, Sheet
 from ambiseg.report.display import background_of, check_image, reduce_image, reduce_masks
 from ambiseg.report.pictures import draw_mask
-from ambiseg.report.sheet import FAINT, Box, Sheet
 
 _LEFT, _CELL, _GAP, _MARGIN, _HEAD = 2.35, 0.98, 0.06, 0.08, 0.2  # inches
 

@@ -19,10 +19,10 @@ from ambiseg.maskset import MaskSet
 from ambiseg.metrics.calibration import mode_probabilities
 from ambiseg.metrics.comparison import Comparison
 from ambiseg.ranking import descending
+from ambiseg.report.canvas import FAINT, Box, Sheet
 from ambiseg.report.display import Floats, background_of, check_image, reduce_image, reduce_masks
 from ambiseg.report.pictures import draw_mask, percent
 from ambiseg.report.plots import COLORS
-from ambiseg.report.sheet import FAINT, Box, Sheet
 
 MOST_BARS = 32
 """Modes that have a bar of their own; those beyond share one."""

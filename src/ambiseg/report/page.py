@@ -18,7 +18,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
-from ambiseg.atomic import replacing_file
+from ambiseg.atomic_write import replacing_file
 from ambiseg.maskset import MaskSet
 from ambiseg.report.experts import draw_experts
 from ambiseg.report.files import png_bytes

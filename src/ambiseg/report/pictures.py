@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
+from ambiseg.report.canvas import FAINT, Box, Sheet, clipped, colored, filled
 from ambiseg.report.display import (
     VOID_COLOR,
     Floats,
@@ -32,7 +33,6 @@ from ambiseg.report.display import (
 )
 from ambiseg.report.files import png_bytes, save_png
 from ambiseg.report.plots import draw_curve, draw_reliability
-from ambiseg.report.sheet import FAINT, Box, Sheet, clipped, colored, filled
 
 __all__ = [
     "background_of",

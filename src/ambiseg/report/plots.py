@@ -19,8 +19,8 @@ from matplotlib.ticker import FixedFormatter, FixedLocator, FuncFormatter, NullL
 from numpy.typing import ArrayLike, NDArray
 
 from ambiseg.errors import AmbisegError
-from ambiseg.metrics.table import METRICS
-from ambiseg.report.sheet import FAINT, INK
+from ambiseg.metrics.registry import METRICS
+from ambiseg.report.canvas import FAINT, INK
 
 Floats = NDArray[np.float64]
 

@@ -9,9 +9,9 @@ from matplotlib.figure import Figure
 
 from ambiseg.errors import AmbisegError
 from ambiseg.metrics.ratios import Ratios
+from ambiseg.report.canvas import FAINT, INK
 from ambiseg.report.modes import ESTIMATED_COLOR, TRUE_COLOR
 from ambiseg.report.plots import style_axes
-from ambiseg.report.sheet import FAINT, INK
 
 FEW = 12
 """Up to so many events have their error written above their bars."""

@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ambiseg.metrics.table import METRICS, metric_info
+from ambiseg.metrics.registry import METRICS, metric_info
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Data sets whose distribution of masks is known, made from a seed."""

@@ -1,0 +1,1 @@
+"""Distributions of logits and latent variables, and likelihoods by Monte Carlo."""

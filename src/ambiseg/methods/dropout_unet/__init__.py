@@ -1,0 +1,36 @@
+"""Dropout U-Net: spec and settings; the equations are in `model`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ambiseg.methods.spec import MethodSpec, TestCase
+
+
+@dataclass(frozen=True)
+class DropoutUNetSettings:
+    """Dropout U-Net: dropout in the innermost levels of a U-Net, kept on when sampling."""
+
+    dropout: float = 0.5
+    """Share p of the activations that are dropped, 0 to below 1."""
+    levels: int = 3
+    """Dropout is in this many innermost levels of the encoder and of the decoder, or in all where there are fewer."""
+    samples: int = 16
+    """Number of masks drawn for an image; each is a full pass."""
+
+
+SPEC = MethodSpec(
+    name="dropout-unet",
+    summary="samples by dropout in the innermost levels of a U-Net, kept on (Kendall et al.)",
+    citation="""@article{kendall_bayesian_segnet_2015,
+  title   = {Bayesian SegNet: Model Uncertainty in Deep Convolutional Encoder-Decoder Architectures
+             for Scene Understanding},
+  author  = {Kendall, Alex and Badrinarayanan, Vijay and Cipolla, Roberto},
+  journal = {arXiv preprint arXiv:1511.02680},
+  year    = {2015}
+}""",
+    model="ambiseg.methods.dropout_unet.model:DropoutUNet",
+    settings=DropoutUNetSettings,
+    validation="loss",
+    test=TestCase({"samples": 40}, deterministic=False, gain=0.15),
+)

@@ -1,0 +1,56 @@
+"""Flow matching: spec and settings; the equations are in `model`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from ambiseg.methods.spec import MethodSpec, TestCase
+
+
+@dataclass(frozen=True)
+class FlowMatchingSettings:
+    """Flow matching: samples of the distribution of masks by integrating a learnt velocity field."""
+
+    path: Literal["linear", "cosine", "variance-preserving"] = "linear"
+    """How noise turns into a mask (equation 16)."""
+    parameterisation: Literal["velocity", "edm"] = "velocity"
+    """What the network predicts: the velocity, or the mean mask as a preconditioned denoiser (Karras et al. 2022)."""
+    sigma_data: float = 1.0
+    """Standard deviation of mask values that the preconditioning of `edm` assumes."""
+    target: Literal["sample", "posterior"] = "sample"
+    """What the network learns from: the mask that was drawn, or (not in the paper) its mean given the noisy one, exact where all
+    masks of an image and their probabilities are annotated: the same minimum from targets without chance."""
+    times: Literal["uniform", "logit-normal"] = "uniform"
+    """Distribution of training times; logit-normal prefers the middle."""
+    time_shift: float = 1.0
+    """Factor s of times ``t / (t + s (1 - t))``, in training and sampling (Esser et al. 2024): above 1 there are more of the
+    early times, where it is decided which mask a noise becomes; the larger the masks, the earlier."""
+    samples: int = 16
+    """Number of masks drawn for an image."""
+    sampler: Literal["euler", "midpoint", "heun", "rk4", "dopri5"] = "heun"
+    """Solver of the differential equation (13)."""
+    steps: int = 10
+    """Its steps from noise to mask; dopri5 chooses its own."""
+    guidance: Literal["none", "particle", "spell"] = "none"
+    """Push samples of one image apart: particle guidance (Corso et al. 2024) or SPELL (Kirchhof et al. 2025)."""
+    guidance_strength: float = 1.0
+    """Factor of the guidance."""
+    guidance_radius: float = 20.0
+    """SPELL: distance (L2 norm of masks in [-1, 1]) below which two samples are pushed apart."""
+
+
+SPEC = MethodSpec(
+    name="flow-matching",
+    summary="samples of the distribution of masks by integrating a learnt velocity field (Lipman et al.)",
+    citation="""@inproceedings{lipman_flow_matching_2023,
+  title     = {Flow Matching for Generative Modeling},
+  author    = {Lipman, Yaron and Chen, Ricky T. Q. and Ben-Hamu, Heli and Nickel, Maximilian and Le, Matt},
+  booktitle = {International Conference on Learning Representations},
+  year      = {2023}
+}""",
+    model="ambiseg.methods.flow_matching.model:FlowMatching",
+    settings=FlowMatchingSettings,
+    validation="loss",
+    test=TestCase({"samples": 24, "steps": 4}, deterministic=False, steps=400, rate=4e-3),
+)

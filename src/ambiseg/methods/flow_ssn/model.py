@@ -1,0 +1,351 @@
+"""Flow stochastic segmentation networks: a learnt normal law of logits that a light flow turns into one with any covariance.
+
+De Sousa Ribeiro, Todd, Jones, Kori, Mehta and Glocker (2025), "Flow stochastic segmentation networks", section 5. Notation as
+there: image x, label map y (one-hot, k classes; a binary space has one channel and a sigmoid), base variables u and logits
+``eta`` of all pixels and channels, base parameters lambda, flow parameters theta.
+
+    p(u | x) = N(u; mu(x), diag sigma^2(x))                             the learnt prior, most of the network   (11)
+
+Discrete time, ``kind="iaf"``: an inverse autoregressive flow, one step to sample.
+
+    eta_i = m_i(u_<i) + exp(s_i(u_<i)) u_i                                                                     (12)
+    L = - log 1/S sum_s p(y | eta_s),    p(y | eta) = prod_pixels Categorical(y; softmax(eta))            (13, 14)
+
+(14) is printed as the mean of ``log p(y | eta)``, which is greatest where all samples are one; the text speaks of the Monte-Carlo
+likelihood of SSN, the logarithm of the mean (13), and that is what is taken unless ``estimator="mean-log"``. ``kind="dual"`` adds
+the entropy of the logits, or their divergence from a second model, a masked autoregressive flow that is trained beside the first:
+
+    L_dual = L - beta H(p_IAF),    H = E[-log p(u | x) + log |det d eta / d u|]                                 (15)
+    L_dual = L + KL(p_IAF || p_MAF)
+
+Continuous time, ``kind="continuous"``: a small network without the image says which label map a partly noisy one becomes.
+
+    y_t = (1 - t) u + t y,    L = - log Categorical(y; softmax(eta(y_t, t))),    t ~ U(0, 1)                (16, 19)
+    dy_t/dt = softmax(eta(y_t, t)) - u,    y_0 = u                                                           (17, 18)
+
+Gradients reach the base through u. With a free scale the base would shrink until ``y_t`` gives y away, so there sigma is 1 unless
+asked otherwise, as in the authors' code. ``prior="fixed"`` is what the paper compares with: ``u ~ N(0, I)``, and the large
+network, which sees the image, is the flow. A loss is in nats per pixel that is not void.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ambiseg.distributions.autoregressive_flow import AffineAutoregressive
+from ambiseg.distributions.monte_carlo import expected_nats, marginal, pairwise_cross_entropy, parts
+from ambiseg.distributions.noise import standard_normal
+from ambiseg.errors import AmbisegError
+from ambiseg.flows.solvers import integrate
+from ambiseg.labels import LabelSpace
+from ambiseg.losses.mask_losses import cross_entropy_per_pixel
+from ambiseg.maskset import MaskSet
+from ambiseg.methods.base import Segmenter
+from ambiseg.methods.flow_ssn import FlowSSNSettings
+from ambiseg.networks.autoregressive import CausalTransformer, MaskedLinear
+from ambiseg.networks.backbone import build_backbone
+from ambiseg.networks.settings import UNetSettings
+from ambiseg.networks.unet import check_channels
+
+MOST_LOG_SCALE = 7.0
+"""``log sigma`` is cut at plus and minus this, so that no exponential overflows."""
+ACTIVATIONS = 16
+"""Numbers that a flow network holds for each logit, about: samples are drawn in parts, so that memory does not grow with them."""
+LAST_TIME = 1 - 1e-3
+"""Where ``drift="conditional"`` divides by 1 - t it is not taken nearer to 1."""
+
+
+@dataclass(frozen=True, eq=False)
+class Base:
+    """``N(mu, diag sigma^2)`` of the base variables of every image (11): two fields ``(B, C, H, W)``."""
+
+    mu: Tensor
+    log_sigma: Tensor
+
+    def draw(self, noise: Tensor) -> Tensor:
+        """``u = mu + sigma e`` for e ``(B, S, C, H, W)``, same shape."""
+        return self.mu[:, None] + self.log_sigma.exp()[:, None] * noise
+
+    def log_prob(self, u: Tensor) -> Tensor:
+        """Log-density in nats of ``(B, S, C, H, W)``, ``(B, S)``."""
+        e = (u - self.mu[:, None]) * (-self.log_sigma)[:, None].exp()
+        return -(0.5 * e.square() + self.log_sigma[:, None] + 0.5 * math.log(2 * math.pi)).flatten(2).sum(2)
+
+
+class BaseNetwork(nn.Module):
+    """The encoder-decoder ``f_lambda`` of (11): images to a `Base`."""
+
+    def __init__(self, in_channels: int, channels: int, backbone: UNetSettings, learn_scale: bool) -> None:
+        super().__init__()
+        self.g = build_backbone(in_channels, backbone)
+        self.mu = nn.Conv2d(self.g.out_channels, channels, 1)
+        self.log_sigma = nn.Conv2d(self.g.out_channels, channels, 1) if learn_scale else None
+        if self.log_sigma is not None:
+            nn.init.zeros_(self.log_sigma.weight)
+            nn.init.zeros_(self.log_sigma.bias)  # type: ignore[arg-type]
+
+    def forward(self, images: Tensor) -> Base:
+        features = self.g(images)
+        mu = self.mu(features).float()
+        if self.log_sigma is None:
+            return Base(mu, torch.zeros_like(mu))
+        return Base(mu, self.log_sigma(features).float().clamp(-MOST_LOG_SCALE, MOST_LOG_SCALE))
+
+
+class FlowSSN(Segmenter):
+    """Flow stochastic segmentation networks, discrete and continuous (De Sousa Ribeiro et al. 2025).
+
+    Args:
+        in_channels: channels of the images.
+        labels: binary or multi-class.
+        backbone: size of the base network, or of the flow where the prior is fixed.
+        settings: kind, prior, flow, sampler.
+
+    Raises:
+        AmbisegError: settings that are out of range or do not go together.
+
+    Example:
+        >>> small = UNetSettings(width=8, depth=2)
+        >>> model = FlowSSN(3, LabelSpace.binary(), small, FlowSSNSettings(kind="iaf", strip_width=4))
+        >>> model.predict(torch.zeros(2, 3, 17, 23), samples=5).masks.shape
+        torch.Size([2, 5, 17, 23])
+        >>> logits, log_prob = model.draw_logits(torch.zeros(1, 3, 4, 4), 2)
+        >>> logits.shape, log_prob.shape
+        (torch.Size([1, 2, 1, 4, 4]), torch.Size([1, 2]))
+    """
+
+    settings: FlowSSNSettings
+
+    def __init__(
+        self,
+        in_channels: int,
+        labels: LabelSpace,
+        backbone: UNetSettings | None = None,
+        settings: FlowSSNSettings | None = None,
+    ) -> None:
+        s = settings or FlowSSNSettings()
+        super().__init__(in_channels, labels, backbone or UNetSettings(), s)
+        _check(s)
+        channels = labels.channels
+        learn_scale = s.base_scale == "learned" or (s.base_scale == "auto" and s.kind != "continuous")
+        self.base: BaseNetwork | None = None
+        self.second: BaseNetwork | None = None
+        if s.prior == "learned":
+            self.base = BaseNetwork(in_channels, channels, self.backbone, learn_scale)
+        if s.kind == "continuous":
+            if s.prior == "learned":
+                flow = UNetSettings(
+                    s.flow_width, s.flow_depth, 1, s.flow_width, dropout=self.backbone.dropout
+                )
+                self.eta = build_backbone(channels, flow, time=True)
+            else:
+                self.eta = build_backbone(in_channels + channels, self.backbone, time=True)
+            self.head = nn.Conv2d(self.eta.out_channels, channels, 3, padding=1)
+        else:
+            self.flow = self._autoregressive()
+        if s.kind == "dual" and s.second == "maf":
+            self.second = BaseNetwork(in_channels, channels, self.backbone, learn_scale)
+            self.second_flow = self._autoregressive()
+
+    def _autoregressive(self) -> AffineAutoregressive:
+        s, channels = self.settings, self.labels.channels
+        if s.body == "linear":
+            return AffineAutoregressive([MaskedLinear(channels, s.image_height or 0, s.image_width or 0)])
+        strip = (s.strip_height, s.strip_width)
+        body = CausalTransformer(channels, strip, s.body_width, s.layers, s.heads, s.within_strip)
+        return AffineAutoregressive([body])
+
+    # -- the base ------------------------------------------------------------------------------------------------
+
+    def distribution(self, images: Tensor) -> Base:
+        """``p(u | x)`` (11) of images ``(B, C, H, W)``."""
+        check_channels(images, self.in_channels)
+        if self.base is not None:
+            base: Base = self.base(images)
+            return base
+        zeros = images.new_zeros((len(images), self.labels.channels, *images.shape[2:]), dtype=torch.float32)
+        return Base(zeros, zeros)
+
+    def _noise(self, images: Tensor, count: int, generator: torch.Generator | None = None) -> Tensor:
+        shape = (len(images), count, self.labels.channels, *images.shape[2:])
+        return standard_normal(shape, images.device, generator)
+
+    def _pushed(self, u: Tensor) -> Tensor:
+        """Base variables ``(B, S, C, H, W)`` through the pushforward f (section 5.2, priors)."""
+        if self.settings.pushforward == "identity":
+            return u
+        return nn.functional.logsigmoid(u) if self.labels.is_binary else u.log_softmax(2)
+
+    # -- discrete time -------------------------------------------------------------------------------------------
+
+    def draw_logits(
+        self, images: Tensor, count: int, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Logits from the inverse autoregressive flow with their own log-density, at no further cost (12, 13).
+
+            log p(eta | x) = log p(u | x) - log |det d eta / d u|
+
+        The flow knows the u that each of its samples came from, so nothing has to be inverted.
+
+        Args:
+            images: ``(B, C, H, W)``.
+            count: draws S of each image.
+            generator: source of randomness; None is the global one.
+
+        Returns:
+            Logits ``(B, S, C, H, W)`` and log-densities in nats ``(B, S)``.
+
+        Raises:
+            AmbisegError: the model is continuous.
+        """
+        if self.settings.kind == "continuous":
+            raise AmbisegError("a continuous Flow-SSN has no logits of its own to draw: use predict")
+        return self._through(self.distribution(images), self._noise(images, count, generator))
+
+    def _through(self, base: Base, noise: Tensor) -> tuple[Tensor, Tensor]:
+        u = base.draw(noise)
+        eta, log_det = self.flow(u.flatten(0, 1))
+        return eta.view(u.shape), base.log_prob(u) - log_det.view(u.shape[:2])
+
+    def _second_log_prob(self, images: Tensor, eta: Tensor) -> Tensor:
+        """``log p_MAF(eta | x)`` of ``(B, S, C, H, W)``, ``(B, S)``: one pass, for the MAF's input is eta itself."""
+        assert self.second is not None
+        u, log_det = self.second_flow(eta.flatten(0, 1))
+        log_prob: Tensor = self.second(images).log_prob(u.view(eta.shape)) + log_det.view(eta.shape[:2])
+        return log_prob
+
+    def _discrete_loss(self, images: Tensor, annotations: MaskSet) -> dict[str, Tensor]:
+        s = self.settings
+        eta, log_prob = self.draw_logits(images, s.draws)
+        pairs = pairwise_cross_entropy(eta, annotations.masks, self.labels)
+        nats = marginal(pairs) if s.estimator == "log-mean" else pairs.mean(1)
+        likelihood = expected_nats(nats, annotations).mean()
+        if s.kind == "iaf":
+            return {"loss": likelihood}
+        pixels = images[0, 0].numel()
+        if self.second is None:
+            entropy = -log_prob.mean() / pixels
+            return {"loss": likelihood - s.entropy_weight * entropy, "nats": likelihood, "entropy": entropy}
+        kl = (log_prob - self._second_log_prob(images, eta)).mean() / pixels
+        return {"loss": likelihood + kl, "nats": likelihood, "kl": kl}
+
+    # -- continuous time -----------------------------------------------------------------------------------------
+
+    def logits(self, images: Tensor, state: Tensor, time: Tensor) -> Tensor:
+        """``eta(y_t, t)`` of states ``(N, C, H, W)`` at times ``(N,)``, float32; the image is read where the prior is fixed."""
+        seen = state if self.base is not None else torch.cat([state, images.to(state.dtype)], 1)
+        out: Tensor = self.head(self.eta(seen, time)).float()
+        return out
+
+    def _continuous_loss(self, images: Tensor, annotations: MaskSet) -> dict[str, Tensor]:
+        masks = annotations.draw().masks[:, 0]
+        u = self._pushed(self.distribution(images).draw(self._noise(images, 1)))[:, 0]
+        time = torch.rand(len(images), device=images.device)
+        # A void pixel has no label to go to: it stays as it was drawn.
+        t = time[:, None, None, None] * self.labels.valid(masks)[:, None]
+        state = (1 - t) * u + t * self.labels.one_hot(masks, dim=1)
+        nats = cross_entropy_per_pixel(self.logits(images, state, time), masks, self.labels)
+        return {"loss": nats.mean()}
+
+    def _integrate(self, images: Tensor, u: Tensor, end: float = 1.0) -> Tensor:
+        """The state at ``end`` of the flow (17) from u ``(B, K, C, H, W)``, same shape."""
+        s, count = self.settings, u.shape[1]
+        repeated = images if self.base is not None else images.repeat_interleave(count, 0)
+
+        def velocity(state: Tensor, time: Tensor) -> Tensor:
+            eta = self.logits(repeated, state.flatten(0, 1), time.repeat_interleave(count))
+            mean = self.labels.probabilities(eta).view(state.shape)
+            if s.drift == "initial":
+                return mean - u
+            return (mean - state) / (1 - time[:, None, None, None, None].clamp(max=LAST_TIME))
+
+        # A posterior mean gives no velocity at t = 1, so the last step ends in the mean itself.
+        last = "euler" if s.drift == "conditional" and s.sampler != "dopri5" else None
+        grid = torch.linspace(0, end, s.steps + 1, dtype=torch.float64)
+        return integrate(
+            velocity, u, method=s.sampler, grid=grid, last=last, rtol=s.tolerance, atol=s.tolerance
+        )
+
+    # -- the verbs -----------------------------------------------------------------------------------------------
+
+    def loss(self, images: Tensor, annotations: MaskSet) -> dict[str, Tensor]:
+        """Discrete: mean over all annotations by their probability. Continuous: one annotation, drawn by its probability."""
+        if self.settings.kind == "continuous":
+            return self._continuous_loss(images, annotations)
+        return self._discrete_loss(images, annotations)
+
+    @torch.no_grad()
+    def predict(
+        self, images: Tensor, samples: int | None = None, generator: torch.Generator | None = None
+    ) -> MaskSet:
+        """Independent samples of equal weight, ``settings.samples`` unless asked otherwise; the base network runs once."""
+        count, base = samples or self.settings.samples, self.distribution(images)
+        found = [
+            self._sample(images, base, self._noise(images, n, generator))
+            for n in parts(count, ACTIVATIONS * base.mu.numel())
+        ]
+        return MaskSet.from_probabilities(torch.cat(found, 1), self.labels)
+
+    def _sample(self, images: Tensor, base: Base, noise: Tensor) -> Tensor:
+        """Probabilities of masks ``(B, K, C, H, W)``."""
+        if self.settings.kind != "continuous":
+            return self.labels.probabilities(self._through(base, noise)[0], dim=2)
+        end = self._integrate(images, self._pushed(base.draw(noise)))
+        return self.labels.normalized(end, dim=2)
+
+    @torch.no_grad()
+    def log_prob(self, images: Tensor, masks: Tensor) -> Tensor:
+        """``log 1/S sum_s p(y | eta_s)`` in nats of the whole label map, void left out, S = ``likelihood_samples``.
+
+        A Monte-Carlo estimate from the global generator: below the true value on average, and nearer the larger S is. Of a
+        continuous model it is the likelihood of the sampler that stops one step before the end and draws the label map from
+        the categorical distribution there.
+
+        Args:
+            images: ``(B, C, H, W)``.
+            masks: label maps ``(B, H, W)``.
+
+        Returns:
+            ``(B,)`` float32.
+        """
+        base, nats = self.distribution(images), []
+        for n in parts(self.settings.likelihood_samples, ACTIVATIONS * base.mu.numel()):
+            eta = self._likelihood_logits(images, base, self._noise(images, n))
+            nats.append(pairwise_cross_entropy(eta, masks[:, None], self.labels))
+        return -marginal(torch.cat(nats, 1))[:, 0]
+
+    def _likelihood_logits(self, images: Tensor, base: Base, noise: Tensor) -> Tensor:
+        if self.settings.kind != "continuous":
+            return self._through(base, noise)[0]
+        end, count = 1 - 1 / self.settings.steps, noise.shape[1]
+        state = self._pushed(base.draw(noise))
+        if end > 0:
+            state = self._integrate(images, state, end)
+        repeated = images if self.base is not None else images.repeat_interleave(count, 0)
+        time = torch.full((state.shape[0] * count,), end, device=state.device)
+        return self.logits(repeated, state.flatten(0, 1), time).view(state.shape)
+
+
+def _check(s: FlowSSNSettings) -> None:
+    """Raise `AmbisegError` for settings that are out of range or do not go together."""
+    for name in ("draws", "samples", "likelihood_samples", "steps"):
+        if getattr(s, name) < 1:
+            raise AmbisegError(f"{name} is 1 or more, received {getattr(s, name)}")
+    if not s.tolerance > 0:
+        raise AmbisegError(f"tolerance is above 0, received {s.tolerance}: 1e-6 is exact enough for masks")
+    if not s.entropy_weight > 0:
+        raise AmbisegError(
+            f"entropy_weight is above 0, received {s.entropy_weight}: without it all samples become one"
+        )
+    if s.prior == "fixed" and s.kind != "continuous":
+        raise AmbisegError(
+            f"a fixed prior needs a flow that sees the image: choose --kind continuous, not {s.kind}"
+        )
+    if s.body == "linear" and s.kind != "continuous" and None in (s.image_height, s.image_width):
+        raise AmbisegError(
+            "a linear flow has a weight for every pair of pixels: give --image-height and --image-width of all images"
+        )

@@ -1,0 +1,38 @@
+"""Image2Image VAE: spec and settings; the equations are in `model`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ambiseg.methods.spec import MethodSpec, TestCase
+
+
+@dataclass(frozen=True)
+class Image2ImageVAESettings:
+    """Image2Image VAE: a latent of a fixed prior goes into the U-Net beside the image."""
+
+    latent_size: int = 6
+    """Dimensions N of the latent space."""
+    beta: float = 1.0
+    """Weight of the Kullback-Leibler divergence against the cross-entropy of all pixels; 1 is the variational lower bound."""
+    log_variance_bound: float = 10.0
+    """The posterior's log-variances stay between minus and plus this."""
+    samples: int = 16
+    """Number of masks drawn for an image; each is a full pass."""
+
+
+SPEC = MethodSpec(
+    name="image2image-vae",
+    summary="samples from a latent of a fixed prior that enters a U-Net with the image (Zhu et al.)",
+    citation="""@inproceedings{zhu_bicyclegan_2017,
+  title     = {Toward Multimodal Image-to-Image Translation},
+  author    = {Zhu, Jun-Yan and Zhang, Richard and Pathak, Deepak and Darrell, Trevor and Efros, Alexei A.
+               and Wang, Oliver and Shechtman, Eli},
+  booktitle = {Advances in Neural Information Processing Systems},
+  year      = {2017}
+}""",
+    model="ambiseg.methods.image2image_vae.model:Image2ImageVAE",
+    settings=Image2ImageVAESettings,
+    validation="loss",
+    test=TestCase({"samples": 24}, deterministic=False, steps=400, rate=4e-3),
+)

@@ -1,0 +1,33 @@
+"""M-heads: spec and settings; the equations are in `model`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ambiseg.methods.spec import MethodSpec, TestCase
+
+
+@dataclass(frozen=True)
+class MHeadsSettings:
+    """M-heads: M masks from one pass, trained so that the best of them explains each annotation."""
+
+    heads: int = 16
+    """Number of heads M, each of which gives one mask."""
+    relaxation: float = 0.05
+    """Weight epsilon of all heads but the best together, 0 to 1; 0 trains the best alone."""
+
+
+SPEC = MethodSpec(
+    name="m-heads",
+    summary="one mask from each of M heads, trained by the loss of the best head (Rupprecht et al.)",
+    citation="""@inproceedings{rupprecht_uncertain_world_2017,
+  title     = {Learning in an Uncertain World: Representing Ambiguity Through Multiple Hypotheses},
+  author    = {Rupprecht, Christian and Laina, Iro and DiPietro, Robert and Baust, Maximilian and Tombari, Federico
+               and Navab, Nassir and Hager, Gregory D.},
+  booktitle = {International Conference on Computer Vision},
+  year      = {2017}
+}""",
+    model="ambiseg.methods.m_heads.model:MHeads",
+    settings=MHeadsSettings,
+    test=TestCase({"heads": 8}, draws_labels=True),
+)

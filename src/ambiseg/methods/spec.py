@@ -1,0 +1,146 @@
+"""`MethodSpec`: all that the rest of the library knows of a method before it builds one. Imports no torch.
+
+A method is a folder with a ``SPEC`` in its ``__init__.py`` and the model beside it. Methods of other packages join by
+`ambiseg.register` or by an entry point in the group ``ambiseg.methods``.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, is_dataclass
+from typing import TYPE_CHECKING, Any
+
+from ambiseg.errors import AmbisegError, UnknownNameError
+
+if TYPE_CHECKING:
+    from ambiseg.methods.base import Segmenter
+
+RECOMMENDED = "recommended"
+"""The preset that counts where none is named."""
+
+_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A named choice of settings: what it says replaces the defaults, nested settings key by key.
+
+    Attributes:
+        source: where the choice comes from, such as a paper and its table, or the command that measured it.
+        differs: what still differs from that source.
+        train: of `ambiseg.TrainSettings`.
+        backbone: of `ambiseg.UNetSettings`.
+        settings: of the method's own settings.
+        single: of the method's own settings where training sees single labels, over ``settings``.
+    """
+
+    source: str = ""
+    differs: str = ""
+    train: Mapping[str, Any] = field(default_factory=dict)
+    backbone: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    single: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TestCase:
+    """How `ambiseg.testing.check_method` tries a method on a small ambiguous problem.
+
+    Attributes:
+        settings: values that replace its defaults, to make it small.
+        deterministic: predictions draw no random numbers, so images of a batch do not depend on each other.
+        draws_labels: of several annotations the loss draws one, so only with one each is it the same at every call.
+        steps: of the optimiser in which one batch is learnt.
+        rate: learning rate of the first step; it falls to 0 along half a cosine, as in training. At a constant rate some methods
+            never come to rest, and chance decides where they are at the last step.
+        gain: rise of HM IoU* in these steps. Small where the pixels of a mask are drawn or decided one by one, for then patches
+            that come and go as a whole cannot all be right.
+        unused: beginnings of the names of parameters that no loss reaches, with good reason.
+    """
+
+    __test__ = False  # no test class, whatever its name begins with
+
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    deterministic: bool = True
+    draws_labels: bool = False
+    steps: int = 150
+    rate: float = 1e-2
+    gain: float = 0.3
+    unused: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class MethodSpec:
+    """A method as the library and its command line see it.
+
+    Attributes:
+        name: what the command line calls it, in lower case with hyphens.
+        summary: one line.
+        citation: the paper as BibTeX.
+        model: the subclass of `ambiseg.Segmenter`, or ``"module:Class"``, which is imported when a model is built.
+        settings: its settings, a frozen dataclass that can be built without arguments.
+        presets: named choices of settings; ``recommended`` is the default and is there without being named.
+        validation: the metric that chooses the best weights, a key of `ambiseg.metrics.METRICS`, or "loss" where sampling is slow.
+        starts_from: other methods whose weights it can start from (``--init``), each with a function of its settings and theirs
+            that gives the settings it then needs.
+        test: how `ambiseg.testing.check_method` tries it; ``variants`` are further cases by name.
+
+    Raises:
+        AmbisegError: a name with other characters, or settings that are no dataclass.
+
+    Example:
+        >>> from ambiseg.methods import METHODS
+        >>> METHODS["ssn"].settings().rank
+        10
+    """
+
+    name: str
+    summary: str
+    citation: str
+    model: str | type[Segmenter]
+    settings: type[Any]
+    presets: Mapping[str, Preset] = field(default_factory=dict)
+    validation: str = "hm_iou_unique"
+    starts_from: Mapping[str, Callable[[Any, Any], Any]] = field(default_factory=dict)
+    test: TestCase = TestCase()
+    variants: Mapping[str, TestCase] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name):
+            raise AmbisegError(
+                f"a method is named in lower case with hyphens, such as 'my-method', received {self.name!r}"
+            )
+        if not is_dataclass(self.settings):
+            raise AmbisegError(
+                f"the settings of {self.name} are a frozen dataclass, received {self.settings!r}"
+            )
+
+    def preset(self, name: str = RECOMMENDED) -> Preset:
+        """A preset by its name.
+
+        Raises:
+            UnknownNameError: the method has no such preset; the message suggests the nearest name.
+        """
+        known = {RECOMMENDED: Preset(), **self.presets}
+        if name not in known:
+            raise UnknownNameError(f"preset of {self.name}", name, known)
+        return known[name]
+
+    def model_class(self) -> type[Segmenter]:
+        """The class of the model, imported now.
+
+        Raises:
+            AmbisegError: the module or the class is not there.
+        """
+        if not isinstance(self.model, str):
+            return self.model
+        module, _, name = self.model.partition(":")
+        try:
+            found: type[Segmenter] = getattr(importlib.import_module(module), name)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise AmbisegError(
+                f"the model {self.model!r} of {self.name} cannot be imported ({error}): correct its spec"
+            ) from error
+        return found

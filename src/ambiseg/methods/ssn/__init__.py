@@ -1,0 +1,47 @@
+"""Stochastic segmentation networks: spec and settings; the equations are in `model`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ambiseg.methods.spec import MethodSpec, TestCase
+
+
+@dataclass(frozen=True)
+class SSNSettings:
+    """Stochastic segmentation networks: a joint normal law of all logits with a covariance of low rank."""
+
+    rank: int = 10
+    """Columns r of the covariance factor; at most the pixels times the channels of an image."""
+    draws: int = 20
+    """Monte-Carlo samples S of the likelihood in training."""
+    antithetic: bool = False
+    """Mirror half of the Monte-Carlo samples of a likelihood at the mean, as the authors' public code does."""
+    mean_pretraining: float = 0.0
+    """Share of the training in which only the mean is trained, by its cross-entropy, before the covariance joins; 0: none."""
+    samples: int = 16
+    """Number of masks drawn for an image."""
+    temperature: float = 1.0
+    """Factor on a sample's deviation from the mean: 0 draws the mean alone, below 1 there is less diversity."""
+    sample_rank: int | None = None
+    """Draw with only this many directions of the factor, those of the largest singular values; if left out, all."""
+    likelihood_samples: int = 512
+    """Monte-Carlo samples for the likelihood of a mask."""
+
+
+SPEC = MethodSpec(
+    name="ssn",
+    summary="samples of a joint normal law of all logits with a low-rank covariance (Monteiro et al.)",
+    citation=r"""@inproceedings{monteiro_ssn_2020,
+  title     = {Stochastic Segmentation Networks: Modelling Spatially Correlated Aleatoric Uncertainty},
+  author    = {Monteiro, Miguel and Le Folgoc, Lo{\"i}c and Coelho de Castro, Daniel and Pawlowski, Nick and
+               Marques, Bernardo and Kamnitsas, Konstantinos and van der Wilk, Mark and Glocker, Ben},
+  booktitle = {Advances in Neural Information Processing Systems},
+  volume    = {33},
+  year      = {2020}
+}""",
+    model="ambiseg.methods.ssn.model:SSN",
+    settings=SSNSettings,
+    validation="ged",
+    test=TestCase({"rank": 1, "samples": 24}, deterministic=False),
+)

@@ -1,0 +1,30 @@
+"""U-Net ensemble: spec and settings; the equations are in `model`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ambiseg.methods.spec import MethodSpec, TestCase
+
+
+@dataclass(frozen=True)
+class UNetEnsembleSettings:
+    """U-Net ensemble: U-Nets that differ in their initialisation and in the annotations they were shown."""
+
+    members: int = 4
+    """Number of U-Nets, each of which gives one mask; 1 is the plain U-Net."""
+
+
+SPEC = MethodSpec(
+    name="unet-ensemble",
+    summary="one mask from each of several independent U-Nets (Lakshminarayanan et al.)",
+    citation="""@inproceedings{lakshminarayanan_ensembles_2017,
+  title     = {Simple and Scalable Predictive Uncertainty Estimation Using Deep Ensembles},
+  author    = {Lakshminarayanan, Balaji and Pritzel, Alexander and Blundell, Charles},
+  booktitle = {Advances in Neural Information Processing Systems},
+  year      = {2017}
+}""",
+    model="ambiseg.methods.unet_ensemble.model:UNetEnsemble",
+    settings=UNetEnsembleSettings,
+    test=TestCase({"members": 3}, draws_labels=True, gain=0.1),
+)

@@ -1,0 +1,438 @@
+"""`check_method`: what every method must satisfy, tried on a small ambiguous problem.
+
+The methods of this library pass these checks in its own tests; a method of another package runs the same ones:
+
+>>> import pytest
+>>> from ambiseg.methods import METHODS
+>>> from ambiseg.testing import CHECKS, check_method
+>>> check_method(METHODS["unet-ensemble"], checks=["valid_predictions", "finite_losses"])
+
+A check raises `AssertionError` with one sentence. Checks that a method is exempt from by its `TestCase` (those of equal draws, for a
+method that draws at random) do nothing. All draw their random numbers from ``seed`` and hold for every seed.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ambiseg.data.batches import Normalization
+from ambiseg.engine.run import RunConfig, load_weights, save_weights
+from ambiseg.engine.settings import TrainSettings
+from ambiseg.errors import AmbisegError, UnknownNameError
+from ambiseg.labels import LabelSpace
+from ambiseg.maskset import MaskSet
+from ambiseg.methods.base import Segmenter
+from ambiseg.methods.spec import MethodSpec, TestCase
+from ambiseg.metrics import hm_iou_unique
+from ambiseg.networks.settings import UNetSettings
+
+BACKBONE = UNetSettings(width=8, depth=2)
+SPACES = {"binary": LabelSpace.binary(), "multi-class": LabelSpace.of_classes(4)}
+CHANNELS, SIZE = 3, 16
+LABEL_MODES = ("full", "single")
+
+
+def problem(
+    labels: LabelSpace, mode: str = "full", seed: int = 0, count: int = 3
+) -> tuple[Tensor, MaskSet]:
+    """Images of two patches on noise; each patch is annotated or not, independently: up to 4 modes per image.
+
+    The last image has one mode fewer than the others. Single labels draw one of the modes.
+
+    Example:
+        >>> images, modes = problem(LabelSpace.binary())
+        >>> images.shape, modes.count
+        (torch.Size([3, 3, 16, 16]), tensor([4, 4, 3]))
+    """
+    g = torch.Generator().manual_seed(seed)
+    classes = torch.arange(count * 2).view(count, 2) % (labels.classes - 1) + 1
+    images = 0.3 * torch.randn(count, CHANNELS, SIZE, SIZE, generator=g)
+    masks = torch.zeros(count, 4, SIZE, SIZE, dtype=torch.uint8)
+    for b in range(count):
+        for patch, where in enumerate([(slice(1, 7), slice(1 + b, 10)), (slice(9, 15), slice(3, 12 + b))]):
+            images[b, patch % CHANNELS, where[0], where[1]] += 2.0 + float(classes[b, patch])
+            masks[b, patch + 1, where[0], where[1]] = classes[b, patch].to(torch.uint8)
+            masks[b, 3, where[0], where[1]] = classes[b, patch].to(torch.uint8)
+    weights = torch.tensor([[0.1, 0.2, 0.3, 0.4]]).repeat(count, 1)
+    weights[-1] = torch.tensor([0.2, 0.3, 0.5, 0.0])
+    modes = MaskSet(masks, weights, labels)
+    return images, modes if mode == "full" else modes.draw(g)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A method under test: its spec, one of its test cases, and the label space and seed of this try."""
+
+    spec: MethodSpec
+    case: TestCase
+    labels: LabelSpace
+    seed: int = 0
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def model(self, seed: int | None = None, labels: LabelSpace | None = None) -> Segmenter:
+        """A small model with new weights."""
+        torch.manual_seed(self.seed if seed is None else seed)
+        chosen = replace(self.spec.settings(), **{**self.case.settings, **self.settings})
+        return self.spec.model_class()(CHANNELS, labels or self.labels, BACKBONE, chosen)
+
+    def problem(self, mode: str = "full", seed: int = 0) -> tuple[Tensor, MaskSet]:
+        """See `problem`."""
+        return problem(self.labels, mode, seed)
+
+
+def train_on_problem(
+    model: Segmenter, labels: LabelSpace, mode: str, steps: int, rate: float = 1e-2
+) -> None:
+    """Train on the one problem, the rate falling to 0 along half a cosine; single labels are drawn anew at every step."""
+    optimiser = torch.optim.Adam(model.parameters(), rate)
+    images, modes = problem(labels)
+    model.train()
+    for step in range(steps):
+        model.progress = step / steps
+        optimiser.param_groups[0]["lr"] = rate * 0.5 * (1 + math.cos(math.pi * step / steps))
+        shown = modes if mode == "full" else modes.draw(torch.Generator().manual_seed(step))
+        optimiser.zero_grad()
+        torch.autograd.backward(model.loss(images, shown)["loss"])
+        optimiser.step()
+
+
+def loss_of(model: Segmenter, images: Tensor, annotations: MaskSet, seed: int = 0) -> float:
+    """The loss, with the same random numbers for every call."""
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        return float(model.loss(images, annotations)["loss"])
+
+
+def prediction_of(model: Segmenter, images: Tensor, samples: int | None = None, seed: int = 0) -> MaskSet:
+    """The prediction, with the same random numbers for every call."""
+    with torch.no_grad():
+        found: MaskSet = model.eval().predict(images, samples, torch.Generator().manual_seed(seed))
+    return found
+
+
+def equal(one: MaskSet, other: MaskSet) -> bool:
+    """Whether two predictions agree in every bit."""
+    pairs = [(getattr(one, n), getattr(other, n)) for n in ("masks", "weights", "scores", "probabilities")]
+    return all((a is None and b is None) or torch.equal(a, b) for a, b in pairs)
+
+
+# -- the checks ------------------------------------------------------------------------------------------------------
+
+
+def valid_predictions(subject: Subject) -> None:
+    """Predictions are distributions of label maps, with scores and probabilities in [0, 1] where there are some."""
+    labels, (images, _) = subject.labels, subject.problem()
+    found = prediction_of(subject.model(), images).validate()
+    assert found.masks.dtype == torch.uint8, f"masks are uint8, received {found.masks.dtype}"
+    assert found.weights.dtype == torch.float32, f"weights are float32, received {found.weights.dtype}"
+    shape = (len(images), *images.shape[2:])
+    assert (found.masks.shape[0], *found.masks.shape[2:]) == shape, (
+        f"masks of {shape[0]} images of {shape[1]}x{shape[2]} have shape (B, K, H, W), received {tuple(found.masks.shape)}"
+    )
+    assert found.labels == labels, "a prediction carries the label space that the model was built with"
+    assert found.weights.sum(1).allclose(torch.ones(len(images))), "weights of an image sum to 1"
+    for name in ("scores", "probabilities"):
+        value = getattr(found, name)
+        assert value is None or (value.min() >= 0 and value.max() <= 1), f"{name} lie in [0, 1]"
+    if found.probabilities is not None:
+        decided = labels.decide(found.probabilities, dim=2)
+        assert torch.equal(decided, found.masks), "masks are decided from the per-pixel probabilities beside them"
+        everything = labels.all_classes(found.probabilities, dim=2).sum(2)
+        assert everything.allclose(torch.ones_like(everything)), "probabilities of a pixel's classes sum to 1"
+
+
+def finite_losses(subject: Subject) -> None:
+    """The loss is a finite scalar that can be differentiated, its named parts finite scalars, with both kinds of labels."""
+    for mode in LABEL_MODES:
+        losses = subject.model().loss(*subject.problem(mode))
+        assert "loss" in losses, f"loss returns a dictionary with the key 'loss', received {list(losses)}"
+        assert losses["loss"].requires_grad, "the loss has a gradient"
+        for name, value in losses.items():
+            assert value.dim() == 0 and bool(torch.isfinite(value)), f"{name} is a finite scalar, received {value}"
+
+
+def gradients_reach_every_parameter(subject: Subject) -> None:
+    """Over a few steps of both kinds of labels and of the whole schedule, since some layers start at zero."""
+    model = subject.model()
+    optimiser, reached = torch.optim.Adam(model.parameters(), 1e-2), set()
+    for step in range(8):
+        model.progress = step / 8
+        optimiser.zero_grad()
+        torch.autograd.backward(model.loss(*subject.problem(LABEL_MODES[step % 2], seed=step))["loss"])
+        for name, parameter in model.named_parameters():
+            if parameter.grad is not None and bool(parameter.grad.ne(0).any()):
+                reached.add(name)
+        optimiser.step()
+    unused = subject.case.unused
+    missed = [n for n, _ in model.named_parameters() if n not in reached and not any(map(n.startswith, unused))]
+    assert not missed, f"no gradient ever reached {', '.join(missed)}"
+
+
+def learns_one_batch(subject: Subject) -> None:
+    """In `TestCase.steps` the loss of one batch falls to .6 of its first value, and HM IoU* rises by `TestCase.gain`."""
+    for mode in LABEL_MODES:
+        _learns(subject, mode)
+
+
+def _learns(subject: Subject, mode: str) -> None:
+    images, modes = subject.problem()
+    model, case = subject.model(), subject.case
+    before = loss_of(model, images, modes), float(hm_iou_unique(prediction_of(model, images), modes).mean())
+    train_on_problem(model, subject.labels, mode, case.steps, case.rate)
+    after = loss_of(model, images, modes), float(hm_iou_unique(prediction_of(model, images), modes).mean())
+    assert after[0] < 0.6 * before[0], f"{mode} labels: the loss fell from {before[0]:.3g} to {after[0]:.3g} only"
+    assert after[1] > before[1] + case.gain, (
+        f"{mode} labels: HM IoU* rose from {before[1]:.3g} to {after[1]:.3g}, less than by {case.gain}"
+    )
+
+
+def the_seed_decides_everything(subject: Subject) -> None:
+    """Training and prediction follow from the seed, to the last bit."""
+
+    def trained(mode: str, seed: int) -> Segmenter:
+        model = subject.model(seed)
+        torch.manual_seed(seed)
+        train_on_problem(model, subject.labels, mode, 2)
+        return model
+
+    images = subject.problem()[0]
+    for mode in LABEL_MODES:
+        one, same, other = trained(mode, 1), trained(mode, 1), trained(mode, 2)
+        pairs = list(zip(one.parameters(), same.parameters(), strict=True))
+        assert all(torch.equal(a, b) for a, b in pairs), "one seed gave two trainings"
+        assert equal(prediction_of(one, images), prediction_of(same, images)), "one seed gave two predictions"
+        pairs = list(zip(one.parameters(), other.parameters(), strict=True))
+        assert not all(torch.equal(a, b) for a, b in pairs), "two seeds gave one training"
+
+
+def a_run_folder_gives_the_model_back(subject: Subject) -> None:
+    """Saved and loaded, a model predicts the same, to the last bit."""
+    model = subject.model()
+    train_on_problem(model, subject.labels, "full", 2)
+    plain = Normalization((0.0,) * CHANNELS, (1.0,) * CHANNELS)
+    config = RunConfig(
+        subject.spec.name, CHANNELS, subject.labels, plain, BACKBONE, model.settings, TrainSettings()
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        config.save(Path(folder))
+        save_weights(Path(folder), model)
+        loaded = load_weights(folder, RunConfig.load(folder))
+    images = subject.problem()[0]
+    assert not loaded.training, "a loaded model is in evaluation mode"
+    assert equal(prediction_of(loaded, images), prediction_of(model, images)), "the loaded model predicts otherwise"
+
+
+def the_state_is_the_model(subject: Subject) -> None:
+    """Two models with the same ``state_dict`` have the same loss and the same prediction."""
+    one, other = subject.model(1), subject.model(2)
+    other.load_state_dict(one.state_dict())
+    images, annotations = subject.problem()
+    assert equal(prediction_of(one, images), prediction_of(other, images)), "predictions of equal weights differ"
+    losses = loss_of(one, images, annotations), loss_of(other, images, annotations)
+    assert losses[0] == losses[1], f"losses of equal weights differ: {losses}"
+
+
+def any_image_size(subject: Subject) -> None:
+    """Images of any size can be predicted and learnt from, down to one pixel."""
+    for size in ((17, 23), (1, 1), (1, 19)):
+        model, images = subject.model(), torch.randn(2, CHANNELS, *size)
+        found = prediction_of(model, images).validate()
+        assert found.masks.shape[2:] == size, f"masks of {size} images have size {tuple(found.masks.shape[2:])}"
+        loss = model.train().loss(images, found.hard())["loss"]
+        assert bool(torch.isfinite(loss)), f"the loss of {size} images is {float(loss)}"
+
+
+def repeated_borders_change_nothing_inside(subject: Subject) -> None:
+    """An image extended by its edge pixels to the next size that divides evenly has the same masks.
+
+    The last row and column are left out: there a 3x3 head sees zeros or repeated pixels.
+    """
+    if not subject.case.deterministic:
+        return
+    model, images = subject.model(), torch.randn(2, CHANNELS, 15, 13)
+    small = prediction_of(model, images).probabilities
+    large = prediction_of(model, functional.pad(images, (0, 1, 0, 1), mode="replicate")).probabilities
+    if small is None or large is None:
+        return
+    torch.testing.assert_close(large[..., :14, :12], small[..., :14, :12])
+
+
+def images_of_a_batch_do_not_see_each_other(subject: Subject) -> None:
+    """The prediction of an image is the same alone and in a batch."""
+    if not subject.case.deterministic:
+        return
+    model, images = subject.model(), subject.problem()[0]
+    together = prediction_of(model, images)
+    for b in range(len(images)):
+        alone = prediction_of(model, images[b : b + 1])
+        torch.testing.assert_close(alone.weights, together.weights[b : b + 1])
+        torch.testing.assert_close(alone.mean(), together.mean()[b : b + 1])
+
+
+def bfloat16_stays_near(subject: Subject) -> None:
+    """Under autocast the loss stays within 3 %, weights and means within .02."""
+    for mode in LABEL_MODES:
+        model, (images, annotations) = subject.model(), subject.problem(mode)
+        full = loss_of(model, images, annotations)
+        with torch.autocast("cpu", torch.bfloat16):
+            half = loss_of(model, images, annotations)
+            found = prediction_of(model, images).validate()
+        assert abs(half - full) <= 0.03 * abs(full), f"{mode} labels: the loss is {half} in bf16, {full} in float32"
+        exact = prediction_of(model, images)
+        assert found.weights.dtype == torch.float32, "weights are float32 under autocast, too"
+        torch.testing.assert_close(found.weights, exact.weights, atol=0.02, rtol=0)
+        torch.testing.assert_close(found.mean(), exact.mean(), atol=0.02, rtol=0)
+
+
+def void_is_only_a_mark(subject: Subject) -> None:
+    """Which integer marks void makes no difference, and an annotation of nothing but void does no harm."""
+    labels = subject.labels
+    for mode in LABEL_MODES:
+        images, annotations = subject.problem(mode)
+        hidden = torch.rand(annotations.masks.shape, generator=torch.Generator().manual_seed(5)) < 0.3
+        losses = []
+        for void in (200, 255):
+            space = replace(labels, ignore_value=void)
+            marked = MaskSet(annotations.masks.masked_fill(hidden, void), annotations.weights, space)
+            losses.append(loss_of(subject.model(labels=space), images, marked))
+        assert losses[0] == losses[1], f"{mode} labels: the loss depends on the number that marks void: {losses}"
+        nothing = replace(annotations, masks=torch.full_like(annotations.masks, labels.void))
+        assert math.isfinite(loss_of(subject.model(), images, nothing)), f"{mode} labels: the loss of void is not finite"
+
+
+def extreme_inputs_give_finite_gradients(subject: Subject) -> None:
+    """Masks that are empty, full, one pixel, or void alone; images a thousand times larger than normalised ones."""
+    for bf16 in (False, True):
+        masks = torch.zeros(4, 1, SIZE, SIZE, dtype=torch.uint8)
+        masks[1], masks[2, 0, 3, 3], masks[3] = subject.labels.classes - 1, 1, subject.labels.void
+        model, images = subject.model(), 1e3 * torch.randn(4, CHANNELS, SIZE, SIZE)
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            loss = model.loss(images, MaskSet.uniform(masks, subject.labels))["loss"]
+        torch.autograd.backward(loss)
+        how = "bf16" if bf16 else "float32"
+        assert bool(torch.isfinite(loss)), f"the loss in {how} is {float(loss)}"
+        for name, parameter in model.named_parameters():
+            assert parameter.grad is None or bool(parameter.grad.isfinite().all()), (
+                f"the gradient of {name} in {how} is not finite"
+            )
+
+
+def absent_masks_have_no_influence(subject: Subject) -> None:
+    """A mask of weight 0 is not there."""
+    model, (images, annotations) = subject.model(), subject.problem()
+    other = annotations.masks.clone()
+    other[-1, -1] = subject.labels.classes - 1
+    losses = loss_of(model, images, annotations), loss_of(model, images, replace(annotations, masks=other))
+    assert losses[0] == losses[1], f"a mask of weight 0 changed the loss: {losses}"
+
+
+def the_loss_is_a_mean_over_images(subject: Subject) -> None:
+    """Also where sets differ in size: padding an image's set, or comparing it alone, changes nothing."""
+    if not subject.case.deterministic:
+        return
+    mode = "single" if subject.case.draws_labels else "full"
+    model, (images, annotations) = subject.model(), subject.problem(mode)
+    alone = [loss_of(model, images[b : b + 1], annotations[b].compact()) for b in range(len(images))]
+    together, mean = loss_of(model, images, annotations), sum(alone) / len(alone)
+    assert abs(together - mean) <= 1e-5 * abs(mean), f"the loss of a batch is {together}, the mean of its images {mean}"
+
+
+def as_many_masks_as_asked_for(subject: Subject) -> None:
+    """A method with a fixed number of masks gives at most those it has."""
+    model, images = subject.model(), subject.problem()[0]
+    own = prediction_of(model, images).masks.shape[1]
+    for samples in (1, 3, 40):
+        found = prediction_of(model, images, samples).validate()
+        expected = min(samples, own) if subject.case.deterministic else samples
+        assert found.masks.shape == (len(images), expected, SIZE, SIZE), (
+            f"asked for {samples} masks, received shape {tuple(found.masks.shape)}"
+        )
+
+
+def other_channels_are_refused(subject: Subject) -> None:
+    """Images with another number of channels raise one sentence with both numbers."""
+    model, (images, annotations) = subject.model(), subject.problem()
+    wrong = torch.zeros(len(images), CHANNELS + 2, SIZE, SIZE)
+    for action in (lambda: prediction_of(model, wrong), lambda: model.loss(wrong, annotations)):
+        try:
+            action()
+        except AmbisegError as error:
+            text = str(error)
+            assert f"{CHANNELS + 2} channel" in text and str(CHANNELS) in text, f"the error names no channels: {text}"
+        else:
+            raise AssertionError("images with other channels were not refused")
+
+
+CHECKS: dict[str, Callable[[Subject], None]] = {
+    check.__name__: check
+    for check in (
+        valid_predictions,
+        finite_losses,
+        gradients_reach_every_parameter,
+        learns_one_batch,
+        the_seed_decides_everything,
+        a_run_folder_gives_the_model_back,
+        the_state_is_the_model,
+        any_image_size,
+        repeated_borders_change_nothing_inside,
+        images_of_a_batch_do_not_see_each_other,
+        bfloat16_stays_near,
+        void_is_only_a_mark,
+        extreme_inputs_give_finite_gradients,
+        absent_masks_have_no_influence,
+        the_loss_is_a_mean_over_images,
+        as_many_masks_as_asked_for,
+        other_channels_are_refused,
+    )
+}
+"""Every check by its name."""
+
+
+def subjects(spec: MethodSpec, seed: int = 0) -> dict[str, Subject]:
+    """The tries of a method: each of its test cases on a binary and on a multi-class problem.
+
+    Example:
+        >>> from ambiseg.methods import METHODS
+        >>> list(subjects(METHODS["ssn"]))
+        ['ssn-binary', 'ssn-multi-class']
+    """
+    cases = {spec.name: spec.test, **{f"{spec.name}+{name}": case for name, case in spec.variants.items()}}
+    return {
+        f"{name}-{space}": Subject(spec, case, labels, seed)
+        for name, case in cases.items()
+        for space, labels in SPACES.items()
+    }
+
+
+def check_method(spec: MethodSpec, checks: Iterable[str] = (), seed: int = 0) -> None:
+    """Try a method on a small ambiguous problem, binary and multi-class, with full and single labels.
+
+    Args:
+        spec: the method. It must be registered for the check of its run folder.
+        checks: names of `CHECKS`; all if left out.
+        seed: of the random numbers.
+
+    Raises:
+        AssertionError: the first check that failed, its name and one sentence.
+        UnknownNameError: no such check.
+    """
+    chosen = list(checks) or list(CHECKS)
+    for name in chosen:
+        if name not in CHECKS:
+            raise UnknownNameError("check", name, CHECKS)
+    for place, subject in subjects(spec, seed).items():
+        for name in chosen:
+            torch.manual_seed(seed)
+            try:
+                CHECKS[name](subject)
+            except AssertionError as error:
+                raise AssertionError(f"{place}: {name}: {error}") from error
