@@ -1,10 +1,12 @@
-"""Truncated flow matching on lung nodules: its parts one by one, its steps and its weight alpha, and its speed.
+"""Truncated flow matching on lung nodules: its parts one by one, its steps and its weight alpha, and its
+speed.
 
     python benchmarks/atfm.py --source DIR --work DIR --results docs/results/atfm.json [--parts ablation steps speed]
 
-Li et al. (2026), "Ambiguity-aware truncated flow matching for ambiguous medical image segmentation", on ``lidc-on-ct-64``,
-split by patient, all four annotations. Every row trains for the same minutes, a prior and the flow on top of it together; rows
-with a prior share one prior run. A run that is finished in ``--work`` is evaluated only. HM IoU is the tiled one.
+Li et al. (2026), "Ambiguity-aware truncated flow matching for ambiguous medical image segmentation", on
+``lidc-on-ct-64``, split by patient, all four annotations. Every row trains for the same minutes, a prior and
+the flow on top of it together; rows with a prior share one prior run. A run that is finished in ``--work`` is
+evaluated only. HM IoU is the tiled one.
 
 - ``ablation``: the five rows of table 4, with 16, 32 and 100 samples of every 32nd validation image.
 - ``steps``: figure 6, quality and time by the number of Euler steps, and quality by alpha (each trained anew); 32 samples.
@@ -54,7 +56,8 @@ FIGURES = ["ged", "diversity", "hm_iou_tiled", "max_dice_matching", "dice_of_mea
 
 
 def trained(settings: SSNSettings | ATFMSettings, name: str, arguments: argparse.Namespace) -> Path:
-    """The run folder of a row, trained unless it is done; flows on a prior start from the one SSN run of that purpose."""
+    """The run folder of a row, trained unless it is done; flows on a prior start from the one SSN run of that
+    purpose."""
     data = prepare("lidc", arguments.source, arguments.work)
     train = TrainSettings(minutes=PRIOR_MINUTES + FLOW_MINUTES, batch_size=16, lr=1e-3, seed=arguments.seed)
     run = arguments.work / f"lidc-atfm-{name}-{arguments.seed}"
@@ -83,7 +86,8 @@ def measured(
 
 
 def speed(arguments: argparse.Namespace) -> dict[str, Any]:
-    """100 samples of one image in 25 steps from the prior and in 250 from noise, in turns, and what both are worth."""
+    """100 samples of one image in 25 steps from the prior and in 250 from noise, in turns, and what both are
+    worth."""
     runs = {"prior": row("ATFM", arguments), "noise": row("SFM", arguments)}
     steps = {"prior": FRESH.steps, "noise": NOISE_STEPS}
     data = open_split(prepare("lidc", arguments.source, arguments.work), "val")

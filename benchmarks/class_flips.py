@@ -1,11 +1,13 @@
-"""How fast class flips become batches, against the plain way, which builds all 2^k maps of an image by one boolean product.
+"""How fast class flips become batches, against the plain way, which builds all 2^k maps of an image by one
+boolean product.
 
     python benchmarks/class_flips.py [--source DIR] [--size 96 128] [--images 367] [--batch 16] [--seconds 3] [--json]
 
-Road, pavement, tree and car of CamVid flip with probability .05, .25, .75, .95; all images lie in memory. With ``--source`` the
-labels are those of ``camvid-96x128-train.npz`` in that folder (images uint8 (n, 96, 128, 3), labels uint8 (n, 96, 128)), else
-random rectangles of twelve classes. The ways alternate batch by batch on one thread, and each prints its images per second of
-processor time, in which other programs have no say:
+Road, pavement, tree and car of CamVid flip with probability .05, .25, .75, .95; all images lie in memory.
+With ``--source`` the labels are those of ``camvid-96x128-train.npz`` in that folder (images uint8 (n, 96,
+128, 3), labels uint8 (n, 96, 128)), else random rectangles of twelve classes. The ways alternate batch by
+batch on one thread, and each prints its images per second of processor time, in which other programs have no
+say:
 
 - ``full``, ``single``: what training calls, label views with all modes or with one draw;
 - ``plain``: the same images, the 16 maps as an einsum of states and class masks, nothing merged, the same collation;

@@ -1,8 +1,9 @@
 """How fast a folder of many small images is checked, and how much memory that takes.
 
-Writes N images of 16 x 16 pixels with two masks each into a temporary folder, nine tenths of them in train and one tenth in test,
-and checks N/10 and N of them in processes of their own. ``growth`` is the peak memory beyond that of the imports, ``per image``
-its rise from the smaller to the larger folder: what is kept of an image is its id, its path and two hashes, whatever its size.
+Writes N images of 16 x 16 pixels with two masks each into a temporary folder, nine tenths of them in train
+and one tenth in test, and checks N/10 and N of them in processes of their own. ``growth`` is the peak memory
+beyond that of the imports, ``per image`` its rise from the smaller to the larger folder: what is kept of an
+image is its id, its path and two hashes, whatever its size.
 
     python benchmarks/data_check.py [--images 20000]
 """

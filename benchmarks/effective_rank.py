@@ -1,9 +1,11 @@
-"""Rank and effective rank of the masks of a low-rank normal law: lemma 4.1 and theorem 4.4 of Flow-SSN, measured.
+"""Rank and effective rank of the masks of a low-rank normal law: lemma 4.1 and theorem 4.4 of Flow-SSN,
+measured.
 
     python benchmarks/effective_rank.py --results docs/results/effective-rank.json --picture docs/results/effective-rank.png
 
-De Sousa Ribeiro et al. (2025), "Flow stochastic segmentation networks". Logits ``eta ~ N(mu, P P^T)`` of rank r, without a
-diagonal, and ``y`` the sigmoid, softmax or threshold of ``eta``. How do rank and effective rank of ``Cov(y)`` grow with r?
+De Sousa Ribeiro et al. (2025), "Flow stochastic segmentation networks". Logits ``eta ~ N(mu, P P^T)`` of rank
+r, without a diagonal, and ``y`` the sigmoid, softmax or threshold of ``eta``. How do rank and effective rank
+of ``Cov(y)`` grow with r?
 
 Three kinds of factor P, all scaled to a mean variance of the logits of the square of ``std``:
 
@@ -12,13 +14,14 @@ Three kinds of factor P, all scaled to a mean variance of the logits of the squa
 - *smooth*: the r leading eigenvectors of a Gaussian kernel on a square grid, times the roots of their eigenvalues: what lies near
   moves together.
 
-One class against the background, closed forms of the covariance of two pixels with logits ``mu + s z`` and correlation rho:
+One class against the background, closed forms of the covariance of two pixels with logits ``mu + s z`` and
+correlation rho:
 
     sigmoid:    sum_{n >= 1} a_n(mu_i, s_i) a_n(mu_j, s_j) rho^n,  a_n = E[sigmoid(mu + s z) h_n(z)],  h_n Hermite, normalised
     threshold:  arcsin(rho) / (2 pi),  mu = 0                                                     (Sheppard 1899)
 
-The first is Mehler's formula, cut after TERMS terms. Four classes have no closed form: covariance of DRAWS draws of softmaxes,
-and of one-hot argmaxes. A rank counts the eigenvalues above ALIVE times the largest.
+The first is Mehler's formula, cut after TERMS terms. Four classes have no closed form: covariance of DRAWS
+draws of softmaxes, and of one-hot argmaxes. A rank counts the eigenvalues above ALIVE times the largest.
 
 ``slope`` is d log erank / d log r between neighbouring r: below 1 the growth is sublinear there.
 """
@@ -130,7 +133,8 @@ def with_slopes(rows: list[Row]) -> list[Row]:
 
 
 def one_class(kind: str, std: float | None, mean: float) -> list[Row]:
-    """Closed forms on SIDE x SIDE pixels; ``std`` None for thresholds, ``mean`` the spread of the logits' means in std."""
+    """Closed forms on SIDE x SIDE pixels; ``std`` None for thresholds, ``mean`` the spread of the logits'
+    means in std."""
     rows = []
     for rank in RANKS:
         if kind == "even, copies" and rank > SIDE**2 // 4:

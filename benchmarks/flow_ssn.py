@@ -1,12 +1,13 @@
-"""Flow-SSN on lung nodules: both variants beside SSN and the probabilistic U-Net, its prior, and its number of steps.
+"""Flow-SSN on lung nodules: both variants beside SSN and the probabilistic U-Net, its prior, and its number
+of steps.
 
     python benchmarks/flow_ssn.py --source DIR --work DIR --results docs/results/flow-ssn.json [--parts table priors steps]
     python benchmarks/flow_ssn.py --work DIR --results docs/results/flow-ssn.json --parts speed
 
-De Sousa Ribeiro et al. (2025), "Flow stochastic segmentation networks": the protocol of table 1 (GED(16), GED(100), diversity,
-Dice of the mean, HM IoU in both dialects), figure 6 (learnt against fixed prior) and figure 7 (steps) on ``lidc-on-ct-64``,
-split by patient, all four annotations. Every network of a part trains for the same minutes; a run that is finished in ``--work``
-is evaluated only.
+De Sousa Ribeiro et al. (2025), "Flow stochastic segmentation networks": the protocol of table 1 (GED(16),
+GED(100), diversity, Dice of the mean, HM IoU in both dialects), figure 6 (learnt against fixed prior) and
+figure 7 (steps) on ``lidc-on-ct-64``, split by patient, all four annotations. Every network of a part trains
+for the same minutes; a run that is finished in ``--work`` is evaluated only.
 
 - ``table``: four methods on one backbone, 100 samples of every eighth validation image.
 - ``priors``: a wider network as base under the small flow, and as the flow itself; also the narrow model of the table; 16 samples
@@ -74,7 +75,8 @@ CUPS: dict[str, dict[str, Any]] = {
 }
 """Flow-SSN on REFUGE: what differs from the defaults."""
 LARGE = UNetSettings(width=32, max_width=192, depth=5, blocks=2, attention=True, dropout=0.1)
-"""The paper's base network on REFUGE: channels 32 x (1, 2, 2, 4, 6), two blocks; here they double up to 192."""
+"""The paper's base network on REFUGE: channels 32 x (1, 2, 2, 4, 6), two blocks; here they double up to
+192."""
 FIGURES = ["ged", "diversity", "dice_of_mean", "hm_iou", "hm_iou_tiled", "hm_iou_unique"]
 
 
@@ -141,7 +143,8 @@ def draw(results: dict[str, Any], path: Path) -> None:
 
 
 def speed(repeats: int) -> dict[str, Any]:
-    """16 samples in 10 steps of one 128x128 image by the network of the paper's size, together and one by one."""
+    """16 samples in 10 steps of one 128x128 image by the network of the paper's size, together and one by
+    one."""
     torch.manual_seed(0)
     settings, hardware = FlowSSNSettings(**FAST), Hardware.choose(device="cpu")
     labels, images = LabelSpace.binary(), torch.randn(1, 1, 128, 128)

@@ -1,18 +1,21 @@
-"""MarkovShapes: bits per dimension of SSNs of several ranks and of Flow-SSN against the exact entropy (figures 4 and 5).
+"""MarkovShapes: bits per dimension of SSNs of several ranks and of Flow-SSN against the exact entropy
+(figures 4 and 5).
 
     python benchmarks/markov_shapes.py --results docs/results/markov-shapes.json --pictures docs/results [--models NAME...]
 
-De Sousa Ribeiro et al. (2025), "Flow stochastic segmentation networks", section 6.1: 20,000 steps of Adam with learning rate
-1e-3, batches of 32 images, 512 Monte-Carlo samples, which the images of a batch share. There is no input, so as in the toy
-problem of Monteiro et al. (2020) the parameters of the law are free, in place of a network; losses and samples are those of
-`SSN` and `FlowSSN`. The paper's Flow-SSN is one linear layer with MADE masks ("linear flow"). What goes beyond the paper is
-named: "exact" takes the expectation over all 256 images in place of batches, a learning rate that falls from 3e-2 (3e-3
-for the transformer) to 0, 2048 samples, and weights of the linear layer that start ten times as large; with "rate 0.1" the rate
-falls from there, with 1024 samples.
+De Sousa Ribeiro et al. (2025), "Flow stochastic segmentation networks", section 6.1: 20,000 steps of Adam
+with learning rate 1e-3, batches of 32 images, 512 Monte-Carlo samples, which the images of a batch share.
+There is no input, so as in the toy problem of Monteiro et al. (2020) the parameters of the law are free, in
+place of a network; losses and samples are those of `SSN` and `FlowSSN`. The paper's Flow-SSN is one linear
+layer with MADE masks ("linear flow"). What goes beyond the paper is named: "exact" takes the expectation over
+all 256 images in place of batches, a learning rate that falls from 3e-2 (3e-3 for the transformer) to 0, 2048
+samples, and weights of the linear layer that start ten times as large; with "rate 0.1" the rate falls from
+there, with 1024 samples.
 
-Bits per dimension is ``-1/D sum_y p(y) log2 q(y)``, the sum exact over the 256 possible images, q(y) a Monte-Carlo mean over S
-samples of the logits, S stated. Its floor is the entropy of the chain over the D = 100 pixels. A sampling error is a sample that
-is none of the 256, total variation is between the law of samples, errors included, and the true one. One core, seed 0.
+Bits per dimension is ``-1/D sum_y p(y) log2 q(y)``, the sum exact over the 256 possible images, q(y) a
+Monte-Carlo mean over S samples of the logits, S stated. Its floor is the entropy of the chain over the D =
+100 pixels. A sampling error is a sample that is none of the 256, total variation is between the law of
+samples, errors included, and the true one. One core, seed 0.
 """
 
 from __future__ import annotations

@@ -2,10 +2,12 @@
 
     python benchmarks/metric_pictures.py [--out docs/results/metrics]
 
-Writes six PNGs and ``pictures.json``. All masks are synthetic and drawn from one seed; all values are computed by ``ambiseg``.
+Writes six PNGs and ``pictures.json``. All masks are synthetic and drawn from one seed; all values are
+computed by ``ambiseg``.
 
-The *raters* of an image threshold one smooth random field after adding a smooth random field of their own, so the whole
-distribution they come from is known: it can be sampled without end, and the probability of each pixel has a closed form.
+The *raters* of an image threshold one smooth random field after adding a smooth random field of their own, so
+the whole distribution they come from is known: it can be sampled without end, and the probability of each
+pixel has a closed form.
 """
 
 from __future__ import annotations
@@ -72,7 +74,8 @@ Floats = NDArray[np.float64]
 
 @dataclass
 class World:
-    """Images whose annotators' distribution is known: a mask is ``[common + spread * own > level]``, or empty.
+    """Images whose annotators' distribution is known: a mask is ``[common + spread * own > level]``, or
+    empty.
 
     Attributes:
         images: how many.

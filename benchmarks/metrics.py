@@ -2,8 +2,8 @@
 
     python benchmarks/metrics.py [--threads 2] [--json]
 
-Things that are compared alternate, and the median of their times counts. Random blobs; every candidate must give the same
-integers before it is timed.
+Things that are compared alternate, and the median of their times counts. Random blobs; every candidate must
+give the same integers before it is timed.
 
 - overlaps: intersections of all pairs of 100 samples and 4 annotations of one 128x128 image, one thread: pair by pair in numpy
   (the straightforward way), one product of float32, of int8, and packed bits (what `pairwise_overlap` does);

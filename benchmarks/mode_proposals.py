@@ -2,17 +2,19 @@
 
     python benchmarks/mode_proposals.py --work DIR --results docs/results/mode-proposals.json [--source DIR]
 
-Four data sets: ``wildfire`` (1000 simulated scenarios, on the test split), ``wildfire-prevailing`` (the same with probabilities
-that depend on a prevailing wind, one more channel of the image), ``lidc`` (lidc-on-ct-64: outlines of four readers) and
-``camvid`` (class flips of camvid-96x128), the last two evaluated on the validation split. The real data are not part of the
-project; ``--source`` names a folder with ``lidc-on-ct-64-{train,val}.npz`` (images uint8 (n, 64, 64), masks packed bits of
-(n, 4, 64, 64)) and ``camvid-96x128-{train,val}.npz`` (images uint8 (n, 96, 128, 3), labels uint8 (n, 96, 128)).
+Four data sets: ``wildfire`` (1000 simulated scenarios, on the test split), ``wildfire-prevailing`` (the same
+with probabilities that depend on a prevailing wind, one more channel of the image), ``lidc`` (lidc-on-ct-64:
+outlines of four readers) and ``camvid`` (class flips of camvid-96x128), the last two evaluated on the
+validation split. The real data are not part of the project; ``--source`` names a folder with
+``lidc-on-ct-64-{train,val}.npz`` (images uint8 (n, 64, 64), masks packed bits of (n, 4, 64, 64)) and
+``camvid-96x128-{train,val}.npz`` (images uint8 (n, 96, 128, 3), labels uint8 (n, 96, 128)).
 
-Each run trains for the minutes of its recipe, is evaluated on the whole split and adds its entry to ``--results``; a run
-that is finished in ``--work`` with the same settings is evaluated only.
+Each run trains for the minutes of its recipe, is evaluated on the whole split and adds its entry to
+``--results``; a run that is finished in ``--work`` with the same settings is evaluated only.
 
-Class flips: road, pavement, tree and car are each switched on independently with probability .05, .25, .75, .95; every other
-pixel is background: 16 modes with product probabilities, of which absent classes merge some (Gerard and Sullivan, B.2).
+Class flips: road, pavement, tree and car are each switched on independently with probability .05, .25, .75,
+.95; every other pixel is background: 16 modes with product probabilities, of which absent classes merge some
+(Gerard and Sullivan, B.2).
 """
 
 from __future__ import annotations
@@ -75,7 +77,8 @@ RECIPES: dict[tuple[str, str], tuple[Phase, ...]] = {
         ),
     ),
 }
-"""Settings of method and training for each data set and label view; a second phase starts from the first one's weights."""
+"""Settings of method and training for each data set and label view; a second phase starts from the first
+one's weights."""
 VARIANTS: dict[str, tuple[str, str, tuple[Phase, ...]]] = {
     "wildfire-single-unbalanced": (
         "wildfire",
@@ -221,8 +224,8 @@ MORE = {
     "wildfire-full-10000-scenarios": MANY,
     "wildfire-single-10000-scenarios": MANY,
 }
-"""Runs that train on so many other scenarios: 800 tell too little of how an image tells probabilities, or of what two
-outcomes that are nearly alike differ in."""
+"""Runs that train on so many other scenarios: 800 tell too little of how an image tells probabilities, or of
+what two outcomes that are nearly alike differ in."""
 SPLITS = {"wildfire": "test", "wildfire-prevailing": "test", "lidc": "val", "camvid": "val"}
 """Split that is evaluated."""
 

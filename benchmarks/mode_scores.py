@@ -1,6 +1,8 @@
-"""What masks with estimated probabilities are worth: the figures of `probabilities.py`, image by image and then for all.
+"""What masks with estimated probabilities are worth: the figures of `probabilities.py`, image by image and
+then for all.
 
-Annotated modes that are nearly alike are judged three ways: as they are, as one, and by leaving out the images that have them.
+Annotated modes that are nearly alike are judged three ways: as they are, as one, and by leaving out the
+images that have them.
 """
 
 from __future__ import annotations
@@ -35,7 +37,8 @@ class Masks:
 
 
 def skill_interval(squares: NDArray[np.float64], resamples: int = 2000) -> list[float] | None:
-    """Bootstrap over images: 95 % of the pooled skill of ``squares (images, 2)``, those of the estimate and of the guess."""
+    """Bootstrap over images: 95 % of the pooled skill of ``squares (images, 2)``, those of the estimate and
+    of the guess."""
     if not squares[:, 1].any():
         return None
     drawn = np.random.default_rng(0).integers(len(squares), size=(resamples, len(squares)))

@@ -1,9 +1,10 @@
-"""Mixture of stochastic experts: its parts one by one on lung nodules, and class flips of street scenes beside other methods.
+"""Mixture of stochastic experts: its parts one by one on lung nodules, and class flips of street scenes
+beside other methods.
 
     python benchmarks/mose.py --source DIR --work DIR --results docs/results/mose.json [--parts NAME...] [--rows NAME...]
 
-Gao, Chen, Zhang and He (2023), "Modeling multimodal aleatoric uncertainty in segmentation with mixture of stochastic experts".
-A run that is finished in ``--work`` is evaluated only.
+Gao, Chen, Zhang and He (2023), "Modeling multimodal aleatoric uncertainty in segmentation with mixture of
+stochastic experts". A run that is finished in ``--work`` is evaluated only.
 
 - ``ablation``: the rows of table 2 on ``lidc-on-ct-64``, split by patient, with all four annotations, and the last also with one
   redrawn at every visit, with the paper's beta and with that of full labels; every row takes the same number of steps. 16
@@ -95,7 +96,8 @@ def with_labels(samples: Iterable[Sample]) -> Iterator[Sample]:
 
 
 def flip_figures(run: Path, data: Path, samples: int, seed: int) -> dict[str, Any]:
-    """Estimated and true probability that a class is on, means over the images that show it, and their errors."""
+    """Estimated and true probability that a class is on, means over the images that show it, and their
+    errors."""
     model, split = load(run), open_split(data, "val")
     assert isinstance(split, FlippedSplit)
     names = split.stored.info.labels.names

@@ -2,10 +2,11 @@
 
     python benchmarks/mose_experts.py --source DIR --work DIR --results docs/results/mose-experts.json
 
-Gao, Chen, Zhang and He (2023), "Modeling multimodal aleatoric uncertainty in segmentation with mixture of stochastic experts",
-appendix B.4 and figure 5, on ``lidc-on-ct-64``, split by patient, all four annotations. Every mixture takes the same number of
-steps with the same settings but for K; a run that is finished in ``--work`` is evaluated only. 16 masks of every validation
-image. Writes the figures and, beside them, a picture of the same name.
+Gao, Chen, Zhang and He (2023), "Modeling multimodal aleatoric uncertainty in segmentation with mixture of
+stochastic experts", appendix B.4 and figure 5, on ``lidc-on-ct-64``, split by patient, all four annotations.
+Every mixture takes the same number of steps with the same settings but for K; a run that is finished in
+``--work`` is evaluated only. 16 masks of every validation image. Writes the figures and, beside them, a
+picture of the same name.
 """
 
 from __future__ import annotations

@@ -1,12 +1,13 @@
-"""Time of one training step of MoSE, all samples at once against one expert, one sample and one pair after another.
+"""Time of one training step of MoSE, all samples at once against one expert, one sample and one pair after
+another.
 
     python benchmarks/mose_speed.py [--threads 1] [--repeats 5] [--width 16] [--results docs/results/mose-speed.json]
 
-4 experts of 4 samples each, random data of the shapes of two benchmarks (`SHAPES`), a U-Net of 16 channels, in the number format
-and layout that training chooses here, or that ``--precision`` names. The plain way runs the fusion and the last layers once
-for each sample, and computes the cost of each pair on its own; the U-Net, which both run once, is part of both times, and is
-also timed alone. Both ways have the same loss (checked without gradients, to the precision of the format), alternate, and the
-median of their times counts.
+4 experts of 4 samples each, random data of the shapes of two benchmarks (`SHAPES`), a U-Net of 16 channels,
+in the number format and layout that training chooses here, or that ``--precision`` names. The plain way runs
+the fusion and the last layers once for each sample, and computes the cost of each pair on its own; the U-Net,
+which both run once, is part of both times, and is also timed alone. Both ways have the same loss (checked
+without gradients, to the precision of the format), alternate, and the median of their times counts.
 """
 
 from __future__ import annotations

@@ -1,12 +1,14 @@
-"""One pass against 1, 4, 16 and 100 samples: quality against inference time of every method of a finished benchmark.
+"""One pass against 1, 4, 16 and 100 samples: quality against inference time of every method of a finished
+benchmark.
 
     ambiseg benchmark cpu --data-root DIR --out OUT
     python benchmarks/one_pass.py --runs OUT --results docs/results/one-pass.json --picture docs/results/one-pass.png
 
-Takes the trained runs (seed 0) as they are and measures each on the same images, evenly spread over the split: methods that
-sample at 1, 4, 16 and 100 masks (MoSE with the weights of its experts), those that give a set of their own once, with all their
-masks. GED counts every mask with itself: a sampler of the true law is still ``E[d] / n`` above 0 with n masks; the column
-``perfect`` tells by how much. Times are seconds in the model for an image, in batches of ``--batch-size``.
+Takes the trained runs (seed 0) as they are and measures each on the same images, evenly spread over the
+split: methods that sample at 1, 4, 16 and 100 masks (MoSE with the weights of its experts), those that give a
+set of their own once, with all their masks. GED counts every mask with itself: a sampler of the true law is
+still ``E[d] / n`` above 0 with n masks; the column ``perfect`` tells by how much. Times are seconds in the
+model for an image, in batches of ``--batch-size``.
 """
 
 from __future__ import annotations
@@ -68,7 +70,8 @@ def measure(note: Path, samples: int | None, images: int, batch_size: int) -> di
 
 
 def draw(results: dict[str, Any], metric: str, title: str) -> Figure:
-    """A panel for each data set: the metric against milliseconds per image; a line joins the sample counts of a method."""
+    """A panel for each data set: the metric against milliseconds per image; a line joins the sample counts of
+    a method."""
     names = list(results["data"])
     figure, panels = plt.subplots(1, len(names), figsize=(4.4 * len(names), 4.6), squeeze=False)
     methods = sorted({method for name in names for method in results["data"][name]})

@@ -3,23 +3,27 @@
     python benchmarks/probabilities.py --work DIR --results docs/results/probabilities.json [--source DIR] [--sets NAME...]
 
 Trains one flow model per data set, unless it is done, and estimates the probabilities of three kinds of
-masks: the annotated modes themselves ("truth", the upper bound of table 4), and the proposals of the runs that
-``benchmarks/mode_proposals.py`` left in the same ``--work``, full and single labels. Proposals are taken as they are,
-filtered by score, and filtered by score and near-duplicates (table 5). Ways: the probability head, decomposition of one
-velocity at t = 0 ("mean"), of 64 ("velocity"), of posterior means at t > 0 ("posterior", with some numbers of draws and
-resolutions), these with medians over areas ("robust"), and counted samples. Class flips also get the structure of B.2 after
-"velocity", with templates found in the masks (``atoms``, ``pca``), or, for the annotated modes, the true ones.
+masks: the annotated modes themselves ("truth", the upper bound of table 4), and the proposals of the runs
+that ``benchmarks/mode_proposals.py`` left in the same ``--work``, full and single labels. Proposals are taken
+as they are, filtered by score, and filtered by score and near-duplicates (table 5). Ways: the probability
+head, decomposition of one velocity at t = 0 ("mean"), of 64 ("velocity"), of posterior means at t > 0
+("posterior", with some numbers of draws and resolutions), these with medians over areas ("robust"), and
+counted samples. Class flips also get the structure of B.2 after "velocity", with templates found in the masks
+(``atoms``, ``pca``), or, for the annotated modes, the true ones.
 
-For each: Brier skill scores (one to one and nearest, pooled), total variation (nearest) and HM IoU*; nearest Brier skill and
-total variation once more with annotated modes that are nearly alike counted as one ("merged": of modes with an IoU above 0.9
-the most probable stands for all), and the one to one skill where the masks that are judged are merged as well; the one to one
-skill of the images in which no two modes are that much alike ("distinct"), and a bootstrap interval of that of all; flow
-evaluations and seconds per image, one image at a time after a warm-up; those of proposals include proposing. Class flips: also
-the skill of the class-flip probabilities q, against .5 for each class that the image shows; by the flips of the true templates,
-or, where templates were found, of those, paired one to one with the true ones by IoU. Every way replaces its rows as it ends.
+For each: Brier skill scores (one to one and nearest, pooled), total variation (nearest) and HM IoU*; nearest
+Brier skill and total variation once more with annotated modes that are nearly alike counted as one ("merged":
+of modes with an IoU above 0.9 the most probable stands for all), and the one to one skill where the masks
+that are judged are merged as well; the one to one skill of the images in which no two modes are that much
+alike ("distinct"), and a bootstrap interval of that of all; flow evaluations and seconds per image, one image
+at a time after a warm-up; those of proposals include proposing. Class flips: also the skill of the class-flip
+probabilities q, against .5 for each class that the image shows; by the flips of the true templates, or, where
+templates were found, of those, paired one to one with the true ones by IoU. Every way replaces its rows as it
+ends.
 
-``wildfire-prevailing`` has probabilities that its images tell, for the head to read, and no flow model; ``wildfire-others`` are
-more fires for the networks of ``wildfire`` (``--images 1000``). ``--without-flow`` leaves out what needs a flow model.
+``wildfire-prevailing`` has probabilities that its images tell, for the head to read, and no flow model;
+``wildfire-others`` are more fires for the networks of ``wildfire`` (``--images 1000``). ``--without-flow``
+leaves out what needs a flow model.
 """
 
 from __future__ import annotations
@@ -68,7 +72,8 @@ from training_runs import CORES, common_options, describe, parsed, train_once
 
 @dataclass(frozen=True)
 class Way:
-    """How probabilities are estimated: ``head``, ``velocity``, ``posterior`` or ``samples``; draws; resolutions; robust."""
+    """How probabilities are estimated: ``head``, ``velocity``, ``posterior`` or ``samples``; draws;
+    resolutions; robust."""
 
     kind: str
     draws: int = 0
@@ -98,10 +103,12 @@ FILTERS = {
 }
 """Rows of table 5."""
 FILTERED = "scores and duplicates"
-"""The only proposals that the posterior is tried on: the one way that asks the flow anew for every kind of masks."""
+"""The only proposals that the posterior is tried on: the one way that asks the flow anew for every kind of
+masks."""
 EXACT = FlowMatchingSettings(parameterisation="edm", time_shift=8, target="posterior")
 FlowPhase = tuple[int | None, FlowMatchingSettings, TrainSettings]
-"""Number of other scenarios to train on in place of those of the data set, settings of the flow model and its training."""
+"""Number of other scenarios to train on in place of those of the data set, settings of the flow model and its
+training."""
 FLOWS: dict[str, tuple[FlowPhase, ...]] = {
     "wildfire": ((MANY, EXACT, TrainSettings(minutes=58, batch_size=16, lr=2e-3)),),
     "camvid": (
@@ -109,10 +116,11 @@ FLOWS: dict[str, tuple[FlowPhase, ...]] = {
         (None, replace(EXACT, time_shift=12), TrainSettings(minutes=30, batch_size=16, lr=1e-3)),
     ),
 }
-"""Phases of the flow model of each data set; a later phase starts from the weights of the one before. Flows need more fires than
-proposals do."""
+"""Phases of the flow model of each data set; a later phase starts from the weights of the one before. Flows
+need more fires than proposals do."""
 OTHERS = "wildfire-others"
-"""Test scenarios of the data set that the flow of the wildfires learns from: ten times as many as "wildfire" has."""
+"""Test scenarios of the data set that the flow of the wildfires learns from: ten times as many as "wildfire"
+has."""
 SETS = ("wildfire", OTHERS, "wildfire-prevailing", "camvid")
 RUNS = {
     ("wildfire", "full"): "wildfire-full-10000-scenarios",
@@ -177,7 +185,8 @@ def proposals_of(name: str, run: Run, samples: Sequence[Sample]) -> Iterator[Mas
 class Estimator:
     """One way of estimating, one image at a time.
 
-    What does not depend on the masks (`look`) is computed once for an image, since several kinds of masks share it.
+    What does not depend on the masks (`look`) is computed once for an image, since several kinds of masks
+    share it.
     """
 
     def __init__(self, flow: Run | None, way: Way, seed: int) -> None:
@@ -258,7 +267,8 @@ def estimate(
     flow: Run | None,
     seed: int,
 ) -> list[dict[str, Any]]:
-    """One row for each kind of masks, and for class flips after "velocity" one more for each sort of templates."""
+    """One row for each kind of masks, and for class flips after "velocity" one more for each sort of
+    templates."""
     estimator = Estimator(flow, way, seed)
     tallies: dict[tuple[int, str], Tally] = {}
     for i, (sample, truth) in enumerate([(samples[0], truths[0]), *zip(samples, truths, strict=True)]):

@@ -2,12 +2,13 @@
 
     python benchmarks/sampling_methods.py --work DIR --results docs/results/sampling-methods.json [--source DIR] [--sets NAME...]
 
-Probabilistic U-Net with its four baselines (Kohl et al. 2018), stochastic segmentation networks (Monteiro et al. 2020), and one
-deterministic U-Net, on the data sets of ``benchmarks/mode_proposals.py``. Every network trains for the same number of steps on
-one annotation per visit, which is all that these methods ever see of an image at a time; an ensemble of four takes four times
-as long. Measured with 16 masks of equal weight (the ensemble has as many as members, the deterministic U-Net one): GED², tiled
-HM IoU, HM IoU*, seconds per image in batches, seconds per training step. A run that is finished in ``--work`` with the same
-settings is evaluated only.
+Probabilistic U-Net with its four baselines (Kohl et al. 2018), stochastic segmentation networks (Monteiro et
+al. 2020), and one deterministic U-Net, on the data sets of ``benchmarks/mode_proposals.py``. Every network
+trains for the same number of steps on one annotation per visit, which is all that these methods ever see of
+an image at a time; an ensemble of four takes four times as long. Measured with 16 masks of equal weight (the
+ensemble has as many as members, the deterministic U-Net one): GED², tiled HM IoU, HM IoU*, seconds per image
+in batches, seconds per training step. A run that is finished in ``--work`` with the same settings is
+evaluated only.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 """Heading -> method and settings."""
 EPOCHS = {"lidc": 5, "wildfire": 12, "camvid": 10}
-"""Passes over the training split: 1250, 600 and 230 steps of 16 images; those of the last are three times as large."""
+"""Passes over the training split: 1250, 600 and 230 steps of 16 images; those of the last are three times as
+large."""
 FIGURES = ["ged", "hm_iou_tiled", "hm_iou_unique"]
 KEEP_ALL = PredictSettings(None, None, samples=SAMPLES)
 

@@ -1,9 +1,11 @@
-"""Time of 16 masks of one 128x128 image for every method that samples, against 16 full passes of the same model.
+"""Time of 16 masks of one 128x128 image for every method that samples, against 16 full passes of the same
+model.
 
     python benchmarks/sampling_speed.py [--threads 2] [--json]
 
-Sampling 16 masks at once and one mask 16 times alternate; the median of their times counts. Methods whose samples share the
-network (probabilistic U-Net, SSN) should be far ahead, those that need a pass for each gain by the batch alone.
+Sampling 16 masks at once and one mask 16 times alternate; the median of their times counts. Methods whose
+samples share the network (probabilistic U-Net, SSN) should be far ahead, those that need a pass for each gain
+by the batch alone.
 """
 
 from __future__ import annotations

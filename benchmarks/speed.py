@@ -1,4 +1,5 @@
-"""How fast the demo's model trains and predicts on this machine; each ratio is against a baseline of the same run.
+"""How fast the demo's model trains and predicts on this machine; each ratio is against a baseline of the same
+run.
 
     python benchmarks/speed.py [--threads 2] [--json]
 

@@ -2,8 +2,8 @@
 
     python benchmarks/tables.py
 
-Reads the JSON files of ``docs/results`` and replaces what stands between ``<!-- table NAME -->`` and ``<!-- end -->`` in
-the pages that show them. No figure of these tables is typed by hand.
+Reads the JSON files of ``docs/results`` and replaces what stands between ``<!-- table NAME -->`` and ``<!--
+end -->`` in the pages that show them. No figure of these tables is typed by hand.
 """
 
 from __future__ import annotations
@@ -143,7 +143,8 @@ def score_cost() -> str:
 
 
 def thresholds(name: str) -> str:
-    """What `thresholds.py` measured of one threshold; "kept" is the number of masks, where it filters them."""
+    """What `thresholds.py` measured of one threshold; "kept" is the number of masks, where it filters
+    them."""
     threshold = THRESHOLDS[name]
     kept = ["masks_per_image"] if threshold.column == "kept" else []
     rows = []
@@ -226,7 +227,8 @@ def several(found: dict[str, Any] | None, digits: int = 3) -> str:
 
 
 def paper_table(number_: str) -> str:
-    """One of the paper's tables: its figures beside ours, of the paper's recipe and of every other that was measured."""
+    """One of the paper's tables: its figures beside ours, of the paper's recipe and of every other that was
+    measured."""
     name, results = f"table{number_}", read("mode-proposal-paper.json")
     variants = {key: made for key, made in results.items() if key == name or key.startswith(f"{name}-")}
     if not variants:

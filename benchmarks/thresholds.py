@@ -3,12 +3,12 @@
     python benchmarks/thresholds.py foreground --runs NAME=RUN... --data DATA --results docs/results/foreground-threshold.json
     python benchmarks/thresholds.py duplicates --runs NAME=RUN... --data DATA --results docs/results/duplicate-filter.json
 
-``foreground``: pixels above a probability are foreground; a lower one draws small objects, and tells modes apart. Figures are of
-all masks. ``duplicates``: of masks with a higher IoU the best is kept; those are copies of a mode, or modes that are nearly
-alike. Figures are of the masks that are kept, Selection F1 of all.
+``foreground``: pixels above a probability are foreground; a lower one draws small objects, and tells modes
+apart. Figures are of all masks. ``duplicates``: of masks with a higher IoU the best is kept; those are copies
+of a mode, or modes that are nearly alike. Figures are of the masks that are kept, Selection F1 of all.
 
-Evaluates every run (a folder that ``ambiseg train`` wrote, with a name for the table) at every threshold. Rows of the same name
-and threshold are replaced, so that runs of several data sets share a file.
+Evaluates every run (a folder that ``ambiseg train`` wrote, with a name for the table) at every threshold.
+Rows of the same name and threshold are replaced, so that runs of several data sets share a file.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from ambiseg.engine.run import TRAINING, RunConfig, write_json
 
 @dataclass(frozen=True)
 class Threshold:
-    """A threshold of `PredictSettings`, the masks and metrics that show what it does, the values that are tried, and the file
-    of ``docs/results``."""
+    """A threshold of `PredictSettings`, the masks and metrics that show what it does, the values that are
+    tried, and the file of ``docs/results``."""
 
     option: str
     column: str

@@ -1,6 +1,7 @@
 """Training runs of the benchmarks: trained once and left alone from then on, described, and measured.
 
-A run that is finished in the benchmark's folder with the same settings is not trained again, one that was stopped goes on.
+A run that is finished in the benchmark's folder with the same settings is not trained again, one that was
+stopped goes on.
 """
 
 from __future__ import annotations
@@ -65,7 +66,8 @@ def train_once(
     settings: Any,
     backbone: UNetSettings = UNetSettings(width=16),  # noqa: B008
 ) -> Path:
-    """A run with these settings: left alone where it is done, continued where it was stopped, else trained."""
+    """A run with these settings: left alone where it is done, continued where it was stopped, else
+    trained."""
     if finished(run, train, settings):
         return run
     config = RunConfig.load(run) if (run / LAST).is_file() else None
@@ -118,7 +120,8 @@ def measure(
     batch_size: int = 4,
     **options: Any,
 ) -> dict[str, Any]:
-    """How a run was trained, and its figures with all masks on every n-th image, with other sampling options if asked."""
+    """How a run was trained, and its figures with all masks on every n-th image, with other sampling options
+    if asked."""
     model = loaded(run, **options)
     keep = PredictSettings(None, None, samples=samples)
     images = open_split(data, split)

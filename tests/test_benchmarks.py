@@ -1,4 +1,5 @@
-"""Benchmark scripts: each can be imported with the library as it is, and begins with the command that runs it."""
+"""Benchmark scripts: each can be imported with the library as it is, and begins with the command that runs
+it."""
 
 from __future__ import annotations
 

@@ -142,7 +142,8 @@ def test_filtering_never_empties_a_set(given_set: MaskSet, threshold: float) -> 
 
 
 def test_dropped_masks_leave_their_probability_to_the_nearest() -> None:
-    """Two kept masks; one that is like the first, and one that overlaps with neither: it is shared by weight."""
+    """Two kept masks; one that is like the first, and one that overlaps with neither: it is shared by
+    weight."""
     masks = torch.zeros(1, 4, 1, 8, dtype=torch.uint8)
     masks[0, 0, :, :3], masks[0, 1, :, 3:6], masks[0, 2, :, :2], masks[0, 3, :, 6:] = 1, 1, 1, 1
     weights = torch.tensor([[0.2, 0.1, 0.5, 0.2]])
@@ -169,7 +170,8 @@ def test_dropping_copies_keeps_the_law(given_set: MaskSet, seed: int) -> None:
 @laws
 @given(mask_sets(), st.integers(0, 2**31))
 def test_keeping_some_against_a_plain_loop(given_set: MaskSet, seed: int) -> None:
-    """Each dropped weight goes to the first kept mask of the greatest IoU; what overlaps with none is shared by all."""
+    """Each dropped weight goes to the first kept mask of the greatest IoU; what overlaps with none is shared
+    by all."""
     chosen = torch.rand(given_set.weights.shape, generator=torch.Generator().manual_seed(seed)) < 0.5
     left = given_set.keep(chosen)
     iou = pairwise_overlap(given_set.masks, given_set.masks, given_set.labels).iou()

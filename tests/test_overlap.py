@@ -89,7 +89,8 @@ def test_nothing_but_void_counts_as_agreement() -> None:
 def test_bits_and_products_count_alike(
     seed: int, sizes: tuple[int, int, int, int], inverted: bool, limit: int
 ) -> None:
-    """Both ways of counting, held to small blocks so that every path is walked, against a product of integers."""
+    """Both ways of counting, held to small blocks so that every path is walked, against a product of
+    integers."""
     batch, rows, columns, pixels = sizes
     draw = torch.Generator().manual_seed(seed)
     a, b = (torch.randint(0, 3, (batch, n, pixels), generator=draw) for n in (rows, columns))

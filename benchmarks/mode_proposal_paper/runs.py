@@ -1,13 +1,15 @@
-"""What the table scripts of this folder share: command line, data, runs that are trained once, rows of results.
+"""What the table scripts of this folder share: command line, data, runs that are trained once, rows of
+results.
 
-The paper's MMFire stands behind the tables; here it is the simulator of the house (64x64, probabilities 2^i / 255). Its
-recipe (table 6, appendix A): the network of a flow model with its encoder frozen (``--regime encoder``), Dice + Focal for
-full labels and MSE for single ones, no probability head. ``--ours`` takes the settings of ``benchmarks/mode_proposals.py``
-in place of these, from scratch unless ``--regime`` says otherwise.
+The paper's MMFire stands behind the tables; here it is the simulator of the house (64x64, probabilities 2^i /
+255). Its recipe (table 6, appendix A): the network of a flow model with its encoder frozen (``--regime
+encoder``), Dice + Focal for full labels and MSE for single ones, no probability head. ``--ours`` takes the
+settings of ``benchmarks/mode_proposals.py`` in place of these, from scratch unless ``--regime`` says
+otherwise.
 
-Runs lie in ``--work`` under the names of their settings, so that the scripts share them: a finished one is not trained
-again, one that was stopped goes on from its last checkpoint. There is one flow model, of seed 0, as in the paper; seeds are
-those of the proposal networks and of the noise.
+Runs lie in ``--work`` under the names of their settings, so that the scripts share them: a finished one is
+not trained again, one that was stopped goes on from its last checkpoint. There is one flow model, of seed 0,
+as in the paper; seeds are those of the proposal networks and of the noise.
 """
 
 from __future__ import annotations

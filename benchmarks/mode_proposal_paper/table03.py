@@ -2,8 +2,8 @@
 
     python benchmarks/mode_proposal_paper/table03.py --work DIR
 
-The column "filter duplicates" of the paper is the filter by score: its text says that proposals are discarded "solely based
-on the learned scores". The third filter here also drops near-duplicates (IoU above .9).
+The column "filter duplicates" of the paper is the filter by score: its text says that proposals are discarded
+"solely based on the learned scores". The third filter here also drops near-duplicates (IoU above .9).
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
     python benchmarks/mode_proposal_paper/table05.py --work DIR
 
-The paper's figure matches masks and modes one to one (equation 23, "BSS"); beside it stands the skill where every proposal
-gives its probability to its nearest mode, and that once more with modes that are nearly alike counted as one ("merged", as in
-``benchmarks/probabilities.py``).
+The paper's figure matches masks and modes one to one (equation 23, "BSS"); beside it stands the skill where
+every proposal gives its probability to its nearest mode, and that once more with modes that are nearly alike
+counted as one ("merged", as in ``benchmarks/probabilities.py``).
 """
 
 from __future__ import annotations

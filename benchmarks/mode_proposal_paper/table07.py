@@ -1,4 +1,5 @@
-"""Table 7: proposals from scratch and from a flow model, with nothing, the encoder, or all but the last layer frozen.
+"""Table 7: proposals from scratch and from a flow model, with nothing, the encoder, or all but the last layer
+frozen.
 
     python benchmarks/mode_proposal_paper/table07.py --work DIR
 

@@ -1,4 +1,5 @@
-"""What is kept of a prediction unless asked otherwise: numbers that library and command line share, without torch."""
+"""What is kept of a prediction unless asked otherwise: numbers that library and command line share, without
+torch."""
 
 SCORE_THRESHOLD = 0.5
 """Proposals with a lower selection score are left out (mode proposals, section 3.1)."""

@@ -1,8 +1,8 @@
 """Errors that are the user's to mend.
 
 Everything in the library that a user can get wrong raises an `AmbisegError`: one sentence that says what was
-wrong, where (file, row, argument), what was received and what to do. The command line prints it and exits with
-status 2; a traceback is shown with ``--debug`` only.
+wrong, where (file, row, argument), what was received and what to do. The command line prints it and exits
+with status 2; a traceback is shown with ``--debug`` only.
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
 """What the pixels of a label map mean: `LabelSpace`.
 
-Two cases cover the field. *Binary*: classes 0 and 1, one logit channel, sigmoid. *Multi-class*: C > 2 classes, C logit
-channels, softmax. The label space owns every step between logits, probabilities, one-hot form and label map, so that
-no method, metric or picture asks how many classes there are.
+Two cases cover the field. *Binary*: classes 0 and 1, one logit channel, sigmoid. *Multi-class*: C > 2
+classes, C logit channels, softmax. The label space owns every step between logits, probabilities, one-hot
+form and label map, so that no method, metric or picture asks how many classes there are.
 
-Shapes: a label map is ``(*batch, *space)`` of integers; its channel form (logits, probabilities, one-hot) has one axis
-more, at position ``dim``: 1 in ``(B, C, H, W)``, 2 in ``(B, K, C, H, W)``. Space may have any number of axes.
+Shapes: a label map is ``(*batch, *space)`` of integers; its channel form (logits, probabilities, one-hot) has
+one axis more, at position ``dim``: 1 in ``(B, C, H, W)``, 2 in ``(B, K, C, H, W)``. Space may have any number
+of axes.
 """
 
 from __future__ import annotations
@@ -24,9 +25,11 @@ from ambiseg.defaults import FOREGROUND_THRESHOLD
 from ambiseg.errors import AmbisegError
 
 VOID = 255
-"""The value of pixels that no loss and no metric may look at, where a label space names no ``ignore_value``."""
+"""The value of pixels that no loss and no metric may look at, where a label space names no
+``ignore_value``."""
 LEAST = 1e-6
-"""Added to every class by `LabelSpace.normalized`, so that some class has a probability where none has a value."""
+"""Added to every class by `LabelSpace.normalized`, so that some class has a probability where none has a
+value."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +37,10 @@ class LabelSpace:
     """Classes of a segmentation task: names, colours and the value to ignore.
 
     Attributes:
-        names: one name per class; class ``i`` is the integer ``i`` of a label map. Two names make a binary space.
-        colors: one ``(red, green, blue)`` per class, 0..255; chosen evenly around the colour circle if left empty.
+        names: one name per class; class ``i`` is the integer ``i`` of a label map. Two names make a binary
+            space.
+        colors: one ``(red, green, blue)`` per class, 0..255; chosen evenly around the colour circle if left
+            empty.
         ignore_value: integer of pixels to leave out (void), or None; it must not be a class.
         background: class that metrics leave out unless asked for, or None to evaluate all.
 
@@ -131,7 +136,8 @@ class LabelSpace:
         return masks != self.void
 
     def one_hot(self, masks: Tensor, dim: int, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Channel form of label maps: ``y_c = [mask = c]`` at axis ``dim``; void pixels are 0 in every channel.
+        """Channel form of label maps: ``y_c = [mask = c]`` at axis ``dim``; void pixels are 0 in every
+        channel.
 
         Binary spaces give the one channel ``[mask = 1]``.
 
@@ -151,7 +157,8 @@ class LabelSpace:
         return logits.sigmoid() if self.is_binary else logits.softmax(dim)
 
     def normalized(self, values: Tensor, dim: int = 1) -> Tensor:
-        """Probabilities from values near them, such as the end of a flow: cut to [0, 1] and, of several classes, of sum 1.
+        """Probabilities from values near them, such as the end of a flow: cut to [0, 1] and, of several
+        classes, of sum 1.
 
         Example:
             >>> LabelSpace.of_classes(3).normalized(torch.tensor([[1.5, 1.0, -0.2]])).round(decimals=2)
@@ -164,7 +171,8 @@ class LabelSpace:
         return share / share.sum(dim, keepdim=True)
 
     def decide(self, probabilities: Tensor, dim: int = 1, threshold: float = FOREGROUND_THRESHOLD) -> Tensor:
-        """Label map of the most probable class (binary: probability > threshold); uint8, without axis ``dim``."""
+        """Label map of the most probable class (binary: probability > threshold); uint8, without axis
+        ``dim``."""
         if self.is_binary:
             return (probabilities.select(dim, 0) > threshold).to(torch.uint8)
         return probabilities.argmax(dim).to(torch.uint8)
@@ -174,7 +182,8 @@ class LabelSpace:
         return torch.cat([1 - probabilities, probabilities], dim) if self.is_binary else probabilities
 
     def cross_entropy(self, logits: Tensor, masks: Tensor) -> Tensor:
-        """Per-pixel cross-entropy in nats of logits ``(B, C, *S)`` against label maps ``(B, *S)``; 0 on void pixels.
+        """Per-pixel cross-entropy in nats of logits ``(B, C, *S)`` against label maps ``(B, *S)``; 0 on void
+        pixels.
 
         Example:
             >>> LabelSpace.binary().cross_entropy(torch.zeros(1, 1, 2), torch.tensor([[1, 255]]))

@@ -1,12 +1,12 @@
 """`MaskSet`: a finite weighted set of label maps per image, the one value that flows through the house.
 
-Annotations and predictions are the same type: a model maps an image to a MaskSet, a metric compares two, a picture
-draws one. For image b it is the discrete distribution
+Annotations and predictions are the same type: a model maps an image to a MaskSet, a metric compares two, a
+picture draws one. For image b it is the discrete distribution
 
     p(y | x_b) = sum_k w_bk [y = m_bk],    w_bk >= 0,  sum_k w_bk = 1.
 
-Sets of different size share a batch by padding: an entry with weight 0 is not there. Space may have any number of axes.
-Shapes: B images, K masks, C channels of the label space, ``*S`` space.
+Sets of different size share a batch by padding: an entry with weight 0 is not there. Space may have any
+number of axes. Shapes: B images, K masks, C channels of the label space, ``*S`` space.
 """
 
 from __future__ import annotations
@@ -97,7 +97,8 @@ class MaskSet:
         weights: Tensor | None = None,
         scores: Tensor | None = None,
     ) -> MaskSet:
-        """Decide per-pixel probabilities ``(B, K, C, *S)`` into label maps and keep them beside; uniform by default."""
+        """Decide per-pixel probabilities ``(B, K, C, *S)`` into label maps and keep them beside; uniform by
+        default."""
         masks = labels.decide(probabilities, dim=2)
         if weights is None:
             weights = torch.full(masks.shape[:2], 1.0 / masks.shape[1], device=masks.device)
@@ -160,7 +161,8 @@ class MaskSet:
         return self.present.sum(1)
 
     def validate(self, what: str = "mask set") -> MaskSet:
-        """Raise `AmbisegError` where weights, classes or probabilities are not those of a distribution; return self."""
+        """Raise `AmbisegError` where weights, classes or probabilities are not those of a distribution;
+        return self."""
         if not bool(torch.isfinite(self.weights).all()) or bool((self.weights < 0).any()):
             raise AmbisegError(f"{what}: weights must be finite and not negative")
         off = (self.weights.sum(1) - 1).abs()
@@ -181,14 +183,16 @@ class MaskSet:
         return self
 
     def mean(self) -> Tensor:
-        """Expected per-pixel probabilities ``sum_k w_k p_k``, ``(B, C, *S)``; of the label maps where none are kept."""
+        """Expected per-pixel probabilities ``sum_k w_k p_k``, ``(B, C, *S)``; of the label maps where none
+        are kept."""
         value = self.probabilities
         if value is None:
             value = self.labels.one_hot(self.masks, dim=2, dtype=self.weights.dtype)
         return _weighted_sum(self.weights, value)
 
     def entropy(self) -> Tensor:
-        """Per-pixel entropy of the mean in nats, ``H = -sum_c p_c log p_c`` over all classes, ``(B, *S)``: disagreement."""
+        """Per-pixel entropy of the mean in nats, ``H = -sum_c p_c log p_c`` over all classes, ``(B, *S)``:
+        disagreement."""
         entropy: Tensor = torch.special.entr(self.labels.all_classes(self.mean(), dim=1)).sum(1)
         return entropy
 
@@ -216,10 +220,11 @@ class MaskSet:
         return replace(self, probabilities=None)
 
     def decided(self, threshold: float) -> MaskSet:
-        """The same set with label maps decided anew: foreground where its probability exceeds the threshold (binary labels).
+        """The same set with label maps decided anew: foreground where its probability exceeds the threshold
+        (binary labels).
 
-        Dice and IoU are greatest at a threshold below 1/2, namely half of the greatest Dice (Lipton, Elkan and Naryanaswamy
-        2014): a small object that is less probable than not may still be worth drawing.
+        Dice and IoU are greatest at a threshold below 1/2, namely half of the greatest Dice (Lipton, Elkan
+        and Naryanaswamy 2014): a small object that is less probable than not may still be worth drawing.
 
         Raises:
             AmbisegError: several classes, or no per-pixel probabilities.
@@ -279,10 +284,12 @@ class MaskSet:
         return self.take(descending(self.weights.masked_fill(~self.present, -1)))
 
     def keep(self, chosen: Tensor) -> MaskSet:
-        """Only the entries of ``chosen (B, K)``, compacted; the weight of every other goes to the one most like it.
+        """Only the entries of ``chosen (B, K)``, compacted; the weight of every other goes to the one most
+        like it.
 
-        That is the one of the highest IoU, the first of several. Entries that overlap with none of them give their weight to all,
-        in proportion. Where nothing of an image is chosen, its best entry (by score, else by weight) stays: a set is never empty.
+        That is the one of the highest IoU, the first of several. Entries that overlap with none of them give
+        their weight to all, in proportion. Where nothing of an image is chosen, its best entry (by score,
+        else by weight) stays: a set is never empty.
 
         Example:
             >>> masks = torch.tensor([[[1, 1, 0, 0], [0, 0, 0, 1], [1, 1, 1, 0]]])
@@ -304,7 +311,8 @@ class MaskSet:
         return counted._given(torch.where(chosen, itself, nearest))
 
     def filter_scores(self, threshold: float = SCORE_THRESHOLD) -> MaskSet:
-        """Keep entries with ``score > threshold`` (mode proposals, section 3.1), see `keep`; without scores, keep all."""
+        """Keep entries with ``score > threshold`` (mode proposals, section 3.1), see `keep`; without scores,
+        keep all."""
         return self if self.scores is None else self.keep(exceeds(self.scores, threshold))
 
     def top(self, k: int) -> MaskSet:
@@ -319,7 +327,8 @@ class MaskSet:
         )
 
     def merge_identical(self) -> MaskSet:
-        """Identical masks become one, the first: weights add up, of scores the maximum, of probabilities the mean."""
+        """Identical masks become one, the first: weights add up, of scores the maximum, of probabilities the
+        mean."""
         weights, scores = self.weights.clone(), None if self.scores is None else self.scores.clone()
         probabilities = None if self.probabilities is None else self.probabilities.clone()
         gone = ~self.present
@@ -340,8 +349,8 @@ class MaskSet:
     def drop_near_duplicates(self, iou: float = DUPLICATE_IOU) -> MaskSet:
         """Drop every mask whose IoU with a better one exceeds ``iou``, or is 1; its weight goes to that one.
 
-        Better means a higher score, or a higher weight where there are no scores (mode proposals, section 4.5); of two equal ones
-        the first is better.
+        Better means a higher score, or a higher weight where there are no scores (mode proposals, section
+        4.5); of two equal ones the first is better.
         """
         return self._given(self.near_duplicates(iou))
 

@@ -6,8 +6,8 @@ For label maps ``a_i`` and ``b_j`` and a class c, with void pixels of either lef
     IoU(i, j) = mean over evaluated classes with U_c > 0 of I_c / U_c,
     Dice(i, j) = mean over the same classes of 2 I_c / (U_c + I_c).
 
-A class absent from both masks is left out of the mean; where no class is left (two empty masks) the value is 1. Pixels are
-counted as integers, exactly at any image size.
+A class absent from both masks is left out of the mean; where no class is left (two empty masks) the value is
+1. Pixels are counted as integers, exactly at any image size.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ PIXELS_AT_ONCE = 2**22
 
 @dataclass(frozen=True)
 class Overlap:
-    """Counts for all pairs: ``intersection`` and ``union``, each ``(B, K, L, C)`` int64 over the evaluated classes."""
+    """Counts for all pairs: ``intersection`` and ``union``, each ``(B, K, L, C)`` int64 over the evaluated
+    classes."""
 
     intersection: Tensor
     union: Tensor
@@ -90,9 +91,11 @@ def pairwise_overlap(a: Tensor, b: Tensor, labels: LabelSpace) -> Overlap:
 
 
 class _Bits:
-    """Where masks ``(B, K, P)`` have a value, 64 pixels to a word: pairs are counted with AND and population count.
+    """Where masks ``(B, K, P)`` have a value, 64 pixels to a word: pairs are counted with AND and population
+    count.
 
-    On a CPU this is exact at any size and several times faster than a product of floats (``benchmarks/metrics.py``).
+    On a CPU this is exact at any size and several times faster than a product of floats
+    (``benchmarks/metrics.py``).
     """
 
     def __init__(self, masks: Tensor, value: int, inverted: bool = False) -> None:
@@ -135,7 +138,8 @@ class _Bits:
 
 
 class _Flags:
-    """The same on an accelerator: products of zeros and ones, over few enough pixels at once to be exact in float32."""
+    """The same on an accelerator: products of zeros and ones, over few enough pixels at once to be exact in
+    float32."""
 
     def __init__(self, masks: Tensor, value: int, inverted: bool = False) -> None:
         self.flags = masks != value if inverted else masks == value
@@ -161,7 +165,8 @@ class _Flags:
 
 
 def _mean_present(numerator: Tensor, denominator: Tensor) -> Tensor:
-    """Mean over classes of the ratios whose denominator is not 0, in double precision; 1 where there is none."""
+    """Mean over classes of the ratios whose denominator is not 0, in double precision; 1 where there is
+    none."""
     present = denominator > 0
     ratio = numerator.double() / denominator.clamp(min=1)
     count = present.sum(-1)

@@ -1,7 +1,8 @@
-"""Rankings of floats that come out the same on every machine: values within rounding are ties, and of ties the first counts.
+"""Rankings of floats that come out the same on every machine: values within rounding are ties, and of ties
+the first counts.
 
-Weights are sums and quotients in float32, so that two which are equal on paper may differ in the last bit, one way on one processor
-and the other way on another. What is chosen by them must not depend on that bit.
+Weights are sums and quotients in float32, so that two which are equal on paper may differ in the last bit,
+one way on one processor and the other way on another. What is chosen by them must not depend on that bit.
 """
 
 from __future__ import annotations

@@ -1,14 +1,16 @@
 """`check_method`: what every method must satisfy, tried on a small ambiguous problem.
 
-The methods of this library pass these checks in its own tests; a method of another package runs the same ones:
+The methods of this library pass these checks in its own tests; a method of another package runs the same
+ones:
 
 >>> import pytest
 >>> from ambiseg.methods import METHODS
 >>> from ambiseg.testing import CHECKS, check_method
 >>> check_method(METHODS["unet-ensemble"], checks=["valid_predictions", "finite_losses"])
 
-A check raises `AssertionError` with one sentence. Checks that a method is exempt from by its `TestCase` (those of equal draws, for a
-method that draws at random) do nothing. All draw their random numbers from ``seed`` and hold for every seed.
+A check raises `AssertionError` with one sentence. Checks that a method is exempt from by its `TestCase`
+(those of equal draws, for a method that draws at random) do nothing. All draw their random numbers from
+``seed`` and hold for every seed.
 """
 
 from __future__ import annotations
@@ -92,7 +94,8 @@ class Subject:
 def train_on_problem(
     model: Segmenter, labels: LabelSpace, mode: str, steps: int, rate: float = 1e-2
 ) -> None:
-    """Train on the one problem, the rate falling to 0 along half a cosine; single labels are drawn anew at every step."""
+    """Train on the one problem, the rate falling to 0 along half a cosine; single labels are drawn anew at
+    every step."""
     optimiser = torch.optim.Adam(model.parameters(), rate)
     images, modes = problem(labels)
     model.train()
@@ -129,7 +132,8 @@ def equal(one: MaskSet, other: MaskSet) -> bool:
 
 
 def valid_predictions(subject: Subject) -> None:
-    """Predictions are distributions of label maps, with scores and probabilities in [0, 1] where there are some."""
+    """Predictions are distributions of label maps, with scores and probabilities in [0, 1] where there are
+    some."""
     labels, (images, _) = subject.labels, subject.problem()
     found = prediction_of(subject.model(), images).validate()
     assert found.masks.dtype == torch.uint8, f"masks are uint8, received {found.masks.dtype}"
@@ -151,7 +155,8 @@ def valid_predictions(subject: Subject) -> None:
 
 
 def finite_losses(subject: Subject) -> None:
-    """The loss is a finite scalar that can be differentiated, its named parts finite scalars, with both kinds of labels."""
+    """The loss is a finite scalar that can be differentiated, its named parts finite scalars, with both kinds
+    of labels."""
     for mode in LABEL_MODES:
         losses = subject.model().loss(*subject.problem(mode))
         assert "loss" in losses, f"loss returns a dictionary with the key 'loss', received {list(losses)}"
@@ -178,7 +183,8 @@ def gradients_reach_every_parameter(subject: Subject) -> None:
 
 
 def learns_one_batch(subject: Subject) -> None:
-    """In `TestCase.steps` the loss of one batch falls to .6 of its first value, and HM IoU* rises by `TestCase.gain`."""
+    """In `TestCase.steps` the loss of one batch falls to .6 of its first value, and HM IoU* rises by
+    `TestCase.gain`."""
     for mode in LABEL_MODES:
         _learns(subject, mode)
 
@@ -310,7 +316,8 @@ def void_is_only_a_mark(subject: Subject) -> None:
 
 
 def extreme_inputs_give_finite_gradients(subject: Subject) -> None:
-    """Masks that are empty, full, one pixel, or void alone; images a thousand times larger than normalised ones."""
+    """Masks that are empty, full, one pixel, or void alone; images a thousand times larger than normalised
+    ones."""
     for bf16 in (False, True):
         masks = torch.zeros(4, 1, SIZE, SIZE, dtype=torch.uint8)
         masks[1], masks[2, 0, 3, 3], masks[3] = subject.labels.classes - 1, 1, subject.labels.void

@@ -312,7 +312,8 @@ def test_flips_of_the_method_s_own_probabilities(cli, tiny_run, fires, tmp_path)
 
 
 def test_probabilities_that_are_not_determined(cli, run, fires, flow, tmp_path):
-    """Six times the same proposal: they share evenly, with one line that says so; without copies there is none."""
+    """Six times the same proposal: they share evenly, with one line that says so; without copies there is
+    none."""
     weights = load_file(run / "model.safetensors")
     for name in ("h.weight", "h.bias"):
         weights[name][:] = weights[name][:1].clone()

@@ -1,4 +1,5 @@
-"""Modes of class flips against a plain product of all states, their draws against the law, and the way from file to batch."""
+"""Modes of class flips against a plain product of all states, their draws against the law, and the way from
+file to batch."""
 
 from __future__ import annotations
 
@@ -34,7 +35,8 @@ CHANCES = {"tree": 0.3, "road": 0.9, "car": 0.25}
 
 
 def plain_modes(label_map, flips, labels):
-    """Every state's mask pixel by pixel, identical ones merged: a dictionary from the mask's bytes to its probability."""
+    """Every state's mask pixel by pixel, identical ones merged: a dictionary from the mask's bytes to its
+    probability."""
     found = Counter()
     names = list(flips.probabilities)
     for state in itertools.product([0, 1], repeat=len(names)):

@@ -1,4 +1,5 @@
-"""The flow is inverted by its inverse, its log-determinants are those of autograd, and proposition 5.1 holds."""
+"""The flow is inverted by its inverse, its log-determinants are those of autograd, and proposition 5.1
+holds."""
 
 from __future__ import annotations
 
@@ -74,7 +75,8 @@ def test_the_inverse_takes_as_many_passes_as_there_are_strips_and_two_at_the_sta
 
 
 def test_the_inverse_is_exact_where_its_iterates_grow_beyond_all_bounds():
-    """Sums of all earlier variables: undone by differences, while plain iterates reach the binomials of 200."""
+    """Sums of all earlier variables: undone by differences, while plain iterates reach the binomials of
+    200."""
     layer = MaskedLinear(1, 10, 20)
     with torch.no_grad():
         layer.weight[0].fill_(1.0)
@@ -95,7 +97,8 @@ def test_gradients_pass_the_inverse_also_where_its_values_are_right_at_once():
 
 
 def test_a_linear_flow_gives_any_full_covariance():
-    """Proposition 5.1: from N(mu, diag(sigma^2)) to any N(m, Sigma), Sigma = L L^T, with scales L_ii / sigma_i."""
+    """Proposition 5.1: from N(mu, diag(sigma^2)) to any N(m, Sigma), Sigma = L L^T, with scales L_ii /
+    sigma_i."""
     torch.manual_seed(0)
     shape, count = (2, 2, 3), 12
     body = MaskedLinear(*shape).double()

@@ -1,4 +1,5 @@
-"""The low-rank normal law agrees with dense ones, draws what it says and can be fitted; effective rank has its closed forms."""
+"""The low-rank normal law agrees with dense ones, draws what it says and can be fitted; effective rank has
+its closed forms."""
 
 from __future__ import annotations
 
@@ -59,7 +60,8 @@ def test_gradients_of_the_density_are_right():
 
 
 def test_huge_dependent_columns_keep_an_exact_density():
-    """Three equal columns are one of sqrt(3) times the length; the product ``I + W^T W`` has lost its definiteness here."""
+    """Three equal columns are one of sqrt(3) times the length; the product ``I + W^T W`` has lost its
+    definiteness here."""
     size, ones = 500, torch.ones(1, 500, 1, dtype=torch.float64)
     mean, diagonal = (
         torch.zeros(1, size, dtype=torch.float64),
@@ -131,7 +133,8 @@ def test_a_cut_rank_is_that_of_the_singular_values(rank):
 
 
 def test_a_known_law_is_fitted_from_its_draws():
-    """Gradient descent on `log_prob` recovers covariance and likelihood of a rank-2 law of 12 variables from 3000 draws."""
+    """Gradient descent on `log_prob` recovers covariance and likelihood of a rank-2 law of 12 variables from
+    3000 draws."""
     true = make(2, size=12, batch=1, seed=3)
     train, fresh = (true.sample(n, torch.Generator().manual_seed(n)) for n in (3000, 20_000))
     g = torch.Generator().manual_seed(0)

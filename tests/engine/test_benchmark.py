@@ -182,7 +182,8 @@ note.write_text(json.dumps(entries))
 
 @pytest.fixture
 def stand_in(tmp_path, monkeypatch):
-    """In place of Python, a program that does not train: one method dies, one waits to be stopped, the rest is done."""
+    """In place of Python, a program that does not train: one method dies, one waits to be stopped, the rest
+    is done."""
     path = tmp_path / "python"
     path.write_text(STAND_IN.format(python=sys.executable))
     path.chmod(path.stat().st_mode | stat.S_IXUSR)

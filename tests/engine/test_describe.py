@@ -1,4 +1,5 @@
-"""The description of a data set against closed forms: disagreement, what a perfect sampler reaches, digests."""
+"""The description of a data set against closed forms: disagreement, what a perfect sampler reaches,
+digests."""
 
 from __future__ import annotations
 

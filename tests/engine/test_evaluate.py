@@ -85,7 +85,8 @@ def test_means_per_image_equal_the_summary(found):
 
 
 def test_a_perfect_sampler_and_the_annotators_stand_beside(found, sets):
-    """By the closed form: n draws have a GED of d(Y, Y) / n on average; and no column for what draws do not have."""
+    """By the closed form: n draws have a GED of d(Y, Y) / n on average; and no column for what draws do not
+    have."""
     truth = [triple[2] for triple in sets]
     spread = np.mean([float(annotator_agreement(t).spread) for t in truth])
     assert found.annotators["spread"] == pytest.approx(spread, abs=1e-6)
@@ -210,7 +211,8 @@ def test_void_is_what_the_data_say(run, fires, tmp_path):
 
 
 def test_the_foreground_threshold_decides_all_masks(run, fires):
-    """Half-way between the smallest and the largest probability of a pixel: neither empty nor full masks, and recorded."""
+    """Half-way between the smallest and the largest probability of a pixel: neither empty nor full masks, and
+    recorded."""
     samples = list(open_split(fires, "test"))
     found = run.propose([samples[0].image]).probabilities
     threshold = float(found.min() + found.max()) / 2

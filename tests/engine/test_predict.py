@@ -122,7 +122,8 @@ def test_filters_by_hand():
     ("labels", "selection", "expected"), [("full", 0.01, 1.0), ("single", 0.01, 0.95), ("full", 0.0, 0.95)]
 )
 def test_scores_that_reject_copies_make_the_duplicate_filter_needless(run, labels, selection, expected):
-    """Full labels teach the scores which of two masks is a copy; nothing else says that of two that are nearly alike."""
+    """Full labels teach the scores which of two masks is a copy; nothing else says that of two that are
+    nearly alike."""
     config = replace(run.config, train=replace(run.config.train, labels=labels))
     settings = ModeProposalsSettings(proposals=4, head_width=8, selection_weight=selection)
     model = ModeProposals(run.model.in_channels, config.labels, UNetSettings(width=8, depth=2), settings)

@@ -1,4 +1,5 @@
-"""Probabilities from a flow model: any kept masks, the projection by another solver, flows that do not fit."""
+"""Probabilities from a flow model: any kept masks, the projection by another solver, flows that do not
+fit."""
 
 from __future__ import annotations
 
@@ -75,7 +76,8 @@ def masks_of(images, *rows):
 
 @pytest.mark.parametrize("kind", ["velocity", "mean", "posterior", "samples"])
 def test_masks_that_cannot_be_told_apart(kind, fires, flow):
-    """Identical masks share evenly and, but for counted samples, are reported; so are empty ones; one mask is certain."""
+    """Identical masks share evenly and, but for counted samples, are reported; so are empty ones; one mask is
+    certain."""
     images = [open_split(fires, "test")[i].image for i in range(2)]
     estimate = FlowProbabilities(flow, kind, draws=8)
 
@@ -106,7 +108,8 @@ def test_robust_probabilities_explain_medians(kind, fires, flow):
 
 
 def test_flips_of_the_method_s_own_probabilities():
-    """Masks 0, T, U and T + U with the right marginals 0.7 and 0.2 become products; the masks stay as they are without."""
+    """Masks 0, T, U and T + U with the right marginals 0.7 and 0.2 become products; the masks stay as they
+    are without."""
     images = [np.zeros((3, 16, 16), np.float32)]
     masks = masks_of(images, (0, 0), (0, 8), (8, 16), (0, 16))
     q, first = torch.tensor([0.7, 0.2]), torch.tensor([[0.1, 0.7, 0.2, 0.0]])

@@ -1,4 +1,5 @@
-"""Guidance pushes apart by the gradient or the radius that it declares, whatever the order of the particles."""
+"""Guidance pushes apart by the gradient or the radius that it declares, whatever the order of the
+particles."""
 
 from __future__ import annotations
 
@@ -58,7 +59,8 @@ def test_one_particle_is_left_alone(guidance):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("guidance", KINDS)
 def test_identical_particles(guidance, dtype):
-    """No force between copies, and no copy is lost to a number that is none; the third particle is pushed as usual."""
+    """No force between copies, and no copy is lost to a number that is none; the third particle is pushed as
+    usual."""
     z, mean = (v.to(dtype) for v in particles(4))
     same = z[:, :1].expand_as(z)
     assert not guidance(same, same, T).any()
@@ -90,7 +92,8 @@ def test_particle_guidance_is_the_gradient_of_its_potential(path, potential, par
 
 @pytest.mark.parametrize("path", PATHS)
 def test_a_correction_of_the_score_as_one_of_the_velocity(path):
-    """v = (alpha'/alpha) z + ((alpha'/alpha) sigma^2 - sigma sigma') score, at two scores that differ by g."""
+    """v = (alpha'/alpha) z + ((alpha'/alpha) sigma^2 - sigma sigma') score, at two scores that differ by
+    g."""
     path = PATHS[path]
     z, mean = particles()
     g = particles(seed=1)[0]
@@ -118,7 +121,8 @@ def test_spell_leaves_particles_alone_that_are_apart():
 
 @pytest.mark.parametrize("closeness", [1.0, 0.1, 1e-4])
 def test_two_particles_end_apart_by_the_radius(closeness):
-    """Half the force each: exactly r apart. As published: 2r - |d|, as each moves as if the other stood still."""
+    """Half the force each: exactly r apart. As published: 2r - |d|, as each moves as if the other stood
+    still."""
     z, mean = particles(2)
     mean = mean.mean(1, keepdim=True) + closeness * (mean - mean.mean(1, keepdim=True))
     before, radius = separation(mean)[:, 0, 1], 20.0
@@ -130,7 +134,8 @@ def test_two_particles_end_apart_by_the_radius(closeness):
 
 
 def test_one_particle_leaves_the_shield_of_another():
-    """As published: D_i + correction lies on the sphere of radius r around the D_j that it was too close to."""
+    """As published: D_i + correction lies on the sphere of radius r around the D_j that it was too close
+    to."""
     z, mean = particles(2)
     moved = mean + Spell(20.0)(z, mean, T)
     distance = (moved[:, 0] - mean[:, 1]).flatten(1).norm(dim=1)
@@ -152,7 +157,8 @@ def test_guided_velocity_is_that_of_the_corrected_mean(path):
     "guidance", [(ParticleGuidance(Linear(), 2.0),), (Spell(2.0),)], ids=["particles", "spell"]
 )
 def test_guided_samples_find_the_rare_mode(guidance):
-    """Masks 1 (95 %) and -1 (5 %): six samples that see each other cover both more often than six that do not."""
+    """Masks 1 (95 %) and -1 (5 %): six samples that see each other cover both more often than six that do
+    not."""
     path = Linear()
 
     def velocity(z, t):

@@ -1,4 +1,5 @@
-"""Paths keep their equations: derivatives, ends, velocity and posterior mean, preconditioning with closed forms."""
+"""Paths keep their equations: derivatives, ends, velocity and posterior mean, preconditioning with closed
+forms."""
 
 from __future__ import annotations
 
@@ -156,7 +157,8 @@ def test_the_best_network_of_a_gaussian_law(path, sigma_data):
 
 
 def test_a_network_that_knows_the_mean(path):
-    """Masks N(m, r^2) with m^2 + r^2 = sigma_data^2: F in closed form from what it is given, and nothing else."""
+    """Masks N(m, r^2) with m^2 + r^2 = sigma_data^2: F in closed form from what it is given, and nothing
+    else."""
     m, r = 0.6, 0.8
     sigma_data = math.hypot(m, r)
 
@@ -174,7 +176,8 @@ def test_a_network_that_knows_the_mean(path):
 
 
 def test_input_and_target_of_the_network_have_unit_variance(path):
-    """For balanced masks in {-1, 1}, far from Gaussian; exact, as the variances of mask and noise are known."""
+    """For balanced masks in {-1, 1}, far from Gaussian; exact, as the variances of mask and noise are
+    known."""
     sigma_data = 1.0
     level = edm_sigma(T, path)
     seen = c_in(level, sigma_data).square() * (sigma_data**2 + level.square())

@@ -34,7 +34,8 @@ def gaussian_flow(path):
 
 
 def exact(path, z, t0, t1):
-    """The flow of `gaussian_flow`: it keeps ``(z - alpha MEAN)`` in units of the standard deviation of p_t."""
+    """The flow of `gaussian_flow`: it keeps ``(z - alpha MEAN)`` in units of the standard deviation of
+    p_t."""
     times = torch.tensor([t0, t1], dtype=torch.float64)
     (a0, a1), (s0, s1) = path.alpha(times), path.sigma(times)
     scale = ((a1 * SPREAD).square() + s1.square()).sqrt() / ((a0 * SPREAD).square() + s0.square()).sqrt()
@@ -67,10 +68,12 @@ def convergence(velocity, z, truth, method, t0, t1):
 @pytest.mark.parametrize("path", ["linear", "cosine"])
 @pytest.mark.parametrize("method", TABLEAUS)
 def test_order_of_convergence(method, path):
-    """Towards the exact flow of a Gaussian. The end is left out: some errors change their sign on the way to it.
+    """Towards the exact flow of a Gaussian. The end is left out: some errors change their sign on the way to
+    it.
 
-    The flow is ``z' = lambda z`` with ``lambda = q'/2q``, q the variance of p_t. On the linear path q is quadratic, so that
-    ``lambda'' + 6 lambda lambda' + 4 lambda^3 = 0``: the leading error of the midpoint method is 0 and its order 3.
+    The flow is ``z' = lambda z`` with ``lambda = q'/2q``, q the variance of p_t. On the linear path q is
+    quadratic, so that ``lambda'' + 6 lambda lambda' + 4 lambda^3 = 0``: the leading error of the midpoint
+    method is 0 and its order 3.
     """
     z = start()
     order = 3 if (method, path) == ("midpoint", "linear") else ORDER[method]

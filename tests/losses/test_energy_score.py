@@ -1,4 +1,5 @@
-"""The energy score is GED but for a constant, is minimised by the true law, and cares for laws, not for lists of masks."""
+"""The energy score is GED but for a constant, is minimised by the true law, and cares for laws, not for lists
+of masks."""
 
 from __future__ import annotations
 
@@ -102,7 +103,8 @@ def test_distances_are_symmetric(labels, kernel):
 
 
 def test_one_mask_for_many_gains_by_going_soft():
-    """One proposal for many masks: their mean scores better than the same once decided, for it stands for a law."""
+    """One proposal for many masks: their mean scores better than the same once decided, for it stands for a
+    law."""
     truth = drawn(BINARY, 12, 1)
     one = torch.ones(3, 1)
     mean = (soft(truth) * truth.weights[:, :, None, None, None]).sum(1, keepdim=True)

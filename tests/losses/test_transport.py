@@ -1,4 +1,5 @@
-"""Couplings satisfy their constraints, are optimal where they should be, and groups are closed under likeness."""
+"""Couplings satisfy their constraints, are optimal where they should be, and groups are closed under
+likeness."""
 
 from __future__ import annotations
 
@@ -12,8 +13,9 @@ from ambiseg.losses.transport import capped_coupling, exact_coupling, merge_grou
 
 CAPS = [1 / 6, 0.2, 0.35, 0.5, 0.8, 1.0]
 GREEDY_FACTOR = (1.25, 3.0)
-"""Mean and largest ratio of greedy to optimal cost that random costs may show. Of 3,600 such problems with 6 or 16 samples, 400
-for each cap, the means were 1.21 at 1/N, 1.02 and 1.01 at 1/2, and 2.98 was the largest of all."""
+"""Mean and largest ratio of greedy to optimal cost that random costs may show. Of 3,600 such problems with 6
+or 16 samples, 400 for each cap, the means were 1.21 at 1/N, 1.02 and 1.01 at 1/2, and 2.98 was the largest of
+all."""
 
 
 def problems(count=30, samples=6, annotations=4, seed=0):

@@ -1,4 +1,5 @@
-"""ATFM: laws of its states, a flow that ends in the masks, two stages that leave each other alone, a Dice with a gradient."""
+"""ATFM: laws of its states, a flow that ends in the masks, two stages that leave each other alone, a Dice
+with a gradient."""
 
 from __future__ import annotations
 
@@ -74,8 +75,9 @@ def test_a_diffused_normal_law_keeps_its_form():
 
 
 def test_a_normal_law_is_met_by_a_diffusion_whose_noise_fits_in_it():
-    """Theorem 2, as far as it holds: up to the step at which the noise has the least variance of the given law, some law of the
-    data leads exactly to it; beyond, none does, for the data would need a variance below 0."""
+    """Theorem 2, as far as it holds: up to the step at which the noise has the least variance of the given
+    law, some law of the data leads exactly to it; beyond, none does, for the data would need a variance below
+    0."""
     given = some_law(4)
     least = float(torch.linalg.eigvalsh(given.covariance()[0])[0])
     for s2, possible in ((0.9 * least, True), (1.1 * least, False)):
@@ -272,7 +274,8 @@ def test_the_frozen_prior_has_no_dropout_and_the_trained_one_has():
 
 
 def test_both_stages_in_one_training_and_a_prior_that_is_there_already(fires, tmp_path):
-    """The weights of an SSN run come through a whole training, its moving average and its weight decay, in every bit."""
+    """The weights of an SSN run come through a whole training, its moving average and its weight decay, in
+    every bit."""
     train = TrainSettings(epochs=2, batch_size=4, warmup=2, validations=2, precision="32", weight_decay=0.1)
     run = {"train": train, "backbone": SMALL, "quiet": True}
     both = fit("atfm", fires, tmp_path / "both", settings=ATFMSettings(rank=3), **run)

@@ -39,7 +39,8 @@ def test_dropout_is_in_the_innermost_levels_of_the_unet():
 
 
 def test_dropout_is_in_the_innermost_levels_of_ncsnpp():
-    """Its decoder counts from the lowest resolution, with one block more; resampling blocks go with the level behind them."""
+    """Its decoder counts from the lowest resolution, with one block more; resampling blocks go with the level
+    behind them."""
     found = dropping(make(depth=5, kind="ncsnpp"))
     encoder = {f"encoder.{level}.0" for level in (2, 3, 4)} | {f"down.{i}" for i in (1, 2, 3)}
     decoder = {f"decoder.{i}.{j}" for i in (0, 1, 2) for j in (0, 1)} | {"up.0", "up.1"}

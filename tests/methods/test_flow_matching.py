@@ -1,4 +1,5 @@
-"""Flow matching: targets and means agree with the path, a known law is learnt, samples follow it, proposals start from it."""
+"""Flow matching: targets and means agree with the path, a known law is learnt, samples follow it, proposals
+start from it."""
 
 from __future__ import annotations
 
@@ -110,7 +111,8 @@ def test_guidance_spreads_the_samples(guidance):
 
 @pytest.mark.parametrize("kind", ["unet", "ncsnpp"])
 def test_proposals_start_from_a_flow_model(kind):
-    """A.2: the network as it is at one noise and one time, its last convolution as every head up to a factor near 1."""
+    """A.2: the network as it is at one noise and one time, its last convolution as every head up to a factor
+    near 1."""
     torch.manual_seed(0)
     backbone = UNetSettings(width=8, depth=2, kind=kind)
     flow = FlowMatching(3, MULTI, backbone).eval()
@@ -152,7 +154,8 @@ def test_no_start_from_a_stranger():
 
 
 def test_shifted_times_are_early_and_keep_their_ends():
-    """Of uniform times u, those with ``t < x`` are the ``u < s x / (1 - x + s x)``, the inverse of the shift."""
+    """Of uniform times u, those with ``t < x`` are the ``u < s x / (1 - x + s x)``, the inverse of the
+    shift."""
     shift, limit = 8.0, torch.tensor([0.02, 0.1, 0.5])
     model = make(time_shift=shift)
     times = model._times(200_000, torch.device("cpu"))
@@ -168,7 +171,8 @@ def test_shifted_times_are_early_and_keep_their_ends():
 
 @pytest.mark.parametrize("labels", [BINARY, MULTI], ids=["binary", "multi-class"])
 def test_the_posterior_is_that_of_bayes(labels):
-    """Equation 19 in double precision; near t = 0 it is the mean of the annotations, near t = 1 the mask that was drawn."""
+    """Equation 19 in double precision; near t = 0 it is the mean of the annotations, near t = 1 the mask that
+    was drawn."""
     model = make(labels)
     masks = torch.randint(labels.classes, (2, 3, 3, 4), generator=torch.Generator().manual_seed(1)).to(
         torch.uint8
@@ -189,7 +193,8 @@ def test_the_posterior_is_that_of_bayes(labels):
 
 @pytest.mark.parametrize("parameterisation", ["velocity", "edm"])
 def test_both_targets_have_the_same_expectation(parameterisation):
-    """Given images, states and times the error against the posterior is the expected error: same gradient, less variance."""
+    """Given images, states and times the error against the posterior is the expected error: same gradient,
+    less variance."""
     model = make(parameterisation=parameterisation)
     sharp = make(parameterisation=parameterisation, target="posterior")
     one = MaskSet.uniform(torch.randint(2, (2, 1, 8, 8)).to(torch.uint8), BINARY)

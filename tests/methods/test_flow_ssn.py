@@ -1,4 +1,5 @@
-"""Flow-SSN: densities of its own samples, likelihoods that are distributions, a flow that ends where it should."""
+"""Flow-SSN: densities of its own samples, likelihoods that are distributions, a flow that ends where it
+should."""
 
 from __future__ import annotations
 
@@ -162,7 +163,8 @@ class Oracle(torch.nn.Module):
 
 @pytest.mark.parametrize("drift", ["initial", "conditional"])
 def test_the_flow_of_the_exact_mean_ends_in_the_label_maps(drift):
-    """With ``drift="conditional"`` each as often as its probability; (17) as printed ends in label maps as well, not as often."""
+    """With ``drift="conditional"`` each as often as its probability; (17) as printed ends in label maps as
+    well, not as often."""
     masks = torch.tensor([[[[0, 0, 1, 1]]], [[[1, 1, 0, 0]]], [[[1, 1, 1, 1]]]])
     weights, mu = torch.tensor([0.2, 0.3, 0.5]), 0.5
     model = make(steps=200, drift=drift)

@@ -1,4 +1,5 @@
-"""Image2Image VAE: the bound and its divergence, what the posterior sees, and latents that reach the masks."""
+"""Image2Image VAE: the bound and its divergence, what the posterior sees, and latents that reach the
+masks."""
 
 from __future__ import annotations
 

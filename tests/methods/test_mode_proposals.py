@@ -156,7 +156,8 @@ def test_where_it_is_positive_both_variants_agree():
 
 
 def test_balanced_visits_weigh_every_mode_alike():
-    """Modes of probability 1/2, 1/4, 1/4, drawn in these shares, pi = N / M: mask loss and positives are means over modes."""
+    """Modes of probability 1/2, 1/4, 1/4, drawn in these shares, pi = N / M: mask loss and positives are
+    means over modes."""
     visits = torch.tensor([0, 0, 1, 2])
     masks = torch.eye(4, dtype=torch.uint8)[None, :3, :, None]
     logits = 4 * torch.eye(M)[None, :, None, :, None].expand(4, -1, -1, -1, -1)
@@ -254,7 +255,8 @@ def test_heads_that_the_energy_score_alone_trains_start_on_their_own(asked, copi
 
 @pytest.mark.parametrize("n", [1, 3])
 def test_proposals_of_the_energy_score_win_nothing_and_alone_learn_from_it(n):
-    """The heads of the winner loss have its gradient as if there were no others, the others that of the energy score."""
+    """The heads of the winner loss have its gradient as if there were no others, the others that of the
+    energy score."""
     images, annotations = batch(n=n)
     alone = dict(selection_weight=0.0, probability_weight=0.0, energy_floor=0.0)
     e = 1 if n == 3 else 2  # as many winners as modes at least
@@ -465,7 +467,8 @@ def test_samples_are_the_proposals_of_highest_score():
 
 
 def test_settling_consolidates_covered_masks_and_specialises_on_others():
-    """Rows 1 to 3 are covered: the most probable close proposal answers; row 4 is not: the least probable close one."""
+    """Rows 1 to 3 are covered: the most probable close proposal answers; row 4 is not: the least probable
+    close one."""
     cost = torch.tensor(
         [[0.10, 0.11, 0.50, 0.9], [0.10, 0.30, 0.11, 0.9], [0.1, 0.9, 0.9, 0.9], [0.80, 0.85, 0.90, 1.9]]
     )
@@ -481,7 +484,8 @@ def test_settling_consolidates_covered_masks_and_specialises_on_others():
 
 
 def test_settling_by_the_prior_is_the_assignment_of_classification_em():
-    """Closest: 0, 0, 1. With tau = .1 and log-odds of log 4 the second wins where it is behind by less than .1 log 4 = .139."""
+    """Closest: 0, 0, 1. With tau = .1 and log-odds of log 4 the second wins where it is behind by less than
+    .1 log 4 = .139."""
     cost = torch.tensor([[0.10, 0.23, 0.9], [0.10, 0.25, 0.9], [0.30, 0.20, 0.9], [0.9, 0.9, 0.2]])
     probability = torch.tensor([0.2, 0.8, 0.0]).log().expand(4, 3)
     model = make(settle=0.5, settle_prior=0.1, proposals=3)
@@ -498,7 +502,8 @@ def test_settling_by_the_prior_is_the_assignment_of_classification_em():
 
 
 def test_the_posterior_shares_a_mask_by_likelihood_and_probability():
-    """Equal losses: the probabilities themselves; loss behind by tau log 4 and four times as probable: halves; none: nothing."""
+    """Equal losses: the probabilities themselves; loss behind by tau log 4 and four times as probable:
+    halves; none: nothing."""
     tau = 0.1
     cost = torch.tensor([[0.3, 0.3, 0.3], [0.2, 0.2 + tau * math.log(4), 9.0], [0.2, 0.2, torch.inf]])
     probability = torch.tensor([[0.2, 0.3, 0.5], [0.2, 0.8, 0.0], [0.5, 0.25, 0.25]]).log()
@@ -526,7 +531,8 @@ def test_what_settling_by_the_prior_needs(asked, hint):
 
 
 def test_score_cost_breaks_ties_for_the_higher_score_only():
-    """Copies of one proposal tie: the one with the higher score is matched; a large loss is never outweighed."""
+    """Copies of one proposal tie: the one with the higher score is matched; a large loss is never
+    outweighed."""
     model, (images, annotations) = make(head_spread=0.0, score_cost=0.1), batch(n=1)
     annotations = annotations.padded(2)
     logits, scores, _ = outputs(model, images)

@@ -1,4 +1,5 @@
-"""MoSE: costs and loss as plain loops give them, a gating network that learns what experts received, weights that add up."""
+"""MoSE: costs and loss as plain loops give them, a gating network that learns what experts received, weights
+that add up."""
 
 from __future__ import annotations
 
@@ -114,7 +115,8 @@ def test_the_divergence_is_that_of_torch():
 
 
 def test_totals_of_experts_have_the_gradient_of_the_samples():
-    """Equation 6 is over samples of weight ``pi_k / S``; what differs is a number that does not depend on pi."""
+    """Equation 6 is over samples of weight ``pi_k / S``; what differs is a number that does not depend on
+    pi."""
     o = torch.rand(3, 4, 5)
     o /= o.sum((1, 2), keepdim=True)
     z = torch.randn(3, 4, requires_grad=True)
@@ -197,7 +199,8 @@ def test_means_start_apart_in_the_unit_cube(experts, size):
 @SPACES
 @pytest.mark.parametrize("cost", ["iou", "cross-entropy"])
 def test_the_loss_without_a_cap_equals_a_plain_loop(labels, cost):
-    """Every annotation goes to its nearest sample, and the gating network is told how much each expert got."""
+    """Every annotation goes to its nearest sample, and the gating network is told how much each expert
+    got."""
     images, annotations = annotated(labels)
     model = make(labels, cost=cost, cap=1.0, beta=3.0, stochastic=False)
     encoded, u, log_pi = model._encoded(images)

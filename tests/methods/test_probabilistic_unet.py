@@ -1,5 +1,5 @@
-"""Probabilistic U-Net: divergences and likelihoods agree with closed forms and integrals, schedules do what they say, nothing is
-computed twice, and samples take the modes of the training set."""
+"""Probabilistic U-Net: divergences and likelihoods agree with closed forms and integrals, schedules do what
+they say, nothing is computed twice, and samples take the modes of the training set."""
 
 from __future__ import annotations
 
@@ -236,7 +236,8 @@ def test_extremes_stay_finite(labels, half, extreme):
 
 @pytest.fixture(scope="module")
 def tiny():
-    """A model with a latent of one dimension, its image, mask, and exact log-likelihood by integration over z."""
+    """A model with a latent of one dimension, its image, mask, and exact log-likelihood by integration over
+    z."""
     model = make(latent_size=1)
     with torch.no_grad():
         model.combine.from_latent.weight.mul_(4)

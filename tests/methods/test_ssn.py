@@ -1,4 +1,5 @@
-"""SSN: its likelihood is an integral and a distribution, samples follow the law of the logits, nothing overflows."""
+"""SSN: its likelihood is an integral and a distribution, samples follow the law of the logits, nothing
+overflows."""
 
 from __future__ import annotations
 
@@ -203,7 +204,8 @@ def test_mistakes_are_named():
 @pytest.mark.slow
 @pytest.mark.parametrize("labels", [BINARY, MULTI], ids=["binary", "multi-class"])
 def test_long_training_stays_finite_and_above_the_entropy(labels):
-    """2,000 steps at a high learning rate; no model's expected loss is below the entropy of the annotations."""
+    """2,000 steps at a high learning rate; no model's expected loss is below the entropy of the
+    annotations."""
     model = SSN(CHANNELS, labels, BACKBONE, SSNSettings(rank=8, samples=24, likelihood_samples=2000)).train()
     train_on_problem(model, labels, "single", 2000)
     assert all(torch.isfinite(p).all() for p in model.parameters())

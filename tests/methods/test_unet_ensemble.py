@@ -60,7 +60,8 @@ def test_the_loss_of_one_annotation_is_the_mean_over_members(labels):
 
 
 def test_every_member_draws_an_annotation_of_its_own():
-    """Of an empty and a full mask, 40 members with the same weights see about half each: their losses differ."""
+    """Of an empty and a full mask, 40 members with the same weights see about half each: their losses
+    differ."""
     model = make(members=40)
     for member in model.members:
         member.load_state_dict(model.members[0].state_dict())

@@ -1,8 +1,8 @@
 """Every metric of the table once more: plain numpy, image by image, from the definitions alone.
 
-Nothing of the library is imported. Weights are whole numbers (`Side.counts`) and per-pixel probabilities whole
-sixty-fourths (`Side.soft`), so that votes, thresholds, edges of bins and ties are decided in integers: the library has to
-reach the same decisions in floating point.
+Nothing of the library is imported. Weights are whole numbers (`Side.counts`) and per-pixel probabilities
+whole sixty-fourths (`Side.soft`), so that votes, thresholds, edges of bins and ties are decided in integers:
+the library has to reach the same decisions in floating point.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ ORDERS = 720
 OPTIMA = 24
 """Equally good matchings that are followed up; with more, nothing is said of what depends on the choice."""
 COPIES = 150
-"""Sets repeated to at most this many equal entries are transported by matching, others by linear programming."""
+"""Sets repeated to at most this many equal entries are transported by matching, others by linear
+programming."""
 NEVER: list[float] = []
 """The values allowed to a metric where its definition leaves the value open: it is not compared."""
 
@@ -46,7 +47,8 @@ class Space:
 
 @dataclass(frozen=True, repr=False)
 class Side:
-    """One set of one image: masks ``(K, P)``, whole weights, scores ``(K,)``, sixty-fourths ``(K, classes, P)`` or None."""
+    """One set of one image: masks ``(K, P)``, whole weights, scores ``(K,)``, sixty-fourths ``(K, classes,
+    P)`` or None."""
 
     masks: Array
     counts: Array
@@ -62,7 +64,8 @@ class Side:
         return self.counts / self.counts.sum()
 
     def shares(self, space: Space) -> tuple[Array, Array, int]:
-        """Weight of each class ``(classes, P)``, of all that are not void ``(P,)``, and in all: whole numbers."""
+        """Weight of each class ``(classes, P)``, of all that are not void ``(P,)``, and in all: whole
+        numbers."""
         whole = int(self.counts.sum())
         if self.soft is not None:
             share = np.stack([self.counts @ self.soft[:, c] for c in range(space.classes)])
@@ -120,7 +123,8 @@ class Pair:
 
     @cached_property
     def decided(self) -> bool:
-        """Whether the order of IoUs, and their order with 1/2, is the same in any precision (exact ties are)."""
+        """Whether the order of IoUs, and their order with 1/2, is the same in any precision (exact ties
+        are)."""
         gaps = [self.to_modes.max(1, keepdims=True) - self.to_modes, np.abs(self.to_modes - 0.5)]
         return not any(bool(((gap > 1e-9) & (gap < 1e-5)).any()) for gap in gaps)
 
@@ -131,7 +135,8 @@ class Pair:
 
     @cached_property
     def groups(self) -> list[list[int]]:
-        """Modes that count as one: a mode, and those less probable ones that are like it and like none before it."""
+        """Modes that count as one: a mode, and those less probable ones that are like it and like none before
+        it."""
         modes, groups = self.annotations.masks[self.first], []
         iou = overlaps(modes, modes, self.space)[0]
         for j in sorted(range(len(modes)), key=lambda j: (-self.mode_counts[j], j)):
@@ -177,7 +182,8 @@ def best_total(table: Array) -> float:
 
 
 def matchings(iou: Array) -> list[list[int]]:
-    """The mode of each prediction (-1: none) in each best matching; empty where there are too many to follow up."""
+    """The mode of each prediction (-1: none) in each best matching; empty where there are too many to follow
+    up."""
     wide = iou if len(iou) <= iou.shape[1] else iou.T
     count = np.arange(len(wide))
     if math.perm(wide.shape[1], len(wide)) <= ORDERS:
@@ -200,7 +206,8 @@ def matchings(iou: Array) -> list[list[int]]:
 
 
 def transport(value: Array, u: Array, v: Array) -> float:
-    """Greatest ``<P, value>`` over couplings of whole weights: equal entries matched, or a linear programme."""
+    """Greatest ``<P, value>`` over couplings of whole weights: equal entries matched, or a linear
+    programme."""
     u, v = u // np.gcd.reduce(u), v // np.gcd.reduce(v)
     size = math.lcm(int(u.sum()), int(v.sum()))
     if size <= COPIES:
@@ -326,7 +333,8 @@ def entries(pair: Pair, partner: list[int] | str) -> Array:
 
 
 def briers(pair: Pair, partner: list[int] | str) -> tuple[float, float]:
-    """Mean squared error of the estimate and of the uniform guess, which is exactly 0 for equally probable modes."""
+    """Mean squared error of the estimate and of the uniform guess, which is exactly 0 for equally probable
+    modes."""
     estimate, truth, guess = entries(pair, partner).T
     groups = pair.groups if partner == "merged" else [[j] for j in range(len(pair.mode_counts))]
     equal = len({sum(pair.mode_counts[j] for j in group) for group in groups}) == 1
@@ -338,7 +346,8 @@ def skill(score: float, uniform: float) -> float:
 
 
 def determined(pair: Pair, partner: list[int] | str) -> bool:
-    """Whether weights known to half a unit of float32 determine the skill, a quotient of small numbers, to 1e-6."""
+    """Whether weights known to half a unit of float32 determine the skill, a quotient of small numbers, to
+    1e-6."""
     estimate, truth, guess = entries(pair, partner).T
     score, uniform = briers(pair, partner)
     if not uniform:
@@ -385,7 +394,8 @@ def calibration_error(sums: Array) -> float:
 
 
 def majority(side: Side, space: Space) -> Array:
-    """The class of most weight; a tie goes to the background, else to the lowest; void where no mask has a class."""
+    """The class of most weight; a tie goes to the background, else to the lowest; void where no mask has a
+    class."""
     votes = side.shares(space)[0]
     there = side.hard().shares(space)[1] > 0
     chosen = votes.argmax(0)
@@ -435,7 +445,8 @@ def of_means(pair: Pair) -> dict[str, float]:
 
 
 def all_values(pair: Pair) -> dict[str, list[float]]:
-    """The values each metric may take: one, several where several matchings are best, none where it is left open."""
+    """The values each metric may take: one, several where several matchings are best, none where it is left
+    open."""
     iou, dice = pair.cross
     m, n, modes = pair.predictions.size, pair.annotations.size, len(pair.first)
     scores = pair.predictions.scores

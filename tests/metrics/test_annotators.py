@@ -1,4 +1,5 @@
-"""What annotations alone say: plain versions, textbook kappa, exact expectations of a perfect model, errors."""
+"""What annotations alone say: plain versions, textbook kappa, exact expectations of a perfect model,
+errors."""
 
 from __future__ import annotations
 

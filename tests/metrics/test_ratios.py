@@ -126,7 +126,8 @@ def test_wrong_sums_and_templates_are_refused() -> None:
 
 
 def flipped_scenes(twins: bool, count: int = 3, missing: int | None = 1) -> tuple[MaskSet, torch.Tensor]:
-    """Modes 00, 01, 10, 11 of two classes, with the probabilities `CHANCES`, in random scenes, one without the second class."""
+    """Modes 00, 01, 10, 11 of two classes, with the probabilities `CHANCES`, in random scenes, one without
+    the second class."""
     scene = torch.randint(0, 3, (count, 6, 7), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
     if missing is not None:
         scene[missing][scene[missing] == 2] = 0
@@ -161,7 +162,8 @@ def test_the_truth_has_the_chances_of_the_classes_and_no_error(twins: bool) -> N
 
 @both_kinds
 def test_a_planted_weight_gives_its_error(twins: bool) -> None:
-    """0.1 of mode 00 moves to mode 10: the first class is on more often by that, in every image, the second as before."""
+    """0.1 of mode 00 moves to mode 10: the first class is on more often by that, in every image, the second
+    as before."""
     truth, templates = flipped_scenes(twins, missing=None)
     moved = truth.weights + 0.1 * torch.tensor([-1.0, 0, 1, 0])
     planted = MaskSet(truth.masks, moved, truth.labels)

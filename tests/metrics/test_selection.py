@@ -1,4 +1,5 @@
-"""Selection counts and rankings: against counting by hand from an optimal matching, closed forms and errors."""
+"""Selection counts and rankings: against counting by hand from an optimal matching, closed forms and
+errors."""
 
 from __future__ import annotations
 

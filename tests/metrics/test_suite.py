@@ -1,4 +1,5 @@
-"""Every metric against its plain version on thousands of random sets, laws of all metrics, and two processes as one."""
+"""Every metric against its plain version on thousands of random sets, laws of all metrics, and two processes
+as one."""
 
 from __future__ import annotations
 
@@ -124,7 +125,8 @@ def make_set(
 
 
 def make_batch(seed: int, classes: int, ignore: bool) -> Batch:
-    """`IMAGES` images: sets of any size, duplicates, empty and full masks, weights, void, probabilities, padding."""
+    """`IMAGES` images: sets of any size, duplicates, empty and full masks, weights, void, probabilities,
+    padding."""
     rng = np.random.default_rng(seed)
     labels, space = spaces(rng, classes, ignore), SPACES[rng.integers(len(SPACES))]
     plain = Space(classes, labels.background, labels.void)
@@ -161,8 +163,8 @@ def agrees(found: float, wanted: float) -> bool:
 def same(a: Tensor, b: Tensor, name: str) -> None:
     """Equal to 2e-6; of Brier skill only values above -20.
 
-    Far below 0 the uniform guess is nearly perfect, and the difference of two float32 weights of which its score is made does
-    not fix the quotient to six digits.
+    Far below 0 the uniform guess is nearly perfect, and the difference of two float32 weights of which its
+    score is made does not fix the quotient to six digits.
     """
     if name.startswith("brier_skill"):
         sure = ~(a < -20)

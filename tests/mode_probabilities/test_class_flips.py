@@ -1,4 +1,5 @@
-"""Flips are those of the masks, q minimises the divergence, products are a law, templates are found in perturbed scenes."""
+"""Flips are those of the masks, q minimises the divergence, products are a law, templates are found in
+perturbed scenes."""
 
 from __future__ import annotations
 
@@ -95,7 +96,8 @@ def test_exact_modes_give_exact_templates(how):
 
 
 def test_perturbed_incomplete_and_doubled_proposals():
-    """24 proposals of 13 of 16 modes, borders moved by a pixel: atoms separates the classes, PCA with Otsu often not."""
+    """24 proposals of 13 of 16 modes, borders moved by a pixel: atoms separates the classes, PCA with Otsu
+    often not."""
     worst = {"atoms": [], "pca": []}
     for seed in range(8):
         r = np.random.default_rng(seed)

@@ -1,4 +1,5 @@
-"""Exact flows of known laws give their probabilities back; where t = 0 leaves a choice, it is the even one and t > 0 ends it."""
+"""Exact flows of known laws give their probabilities back; where t = 0 leaves a choice, it is the even one
+and t > 0 ends it."""
 
 from __future__ import annotations
 
@@ -48,7 +49,8 @@ class Cosine:
 
 
 class Exact:
-    """The best denoiser of the law ``modes`` with its weights, by Bayes' rule; ``noise`` spoils what it answers."""
+    """The best denoiser of the law ``modes`` with its weights, by Bayes' rule; ``noise`` spoils what it
+    answers."""
 
     def __init__(self, modes: MaskSet, path=None, noise=0.0):
         self.y, self.log = encode(modes.masks, modes.labels).double(), modes.weights.double().log()
@@ -158,7 +160,8 @@ def test_flips_leave_a_choice_at_the_start_and_none_later():
     start = velocity_decomposition(flow, images_of(modes), modes, draws=2, generator=gen())
     p = start.probabilities[0].numpy()
     assert not bool(start.unique[0]) and variation(start.probabilities, modes) > 0.1
-    # The least norm by another road: p >= 0 with sum 1 and the four marginals, projected by Dykstra's alternation.
+    # The least norm by another road: p >= 0 with sum 1 and the four marginals, projected by Dykstra's
+    # alternation.
     rows = np.vstack([states.numpy().T, np.ones(16)])
     right = np.append(Q.double().numpy(), 1.0)
     pinv, x, kept = np.linalg.pinv(rows), np.zeros(16), np.zeros(16)
@@ -188,7 +191,8 @@ def test_noise_in_the_denoiser_costs_little():
 
 
 def test_times_resolve_modes_in_part():
-    """alpha / sigma = c / d: d = 2 sqrt(8) for the flips of one and 2 sqrt(16) for those of two quadrants of 4 x 4."""
+    """alpha / sigma = c / d: d = 2 sqrt(8) for the flips of one and 2 sqrt(16) for those of two quadrants of
+    4 x 4."""
     modes, _ = flips()
     for path in (Linear(), Cosine()):
         flow = Exact(modes, path)
@@ -205,7 +209,8 @@ def test_times_resolve_modes_in_part():
 
 
 def test_images_of_a_batch_do_not_touch():
-    """Other images and padding change nothing but the noise: with many draws of exact flows the answers agree."""
+    """Other images and padding change nothing but the noise: with many draws of exact flows the answers
+    agree."""
     small = law(seed=3, batch=1, modes=3)
     large = law(seed=4, batch=1, modes=6)
     modes = MaskSet.stack([small, large])

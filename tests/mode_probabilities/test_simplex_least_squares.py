@@ -1,4 +1,5 @@
-"""The solver agrees with an enumeration of all supports, meets its conditions at M = 128, and shares mass among equals."""
+"""The solver agrees with an enumeration of all supports, meets its conditions at M = 128, and shares mass
+among equals."""
 
 from __future__ import annotations
 
@@ -181,7 +182,8 @@ def test_only_what_can_change_is_ambiguous():
 
 
 def test_ambiguous_although_the_support_is_not():
-    """The solution of least norm may be a corner of the solutions: the direction leaves it by raising a zero."""
+    """The solution of least norm may be a corner of the solutions: the direction leaves it by raising a
+    zero."""
     # m1 lies between m0 and m2: (0.8 + s, 0.2 - 2 s, s) are all as good, and s = 0 is the shortest
     m = np.array([[[1.0, 0.0], [0.5, 0.5], [0.0, 1.0]]])
     found = solve(*normal(m, np.array([[0.8, 0.2, 0.0]]) @ m[0]))

@@ -1,4 +1,5 @@
-"""Every output sees exactly the earlier variables, for any size and number of channels; bodies start where they should."""
+"""Every output sees exactly the earlier variables, for any size and number of channels; bodies start where
+they should."""
 
 from __future__ import annotations
 

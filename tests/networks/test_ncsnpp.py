@@ -1,4 +1,5 @@
-"""NCSN++ takes any size, its filter keeps constants, sums keep their variance, time matters, every part trains."""
+"""NCSN++ takes any size, its filter keeps constants, sums keep their variance, time matters, every part
+trains."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The U-Net of PHiSeg and that of MONAI take any size; every network can be run in two parts and shows its bottleneck."""
+"""The U-Net of PHiSeg and that of MONAI take any size; every network can be run in two parts and shows its
+bottleneck."""
 
 from __future__ import annotations
 
@@ -67,7 +68,8 @@ def test_gradient_reaches_every_parameter(kind):
 
 
 def test_the_network_of_the_paper_has_its_size():
-    """Three convolutions without bias and three norms of two numbers per channel at seven levels down and six up: 9.2 M."""
+    """Three convolutions without bias and three norms of two numbers per channel at seven levels down and six
+    up: 9.2 M."""
     net = PHiSegUNet(1, UNetSettings(kind="phiseg", depth=7))
     assert net.widths == (32, 64, 128, 192, 192, 192, 192)
     down = list(zip((1, *net.widths), net.widths, strict=False))
@@ -77,7 +79,8 @@ def test_the_network_of_the_paper_has_its_size():
 
 
 def test_the_way_down_averages_and_the_way_up_is_bilinear():
-    """With blocks that pass their first channels on, the decoder's input is the mean of 2x2 pixels, interpolated."""
+    """With blocks that pass their first channels on, the decoder's input is the mean of 2x2 pixels,
+    interpolated."""
 
     class First(torch.nn.Module):
         def forward(self, x):

@@ -1,4 +1,5 @@
-"""Means, deviations and tests of significance by closed forms; every format says the same and escapes what it is given."""
+"""Means, deviations and tests of significance by closed forms; every format says the same and escapes what it
+is given."""
 
 from __future__ import annotations
 

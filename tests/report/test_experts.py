@@ -1,4 +1,5 @@
-"""Every expert of a mixture has a row of its own samples, with the probability of its kind, in pictures and in the report."""
+"""Every expert of a mixture has a row of its own samples, with the probability of its kind, in pictures and
+in the report."""
 
 import io
 
@@ -123,7 +124,8 @@ def scene():
 
 @pytest.mark.parametrize("representation", ["compact", "standard"])
 def test_samples_of_a_run_come_expert_by_expert(scene, representation):
-    """With almost no variance the samples of an expert are one mask, with its share of pi; the run itself stays as it is."""
+    """With almost no variance the samples of an expert are one mask, with its share of pi; the run itself
+    stays as it is."""
     run = run_of("mose", experts=4, representation=representation)
     found, count = expert_samples(run, scene, torch.Generator().manual_seed(0))
     assert count == 4 and found.masks.shape[1] == SAMPLES_OF_EXPERTS

@@ -1,7 +1,7 @@
 """``ambiseg benchmark``: every method on every data set under one protocol, as tables, pictures and one page.
 
-Whatever is there is kept: an interrupted benchmark goes on where it stopped, and one that gets another method or data set trains
-only what is new.
+Whatever is there is kept: an interrupted benchmark goes on where it stopped, and one that gets another method
+or data set trains only what is new.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ class BenchmarkArguments:
     data_root: Path = Path("data")
     """Folder of the data sets that are not simulated; those that are not there are skipped."""
     jobs: int = 1
-    """Runs at a time, each in a process of its own with its share of the cores; 0: one after the other in this process."""
+    """Runs at a time, each in a process of its own with its share of the cores; 0: one after the other in
+    this process."""
     json: bool = False
     """Print the results as JSON."""
     list: bool = False
@@ -145,7 +146,8 @@ def _sources(
 
 
 def _source(name: str, entry: DataEntry, out: Path, root: Path, make: bool) -> Path:
-    """A data set of a suite. One that is made is named after its recipe, so that another recipe makes another file.
+    """A data set of a suite. One that is made is named after its recipe, so that another recipe makes another
+    file.
 
     Raises:
         AmbisegError: it is not there, or cannot be made.

@@ -35,15 +35,17 @@ class SimulateArguments:
     """Simulate a data set whose images have several right answers of known probability."""
 
     scene: Positional[Literal["wildfire", "markov-shapes"]]
-    """What to simulate. wildfire: a landscape on fire, and where it burns next under eight winds; markov-shapes: a toy whose 256
-    masks have exactly known probabilities, covariance and entropy, behind an image that tells nothing."""
+    """What to simulate. wildfire: a landscape on fire, and where it burns next under eight winds;
+    markov-shapes: a toy whose 256 masks have exactly known probabilities, covariance and entropy, behind an
+    image that tells nothing."""
     out: Path
     """Data set to make: a folder, or one packed file if the name ends with .h5."""
     scenarios: int | None = None
-    """Number of images: 80 % in train, 10 % in val, 10 % in test; 1500 of wildfire, 40 of markov-shapes (all the same) if left
-    out."""
+    """Number of images: 80 % in train, 10 % in val, 10 % in test; 1500 of wildfire, 40 of markov-shapes (all
+    the same) if left out."""
     size: int | None = None
-    """Height and width. wildfire: 16 cells or more, 64 if left out; markov-shapes: a multiple of 10 pixels, 10 if left out."""
+    """Height and width. wildfire: 16 cells or more, 64 if left out; markov-shapes: a multiple of 10 pixels,
+    10 if left out."""
     seed: int = 0
     """Seed: the same one gives the same data. Nothing is random in markov-shapes."""
     probabilities: Literal["skewed", "uniform", "prevailing"] = "skewed"
@@ -204,7 +206,8 @@ def write_wildfires(
 
 
 def check_wildfires(scenarios: int, **options: Any) -> None:
-    """Raise `AmbisegError` for numbers that cannot be simulated; ``options`` are those of `simulate_wildfires`."""
+    """Raise `AmbisegError` for numbers that cannot be simulated; ``options`` are those of
+    `simulate_wildfires`."""
     from ambiseg.data.simulators.wildfire import simulate_wildfires
 
     _check_scenarios(scenarios)
@@ -214,8 +217,8 @@ def check_wildfires(scenarios: int, **options: Any) -> None:
 def write_markov_shapes(out: Path, images: int, *, size: int = 10, overwrite: bool = False) -> None:
     """Write MarkovShapes into splits by number of image: the first 80 % train, then 10 % val, 10 % test.
 
-    The images differ in their ids alone, so a check warns that the splits share one; each has all 256 masks with their
-    exact probabilities.
+    The images differ in their ids alone, so a check warns that the splits share one; each has all 256 masks
+    with their exact probabilities.
 
     Raises:
         AmbisegError: too few images, a size that is no positive multiple of 10, or an existing ``out``.

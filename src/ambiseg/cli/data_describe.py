@@ -46,7 +46,8 @@ class DescribeArguments:
     samples: tuple[int, ...] = (1, 4, 16)
     """Numbers of samples of the perfect sampler, which draws from the annotations themselves."""
     images: int | None = None
-    """Measure disagreement and metrics on so many images of each split, drawn by the seed; on all if left out."""
+    """Measure disagreement and metrics on so many images of each split, drawn by the seed; on all if left
+    out."""
     seed: int = 0
     """Seed of all draws."""
     json: bool = False

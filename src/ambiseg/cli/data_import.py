@@ -1,4 +1,5 @@
-"""``ambiseg data import``: a published data set, as it is distributed, becomes a folder or one packed file."""
+"""``ambiseg data import``: a published data set, as it is distributed, becomes a folder or one packed
+file."""
 
 from __future__ import annotations
 

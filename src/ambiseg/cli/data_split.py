@@ -1,4 +1,5 @@
-"""``ambiseg data split``: other splits of an existing data set, by patient, stratified, in folds, or as a list says."""
+"""``ambiseg data split``: other splits of an existing data set, by patient, stratified, in folds, or as a
+list says."""
 
 from __future__ import annotations
 
@@ -25,13 +26,14 @@ class SplitArguments:
     path: Positional[Path]
     """Data set: a folder or a packed file."""
     out: Path
-    """What to write: a folder, one packed file if the name ends with .h5, or only the list of splits if it ends with .csv."""
+    """What to write: a folder, one packed file if the name ends with .h5, or only the list of splits if it
+    ends with .csv."""
     groups: Path | None = None
-    """CSV with the columns id and group: a group (a patient, a scene) is never split. Without it and --prefix, each image stands
-    alone."""
+    """CSV with the columns id and group: a group (a patient, a scene) is never split. Without it and
+    --prefix, each image stands alone."""
     prefix: str = ""
-    """Regular expression for the start of an id that names its group, such as "[^_]+" for patient_slice; of its first
-    parenthesis, if it has one."""
+    """Regular expression for the start of an id that names its group, such as "[^_]+" for patient_slice; of
+    its first parenthesis, if it has one."""
     fractions: tuple[str, ...] = ("train=0.6", "val=0.2", "test=0.2")
     """Share of the images in each split; their sum is 1."""
     folds: int | None = None
@@ -39,10 +41,11 @@ class SplitArguments:
     fold: int | None = None
     """The fold that tests; the next one validates, the others train."""
     stratify: str = ""
-    """What all splits should have alike: area (mean share of foreground), modes (number of distinct masks), or a column of the
-    CSV of --groups."""
+    """What all splits should have alike: area (mean share of foreground), modes (number of distinct masks),
+    or a column of the CSV of --groups."""
     list: Path | None = None
-    """CSV with the columns id and split to follow instead of drawing; images that it does not name are left out."""
+    """CSV with the columns id and split to follow instead of drawing; images that it does not name are left
+    out."""
     seed: int = 0
     """Seed: the same one gives the same splits."""
     overwrite: bool = False

@@ -36,7 +36,8 @@ def parse(arguments: type[T], args: Sequence[str], prog: str, pairs: bool = Fals
         arguments: the dataclass.
         args: the words.
         prog: the words before them.
-        pairs: whether every switch can be given as ``--name`` and ``--no-name``; else only as what changes it.
+        pairs: whether every switch can be given as ``--name`` and ``--no-name``; else only as what changes
+            it.
 
     Raises:
         AmbisegError: an unknown option, a missing one, or a value of the wrong kind.
@@ -54,7 +55,8 @@ def parse(arguments: type[T], args: Sequence[str], prog: str, pairs: bool = Fals
 
 
 def _join_lines(arguments: Any) -> None:
-    """Give tyro the help of each field as one line: of a docstring of several it keeps the breaks, and wraps between them."""
+    """Give tyro the help of each field as one line: of a docstring of several it keeps the breaks, and wraps
+    between them."""
     for part in get_args(arguments):
         _join_lines(part)
     kind = get_origin(arguments) or arguments
@@ -114,25 +116,27 @@ class Proposing:
     score_threshold: float = SCORE_THRESHOLD
     """Drop masks with a lower selection score; their probability goes to the masks most like them."""
     duplicate_iou: float | Literal["auto"] = "auto"
-    """Of masks more alike than this keep the best, with their joint probability; 1: of identical ones; auto: 1 where scores
-    reject copies, as those of mode proposals with full labels do, else 0.95."""
+    """Of masks more alike than this keep the best, with their joint probability; 1: of identical ones; auto:
+    1 where scores reject copies, as those of mode proposals with full labels do, else 0.95."""
     foreground_threshold: float = FOREGROUND_THRESHOLD
-    """Pixels with a higher probability are foreground (one class). Below one half small objects are missed less often."""
+    """Pixels with a higher probability are foreground (one class). Below one half small objects are missed
+    less often."""
     samples: int | None = None
     """Masks to ask of the model; the method's own number if left out."""
     probabilities: Literal["head", "velocity", "mean", "posterior", "samples"] = "head"
-    """Where the probabilities of kept masks come from: the method itself, or a flow model (--flow): its velocity decomposed, the
-    same from one evaluation, its posterior means at t > 0, or samples counted."""
+    """Where the probabilities of kept masks come from: the method itself, or a flow model (--flow): its
+    velocity decomposed, the same from one evaluation, its posterior means at t > 0, or samples counted."""
     flow: Path | None = None
     """Run of flow-matching that estimates probabilities."""
     draws: int = 64
     """Draws of noise, or samples, with which it does."""
     robust: bool = False
-    """Take medians of what the flow says over areas in which no kept mask changes, not means: pixels that it takes for another
-    class do not count then."""
+    """Take medians of what the flow says over areas in which no kept mask changes, not means: pixels that it
+    takes for another class do not count then."""
     flips: int = 0
-    """Number of areas that are switched on and off independently in the masks, like classes of a street scene (0: none).
-    They are found in the kept masks, whose probabilities become products of one probability for each area."""
+    """Number of areas that are switched on and off independently in the masks, like classes of a street scene
+    (0: none). They are found in the kept masks, whose probabilities become products of one probability for
+    each area."""
     batch_size: int = 16
     """Images in one pass."""
     seed: int = 0

@@ -115,7 +115,8 @@ def settings_of(proposing: Proposing, model: Run, top: int | None = None) -> Pre
 
 
 def undetermined(count: int, images: int, proposing: Proposing) -> str:
-    """What to say of ``count`` images whose probabilities are one choice of several; nothing where flips make the choice.
+    """What to say of ``count`` images whose probabilities are one choice of several; nothing where flips make
+    the choice.
 
     Example:
         >>> undetermined(0, 5, Proposing(probabilities="velocity")), undetermined(5, 5, Proposing(flips=4))

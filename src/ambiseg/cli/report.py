@@ -181,7 +181,8 @@ def case_groups(model: Run, data: Path, evaluation: Evaluation, proposing: Propo
 
 
 def expert_samples(model: Run, sample: Sample, generator: torch.Generator) -> tuple[MaskSet, int] | None:
-    """Samples of an image expert by expert, and how many experts there are; None where the method has none."""
+    """Samples of an image expert by expert, and how many experts there are; None where the method has
+    none."""
     from ambiseg.engine.predict import Run
     from ambiseg.methods.mose.model import MoSE
 

@@ -1,9 +1,10 @@
 """Augmentation of an image together with all its masks.
 
-Four kinds, each of which a data set can forbid in its ``dataset.yaml`` (wind directions do not survive a flip, street
-scenes do not survive a turn): ``flip`` left-right, ``rotate`` by quarter turns, ``scale`` by a factor around the centre,
-and ``intensity``, a gain and an offset per channel of the normalised image. Flips and turns are exact; scaling reads the
-image bilinearly and the masks at the nearest pixel, and marks what lies outside as void.
+Four kinds, each of which a data set can forbid in its ``dataset.yaml`` (wind directions do not survive a
+flip, street scenes do not survive a turn): ``flip`` left-right, ``rotate`` by quarter turns, ``scale`` by a
+factor around the centre, and ``intensity``, a gain and an offset per channel of the normalised image. Flips
+and turns are exact; scaling reads the image bilinearly and the masks at the nearest pixel, and marks what
+lies outside as void.
 """
 
 from __future__ import annotations

@@ -1,9 +1,11 @@
-"""From a split on disk to batches for training: label views, normalisation, augmentation, and an order that can be resumed.
+"""From a split on disk to batches for training: label views, normalisation, augmentation, and an order that
+can be resumed.
 
-*Full* labels: every visit of an image brings all its distinct masks with their probabilities. *Single* labels: every visit
-brings one mask, drawn anew by its probability. Where classes flip, label maps are kept and modes made at each visit. What a visit
-brings is a pure function of (seed, epoch, index), and which images a batch holds is a pure function of (seed, step): the same for
-any number of workers, processes or interruptions.
+*Full* labels: every visit of an image brings all its distinct masks with their probabilities. *Single*
+labels: every visit brings one mask, drawn anew by its probability. Where classes flip, label maps are kept
+and modes made at each visit. What a visit brings is a pure function of (seed, epoch, index), and which images
+a batch holds is a pure function of (seed, step): the same for any number of workers, processes or
+interruptions.
 """
 
 from __future__ import annotations
@@ -120,8 +122,8 @@ class LabelView(Dataset[Item]):
     Args:
         split: where the samples come from.
         normalization: of the images.
-        mode: ``full`` (all distinct masks with their probabilities; at least two places, so that methods can tell
-            unanimous annotators from single labels) or ``single`` (one, drawn by probability).
+        mode: ``full`` (all distinct masks with their probabilities; at least two places, so that methods can
+            tell unanimous annotators from single labels) or ``single`` (one, drawn by probability).
         augmentation: what to do to image and masks at each visit.
         seed: of draws and augmentation.
     """
@@ -210,8 +212,8 @@ def collate(items: Sequence[Item]) -> Batch:
 class BatchOrder(Sampler[list[Visit]]):
     """Endless batches of visits; each epoch is a new permutation, and batches run across the ends of epochs.
 
-    Batch t of shard r of R holds positions ``(t R + r) B .. + B`` of the stream of permutations, so R processes with
-    batches of B see together what one process with batches of R B sees.
+    Batch t of shard r of R holds positions ``(t R + r) B .. + B`` of the stream of permutations, so R
+    processes with batches of B see together what one process with batches of R B sees.
 
     Args:
         count: number of images.

@@ -1,4 +1,5 @@
-"""A split of stored label maps whose classes flip, seen as images with all their modes (see `class_flips`)."""
+"""A split of stored label maps whose classes flip, seen as images with all their modes (see
+`class_flips`)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Any semantic data set as an ambiguous one: some of its classes are switched on and off, each with its own probability.
+"""Any semantic data set as an ambiguous one: some of its classes are switched on and off, each with its own
+probability.
 
 The labels are stored once; ``dataset.yaml`` says which classes flip. A stored label map y and the flip states
 ``b in {0, 1}^k`` of k classes give the mode
@@ -10,9 +11,9 @@ with two kinds of output:
 - ``binary``: on is foreground, off is background, and so is every class that never flips (Gerard and Sullivan, WSS);
 - ``twins``: off is the class itself, on its twin, a new class (Kohl et al. 2018, section 4.2; 19 classes and 5 twins).
 
-A class that an image does not show leaves its masks as they are, so the modes that differ only there are one mode and the
-mass of both is its own: the product over the classes that are there. Void stays void. Modes are made when they are
-asked for, all of them or one draw; the 2^k label maps of an image are never stored.
+A class that an image does not show leaves its masks as they are, so the modes that differ only there are one
+mode and the mass of both is its own: the product over the classes that are there. Void stays void. Modes are
+made when they are asked for, all of them or one draw; the 2^k label maps of an image are never stored.
 """
 
 from __future__ import annotations
@@ -43,7 +44,8 @@ class ClassFlips:
     Raises:
         AmbisegError: no class or too many, a probability outside 0..1, an unknown output.
 
-    Reference: Kohl et al. (2018), "A Probabilistic U-Net for Segmentation of Ambiguous Images", section 4.2 (twins).
+    Reference: Kohl et al. (2018), "A Probabilistic U-Net for Segmentation of Ambiguous Images", section 4.2
+    (twins).
 
     Example:
         >>> flips = ClassFlips({"road": 0.25, "car": 0.5}, "twins")

@@ -113,7 +113,8 @@ def write_dataset(
 
 
 def replacing_dataset(out: str | PathLike[str], overwrite: bool = False) -> AbstractContextManager[Path]:
-    """Hand out a name for a data set of the form of ``out``; afterwards what was written there takes the place of ``out``.
+    """Hand out a name for a data set of the form of ``out``; afterwards what was written there takes the
+    place of ``out``.
 
     Write to it with ``overwrite=True``: for a folder it exists already.
 

@@ -1,12 +1,15 @@
-"""Affine autoregressive flows: invertible maps of a field with a triangular Jacobian, hence an exact log-determinant.
+"""Affine autoregressive flows: invertible maps of a field with a triangular Jacobian, hence an exact
+log-determinant.
 
-De Sousa Ribeiro et al. (2025), "Flow stochastic segmentation networks", section 5.1. Notation as there: base variable u, logits
-eta. m and s are mean and log-scale of an autoregressive network (`ambiseg.networks.autoregressive`). One map serves two flows,
+De Sousa Ribeiro et al. (2025), "Flow stochastic segmentation networks", section 5.1. Notation as there: base
+variable u, logits eta. m and s are mean and log-scale of an autoregressive network
+(`ambiseg.networks.autoregressive`). One map serves two flows,
 
     y_i = m_i(x_<i) + exp(s_i(x_<i)) x_i,    log |det dy/dx| = sum_i s_i(x_<i).
 
-x to y is one pass of the network; y to x goes variable after variable, as ``x_i = (y_i - m_i(x_<i)) exp(-s_i(x_<i))`` needs the
-earlier ones first (footnote 3 and figure 2 there). Which of them is u decides what is fast:
+x to y is one pass of the network; y to x goes variable after variable, as ``x_i = (y_i - m_i(x_<i))
+exp(-s_i(x_<i))`` needs the earlier ones first (footnote 3 and figure 2 there). Which of them is u decides
+what is fast:
 
 - Inverse autoregressive flow (Kingma et al. 2016): x = u, y = eta. Sampling, and scoring its own samples, is one pass; scoring
   other logits is sequential.
@@ -18,7 +21,8 @@ earlier ones first (footnote 3 and figure 2 there). Which of them is u decides w
 
       u = phi(eta),    log p(eta | x) = log p(u | x) + sum_i s_i(eta_<i)
 
-With constant s and linear m a Gaussian of diagonal covariance becomes one of any full covariance (proposition 5.1).
+With constant s and linear m a Gaussian of diagonal covariance becomes one of any full covariance (proposition
+5.1).
 """
 
 from __future__ import annotations
@@ -33,17 +37,19 @@ from ambiseg.errors import AmbisegError
 from ambiseg.networks.autoregressive import AutoregressiveNetwork, full_precision
 
 BOUND = 5.0
-"""Log-scales are ``BOUND tanh(raw / BOUND)``: no scale leaves [1/148, 148] and none can overflow. Near 0 that is the raw value
-itself, and unlike a hard limit it never stops the gradient altogether."""
+"""Log-scales are ``BOUND tanh(raw / BOUND)``: no scale leaves [1/148, 148] and none can overflow. Near 0 that
+is the raw value itself, and unlike a hard limit it never stops the gradient altogether."""
 
 LARGEST = 1e12
-"""Limit of values that are not settled yet while `AffineAutoregressive.inverse` iterates; they can grow without bound."""
+"""Limit of values that are not settled yet while `AffineAutoregressive.inverse` iterates; they can grow
+without bound."""
 
 
 class AffineAutoregressive(nn.Module):
     """The map ``y_i = m_i(x_<i) + exp(s_i(x_<i)) x_i`` with its inverse and log-determinants (section 5.1).
 
-    ``forward`` is eta of an inverse autoregressive flow at u, and u of a masked one at eta; ``inverse`` is the other way.
+    ``forward`` is eta of an inverse autoregressive flow at u, and u of a masked one at eta; ``inverse`` is
+    the other way.
 
     Args:
         bodies: networks that give m and s; of several, the first is applied first to x. The paper uses one.
@@ -80,9 +86,10 @@ class AffineAutoregressive(nn.Module):
     def inverse(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """``x (N, C, H, W)`` and ``log |det dx/dy| (N,)`` at ``y (N, C, H, W)``, float32.
 
-        Iterates ``x <- (y - m(x)) exp(-s(x))`` on all variables at once. Each pass settles at least the next variable (or strip),
-        so that ``body.steps`` passes are exact: D passes of a masked linear layer, as many as there are strips of a
-        transformer. Without gradients it stops as soon as a pass changes nothing, often much earlier.
+        Iterates ``x <- (y - m(x)) exp(-s(x))`` on all variables at once. Each pass settles at least the next
+        variable (or strip), so that ``body.steps`` passes are exact: D passes of a masked linear layer, as
+        many as there are strips of a transformer. Without gradients it stops as soon as a pass changes
+        nothing, often much earlier.
         """
         x = full_precision(y)
         log_det = x.new_zeros(len(x))

@@ -1,7 +1,9 @@
-"""Latent vectors of variational methods: independent normal laws, the nets that give them, and how a net sees a mask.
+"""Latent vectors of variational methods: independent normal laws, the nets that give them, and how a net sees
+a mask.
 
-Kingma and Welling (2014), "Auto-encoding variational Bayes"; the nets as in Kohl et al. (2018), "A probabilistic U-Net for
-segmentation of ambiguous images", section 2: an encoder with a mean over positions at its end, and a linear map.
+Kingma and Welling (2014), "Auto-encoding variational Bayes"; the nets as in Kohl et al. (2018), "A
+probabilistic U-Net for segmentation of ambiguous images", section 2: an encoder with a mean over positions at
+its end, and a linear map.
 """
 
 from __future__ import annotations
@@ -82,7 +84,8 @@ class LatentNet(nn.Module):
 
 
 def centred(masks: Tensor, labels: LabelSpace) -> Tensor:
-    """Label maps ``(B, *S)`` as a net sees them, ``(B, C, *S)``: one-hot channels less one half, 0 where void.
+    """Label maps ``(B, *S)`` as a net sees them, ``(B, C, *S)``: one-hot channels less one half, 0 where
+    void.
 
     Example:
         >>> centred(torch.tensor([[0, 1]]), LabelSpace.binary()).tolist()

@@ -1,21 +1,23 @@
-"""A normal law of many variables whose covariance is a diagonal plus a few directions, and the effective rank.
+"""A normal law of many variables whose covariance is a diagonal plus a few directions, and the effective
+rank.
 
-Monteiro, Le Folgoc, Coelho de Castro, Pawlowski, Marques, Kamnitsas, van der Wilk and Glocker (2020), "Stochastic segmentation
-networks". Notation of De Sousa Ribeiro et al. (2025), "Flow stochastic segmentation networks", section 3: logits ``eta`` of D
-variables (pixels times channels), mean ``mu``, positive diagonal ``D``, factor ``P (D, r)``.
+Monteiro, Le Folgoc, Coelho de Castro, Pawlowski, Marques, Kamnitsas, van der Wilk and Glocker (2020),
+"Stochastic segmentation networks". Notation of De Sousa Ribeiro et al. (2025), "Flow stochastic segmentation
+networks", section 3: logits ``eta`` of D variables (pixels times channels), mean ``mu``, positive diagonal
+``D``, factor ``P (D, r)``.
 
     Sigma = D + P P^T                                                                        (2)
     eta = mu + P e1 + D^(1/2) e2,    e1 ~ N(0, I_r),  e2 ~ N(0, I_D)
 
-No D x D matrix is ever built. With ``W = D^(-1/2) P`` and ``w = D^(-1/2) (eta - mu)`` the matrix determinant lemma and
-Woodbury's identity need the r x r matrix ``I + W^T W`` alone:
+No D x D matrix is ever built. With ``W = D^(-1/2) P`` and ``w = D^(-1/2) (eta - mu)`` the matrix determinant
+lemma and Woodbury's identity need the r x r matrix ``I + W^T W`` alone:
 
     log |Sigma| = log |D| + log |I + W^T W|
     (eta - mu)^T Sigma^-1 (eta - mu) = |w|^2 - w^T W (I + W^T W)^-1 W^T w = min_z |w - W z|^2 + |z|^2
 
-``I + W^T W = R^T R`` is positive definite whatever W is, but rounding may take that from the product. So its triangular factor R
-comes from the QR decomposition of W stacked on I, which exists always, and the quadratic form is the squared residual of that
-least-squares problem, which cannot fall below 0.
+``I + W^T W = R^T R`` is positive definite whatever W is, but rounding may take that from the product. So its
+triangular factor R comes from the QR decomposition of W stacked on I, which exists always, and the quadratic
+form is the squared residual of that least-squares problem, which cannot fall below 0.
 """
 
 from __future__ import annotations
@@ -34,7 +36,8 @@ from ambiseg.errors import AmbisegError
 class LowRankNormal:
     """``N(mu, D + P P^T)`` for every image of a batch, in factor form.
 
-    Monteiro et al. (2020), "Stochastic segmentation networks", equations 4 and 5. Gradients reach all three parameters.
+    Monteiro et al. (2020), "Stochastic segmentation networks", equations 4 and 5. Gradients reach all three
+    parameters.
 
     Attributes:
         mean: mu, ``(B, D)``.
@@ -83,15 +86,17 @@ class LowRankNormal:
         temperature: float = 1.0,
         rank: int | None = None,
     ) -> Tensor:
-        """``mu + temperature (P_k e1 + D^(1/2) e2)``, with ``P_k`` the part of P of the largest ``k`` singular values.
+        """``mu + temperature (P_k e1 + D^(1/2) e2)``, with ``P_k`` the part of P of the largest ``k``
+        singular values.
 
-        The same generator gives the same e1 and e2 whatever temperature and rank are, so that their effect can be seen on one
-        sample.
+        The same generator gives the same e1 and e2 whatever temperature and rank are, so that their effect
+        can be seen on one sample.
 
         Args:
             n: how many.
             generator: source of randomness, on any device; None is the global one.
-            antithetic: the second half mirrors the first at the mean, so that the mean of an even number is mu itself.
+            antithetic: the second half mirrors the first at the mean, so that the mean of an even number is
+                mu itself.
             temperature: 0 gives the mean, 1 the law.
             rank: k, directions to keep; None keeps all.
 
@@ -119,7 +124,8 @@ class LowRankNormal:
         return self.mean[:, None] + temperature * deviation
 
     def truncated(self, rank: int) -> LowRankNormal:
-        """The law with the best approximation of P of a smaller rank: ``P V_k V_k^T``, V the right singular vectors of P.
+        """The law with the best approximation of P of a smaller rank: ``P V_k V_k^T``, V the right singular
+        vectors of P.
 
         The factor keeps its shape, so that the same noise gives a similar sample.
 
@@ -165,11 +171,13 @@ class LowRankNormal:
         return torch.diag_embed(self.diagonal) + self.factor @ self.factor.mT
 
     def effective_rank(self) -> Tensor:
-        """Effective rank of ``P P^T``, the diagonal left out, from the singular values of P: ``(B,)``; see `effective_rank`."""
+        """Effective rank of ``P P^T``, the diagonal left out, from the singular values of P: ``(B,)``; see
+        `effective_rank`."""
         return _effective_rank(torch.linalg.svdvals(self.factor.double()).square())
 
     def _capacitance(self) -> tuple[Tensor, Tensor]:
-        """Q ``(B, D + r, r)`` and R ``(B, r, r)`` with ``Q R = [W; I]``, so that ``R^T R = I + W^T W``; double precision."""
+        """Q ``(B, D + r, r)`` and R ``(B, r, r)`` with ``Q R = [W; I]``, so that ``R^T R = I + W^T W``;
+        double precision."""
         w = self.factor.double() / self.diagonal.double().sqrt()[..., None]
         eye = torch.eye(self.rank, dtype=w.dtype, device=w.device).expand(len(w), -1, -1)
         q, r = torch.linalg.qr(torch.cat([w, eye], 1))
@@ -187,8 +195,9 @@ def effective_rank(matrix: Tensor) -> Tensor:
 
         erank(A) = exp(- sum_i p_i log p_i),    p_i = sigma_i / sum_j sigma_j
 
-    Roy and Vetterli (2007), "The effective rank: a measure of effective dimensionality"; definition 4.2 of De Sousa Ribeiro et
-    al. (2025). Between 1 and the rank; of a covariance the singular values are the eigenvalues. 0 for a matrix of zeros.
+    Roy and Vetterli (2007), "The effective rank: a measure of effective dimensionality"; definition 4.2 of De
+    Sousa Ribeiro et al. (2025). Between 1 and the rank; of a covariance the singular values are the
+    eigenvalues. 0 for a matrix of zeros.
 
     Args:
         matrix: a spectrum of singular values ``(N,)``, or matrices ``(..., N, M)``.

@@ -1,12 +1,15 @@
-"""Likelihood of label maps under a law of logits: the Monte-Carlo mean over draws of the logits, of all annotations at once.
+"""Likelihood of label maps under a law of logits: the Monte-Carlo mean over draws of the logits, of all
+annotations at once.
 
-Monteiro et al. (2020), "Stochastic segmentation networks", equation 7, and De Sousa Ribeiro et al. (2025), "Flow stochastic
-segmentation networks", equations 1 and 13. With draws ``eta_s ~ p(eta | x)`` of the logits of all pixels:
+Monteiro et al. (2020), "Stochastic segmentation networks", equation 7, and De Sousa Ribeiro et al. (2025),
+"Flow stochastic segmentation networks", equations 1 and 13. With draws ``eta_s ~ p(eta | x)`` of the logits
+of all pixels:
 
     log p(y | x) ~ log 1/S sum_s p(y | eta_s),    p(y | eta) = prod_pixels Categorical(y; softmax(eta))
 
-The draws do not depend on y, so annotations of one image share them: all pairs of draws and annotations are one matrix product,
-and the expectation over annotations is exact. The estimate is below the true value on average, and nearer the larger S is.
+The draws do not depend on y, so annotations of one image share them: all pairs of draws and annotations are
+one matrix product, and the expectation over annotations is exact. The estimate is below the true value on
+average, and nearer the larger S is.
 """
 
 from __future__ import annotations
@@ -66,13 +69,15 @@ def marginal(nats: Tensor) -> Tensor:
 
 
 def expected_nats(nats: Tensor, annotations: MaskSet) -> Tensor:
-    """Nats ``(B, N)`` of label maps over the numbers of their pixels that are not void, the mean by weight: ``(B,)``."""
+    """Nats ``(B, N)`` of label maps over the numbers of their pixels that are not void, the mean by weight:
+    ``(B,)``."""
     pixels = annotations.labels.valid(annotations.masks).flatten(2).sum(2).clamp(min=1)
     return (annotations.weights * nats / pixels).sum(1)
 
 
 def parts(count: int, logits: int) -> list[int]:
-    """``count`` draws of so many logits each, in even parts (antithetic pairs stay together) of at most AT_ONCE logits.
+    """``count`` draws of so many logits each, in even parts (antithetic pairs stay together) of at most
+    AT_ONCE logits.
 
     Example:
         >>> parts(5, 2**22)

@@ -1,4 +1,5 @@
-"""Runs of a benchmark: every method on every data set with every seed, each an ordinary run folder, resumable at any point.
+"""Runs of a benchmark: every method on every data set with every seed, each an ordinary run folder, resumable
+at any point.
 
 ::
 
@@ -7,13 +8,14 @@
       seed-0/        the run folder
       seed-0.log     what the training said
 
-The note is the order of work, and all the state there is. A run whose note asks for the same as now and holds a result is kept;
-one without a result goes on from its last checkpoint; one that was trained otherwise is made anew, and so are those that start
-from its weights; where the evaluation alone is another one, the run is measured anew. Notes and checkpoints decide what happens
-next, never what is in memory: hence a benchmark that was killed and started again ends like one that was not.
+The note is the order of work, and all the state there is. A run whose note asks for the same as now and holds
+a result is kept; one without a result goes on from its last checkpoint; one that was trained otherwise is
+made anew, and so are those that start from its weights; where the evaluation alone is another one, the run is
+measured anew. Notes and checkpoints decide what happens next, never what is in memory: hence a benchmark that
+was killed and started again ends like one that was not.
 
-Each run has a process of its own (`ambiseg.engine.benchmark_run`), so that a crash ends one run only and memory is measured from
-zero.
+Each run has a process of its own (`ambiseg.engine.benchmark_run`), so that a crash ends one run only and
+memory is measured from zero.
 """
 
 from __future__ import annotations
@@ -137,7 +139,8 @@ def carry_out(cells: Sequence[Cell], jobs: int = 1, tell: Tell = lambda line: No
 
     Args:
         cells: the runs, those that others start from among them (`plan`).
-        jobs: runs at a time, each in a process of its own with its share of the cores; 0: one after the other in this one.
+        jobs: runs at a time, each in a process of its own with its share of the cores; 0: one after the other
+            in this one.
         tell: takes lines of progress.
 
     Raises:
@@ -179,7 +182,8 @@ def carry_out(cells: Sequence[Cell], jobs: int = 1, tell: Tell = lambda line: No
 
 
 class _Process:
-    """A process of its own for a run, with its share of the cores; runs of one device are spread over the accelerators."""
+    """A process of its own for a run, with its share of the cores; runs of one device are spread over the
+    accelerators."""
 
     def __init__(self, cell: Cell, place: int, jobs: int) -> None:
         self.cell, self.place, self.log = cell, place, cell.note.with_suffix(".log")
@@ -268,7 +272,8 @@ def _completed(training: dict[str, Any]) -> dict[str, Any]:
 def _prepare(cell: Cell) -> str:
     """Write the note, and clear away a run that was asked for otherwise; a remark on what there was.
 
-    The old note stays until the old run is gone, so that a kill in between leaves no run under a note that is not its own.
+    The old note stays until the old run is gone, so that a kill in between leaves no run under a note that is
+    not its own.
     """
     before, remark = _order(cell.note), ""
     if before.get("training") == cell.order["training"]:

@@ -1,8 +1,9 @@
 """One run of a benchmark, in a process of its own: ``python -m ambiseg.engine.benchmark_run NOTE``.
 
-The note (see `ambiseg.engine.benchmark`) says what to do, and takes the result or the error. Lightning can launch its processes
-for several devices from such a process, since its command line names this run and no other. It stops, with a checkpoint, when its
-standard input closes: that is how a benchmark ends its runs, and what happens when the benchmark itself is killed.
+The note (see `ambiseg.engine.benchmark`) says what to do, and takes the result or the error. Lightning can
+launch its processes for several devices from such a process, since its command line names this run and no
+other. It stops, with a checkpoint, when its standard input closes: that is how a benchmark ends its runs, and
+what happens when the benchmark itself is killed.
 """
 
 from __future__ import annotations
@@ -132,7 +133,8 @@ def _train(run: Path, entries: dict[str, Any]) -> None:
 
 
 def _measured(found: Evaluation) -> dict[str, Any]:
-    """Plain values of an evaluation; a metric is of all masks, but for those that make sense of kept ones only."""
+    """Plain values of an evaluation; a metric is of all masks, but for those that make sense of kept ones
+    only."""
     columns = found.to_dict()
     names = list(found.per_image)
     return {
@@ -156,7 +158,8 @@ def _plain(value: float) -> float | None:
 
 
 def _peak_memory() -> float | None:
-    """Most MiB that this process held: on an accelerator if there is one, else resident; None where nothing tells."""
+    """Most MiB that this process held: on an accelerator if there is one, else resident; None where nothing
+    tells."""
     if torch.cuda.is_available():
         return round(torch.cuda.max_memory_allocated() / 2**20, 1)
     try:

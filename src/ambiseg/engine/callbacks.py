@@ -1,4 +1,5 @@
-"""What happens around the steps of a training run: its budget, its moving average, its checkpoints, its progress line."""
+"""What happens around the steps of a training run: its budget, its moving average, its checkpoints, its
+progress line."""
 
 from __future__ import annotations
 
@@ -123,7 +124,8 @@ class Budget(pl.Callback):
 class MovingAverage(WeightAveraging):
     """Exponential moving average of the weights, validated and kept in place of the last weights.
 
-    ``a <- a + (1 - d)(w - a)`` with ``d = min(decay, (1 + n) / (10 + n))`` at update n, so that the start is forgotten.
+    ``a <- a + (1 - d)(w - a)`` with ``d = min(decay, (1 + n) / (10 + n))`` at update n, so that the start is
+    forgotten.
     """
 
     def __init__(self, decay: float) -> None:
@@ -191,7 +193,8 @@ class _TimeLeft(ProgressColumn):
 
 
 class ProgressLine(pl.Callback):
-    """One line on the terminal: loss, validation metric, images per second and time left; now and then a line in a log."""
+    """One line on the terminal: loss, validation metric, images per second and time left; now and then a line
+    in a log."""
 
     LOG_EVERY = 30.0
     """Seconds between lines where the output is no terminal."""

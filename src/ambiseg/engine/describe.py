@@ -1,10 +1,13 @@
-"""What a data set holds, before any model sees it: counts, how far its annotators disagree, and what numbers are within reach.
+"""What a data set holds, before any model sees it: counts, how far its annotators disagree, and what numbers
+are within reach.
 
-Two columns say how the metrics of a table are to be read. A *perfect sampler* draws n masks from the annotations themselves: no
-model that samples can be expected to do better with n samples. *One annotator* is a mask of one annotator against those of the
-others: what a single mask of human quality reaches. Both are drawn by weight, `PERFECT_DRAWS` times per image.
+Two columns say how the metrics of a table are to be read. A *perfect sampler* draws n masks from the
+annotations themselves: no model that samples can be expected to do better with n samples. *One annotator* is
+a mask of one annotator against those of the others: what a single mask of human quality reaches. Both are
+drawn by weight, `PERFECT_DRAWS` times per image.
 
-Two passes over the data, a batch at a time: the check (`ambiseg.data.check`), then digest and measurements together.
+Two passes over the data, a batch at a time: the check (`ambiseg.data.check`), then digest and measurements
+together.
 """
 
 from __future__ import annotations
@@ -55,10 +58,11 @@ class SplitDescription:
     Attributes:
         summary: counts, sizes, channels, types, shares of classes.
         digest: SHA-256 over all samples.
-        measured: images behind the numbers that follow; fewer than there are if a sample of them was asked for.
-        disagreement: means over these images: those of `AnnotatorAgreement`, and ``empty`` (share of masks that mark nothing, by
-            weight), ``modes`` (distinct masks), ``mode_entropy`` (of their probabilities, in nats), ``area`` (expected share of
-            pixels marked).
+        measured: images behind the numbers that follow; fewer than there are if a sample of them was asked
+            for.
+        disagreement: means over these images: those of `AnnotatorAgreement`, and ``empty`` (share of masks
+            that mark nothing, by weight), ``modes`` (distinct masks), ``mode_entropy`` (of their
+            probabilities, in nats), ``area`` (expected share of pixels marked).
         perfect: metric by name for each number of samples of a perfect sampler.
         one_annotator: metric by name of one annotation against the others; empty if no image has two.
         most_ambiguous: ids by falling ``spread``.
@@ -125,8 +129,8 @@ def describe(
         path: folder or packed file.
         split: which split; all of them if None.
         samples: numbers of samples of the perfect sampler.
-        images: measure disagreement and metrics on so many images of each split, drawn by the seed; on all if None. Counts and
-            digests are always of all.
+        images: measure disagreement and metrics on so many images of each split, drawn by the seed; on all if
+            None. Counts and digests are always of all.
         seed: of all draws.
         progress: called after every image with what is being done.
 

@@ -1,11 +1,12 @@
 """Evaluation: a run against a split, with every metric in its named dialect.
 
-Each metric is given twice: over *all* masks that the model predicts, and over those that are *kept* (copies merged or rejected,
-low scores dropped: `PredictSettings`). Coverage belongs to the first column, what a user sees to the second; mode proposals'
-table 3 shows the same pair. Probabilities matched one to one are compared of kept masks only, since copies share one mode's mass.
+Each metric is given twice: over *all* masks that the model predicts, and over those that are *kept* (copies
+merged or rejected, low scores dropped: `PredictSettings`). Coverage belongs to the first column, what a user
+sees to the second; mode proposals' table 3 shows the same pair. Probabilities matched one to one are compared
+of kept masks only, since copies share one mode's mass.
 
-A third column says how far from possible the first one is: what a perfect sampler reaches that draws as many masks from the
-annotations themselves. Below the table stands how far the annotators agree with each other.
+A third column says how far from possible the first one is: what a perfect sampler reaches that draws as many
+masks from the annotations themselves. Below the table stands how far the annotators agree with each other.
 """
 
 from __future__ import annotations
@@ -50,7 +51,8 @@ KEPT_ONLY = ("brier_skill_score",)
 ALL_ONLY = ("selection_f1", "selection_precision", "selection_recall", "selection_ap")
 """Metrics that make sense before filtering only."""
 PERFECT_DRAWS = 5
-"""How often the perfect sampler is drawn; with a hundred images the mean is then good to a few thousandths."""
+"""How often the perfect sampler is drawn; with a hundred images the mean is then good to a few
+thousandths."""
 
 
 @dataclass(frozen=True)
@@ -60,13 +62,15 @@ class Evaluation:
     Attributes:
         all: metric by name over all predicted masks.
         kept: the same over the masks that are kept.
-        perfect: the same for as many draws from the annotations themselves, where draws have what a metric needs.
+        perfect: the same for as many draws from the annotations themselves, where draws have what a metric
+            needs.
         annotators: mean over images of `AnnotatorAgreement`, by name.
         n_all, n_kept: mean number of masks per image in either.
         images: number of images.
         seconds_per_image: time in the model per image, in batches, on this machine.
         split, data_digest, seed: what was evaluated and how sampling was seeded.
-        estimate: how the probabilities of kept masks were made, and for how many images they are one choice of several.
+        estimate: how the probabilities of kept masks were made, and for how many images they are one choice
+            of several.
         settings: what "kept" means, and how masks were decided (`PredictSettings.record`).
         ids: names of the images.
         per_image: metric by name, ``(images,)``, over all masks (kept ones for `KEPT_ONLY`).

@@ -1,4 +1,5 @@
-"""The bridge between a `Segmenter` and Lightning's Trainer: one training step, one validation, one optimiser."""
+"""The bridge between a `Segmenter` and Lightning's Trainer: one training step, one validation, one
+optimiser."""
 
 from __future__ import annotations
 
@@ -25,8 +26,9 @@ LOSS = "loss"
 class TrainingModule(pl.LightningModule):
     """Trains any `Segmenter` as `TrainSettings` say.
 
-    The learning rate follows `Budget`'s progress f: a linear rise over the first steps times ``(1 + cos(pi f)) / 2``. Random
-    numbers inside a step (dropout, latent samples) are seeded by (seed, step, process): a resumed run draws the same ones.
+    The learning rate follows `Budget`'s progress f: a linear rise over the first steps times ``(1 + cos(pi
+    f)) / 2``. Random numbers inside a step (dropout, latent samples) are seeded by (seed, step, process): a
+    resumed run draws the same ones.
     """
 
     def __init__(

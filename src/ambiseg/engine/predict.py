@@ -1,4 +1,5 @@
-"""Prediction: a trained run turns images into weighted mask sets, and folders of images into folders of masks."""
+"""Prediction: a trained run turns images into weighted mask sets, and folders of images into folders of
+masks."""
 
 from __future__ import annotations
 
@@ -32,15 +33,16 @@ class PredictSettings:
     """What is kept of a prediction.
 
     Attributes:
-        score_threshold: proposals with a lower selection score are dropped and leave their probability to those most like
-            them; None keeps all.
-        duplicate_iou: of proposals more alike than this, the best stays and takes their probability; 1 for identical ones, None
-            keeps all. "auto": 1 where scores reject copies (`Segmenter.full_labels_reject_copies`) and low ones are dropped,
-            else .95.
+        score_threshold: proposals with a lower selection score are dropped and leave their probability to
+            those most like them; None keeps all.
+        duplicate_iou: of proposals more alike than this, the best stays and takes their probability; 1 for
+            identical ones, None keeps all. "auto": 1 where scores reject copies
+            (`Segmenter.full_labels_reject_copies`) and low ones are dropped, else .95.
         samples: masks asked of the model; None for the method's own number.
         top: at most this many masks, the most probable ones; None for all.
         foreground_threshold: pixels with a higher probability are foreground (binary labels).
-        estimate: gives the kept masks their probabilities: the method's own, class flips, or those of a flow model.
+        estimate: gives the kept masks their probabilities: the method's own, class flips, or those of a flow
+            model.
     """
 
     score_threshold: float | None = SCORE_THRESHOLD
@@ -58,7 +60,8 @@ class PredictSettings:
         return replace(self, duplicate_iou=1.0 if taught and self.score_threshold else DUPLICATE_IOU)
 
     def record(self) -> dict[str, Any]:
-        """The settings as plain values, for ``prediction.json`` and ``metrics.json``; `estimate` records itself."""
+        """The settings as plain values, for ``prediction.json`` and ``metrics.json``; `estimate` records
+        itself."""
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "estimate"}
 
     def apply(
@@ -67,9 +70,11 @@ class PredictSettings:
         images: Sequence[Image] = (),
         generator: torch.Generator | None = None,
     ) -> MaskSet:
-        """Near-duplicates first, then scores: what is dropped leaves its probability to what is like it. Sorted by probability.
+        """Near-duplicates first, then scores: what is dropped leaves its probability to what is like it.
+        Sorted by probability.
 
-        The images are needed where probabilities are estimated anew. Settings that are not `resolved` merge above .95.
+        The images are needed where probabilities are estimated anew. Settings that are not `resolved` merge
+        above .95.
         """
         iou = DUPLICATE_IOU if self.duplicate_iou == "auto" else self.duplicate_iou
         if iou is not None:
@@ -114,7 +119,8 @@ class Run:
         """Masks with probabilities of one image, sorted by probability.
 
         Args:
-            image: a path, or an array ``(C, H, W)`` (or ``(H, W)``) with values like those of training, not normalised.
+            image: a path, or an array ``(C, H, W)`` (or ``(H, W)``) with values like those of training, not
+                normalised.
             settings: filters and number of samples.
             generator: randomness of sampling methods.
 
@@ -133,7 +139,8 @@ class Run:
         settings: PredictSettings | None = None,
         generator: torch.Generator | None = None,
     ) -> MaskSet:
-        """Masks with probabilities of several images of one size, in one pass; raw proposals go through ``settings``."""
+        """Masks with probabilities of several images of one size, in one pass; raw proposals go through
+        ``settings``."""
         settings = (settings or PredictSettings()).resolved(self)
         proposals = self.propose(images, settings.samples, generator, settings.foreground_threshold)
         return settings.apply(proposals, images, generator)
@@ -226,9 +233,9 @@ def predict_files(
 ) -> Iterator[FileResult]:
     """Predict image files one batch at a time, each into a folder ``out/<name>`` of its own.
 
-    A folder holds ``mask-01.png`` ... (label maps; NIfTI for NIfTI images, with their affine), ``prediction.json`` with
-    probability, score, area and file of each mask, the settings and how probabilities were made, and whatever ``picture``
-    draws. It appears when it is complete.
+    A folder holds ``mask-01.png`` ... (label maps; NIfTI for NIfTI images, with their affine),
+    ``prediction.json`` with probability, score, area and file of each mask, the settings and how
+    probabilities were made, and whatever ``picture`` draws. It appears when it is complete.
 
     Args:
         run: a loaded run.

@@ -1,15 +1,17 @@
 """Probabilities of the masks that were kept: the method's own, or those that a flow model gives them.
 
-Gerard and Sullivan, "Deterministic Mode Proposals", section 3.2. Proposals are filtered first (table 5), then the kept masks
-take the probabilities that explain what the flow model says about the image (`FlowProbabilities`):
+Gerard and Sullivan, "Deterministic Mode Proposals", section 3.2. Proposals are filtered first (table 5), then
+the kept masks take the probabilities that explain what the flow model says about the image
+(`FlowProbabilities`):
 
 - ``velocity``: its velocity at t = 0, averaged over draws, as a weighted sum of masks (equation 22);
 - ``mean``: the same from one evaluation; at t = 0 the velocity carries the mean mask and nothing else;
 - ``posterior``: its posterior means at t > 0, whose weights depend on the noise (equation 19; not in the paper);
 - ``samples``: samples drawn from it, each counted for its nearest mask.
 
-Where masks are areas that go on and off independently (class flips, appendix B.2), these are a first estimate p^ only:
-``flips`` areas T_c are found in the masks, and ``p_j = prod_c q_c^b_jc (1 - q_c)^(1 - b_jc)`` with ``q_c = sum_j p^_j b_jc``.
+Where masks are areas that go on and off independently (class flips, appendix B.2), these are a first estimate
+p^ only: ``flips`` areas T_c are found in the masks, and ``p_j = prod_c q_c^b_jc (1 - q_c)^(1 - b_jc)`` with
+``q_c = sum_j p^_j b_jc``.
 """
 
 from __future__ import annotations
@@ -41,14 +43,16 @@ DRAWS = 64
 
 
 class HeadProbabilities:
-    """The probabilities that the method itself gives its masks, as they are or as the first estimate of class flips.
+    """The probabilities that the method itself gives its masks, as they are or as the first estimate of class
+    flips.
 
     Args:
         flips: areas that go on and off independently of each other; 0 for no such structure.
 
     Attributes:
-        determined: of each image of the last call, whether what was asked (a flow model) left one choice of probabilities;
-            where not, the most even ones are given. With flips this is said of the first estimate.
+        determined: of each image of the last call, whether what was asked (a flow model) left one choice of
+            probabilities; where not, the most even ones are given. With flips this is said of the first
+            estimate.
 
     Raises:
         AmbisegError: a number of flips that cannot be.
@@ -120,12 +124,13 @@ class FlowProbabilities(HeadProbabilities):
         kind: ``velocity``, ``mean``, ``posterior`` or ``samples``.
         draws: draws of noise, or samples; ``mean`` needs one.
         flips: as in `HeadProbabilities`.
-        robust: let ``velocity``, ``mean`` and ``posterior`` explain medians over areas (`ambiseg.mode_probabilities.areas`).
+        robust: let ``velocity``, ``mean`` and ``posterior`` explain medians over areas
+            (`ambiseg.mode_probabilities.areas`).
 
     Raises:
         UnknownNameError: no such kind.
-        AmbisegError: a run of another method, fewer than one draw, a number of flips that cannot be, or counted samples that
-            should be robust.
+        AmbisegError: a run of another method, fewer than one draw, a number of flips that cannot be, or
+            counted samples that should be robust.
     """
 
     def __init__(
@@ -146,7 +151,8 @@ class FlowProbabilities(HeadProbabilities):
         self.robust = robust
 
     def check(self, run: Run) -> None:
-        """Raise `AmbisegError` where a run has other channels or classes than the flow model, or cannot have flips."""
+        """Raise `AmbisegError` where a run has other channels or classes than the flow model, or cannot have
+        flips."""
         super().check(run)
         ours, theirs = run.config, self.flow.config
         named = bool(ours.channels and theirs.channels)
@@ -162,7 +168,8 @@ class FlowProbabilities(HeadProbabilities):
                 )
 
     def remark(self, run: Run) -> str:
-        """That the two runs were trained on other images, where they were: no mistake, each normalises in its own way."""
+        """That the two runs were trained on other images, where they were: no mistake, each normalises in its
+        own way."""
         ours, theirs = run.config, self.flow.config
         if (ours.data_digest, ours.normalization) == (theirs.data_digest, theirs.normalization):
             return ""

@@ -12,9 +12,11 @@ class TrainSettings:
     """How a method is trained, whichever it is."""
 
     labels: Literal["full", "single"] = "full"
-    """What a visit of an image brings: all its masks with their probabilities, or one drawn by probability."""
+    """What a visit of an image brings: all its masks with their probabilities, or one drawn by
+    probability."""
     init: str | None = None
-    """Run folder whose weights to start from: of the same method and sizes, or of one that the method can use."""
+    """Run folder whose weights to start from: of the same method and sizes, or of one that the method can
+    use."""
     freeze: Literal["nothing", "encoder", "all-but-last"] = "nothing"
     """Part of the network that keeps its weights."""
     epochs: int | None = None
@@ -85,7 +87,8 @@ class TrainSettings:
 def number_problems(settings: Any, prefix: str = "") -> list[str]:
     """Numbers that make no sense in the settings of a network or a method.
 
-    Whole numbers count something, so they are 1 or more, or 0 where that is the default; all others are finite and 0 or more.
+    Whole numbers count something, so they are 1 or more, or 0 where that is the default; all others are
+    finite and 0 or more.
 
     Example:
         >>> from ambiseg.networks.settings import UNetSettings

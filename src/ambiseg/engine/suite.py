@@ -1,8 +1,10 @@
-"""A benchmark suite: which methods on which data sets under which protocol, read from a YAML file that a person can read.
+"""A benchmark suite: which methods on which data sets under which protocol, read from a YAML file that a
+person can read.
 
-What is said of training, network and masks is merged from the general to the particular: the protocol, the data set, the
-method, the method on that data set. A key that is not known is an error with a suggestion: a misspelt ``epoch`` must not
-silently train for another time. Nothing here imports torch, so that suites can be listed at once.
+What is said of training, network and masks is merged from the general to the particular: the protocol, the
+data set, the method, the method on that data set. A key that is not known is an error with a suggestion: a
+misspelt ``epoch`` must not silently train for another time. Nothing here imports torch, so that suites can be
+listed at once.
 """
 
 from __future__ import annotations

@@ -100,8 +100,8 @@ def fit(
         quiet: no progress line.
 
     Raises:
-        AmbisegError: unknown method, senseless settings, missing splits, an existing ``out``, weights to start from
-            that do not fit, or a loss that became NaN.
+        AmbisegError: unknown method, senseless settings, missing splits, an existing ``out``, weights to
+            start from that do not fit, or a loss that became NaN.
 
     Example:
         >>> fit("mode-proposals", "my-data", "runs/first", train=TrainSettings(minutes=5))      # doctest: +SKIP
@@ -156,13 +156,15 @@ def _strategy(devices: int, device: str) -> str:
 
 @torch.no_grad()
 def _try(model: Segmenter, config: RunConfig, split: Split) -> None:
-    """The loss of one image, so that settings that do not suit the images are refused before a run folder is made."""
+    """The loss of one image, so that settings that do not suit the images are refused before a run folder is
+    made."""
     batch = collate([LabelView(split, config.normalization, config.train.labels)[0]])
     model.loss(batch.images, batch.annotations)
 
 
 def resume(run: str | Path, *, data: str | Path | None = None, quiet: bool = False) -> FitResult:
-    """Go on with an interrupted run from its last checkpoint: same batches, same optimiser, same moving average.
+    """Go on with an interrupted run from its last checkpoint: same batches, same optimiser, same moving
+    average.
 
     Args:
         run: the run folder.
@@ -261,7 +263,8 @@ def _suited(
     """Settings of network and method for a start from the weights of another method.
 
     Raises:
-        AmbisegError: the method cannot start from that one, or a network was asked for that is not that of the weights.
+        AmbisegError: the method cannot start from that one, or a network was asked for that is not that of
+            the weights.
     """
     if source.method == entry.name:
         return backbone, settings

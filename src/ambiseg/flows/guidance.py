@@ -1,15 +1,17 @@
 """Diversity guidance: the K samples of one image are integrated together and keep apart.
 
-All guidance has one shape: ``(z, D, t) -> correction of the posterior mean D``, everything ``(B, K, C, *S)``, t ``(B,)``.
-Corrections add up, and `ambiseg.flows.paths.Path.velocity` turns ``D + correction`` into a velocity (`guided`).
+All guidance has one shape: ``(z, D, t) -> correction of the posterior mean D``, everything ``(B, K, C, *S)``,
+t ``(B,)``. Corrections add up, and `ambiseg.flows.paths.Path.velocity` turns ``D + correction`` into a
+velocity (`guided`).
 
-SPELL is defined on D already. Particle guidance is defined on the score. With the velocity of a Gaussian path by its score,
+SPELL is defined on D already. Particle guidance is defined on the score. With the velocity of a Gaussian path
+by its score,
 
     v = (alpha'/alpha) z + ((alpha'/alpha) sigma^2 - sigma sigma') score,     score = (alpha D - z)/sigma^2,
 
-a correction g of the score is one of D by ``(sigma^2/alpha) g``, and of v by ``((alpha'/alpha) sigma^2 - sigma sigma') g``.
-Where alpha = 0 (t = 0 of the linear and the cosine path) the score says nothing of the masks: no guidance there. Just above it
-the factor is large, like 1/t.
+a correction g of the score is one of D by ``(sigma^2/alpha) g``, and of v by ``((alpha'/alpha) sigma^2 -
+sigma sigma') g``. Where alpha = 0 (t = 0 of the linear and the cosine path) the score says nothing of the
+masks: no guidance there. Just above it the factor is large, like 1/t.
 """
 
 from __future__ import annotations
@@ -40,21 +42,22 @@ class Guidance(Protocol):
 
 @dataclass(frozen=True)
 class ParticleGuidance:
-    """Repulsion by the gradient of a potential of all pairs (Corso et al. 2024, "Particle Guidance", section 3).
+    """Repulsion by the gradient of a potential of all pairs (Corso et al. 2024, "Particle Guidance", section
+    3).
 
         k(x_i, x_j) = exp(-|x_i - x_j|^2/h),   h = median^2/log K
         log Phi = -1/2 sum_ij k(x_i, x_j)     ("sum"),   or   -log sum_ij k(x_i, x_j)     ("log-sum")
         score correction g_i = strength grad_{x_i} log Phi,   correction of D_i = (sigma^2/alpha) g_i
 
-    The median is the lower one of the distances of an image's pairs, a constant to the gradient. Particles that coincide do
-    not push each other. K = 1 gives zero.
+    The median is the lower one of the distances of an image's pairs, a constant to the gradient. Particles
+    that coincide do not push each other. K = 1 gives zero.
 
     Args:
         path: of the states; it converts the score.
         strength: factor of the potential.
         potential: ``sum``, as published, or ``log-sum``, whose force does not grow with K.
-        particles: what keeps apart: ``state``, as published, or ``posterior-mean``; there the gradient is that by D, and the
-            network's derivative of D by z is left out (taken to be the identity).
+        particles: what keeps apart: ``state``, as published, or ``posterior-mean``; there the gradient is
+            that by D, and the network's derivative of D by z is left out (taken to be the identity).
 
     Raises:
         UnknownNameError: no such potential or particles.
@@ -98,18 +101,19 @@ class ParticleGuidance:
 
 @dataclass(frozen=True)
 class Spell:
-    """Sparse repellency: predicted masks closer than a radius push each other apart (Kirchhof et al. 2025, "Shielded Diffusion").
+    """Sparse repellency: predicted masks closer than a radius push each other apart (Kirchhof et al. 2025,
+    "Shielded Diffusion").
 
         d_ij = D_i - D_j,     correction of D_i = strength sum_j max(0, r/|d_ij| - 1) d_ij
 
-    The norm is L2 over all channels and pixels: masks in {0, 1} that differ in n pixels are ``sqrt(n)`` apart, masks in
-    {-1, 1} ``2 sqrt(n)``. Nothing happens to particles that are r apart or farther, nor to particles that coincide. K = 1 gives
-    zero.
+    The norm is L2 over all channels and pixels: masks in {0, 1} that differ in n pixels are ``sqrt(n)``
+    apart, masks in {-1, 1} ``2 sqrt(n)``. Nothing happens to particles that are r apart or farther, nor to
+    particles that coincide. K = 1 gives zero.
 
     Args:
         radius: r > 0, in the units of that norm.
-        strength: 1 as published: each of the two goes all the way, as if the other stood still, and two particles end
-            ``2r - |d|`` apart. With 0.5 two particles end exactly r apart.
+        strength: 1 as published: each of the two goes all the way, as if the other stood still, and two
+            particles end ``2r - |d|`` apart. With 0.5 two particles end exactly r apart.
 
     Raises:
         AmbisegError: the radius is not positive.
@@ -136,7 +140,8 @@ class Spell:
 
 
 def guided(velocity: Velocity, path: Path, *guidance: Guidance) -> Velocity:
-    """The velocity of K samples of each image, with guidance: ``v + (alpha' - alpha sigma'/sigma) correction``.
+    """The velocity of K samples of each image, with guidance: ``v + (alpha' - alpha sigma'/sigma)
+    correction``.
 
     Args:
         velocity: states ``(B, K, C, *S)`` and times ``(B,)`` to velocities ``(B, K, C, *S)``.
@@ -169,11 +174,13 @@ def _flat(x: Tensor) -> Tensor:
 
 
 def _distances(x: Tensor) -> Tensor:
-    """L2 distances of all pairs, ``(B, K, K)``, from differences: products would lose those of particles that are close."""
+    """L2 distances of all pairs, ``(B, K, K)``, from differences: products would lose those of particles that
+    are close."""
     return torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist")
 
 
 def _repulsion(x: Tensor, weights: Tensor) -> Tensor:
-    """``sum_j w_ij (x_i - x_j)``, ``(B, K, P)``, one i after the other so that memory grows with K, not its square."""
+    """``sum_j w_ij (x_i - x_j)``, ``(B, K, P)``, one i after the other so that memory grows with K, not its
+    square."""
     parts = [(weights[:, i, :, None] * (x[:, i, None] - x)).sum(1) for i in range(x.shape[1])]
     return torch.stack(parts, 1)

@@ -1,25 +1,27 @@
 """Gaussian probability paths from noise (t = 0) to mask (t = 1), and what can be converted along them.
 
-Notation of Gerard and Sullivan, section 3.2, and of Lipman et al. 2024: mask y, noise ``e ~ N(0, I)``, state z.
+Notation of Gerard and Sullivan, section 3.2, and of Lipman et al. 2024: mask y, noise ``e ~ N(0, I)``, state
+z.
 
     p_t(z|y) = N(alpha_t y, sigma_t^2 I),   z_t = alpha_t y + sigma_t e                              (16)
     u_t(z|y) = (alpha' - alpha sigma'/sigma) y + (sigma'/sigma) z                                    (17)
 
-(17) is ``alpha' y + sigma' e`` with the noise ``e = (z - alpha y)/sigma`` that z and y imply. It is linear in y, so the
-marginal velocity v is (17) at the posterior mean ``D = E[y | z_t = z]``, and D follows from v:
+(17) is ``alpha' y + sigma' e`` with the noise ``e = (z - alpha y)/sigma`` that z and y imply. It is linear in
+y, so the marginal velocity v is (17) at the posterior mean ``D = E[y | z_t = z]``, and D follows from v:
 
     v = alpha' D + sigma' (z - alpha D)/sigma,     D = (sigma v - sigma' z)/(alpha' sigma - alpha sigma')
 
-Networks that give the velocity and networks that give the posterior mean are thus interchangeable. The denominator of D is
-positive for all t in [0, 1]. What happens at the two ends:
+Networks that give the velocity and networks that give the posterior mean are thus interchangeable. The
+denominator of D is positive for all t in [0, 1]. What happens at the two ends:
 
 - t = 0: nothing is singular. ``alpha' sigma - alpha sigma' = alpha'`` and ``D = (v + z)/alpha'`` where sigma' = -1 (20).
 - t = 1: the state is the mask, so D = z whatever v is. The noise can no longer be told from z: where ``sigma <= FLOOR`` it
   is taken to be 0, its mean under a law with a density, and ``velocity`` gives ``alpha' D``. Solvers that evaluate at t = 1
   (Heun, rk4) want a network of the velocity there, or an Euler step last (`ambiseg.flows.solvers.integrate`).
 
-Preconditioning of a network that gives D: Karras et al. 2022, "Elucidating the Design Space of Diffusion-Based Generative
-Models", table 1. The state of theirs is ``z/alpha`` at noise level ``sigma_edm = sigma/alpha``.
+Preconditioning of a network that gives D: Karras et al. 2022, "Elucidating the Design Space of
+Diffusion-Based Generative Models", table 1. The state of theirs is ``z/alpha`` at noise level ``sigma_edm =
+sigma/alpha``.
 """
 
 from __future__ import annotations
@@ -37,15 +39,18 @@ from ambiseg.errors import AmbisegError, UnknownNameError
 FLOOR = 1e-5
 """Where alpha or sigma would divide, it is not taken below this."""
 TOLD = (1e-3, 1e3)
-"""Noise levels that a network tells apart: those beyond are so rare in training that it would meet t = 0 unprepared."""
+"""Noise levels that a network tells apart: those beyond are so rare in training that it would meet t = 0
+unprepared."""
 
 
 @dataclass(frozen=True)
 class Path(ABC):
-    """A Gaussian probability path: two schedules with their derivatives, and the conversions they imply (16, 17).
+    """A Gaussian probability path: two schedules with their derivatives, and the conversions they imply (16,
+    17).
 
-    Times t are tensors in [0, 1], ``(B,)`` or of no axis; states, masks and noise are ``(B, C, *S)``, or any other shape that
-    begins with B. Schedules are computed in the type of t, results have the type of the state.
+    Times t are tensors in [0, 1], ``(B,)`` or of no axis; states, masks and noise are ``(B, C, *S)``, or any
+    other shape that begins with B. Schedules are computed in the type of t, results have the type of the
+    state.
     """
 
     @abstractmethod
@@ -74,13 +79,16 @@ class Path(ABC):
         return _over(self.alpha(t), y) * y + _over(self.sigma(t), y) * noise
 
     def target(self, y: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """``alpha' y + sigma' e = u_t(z_t|y)``: what conditional flow matching regresses (Lipman et al. 2023, theorem 2)."""
+        """``alpha' y + sigma' e = u_t(z_t|y)``: what conditional flow matching regresses (Lipman et al. 2023,
+        theorem 2)."""
         return _over(self.d_alpha(t), y) * y + _over(self.d_sigma(t), y) * noise
 
     def velocity(self, z: Tensor, posterior_mean: Tensor, t: Tensor) -> Tensor:
-        """The velocity at a state whose posterior mean is D: ``v = alpha' D + sigma' (z - alpha D)/sigma`` (17).
+        """The velocity at a state whose posterior mean is D: ``v = alpha' D + sigma' (z - alpha D)/sigma``
+        (17).
 
-        Where ``sigma <= FLOOR`` (t = 1) the second term is left out: finite, and exact for laws with a density.
+        Where ``sigma <= FLOOR`` (t = 1) the second term is left out: finite, and exact for laws with a
+        density.
 
         Example:
             >>> z, d = torch.zeros(2, 1), torch.ones(2, 1)
@@ -93,11 +101,13 @@ class Path(ABC):
         return _over(self.d_alpha(t), z) * posterior_mean + _over(self.d_sigma(t), z) * noise
 
     def conditional_velocity(self, z: Tensor, y: Tensor, t: Tensor) -> Tensor:
-        """``u_t(z|y) = (alpha' - alpha sigma'/sigma) y + (sigma'/sigma) z`` (17): `velocity` where y is the only mask."""
+        """``u_t(z|y) = (alpha' - alpha sigma'/sigma) y + (sigma'/sigma) z`` (17): `velocity` where y is the
+        only mask."""
         return self.velocity(z, y, t)
 
     def posterior_mean(self, z: Tensor, v: Tensor, t: Tensor) -> Tensor:
-        """``D = E[y | z_t = z] = (sigma v - sigma' z)/(alpha' sigma - alpha sigma')`` from the marginal velocity v.
+        """``D = E[y | z_t = z] = (sigma v - sigma' z)/(alpha' sigma - alpha sigma')`` from the marginal
+        velocity v.
 
         At t = 1 it is z.
 
@@ -113,7 +123,8 @@ class Path(ABC):
 
 @dataclass(frozen=True)
 class Linear(Path):
-    """``alpha = t, sigma = 1 - t``: straight lines (Lipman et al. 2023, example II with sigma_min = 0; Liu et al. 2023).
+    """``alpha = t, sigma = 1 - t``: straight lines (Lipman et al. 2023, example II with sigma_min = 0; Liu et
+    al. 2023).
 
     The schedule of equations 20 to 22 of mode proposals.
 
@@ -139,7 +150,8 @@ class Linear(Path):
 class Cosine(Path):
     """``alpha = sin(pi t/2), sigma = cos(pi t/2)``: unit variance throughout where the masks have it.
 
-    Nichol and Dhariwal 2021, equation 17, without their offset; the trigonometric interpolant of Albergo and Vanden-Eijnden 2023.
+    Nichol and Dhariwal 2021, equation 17, without their offset; the trigonometric interpolant of Albergo and
+    Vanden-Eijnden 2023.
 
     Example:
         >>> Cosine().alpha(torch.tensor([0.0, 1 / 3, 1.0])).round(decimals=3).tolist()
@@ -161,14 +173,16 @@ class Cosine(Path):
 
 @dataclass(frozen=True)
 class VariancePreserving(Path):
-    """The variance-preserving diffusion, run from noise to mask: ``s = 1 - t`` (Song et al. 2021, equation 33).
+    """The variance-preserving diffusion, run from noise to mask: ``s = 1 - t`` (Song et al. 2021, equation
+    33).
 
         beta(s) = beta_min + s (beta_max - beta_min),   b(s) = integral_0^s beta
         alpha = exp(-b/2),   sigma = sqrt(1 - exp(-b)),   alpha' = beta alpha/2,   sigma' = -beta alpha^2/(2 sigma)
 
-    At t = 0 alpha is not exactly 0: it is ``exp(-(beta_min + beta_max)/4)``, 0.0066 for the defaults, so that N(0, I) is only
-    nearly the law of the state. At t = 1 sigma' goes to minus infinity like ``(1 - t)^(-1/2)``; it is bounded with
-    ``sigma >= FLOOR`` in its denominator. Fixed steps of equal size lose their order on the last one: use a ``grid``.
+    At t = 0 alpha is not exactly 0: it is ``exp(-(beta_min + beta_max)/4)``, 0.0066 for the defaults, so that
+    N(0, I) is only nearly the law of the state. At t = 1 sigma' goes to minus infinity like ``(1 -
+    t)^(-1/2)``; it is bounded with ``sigma >= FLOOR`` in its denominator. Fixed steps of equal size lose
+    their order on the last one: use a ``grid``.
 
     Raises:
         AmbisegError: not ``0 < beta_min <= beta_max``.
@@ -232,9 +246,11 @@ def path_named(name: str) -> Path:
 
 
 def c_skip(sigma_edm: Tensor, sigma_data: float) -> Tensor:
-    """``sigma_data^2/(sigma^2 + sigma_data^2)``: the share of the state that passes the network by (Karras et al. 2022, table 1).
+    """``sigma_data^2/(sigma^2 + sigma_data^2)``: the share of the state that passes the network by (Karras et
+    al. 2022, table 1).
 
-    It is the posterior mean of a mask ``N(0, sigma_data^2)``, so the network starts as the best linear estimate.
+    It is the posterior mean of a mask ``N(0, sigma_data^2)``, so the network starts as the best linear
+    estimate.
 
     Example:
         >>> c_skip(torch.tensor([0.0, 0.5, float("inf")]), 0.5).tolist()
@@ -244,7 +260,8 @@ def c_skip(sigma_edm: Tensor, sigma_data: float) -> Tensor:
 
 
 def c_out(sigma_edm: Tensor, sigma_data: float) -> Tensor:
-    """``sigma sigma_data/sqrt(sigma^2 + sigma_data^2)``: scale of the network's output (Karras et al. 2022, table 1).
+    """``sigma sigma_data/sqrt(sigma^2 + sigma_data^2)``: scale of the network's output (Karras et al. 2022,
+    table 1).
 
     Example:
         >>> c_out(torch.tensor([0.0, 0.5, float("inf")]), 0.5)
@@ -254,7 +271,8 @@ def c_out(sigma_edm: Tensor, sigma_data: float) -> Tensor:
 
 
 def c_in(sigma_edm: Tensor, sigma_data: float) -> Tensor:
-    """``1/sqrt(sigma^2 + sigma_data^2)``: gives the network an input of unit variance (Karras et al. 2022, table 1).
+    """``1/sqrt(sigma^2 + sigma_data^2)``: gives the network an input of unit variance (Karras et al. 2022,
+    table 1).
 
     Example:
         >>> c_in(torch.tensor([0.0, 0.5, float("inf")]), 0.5)
@@ -264,7 +282,8 @@ def c_in(sigma_edm: Tensor, sigma_data: float) -> Tensor:
 
 
 def c_noise(sigma_edm: Tensor) -> Tensor:
-    """``log(sigma)/4``: what the network is told of the noise (Karras et al. 2022, table 1), sigma kept in `TOLD`.
+    """``log(sigma)/4``: what the network is told of the noise (Karras et al. 2022, table 1), sigma kept in
+    `TOLD`.
 
     Example:
         >>> c_noise(torch.tensor([0.0, 1.0, float("inf")]))
@@ -274,7 +293,8 @@ def c_noise(sigma_edm: Tensor) -> Tensor:
 
 
 def edm_sigma(t: Tensor, path: Path) -> Tensor:
-    """The noise level ``sigma_edm = sigma/alpha`` of a path, alpha not taken below FLOOR: finite for t in [0, 1].
+    """The noise level ``sigma_edm = sigma/alpha`` of a path, alpha not taken below FLOOR: finite for t in [0,
+    1].
 
     Example:
         >>> edm_sigma(torch.tensor([0.0, 0.25, 1.0]), Linear()).round().tolist()
@@ -284,10 +304,11 @@ def edm_sigma(t: Tensor, path: Path) -> Tensor:
 
 
 def edm_loss_weight(t: Tensor, path: Path, sigma_data: float) -> Tensor:
-    """Weight of ``|D - y|^2``: ``1/c_out^2 = (sigma_edm^2 + sigma_data^2)/(sigma_edm sigma_data)^2`` (Karras et al., table 1).
+    """Weight of ``|D - y|^2``: ``1/c_out^2 = (sigma_edm^2 + sigma_data^2)/(sigma_edm sigma_data)^2`` (Karras
+    et al., table 1).
 
-    With it the loss is ``|F - F*|^2`` for a target F* of unit variance at every t. It grows like ``(sigma/alpha)^-2`` towards
-    t = 1; sigma_edm is not taken below FLOOR.
+    With it the loss is ``|F - F*|^2`` for a target F* of unit variance at every t. It grows like
+    ``(sigma/alpha)^-2`` towards t = 1; sigma_edm is not taken below FLOOR.
 
     Example:
         >>> edm_loss_weight(torch.tensor([0.0, 0.5]), Linear(), sigma_data=0.5)
@@ -306,7 +327,8 @@ def edm_posterior_mean(
     At t = 1 it is z whatever F says; where alpha = 0 it is ``sigma_data F(z, c_noise)``, up to FLOOR.
 
     Args:
-        network: F, called with the scaled state ``(B, C, *S)`` and c_noise ``(B,)``; conditions on an image are its own.
+        network: F, called with the scaled state ``(B, C, *S)`` and c_noise ``(B,)``; conditions on an image
+            are its own.
         z: ``(B, C, *S)``.
         t: ``(B,)``.
         path: where z lies.

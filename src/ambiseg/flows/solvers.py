@@ -1,11 +1,13 @@
-"""Solvers of the flow ``dz/dt = v(z, t)`` from noise (t = 0) to mask (t = 1) (Gerard and Sullivan, equation 13).
+"""Solvers of the flow ``dz/dt = v(z, t)`` from noise (t = 0) to mask (t = 1) (Gerard and Sullivan, equation
+13).
 
-An explicit Runge-Kutta method is its Butcher tableau: nodes c, rows a, weights b (Hairer, Norsett and Wanner 1993, II.1).
+An explicit Runge-Kutta method is its Butcher tableau: nodes c, rows a, weights b (Hairer, Norsett and Wanner
+1993, II.1).
 
     k_i = v(z + h sum_{j<i} a_ij k_j, t + c_i h),     z(t + h) = z + h sum_i b_i k_i
 
-`TABLEAUS` lists ours; ``dopri5`` is the adaptive one of the package torchdiffeq. Ten Heun steps are what mode proposals is
-compared with.
+`TABLEAUS` lists ours; ``dopri5`` is the adaptive one of the package torchdiffeq. Ten Heun steps are what mode
+proposals is compared with.
 """
 
 from __future__ import annotations
@@ -59,7 +61,8 @@ ADAPTIVE = "dopri5"
 ORDER: dict[str, int] = {name: tableau.order for name, tableau in TABLEAUS.items()} | {ADAPTIVE: 5}
 """Order of convergence of every method."""
 EVALUATIONS: dict[str, int] = {name: len(tableau.nodes) for name, tableau in TABLEAUS.items()} | {ADAPTIVE: 6}
-"""Evaluations of the velocity in one step of every method; dopri5 reuses its last, so 6 of its 7 stages are new."""
+"""Evaluations of the velocity in one step of every method; dopri5 reuses its last, so 6 of its 7 stages are
+new."""
 
 
 def evaluations(method: str, steps: int, last: str | None = None) -> int:
@@ -96,20 +99,22 @@ def integrate(
 ) -> Tensor:
     """The state at t1 of the flow ``dz/dt = v(z, t)`` that is at z at t0 (Gerard and Sullivan, equation 13).
 
-    Gradients flow through all steps unless they are switched off. t1 may be smaller than t0: the flow runs backwards. The
-    velocity is asked at times between t0 and t1 only, both included.
+    Gradients flow through all steps unless they are switched off. t1 may be smaller than t0: the flow runs
+    backwards. The velocity is asked at times between t0 and t1 only, both included.
 
     Args:
-        velocity: ``v(z, t)``, states ``(B, ...)`` and times ``(B,)`` of the state's type and device to ``(B, ...)``.
+        velocity: ``v(z, t)``, states ``(B, ...)`` and times ``(B,)`` of the state's type and device to ``(B,
+            ...)``.
         z: the state at t0, ``(B, ...)``, float32 or float64.
         steps: number of steps of equal size; dopri5 does not look at it.
         method: ``euler``, ``midpoint``, ``heun``, ``rk4`` or ``dopri5``.
         t0: where the flow begins.
         t1: where it ends.
-        grid: times ``(N + 1,)``, rising or falling, in place of ``steps``, t0 and t1; dopri5 uses the first and the last.
-        last: method of the last step, the chosen one by default. ``euler`` where the velocity comes from a posterior mean: that
-            has none at t = 1, and on the linear path an Euler step ends exactly in the posterior mean (Karras et al. 2022,
-            algorithm 1).
+        grid: times ``(N + 1,)``, rising or falling, in place of ``steps``, t0 and t1; dopri5 uses the first
+            and the last.
+        last: method of the last step, the chosen one by default. ``euler`` where the velocity comes from a
+            posterior mean: that has none at t = 1, and on the linear path an Euler step ends exactly in the
+            posterior mean (Karras et al. 2022, algorithm 1).
         rtol: relative tolerance of dopri5, for one step: errors of the whole may be ten times as large.
         atol: absolute tolerance of dopri5. Its step is one for the whole batch, so images share their errors.
 
@@ -118,9 +123,9 @@ def integrate(
 
     Raises:
         UnknownNameError: no such method.
-        AmbisegError: fewer than one step, times that do not rise or fall, a velocity of another shape, a tolerance that is not
-            above 0, dopri5 without torchdiffeq, a velocity that dopri5 cannot follow, or a state that is not finite: the message
-            names the step and the place in the batch.
+        AmbisegError: fewer than one step, times that do not rise or fall, a velocity of another shape, a
+            tolerance that is not above 0, dopri5 without torchdiffeq, a velocity that dopri5 cannot follow,
+            or a state that is not finite: the message names the step and the place in the batch.
 
     Example:
         >>> growth = lambda z, t: z

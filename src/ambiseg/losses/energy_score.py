@@ -4,30 +4,33 @@ For masks ``s_k`` of probabilities ``p_k`` and one observed mask ``y``,
 
     ES(P, y) = 2 sum_k p_k d(s_k, y) - sum_kl p_k p_l d(s_k, s_l).
 
-Known: it is a proper score (Gneiting and Raftery 2007, section 5.1), its mean over y less ``sum_ij v_i v_j d(y_i, y_j)`` is the
-squared energy distance of the two laws (Szekely and Rizzo 2013), and with ``d = 1 - IoU`` that is the GED by which the field
-compares sets of masks (Bellemare et al. 2017). Ours: it trains the masks and probabilities of one forward pass, with a soft d
-of all pairs from matrix products. One annotation per image is enough: the expected gradient is that of all of them.
+Known: it is a proper score (Gneiting and Raftery 2007, section 5.1), its mean over y less ``sum_ij v_i v_j
+d(y_i, y_j)`` is the squared energy distance of the two laws (Szekely and Rizzo 2013), and with ``d = 1 -
+IoU`` that is the GED by which the field compares sets of masks (Bellemare et al. 2017). Ours: it trains the
+masks and probabilities of one forward pass, with a soft d of all pairs from matrix products. One annotation
+per image is enough: the expected gradient is that of all of them.
 
-For soft masks ``|a| = sum a``, ``I_c = <a_c, b_c>``, ``U_c = |a_c| + |b_c| - I_c``, over the evaluated classes
+For soft masks ``|a| = sum a``, ``I_c = <a_c, b_c>``, ``U_c = |a_c| + |b_c| - I_c``, over the evaluated
+classes
 
     d_iou  = sum_c (U_c - I_c) / max(U_c, 1) / max(1, sum_c min(U_c, 1)),
 
-``d_dice`` the same with ``max(U_c + I_c, 1)``. Of hard masks that is one minus the IoU (Dice) of `ambiseg.overlap`: a class
-absent from both is left out, two empty masks agree. A soft mask stands for independent draws of its pixels, and lies at a
-distance of itself: the diagonal k = l counts like any other pair, so one mask and two copies of half its weight score alike.
-So a soft mask scores as a whole law of noisy masks; where there are fewer proposals than the truth has masks that helps the
-score, and hurts once the masks are decided: `trained_score` shows weights decided masks alone.
-The set is the whole law, not a sample of it, so nothing is biased. Where masks are draws of a law (``draws``), pairs of a draw
-with itself are left out.
+``d_dice`` the same with ``max(U_c + I_c, 1)``. Of hard masks that is one minus the IoU (Dice) of
+`ambiseg.overlap`: a class absent from both is left out, two empty masks agree. A soft mask stands for
+independent draws of its pixels, and lies at a distance of itself: the diagonal k = l counts like any other
+pair, so one mask and two copies of half its weight score alike. So a soft mask scores as a whole law of noisy
+masks; where there are fewer proposals than the truth has masks that helps the score, and hurts once the masks
+are decided: `trained_score` shows weights decided masks alone. The set is the whole law, not a sample of it,
+so nothing is biased. Where masks are draws of a law (``draws``), pairs of a draw with itself are left out.
 
 Two more:
 
     d_js     = sqrt( mean over pixels of the Jensen-Shannon divergence / log 2 )
     d_scales = mean of d_iou and the same of masks averaged over blocks of 2, 4 and 8 pixels, these with |a| = sum a^2
 
-d_js has the gradients of a cross-entropy; of hard masks it is the root of the share of pixels that differ, the classical energy
-score of vectors. (Without the root the score would see pixel-wise means alone.) d_scales also tells a near miss from a far one.
+d_js has the gradients of a cross-entropy; of hard masks it is the root of the share of pixels that differ,
+the classical energy score of vectors. (Without the root the score would see pixel-wise means alone.) d_scales
+also tells a near miss from a far one.
 """
 
 from __future__ import annotations
@@ -54,15 +57,18 @@ TINY = 1e-6
 def energy_score(
     masks: Tensor, weights: Tensor, annotations: MaskSet, kernel: str = "iou", draws: int = 1
 ) -> Tensor:
-    """Energy score of weighted soft masks against annotations; smaller is better, gradients reach masks and weights.
+    """Energy score of weighted soft masks against annotations; smaller is better, gradients reach masks and
+    weights.
 
     Args:
         masks: class probabilities ``(B, M, C, *S)``.
         weights: ``(B, M)``, rows sum to 1.
-        annotations: what was observed, with its weights. Pixels that are void in one of an image's masks are left out.
+        annotations: what was observed, with its weights. Pixels that are void in one of an image's masks are
+            left out.
         kernel: distance ``iou``, ``dice``, ``jensen-shannon`` or ``scales``.
-        draws: S, where the masks are S draws of equal weight from each of M / S laws, one law after the other: the score of the
-            mixture of these laws, without bias for S > 1. S = 1: of the masks themselves.
+        draws: S, where the masks are S draws of equal weight from each of M / S laws, one law after the
+            other: the score of the mixture of these laws, without bias for S > 1. S = 1: of the masks
+            themselves.
 
     Returns:
         ``(B,)`` float32, the mean over the annotations by weight.
@@ -94,8 +100,9 @@ def trained_score(
 ) -> Tensor:
     """Energy score of the masks as they are given out, decided, with gradients for weights and masks.
 
-    Weights get those of this score. (Had they those of the soft score, all probability would move to masks that stay soft.) Masks
-    get those of the soft score, at other weights: at its own a mask without weight learns nothing, and what loses once is lost.
+    Weights get those of this score. (Had they those of the soft score, all probability would move to masks
+    that stay soft.) Masks get those of the soft score, at other weights: at its own a mask without weight
+    learns nothing, and what loses once is lost.
 
     Args:
         masks: class probabilities ``(B, M, C, *S)``; without gradient only the weights are trained.
@@ -123,7 +130,8 @@ def trained_score(
 
 
 def _pairs(p: Tensor, draws: int) -> Tensor:
-    """How much each pair of masks counts ``(M, M)``: draws of one law tell its spread by pairs of different ones alone."""
+    """How much each pair of masks counts ``(M, M)``: draws of one law tell its spread by pairs of different
+    ones alone."""
     count = p.shape[1]
     if draws == 1:
         return p.new_ones(count, count)
@@ -133,7 +141,8 @@ def _pairs(p: Tensor, draws: int) -> Tensor:
 
 
 def _iou(a: Tensor, b: Tensor, labels: LabelSpace) -> Tensor:
-    """``d_iou`` of all pairs of ``(B, M, C, *S)`` and ``(B, N, C, *S)``, ``(B, M, N)``; channels as the label space has them."""
+    """``d_iou`` of all pairs of ``(B, M, C, *S)`` and ``(B, N, C, *S)``, ``(B, M, N)``; channels as the label
+    space has them."""
     both, union = _sets(a.flatten(3), b.flatten(3), labels)
     return _apart(both, union, union)
 

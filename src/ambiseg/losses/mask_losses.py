@@ -1,6 +1,7 @@
 """Losses of one mask against another, for all pairs of a set at once, and the cross-entropy of pixels.
 
-For proposals ``m_k`` with logits ``z_k`` and annotations ``y_i``, void pixels of ``y_i`` left out, P pixels counted:
+For proposals ``m_k`` with logits ``z_k`` and annotations ``y_i``, void pixels of ``y_i`` left out, P pixels
+counted:
 
     MSE(k, i)   = 1/(P C) sum (m_k - y_i)^2
     Dice(k, i)  = 1 - mean_c 2 <m_kc, y_ic> / (|m_kc| + |y_ic|)           (soft; Milletari, Navab and Ahmadi 2016)
@@ -25,7 +26,8 @@ FOCAL_GAMMA = 2.0
 """Focusing exponent of the focal loss."""
 
 AT_ONCE = 2**19
-"""Values of proposals that are taken together on a CPU: more do not stay in its cache from one product to the next."""
+"""Values of proposals that are taken together on a CPU: more do not stay in its cache from one product to the
+next."""
 
 
 def pairwise_mask_loss(kind: str, logits: Tensor, masks: Tensor, labels: LabelSpace) -> Tensor:
@@ -60,7 +62,8 @@ def pairwise_mask_loss(kind: str, logits: Tensor, masks: Tensor, labels: LabelSp
 
 
 def cross_entropy(logits: Tensor, masks: Tensor, labels: LabelSpace) -> Tensor:
-    """Negative log-likelihood of a label map under independent pixels, in nats: its sum over the pixels that are not void.
+    """Negative log-likelihood of a label map under independent pixels, in nats: its sum over the pixels that
+    are not void.
 
         CE(z, y) = - sum_pixels log q,    q the probability of the annotated class (sigmoid or softmax of z)
 
@@ -121,7 +124,8 @@ class _Pairs:
     def focal(self) -> Tensor:
         z, m = self.logits, self.m
         if self.binary:
-            # -log(1 - m) once, for -log m = softplus(z) - z; hit - miss, where a pixel is on or off in the annotation.
+            # -log(1 - m) once, for -log m = softplus(z) - z; hit - miss, where a pixel is on or off in the
+            # annotation.
             softplus = functional.softplus(z)
             miss = m.pow(FOCAL_GAMMA) * softplus
             hit = (1 - m).pow(FOCAL_GAMMA) * (softplus - z)
@@ -129,7 +133,8 @@ class _Pairs:
         return _product((1 - m).pow(FOCAL_GAMMA) * -z.log_softmax(2), self.y) / self.pixels
 
     def _sum_valid(self, value: Tensor) -> Tensor:
-        """Sum of a quantity of the proposals over the pixels that count in each annotation, ``(B, M, N or 1)``."""
+        """Sum of a quantity of the proposals over the pixels that count in each annotation, ``(B, M, N or
+        1)``."""
         if self.v is None:
             return value.sum((2, 3))[:, :, None]
         return _product(value, self.v.expand(-1, -1, value.shape[2], -1))

@@ -1,15 +1,15 @@
 """Couplings of samples and annotations: which sample learns from which annotation, and how much.
 
-Gao, Chen, Zhang and He (2023), "Modeling multimodal aleatoric uncertainty in segmentation with mixture of stochastic
-experts", equations 6 and 7 and appendix A.1. Notation as there: costs C of N samples against M annotations, weights v of the
-annotations, cap gamma on the mass of a sample.
+Gao, Chen, Zhang and He (2023), "Modeling multimodal aleatoric uncertainty in segmentation with mixture of
+stochastic experts", equations 6 and 7 and appendix A.1. Notation as there: costs C of N samples against M
+annotations, weights v of the annotations, cap gamma on the mass of a sample.
 
     P* = argmin_{P in U'} sum_ij P_ij C_ij,    U' = {P >= 0 : P 1_M <= gamma, P^T 1_N = v}               (7)
 
-With gamma = 1 each annotation goes to its nearest sample. With gamma = 1/N every sample gets as much as any other, and the
-problem is optimal transport between uniform samples and the annotations. In between it is a linear programme, solved exactly
-by `exact_coupling` and greedily by `capped_coupling`. Below 1/N nothing satisfies both constraints. Annotations of weight 0
-are padding and get nothing; no gradient passes.
+With gamma = 1 each annotation goes to its nearest sample. With gamma = 1/N every sample gets as much as any
+other, and the problem is optimal transport between uniform samples and the annotations. In between it is a
+linear programme, solved exactly by `exact_coupling` and greedily by `capped_coupling`. Below 1/N nothing
+satisfies both constraints. Annotations of weight 0 are padding and get nothing; no gradient passes.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ SLACK = 1e-6
 def capped_coupling(cost: Tensor, weights: Tensor, cap: float) -> Tensor:
     """A coupling of (7) by the greedy rule of appendix A.1.
 
-    Annotations in ascending order of their least cost; each hands its mass to samples in ascending order of their cost, as far as
-    the cap leaves room. For gamma = 1 that is the optimum.
+    Annotations in ascending order of their least cost; each hands its mass to samples in ascending order of
+    their cost, as far as the cap leaves room. For gamma = 1 that is the optimum.
 
     Args:
         cost: C, ``(B, N, M)``.
@@ -69,7 +69,8 @@ def capped_coupling(cost: Tensor, weights: Tensor, cap: float) -> Tensor:
 
 @torch.no_grad()
 def exact_coupling(cost: Tensor, weights: Tensor, cap: float) -> Tensor:
-    """An optimal coupling of (7), by linear programming image by image (HiGHS); arguments and result as of `capped_coupling`.
+    """An optimal coupling of (7), by linear programming image by image (HiGHS); arguments and result as of
+    `capped_coupling`.
 
     Raises:
         AmbisegError: a cap below 1/N, or costs that are not finite.

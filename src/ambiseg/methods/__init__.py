@@ -1,7 +1,7 @@
 """Published methods of ambiguous segmentation, one folder each, behind one interface (`Segmenter`).
 
-`METHODS` is collected from the specs in these folders and from those that other packages offer under the entry point
-``ambiseg.methods``. Nothing here imports torch before a model is built.
+`METHODS` is collected from the specs in these folders and from those that other packages offer under the
+entry point ``ambiseg.methods``. Nothing here imports torch before a model is built.
 """
 
 from __future__ import annotations
@@ -93,7 +93,8 @@ def build(
 
 
 def _collect() -> None:
-    """Register the methods of this package, then those of others; one that cannot be loaded is left out with a warning."""
+    """Register the methods of this package, then those of others; one that cannot be loaded is left out with
+    a warning."""
     for module in pkgutil.iter_modules(__path__):
         if module.ispkg:
             register(importlib.import_module(f"{__name__}.{module.name}").SPEC)

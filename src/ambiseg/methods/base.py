@@ -17,10 +17,11 @@ from ambiseg.networks.unet import UNet
 
 
 class Segmenter(nn.Module, ABC):
-    """A method of ambiguous segmentation: a plain module with a loss and a prediction, free of any training framework.
+    """A method of ambiguous segmentation: a plain module with a loss and a prediction, free of any training
+    framework.
 
-    Every method is built with the same words and offers the same verbs. Full or single labels is a property of the
-    annotations that `loss` receives (all masks of an image, or one), not of the class.
+    Every method is built with the same words and offers the same verbs. Full or single labels is a property
+    of the annotations that `loss` receives (all masks of an image, or one), not of the class.
 
     Args:
         in_channels: channels of the images.
@@ -29,7 +30,8 @@ class Segmenter(nn.Module, ABC):
         settings: the method's own settings (a dataclass of `ambiseg.methods.settings`).
 
     Attributes:
-        progress: share of the training that is done, 0 to 1; the trainer sets it, schedules inside a method read it.
+        progress: share of the training that is done, 0 to 1; the trainer sets it, schedules inside a method
+            read it.
     """
 
     def __init__(self, in_channels: int, labels: LabelSpace, backbone: UNetSettings, settings: Any) -> None:
@@ -43,8 +45,8 @@ class Segmenter(nn.Module, ABC):
 
         Args:
             images: ``(B, C, H, W)`` normalised.
-            annotations: distinct masks with their probabilities (full labels, K >= 2, padded where need be), or one
-                mask per image (single labels, K = 1).
+            annotations: distinct masks with their probabilities (full labels, K >= 2, padded where need be),
+                or one mask per image (single labels, K = 1).
         """
 
     @abstractmethod
@@ -61,7 +63,8 @@ class Segmenter(nn.Module, ABC):
 
     @property
     def full_labels_reject_copies(self) -> bool:
-        """Whether full labels teach the scores to reject copies: two well-scored masks that are nearly alike are two modes."""
+        """Whether full labels teach the scores to reject copies: two well-scored masks that are nearly alike
+        are two modes."""
         return False
 
     def start_from(self, other: Segmenter) -> None:

@@ -1,7 +1,7 @@
 """`MethodSpec`: all that the rest of the library knows of a method before it builds one. Imports no torch.
 
-A method is a folder with a ``SPEC`` in its ``__init__.py`` and the model beside it. Methods of other packages join by
-`ambiseg.register` or by an entry point in the group ``ambiseg.methods``.
+A method is a folder with a ``SPEC`` in its ``__init__.py`` and the model beside it. Methods of other packages
+join by `ambiseg.register` or by an entry point in the group ``ambiseg.methods``.
 """
 
 from __future__ import annotations
@@ -51,12 +51,13 @@ class TestCase:
     Attributes:
         settings: values that replace its defaults, to make it small.
         deterministic: predictions draw no random numbers, so images of a batch do not depend on each other.
-        draws_labels: of several annotations the loss draws one, so only with one each is it the same at every call.
+        draws_labels: of several annotations the loss draws one, so only with one each is it the same at every
+            call.
         steps: of the optimiser in which one batch is learnt.
-        rate: learning rate of the first step; it falls to 0 along half a cosine, as in training. At a constant rate some methods
-            never come to rest, and chance decides where they are at the last step.
-        gain: rise of HM IoU* in these steps. Small where the pixels of a mask are drawn or decided one by one, for then patches
-            that come and go as a whole cannot all be right.
+        rate: learning rate of the first step; it falls to 0 along half a cosine, as in training. At a
+            constant rate some methods never come to rest, and chance decides where they are at the last step.
+        gain: rise of HM IoU* in these steps. Small where the pixels of a mask are drawn or decided one by
+            one, for then patches that come and go as a whole cannot all be right.
         unused: beginnings of the names of parameters that no loss reaches, with good reason.
     """
 
@@ -79,12 +80,14 @@ class MethodSpec:
         name: what the command line calls it, in lower case with hyphens.
         summary: one line.
         citation: the paper as BibTeX.
-        model: the subclass of `ambiseg.Segmenter`, or ``"module:Class"``, which is imported when a model is built.
+        model: the subclass of `ambiseg.Segmenter`, or ``"module:Class"``, which is imported when a model is
+            built.
         settings: its settings, a frozen dataclass that can be built without arguments.
         presets: named choices of settings; ``recommended`` is the default and is there without being named.
-        validation: the metric that chooses the best weights, a key of `ambiseg.metrics.METRICS`, or "loss" where sampling is slow.
-        starts_from: other methods whose weights it can start from (``--init``), each with a function of its settings and theirs
-            that gives the settings it then needs.
+        validation: the metric that chooses the best weights, a key of `ambiseg.metrics.METRICS`, or "loss"
+            where sampling is slow.
+        starts_from: other methods whose weights it can start from (``--init``), each with a function of its
+            settings and theirs that gives the settings it then needs.
         test: how `ambiseg.testing.check_method` tries it; ``variants`` are further cases by name.
 
     Raises:

@@ -1,7 +1,7 @@
 """Metrics over a whole data set: thin torchmetrics accumulators around the per-image functions.
 
-Batches may come in any size and from several processes. Most numbers are means over images; those of `POOLED` pool
-their parts over all images first, as the papers that print them do.
+Batches may come in any size and from several processes. Most numbers are means over images; those of `POOLED`
+pool their parts over all images first, as the papers that print them do.
 """
 
 from __future__ import annotations
@@ -167,7 +167,8 @@ class SelectionRecall(SelectionF1):
 class SelectionAP(_Accumulator):
     """Average precision of the selection scores, the proposals of all images ranked together.
 
-    Keeps one score and one flag for every proposal of the data set. Across processes each must have seen an image.
+    Keeps one score and one flag for every proposal of the data set. Across processes each must have seen an
+    image.
 
     Example:
         >>> from ambiseg.labels import LabelSpace
@@ -239,8 +240,8 @@ class BrierSkillScore(_Accumulator):
     """Brier skill score, pooled: ``1 - mean BS / (mean BS_uniform + eps)`` (mode proposals, eq. 23).
 
     Args:
-        assignment: "matched" pairs predictions and modes one to one, "nearest" gives every prediction to a mode, and
-            "merged" counts modes that are alike as one.
+        assignment: "matched" pairs predictions and modes one to one, "nearest" gives every prediction to a
+            mode, and "merged" counts modes that are alike as one.
 
     Images of equally probable modes count too, with ``BS_uniform = 0``; nan if all images are such.
 

@@ -82,10 +82,10 @@ def annotator_agreement(annotations: MaskSet) -> AnnotatorAgreement:
     Raises:
         AmbisegError: an image has no annotation.
 
-    Trap: pass annotators, not modes. Of merged masks (`MaskSet.merge_identical`) no two agree, so the pairwise
-    numbers fall and kappa, which leaves weights aside, changes; ``spread`` alone stays. Pixels of a large
-    background make ``unanimous`` and kappa high. ``ged_leave_one_out`` judges one single mask, which no one
-    mask does well: it is no floor for a set of samples, that is `perfect_model`.
+    Trap: pass annotators, not modes. Of merged masks (`MaskSet.merge_identical`) no two agree, so the
+    pairwise numbers fall and kappa, which leaves weights aside, changes; ``spread`` alone stays. Pixels of a
+    large background make ``unanimous`` and kappa high. ``ged_leave_one_out`` judges one single mask, which no
+    one mask does well: it is no floor for a set of samples, that is `perfect_model`.
 
     Example:
         >>> from ambiseg.labels import LabelSpace
@@ -223,7 +223,8 @@ def reachable_table(
 def perfect_samples(
     annotations: MaskSet, samples: int, repeats: int = REPEATS, generator: torch.Generator | None = None
 ) -> Iterator[MaskSet]:
-    """What a perfect sampler predicts: ``repeats`` uniform sets of ``samples`` masks, drawn with replacement by weight.
+    """What a perfect sampler predicts: ``repeats`` uniform sets of ``samples`` masks, drawn with replacement
+    by weight.
 
     Raises:
         AmbisegError: ``samples`` or ``repeats`` below 1, or an image without annotation.

@@ -1,6 +1,7 @@
 """How well the weights of the predictions match the probabilities of the annotated modes.
 
-The *modes* are the distinct annotations. Two assignments of predictions to modes, by IoU, are in use, and one is ours:
+The *modes* are the distinct annotations. Two assignments of predictions to modes, by IoU, are in use, and one
+is ours:
 
 - *matched*: one to one. The entries compared are each pair (estimated u_k, true v_j), each proposal without a
   mode (u_k, 0), and each mode without a proposal (0, v_j); max(M, N*) entries in all, so mass on a wrong mask
@@ -223,7 +224,8 @@ def brier_scores(
     ``BS = 1/E sum_e (u_e - v_e)^2`` over the E = max(M, N*) entries (pairs, proposals without a mode, modes
     without a proposal). *Uniform* here knows the modes but not their probabilities: 1/N* for each mode, 0 for
     every proposal without one; its error is taken over the same E entries (mode proposals, eq. 23). With
-    ``assignment="nearest"`` the E = N* entries are those of `mode_ratio`; "merged" has fewer where modes are alike.
+    ``assignment="nearest"`` the E = N* entries are those of `mode_ratio`; "merged" has fewer where modes are
+    alike.
 
     Returns:
         `BrierScores`, ``(B,)`` each, in [0, 2], lower is better.

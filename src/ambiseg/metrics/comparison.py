@@ -34,8 +34,8 @@ class Comparison:
         annotations: ``(B, N, *S)``.
 
     Raises:
-        AmbisegError: the sets differ in images, image size, classes or device, an image has no mask, or a set is no
-            distribution of label maps (`MaskSet.validate`).
+        AmbisegError: the sets differ in images, image size, classes or device, an image has no mask, or a set
+            is no distribution of label maps (`MaskSet.validate`).
 
     Example:
         >>> from ambiseg.labels import LabelSpace

@@ -1,9 +1,11 @@
-"""What the two sets say as one: the mean prediction and single predictions against the majority of the annotations.
+"""What the two sets say as one: the mean prediction and single predictions against the majority of the
+annotations.
 
 Each function takes predictions ``s_1..s_M`` of weights u and annotations ``y_1..y_N`` of weights v (or one
-`Comparison` of both) and gives one value per image, ``(B,)`` float32. IoU and Dice are means over the evaluated classes
-present in either mask, 1 where both are empty; void pixels of either mask are left out. Entries of weight 0 are padding.
-All raise `AmbisegError` where the two sets do not belong together (see `Comparison`).
+`Comparison` of both) and gives one value per image, ``(B,)`` float32. IoU and Dice are means over the
+evaluated classes present in either mask, 1 where both are empty; void pixels of either mask are left out.
+Entries of weight 0 are padding. All raise `AmbisegError` where the two sets do not belong together (see
+`Comparison`).
 """
 
 from __future__ import annotations
@@ -48,13 +50,14 @@ def dice_of_mean(predictions: MaskSet | Comparison, annotations: MaskSet | None 
 def expected_dice(predictions: MaskSet | Comparison, annotations: MaskSet | None = None) -> Tensor:
     """Expected Dice of one drawn prediction against one drawn annotation.
 
-    ``sum_ij u_i v_j Dice(s_i, y_j)``: what a user gets who takes a single mask at random, judged by a random annotator.
+    ``sum_ij u_i v_j Dice(s_i, y_j)``: what a user gets who takes a single mask at random, judged by a random
+    annotator.
 
     Returns:
         ``(B,)`` in [0, 1], higher is better.
 
-    Trap: its best value is reached by one mask in the middle, not by the true distribution; the annotators among
-    themselves reach less than 1 (`annotator_agreement`).
+    Trap: its best value is reached by one mask in the middle, not by the true distribution; the annotators
+    among themselves reach less than 1 (`annotator_agreement`).
 
     Example:
         >>> from ambiseg.labels import LabelSpace
@@ -74,8 +77,8 @@ def soft_dice(
 ) -> Tensor:
     """Dice of the mean prediction against the mean annotation, both cut at several thresholds, averaged.
 
-    ``mean over t and evaluated classes c of Dice([p_c > t], [q_c > t])`` with ``p = sum_i u_i p_i``,
-    ``q = sum_j v_j y_j``. The dialect of the QUBIQ challenge and of the soft Dice of D-Persona and CM-Net users.
+    ``mean over t and evaluated classes c of Dice([p_c > t], [q_c > t])`` with ``p = sum_i u_i p_i``, ``q =
+    sum_j v_j y_j``. The dialect of the QUBIQ challenge and of the soft Dice of D-Persona and CM-Net users.
 
     Returns:
         ``(B,)`` in [0, 1], higher is better. Where a class is cut away from both at a threshold, that pair counts 1.
@@ -83,8 +86,8 @@ def soft_dice(
     Raises:
         AmbisegError: a threshold outside [0, 1), or none.
 
-    Trap: depends on the thresholds: with four annotators q takes five values only. Pixels void in an annotation count as
-    not of the class there.
+    Trap: depends on the thresholds: with four annotators q takes five values only. Pixels void in an
+    annotation count as not of the class there.
 
     Example:
         >>> from ambiseg.labels import LabelSpace
@@ -105,7 +108,8 @@ def soft_dice(
 
 
 def _shares(given: MaskSet) -> Tensor:
-    """Mean probability of each evaluated class ``(B, C, P)``: of the label maps, where a void pixel is of no class."""
+    """Mean probability of each evaluated class ``(B, C, P)``: of the label maps, where a void pixel is of no
+    class."""
     labels = given.labels
     if given.probabilities is not None:
         return labels.all_classes(given.mean().float(), dim=1).flatten(2)[:, list(labels.evaluated)]

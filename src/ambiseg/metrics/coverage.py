@@ -171,7 +171,8 @@ def expected_draws(
 
 
 def draws_of(q: Tensor, there: Tensor | None = None) -> Tensor:
-    """Expected number of independent draws until each of N things has been drawn, thing j with probability q_j.
+    """Expected number of independent draws until each of N things has been drawn, thing j with probability
+    q_j.
 
     ``E = int_0^inf 1 - prod_j (1 - exp(-q_j t)) dt`` (Flajolet, Gardy and Thimonier 1992). Probabilities that
     sum to less than 1 leave draws that show nothing. Integrated over ``log t`` by the trapezoidal rule, which

@@ -6,9 +6,10 @@ With a distance d of masks (1 - IoU, or 1 - Dice) and expectations over the weig
     GED^2 = 2 d(S, Y) - d(S, S) - d(Y, Y).
 
 Each function takes predictions ``s_1..s_M`` of weights u and annotations ``y_1..y_N`` of weights v (or one
-`Comparison` of both) and gives one value per image, ``(B,)`` float32. IoU and Dice are means over the evaluated classes
-present in either mask, 1 where both are empty; void pixels of either mask are left out. Entries of weight 0 are padding.
-All raise `AmbisegError` where the two sets do not belong together (see `Comparison`).
+`Comparison` of both) and gives one value per image, ``(B,)`` float32. IoU and Dice are means over the
+evaluated classes present in either mask, 1 where both are empty; void pixels of either mask are left out.
+Entries of weight 0 are padding. All raise `AmbisegError` where the two sets do not belong together (see
+`Comparison`).
 """
 
 from __future__ import annotations
@@ -47,7 +48,8 @@ class GedParts:
         return (2 * self.between - self.predictions - self.annotations).float()
 
     def ged_unbiased(self) -> Tensor:
-        """U-statistic: the inner distances are means over pairs of two different entries, ``(B,)`` float32."""
+        """U-statistic: the inner distances are means over pairs of two different entries, ``(B,)``
+        float32."""
         inner = (
             (self.predictions, self.predictions_apart),
             (self.annotations, self.annotations_apart),
@@ -71,7 +73,8 @@ def ged_parts(
     Raises:
         UnknownNameError: ``distance`` is neither "iou" nor "dice".
 
-    Trap: a small GED can come from d(S, S) being large. A method is better where d(S, Y) is smaller at the same d(S, S).
+    Trap: a small GED can come from d(S, S) being large. A method is better where d(S, Y) is smaller at the
+    same d(S, S).
 
     Example:
         >>> from ambiseg.labels import LabelSpace
@@ -190,6 +193,7 @@ def _expected(distance: Tensor, u: Tensor, v: Tensor) -> Tensor:
 
 
 def _apart(weights: Tensor) -> Tensor:
-    """``1 - sum_i w_i^2 = sum_{i != j} w_i w_j`` for weights of sum 1, ``(B,)`` float64; exactly 0 for a single entry."""
+    """``1 - sum_i w_i^2 = sum_{i != j} w_i w_j`` for weights of sum 1, ``(B,)`` float64; exactly 0 for a
+    single entry."""
     w = weights.double()
     return w.sum(1).square() - w.square().sum(1)

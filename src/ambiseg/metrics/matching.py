@@ -1,12 +1,14 @@
-"""Matched overlaps: how well predictions and annotations cover each other one to one, or by optimal transport.
+"""Matched overlaps: how well predictions and annotations cover each other one to one, or by optimal
+transport.
 
-The literature prints different numbers under the name HM-IoU. Here every dialect has a name of its own, and each
-function says whose it is.
+The literature prints different numbers under the name HM-IoU. Here every dialect has a name of its own, and
+each function says whose it is.
 
 Each function takes predictions ``s_1..s_M`` of weights u and annotations ``y_1..y_N`` of weights v (or one
-`Comparison` of both) and gives one value per image, ``(B,)`` float32. IoU and Dice are means over the evaluated classes
-present in either mask, 1 where both are empty; void pixels of either mask are left out. Entries of weight 0 are padding.
-All raise `AmbisegError` where the two sets do not belong together (see `Comparison`).
+`Comparison` of both) and gives one value per image, ``(B,)`` float32. IoU and Dice are means over the
+evaluated classes present in either mask, 1 where both are empty; void pixels of either mask are left out.
+Entries of weight 0 are padding. All raise `AmbisegError` where the two sets do not belong together (see
+`Comparison`).
 """
 
 from __future__ import annotations
@@ -95,16 +97,17 @@ def hm_iou_tiled(predictions: MaskSet | Comparison, annotations: MaskSet | None 
 
 
 def hm_iou_multi(predictions: MaskSet | Comparison, annotations: MaskSet | None = None) -> Tensor:
-    """HM IoU multi: every annotation takes its best prediction, several may take the same one; duplicates kept.
+    """HM IoU multi: every annotation takes its best prediction, several may take the same one; duplicates
+    kept.
 
-    ``1/N sum_j max_i IoU(s_i, y_j)``. Named "HM IoU multi" beside HM IoU and HM IoU* in mode proposals (appendix), in our
-    reading of its one-line description; the IoU counterpart of `max_dice_matching`.
+    ``1/N sum_j max_i IoU(s_i, y_j)``. Named "HM IoU multi" beside HM IoU and HM IoU* in mode proposals
+    (appendix), in our reading of its one-line description; the IoU counterpart of `max_dice_matching`.
 
     Returns:
         ``(B,)`` in [0, 1], higher is better; never below `hm_iou_tiled`.
 
-    Trap: one good mask serves many alike annotations, so a model that finds only the frequent outcome looks good; and
-    nothing is lost by predicting nonsense beside it.
+    Trap: one good mask serves many alike annotations, so a model that finds only the frequent outcome looks
+    good; and nothing is lost by predicting nonsense beside it.
 
     Example:
         >>> from ambiseg.labels import LabelSpace
@@ -141,13 +144,14 @@ def m_iou(predictions: MaskSet | Comparison, annotations: MaskSet | None = None)
 def max_dice_matching(predictions: MaskSet | Comparison, annotations: MaskSet | None = None) -> Tensor:
     """MDM: for every annotation the best Dice over the predictions, averaged.
 
-    ``1/N sum_j max_i Dice(s_i, y_j)``, duplicates kept, weights unused. The dialect of ATFM ("maximum Dice matching") and
-    of CIMD ("D_max").
+    ``1/N sum_j max_i Dice(s_i, y_j)``, duplicates kept, weights unused. The dialect of ATFM ("maximum Dice
+    matching") and of CIMD ("D_max").
 
     Returns:
         ``(B,)`` in [0, 1], higher is better.
 
-    Trap: grows with M, as every best-of-M number does, and says nothing of the other M - 1 predictions. Print M beside it.
+    Trap: grows with M, as every best-of-M number does, and says nothing of the other M - 1 predictions. Print
+    M beside it.
 
     Example:
         >>> from ambiseg.labels import LabelSpace

@@ -1,9 +1,10 @@
-"""How often modes and class flips are produced, beside how probable they are, over all images of a data set (MoSE, C.2).
+"""How often modes and class flips are produced, beside how probable they are, over all images of a data set
+(MoSE, C.2).
 
-Some data have the same ambiguity in every image: annotation j stands for mode j everywhere, or class c turns into its twin, or
-is switched on, with a probability of its own. Then estimates may be compared event by event over the data set, mask by mask
-(`numbered_mode_ratios`, `flip_ratios`) or pixel by pixel (`class_flips`). Notation as in `ambiseg.metrics.calibration`:
-predictions s_i of weights u_i, annotations y_j of weights v_j.
+Some data have the same ambiguity in every image: annotation j stands for mode j everywhere, or class c turns
+into its twin, or is switched on, with a probability of its own. Then estimates may be compared event by event
+over the data set, mask by mask (`numbered_mode_ratios`, `flip_ratios`) or pixel by pixel (`class_flips`).
+Notation as in `ambiseg.metrics.calibration`: predictions s_i of weights u_i, annotations y_j of weights v_j.
 """
 
 from __future__ import annotations
@@ -47,7 +48,8 @@ class Ratios:
         return cls(torch.cat([part.estimated for part in parts]), torch.cat([part.true for part in parts]))
 
     def means(self) -> tuple[Tensor, Tensor]:
-        """Estimated and true probability of every event, the mean over its images, ``(E,)`` each; nan for one of no image."""
+        """Estimated and true probability of every event, the mean over its images, ``(E,)`` each; nan for one
+        of no image."""
         return self.estimated.nanmean(0), self.true.nanmean(0)
 
     def error(self) -> Tensor:
@@ -113,8 +115,9 @@ class ClassFlips:
 def numbered_mode_ratios(predictions: MaskSet | Comparison, annotations: MaskSet | None = None) -> Ratios:
     """Mode ratio where the modes have numbers: annotation j is mode j in every image.
 
-    ``u_j = sum_i u_i [j = argmax_l IoU(s_i, y_l)]`` beside v_j, as `mode_ratio`. Modes that give the same mask in an image,
-    such as flips of a class that it does not show, cannot be told apart there: they share by their own probabilities.
+    ``u_j = sum_i u_i [j = argmax_l IoU(s_i, y_l)]`` beside v_j, as `mode_ratio`. Modes that give the same
+    mask in an image, such as flips of a class that it does not show, cannot be told apart there: they share
+    by their own probabilities.
 
     Args:
         predictions: ``(B, M, *S)``.
@@ -154,8 +157,9 @@ def flip_ratios(
 
         q_c = sum_i u_i [ |{s_i is on} and T_c| > |T_c| / 2 ]          beside the same of y_j and v_j
 
-    ``templates``: the area T_c of each class is given, and on is what is not background (Cityscapes with classes that are
-    switched on or off). ``pairs``: T_c is where some annotation has the class or its twin, and on is the twin (MoSE).
+    ``templates``: the area T_c of each class is given, and on is what is not background (Cityscapes with
+    classes that are switched on or off). ``pairs``: T_c is where some annotation has the class or its twin,
+    and on is the twin (MoSE).
 
     Args:
         predictions: ``(B, M, *S)``; their label maps count, also where they keep probabilities.
@@ -167,11 +171,11 @@ def flip_ratios(
         `Ratios` of P events, nan in the images that do not show the class.
 
     Raises:
-        AmbisegError: not one of ``templates`` and ``pairs``, templates of other images, wrong pairs (see `class_flips`), or the
-            sets do not belong together.
+        AmbisegError: not one of ``templates`` and ``pairs``, templates of other images, wrong pairs (see
+            `class_flips`), or the sets do not belong together.
 
-    Trap: a mask that has neither the class nor its twin there counts as not flipped, as does one that flips exactly half; void is
-    not on.
+    Trap: a mask that has neither the class nor its twin there counts as not flipped, as does one that flips
+    exactly half; void is not on.
 
     Example:
         >>> from ambiseg.labels import LabelSpace

@@ -45,8 +45,8 @@ class MetricInfo:
         lower_bound: smallest value, ``-inf`` if there is none.
         upper_bound: largest value.
         description: one sentence that names the dialect.
-        needs: what the predictions must bring beyond masks: "scores", per-pixel "probabilities", or "weights" that
-            are estimated mode probabilities.
+        needs: what the predictions must bring beyond masks: "scores", per-pixel "probabilities", or "weights"
+            that are estimated mode probabilities.
         default: whether it is printed unless others are asked for.
     """
 

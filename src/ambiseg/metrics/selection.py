@@ -249,11 +249,12 @@ def precision_recall_curve(scores: Tensor, matched: Tensor) -> PrecisionRecallCu
 
 
 def average_precision(scores: Tensor, matched: Tensor) -> Tensor:
-    """Average precision of a ranking: ``AP = sum_n (R_n - R_{n-1}) P_n`` over the distinct scores, descending.
+    """Average precision of a ranking: ``AP = sum_n (R_n - R_{n-1}) P_n`` over the distinct scores,
+    descending.
 
-    P_n and R_n are precision and recall of keeping every score at or above the n-th, ``R_0 = 0``; equal scores
-    are kept or left together. The dialect of scikit-learn's ``average_precision_score``: no interpolation, no
-    trapezoids.
+    P_n and R_n are precision and recall of keeping every score at or above the n-th, ``R_0 = 0``; equal
+    scores are kept or left together. The dialect of scikit-learn's ``average_precision_score``: no
+    interpolation, no trapezoids.
 
     Args:
         scores: ``(E,)``, higher first.

@@ -1,12 +1,13 @@
-"""Areas in which no mask of a set changes, and medians over them: a robust form of what least squares look at.
+"""Areas in which no mask of a set changes, and medians over them: a robust form of what least squares look
+at.
 
-Pixels that have the same class in mask i as each other, for every i, form an area. Any mixture ``sum_i w_i m_i`` is constant
-on an area a, so that with ``f_a`` the mean of a field over it
+Pixels that have the same class in mask i as each other, for every i, form an area. Any mixture ``sum_i w_i
+m_i`` is constant on an area a, so that with ``f_a`` the mean of a field over it
 
     || f - sum_i w_i m_i ||^2 = sum_a |a| (f_a - sum_i w_i m_ia)^2 + what no w can change:
 
-least squares see of a field its means alone. Where the model behind the field takes some pixels for another class than the
-masks do, they pull a mean, but not a median while they are the minority. Beyond the papers.
+least squares see of a field its means alone. Where the model behind the field takes some pixels for another
+class than the masks do, they pull a mean, but not a median while they are the minority. Beyond the papers.
 """
 
 from __future__ import annotations

@@ -1,22 +1,24 @@
 """Modes that are independent flips of classes: one probability per class instead of one per mode.
 
-Gerard and Sullivan, "Deterministic Mode Proposals", appendix B.2. Notation as there: class c covers the template ``T_c``, a
-binary mask, and is switched on with probability ``q_c``; mode j has the flips ``b_jc``.
+Gerard and Sullivan, "Deterministic Mode Proposals", appendix B.2. Notation as there: class c covers the
+template ``T_c``, a binary mask, and is switched on with probability ``q_c``; mode j has the flips ``b_jc``.
 
     m_j = sum_c b_jc T_c                                                                                 (24)
     p_j = prod_c q_c^b_jc (1 - q_c)^(1 - b_jc)                                                           (25)
     min_q KL(p^ || p(q)) = sum_j p^_j log p^_j - sum_j p^_j log p_j(q)                                   (26 to 32)
     b_jc = [ |m_j and T_c| / |T_c| >= 1/2 ]                                                              (33)
 
-The 2^P modes of P flips span P + 1 dimensions only, so their pixel-wise mean leaves p open (`decomposition.decompose_mean` gives
-its most even choice), but not q: every p with that mean has the marginals ``q_c = sum_j p_j b_jc``, the mean inside ``T_c``.
+The 2^P modes of P flips span P + 1 dimensions only, so their pixel-wise mean leaves p open
+(`decomposition.decompose_mean` gives its most even choice), but not q: every p with that mean has the
+marginals ``q_c = sum_j p_j b_jc``, the mean inside ``T_c``.
 
-Templates from proposals alone (`find_templates`). The paper takes principal components and thresholds them by hand, because
-the automatic threshold mixed classes up. ``pca`` is that with the automatic one. ``atoms`` (default) needs no hand: pixels of
-one class are on and off in the same proposals, so the M-bit patterns of the pixels are clustered, with the pattern of the
-background fixed at 0 (Ward 1963). In the eight rendered street scenes of ``tests/mode_probabilities/test_class_flips.py`` (24 proposals of
-13 of the 16 modes, all borders moved by about a pixel) the worst of the four templates has an IoU of 0.99 or 1.00 with
-``atoms`` and of 0.27 to 0.95 with ``pca``.
+Templates from proposals alone (`find_templates`). The paper takes principal components and thresholds them by
+hand, because the automatic threshold mixed classes up. ``pca`` is that with the automatic one. ``atoms``
+(default) needs no hand: pixels of one class are on and off in the same proposals, so the M-bit patterns of
+the pixels are clustered, with the pattern of the background fixed at 0 (Ward 1963). In the eight rendered
+street scenes of ``tests/mode_probabilities/test_class_flips.py`` (24 proposals of 13 of the 16 modes, all
+borders moved by about a pixel) the worst of the four templates has an IoU of 0.99 or 1.00 with ``atoms`` and
+of 0.27 to 0.95 with ``pca``.
 """
 
 from __future__ import annotations
@@ -81,8 +83,9 @@ def flip_probabilities(probabilities: Tensor, states: Tensor) -> Tensor:
 
         q = argmin_q KL(p^ || p(q)),    q_c = sum_j p^_j b_jc                      (mode proposals, 26 to 32)
 
-    The paper minimises numerically, but by (25) ``-sum_j p^_j log p_j(q)`` is ``-sum_c [a_c log q_c + (1 - a_c) log(1 - q_c)]``
-    with ``a_c = sum_j p^_j b_jc``: for each class the cross-entropy of two Bernoulli distributions, least at ``q_c = a_c``.
+    The paper minimises numerically, but by (25) ``-sum_j p^_j log p_j(q)`` is ``-sum_c [a_c log q_c + (1 -
+    a_c) log(1 - q_c)]`` with ``a_c = sum_j p^_j b_jc``: for each class the cross-entropy of two Bernoulli
+    distributions, least at ``q_c = a_c``.
 
     Args:
         probabilities: ``(B, M)`` p^, sum 1.
@@ -113,8 +116,8 @@ def product_probabilities(q: Tensor, states: Tensor, present: Tensor | None = No
 
         p_j = prod_c q_c^b_jc (1 - q_c)^(1 - b_jc) / Z                             (mode proposals, 25)
 
-    Z makes them sum to 1 where some of the 2^P combinations are not among the modes (and is 1 where all are); modes with the
-    same flips share the probability of these flips evenly.
+    Z makes them sum to 1 where some of the 2^P combinations are not among the modes (and is 1 where all are);
+    modes with the same flips share the probability of these flips evenly.
 
     Args:
         q: ``(B, P)`` in [0, 1].
@@ -153,10 +156,10 @@ def find_templates(
 ) -> Tensor:
     """The areas that proposals switch on and off as a whole, from the proposals alone.
 
-    ``atoms``: pixels are clustered by the pattern of the proposals in which they are on, into ``count`` clusters and the
-    background, whose centre stays at 0. Two clusters of n and n' pixels at distance d merge where ``n n' / (n + n') d^2`` is
-    least (Ward 1963). Templates do not overlap. ``pca``: the paper's (B.2.1), the first components, each thresholded by Otsu's
-    method; templates may overlap.
+    ``atoms``: pixels are clustered by the pattern of the proposals in which they are on, into ``count``
+    clusters and the background, whose centre stays at 0. Two clusters of n and n' pixels at distance d merge
+    where ``n n' / (n + n') d^2`` is least (Ward 1963). Templates do not overlap. ``pca``: the paper's
+    (B.2.1), the first components, each thresholded by Otsu's method; templates may overlap.
 
     Args:
         modes: ``(B, M, *S)`` proposals, best without low scores (`decomposition.filtered`).
@@ -168,8 +171,8 @@ def find_templates(
         ``(B, P, *S)`` bool, by falling area; empty ones at the end where the proposals hold fewer areas.
 
     Raises:
-        AmbisegError: an unknown way, ``count`` below 1 or above the number of pixels or `PATTERNS`, or weights of another shape,
-            negative, or all 0.
+        AmbisegError: an unknown way, ``count`` below 1 or above the number of pixels or `PATTERNS`, or
+            weights of another shape, negative, or all 0.
 
     Example:
         >>> from ambiseg.labels import LabelSpace
@@ -204,7 +207,8 @@ def structured_decomposition(
     count: int = 4,
     how: str = "atoms",
 ) -> Tensor:
-    """Mode probabilities under the assumption that modes are independent flips of classes (mode proposals, B.2).
+    """Mode probabilities under the assumption that modes are independent flips of classes (mode proposals,
+    B.2).
 
     Flips of each mode by (33), flip probabilities of the first estimate by (26 to 32), their product by (25).
 
@@ -255,7 +259,8 @@ def _atoms(on: NDArray[np.bool_], share: Array, count: int) -> NDArray[np.bool_]
 
 
 def _ward(points: Array, sizes: Array, count: int) -> Array:
-    """Centres ``(<= count, M)`` of Ward's clusters of weighted points, beside one cluster whose centre stays at 0."""
+    """Centres ``(<= count, M)`` of Ward's clusters of weighted points, beside one cluster whose centre stays
+    at 0."""
     centres = np.concatenate([np.zeros((1, points.shape[1])), points])
     # A size that nothing moves; the cost of joining it is the other's size times its squared distance.
     sizes = np.append(1e9 * max(1.0, sizes.sum()), sizes)

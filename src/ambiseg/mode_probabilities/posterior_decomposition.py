@@ -1,14 +1,15 @@
 """Probabilities of modes from a flow at times t > 0, where the noise tells modes with equal means apart.
 
-Beyond Gerard and Sullivan, "Deterministic Mode Proposals", section 3.2, in its notation (`ambiseg.mode_probabilities.velocity_decomposition`).
-Their equation (22) looks at t = 0, where a flow knows the pixel-wise mean alone. At t > 0 the weights of equation (19) depend
-on the noise: with q_s = M^T D_s and log-likelihoods from M^T z_s,
+Beyond Gerard and Sullivan, "Deterministic Mode Proposals", section 3.2, in its notation
+(`ambiseg.mode_probabilities.velocity_decomposition`). Their equation (22) looks at t = 0, where a flow knows
+the pixel-wise mean alone. At t > 0 the weights of equation (19) depend on the noise: with q_s = M^T D_s and
+log-likelihoods from M^T z_s,
 
     min_p sum_s || D_s - sum_i w_is m_i ||^2 = sum_s D_s.D_s - 2 w_s.q_s + w_s^T G w_s,
     w_is = softmax_i(log p_i - || z_s - alpha m_i ||^2 / (2 sigma^2)),
 
-so after those products the cost depends on the number of modes and draws only, not on the size of the image. With ``robust``
-D_s is replaced by its `area_medians` first.
+so after those products the cost depends on the number of modes and draws only, not on the size of the image.
+With ``robust`` D_s is replaced by its `area_medians` first.
 """
 
 from __future__ import annotations
@@ -67,15 +68,17 @@ def posterior_decomposition(
     centres: str = "modes",
     robust: bool = False,
 ) -> Decomposition:
-    """Probabilities of modes from a flow at t > 0, where the weights of equation (19) tell modes with equal mean apart.
+    """Probabilities of modes from a flow at t > 0, where the weights of equation (19) tell modes with equal
+    mean apart.
 
         min_p sum_s || D(z_s, t_s) - sum_i w_i(z_s, t_s; p) m_i ||^2,    z_s = alpha m_j(s) + sigma e_s,  e_s ~ N(0, 1)
 
-    over log p by L-BFGS, for each image, starting from the solution at t = 0 mixed with the uniform distribution; the draws at
-    t = 0 take part in the sum. Times are such that modes are resolved in part: at t near 0 every z looks the same, near 1
-    each z tells its mode whatever p is. With d the median distance ``|| m_i - m_j ||`` of the distinct modes of an image, t
-    solves ``alpha_t / sigma_t = c / d``, so that two typical modes lie c standard deviations of the noise apart. That is early:
-    d grows with the root of the number of pixels, and two modes that differ in 1000 pixels are resolved at about t = 0.03.
+    over log p by L-BFGS, for each image, starting from the solution at t = 0 mixed with the uniform
+    distribution; the draws at t = 0 take part in the sum. Times are such that modes are resolved in part: at
+    t near 0 every z looks the same, near 1 each z tells its mode whatever p is. With d the median distance
+    ``|| m_i - m_j ||`` of the distinct modes of an image, t solves ``alpha_t / sigma_t = c / d``, so that two
+    typical modes lie c standard deviations of the noise apart. That is early: d grows with the root of the
+    number of pixels, and two modes that differ in 1000 pixels are resolved at about t = 0.03.
 
     The weights are as sharp as the likelihoods, so this asks more of a flow than t = 0 does: it must have
     learned how the posterior follows z, and the modes must be those that it has learned.
@@ -88,14 +91,16 @@ def posterior_decomposition(
         draws: noise draws at each time, t = 0 included.
         generator: source of the noise.
         resolutions: values of c.
-        centres: the mode j(s) of a draw: ``modes``, each equally often, or ``estimate``, by the solution at t = 0.
+        centres: the mode j(s) of a draw: ``modes``, each equally often, or ``estimate``, by the solution at t
+            = 0.
         robust: explain the `area_medians` of D_s.
 
     Returns:
         As `decompose_mean`; ``unique`` says whether the sum curves in every direction that keeps ``sum p``.
 
     Raises:
-        AmbisegError: as `velocity_decomposition`, or times outside (0, 1), resolutions not above 0, an unknown ``centres``.
+        AmbisegError: as `velocity_decomposition`, or times outside (0, 1), resolutions not above 0, an
+            unknown ``centres``.
 
     Example:
         >>> from types import SimpleNamespace
@@ -158,7 +163,8 @@ def _gather(
     for when in [torch.zeros(len(images), dtype=torch.float64), *times]:
         t = when.to(device, torch.float32)
         alpha, sigma = _column(flow.path.alpha(t), shape), _column(flow.path.sigma(t), shape)
-        # Of the log-likelihoods only alpha m.z / sigma^2 differs between modes: all encoded masks have the same norm.
+        # Of the log-likelihoods only alpha m.z / sigma^2 differs between modes: all encoded masks have the
+        # same norm.
         a, s = (v.flatten().cpu().double()[:, None, None] for v in (alpha, sigma))
         for turn in torch.split(_order(modes, *turns, generator), AT_ONCE, 1):
             centres_of = encode(modes.take(turn).masks, modes.labels).to(device)
@@ -179,10 +185,12 @@ def _gather(
 
 
 class _Fit:
-    """The sum of `posterior_decomposition` for one image, as a function of ``theta = log p`` up to a constant.
+    """The sum of `posterior_decomposition` for one image, as a function of ``theta = log p`` up to a
+    constant.
 
-    Everything is per channel and pixel: ``gram (M, M)``, ``q (S, M)`` products of the modes with D_s, ``d (S,)`` squares of D_s;
-    ``log (S, M)`` are the log-likelihoods of z_s given each mode, up to a constant of s.
+    Everything is per channel and pixel: ``gram (M, M)``, ``q (S, M)`` products of the modes with D_s, ``d
+    (S,)`` squares of D_s; ``log (S, M)`` are the log-likelihoods of z_s given each mode, up to a constant of
+    s.
     """
 
     def __init__(self, gram: Array, q: Array, d: Array, log: Array) -> None:
@@ -231,7 +239,8 @@ class _Fit:
         return float(np.sqrt(max(self.value(np.log(np.maximum(p, 1e-300)))[0], 0.0)))
 
     def determines(self, p: Array) -> bool:
-        """Whether ``sum_s J_s^T G J_s``, J_s the Jacobian of w_s in p, has no direction without curvature but p itself."""
+        """Whether ``sum_s J_s^T G J_s``, J_s the Jacobian of w_s in p, has no direction without curvature but
+        p itself."""
         p = np.maximum(p, 1e-12)
         w = self.weights(np.log(p))
         # dw_i / dp_j = ([i = j] - w_i) w_j / p_j
@@ -278,7 +287,8 @@ def _when(path: Path, ratio: Tensor) -> Tensor:
 
 
 def _order(modes: MaskSet, draws: int, by: Tensor | None, generator: torch.Generator | None) -> Tensor:
-    """Which mode each draw starts from, ``(B, draws)``: all in turn, in a random order, or drawn by ``by``."""
+    """Which mode each draw starts from, ``(B, draws)``: all in turn, in a random order, or drawn by
+    ``by``."""
     device = "cpu" if generator is None else generator.device
     if by is not None:
         index = torch.multinomial(by.to(device), draws, replacement=True, generator=generator)

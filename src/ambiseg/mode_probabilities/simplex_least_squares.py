@@ -2,18 +2,20 @@
 
     min_p 1/2 p^T G p - b^T p    subject to    p >= 0,  sum_i p_i = 1
 
-is what velocity decomposition solves (mode proposals, equation 22), ``G = M^T M`` and ``b = M^T y`` for a matrix of modes M
-and a mean y. With ``g = G p - b`` and ``mu = p^T g`` the solution is where (Karush, Kuhn and Tucker)
+is what velocity decomposition solves (mode proposals, equation 22), ``G = M^T M`` and ``b = M^T y`` for a
+matrix of modes M and a mean y. With ``g = G p - b`` and ``mu = p^T g`` the solution is where (Karush, Kuhn
+and Tucker)
 
     g_i >= mu for every i,    p_i (g_i - mu) = 0,    p >= 0,    sum_i p_i = 1.
 
-Solver: a primal active-set method, Wolfe's search for the point of a polytope that is nearest to another one (Wolfe 1976)
-written with G and b alone. An entry joins the support S only if ``g_i < mu``, hence it is affinely independent of those
-in S and the equations of S have one solution; entries whose weight would fall below 0 leave. All images step together.
+Solver: a primal active-set method, Wolfe's search for the point of a polytope that is nearest to another one
+(Wolfe 1976) written with G and b alone. An entry joins the support S only if ``g_i < mu``, hence it is
+affinely independent of those in S and the equations of S have one solution; entries whose weight would fall
+below 0 leave. All images step together.
 
-Several solutions: all of them share g, so they are ``{p >= 0: p = p* + N a}`` with N the directions in the null space of
-G that keep the sum and touch only entries with ``g_i = mu``. Of those the one of least norm is a least-distance problem
-in a, solved through non-negative least squares (Lawson and Hanson 1974, chapter 23).
+Several solutions: all of them share g, so they are ``{p >= 0: p = p* + N a}`` with N the directions in the
+null space of G that keep the sum and touch only entries with ``g_i = mu``. Of those the one of least norm is
+a least-distance problem in a, solved through non-negative least squares (Lawson and Hanson 1974, chapter 23).
 """
 
 from __future__ import annotations
@@ -29,13 +31,16 @@ from torch import Tensor
 from ambiseg.errors import AmbisegError
 
 STATIONARY = 1e-10
-"""An entry joins the support if its gradient is this much below the support's, relative to the gradient's parts."""
+"""An entry joins the support if its gradient is this much below the support's, relative to the gradient's
+parts."""
 TIED = 1e-8
 """Entries outside the support count as equally good up to this, relative to the gradient's parts."""
 DEPENDENT = 1e-10
-"""Directions with a smaller share of the curvature count as directions without any: modes are dependent along them."""
+"""Directions with a smaller share of the curvature count as directions without any: modes are dependent along
+them."""
 RIDGE = 1e-14
-"""Relative addition to the diagonal inside the solver: a direction without curvature is followed until it meets a bound."""
+"""Relative addition to the diagonal inside the solver: a direction without curvature is followed until it
+meets a bound."""
 
 Array = NDArray[np.float64]
 
@@ -46,8 +51,8 @@ class SimplexSolution:
 
     Attributes:
         weights: ``(B, M)`` float64, non-negative, sum 1; 0 where no entry is present.
-        residual: ``(B,)`` float64, the largest violation of the four conditions above, the first two divided by
-            ``max(|G p|, |b|)``.
+        residual: ``(B,)`` float64, the largest violation of the four conditions above, the first two divided
+            by ``max(|G p|, |b|)``.
         unique: ``(B,)`` bool, whether no other weights are as good.
     """
 
@@ -57,10 +62,12 @@ class SimplexSolution:
 
 
 def least_squares_on_simplex(gram: Tensor, moment: Tensor, present: Tensor) -> SimplexSolution:
-    """Minimise ``1/2 p^T G p - b^T p`` over ``p >= 0, sum p = 1`` (mode proposals, equation 22), each image by itself.
+    """Minimise ``1/2 p^T G p - b^T p`` over ``p >= 0, sum p = 1`` (mode proposals, equation 22), each image
+    by itself.
 
-    Where the entries are dependent, there are many minimisers and the one of least Euclidean norm is returned: identical
-    entries share their mass evenly. Computed in float64 on the CPU and returned on the device of ``gram``.
+    Where the entries are dependent, there are many minimisers and the one of least Euclidean norm is
+    returned: identical entries share their mass evenly. Computed in float64 on the CPU and returned on the
+    device of ``gram``.
 
     Args:
         gram: ``(B, M, M)`` G, symmetric and positive semidefinite.
@@ -68,7 +75,8 @@ def least_squares_on_simplex(gram: Tensor, moment: Tensor, present: Tensor) -> S
         present: ``(B, M)`` bool, which entries are there; the others get weight 0.
 
     Raises:
-        AmbisegError: shapes that do not belong together, numbers that are not finite, or an image without any entry.
+        AmbisegError: shapes that do not belong together, numbers that are not finite, or an image without any
+            entry.
 
     Example:
         >>> found = least_squares_on_simplex(torch.eye(3)[None], torch.tensor([[0.9, 0.5, 0.0]]), torch.ones(1, 3) > 0)
@@ -114,7 +122,8 @@ def least_squares_on_simplex(gram: Tensor, moment: Tensor, present: Tensor) -> S
 
 
 def _parts(g: Array, b: Array, p: Array) -> tuple[Array, Array]:
-    """The gradient ``G p - b`` and the size ``max(|G p|, |b|)`` of its parts, ``(..., M)`` and ``(..., 1)``."""
+    """The gradient ``G p - b`` and the size ``max(|G p|, |b|)`` of its parts, ``(..., M)`` and ``(...,
+    1)``."""
     product = np.einsum("...ij,...j->...i", g, p)
     size = np.maximum(np.abs(product).max(-1, keepdims=True), np.abs(b).max(-1, keepdims=True))
     return product - b, np.maximum(size, np.finfo(float).tiny)
@@ -172,7 +181,8 @@ def _active_set(g: Array, b: Array, there: NDArray[np.bool_]) -> Array:
 
 
 def _solve(g: Array, b: Array, support: NDArray[np.bool_]) -> Array:
-    """Weights that minimise over the support alone, sum 1 but of any sign: ``[G 1; 1^T 0] [p; mu] = [b; 1]``."""
+    """Weights that minimise over the support alone, sum 1 but of any sign: ``[G 1; 1^T 0] [p; mu] = [b;
+    1]``."""
     batch, count = b.shape
     width = int(support.sum(1).max())
     order = np.argsort(~support, axis=1, kind="stable")[:, :width]
@@ -219,9 +229,11 @@ def _still(g: Array) -> Array:
 
 
 def _nearest(p: Array, null: Array, target: Array) -> Array:
-    """The point of ``{p + N a >= 0}`` that is nearest to ``target``, all ``(L,)``: least distance programming."""
+    """The point of ``{p + N a >= 0}`` that is nearest to ``target``, all ``(L,)``: least distance
+    programming."""
     base = p + null @ (null.T @ (target - p))
-    # min |a| subject to N a >= -base, through min |E u - f| over u >= 0 with E = [N^T; -base^T], f = (0, ..., 0, 1).
+    # min |a| subject to N a >= -base, through min |E u - f| over u >= 0 with E = [N^T; -base^T], f = (0, ...,
+    # 0, 1).
     system = np.concatenate([null.T, -base[None]])
     right = np.zeros(len(system))
     right[-1] = 1.0

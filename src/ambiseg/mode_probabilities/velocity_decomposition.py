@@ -1,21 +1,23 @@
 """Probabilities of given modes out of a generative flow, without sampling: velocity decomposition.
 
-Gerard and Sullivan, "Deterministic Mode Proposals", section 3.2. Notation as there: modes ``m_i`` with probabilities ``p_i``,
-noise ``z_0 ~ N(0, 1)``, ``z_t = alpha_t y + sigma_t z_0`` (16), velocity v. If ``p(y|x) = sum_i p_i [y = m_i]`` (18), the best
-prediction of the mask at time t is
+Gerard and Sullivan, "Deterministic Mode Proposals", section 3.2. Notation as there: modes ``m_i`` with
+probabilities ``p_i``, noise ``z_0 ~ N(0, 1)``, ``z_t = alpha_t y + sigma_t z_0`` (16), velocity v. If
+``p(y|x) = sum_i p_i [y = m_i]`` (18), the best prediction of the mask at time t is
 
     D(z, t) = E[y | z_t = z, x] = sum_i w_i(z, t) m_i,    w_i = p_i p_t(z|m_i) / sum_j p_j p_t(z|m_j),            (19)
     D(z, 0) = v(z, 0) + z = sum_i p_i m_i             on the linear path alpha = t, sigma = 1 - t,                (20)
     min_p sum_s || v(z_s, 0 | x) + z_s - sum_i p_i m_i ||^2    subject to p >= 0, sum p = 1.                      (22)
 
-In (22) only the mean over s matters, so it is least squares over the simplex with ``G = M^T M`` and ``b = M^T mean_s D(z_s, 0)``
-(`decompose_mean`), as good for the pixel-wise mean of any other model. Where several p have the same mean, as for independent
-class flips, t = 0 cannot tell them apart; times t > 0 can (`ambiseg.mode_probabilities.posterior_decomposition`, beyond the paper). With
-``robust`` the mean is replaced by its `area_medians` first (beyond the paper as well).
+In (22) only the mean over s matters, so it is least squares over the simplex with ``G = M^T M`` and ``b = M^T
+mean_s D(z_s, 0)`` (`decompose_mean`), as good for the pixel-wise mean of any other model. Where several p
+have the same mean, as for independent class flips, t = 0 cannot tell them apart; times t > 0 can
+(`ambiseg.mode_probabilities.posterior_decomposition`, beyond the paper). With ``robust`` the mean is replaced
+by its `area_medians` first (beyond the paper as well).
 
-Masks are one-hot channels scaled to [-1, 1] (`encode`); a flow is anything with a `posterior_mean` in that scale (`Denoiser`).
-What happens at the edges: one mode has probability 1; identical modes share theirs evenly (and ``unique`` is False);
-empty masks are modes like others; places of weight 0 in a set of modes are not there and get probability 0.
+Masks are one-hot channels scaled to [-1, 1] (`encode`); a flow is anything with a `posterior_mean` in that
+scale (`Denoiser`). What happens at the edges: one mode has probability 1; identical modes share theirs evenly
+(and ``unique`` is False); empty masks are modes like others; places of weight 0 in a set of modes are not
+there and get probability 0.
 """
 
 from __future__ import annotations
@@ -51,7 +53,8 @@ class Denoiser(Protocol):
         ...
 
     def posterior_mean(self, images: Tensor, z: Tensor, t: Tensor, /) -> Tensor:
-        """Estimate of ``E[y | z_t = z, x]``, ``(B, C, *S)`` in [-1, 1], for z ``(B, C, *S)`` and times t ``(B,)``."""
+        """Estimate of ``E[y | z_t = z, x]``, ``(B, C, *S)`` in [-1, 1], for z ``(B, C, *S)`` and times t
+        ``(B,)``."""
         ...
 
 
@@ -61,10 +64,11 @@ class Decomposition:
 
     Attributes:
         probabilities: ``(B, M)`` float64, sum 1; 0 for modes that are not there.
-        residual: ``(B,)`` how far the conditions of an optimum are from being met, relative to the gradient's parts.
+        residual: ``(B,)`` how far the conditions of an optimum are from being met, relative to the gradient's
+            parts.
         unique: ``(B,)`` bool, whether the data determine the probabilities.
-        misfit: ``(B,)`` root of the mean squared difference, over channels and pixels, between what was to be explained
-            and its explanation by the modes.
+        misfit: ``(B,)`` root of the mean squared difference, over channels and pixels, between what was to be
+            explained and its explanation by the modes.
     """
 
     probabilities: Tensor
@@ -73,12 +77,14 @@ class Decomposition:
     misfit: Tensor
 
     def weigh(self, modes: MaskSet, least: float = LEAST_PROBABILITY) -> MaskSet:
-        """The same modes with these probabilities as weights, none of them below ``least`` (weight 0 means not there)."""
+        """The same modes with these probabilities as weights, none of them below ``least`` (weight 0 means
+        not there)."""
         return with_probabilities(modes, self.probabilities, least)
 
 
 def encode(masks: Tensor, labels: LabelSpace) -> Tensor:
-    """Label maps ``(B, K, *S)`` as one-hot channels scaled to [-1, 1], ``(B, K, C, *S)`` float32; void is -1 in each channel.
+    """Label maps ``(B, K, *S)`` as one-hot channels scaled to [-1, 1], ``(B, K, C, *S)`` float32; void is -1
+    in each channel.
 
     Example:
         >>> encode(torch.tensor([[[0, 1, 255]]]), LabelSpace.binary()).tolist()
@@ -108,7 +114,8 @@ def filtered(
 
     Args:
         modes: ``(B, M, *S)`` proposals, with scores or without.
-        score_threshold: least selection score, or None to keep all; where nothing passes, the best proposal stays.
+        score_threshold: least selection score, or None to keep all; where nothing passes, the best proposal
+            stays.
         duplicate_iou: masks with a higher IoU with a better one are dropped, or None to keep all.
 
     Example:
@@ -193,8 +200,8 @@ def velocity_decomposition(
     *,
     robust: bool = False,
 ) -> Decomposition:
-    """Probabilities of modes from the velocities of a flow at t = 0 (mode proposals, section 3.2): `decompose_mean` of
-    `estimate_mean`.
+    """Probabilities of modes from the velocities of a flow at t = 0 (mode proposals, section 3.2):
+    `decompose_mean` of `estimate_mean`.
 
     Args:
         flow: a flow trained on these images.
@@ -223,7 +230,8 @@ def assignment_counts(samples: MaskSet, modes: MaskSet) -> Tensor:
 
         p_i = sum_s u_s [i = argmax_j IoU(y_s, m_j)],    ties share evenly
 
-    What velocity decomposition replaces (mode proposals, section 3.2): it takes many samples to see a rare mode.
+    What velocity decomposition replaces (mode proposals, section 3.2): it takes many samples to see a rare
+    mode.
 
     Args:
         samples: ``(B, S, *S)`` with weights u.

@@ -1,13 +1,15 @@
 """Autoregressive networks on fields: what is said about a variable depends on earlier variables only.
 
-A field ``u (N, C, H, W)`` is read as a sequence of D = C H W variables. A network maps it to two fields of the same shape,
+A field ``u (N, C, H, W)`` is read as a sequence of D = C H W variables. A network maps it to two fields of
+the same shape,
 
     m_i(u_<i)  and  s_i(u_<i),    i = 1, ..., D,
 
-called mean and log-scale after their use in affine flows. `MaskedLinear` is the single linear layer with the masks of Germain,
-Gregor, Murray and Larochelle (2015), "MADE: masked autoencoder for distribution estimation"; `CausalTransformer` sees the image
-as a sequence of strips of pixels (Vaswani et al. 2017, "Attention is all you need"; as De Sousa Ribeiro et al. 2025, "Flow
-stochastic segmentation networks", section 5.1, use it).
+called mean and log-scale after their use in affine flows. `MaskedLinear` is the single linear layer with the
+masks of Germain, Gregor, Murray and Larochelle (2015), "MADE: masked autoencoder for distribution
+estimation"; `CausalTransformer` sees the image as a sequence of strips of pixels (Vaswani et al. 2017,
+"Attention is all you need"; as De Sousa Ribeiro et al. 2025, "Flow stochastic segmentation networks", section
+5.1, use it).
 """
 
 from __future__ import annotations
@@ -23,19 +25,23 @@ from ambiseg.errors import AmbisegError
 
 
 class AutoregressiveNetwork(nn.Module, ABC):
-    """Maps a field ``u (N, C, H, W)`` to mean and log-scale, each depending on earlier variables of ``u`` only."""
+    """Maps a field ``u (N, C, H, W)`` to mean and log-scale, each depending on earlier variables of ``u``
+    only."""
 
     @abstractmethod
     def forward(self, u: Tensor) -> tuple[Tensor, Tensor]:
-        """``m(u)`` and ``s(u)``, ``(N, C, H, W)`` each, float32 (or the float64 of the weights), also under autocast."""
+        """``m(u)`` and ``s(u)``, ``(N, C, H, W)`` each, float32 (or the float64 of the weights), also under
+        autocast."""
 
     @abstractmethod
     def order(self, height: int, width: int) -> Tensor:
-        """The sequence: position in ``u.flatten(1)`` of the first, second, ... variable, ``(D,)`` integers."""
+        """The sequence: position in ``u.flatten(1)`` of the first, second, ... variable, ``(D,)``
+        integers."""
 
     @abstractmethod
     def steps(self, height: int, width: int) -> int:
-        """How many groups of variables follow one another; the variables of a group do not depend on one another."""
+        """How many groups of variables follow one another; the variables of a group do not depend on one
+        another."""
 
 
 class MaskedLinear(AutoregressiveNetwork):
@@ -43,9 +49,9 @@ class MaskedLinear(AutoregressiveNetwork):
 
         m(u) = b + tril(W) u,    s(u) = c + tril(V) u,
 
-    tril keeps what lies strictly below the diagonal. Pixels come in raster order, the channels of a pixel one after another.
-    ``W`` starts at N(0, 0.01 / D), so that independent variables of variance 1 give means of variance 0.01 at most; the rest
-    starts at 0.
+    tril keeps what lies strictly below the diagonal. Pixels come in raster order, the channels of a pixel one
+    after another. ``W`` starts at N(0, 0.01 / D), so that independent variables of variance 1 give means of
+    variance 0.01 at most; the rest starts at 0.
 
     Memory grows with the square of D: 2 D^2 weights.
 
@@ -105,7 +111,8 @@ class MaskedLinear(AutoregressiveNetwork):
 
 
 class CausalBlock(nn.Module):
-    """Causal self-attention, then a two-layer network, each behind a LayerNorm and beside a skip connection."""
+    """Causal self-attention, then a two-layer network, each behind a LayerNorm and beside a skip
+    connection."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -127,17 +134,18 @@ class CausalBlock(nn.Module):
 class CausalTransformer(AutoregressiveNetwork):
     """Causal transformer over strips of pixels: mean and log-scale of a strip from all earlier strips.
 
-    The image is cut into strips of ``rows x columns`` pixels in raster order; a strip with its C rows columns variables (pixels
-    in raster order, the channels of a pixel one after another) is one token. The token that speaks of strip i holds the
-    variables of strip i - 1 (a learnt start for the first) and sines and cosines of the row and column of strip i, so that any
-    image size works. The variables of one strip do not depend on one another. The last layer starts at 0: mean and log-scale 0.
+    The image is cut into strips of ``rows x columns`` pixels in raster order; a strip with its C rows columns
+    variables (pixels in raster order, the channels of a pixel one after another) is one token. The token that
+    speaks of strip i holds the variables of strip i - 1 (a learnt start for the first) and sines and cosines
+    of the row and column of strip i, so that any image size works. The variables of one strip do not depend
+    on one another. The last layer starts at 0: mean and log-scale 0.
 
-    With ``within_strip`` (not in the paper) a strictly triangular linear map of the strip itself, the same for all strips, is
-    added to both, so that each variable depends on every earlier one: 2 (C rows columns)^2 more weights, hardly more time to
-    evaluate, but as many steps to invert as there are variables.
+    With ``within_strip`` (not in the paper) a strictly triangular linear map of the strip itself, the same
+    for all strips, is added to both, so that each variable depends on every earlier one: 2 (C rows columns)^2
+    more weights, hardly more time to evaluate, but as many steps to invert as there are variables.
 
-    Where strips reach over the lower or right border, the variables there are zeros that carry nothing, and what is said about
-    them is cut off.
+    Where strips reach over the lower or right border, the variables there are zeros that carry nothing, and
+    what is said about them is cut off.
 
     Args:
         channels: of the fields.
@@ -209,7 +217,8 @@ class CausalTransformer(AutoregressiveNetwork):
         return -(-height // self.strip[0]), -(-width // self.strip[1])
 
     def _cut(self, u: Tensor, outside: int = 0) -> Tensor:
-        """A field ``(N, C, H, W)`` as strips ``(N, L, C rows columns)``, extended where they reach over the border."""
+        """A field ``(N, C, H, W)`` as strips ``(N, L, C rows columns)``, extended where they reach over the
+        border."""
         (height, width), (rows, columns) = u.shape[2:], self.strip
         down, across = self._grid(height, width)
         u = functional.pad(u, (0, across * columns - width, 0, down * rows - height), value=outside)
@@ -222,7 +231,8 @@ class CausalTransformer(AutoregressiveNetwork):
         return cells.permute(0, 5, 1, 3, 2, 4).flatten(4).flatten(2, 3)[..., :height, :width]
 
     def _positions(self, height: int, width: int, device: torch.device) -> Tensor:
-        """Sines and cosines of the row and column of each strip, ``(L, width)`` (Vaswani et al. 2017, section 3.5)."""
+        """Sines and cosines of the row and column of each strip, ``(L, width)`` (Vaswani et al. 2017, section
+        3.5)."""
         down, across = self._grid(height, width)
         place = torch.cartesian_prod(torch.arange(down, device=device), torch.arange(across, device=device))
         count = -(-self.width // 4)

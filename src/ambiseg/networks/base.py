@@ -1,7 +1,8 @@
 """`Backbone`: what every shared network is, a way down and a way up that can be run one after the other.
 
-Levels count from full resolution (0) down to the lowest (depth - 1), the bottleneck. Layers of the decoder count from the
-bottleneck up: layer q ends at level ``depth - 1 - q``, the last one, ``depth - 1``, at full resolution.
+Levels count from full resolution (0) down to the lowest (depth - 1), the bottleneck. Layers of the decoder
+count from the bottleneck up: layer q ends at level ``depth - 1 - q``, the last one, ``depth - 1``, at full
+resolution.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ class Encoded:
     """What the way down says of images.
 
     Attributes:
-        levels: output of every level ``(B, widths[level], h, w)``, the last one the bottleneck, as the decoder begins with it.
+        levels: output of every level ``(B, widths[level], h, w)``, the last one the bottleneck, as the
+            decoder begins with it.
         skips: what the decoder takes over, in the order of the encoder.
         embedding: of the time, where there is one.
         size: height and width of the images, to which features are cut back.
@@ -55,7 +57,8 @@ class Backbone(nn.Module, ABC):
 
         Args:
             encoded: of B images.
-            x: output of layer ``first``, ``(n B, ...)``, n entries for each image in turn; None begins at the bottleneck.
+            x: output of layer ``first``, ``(n B, ...)``, n entries for each image in turn; None begins at the
+                bottleneck.
             first: the layer that ``x`` is the output of.
             last: where to stop; None goes to the end.
 
@@ -64,7 +67,8 @@ class Backbone(nn.Module, ABC):
         """
 
     def features(self, images: Tensor, time: Tensor | None = None) -> tuple[Tensor, list[Tensor]]:
-        """Features of images, and the outputs of the encoder's levels, the last one the bottleneck, from one pass."""
+        """Features of images, and the outputs of the encoder's levels, the last one the bottleneck, from one
+        pass."""
         encoded = self.encode(images, time)
         return self.decode(encoded), encoded.levels
 

@@ -1,9 +1,9 @@
 """A head in the shape of the DCGAN discriminator: maps in, a few numbers out.
 
-After Radford, Metz and Chintala (2015), "Unsupervised representation learning with deep convolutional generative
-adversarial networks": 4x4 convolutions of stride 2, LeakyReLU 0.2, normalisation. GroupNorm stands in for batch
-normalisation (an image's numbers must not depend on its batch) and the mean over the remaining positions in front of
-the last layer admits any image size.
+After Radford, Metz and Chintala (2015), "Unsupervised representation learning with deep convolutional
+generative adversarial networks": 4x4 convolutions of stride 2, LeakyReLU 0.2, normalisation. GroupNorm stands
+in for batch normalisation (an image's numbers must not depend on its batch) and the mean over the remaining
+positions in front of the last layer admits any image size.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """The U-Net of nnU-Net as MONAI maintains it (`DynUNet`), as a backbone.
 
-Isensee, Jaeger, Kohl, Petersen and Maier-Hein (2021), "nnU-Net: a self-configuring method for deep learning-based biomedical
-image segmentation"; MONAI Consortium, https://monai.io. Two 3x3 convolutions with a norm and LeakyReLU at every resolution,
-strided convolutions on the way down, transposed ones on the way up. GroupNorm stands in for instance normalisation: the mean
-over positions of an instance-normalised map says next to nothing of the image, and a map of one pixel has no variance.
+Isensee, Jaeger, Kohl, Petersen and Maier-Hein (2021), "nnU-Net: a self-configuring method for deep
+learning-based biomedical image segmentation"; MONAI Consortium, https://monai.io. Two 3x3 convolutions with a
+norm and LeakyReLU at every resolution, strided convolutions on the way down, transposed ones on the way up.
+GroupNorm stands in for instance normalisation: the mean over positions of an instance-normalised map says
+next to nothing of the image, and a map of one pixel has no variance.
 
 MONAI is installed on request (``pip install 'ambiseg[monai]'``) and imported when a network is built.
 """
@@ -26,7 +27,8 @@ LEAST_DEPTH = 3
 
 
 class MonaiUNet(Backbone):
-    """Images ``(B, C, H, W)`` to features ``(B, width, H, W)`` through the blocks of MONAI's `DynUNet`, called one by one.
+    """Images ``(B, C, H, W)`` to features ``(B, width, H, W)`` through the blocks of MONAI's `DynUNet`,
+    called one by one.
 
     Args:
         in_channels: image channels C.
@@ -34,7 +36,8 @@ class MonaiUNet(Backbone):
         time: must be False, the network has no place for a time.
 
     Raises:
-        AmbisegError: MONAI is not installed, settings without a use here, or an image with another number of channels.
+        AmbisegError: MONAI is not installed, settings without a use here, or an image with another number of
+            channels.
 
     Example:
         >>> import pytest, torch

@@ -1,8 +1,8 @@
 """NCSN++: the U-Net of score-based generative models, as a backbone.
 
-Song, Sohl-Dickstein, Kingma, Kumar, Ermon and Poole (2021), "Score-based generative modeling through stochastic
-differential equations", in the form of Karras, Aittala, Aila and Laine (2022), "Elucidating the design space of
-diffusion-based generative models": what sets it apart from the house's `UNet` is
+Song, Sohl-Dickstein, Kingma, Kumar, Ermon and Poole (2021), "Score-based generative modeling through
+stochastic differential equations", in the form of Karras, Aittala, Aila and Laine (2022), "Elucidating the
+design space of diffusion-based generative models": what sets it apart from the house's `UNet` is
 
 - time as random Fourier features, added to the activations of every block;
 - resampling with the smoothing filter [1, 3, 3, 1], inside residual blocks;
@@ -10,8 +10,9 @@ diffusion-based generative models": what sets it apart from the house's `UNet` i
 - sums of two paths are divided by sqrt(2), so that variances neither grow nor shrink with depth;
 - one block more per resolution in the decoder, each with its own skip connection.
 
-All resolutions have ``2 width`` channels. The network of the mode-proposal paper is width 64 or 128, depth 3, 4 blocks,
-attention at the lowest resolution, dropout 0.1. It knows nothing of ambiguity: images in, features out, any image size.
+All resolutions have ``2 width`` channels. The network of the mode-proposal paper is width 64 or 128, depth 3,
+4 blocks, attention at the lowest resolution, dropout 0.1. It knows nothing of ambiguity: images in, features
+out, any image size.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ FOURIER_SCALE = 16.0
 
 
 class Smooth(nn.Module):
-    """Halve or double the resolution with the filter [1, 3, 3, 1] in both directions (Zhang 2019; Karras et al. 2020)."""
+    """Halve or double the resolution with the filter [1, 3, 3, 1] in both directions (Zhang 2019; Karras et
+    al. 2020)."""
 
     kernel: Tensor
 
@@ -48,7 +50,8 @@ class Smooth(nn.Module):
 
 
 class Block(nn.Module):
-    """Residual block that may change the resolution: ``(skip(x) + conv(silu(norm(conv(silu(norm(x))) + e)))) / sqrt 2``.
+    """Residual block that may change the resolution: ``(skip(x) + conv(silu(norm(conv(silu(norm(x))) + e))))
+    / sqrt 2``.
 
     Args:
         inputs, outputs: channels.
@@ -88,7 +91,8 @@ class Block(nn.Module):
 
 
 class FourierTime(nn.Module):
-    """Random Fourier features of a time through a two-layer network: ``(B,) -> (B, size)`` (Tancik et al. 2020)."""
+    """Random Fourier features of a time through a two-layer network: ``(B,) -> (B, size)`` (Tancik et al.
+    2020)."""
 
     frequencies: Tensor
 

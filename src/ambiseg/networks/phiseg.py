@@ -1,13 +1,13 @@
 """The U-Net of PHiSeg, on which several methods of ambiguous segmentation were published.
 
-Baumgartner, Tezcan, Chaitanya, Hötker, Muehlematter, Schawkat, Becker, Donati and Konukoglu (2019), "PHiSeg: capturing
-uncertainty in medical image segmentation", as Gao, Chen, Zhang and He (2023), "Modeling multimodal aleatoric uncertainty in
-segmentation with mixture of stochastic experts", appendix A.1, use it: seven resolutions of 32, 64, 128, 192, 192, 192 and
-192 channels, at each three 3x3 convolutions with batch normalisation and ReLU, on both sides; average pooling on the way
-down, bilinear upsampling on the way up.
+Baumgartner, Tezcan, Chaitanya, Hötker, Muehlematter, Schawkat, Becker, Donati and Konukoglu (2019), "PHiSeg:
+capturing uncertainty in medical image segmentation", as Gao, Chen, Zhang and He (2023), "Modeling multimodal
+aleatoric uncertainty in segmentation with mixture of stochastic experts", appendix A.1, use it: seven
+resolutions of 32, 64, 128, 192, 192, 192 and 192 channels, at each three 3x3 convolutions with batch
+normalisation and ReLU, on both sides; average pooling on the way down, bilinear upsampling on the way up.
 
-Batch normalisation makes the images of a batch see each other in training, and the network another one in evaluation, where it
-uses running means: `ambiseg.networks.unet` has GroupNorm instead.
+Batch normalisation makes the images of a batch see each other in training, and the network another one in
+evaluation, where it uses running means: `ambiseg.networks.unet` has GroupNorm instead.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ CONVOLUTIONS = 3
 
 
 class BatchNorm(nn.BatchNorm2d):
-    """Batch normalisation that uses its running statistics where a channel has a single value, which has no variance."""
+    """Batch normalisation that uses its running statistics where a channel has a single value, which has no
+    variance."""
 
     def forward(self, x: Tensor) -> Tensor:
         if self.training and x.numel() == x.shape[1]:
@@ -57,7 +58,8 @@ class PHiSegUNet(Backbone):
 
     Args:
         in_channels: image channels C.
-        settings: width and depth; three convolutions at every level are fixed, there is no attention and no dropout.
+        settings: width and depth; three convolutions at every level are fixed, there is no attention and no
+            dropout.
         time: must be False, the network has no place for a time.
 
     Raises:
@@ -107,7 +109,8 @@ class PHiSegUNet(Backbone):
 
 
 def refuse(settings: UNetSettings, kind: str, time: bool, **fixed: object) -> None:
-    """Raise `AmbisegError` for what a kind of network has no use for, so that no setting is passed over in silence."""
+    """Raise `AmbisegError` for what a kind of network has no use for, so that no setting is passed over in
+    silence."""
     if time:
         raise AmbisegError(
             f"the network {kind} has no place for a time, which this method gives it: choose --backbone.kind unet or ncsnpp"

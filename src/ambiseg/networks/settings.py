@@ -23,6 +23,6 @@ class UNetSettings:
     dropout: float = 0.0
     """Dropout inside the residual blocks, 0 to 1."""
     kind: Literal["unet", "ncsnpp", "phiseg", "monai"] = "unet"
-    """The house's plain U-Net; NCSN++ as in score-based generative models (Song et al. 2021; Karras et al. 2022); the U-Net of
-    PHiSeg with batch normalisation, width x (1, 2, 4, 6, 6, 6, 6) (Baumgartner et al. 2019); or that of nnU-Net from MONAI, an
-    extra package. The last two take no time."""
+    """The house's plain U-Net; NCSN++ as in score-based generative models (Song et al. 2021; Karras et al.
+    2022); the U-Net of PHiSeg with batch normalisation, width x (1, 2, 4, 6, 6, 6, 6) (Baumgartner et al.
+    2019); or that of nnU-Net from MONAI, an extra package. The last two take no time."""

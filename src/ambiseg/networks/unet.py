@@ -1,10 +1,11 @@
 """The house U-Net: residual blocks with GroupNorm and SiLU, optional self-attention and time embedding.
 
-After Ronneberger, Fischer and Brox (2015), "U-Net", with the residual blocks of Ho, Jain and Abbeel (2020), "Denoising
-diffusion probabilistic models": h = x + conv(silu(norm(conv(silu(norm(x)))))), the second convolution starting at zero, so
-that every block starts as the identity. It knows nothing of ambiguity: images in, features at full resolution out; the
-methods put their own heads on top. Any image size: the input is extended at its lower and right border by repeating edge
-pixels until every resolution divides, and the features are cut back.
+After Ronneberger, Fischer and Brox (2015), "U-Net", with the residual blocks of Ho, Jain and Abbeel (2020),
+"Denoising diffusion probabilistic models": h = x + conv(silu(norm(conv(silu(norm(x)))))), the second
+convolution starting at zero, so that every block starts as the identity. It knows nothing of ambiguity:
+images in, features at full resolution out; the methods put their own heads on top. Any image size: the input
+is extended at its lower and right border by repeating edge pixels until every resolution divides, and the
+features are cut back.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ from ambiseg.networks.settings import UNetSettings
 class GroupNorm(nn.GroupNorm):
     """GroupNorm that always asks for the gradient of its input in training.
 
-    PyTorch's CPU kernel in channels-last order writes that gradient also where the input needs none, as behind a frozen
-    encoder, and crashes (2.13).
+    PyTorch's CPU kernel in channels-last order writes that gradient also where the input needs none, as
+    behind a frozen encoder, and crashes (2.13).
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -36,8 +37,8 @@ class GroupNorm(nn.GroupNorm):
 def group_norm(channels: int) -> GroupNorm:
     """GroupNorm with groups of 16 channels (one group below that).
 
-    Wide groups matter for speed: on CPUs in channels-last order, groups of 2 or 4 channels take several times as long
-    (``benchmarks/speed.py`` measures it).
+    Wide groups matter for speed: on CPUs in channels-last order, groups of 2 or 4 channels take several times
+    as long (``benchmarks/speed.py`` measures it).
     """
     return GroupNorm(channels // 16 if channels % 16 == 0 else 1, channels)
 
@@ -92,7 +93,8 @@ class SelfAttention(nn.Module):
 
 
 class TimeEmbedding(nn.Module):
-    """Sine and cosine features of a time in [0, 1] through a two-layer network (Ho et al. 2020): ``(B,) -> (B, size)``."""
+    """Sine and cosine features of a time in [0, 1] through a two-layer network (Ho et al. 2020): ``(B,) ->
+    (B, size)``."""
 
     frequencies: Tensor
 

@@ -1,7 +1,7 @@
 """The page of a benchmark: tables and pictures of every data set in one file that needs no other.
 
-Three pictures say what tables cannot: quality against the time that an image takes, coverage against the number of masks, and
-estimated against true probability.
+Three pictures say what tables cannot: quality against the time that an image takes, coverage against the
+number of masks, and estimated against true probability.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
 """Tables of a benchmark: every method on one data set, with what is needed to believe the figures.
 
-A figure is the mean over seeds, with the standard deviation where there are several. The best of a column is marked after a test,
-paired over images: the values of an image are averaged over seeds, and the best method is compared with every other by the
-two-sided Wilcoxon signed-rank test, the p-values corrected after Holm (1979). **Bold** is the best one where it differs from all
-others (p < 0.05); where it does not, it and those that cannot be told from it are *italic*. Figures that pool all images before
-they divide have no value of an image, and metrics without a direction have no best: neither is marked.
+A figure is the mean over seeds, with the standard deviation where there are several. The best of a column is
+marked after a test, paired over images: the values of an image are averaged over seeds, and the best method
+is compared with every other by the two-sided Wilcoxon signed-rank test, the p-values corrected after Holm
+(1979). **Bold** is the best one where it differs from all others (p < 0.05); where it does not, it and those
+that cannot be told from it are *italic*. Figures that pool all images before they divide have no value of an
+image, and metrics without a direction have no best: neither is marked.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ class Measured:
         labels: what training saw of an image, "full" or "single".
         split, images: what was evaluated.
         masks: mean number per image.
-        metrics, perfect: figures of the method, and of a perfect sampler with as many masks; None where not defined.
+        metrics, perfect: figures of the method, and of a perfect sampler with as many masks; None where not
+            defined.
         per_image: values of the images, in the order of the split.
         steps, training_seconds, parameters, seconds_per_image, peak_memory: what it cost; memory in MiB.
         hardware: what that was measured on.
@@ -88,7 +90,8 @@ class Printed:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values corrected for their number: ``max_{j <= i} min(1, (m - j + 1) p_(j))`` in rising order (Holm 1979).
+    """p-values corrected for their number: ``max_{j <= i} min(1, (m - j + 1) p_(j))`` in rising order (Holm
+    1979).
 
     Example:
         >>> holm([0.01, 0.04, 0.03])
@@ -127,7 +130,8 @@ def against_best(
 def marks(
     figures: Mapping[str, float], p_values: Mapping[str, float], higher_is_better: bool
 ) -> dict[str, Mark]:
-    """Bold for a best method that differs from all others; else italic for it and those that it does not differ from.
+    """Bold for a best method that differs from all others; else italic for it and those that it does not
+    differ from.
 
     Example:
         >>> marks({"a": 0.9, "b": 0.8, "c": 0.7}, {"b": 0.2, "c": 0.01}, True)

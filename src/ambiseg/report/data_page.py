@@ -1,4 +1,5 @@
-"""The page of a data set: facts, warnings, tables and examples with their annotations, in one file that needs no other."""
+"""The page of a data set: facts, warnings, tables and examples with their annotations, in one file that needs
+no other."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
-"""Picture of a mixture of experts: a row of samples for each expert, with the probability of its kind (MoSE, figure 2).
+"""Picture of a mixture of experts: a row of samples for each expert, with the probability of its kind (MoSE,
+figure 2).
 
-Rows tell apart what a flat set of samples mixes up: between rows the image may be understood in different ways, within a row the
-outline is uncertain. The samples come from any method that draws them expert by expert, as the compact representation of
-`ambiseg.methods.mose.model.MoSE`.
+Rows tell apart what a flat set of samples mixes up: between rows the image may be understood in different
+ways, within a row the outline is uncertain. The samples come from any method that draws them expert by
+expert, as the compact representation of `ambiseg.methods.mose.model.MoSE`.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ def draw_experts(
     annotations: MaskSet | None = None,
     channels: Sequence[str] = (),
 ) -> Figure:
-    """An image above the entropy of all samples; beside them the annotations and, row by row, the samples of every expert.
+    """An image above the entropy of all samples; beside them the annotations and, row by row, the samples of
+    every expert.
 
     Args:
         image: ``(C, H, W)`` of any numeric type.
@@ -54,8 +56,8 @@ def draw_experts(
         channels: names of the channels of the image, see `background_of`.
 
     Raises:
-        AmbisegError: a batch, masks of another size, an image that is not ``(C, H, W)``, or a number of masks that is no multiple
-            of the experts.
+        AmbisegError: a batch, masks of another size, an image that is not ``(C, H, W)``, or a number of masks
+            that is no multiple of the experts.
 
     Reference:
         Gao, Chen, Zhang and He (2023), figure 2.

@@ -1,6 +1,7 @@
 """Picture of a latent space: the masks that a slice of it decodes to, laid out as a grid beside the image.
 
-The grid comes from a method that has one, as `latent_grid` of `ambiseg.methods.probabilistic_unet.model.ProbabilisticUNet`.
+The grid comes from a method that has one, as `latent_grid` of
+`ambiseg.methods.probabilistic_unet.model.ProbabilisticUNet`.
 """
 
 from __future__ import annotations
@@ -29,11 +30,13 @@ def draw_latent_grid(
     axes: tuple[int, int] = (0, 1),
     channels: Sequence[str] = (),
 ) -> Figure:
-    """An image and, beside it, the masks over a slice of its latent space, each as outlines on the dimmed image.
+    """An image and, beside it, the masks over a slice of its latent space, each as outlines on the dimmed
+    image.
 
     Args:
         image: ``(C, H, W)`` of any numeric type.
-        grid: probabilities ``(R, S, C, H, W)`` of one image: R steps down along the first axis, S to the right along the second.
+        grid: probabilities ``(R, S, C, H, W)`` of one image: R steps down along the first axis, S to the
+            right along the second.
         labels: what the channels of the probabilities mean.
         radius: how far the slice reaches, in standard deviations; for the caption.
         axes: which coordinates vary; for the caption.

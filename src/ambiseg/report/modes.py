@@ -87,7 +87,8 @@ class ModeBars:
         return cls(modes.take(order), ranked, max(0.0, 1 - float(ranked.sum())))
 
     def rows(self, limit: int = MOST_BARS) -> list[tuple[str, float, float]]:
-        """What is drawn, ``(label, true, estimated)``: single modes without a label, then what they leave out.
+        """What is drawn, ``(label, true, estimated)``: single modes without a label, then what they leave
+        out.
 
         Both columns sum to 1.
 

@@ -60,7 +60,8 @@ class Case:
         image: ``(C, H, W)`` of any numeric type.
         annotations: ``(1, N, H, W)``.
         predictions: ``(1, M, H, W)``.
-        experts: samples expert by expert and the number of experts, see `draw_experts`; None where there are none.
+        experts: samples expert by expert and the number of experts, see `draw_experts`; None where there are
+            none.
     """
 
     id: str

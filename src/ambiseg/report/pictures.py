@@ -215,7 +215,8 @@ def _draw_overview(
 
 
 def entropy_picture(entropy: Floats, labels: LabelSpace) -> tuple[Floats, float]:
-    """Disagreement ``(h, w)`` in nats as colours ``(h, w, 3)``, and the entropy that the brightest stands for."""
+    """Disagreement ``(h, w)`` in nats as colours ``(h, w, 3)``, and the entropy that the brightest stands
+    for."""
     top = math.log(2) if labels.is_binary else max(math.log(2), float(np.nanmax(entropy, initial=0.0)))
     return colored(entropy, ENTROPY_COLORS, top, VOID_COLOR), top
 

@@ -195,8 +195,8 @@ def several_modes(true: ArrayLike) -> bool:
 def draw_mode_scatter(estimated: ArrayLike, true: ArrayLike) -> Figure:
     """Estimated probability of every mode against its true one, with the median of each bin of the truth.
 
-    Both axes are logarithmic, since modes may be as rare as one in 255. Estimates that are 0, or less than about a
-    third of the rarest mode, lie on a floor below the axis; many modes are counted in cells.
+    Both axes are logarithmic, since modes may be as rare as one in 255. Estimates that are 0, or less than
+    about a third of the rarest mode, lie on a floor below the axis; many modes are counted in cells.
 
     Args:
         estimated: probabilities in [0, 1] of any shape; 0 for a mode that no proposal found.
@@ -262,7 +262,8 @@ def _cells(axes: Axes, x: Floats, y: Floats, least: float) -> None:
 
 
 def _medians(place: Floats, value: Floats) -> tuple[Floats, Floats]:
-    """Medians of both in every sixth of a decade of ``place`` that holds at least a hundredth of the points."""
+    """Medians of both in every sixth of a decade of ``place`` that holds at least a hundredth of the
+    points."""
     bins = np.floor(6 * np.log10(place) + 1e-9)
     groups = [bins == one for one in np.unique(bins)]
     groups = [group for group in groups if 100 * group.sum() >= len(place)]
@@ -291,7 +292,8 @@ def _decimal(value: float) -> str:
 
 
 def _log_ticks(axis: Axis, least: float, floor: float | None = None) -> None:
-    """Decades (with 2 and 5 between where they are few) of at least ``least``; ``floor`` stands for all below."""
+    """Decades (with 2 and 5 between where they are few) of at least ``least``; ``floor`` stands for all
+    below."""
     steps = (1, 2, 5) if least > 0.01 else (1,)
     ticks = [float(f"{step}e{k}") for k in range(-7, 1) for step in steps]
     ticks = [tick for tick in ticks if least <= tick <= 1]
@@ -325,7 +327,8 @@ def _opaque_legend(axes: Axes, **place: Any) -> None:
 
 
 def draw_pixels(confidence: ArrayLike, target: ArrayLike, count: ArrayLike) -> Figure:
-    """Reliability of pixels: mean share of the annotators against mean confidence of every bin, and its share of pixels.
+    """Reliability of pixels: mean share of the annotators against mean confidence of every bin, and its share
+    of pixels.
 
     Args:
         confidence, target: of each bin, nan where it is empty (`ambiseg.metrics.PixelBins.curve`), any shape.
@@ -356,7 +359,8 @@ def draw_pixels(confidence: ArrayLike, target: ArrayLike, count: ArrayLike) -> F
 
 
 def draw_coverage(values: ArrayLike, title: str = "HM IoU*") -> Figure:
-    """Coverage against the number of masks kept, best first (`ambiseg.metrics.coverage_curve`, mean over images).
+    """Coverage against the number of masks kept, best first (`ambiseg.metrics.coverage_curve`, mean over
+    images).
 
     Args:
         values: ``(M,)``, of the k best masks, k = 1..M.
@@ -374,7 +378,8 @@ def draw_coverage(values: ArrayLike, title: str = "HM IoU*") -> Figure:
 
 
 def reliability_bins(estimated: Floats, true: Floats) -> tuple[Floats, Floats, NDArray[np.int64]]:
-    """Mean estimate and mean truth of every bin of the estimate that is not empty, and the count of every bin."""
+    """Mean estimate and mean truth of every bin of the estimate that is not empty, and the count of every
+    bin."""
     place = np.clip(np.searchsorted(_EDGES, estimated, side="right") - 1, 0, len(_EDGES) - 2)
     counts = np.bincount(place, minlength=len(_EDGES) - 1)
     some = counts > 0

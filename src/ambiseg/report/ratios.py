@@ -1,4 +1,5 @@
-"""Bars of modes or class flips of a whole data set: how probable each is, and how often it is produced (MoSE, figure 7)."""
+"""Bars of modes or class flips of a whole data set: how probable each is, and how often it is produced (MoSE,
+figure 7)."""
 
 from __future__ import annotations
 
@@ -20,10 +21,12 @@ SPREAD = (10, 90)
 
 
 def draw_ratios(ratios: Ratios, names: Sequence[str] = (), what: str = "mode") -> Figure:
-    """True and estimated probability of every event, the means over images, with the spread of the estimates and the error.
+    """True and estimated probability of every event, the means over images, with the spread of the estimates
+    and the error.
 
     Args:
-        ratios: of `ambiseg.metrics.numbered_mode_ratios` or `ambiseg.metrics.flip_ratios`; events of no image are left out.
+        ratios: of `ambiseg.metrics.numbered_mode_ratios` or `ambiseg.metrics.flip_ratios`; events of no image
+            are left out.
         names: of all events; their numbers from 1 if left out.
         what: what one event is, such as "flip".
 

@@ -1,7 +1,7 @@
 """`MetricRow`: one metric with its values and what a reader needs to judge them.
 
-The same rows go to the terminal and into the HTML report, so that title, direction and dialect of a metric are
-worded once, in `ambiseg.metrics.METRICS`.
+The same rows go to the terminal and into the HTML report, so that title, direction and dialect of a metric
+are worded once, in `ambiseg.metrics.METRICS`.
 """
 
 from __future__ import annotations
@@ -54,7 +54,8 @@ class MetricRow:
 
     @property
     def texts(self) -> list[str]:
-        """The values with four decimals, a dash where a metric is not defined, nothing where it was not measured."""
+        """The values with four decimals, a dash where a metric is not defined, nothing where it was not
+        measured."""
         return [
             "" if value is None else f"{value:.4f}" if math.isfinite(value) else "–" for value in self.values
         ]

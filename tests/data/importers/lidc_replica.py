@@ -66,7 +66,8 @@ class Replica:
         return folder
 
     def dicom(self, folder):
-        """Write one DICOM series per scan; what `hounsfield_at` says, stored with slope 2 and intercept -1024."""
+        """Write one DICOM series per scan; what `hounsfield_at` says, stored with slope 2 and intercept
+        -1024."""
         for scan in self.scans:
             (folder / scan.patient).mkdir(parents=True)
             for number, z in enumerate(SLICES):
@@ -132,7 +133,8 @@ def xml_text(scan) -> str:
 
 
 def five_patients() -> Replica:
-    """Five patients; each has a sphere that four readers drew, slightly apart, and one that a single reader drew."""
+    """Five patients; each has a sphere that four readers drew, slightly apart, and one that a single reader
+    drew."""
     scans = []
     for i in range(5):
         drawn = [sphere(30 + shift, 40 - i, -92.5, 7.5, 0.8) for shift in (0, 0, 1, -1)]

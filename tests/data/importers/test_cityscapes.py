@@ -1,4 +1,5 @@
-"""Cityscapes: the official folders, the published flips, the two splits, and label files that are not the expected ones."""
+"""Cityscapes: the official folders, the published flips, the two splits, and label files that are not the
+expected ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""COCO annotations: polygons against the law of areas, run lengths against stored reference strings, several annotators."""
+"""COCO annotations: polygons against the law of areas, run lengths against stored reference strings, several
+annotators."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Outlines of LIDC-IDRI: both sources say the same, nodules are found by distance, filling keeps the rule of the border."""
+"""Outlines of LIDC-IDRI: both sources say the same, nodules are found by distance, filling keeps the rule of
+the border."""
 
 from __future__ import annotations
 
@@ -117,7 +118,8 @@ def test_distances_are_in_millimetres(spacing, sizes):
 
 
 def test_the_tolerance_shrinks_while_a_nodule_has_more_than_four():
-    """Five in a row, 2 mm between the first four and 3 mm to the fifth: 4 mm links all, 4 x 0.9^3 mm does not."""
+    """Five in a row, 2 mm between the first four and 3 mm to the fifth: 4 mm links all, 4 x 0.9^3 mm does
+    not."""
     chain = tuple(square_at(row) for row in (0, 6, 12, 18, 25))
     assert [len(n.annotations) for n in nodules(Scan("p", "s", chain, 1.0, 4.0))] == [4, 1]
     assert [len(n.annotations) for n in nodules(Scan("p", "s", (square_at(0),) * 6, 1.0, 4.0))] == [6]

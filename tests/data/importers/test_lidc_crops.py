@@ -1,4 +1,5 @@
-"""Distributed crops of LIDC-IDRI: read from every protocol without executing anything, split by patient or by the public rule."""
+"""Distributed crops of LIDC-IDRI: read from every protocol without executing anything, split by patient or by
+the public rule."""
 
 from __future__ import annotations
 
@@ -154,7 +155,8 @@ def test_splits_keep_patients_and_series_together(tmp_path):
 
 
 def test_lidcv1_is_the_public_rule():
-    """scikit-learn's train_test_split with test_size 0.2 and random_state 0, twice, on the sorted names 00 to 19."""
+    """scikit-learn's train_test_split with test_size 0.2 and random_state 0, twice, on the sorted names 00 to
+    19."""
     names = {f"{i:02d}": "" for i in reversed(range(20))}
     splits, name = split_series(names, "lidcv1", 5)
     assert sorted(s for s in splits if splits[s] == "test") == ["01", "08", "18", "19"]

@@ -1,4 +1,5 @@
-"""LIDC-IDRI from DICOM files: where the crops lie, what is interpolated, and what a bad file takes with it."""
+"""LIDC-IDRI from DICOM files: where the crops lie, what is interpolated, and what a bad file takes with
+it."""
 
 from __future__ import annotations
 
@@ -69,7 +70,8 @@ def test_crops_at_the_spacing_of_the_scan_are_parts_of_the_slice(archive, replic
 
 
 def test_resampled_crops_keep_a_plane_and_the_disc(archive, replica):
-    """At 0.5 mm: linear interpolation keeps a plane; a mask is the disc of the nodule up to its border of one pixel."""
+    """At 0.5 mm: linear interpolation keeps a plane; a mask is the disc of the nodule up to its border of one
+    pixel."""
     samples, _, _ = read(archive, spacing=0.5, size=40, **WIDE)
     for name, nodule, z in parts(replica):
         rows, columns = (middle + 0.5 / 0.8 * (np.arange(40) - 19.5) for middle in nodule.centre())

@@ -1,4 +1,5 @@
-"""MMFire: our wildfires written in the layout of its authors come back, splits are by number, broken arrays are named."""
+"""MMFire: our wildfires written in the layout of its authors come back, splits are by number, broken arrays
+are named."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""NIfTI volumes become slices along any axis, with whole volumes in one split; what cannot be read is named."""
+"""NIfTI volumes become slices along any axis, with whole volumes in one split; what cannot be read is
+named."""
 
 from __future__ import annotations
 

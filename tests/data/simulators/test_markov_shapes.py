@@ -1,4 +1,5 @@
-"""Laws of MarkovShapes: the chain of equation (20), its entropy, the covariance of the pixels, what is possible."""
+"""Laws of MarkovShapes: the chain of equation (20), its entropy, the covariance of the pixels, what is
+possible."""
 
 from __future__ import annotations
 
@@ -30,7 +31,8 @@ def test_the_matrix_is_the_papers_and_doubly_stochastic() -> None:
 
 
 def test_probabilities_are_those_of_a_stationary_markov_chain() -> None:
-    """They sum to 1, every quadrant is uniform, and of two quadrants the later depends on the earlier by powers of T."""
+    """They sum to 1, every quadrant is uniform, and of two quadrants the later depends on the earlier by
+    powers of T."""
     probabilities = markov_shapes_probabilities()
     assert probabilities.sum() == pytest.approx(1.0, abs=1e-14)
     np.testing.assert_allclose(np.einsum("k,kqs->qs", probabilities, ONE_HOT), 1 / 4, atol=1e-15)
@@ -76,7 +78,8 @@ def test_scale_repeats_pixels() -> None:
 
 @pytest.mark.parametrize("size", [10, 20])
 def test_covariance_and_its_rank(size: int) -> None:
-    """Sum of weighted outer products; the law of two quadrants between their stencils; the rank of the paper."""
+    """Sum of weighted outer products; the law of two quadrants between their stencils; the rank of the
+    paper."""
     covariance, probabilities = markov_shapes_covariance(size), markov_shapes_probabilities()
     pixels = markov_shapes_masks(size).reshape(256, -1).astype(float)
     mean = probabilities @ pixels
@@ -107,7 +110,8 @@ def test_possible_inverts_the_masks(size: int) -> None:
 
 @pytest.mark.parametrize("size", [10, 20])
 def test_impossible_masks_are_found(size: int) -> None:
-    """Flipped pixels (but one of 10 x 10 can be a dot that comes or goes), shapes that moved, values that are no class."""
+    """Flipped pixels (but one of 10 x 10 can be a dot that comes or goes), shapes that moved, values that are
+    no class."""
     masks = markov_shapes_masks(size)
     flips = np.eye(size * size, dtype=np.uint8).reshape(-1, size, size)
     chosen = [0, 27, 114, 170, 255]

@@ -1,4 +1,5 @@
-"""Splits keep groups whole, meet their fractions, do not depend on order, and keep the proportions of strata."""
+"""Splits keep groups whole, meet their fractions, do not depend on order, and keep the proportions of
+strata."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Images that two splits share are found, copies that were changed a little as well, and strangers are not."""
+"""Images that two splits share are found, copies that were changed a little as well, and strangers are
+not."""
 
 from __future__ import annotations
 

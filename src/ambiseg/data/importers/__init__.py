@@ -1,6 +1,7 @@
 """Published data sets, read as they are distributed: the list of importers and the one door to them.
 
-Importing this file is cheap, so that a list of the importers is instant: whatever reads data is imported when it is used.
+Importing this file is cheap, so that a list of the importers is instant: whatever reads data is imported when
+it is used.
 """
 
 from __future__ import annotations
@@ -205,10 +206,11 @@ def import_dataset(
     progress: Progress | None = None,
     overwrite: bool = False,
 ) -> ImportReport:
-    """Read a published data set as it is distributed and write it in the house's format, all of it or nothing.
+    """Read a published data set as it is distributed and write it in the house's format, all of it or
+    nothing.
 
-    What is written says in its ``source`` where it comes from, which command made it, how it was split, and the SHA-256 of
-    every split. A split without any image is not written.
+    What is written says in its ``source`` where it comes from, which command made it, how it was split, and
+    the SHA-256 of every split. A split without any image is not written.
 
     Args:
         name: of `IMPORTERS`.
@@ -219,7 +221,8 @@ def import_dataset(
         overwrite: replace ``out`` if it exists.
 
     Raises:
-        AmbisegError: unknown name, nothing at ``source`` or not that distribution, no image in it, ``out`` exists, disk full.
+        AmbisegError: unknown name, nothing at ``source`` or not that distribution, no image in it, ``out``
+            exists, disk full.
     """
     from ambiseg.data.source import (
         existing,
@@ -289,7 +292,8 @@ class _Counted:
 
     @property
     def digest(self) -> str:
-        """That of the split as it is read again; empty if it must be read for that, because of its order or its flips."""
+        """That of the split as it is read again; empty if it must be read for that, because of its order or
+        its flips."""
         return self._total.hexdigest() if self._ascending and self._info.flips is None else ""
 
 

@@ -1,8 +1,9 @@
 """Pickles of NumPy arrays in plain containers, read without executing anything that they name.
 
-A pickle may name any function of the Python that reads it. Here every name but the few that a pickled array consists of is
-refused, and those few stand for functions of this file: they make arrays of numbers and text out of bytes that are there, whose
-count must agree with the shape. NumPy's own unpickling, which believes what it is told, is not called.
+A pickle may name any function of the Python that reads it. Here every name but the few that a pickled array
+consists of is refused, and those few stand for functions of this file: they make arrays of numbers and text
+out of bytes that are there, whose count must agree with the shape. NumPy's own unpickling, which believes
+what it is told, is not called.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """What an importer is: a function that reads one distribution of a published data set into samples.
 
-An importer opens nothing but its source, reads lazily, and never stops at one bad file: what cannot be read goes into
-`Imported.problems` with its name and remedy, and the rest goes on. It stops (`AmbisegError`) where nothing can be read, or where
-going on would give a data set that means something else, such as an unknown class.
+An importer opens nothing but its source, reads lazily, and never stops at one bad file: what cannot be read
+goes into `Imported.problems` with its name and remedy, and the rest goes on. It stops (`AmbisegError`) where
+nothing can be read, or where going on would give a data set that means something else, such as an unknown
+class.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""BSDS500, natural images that about five people each have cut into regions: the region around one point, as each sees it.
+"""BSDS500, natural images that about five people each have cut into regions: the region around one point, as
+each sees it.
 
 ::
 

@@ -1,4 +1,5 @@
-"""CamVid, street scenes of Cambridge, as class flips: the labels are stored once, modes are made when they are read.
+"""CamVid, street scenes of Cambridge, as class flips: the labels are stored once, modes are made when they
+are read.
 
 Three layouts are read, told apart by what lies in the source:
 
@@ -6,10 +7,12 @@ Three layouts are read, told apart by what lies in the source:
 - ``train/`` with ``trainannot/`` (class numbers, 0 to 11), ``val`` and ``test`` alike;
 - ``camvid-*-<split>.npz`` with ``images`` (n, H, W, 3) and ``labels`` (n, H, W).
 
-The 32 colours become the eleven classes in use since Badrinarayanan et al. (2017). Without a class (11, unlabelled) a pixel is
-void among the twins and background in binary masks, as in the binary ambiguous Cityscapes.
+The 32 colours become the eleven classes in use since Badrinarayanan et al. (2017). Without a class (11,
+unlabelled) a pixel is void among the twins and background in binary masks, as in the binary ambiguous
+Cityscapes.
 
-References: Brostow, Fauqueur, Cipolla (2009), Semantic object classes in video; Badrinarayanan, Kendall, Cipolla (2017), SegNet.
+References: Brostow, Fauqueur, Cipolla (2009), Semantic object classes in video; Badrinarayanan, Kendall,
+Cipolla (2017), SegNet.
 """
 
 from __future__ import annotations
@@ -63,9 +66,9 @@ COLORS = {
     (0, 128, 192): 10, (192, 0, 192): 10,
     (0, 0, 0): 11,
 }  # fmt: skip
-"""The 32 colours: sky; building, bridge, wall, tunnel, archway; column, cone; road, markings; sidewalk, parking, shoulder; tree,
-other vegetation; sign, text, traffic light; fence; car, pickup, truck or bus, train, other; pedestrian, child, pram, animal;
-bicyclist, motorcycle; void."""
+"""The 32 colours: sky; building, bridge, wall, tunnel, archway; column, cone; road, markings; sidewalk,
+parking, shoulder; tree, other vegetation; sign, text, traffic light; fence; car, pickup, truck or bus, train,
+other; pedestrian, child, pram, animal; bicyclist, motorcycle; void."""
 FLIPS = {
     "binary": {"road": 0.05, "pavement": 0.25, "tree": 0.75, "car": 0.95},
     "twins": {"pavement": 8 / 17, "pedestrian": 7 / 17, "car": 6 / 17, "tree": 5 / 17, "road": 4 / 17},
@@ -80,7 +83,8 @@ def street_info(
     flips: ClassFlips,
     source: str,
 ) -> DatasetInfo:
-    """Description of street scenes whose last class is no class: void among twins, an ordinary one in binary masks."""
+    """Description of street scenes whose last class is no class: void among twins, an ordinary one in binary
+    masks."""
     if flips.output == "binary":
         labels = LabelSpace(classes, colors, background=None)
     else:

@@ -1,4 +1,5 @@
-"""Cityscapes as class flips, from the official folders ``leftImg8bit`` and ``gtFine``: labels are stored once.
+"""Cityscapes as class flips, from the official folders ``leftImg8bit`` and ``gtFine``: labels are stored
+once.
 
 ::
 
@@ -10,9 +11,9 @@
 - ``twins``: sidewalk 8/17, person 7/17, car 6/17, vegetation 5/17, road 4/17 become a class of their own: 24 classes, 32 modes
   (Kohl et al. 2018, section 4.2); void is ignored.
 
-The test set of the benchmark has no public labels, so the official validation set is used for testing. ``official-val-as-test``
-holds out 500 random training images for validation (Gerard and Sullivan, "Deterministic Mode Proposals", appendix A.1.2);
-``plain`` keeps train and val.
+The test set of the benchmark has no public labels, so the official validation set is used for testing.
+``official-val-as-test`` holds out 500 random training images for validation (Gerard and Sullivan,
+"Deterministic Mode Proposals", appendix A.1.2); ``plain`` keeps train and val.
 
 Reference: Cordts et al. (2016), The Cityscapes dataset for semantic urban scene understanding.
 """
@@ -51,7 +52,8 @@ CLASSES = {
     "rider": (25, (255, 0, 0)), "car": (26, (0, 0, 142)), "truck": (27, (0, 0, 70)), "bus": (28, (0, 60, 100)),
     "train": (31, (0, 80, 100)), "motorcycle": (32, (0, 0, 230)), "bicycle": (33, (119, 11, 32)),
 }  # fmt: skip
-"""The 19 classes of the benchmark in its order: number in ``labelIds`` files and colour. The other numbers are void."""
+"""The 19 classes of the benchmark in its order: number in ``labelIds`` files and colour. The other numbers
+are void."""
 LARGEST = 33
 """The last number in ``labelIds`` files."""
 FLIPS = {

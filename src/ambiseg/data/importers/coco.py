@@ -5,14 +5,15 @@
     images/<file_name>
     annotations/<annotator>.json        a COCO file each: images, annotations, categories
 
-or one file ``annotations/*.json`` whose annotations carry ``"annotator": NAME``. An image that an annotator's file lists without
-annotations is an empty mask; one that it does not list has no mask of that annotator. Class 0 is background, then come the
-categories by id; where shapes overlap, the later annotation is on top.
+or one file ``annotations/*.json`` whose annotations carry ``"annotator": NAME``. An image that an annotator's
+file lists without annotations is an empty mask; one that it does not list has no mask of that annotator.
+Class 0 is background, then come the categories by id; where shapes overlap, the later annotation is on top.
 
-`fill_polygons` marks the pixels whose centres lie inside by the even-odd rule; run lengths go down the columns, as the format
-has it.
+`fill_polygons` marks the pixels whose centres lie inside by the even-odd rule; run lengths go down the
+columns, as the format has it.
 
-Reference: Lin et al. (2014), Microsoft COCO: common objects in context; the data format on the pages of the data set.
+Reference: Lin et al. (2014), Microsoft COCO: common objects in context; the data format on the pages of the
+data set.
 """
 
 from __future__ import annotations
@@ -52,7 +53,8 @@ def read_coco(source: Path, settings: CocoSettings) -> Imported:
     """Open images and annotation files; an image with a wrong shape or file is left out and noted.
 
     Raises:
-        AmbisegError: no annotation file, one that is no COCO file, categories that differ, an unknown category.
+        AmbisegError: no annotation file, one that is no COCO file, categories that differ, an unknown
+            category.
     """
     files = found_files(source, "annotations/*.json")
     if not files:
@@ -133,7 +135,8 @@ def _label_map(
 
 
 def fill_polygons(polygons: Sequence[Sequence[float]], size: tuple[int, int]) -> NDArray[np.bool_]:
-    """Pixels whose centres lie in any of the polygons ``x1 y1 x2 y2 ...``, ``(H, W)``; corners may lie outside.
+    """Pixels whose centres lie in any of the polygons ``x1 y1 x2 y2 ...``, ``(H, W)``; corners may lie
+    outside.
 
     Example:
         >>> fill_polygons([[1, 0, 3, 0, 3, 1, 1, 1]], (2, 4)).astype(int).tolist()
@@ -178,8 +181,8 @@ def run_lengths(shape: dict[str, Any], size: tuple[int, int]) -> NDArray[np.bool
 
 
 def _uncompressed(text: str) -> list[int]:
-    """Run lengths of COCO's compressed text: five bits a character from 48 up, sixth: more follow; from the third on, differences
-    to the one before the last."""
+    """Run lengths of COCO's compressed text: five bits a character from 48 up, sixth: more follow; from the
+    third on, differences to the one before the last."""
     runs: list[int] = []
     place = 0
     while place < len(text):

@@ -1,16 +1,18 @@
-"""Skin lesions of the ISIC archive with several segmentations per image, such as the subset with exactly three.
+"""Skin lesions of the ISIC archive with several segmentations per image, such as the subset with exactly
+three.
 
 ::
 
     images/ISIC_<7 digits>.jpg
     segs/ISIC_<7 digits>_<annotator>.png      such as ISIC_0010183_A02_T3_S1_57c0.png of ISIC MultiAnnot++
 
-Everything after the number names the annotator. The consensus masks of ISIC MultiAnnot++ (``ST_ST_ST_ST``, ``MV_MV_MV_MV``) are
-made from the others and left out. Zepf et al. (2023) use 300 images with exactly three masks; which 300 could not be verified, so
-the numbers of images by number of masks are reported as facts, and a split file can name any choice.
+Everything after the number names the annotator. The consensus masks of ISIC MultiAnnot++ (``ST_ST_ST_ST``,
+``MV_MV_MV_MV``) are made from the others and left out. Zepf et al. (2023) use 300 images with exactly three
+masks; which 300 could not be verified, so the numbers of images by number of masks are reported as facts, and
+a split file can name any choice.
 
-References: Codella et al. (2019), Skin lesion analysis toward melanoma detection 2018; Zepf et al. (2023), Label style and its
-effects; Abhishek, Kawahara, Hamarneh (2025), IMA++.
+References: Codella et al. (2019), Skin lesion analysis toward melanoma detection 2018; Zepf et al. (2023),
+Label style and its effects; Abhishek, Kawahara, Hamarneh (2025), IMA++.
 """
 
 from __future__ import annotations

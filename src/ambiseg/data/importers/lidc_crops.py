@@ -1,8 +1,9 @@
 """The distributed crops of LIDC-IDRI: 128 x 128 pixels around a nodule, four masks each, as pickle or HDF5.
 
-The pickle is a dictionary: name of a crop to ``image``, ``masks`` (one per reader) and ``series_uid``. Several files in a
-folder are parts of one. The HDF5 form has a group per split with ``images`` (N, H, W), ``labels`` (N, H, W, readers) and, mostly,
-``uids``, which are hashes of the series: patients cannot be told from them, so that such a file splits by series.
+The pickle is a dictionary: name of a crop to ``image``, ``masks`` (one per reader) and ``series_uid``.
+Several files in a folder are parts of one. The HDF5 form has a group per split with ``images`` (N, H, W),
+``labels`` (N, H, W, readers) and, mostly, ``uids``, which are hashes of the series: patients cannot be told
+from them, so that such a file splits by series.
 
 Images keep the values of the file, which for the pickle are 0 to 1 and for the HDF5 form of MoSE -0.5 to 0.5.
 """
@@ -39,7 +40,8 @@ _MAX_READERS = 16
 
 @dataclass(frozen=True)
 class _Crop:
-    """One crop before it is read: its name, the series (empty if unknown), the split of the file, and how to read it."""
+    """One crop before it is read: its name, the series (empty if unknown), the split of the file, and how to
+    read it."""
 
     name: str
     series: str

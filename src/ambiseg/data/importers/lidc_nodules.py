@@ -7,8 +7,8 @@
    first pixels *outside* the nodule, so its own pixels do not belong to it; the inside of an exclusion, its outline included,
    is a hole.
 
-Reference: Hancock and Magnan (2016), Lung nodule malignancy classification using only radiologist-quantified image features as
-inputs to statistical learning algorithms, whose package pylidc made these rules common.
+Reference: Hancock and Magnan (2016), Lung nodule malignancy classification using only radiologist-quantified
+image features as inputs to statistical learning algorithms, whose package pylidc made these rules common.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ class Nodule:
 def nodules(scan: Scan) -> list[Nodule]:
     """Which annotations mean the same nodule, in the order of their first annotations.
 
-    Distances are in mm where the source tells the pixel spacing. Where it does not, pixels count 1 and the tolerance is the
-    distance of slices.
+    Distances are in mm where the source tells the pixel spacing. Where it does not, pixels count 1 and the
+    tolerance is the distance of slices.
 
     Args:
         scan: with its annotations.
@@ -104,8 +104,8 @@ def fill(
 ) -> NDArray[np.bool_]:
     """The pixels that an annotation marks in the slice at ``z``.
 
-    A pixel is marked if it lies strictly inside an inclusion, and neither inside an exclusion nor on its outline. Inside means an
-    odd number of crossings.
+    A pixel is marked if it lies strictly inside an inclusion, and neither inside an exclusion nor on its
+    outline. Inside means an odd number of crossings.
 
     Args:
         annotation: of one reader.
@@ -144,7 +144,8 @@ def _paint(
     origin: tuple[int, int],
     combine: Callable[[NDArray[np.bool_], NDArray[np.bool_]], NDArray[np.bool_]],
 ) -> None:
-    """Combine the part of ``mask`` around a contour with its inside; its outline counts as inside where it is a hole."""
+    """Combine the part of ``mask`` around a contour with its inside; its outline counts as inside where it is
+    a hole."""
     low = contour.points.min(axis=0)
     inside = _inside(contour.points - low)
     inside[tuple(_outline(contour.points - low).T)] = not contour.inclusion
@@ -175,7 +176,8 @@ def _outline(points: NDArray[np.int64]) -> NDArray[np.int64]:
 def _inside(points: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Whether an odd number of edges is crossed on the way left; pixels on an edge may be either.
 
-    Each edge covers the rows from its upper end, inclusive, to its lower one, exclusive, so that a row meets every corner once.
+    Each edge covers the rows from its upper end, inclusive, to its lower one, exclusive, so that a row meets
+    every corner once.
     """
     start, step = _edges(points)
     height, width = points.max(axis=0) + 1

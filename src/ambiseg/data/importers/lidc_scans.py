@@ -1,7 +1,8 @@
-"""CT series as DICOM files: found by SeriesInstanceUID in their headers, put in order, decoded one slice at a time.
+"""CT series as DICOM files: found by SeriesInstanceUID in their headers, put in order, decoded one slice at a
+time.
 
-Folder and file names mean nothing here, since every download tool chooses its own. What is wrong with a file or a series is noted
-with its remedy, and the rest can be used.
+Folder and file names mean nothing here, since every download tool chooses its own. What is wrong with a file
+or a series is noted with its remedy, and the rest can be used.
 """
 
 from __future__ import annotations
@@ -60,8 +61,8 @@ def find_series(root: Path, wanted: Collection[str], problems: list[FileProblem]
     Args:
         root: folder to search at any depth.
         wanted: SeriesInstanceUIDs.
-        problems: added to: files without a readable header, a series in two folders or two series in a study, two slices at one
-            position, missing slices.
+        problems: added to: files without a readable header, a series in two folders or two series in a study,
+            two slices at one position, missing slices.
 
     Raises:
         AmbisegError: pydicom is not installed.

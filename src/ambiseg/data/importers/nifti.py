@@ -5,8 +5,8 @@
     images/<volume>.nii.gz
     masks/<volume>/<annotator>.nii.gz
 
-Each slice along the chosen axis becomes an image; slices in which nobody marks anything are left out unless asked for. A volume
-lies in one split with all its slices.
+Each slice along the chosen axis becomes an image; slices in which nobody marks anything are left out unless
+asked for. A volume lies in one split with all its slices.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""QUBIQ, quantification of uncertainties in biomedical images: folders of cases with several tasks and raters.
+"""QUBIQ, quantification of uncertainties in biomedical images: folders of cases with several tasks and
+raters.
 
 ::
 
@@ -6,8 +7,9 @@
                                task01_seg01.nii.gz ... task01_seg07.nii.gz, task02_seg01.nii.gz ...
     <data set>/Validation/...
 
-The source is one data set, such as ``brain-growth``, and one of its tasks is imported. Images have two axes, or a third of
-channels (the tumour set has four). Validation becomes test; train and val are drawn from Training by case.
+The source is one data set, such as ``brain-growth``, and one of its tasks is imported. Images have two axes,
+or a third of channels (the tumour set has four). Validation becomes test; train and val are drawn from
+Training by case.
 
 Reference: Li et al. (2024), QUBIQ: uncertainty quantification for biomedical image segmentation challenge.
 """

@@ -1,4 +1,5 @@
-"""What importers of ordinary files share: reading that goes on after a bad file, masks of any distribution, splits, scaling."""
+"""What importers of ordinary files share: reading that goes on after a bad file, masks of any distribution,
+splits, scaling."""
 
 from __future__ import annotations
 
@@ -28,7 +29,8 @@ _Key = TypeVar("_Key")
 def collected(
     keys: Sequence[_Key], read: Callable[[_Key], Sample | None], problems: list[FileProblem]
 ) -> Lazy:
-    """Samples read one at a time; a `FileProblem` is noted in ``problems`` and the rest goes on, None is left out.
+    """Samples read one at a time; a `FileProblem` is noted in ``problems`` and the rest goes on, None is left
+    out.
 
     Example:
         >>> problems = []
@@ -52,7 +54,8 @@ def collected(
 
 
 def found_files(root: Path, pattern: str) -> list[Path]:
-    """Files in ``root`` that match a glob pattern, sorted; links that lead out of it and hidden files are not followed."""
+    """Files in ``root`` that match a glob pattern, sorted; links that lead out of it and hidden files are not
+    followed."""
     return sorted(
         path
         for path in root.glob(pattern)
@@ -88,7 +91,8 @@ def require_size(mask: NDArray[np.uint8], image: NDArray[np.generic], file: Path
 
 
 def require_classes(label_map: NDArray[np.uint8], labels: LabelSpace, file: str | Path) -> None:
-    """Raise `AmbisegError` for an integer that is no class: going on would give data that mean something else."""
+    """Raise `AmbisegError` for an integer that is no class: going on would give data that mean something
+    else."""
     present = np.flatnonzero(value_counts(label_map)).tolist()
     wrong = [v for v in present if v >= labels.classes and v != labels.ignore_value]
     if wrong:
@@ -99,7 +103,8 @@ def require_classes(label_map: NDArray[np.uint8], labels: LabelSpace, file: str 
 
 
 def read_binary(path: Path) -> NDArray[np.uint8]:
-    """A mask ``(H, W)`` of 0 and 1 from a picture of 0 and 1, or of black and white in any depth, JPEG included.
+    """A mask ``(H, W)`` of 0 and 1 from a picture of 0 and 1, or of black and white in any depth, JPEG
+    included.
 
     Raises:
         FileProblem: unreadable, or grey levels that are neither.

@@ -1,4 +1,5 @@
-"""REFUGE with seven annotators: fundus photographs in which every rater has outlined the optic cup and the optic disc.
+"""REFUGE with seven annotators: fundus photographs in which every rater has outlined the optic cup and the
+optic disc.
 
 ::
 
@@ -7,11 +8,11 @@
                             <case>_seg_disc_1.png ... <case>_seg_disc_7.png
     Validation-400/... Test-400/...
 
-Case folders may lie at any depth below the folder of their split. Photographs are scaled bilinearly, masks at the nearest pixel,
-to 256x256 (De Sousa Ribeiro et al. 2025).
+Case folders may lie at any depth below the folder of their split. Photographs are scaled bilinearly, masks at
+the nearest pixel, to 256x256 (De Sousa Ribeiro et al. 2025).
 
-Reference: Fang et al. (2022), REFUGE2 challenge: a treasure trove for multi-dimension analysis and evaluation in glaucoma
-screening.
+Reference: Fang et al. (2022), REFUGE2 challenge: a treasure trove for multi-dimension analysis and evaluation
+in glaucoma screening.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ FOLDERS = {"train": "Training*", "val": "Validation*", "test": "Test*"}
 
 
 def read_refuge(source: Path, settings: RefugeSettings) -> Imported:
-    """Open the three folders; a case with an unreadable file, or without all seven masks, is left out and noted.
+    """Open the three folders; a case with an unreadable file, or without all seven masks, is left out and
+    noted.
 
     Raises:
         AmbisegError: no such folders.

@@ -1,4 +1,5 @@
-"""Options of the importers of ordinary files; plain dataclasses that need no torch, so that ``--help`` is instant."""
+"""Options of the importers of ordinary files; plain dataclasses that need no torch, so that ``--help`` is
+instant."""
 
 from __future__ import annotations
 
@@ -14,8 +15,8 @@ class SplitSettings:
     seed: int = 0
     """Seed of the split, 60 % train, 20 % val, 20 % test."""
     split_file: Path | None = None
-    """CSV with the columns id and split to follow instead of drawing, as `ambiseg data split` writes it; ids that it does not
-    name are left out."""
+    """CSV with the columns id and split to follow instead of drawing, as `ambiseg data split` writes it; ids
+    that it does not name are left out."""
 
 
 @dataclass(frozen=True)
@@ -23,10 +24,12 @@ class CamvidSettings:
     """Options of `camvid`."""
 
     output: Literal["binary", "twins"] = "binary"
-    """binary: road, pavement, tree and car are foreground with probability .05, .25, .75, .95; twins: pavement, pedestrian, car,
-    tree and road become a class of their own with probability 8/17, 7/17, 6/17, 5/17, 4/17."""
+    """binary: road, pavement, tree and car are foreground with probability .05, .25, .75, .95; twins:
+    pavement, pedestrian, car, tree and road become a class of their own with probability 8/17, 7/17, 6/17,
+    5/17, 4/17."""
     size: tuple[int, int] = (96, 128)
-    """Height and width; images are averaged, labels taken at the nearest pixel; 0 0 keeps those of the files."""
+    """Height and width; images are averaged, labels taken at the nearest pixel; 0 0 keeps those of the
+    files."""
 
 
 @dataclass(frozen=True)
@@ -34,11 +37,13 @@ class CityscapesSettings:
     """Options of `cityscapes`."""
 
     output: Literal["binary", "twins"] = "binary"
-    """binary: four classes are foreground or background, 16 modes; twins: five classes have a twin, 24 classes, 32 modes."""
+    """binary: four classes are foreground or background, 16 modes; twins: five classes have a twin, 24
+    classes, 32 modes."""
     size: tuple[int, int] = (64, 128)
     """Height and width, taken at the nearest pixel; 0 0 keeps 1024 x 2048."""
     split: Literal["official-val-as-test", "plain"] = "official-val-as-test"
-    """official-val-as-test: the official val is test, random training images are val; plain: train and val as they are."""
+    """official-val-as-test: the official val is test, random training images are val; plain: train and val as
+    they are."""
     held_out: int = 500
     """Training images that official-val-as-test takes for val."""
     seed: int = 0

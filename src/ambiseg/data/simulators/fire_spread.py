@@ -1,4 +1,5 @@
-r"""How fire spreads over a grid: rate of spread, the ellipse in wind and slope, arrival by minimum travel time.
+r"""How fire spreads over a grid: rate of spread, the ellipse in wind and slope, arrival by minimum travel
+ time.
 
 * Head rate of spread :math:`R = R_0 (1 + \phi)` by Rothermel (1972) with the net load of Albini (1976) and
   one size class; :math:`\phi` is the length of the vector sum of the wind factor and the slope factor.

@@ -1,15 +1,15 @@
 r"""MarkovShapes: 256 images whose probabilities, pixel covariance and entropy are known exactly.
 
 Each quadrant of an image holds one of four states: it is empty, or a square, a plus or a dot stands in its
-middle. In reading order (top left, top right, bottom left, bottom right) the states
-:math:`X_1, \dots, X_4` are a Markov chain with the doubly stochastic matrix :math:`\mathbf T` of equation (20)
-of the paper, :math:`\mathbf T_{ij} = P(X_{t+1} = j \mid X_t = i)`:
+middle. In reading order (top left, top right, bottom left, bottom right) the states :math:`X_1, \dots, X_4`
+are a Markov chain with the doubly stochastic matrix :math:`\mathbf T` of equation (20) of the paper,
+:math:`\mathbf T_{ij} = P(X_{t+1} = j \mid X_t = i)`:
 
 .. math:: P(x_1, x_2, x_3, x_4) = \pi_{x_1} \mathbf T_{x_1 x_2} \mathbf T_{x_2 x_3} \mathbf T_{x_3 x_4}
 
 The three shapes are linearly independent and every sequence of states is possible, so the covariance of the
-pixels has rank :math:`r_{\text{true}} = 4 \cdot 3 = 12`: what a low-rank normal law has to reach. The entropy of
-:math:`P` over the number of pixels is the least bits per dimension that any model can reach.
+pixels has rank :math:`r_{\text{true}} = 4 \cdot 3 = 12`: what a low-rank normal law has to reach. The entropy
+of :math:`P` over the number of pixels is the least bits per dimension that any model can reach.
 
 What the paper does not print, and is chosen here:
 
@@ -130,10 +130,11 @@ def markov_shapes_covariance(size: int = 10) -> Array:
 
 
 def possible(masks: ArrayLike) -> NDArray[np.int64]:
-    """Which of the possible label maps each given one is, or none: a sampling error in the words of the paper.
+    """Which of the possible label maps each given one is, or none: a sampling error in the words of the
+    paper.
 
-    Three pixels of a quadrant (in the dot, in plus but not dot, in square but not plus) tell the only state that
-    can be there; the label map of these states must then agree in every pixel.
+    Three pixels of a quadrant (in the dot, in plus but not dot, in square but not plus) tell the only state
+    that can be there; the label map of these states must then agree in every pixel.
 
     Args:
         masks: label maps ``(..., H, W)`` with 0 background and 1 shape.
@@ -171,7 +172,8 @@ def possible(masks: ArrayLike) -> NDArray[np.int64]:
 def simulate_markov_shapes(count: int, *, size: int = 10, start: int = 0) -> Iterator[Sample]:
     """Samples ``start`` to ``start + count - 1``, which differ in their ids alone.
 
-    There is no seed, since nothing is random: each sample carries all 256 label maps and their exact probabilities.
+    There is no seed, since nothing is random: each sample carries all 256 label maps and their exact
+    probabilities.
 
     Args:
         count: number of samples.

@@ -6,8 +6,8 @@ image, so all eight masks are right answers of known probability: a test bed for
 complete ground truth and no download, in the manner of MMFire (Gerard & Sullivan 2025). The second period is
 a deterministic function of the seven channels and the wind direction (`burned_after`).
 
-How fire spreads is in `ambiseg.data.simulators.fire_spread`, with units and directions: rates by Rothermel (1972), ellipses by
-Anderson (1983), arrival by minimum travel time (Finney 2002).
+How fire spreads is in `ambiseg.data.simulators.fire_spread`, with units and directions: rates by Rothermel
+(1972), ellipses by Anderson (1983), arrival by minimum travel time (Finney 2002).
 
 Reference: Gerard & Sullivan (2025), Wildfire Spread Scenarios.
 """

@@ -1,7 +1,7 @@
 """Which images train and which test: splits by group (patient, scene, volume), never through one.
 
-A split is a pure function of the names of the groups and a seed: neither the order in which they are read nor the
-machine has a say in it. All of them are made in two steps, *order, then cut*:
+A split is a pure function of the names of the groups and a seed: neither the order in which they are read nor
+the machine has a say in it. All of them are made in two steps, *order, then cut*:
 
 1. The sorted names are shuffled by ``numpy.random.Generator(PCG64(seed))``. With strata, the j-th group of a stratum of n
    moves to ``(j + u) / n``, with one u in [0, 1) for each stratum: every stretch of that order holds each stratum in proportion.
@@ -184,7 +184,8 @@ def strata_of(values: Mapping[str, float | str], groups: Mapping[str, str]) -> d
 
 
 def groups_by_pattern(ids: Iterable[str], pattern: str) -> dict[str, str]:
-    """Group of each image: what the regular expression finds at the start of its id (of its first parenthesis, if it has one).
+    """Group of each image: what the regular expression finds at the start of its id (of its first
+    parenthesis, if it has one).
 
     Raises:
         AmbisegError: no regular expression, or one that does not fit an id.

@@ -1,7 +1,7 @@
 """Images that two splits share: what was trained on must not be what a model is tested on.
 
-Two images are *identical* if their type, shape and every value agree (SHA-256). They are *near-identical* if they show the same
-apart from noise, brightness or a shift by a pixel, which is found in three steps:
+Two images are *identical* if their type, shape and every value agree (SHA-256). They are *near-identical* if
+they show the same apart from noise, brightness or a shift by a pixel, which is found in three steps:
 
 1. Mean hash ``h``: the mean of the channels, averaged over a grid of 16 x 16 cells; one bit per cell, whether it is above the
    mean of all. Its 256 bits, in a fixed shuffled order, are cut into 16 bands.
@@ -9,8 +9,8 @@ apart from noise, brightness or a shift by a pixel, which is found in three step
    in fewer than 16 bits agrees in some band.
 3. The nearest candidates of each image are read again and compared: `likeness`.
 
-An image of one value throughout has no bit set: it shows nothing, and is never near-identical to another. Only the two hashes
-(48 bytes) are kept of an image.
+An image of one value throughout has no bit set: it shows nothing, and is never near-identical to another.
+Only the two hashes (48 bytes) are kept of an image.
 """
 
 from __future__ import annotations
@@ -117,9 +117,10 @@ def mean_hash(image: NDArray[Any]) -> NDArray[np.uint8]:
 def likeness(one: NDArray[Any], other: NDArray[Any]) -> float:
     """How alike two images ``(C, H, W)`` are, whatever their brightness and contrast, in [-1, 1].
 
-    Both are averaged to at most 64 x 64 cells. Of each channel it is the best correlation over shifts by up to one cell, of the
-    image that of the channel that agrees least. Channels that are constant in both images say nothing; one that is constant in a
-    single image, another number of channels, or a side below 8 pixels gives 0.
+    Both are averaged to at most 64 x 64 cells. Of each channel it is the best correlation over shifts by up
+    to one cell, of the image that of the channel that agrees least. Channels that are constant in both images
+    say nothing; one that is constant in a single image, another number of channels, or a side below 8 pixels
+    gives 0.
 
     Example:
         >>> image = np.random.default_rng(0).random((1, 20, 20))
@@ -141,7 +142,8 @@ def likeness(one: NDArray[Any], other: NDArray[Any]) -> float:
 
 
 def shared(one: Prints, other: Prints, read_one: Read, read_other: Read) -> list[Twins]:
-    """Images of ``other`` that are in ``one`` as well: identical first, then near-identical, each with its likest partner.
+    """Images of ``other`` that are in ``one`` as well: identical first, then near-identical, each with its
+    likest partner.
 
     Of images with equal values only the first of each split is named.
 
@@ -190,7 +192,8 @@ def _candidates(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> Iterator[tu
     shown_one, shown_other = (np.flatnonzero(bits.any(1)) for bits in (one, other))
     found = [np.empty(0, np.int64)]
     for band in range(BANDS):
-        # Sorted as text that begins with the band: what agrees in it lies together, what agrees in more lies nearer.
+        # Sorted as text that begins with the band: what agrees in it lies together, what agrees in more lies
+        # nearer.
         text_one, text_other = (
             np.roll(bits, -2 * band, 1).view(f"S{bits.shape[1]}") for bits in (one, other)
         )

@@ -1,7 +1,8 @@
-"""An existing data set with other splits: all its images in one pool, read one at a time and written where a list says.
+"""An existing data set with other splits: all its images in one pool, read one at a time and written where a
+list says.
 
-The list is a mapping of id to split, drawn by `ambiseg.data.splits.assignment` or read from a CSV. Where classes flip, the label maps are
-copied as they are stored.
+The list is a mapping of id to split, drawn by `ambiseg.data.splits.assignment` or read from a CSV. Where
+classes flip, the label maps are copied as they are stored.
 """
 
 from __future__ import annotations
@@ -69,7 +70,8 @@ class Pool:
         """A number of each image to stratify by.
 
         Args:
-            what: ``area``, the expected share of pixels that are not background, or ``modes``, the number of distinct masks.
+            what: ``area``, the expected share of pixels that are not background, or ``modes``, the number of
+                distinct masks.
             progress: called with images done and in all.
 
         Raises:
@@ -102,7 +104,8 @@ class Pool:
     ) -> Path:
         """Write a data set whose images lie in the splits of the list; those it does not name are left out.
 
-        Its ``source`` says that it was split anew: hashes of an import that stand before are those of other splits.
+        Its ``source`` says that it was split anew: hashes of an import that stand before are those of other
+        splits.
 
         Args:
             out: a folder, or one packed file if the name ends with .h5.
@@ -111,7 +114,8 @@ class Pool:
             overwrite: replace ``out`` if it is a data set.
 
         Raises:
-            AmbisegError: the list names unknown ids or none, ``out`` exists or is where the images come from, wrong files.
+            AmbisegError: the list names unknown ids or none, ``out`` exists or is where the images come from,
+                wrong files.
         """
         self.check_known(splits, "the list of splits")
         if not splits:

@@ -14,23 +14,25 @@ class ATFMSettings:
     """ATFM: a normal law of logits, then a flow from its samples to masks."""
 
     prior_share: float = 0.5
-    """Share of the training that is the prior's, before it is frozen and the flow's begins; 0 leaves the prior as it is, which is
-    for one that is trained already: ``--init`` of an ssn run sets it."""
+    """Share of the training that is the prior's, before it is frozen and the flow's begins; 0 leaves the
+    prior as it is, which is for one that is trained already: ``--init`` of an ssn run sets it."""
     rank: int = 10
     """Prior: columns of the covariance factor; at most the pixels times the channels of an image."""
     draws: int = 20
     """Prior: Monte-Carlo samples M of the likelihood in training (equation 5)."""
     estimator: Literal["log-mean", "mean-log"] = "log-mean"
-    """Prior: the Monte-Carlo likelihood of an annotation, or the mean of its logarithm as (5) is printed, under which samples
-    become one."""
+    """Prior: the Monte-Carlo likelihood of an annotation, or the mean of its logarithm as (5) is printed,
+    under which samples become one."""
     start: Literal["prior", "noise"] = "prior"
     """Where the flow begins: samples of the prior, or N(0, I) without any prior."""
     source: Literal["probabilities", "logits"] = "probabilities"
-    """What of a sample of the prior the flow begins with: its sigmoid or softmax, or its logits as they are."""
+    """What of a sample of the prior the flow begins with: its sigmoid or softmax, or its logits as they
+    are."""
     alpha: float = 1e-3
     """Weight of the Dice loss against the squared error of the velocity (algorithm 1); 0: none."""
     dice: Literal["soft", "hard"] = "soft"
-    """The Dice loss of the mask that a state leads to as it is, or after a threshold, through which there is no gradient."""
+    """The Dice loss of the mask that a state leads to as it is, or after a threshold, through which there is
+    no gradient."""
     flow_width: int | None = None
     """Channels of the flow's network at full resolution; if left out, those of the backbone."""
     flow_depth: int | None = None

@@ -1,27 +1,33 @@
-"""Ambiguity-aware truncated flow matching: a normal law of logits, and a flow that turns each of its samples into a mask.
+"""Ambiguity-aware truncated flow matching: a normal law of logits, and a flow that turns each of its samples
+into a mask.
 
-Li, Li, Su, Qiu, Dong, Wang, Wang, Luo and Li (2026), "Ambiguity-aware truncated flow matching for ambiguous medical image
-segmentation". Notation as there: image X, masks ``y_i`` of N annotators, M draws, time t from 0 (truncation point) to 1 (mask).
+Li, Li, Su, Qiu, Dong, Wang, Wang, Luo and Li (2026), "Ambiguity-aware truncated flow matching for ambiguous
+medical image segmentation". Notation as there: image X, masks ``y_i`` of N annotators, M draws, time t from 0
+(truncation point) to 1 (mask).
 
-Stage one, Gaussian truncation representation (GTR): a stochastic segmentation network, whose law is where the flow begins.
+Stage one, Gaussian truncation representation (GTR): a stochastic segmentation network, whose law is where the
+flow begins.
 
     X_trunc ~ N(mu(X), Sigma(X)),    Sigma = D D^T + L                                          (3, 4)
     L_prior = - log int p(Y | X_trunc) p(X_trunc | X) dX_trunc                                  (5)
 
-(5) is printed with the mean of ``-log p(Y | X_trunc)`` over the draws as its estimate. That is above it, and smallest where all
-samples are one, so the logarithm of the mean is taken, as in `SSN`, unless ``estimator="mean-log"``.
+(5) is printed with the mean of ``-log p(Y | X_trunc)`` over the draws as its estimate. That is above it, and
+smallest where all samples are one, so the logarithm of the mean is taken, as in `SSN`, unless
+``estimator="mean-log"``.
 
-Stage two, segmentation flow matching (SFM, algorithm 1), the law frozen: straight lines from ``x_0 = sigmoid(X_trunc)`` (softmax
-for several classes) to the one-hot mask ``x_1 = y_i``; a network g, which also sees the image, learns their directions.
+Stage two, segmentation flow matching (SFM, algorithm 1), the law frozen: straight lines from ``x_0 =
+sigmoid(X_trunc)`` (softmax for several classes) to the one-hot mask ``x_1 = y_i``; a network g, which also
+sees the image, learns their directions.
 
     x_t = t x_1 + (1 - t) x_0,    x_1t = x_t + (1 - t) g(x_t)                                   (lines 2, 3)
     L_SF = |g(x_t) - (x_1 - x_0)|^2 + alpha (1 - Dice(x_1t, y_i))                               (lines 4, 5)
 
-The squared error is a mean over the pixels that are not void, and L_SF the mean over all annotations of an image by their
-probability: they share one draw of ``x_0`` and t. A sample is ``dx/dt = g(x)`` from ``x_0`` to t = 1.
+The squared error is a mean over the pixels that are not void, and L_SF the mean over all annotations of an
+image by their probability: they share one draw of ``x_0`` and t. A sample is ``dx/dt = g(x)`` from ``x_0`` to
+t = 1.
 
-Both stages are one training: `prior_share` says how much of it is the first. With ``start="noise"`` there is no law and
-``x_0 ~ N(0, I)``: what the paper calls SFM without the truncation.
+Both stages are one training: `prior_share` says how much of it is the first. With ``start="noise"`` there is
+no law and ``x_0 ~ N(0, I)``: what the paper calls SFM without the truncation.
 """
 
 from __future__ import annotations
@@ -93,7 +99,8 @@ class ATFM(Segmenter):
 
     @torch.no_grad()
     def truncation(self, images: Tensor) -> LowRankNormal | None:
-        """The law at the truncation point (4) of images ``(B, C, H, W)``, without gradients; None where the start is noise."""
+        """The law at the truncation point (4) of images ``(B, C, H, W)``, without gradients; None where the
+        start is noise."""
         check_channels(images, self.in_channels)
         return None if self.prior is None else self.prior.distribution(images)
 
@@ -101,7 +108,8 @@ class ATFM(Segmenter):
     def draw(
         self, images: Tensor, law: LowRankNormal | None, count: int, generator: torch.Generator | None = None
     ) -> Tensor:
-        """``x_0``: so many draws of `truncation` of each image, or of noise, ``(B, count, C, H, W)``, without gradients."""
+        """``x_0``: so many draws of `truncation` of each image, or of noise, ``(B, count, C, H, W)``, without
+        gradients."""
         shape = (len(images), count, self.labels.channels, *images.shape[2:])
         if law is None:
             return standard_normal(shape, images.device, generator)
@@ -111,7 +119,8 @@ class ATFM(Segmenter):
     # -- training ------------------------------------------------------------------------------------------------
 
     def loss(self, images: Tensor, annotations: MaskSet) -> dict[str, Tensor]:
-        """L_prior (5) in the first stage, L_SF (algorithm 1) in the second, by `progress`; in evaluation mode their sum.
+        """L_prior (5) in the first stage, L_SF (algorithm 1) in the second, by `progress`; in evaluation mode
+        their sum.
 
         The stage that is not trained gets no gradient at all, so an optimiser leaves its weights as they are.
         """
@@ -167,7 +176,8 @@ class ATFM(Segmenter):
         """Another model of this method, or a trained SSN, which becomes the prior.
 
         Raises:
-            AmbisegError: an SSN of other channels, classes, network or rank, or no prior here that it could be.
+            AmbisegError: an SSN of other channels, classes, network or rank, or no prior here that it could
+                be.
         """
         if not isinstance(other, SSN):
             super().start_from(other)
@@ -194,7 +204,8 @@ class ATFM(Segmenter):
     def predict(
         self, images: Tensor, samples: int | None = None, generator: torch.Generator | None = None
     ) -> MaskSet:
-        """Independent samples of equal weight, ``settings.samples`` unless asked otherwise; the prior runs once."""
+        """Independent samples of equal weight, ``settings.samples`` unless asked otherwise; the prior runs
+        once."""
         count, law = samples or self.settings.samples, self.truncation(images)
         values = images[:, 0].numel() * self.labels.channels * self.g.out_channels
         found = [self._integrate(images, self.draw(images, law, n, generator)) for n in parts(count, values)]
@@ -214,7 +225,8 @@ class ATFM(Segmenter):
 
 
 def dice_loss(end: Tensor, x1: Tensor, valid: Tensor, labels: LabelSpace, hard: bool = False) -> Tensor:
-    """``1 - Dice`` of the predicted ends of paths and the masks they lead to, the mean over channels (algorithm 1, line 4).
+    """``1 - Dice`` of the predicted ends of paths and the masks they lead to, the mean over channels
+    (algorithm 1, line 4).
 
         1 - mean_c (2 <a_c, y_c> + 1) / (|a_c| + |y_c| + 1),    a = x_1t cut to [0, 1], or decided if hard
 

@@ -14,7 +14,8 @@ class DropoutUNetSettings:
     dropout: float = 0.5
     """Share p of the activations that are dropped, 0 to below 1."""
     levels: int = 3
-    """Dropout is in this many innermost levels of the encoder and of the decoder, or in all where there are fewer."""
+    """Dropout is in this many innermost levels of the encoder and of the decoder, or in all where there are
+    fewer."""
     samples: int = 16
     """Number of masks drawn for an image; each is a full pass."""
 

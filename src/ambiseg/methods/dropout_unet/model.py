@@ -1,16 +1,17 @@
 """Dropout U-Net: samples of a U-Net whose innermost levels drop activations, in training and when sampling.
 
-Kendall, Badrinarayanan and Cipolla (2015), "Bayesian SegNet: model uncertainty in deep convolutional encoder-decoder
-architectures for scene understanding", as the baseline of Kohl et al. (2018), "A probabilistic U-Net for segmentation of
-ambiguous images", section 3.2: dropout with p = 0.5 in the three innermost blocks of the encoder and of the decoder. Notation:
-image x, mask y, U-Net f with weights theta, dropout pattern w.
+Kendall, Badrinarayanan and Cipolla (2015), "Bayesian SegNet: model uncertainty in deep convolutional
+encoder-decoder architectures for scene understanding", as the baseline of Kohl et al. (2018), "A
+probabilistic U-Net for segmentation of ambiguous images", section 3.2: dropout with p = 0.5 in the three
+innermost blocks of the encoder and of the decoder. Notation: image x, mask y, U-Net f with weights theta,
+dropout pattern w.
 
     w ~ Bernoulli(1 - p)  for every activation of those blocks
     L(y, x) = E_w[ - log P_c(y | f(x; theta, w)) ]               cross-entropy, per pixel
     y_k = argmax_c P_c(. | f(x; theta, w_k)),  k = 1..K          a sample: a full pass with a pattern of its own
 
-Of several annotations of an image one is drawn by its probability at every visit. Pixels of one sample share only what the
-dropped activations have in common, so samples need not be consistent masks.
+Of several annotations of an image one is drawn by its probability at every visit. Pixels of one sample share
+only what the dropped activations have in common, so samples need not be consistent masks.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ AT_ONCE = 64
 
 
 class DropoutUNet(Segmenter):
-    """A U-Net with dropout in its innermost levels, on also when sampling (Kendall et al. 2015; Kohl et al. 2018, 3.2).
+    """A U-Net with dropout in its innermost levels, on also when sampling (Kendall et al. 2015; Kohl et al.
+    2018, 3.2).
 
     Args:
         in_channels: channels of the images.
@@ -83,7 +85,8 @@ class DropoutUNet(Segmenter):
             layer.p = s.dropout
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits ``(B, C, H, W)`` under one dropout pattern for each image, in training and in evaluation mode."""
+        """Logits ``(B, C, H, W)`` under one dropout pattern for each image, in training and in evaluation
+        mode."""
         with self._dropping():
             logits: Tensor = self.h(self.g(images))
         return logits
@@ -111,7 +114,8 @@ class DropoutUNet(Segmenter):
     ) -> MaskSet:
         """Samples of equal weight; ``settings.samples`` of them unless asked otherwise.
 
-        Dropout knows only the global random numbers: they are seeded from ``generator``, and put back afterwards.
+        Dropout knows only the global random numbers: they are seeded from ``generator``, and put back
+        afterwards.
         """
         left, group, parts = samples or self.settings.samples, max(1, AT_ONCE // len(images)), []
         with _seeded(images.device, generator):
@@ -148,7 +152,8 @@ def innermost(network: UNet | NCSNpp, levels: int) -> list[nn.Dropout]:
 
 @contextmanager
 def _seeded(device: torch.device, generator: torch.Generator | None) -> Iterator[None]:
-    """Global random numbers of the CPU and of ``device`` follow from ``generator``, and are as before afterwards.
+    """Global random numbers of the CPU and of ``device`` follow from ``generator``, and are as before
+    afterwards.
 
     Without a generator the seed is drawn from the global random numbers, which move on by that one draw.
     """

@@ -15,17 +15,20 @@ class FlowMatchingSettings:
     path: Literal["linear", "cosine", "variance-preserving"] = "linear"
     """How noise turns into a mask (equation 16)."""
     parameterisation: Literal["velocity", "edm"] = "velocity"
-    """What the network predicts: the velocity, or the mean mask as a preconditioned denoiser (Karras et al. 2022)."""
+    """What the network predicts: the velocity, or the mean mask as a preconditioned denoiser (Karras et al.
+    2022)."""
     sigma_data: float = 1.0
     """Standard deviation of mask values that the preconditioning of `edm` assumes."""
     target: Literal["sample", "posterior"] = "sample"
-    """What the network learns from: the mask that was drawn, or (not in the paper) its mean given the noisy one, exact where all
-    masks of an image and their probabilities are annotated: the same minimum from targets without chance."""
+    """What the network learns from: the mask that was drawn, or (not in the paper) its mean given the noisy
+    one, exact where all masks of an image and their probabilities are annotated: the same minimum from
+    targets without chance."""
     times: Literal["uniform", "logit-normal"] = "uniform"
     """Distribution of training times; logit-normal prefers the middle."""
     time_shift: float = 1.0
-    """Factor s of times ``t / (t + s (1 - t))``, in training and sampling (Esser et al. 2024): above 1 there are more of the
-    early times, where it is decided which mask a noise becomes; the larger the masks, the earlier."""
+    """Factor s of times ``t / (t + s (1 - t))``, in training and sampling (Esser et al. 2024): above 1 there
+    are more of the early times, where it is decided which mask a noise becomes; the larger the masks, the
+    earlier."""
     samples: int = 16
     """Number of masks drawn for an image."""
     sampler: Literal["euler", "midpoint", "heun", "rk4", "dopri5"] = "heun"
@@ -33,7 +36,8 @@ class FlowMatchingSettings:
     steps: int = 10
     """Its steps from noise to mask; dopri5 chooses its own."""
     guidance: Literal["none", "particle", "spell"] = "none"
-    """Push samples of one image apart: particle guidance (Corso et al. 2024) or SPELL (Kirchhof et al. 2025)."""
+    """Push samples of one image apart: particle guidance (Corso et al. 2024) or SPELL (Kirchhof et al.
+    2025)."""
     guidance_strength: float = 1.0
     """Factor of the guidance."""
     guidance_radius: float = 20.0

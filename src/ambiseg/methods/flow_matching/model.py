@@ -1,19 +1,23 @@
-"""Flow matching on masks: samples of the conditional distribution of masks by integrating a learnt velocity field.
+"""Flow matching on masks: samples of the conditional distribution of masks by integrating a learnt velocity
+field.
 
-Lipman, Havasi, Holderrieth, Shaul, Le, Karrer, Chen, Lopez-Paz, Ben-Hamu and Gat (2024), "Flow matching guide and code", as
-used by Gerard and Sullivan, "Deterministic Mode Proposals", section 3.2. Notation as there: image x, mask y in [-1, 1] (one
-channel if binary, else one per class), noise ``z_0 ~ N(0, I)``, time t from 0 (noise) to 1 (mask).
+Lipman, Havasi, Holderrieth, Shaul, Le, Karrer, Chen, Lopez-Paz, Ben-Hamu and Gat (2024), "Flow matching guide
+and code", as used by Gerard and Sullivan, "Deterministic Mode Proposals", section 3.2. Notation as there:
+image x, mask y in [-1, 1] (one channel if binary, else one per class), noise ``z_0 ~ N(0, I)``, time t from 0
+(noise) to 1 (mask).
 
     dz/dt = u_t(z | x)                                                              (13)
     z_t = alpha_t y + sigma_t z_0                                                   (16)
     u_t(z | y) = (alpha' - alpha sigma'/sigma) y + (sigma'/sigma) z                 (17)
     L = E_{t, z_0, y} || v(z_t, t | x) - (alpha' y + sigma' z_0) ||^2               conditional flow matching
 
-The image is concatenated to ``z_t``. Of several annotations of an image one is drawn by its probability at every visit, so
-that full and single labels train the same distribution. With ``parameterisation="edm"`` the network is a preconditioned
-denoiser (Karras, Aittala, Aila and Laine 2022) that gives E[y | z_t, x]; velocities and samples follow from it by (17).
+The image is concatenated to ``z_t``. Of several annotations of an image one is drawn by its probability at
+every visit, so that full and single labels train the same distribution. With ``parameterisation="edm"`` the
+network is a preconditioned denoiser (Karras, Aittala, Aila and Laine 2022) that gives E[y | z_t, x];
+velocities and samples follow from it by (17).
 
-Samples of one image are integrated together, so that diversity guidance can push them apart (`ambiseg.flows.guidance`).
+Samples of one image are integrated together, so that diversity guidance can push them apart
+(`ambiseg.flows.guidance`).
 """
 
 from __future__ import annotations
@@ -39,7 +43,8 @@ AT_ONCE = 64
 
 
 class FlowMatching(Segmenter):
-    """Conditional flow matching on masks, sampled by an ODE solver (Lipman et al. 2024; Gerard and Sullivan, section 3.2).
+    """Conditional flow matching on masks, sampled by an ODE solver (Lipman et al. 2024; Gerard and Sullivan,
+    section 3.2).
 
     Args:
         in_channels: channels of the images.
@@ -128,18 +133,21 @@ class FlowMatching(Segmenter):
         return torch.einsum("bn,bnchw->bchw", share, y)
 
     def encode(self, masks: Tensor) -> tuple[Tensor, Tensor]:
-        """Label maps ``(B, H, W)`` as ``y`` in [-1, 1] ``(B, C, H, W)``, 0 where void, and where they are valid."""
+        """Label maps ``(B, H, W)`` as ``y`` in [-1, 1] ``(B, C, H, W)``, 0 where void, and where they are
+        valid."""
         valid = self.labels.valid(masks)
         return (2 * self.labels.one_hot(masks, dim=1) - 1) * valid[:, None], valid
 
     def _times(self, count: int, device: torch.device) -> Tensor:
-        """Times of training: uniform in [0, 1), or the sigmoid of a normal variable (Esser et al. 2024), then shifted."""
+        """Times of training: uniform in [0, 1), or the sigmoid of a normal variable (Esser et al. 2024), then
+        shifted."""
         if self.settings.times == "logit-normal":
             return self._shifted(torch.randn(count, device=device).sigmoid())
         return self._shifted(torch.rand(count, device=device))
 
     def _shifted(self, time: Tensor) -> Tensor:
-        """``t / (t + s (1 - t))``, which for s > 1 moves times towards the noise (Esser et al. 2024, equation 23)."""
+        """``t / (t + s (1 - t))``, which for s > 1 moves times towards the noise (Esser et al. 2024, equation
+        23)."""
         return time / (time + self.settings.time_shift * (1 - time))
 
     # -- sampling ------------------------------------------------------------------------------------------------

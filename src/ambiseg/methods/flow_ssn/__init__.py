@@ -13,10 +13,11 @@ class FlowSSNSettings:
     """Flow-SSN: a learnt normal law of logits that a light flow turns into one with any covariance."""
 
     kind: Literal["continuous", "iaf", "dual"] = "continuous"
-    """The flow: continuous in time (equation 19), an inverse autoregressive one (14), or that one with an entropy or a second
-    model against collapse (15)."""
+    """The flow: continuous in time (equation 19), an inverse autoregressive one (14), or that one with an
+    entropy or a second model against collapse (15)."""
     prior: Literal["learned", "fixed"] = "learned"
-    """The base of the flow: a network of the image, or N(0, I) under a flow that sees the image (continuous only)."""
+    """The base of the flow: a network of the image, or N(0, I) under a flow that sees the image (continuous
+    only)."""
     base_scale: Literal["auto", "learned", "one"] = "auto"
     """Standard deviations of the base: learnt, or 1; auto learns them for iaf and dual."""
     pushforward: Literal["identity", "log-softmax"] = "identity"
@@ -26,8 +27,9 @@ class FlowSSNSettings:
     flow_depth: int = 3
     """Continuous: its number of resolutions."""
     drift: Literal["initial", "conditional"] = "initial"
-    """Continuous: what the predicted mask is led away from: the draw that the flow began with (17), or (not in the paper) the
-    mean of all draws that lead to the present state, which keeps the distribution at every time."""
+    """Continuous: what the predicted mask is led away from: the draw that the flow began with (17), or (not
+    in the paper) the mean of all draws that lead to the present state, which keeps the distribution at every
+    time."""
     sampler: Literal["euler", "midpoint", "heun", "rk4", "dopri5"] = "euler"
     """Continuous: solver of the differential equation (17)."""
     steps: int = 50
@@ -35,13 +37,15 @@ class FlowSSNSettings:
     tolerance: float = 1e-6
     """Continuous: relative and absolute tolerance of dopri5."""
     body: Literal["transformer", "linear"] = "transformer"
-    """iaf, dual: causal transformer over strips of pixels, or one linear layer with MADE masks for images of one size."""
+    """iaf, dual: causal transformer over strips of pixels, or one linear layer with MADE masks for images of
+    one size."""
     strip_height: int = 1
     """Transformer: rows of a strip, whose pixels do not see each other."""
     strip_width: int = 8
     """Transformer: columns of a strip."""
     within_strip: bool = False
-    """Transformer: a pixel also sees those before it in its own strip, through a linear map (not in the paper)."""
+    """Transformer: a pixel also sees those before it in its own strip, through a linear map (not in the
+    paper)."""
     layers: int = 1
     """Transformer: causal blocks."""
     body_width: int = 64
@@ -55,10 +59,11 @@ class FlowSSNSettings:
     draws: int = 16
     """iaf, dual: Monte-Carlo samples S of the likelihood in training."""
     estimator: Literal["log-mean", "mean-log"] = "log-mean"
-    """iaf, dual: the Monte-Carlo likelihood of an annotation (13), or the mean of its logarithm as (14) and (15) are printed,
-    under which samples become one."""
+    """iaf, dual: the Monte-Carlo likelihood of an annotation (13), or the mean of its logarithm as (14) and
+    (15) are printed, under which samples become one."""
     second: Literal["uniform", "maf"] = "uniform"
-    """dual: the second model, improper uniform (15) or a masked autoregressive flow that is trained beside the first."""
+    """dual: the second model, improper uniform (15) or a masked autoregressive flow that is trained beside
+    the first."""
     entropy_weight: float = 0.1
     """dual, uniform: weight beta of the entropy of the logits (15)."""
     samples: int = 16

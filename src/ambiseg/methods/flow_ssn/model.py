@@ -1,8 +1,10 @@
-"""Flow stochastic segmentation networks: a learnt normal law of logits that a light flow turns into one with any covariance.
+"""Flow stochastic segmentation networks: a learnt normal law of logits that a light flow turns into one with
+any covariance.
 
-De Sousa Ribeiro, Todd, Jones, Kori, Mehta and Glocker (2025), "Flow stochastic segmentation networks", section 5. Notation as
-there: image x, label map y (one-hot, k classes; a binary space has one channel and a sigmoid), base variables u and logits
-``eta`` of all pixels and channels, base parameters lambda, flow parameters theta.
+De Sousa Ribeiro, Todd, Jones, Kori, Mehta and Glocker (2025), "Flow stochastic segmentation networks",
+section 5. Notation as there: image x, label map y (one-hot, k classes; a binary space has one channel and a
+sigmoid), base variables u and logits ``eta`` of all pixels and channels, base parameters lambda, flow
+parameters theta.
 
     p(u | x) = N(u; mu(x), diag sigma^2(x))                             the learnt prior, most of the network   (11)
 
@@ -11,21 +13,24 @@ Discrete time, ``kind="iaf"``: an inverse autoregressive flow, one step to sampl
     eta_i = m_i(u_<i) + exp(s_i(u_<i)) u_i                                                                     (12)
     L = - log 1/S sum_s p(y | eta_s),    p(y | eta) = prod_pixels Categorical(y; softmax(eta))            (13, 14)
 
-(14) is printed as the mean of ``log p(y | eta)``, which is greatest where all samples are one; the text speaks of the Monte-Carlo
-likelihood of SSN, the logarithm of the mean (13), and that is what is taken unless ``estimator="mean-log"``. ``kind="dual"`` adds
-the entropy of the logits, or their divergence from a second model, a masked autoregressive flow that is trained beside the first:
+(14) is printed as the mean of ``log p(y | eta)``, which is greatest where all samples are one; the text
+speaks of the Monte-Carlo likelihood of SSN, the logarithm of the mean (13), and that is what is taken unless
+``estimator="mean-log"``. ``kind="dual"`` adds the entropy of the logits, or their divergence from a second
+model, a masked autoregressive flow that is trained beside the first:
 
     L_dual = L - beta H(p_IAF),    H = E[-log p(u | x) + log |det d eta / d u|]                                 (15)
     L_dual = L + KL(p_IAF || p_MAF)
 
-Continuous time, ``kind="continuous"``: a small network without the image says which label map a partly noisy one becomes.
+Continuous time, ``kind="continuous"``: a small network without the image says which label map a partly noisy
+one becomes.
 
     y_t = (1 - t) u + t y,    L = - log Categorical(y; softmax(eta(y_t, t))),    t ~ U(0, 1)                (16, 19)
     dy_t/dt = softmax(eta(y_t, t)) - u,    y_0 = u                                                           (17, 18)
 
-Gradients reach the base through u. With a free scale the base would shrink until ``y_t`` gives y away, so there sigma is 1 unless
-asked otherwise, as in the authors' code. ``prior="fixed"`` is what the paper compares with: ``u ~ N(0, I)``, and the large
-network, which sees the image, is the flow. A loss is in nats per pixel that is not void.
+Gradients reach the base through u. With a free scale the base would shrink until ``y_t`` gives y away, so
+there sigma is 1 unless asked otherwise, as in the authors' code. ``prior="fixed"`` is what the paper compares
+with: ``u ~ N(0, I)``, and the large network, which sees the image, is the flow. A loss is in nats per pixel
+that is not void.
 """
 
 from __future__ import annotations
@@ -54,7 +59,8 @@ from ambiseg.networks.unet import check_channels
 MOST_LOG_SCALE = 7.0
 """``log sigma`` is cut at plus and minus this, so that no exponential overflows."""
 ACTIVATIONS = 16
-"""Numbers that a flow network holds for each logit, about: samples are drawn in parts, so that memory does not grow with them."""
+"""Numbers that a flow network holds for each logit, about: samples are drawn in parts, so that memory does
+not grow with them."""
 LAST_TIME = 1 - 1e-3
 """Where ``drift="conditional"`` divides by 1 - t it is not taken nearer to 1."""
 
@@ -185,7 +191,8 @@ class FlowSSN(Segmenter):
     def draw_logits(
         self, images: Tensor, count: int, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Logits from the inverse autoregressive flow with their own log-density, at no further cost (12, 13).
+        """Logits from the inverse autoregressive flow with their own log-density, at no further cost (12,
+        13).
 
             log p(eta | x) = log p(u | x) - log |det d eta / d u|
 
@@ -212,7 +219,8 @@ class FlowSSN(Segmenter):
         return eta.view(u.shape), base.log_prob(u) - log_det.view(u.shape[:2])
 
     def _second_log_prob(self, images: Tensor, eta: Tensor) -> Tensor:
-        """``log p_MAF(eta | x)`` of ``(B, S, C, H, W)``, ``(B, S)``: one pass, for the MAF's input is eta itself."""
+        """``log p_MAF(eta | x)`` of ``(B, S, C, H, W)``, ``(B, S)``: one pass, for the MAF's input is eta
+        itself."""
         assert self.second is not None
         u, log_det = self.second_flow(eta.flatten(0, 1))
         log_prob: Tensor = self.second(images).log_prob(u.view(eta.shape)) + log_det.view(eta.shape[:2])
@@ -236,7 +244,8 @@ class FlowSSN(Segmenter):
     # -- continuous time -----------------------------------------------------------------------------------------
 
     def logits(self, images: Tensor, state: Tensor, time: Tensor) -> Tensor:
-        """``eta(y_t, t)`` of states ``(N, C, H, W)`` at times ``(N,)``, float32; the image is read where the prior is fixed."""
+        """``eta(y_t, t)`` of states ``(N, C, H, W)`` at times ``(N,)``, float32; the image is read where the
+        prior is fixed."""
         seen = state if self.base is not None else torch.cat([state, images.to(state.dtype)], 1)
         out: Tensor = self.head(self.eta(seen, time)).float()
         return out
@@ -273,7 +282,8 @@ class FlowSSN(Segmenter):
     # -- the verbs -----------------------------------------------------------------------------------------------
 
     def loss(self, images: Tensor, annotations: MaskSet) -> dict[str, Tensor]:
-        """Discrete: mean over all annotations by their probability. Continuous: one annotation, drawn by its probability."""
+        """Discrete: mean over all annotations by their probability. Continuous: one annotation, drawn by its
+        probability."""
         if self.settings.kind == "continuous":
             return self._continuous_loss(images, annotations)
         return self._discrete_loss(images, annotations)
@@ -282,7 +292,8 @@ class FlowSSN(Segmenter):
     def predict(
         self, images: Tensor, samples: int | None = None, generator: torch.Generator | None = None
     ) -> MaskSet:
-        """Independent samples of equal weight, ``settings.samples`` unless asked otherwise; the base network runs once."""
+        """Independent samples of equal weight, ``settings.samples`` unless asked otherwise; the base network
+        runs once."""
         count, base = samples or self.settings.samples, self.distribution(images)
         found = [
             self._sample(images, base, self._noise(images, n, generator))
@@ -299,11 +310,12 @@ class FlowSSN(Segmenter):
 
     @torch.no_grad()
     def log_prob(self, images: Tensor, masks: Tensor) -> Tensor:
-        """``log 1/S sum_s p(y | eta_s)`` in nats of the whole label map, void left out, S = ``likelihood_samples``.
+        """``log 1/S sum_s p(y | eta_s)`` in nats of the whole label map, void left out, S =
+        ``likelihood_samples``.
 
-        A Monte-Carlo estimate from the global generator: below the true value on average, and nearer the larger S is. Of a
-        continuous model it is the likelihood of the sampler that stops one step before the end and draws the label map from
-        the categorical distribution there.
+        A Monte-Carlo estimate from the global generator: below the true value on average, and nearer the
+        larger S is. Of a continuous model it is the likelihood of the sampler that stops one step before the
+        end and draws the label map from the categorical distribution there.
 
         Args:
             images: ``(B, C, H, W)``.

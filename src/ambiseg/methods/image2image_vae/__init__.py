@@ -14,7 +14,8 @@ class Image2ImageVAESettings:
     latent_size: int = 6
     """Dimensions N of the latent space."""
     beta: float = 1.0
-    """Weight of the Kullback-Leibler divergence against the cross-entropy of all pixels; 1 is the variational lower bound."""
+    """Weight of the Kullback-Leibler divergence against the cross-entropy of all pixels; 1 is the variational
+    lower bound."""
     log_variance_bound: float = 10.0
     """The posterior's log-variances stay between minus and plus this."""
     samples: int = 16

@@ -1,8 +1,9 @@
 """Image2Image VAE: a latent of a fixed normal prior enters the U-Net beside the image.
 
-Zhu, Zhang, Pathak, Darrell, Efros, Wang and Shechtman (2017), "Toward multimodal image-to-image translation", without its
-discriminator, as the baseline of Kohl et al. (2018), "A probabilistic U-Net for segmentation of ambiguous images", section 3.2;
-equations numbered as there. Notation: image X, mask Y, latent z in R^N, U-Net f.
+Zhu, Zhang, Pathak, Darrell, Efros, Wang and Shechtman (2017), "Toward multimodal image-to-image translation",
+without its discriminator, as the baseline of Kohl et al. (2018), "A probabilistic U-Net for segmentation of
+ambiguous images", section 3.2; equations numbered as there. Notation: image X, mask Y, latent z in R^N, U-Net
+f.
 
     z ~ P = N(0, I)                                               (1) with a prior that does not see the image
     S = f([X, z])                                                 (2) z broadcast over space, concatenated to the image
@@ -10,9 +11,9 @@ equations numbered as there. Notation: image X, mask Y, latent z in R^N, U-Net f
     L(Y, X) = E_{z ~ Q}[ - log P_c(Y | S(X, z)) ] + beta D_KL(Q || P)                 (4)
     D_KL(Q || P) = 1/2 sum_n (mu_n^2 + sigma_n^2 - 1 - log sigma_n^2)
 
-`loss` is (4) with one z, over the number P of pixels that are not void: nats per pixel. Log-variances are bounded,
-``log sigma^2 = b tanh(. / b)``, so that no sigma vanishes or overflows. Of several annotations of an image one is drawn by its
-probability at every visit.
+`loss` is (4) with one z, over the number P of pixels that are not void: nats per pixel. Log-variances are
+bounded, ``log sigma^2 = b tanh(. / b)``, so that no sigma vanishes or overflows. Of several annotations of an
+image one is drawn by its probability at every visit.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ AT_ONCE = 64
 
 
 class Image2ImageVAE(Segmenter):
-    """A U-Net on image and latent, trained as a variational auto-encoder of masks (Zhu et al. 2017; Kohl et al. 2018, 3.2).
+    """A U-Net on image and latent, trained as a variational auto-encoder of masks (Zhu et al. 2017; Kohl et
+    al. 2018, 3.2).
 
     Args:
         in_channels: channels of the images.
@@ -88,7 +90,8 @@ class Image2ImageVAE(Segmenter):
         return posterior
 
     def loss(self, images: Tensor, annotations: MaskSet) -> dict[str, Tensor]:
-        """Equation (4) in nats per pixel that is not void, each mask drawn by its probability; a mask of void alone has none."""
+        """Equation (4) in nats per pixel that is not void, each mask drawn by its probability; a mask of void
+        alone has none."""
         y = annotations.draw().masks[:, 0]
         posterior = self.posterior(y)
         z = posterior.place(torch.randn_like(posterior.mean)[:, None])[:, 0]

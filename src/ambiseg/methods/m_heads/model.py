@@ -1,16 +1,18 @@
 """M-heads: M masks from one U-Net, trained so that the best of them explains each annotation.
 
-Rupprecht, Laina, DiPietro, Baust, Tombari, Navab and Hager (2017), "Learning in an uncertain world: representing ambiguity
-through multiple hypotheses", as the baseline of Kohl et al. (2018), "A probabilistic U-Net for segmentation of ambiguous
-images", section 3.2. Notation: image x, mask y, U-Net features g(x), heads ``h_m``.
+Rupprecht, Laina, DiPietro, Baust, Tombari, Navab and Hager (2017), "Learning in an uncertain world:
+representing ambiguity through multiple hypotheses", as the baseline of Kohl et al. (2018), "A probabilistic
+U-Net for segmentation of ambiguous images", section 3.2. Notation: image x, mask y, U-Net features g(x),
+heads ``h_m``.
 
     z_m = h_m(g(x)),  m = 1..M
     l_m = - log P_c(y | z_m)                                      cross-entropy, per pixel
     L(y, x) = (1 - epsilon) l_m* + epsilon / (M - 1) sum_{m != m*} l_m,    m* = argmin_m l_m
 
-The small weight of the others keeps heads from falling idle. With M = 1 the loss is ``l_1``. Of several annotations of an image
-one is drawn by its probability at every visit. The heads are 1x1 convolutions on the last features, each initialised on its
-own: heads that started as equals and never won would stay equal. How often a head wins is not learnt: all are equally probable.
+The small weight of the others keeps heads from falling idle. With M = 1 the loss is ``l_1``. Of several
+annotations of an image one is drawn by its probability at every visit. The heads are 1x1 convolutions on the
+last features, each initialised on its own: heads that started as equals and never won would stay equal. How
+often a head wins is not learnt: all are equally probable.
 """
 
 from __future__ import annotations
@@ -29,7 +31,8 @@ from ambiseg.networks.settings import UNetSettings
 
 
 class MHeads(Segmenter):
-    """M heads on one U-Net with the relaxed oracle loss (Rupprecht et al. 2017; Kohl et al. 2018, section 3.2).
+    """M heads on one U-Net with the relaxed oracle loss (Rupprecht et al. 2017; Kohl et al. 2018, section
+    3.2).
 
     Args:
         in_channels: channels of the images.
@@ -88,7 +91,8 @@ class MHeads(Segmenter):
 def oracle_loss(losses: Tensor, relaxation: float) -> Tensor:
     """The loss of the best head with weight 1 - epsilon, those of the others with ``epsilon / (M - 1)`` each.
 
-    epsilon = 0 is winner-takes-all, epsilon = (M - 1) / M the mean of all heads (Rupprecht et al. 2017; Kohl et al. 2018, 3.2).
+    epsilon = 0 is winner-takes-all, epsilon = (M - 1) / M the mean of all heads (Rupprecht et al. 2017; Kohl
+    et al. 2018, 3.2).
 
     Args:
         losses: of every head, ``(B, M)``.

@@ -1,8 +1,8 @@
 """Mode proposals: the set of plausible masks from one deterministic forward pass.
 
-Gerard and Sullivan, "Deterministic Mode Proposals: An Efficient Alternative to Generative Sampling for Ambiguous
-Segmentation". Notation as there: image x, N modes ``y_i`` with probabilities ``p_i``, M >= N proposals ``m_k``, selection
-scores ``s_k``.
+Gerard and Sullivan, "Deterministic Mode Proposals: An Efficient Alternative to Generative Sampling for
+Ambiguous Segmentation". Notation as there: image x, N modes ``y_i`` with probabilities ``p_i``, M >= N
+proposals ``m_k``, selection scores ``s_k``.
 
     m_k = h_k(g(x)),  k = 1..M                                                        (3)
     s = sel(g(x), m)                  sees all proposals at once                      (4)
@@ -11,16 +11,17 @@ scores ``s_k``.
     L_sel = 1/M sum_k BCE(s_k, [k matched])                                           (7)
     L = L_mask + lambda L_sel                                                         (8)
 
-With one label y per image, the closest proposal k* = argmin_k loss(m_k, y) learns, and the scores learn from positive and
-unlabelled proposals (9-11); L = loss(m_k*, y) + lambda L_PU (12).
+With one label y per image, the closest proposal k* = argmin_k loss(m_k, y) learns, and the scores learn from
+positive and unlabelled proposals (9-11); L = loss(m_k*, y) + lambda L_PU (12).
 
-Beyond the paper: a probability head, ``p^ = softmax(prob(g(x), m))``, trained with cross-entropy towards the matched modes'
-probabilities (full labels) or towards the winner (single). One forward pass gives masks, scores and probabilities. The
-selection and probability heads see detached inputs: they never bend the masks. They also see the image (``image_cue``), since
-features that draw masks need not tell how probable a mask is. Options, off by default: ``score_cost``
-(matching cost ``loss(m_k, y_i) - mu s_k``, after DETR; Carion et al. 2020), ``duplicate_cue`` (the heads also see the IoU of
-every two proposals), ``settle`` (`ModeProposals._winner`) and ``energy_weight`` (`energy_score` of the whole weighted set, whose
-gradient does reach masks and probabilities together).
+Beyond the paper: a probability head, ``p^ = softmax(prob(g(x), m))``, trained with cross-entropy towards the
+matched modes' probabilities (full labels) or towards the winner (single). One forward pass gives masks,
+scores and probabilities. The selection and probability heads see detached inputs: they never bend the masks.
+They also see the image (``image_cue``), since features that draw masks need not tell how probable a mask is.
+Options, off by default: ``score_cost`` (matching cost ``loss(m_k, y_i) - mu s_k``, after DETR; Carion et al.
+2020), ``duplicate_cue`` (the heads also see the IoU of every two proposals), ``settle``
+(`ModeProposals._winner`) and ``energy_weight`` (`energy_score` of the whole weighted set, whose gradient does
+reach masks and probabilities together).
 """
 
 from __future__ import annotations
@@ -106,14 +107,16 @@ class ModeProposals(Segmenter):
 
     @property
     def full_labels_reject_copies(self) -> bool:
-        """Yes: of full labels each mask is matched with one proposal, and all others are rejected (section 3.1)."""
+        """Yes: of full labels each mask is matched with one proposal, and all others are rejected (section
+        3.1)."""
         return self.settings.selection_weight > 0
 
     @torch.no_grad()
     def _repeat_first_head(self, spread: float) -> None:
         """Start all heads as one convolution, each copy scaled by a random factor near 1 (A.2).
 
-        Those that the energy score alone trains keep a start of their own: copies would share its gradient, and none wins alone.
+        Those that the energy score alone trains keep a start of their own: copies would share its gradient,
+        and none wins alone.
         """
         s, channels = self.settings, self.labels.channels
         any_wins = s.winner_weight > 0 or s.energy_start > 0
@@ -124,7 +127,8 @@ class ModeProposals(Segmenter):
             copies.copy_((parameter[:channels].reshape(1, -1) * factor).reshape(copies.shape))
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Mask logits ``(B, M, C, H, W)``, score logits ``(B, M)`` and probability logits ``(B, M)`` or None."""
+        """Mask logits ``(B, M, C, H, W)``, score logits ``(B, M)`` and probability logits ``(B, M)`` or
+        None."""
         features = self._features(images)
         logits = self.h(features).unflatten(1, (self.settings.proposals, self.labels.channels))
         masks = self.labels.probabilities(logits.detach(), dim=2)
@@ -138,7 +142,8 @@ class ModeProposals(Segmenter):
         return logits, scores, probabilities
 
     def _features(self, images: Tensor) -> Tensor:
-        """``g(x)``; for the network of a flow model with its noise input fixed to one draw and its time constant (A.2)."""
+        """``g(x)``; for the network of a flow model with its noise input fixed to one draw and its time
+        constant (A.2)."""
         if not self.settings.flow_input:
             features: Tensor = self.g(images)
             return features
@@ -151,7 +156,8 @@ class ModeProposals(Segmenter):
 
     @torch.no_grad()
     def start_from(self, other: Segmenter) -> None:
-        """Another mode-proposal model, or a flow model: its network, and its last convolution as every head (A.2)."""
+        """Another mode-proposal model, or a flow model: its network, and its last convolution as every head
+        (A.2)."""
         if not isinstance(other, FlowMatching):
             super().start_from(other)
             return
@@ -163,7 +169,8 @@ class ModeProposals(Segmenter):
 
     @torch.no_grad()
     def _closeness(self, masks: Tensor) -> Tensor:
-        """How alike every two decided proposals are, ``log(1 - IoU + eps) / log eps`` in about [0, 1], ``(B, M, M)``."""
+        """How alike every two decided proposals are, ``log(1 - IoU + eps) / log eps`` in about [0, 1], ``(B,
+        M, M)``."""
         decided = self.labels.decide(masks, dim=2)
         iou = pairwise_overlap(decided, decided, self.labels).iou()
         return (1 - iou + NEARLY_ALIKE).log() / math.log(NEARLY_ALIKE)
@@ -188,8 +195,8 @@ class ModeProposals(Segmenter):
     def _energy(self, logits: Tensor, annotations: MaskSet, probability: Tensor | None) -> Tensor:
         """The mean energy score of all proposals; without probability head they are equally probable.
 
-        Masks learn at the probabilities (1 - floor) p + floor / M. With floor 1 they become the best equally weighted masks
-        (support points; Mak and Joseph 2018).
+        Masks learn at the probabilities (1 - floor) p + floor / M. With floor 1 they become the best equally
+        weighted masks (support points; Mak and Joseph 2018).
         """
         s = self.settings
         chance = torch.zeros_like(logits[:, :, 0, 0, 0]) if probability is None else probability
@@ -238,21 +245,25 @@ class ModeProposals(Segmenter):
         return _parts(mask, self._pu_loss(scores, won, propensity), probability, target)
 
     def _pair_loss(self, logits: Tensor, masks: Tensor) -> Tensor:
-        """Mask loss of ``L`` proposals ``(L, C, *S)``, each against its own mask ``(L, *S)``: ``(L,)``, with gradients."""
+        """Mask loss of ``L`` proposals ``(L, C, *S)``, each against its own mask ``(L, *S)``: ``(L,)``, with
+        gradients."""
         return pairwise_mask_loss(self.settings.mask_loss, logits[:, None], masks[:, None], self.labels)[
             :, 0, 0
         ]
 
     def _winner(self, cost: Tensor, probability: Tensor | None) -> Tensor:
-        """The proposal that answers for each mask, ``(B, 1)``: the closest; once settling, not one of its copies.
+        """The proposal that answers for each mask, ``(B, 1)``: the closest; once settling, not one of its
+        copies.
 
-        By the prior: ``argmin_k loss(m_k, y) - tau log p^_k``, the assignment of classification EM (Celeux and Govaert 1992) for
-        a mixture with density ``exp(-loss / tau)``. A copy wins only what it draws better by more than tau times the log of
-        how much more probable the other is, so it wins less and less, and falls behind.
+        By the prior: ``argmin_k loss(m_k, y) - tau log p^_k``, the assignment of classification EM (Celeux
+        and Govaert 1992) for a mixture with density ``exp(-loss / tau)``. A copy wins only what it draws
+        better by more than tau times the log of how much more probable the other is, so it wins less and
+        less, and falls behind.
 
-        By the margin: among proposals with ``cost <= (1 + margin) min cost``, a mask whose closest proposal is no farther than
-        average (covered) goes to the most probable one, so that copies of a frequent mode fall idle; a mask that is farther
-        goes to the least probable one, so that an idle copy, not the owner of the frequent mode, learns the rare one.
+        By the margin: among proposals with ``cost <= (1 + margin) min cost``, a mask whose closest proposal
+        is no farther than average (covered) goes to the most probable one, so that copies of a frequent mode
+        fall idle; a mask that is farther goes to the least probable one, so that an idle copy, not the owner
+        of the frequent mode, learns the rare one.
         """
         closest, winner = cost.min(1, keepdim=True)
         if probability is None or not self._settling:
@@ -270,18 +281,21 @@ class ModeProposals(Segmenter):
         return self.settings.settle < 1 and self.progress >= self.settings.settle
 
     def _probability_target(self, cost: Tensor, won: Tensor, probability: Tensor | None) -> Tensor:
-        """What the probabilities learn of a mask, ``(B, M)``: who won it, or the posterior ``p^_k exp(-loss_k / tau) / sum``."""
+        """What the probabilities learn of a mask, ``(B, M)``: who won it, or the posterior ``p^_k exp(-loss_k
+        / tau) / sum``."""
         s = self.settings
         if probability is None or s.probability_target == "winner" or not self._settling:
             return won
         return self._joint(cost, probability.detach().float().softmax(1)).softmax(1)
 
     def _joint(self, cost: Tensor, chance: Tensor) -> Tensor:
-        """``log p^_k - loss_k / tau``, ``(B, M)``: log of how probable proposal k with this mask is, up to a constant."""
+        """``log p^_k - loss_k / tau``, ``(B, M)``: log of how probable proposal k with this mask is, up to a
+        constant."""
         return chance.clamp(min=LEAST_CHANCE).log() - cost / self.settings.settle_prior
 
     def _propensity(self, winner: Tensor, probability: Tensor | None) -> Tensor | None:
-        """How probable each winner's draw was, by the probability head, ``(B, 1)``; None if nothing is balanced."""
+        """How probable each winner's draw was, by the probability head, ``(B, 1)``; None if nothing is
+        balanced."""
         if probability is None or self.settings.balance == 0:
             return None
         return probability.detach().float().softmax(1).gather(1, winner).clamp(min=LEAST_CHANCE)
@@ -290,8 +304,8 @@ class ModeProposals(Segmenter):
         """How much each proposal learns from the one mask, ``(B, M)``, rows sum to 1.
 
         ``winner``: the closest alone. ``relaxed``: the losers share epsilon (Rupprecht et al. 2017, relaxed
-        winner-takes-all). ``annealed``: ``softmax(-cost / T)``, T falling to 0 (Perera et al. 2024, annealed multiple
-        choice learning).
+        winner-takes-all). ``annealed``: ``softmax(-cost / T)``, T falling to 0 (Perera et al. 2024, annealed
+        multiple choice learning).
         """
         s = self.settings
         if s.sharing == "relaxed" and s.proposals > 1:
@@ -305,9 +319,10 @@ class ModeProposals(Segmenter):
         """Non-negative positive-unlabelled risk (9-11; Kiryo et al. 2017).
 
         ``R_p(+/-)``: mean BCE of the winners against 1 / 0; ``R_u(-)``: mean BCE of all others against 0;
-        ``L_PU = pi R_p(+) + max(0, R_u(-) - pi R_p(-))``. That takes winners for a fair draw of all ``pi M`` positives, which
-        they are not where modes differ in probability. With propensities e they are weighed by ``1 / (e pi M)``, the unbiased
-        mean over positives (Bekker, Robberechts and Davis 2019), up to MOST_WEIGHT (Ionides 2008).
+        ``L_PU = pi R_p(+) + max(0, R_u(-) - pi R_p(-))``. That takes winners for a fair draw of all ``pi M``
+        positives, which they are not where modes differ in probability. With propensities e they are weighed
+        by ``1 / (e pi M)``, the unbiased mean over positives (Bekker, Robberechts and Davis 2019), up to
+        MOST_WEIGHT (Ionides 2008).
         """
         pi = self.settings.positive_prior
         as_positive, as_negative = functional.softplus(-scores), functional.softplus(scores)
@@ -372,7 +387,8 @@ def _check(s: ModeProposalsSettings) -> None:
 
 
 def _parts(mask: Tensor, selection: Tensor, probability: Tensor | None, share: Tensor) -> dict[str, Tensor]:
-    """The terms of the loss: of masks, of scores, and the cross-entropy of probabilities towards shares ``(B, M)``."""
+    """The terms of the loss: of masks, of scores, and the cross-entropy of probabilities towards shares ``(B,
+    M)``."""
     parts = {"mask": mask, "selection": selection}
     if probability is not None:
         parts["probability"] = -(share * probability.log_softmax(1)).sum(1).mean()
@@ -382,8 +398,8 @@ def _parts(mask: Tensor, selection: Tensor, probability: Tensor | None, share: T
 def _balanced(propensity: Tensor | None, power: float) -> Tensor | float:
     """Weight of every mask, ``e^-b`` over its batch's mean, ``(B, 1)``; 1 without propensities.
 
-    A mode of probability p is drawn in a share p of the visits. Weighed by 1 / p (b = 1) the expected loss is that of equation
-    (6), in which all modes count alike.
+    A mode of probability p is drawn in a share p of the visits. Weighed by 1 / p (b = 1) the expected loss is
+    that of equation (6), in which all modes count alike.
     """
     if propensity is None:
         return 1.0
@@ -392,7 +408,8 @@ def _balanced(propensity: Tensor | None, power: float) -> Tensor | float:
 
 
 class _Alike(nn.Module):
-    """From the closeness of all pairs of proposals ``(B, M, M)`` to numbers per image: which proposals say the same."""
+    """From the closeness of all pairs of proposals ``(B, M, M)`` to numbers per image: which proposals say
+    the same."""
 
     def __init__(self, proposals: int, outputs: int, width: int = 128) -> None:
         super().__init__()

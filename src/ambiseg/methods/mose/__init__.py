@@ -10,7 +10,8 @@ from ambiseg.methods.spec import MethodSpec, TestCase
 
 @dataclass(frozen=True)
 class MoSESettings:
-    """Mixture of stochastic experts: experts draw masks of one kind each, a gating network says how probable each kind is."""
+    """Mixture of stochastic experts: experts draw masks of one kind each, a gating network says how probable
+    each kind is."""
 
     experts: int = 4
     """Number of experts K; the paper has 4 for lung nodules, 35 for 32 modes of street scenes."""
@@ -21,37 +22,42 @@ class MoSESettings:
     samples: int = 16
     """Number of masks for an image, of all experts together."""
     representation: Literal["compact", "standard"] = "compact"
-    """Samples of every expert, weighted by its probability (equation 3), or of experts drawn by their probabilities, of equal
-    weight (2)."""
+    """Samples of every expert, weighted by its probability (equation 3), or of experts drawn by their
+    probabilities, of equal weight (2)."""
     cost: Literal["auto", "iou", "cross-entropy"] = "auto"
-    """Cost of a sample against an annotation: one minus the soft IoU, or the cross-entropy per pixel; auto is the IoU for binary
-    masks and the cross-entropy for others, as in the paper."""
+    """Cost of a sample against an annotation: one minus the soft IoU, or the cross-entropy per pixel; auto is
+    the IoU for binary masks and the cross-entropy for others, as in the paper."""
     coupling: Literal["greedy", "exact", "independent"] = "greedy"
-    """Which sample learns from which annotation: optimal transport under a cap by the paper's greedy rule, by linear programming,
-    or every sample from every annotation (the paper's ablation)."""
+    """Which sample learns from which annotation: optimal transport under a cap by the paper's greedy rule, by
+    linear programming, or every sample from every annotation (the paper's ablation)."""
     cap: float = 0.5
-    """Most mass gamma that one sample may take at the start of the training, 1 / (K S) to 1; it rises to 1."""
+    """Most mass gamma that one sample may take at the start of the training, 1 / (K S) to 1; it rises to
+    1."""
     cap_until: float = 0.5
     """Share of the training over which the cap rises to 1; 0: it is 1 from the start."""
     uniform_until: float = 0.0
-    """Share of the training over which the annotations' weights go from uniform to their own; 0: their own from the start."""
+    """Share of the training over which the annotations' weights go from uniform to their own; 0: their own
+    from the start."""
     beta: float = 1.0
     """Weight of the gating network's loss; the paper has 10 with one annotation per image."""
     merge_threshold: float = 1.0
-    """Experts whose mean masks overlap by this IoU share their gradient (algorithm 2); it falls from 1 to this over the
-    training. 1 merges none."""
+    """Experts whose mean masks overlap by this IoU share their gradient (algorithm 2); it falls from 1 to
+    this over the training. 1 merges none."""
     expert_weights: Literal["gated", "uniform"] = "gated"
     """Experts' probabilities from the gating network, or all the same (the paper's ablation)."""
     stochastic: bool = True
     """Experts draw their latents; otherwise each gives one mask, of its mean (the paper's ablation)."""
     noise_layer: int | None = None
-    """Layer of the decoder behind which the latent comes in, counted from 1 at the bottleneck; if left out, the last."""
+    """Layer of the decoder behind which the latent comes in, counted from 1 at the bottleneck; if left out,
+    the last."""
     gating_layer: int | None = None
-    """Layer of the encoder that the gating network reads, counted from 1 behind the first halving; if left out, the last."""
+    """Layer of the encoder that the gating network reads, counted from 1 behind the first halving; if left
+    out, the last."""
     gating_width: int = 192
     """Units of its two hidden layers."""
     energy_weight: float = 0.0
-    """Weight of the energy score of the mixture of experts, from the samples of training (not in the paper). 0: none."""
+    """Weight of the energy score of the mixture of experts, from the samples of training (not in the paper).
+    0: none."""
     energy_kernel: Literal["iou", "dice", "jensen-shannon", "scales"] = "iou"
     """Distance of masks in the energy score, soft."""
 
@@ -69,7 +75,8 @@ SPEC = MethodSpec(
     settings=MoSESettings,
     validation="ged",
     test=TestCase(
-        # Untrained experts are all but equal, and which is nearest changes with the precision: beta keeps that small.
+        # Untrained experts are all but equal, and which is nearest changes with the precision: beta keeps
+        # that small.
         {"latent_size": 2, "cap": 0.125, "cap_until": 0.1, "beta": 0.1, "gating_width": 16, "samples": 24},
         deterministic=False,
         steps=250,

@@ -1,28 +1,30 @@
-"""Mixture of stochastic experts: each draws masks of one kind, and a gating network says how probable each kind is.
+"""Mixture of stochastic experts: each draws masks of one kind, and a gating network says how probable each
+kind is.
 
-Gao, Chen, Zhang and He (2023), "Modeling multimodal aleatoric uncertainty in segmentation with mixture of stochastic experts".
-Notation as there: image x, annotations y_j with frequencies v_j, K experts with S samples each, N = K S samples s_i of weights
-u_i, gating probabilities pi, latents z of L dimensions.
+Gao, Chen, Zhang and He (2023), "Modeling multimodal aleatoric uncertainty in segmentation with mixture of
+stochastic experts". Notation as there: image x, annotations y_j with frequencies v_j, K experts with S
+samples each, N = K S samples s_i of weights u_i, gating probabilities pi, latents z of L dimensions.
 
     k ~ G(pi(x)),  z_k ~ N(m_k, sigma_k I),  s = F(x, z_k)                                  the standard representation (2)
     mu(y | x) = sum_k pi_k(x) / S sum_i delta(s_k^i)                                         the compact one             (3)
 
-The priors do not see the image. All experts share encoder and decoder: the last features u_d of the U-Net are shifted and
-scaled by linear maps of the latent, ``(u_d + w_1 z) * (w_2 z)``, and three 1x1 convolutions give the mask; pi(x) comes from
-a three-layer network on the mean of the bottleneck u_g. So the U-Net runs once, and all samples of all experts are one batch
-through the last layers.
+The priors do not see the image. All experts share encoder and decoder: the last features u_d of the U-Net are
+shifted and scaled by linear maps of the latent, ``(u_d + w_1 z) * (w_2 z)``, and three 1x1 convolutions give
+the mask; pi(x) comes from a three-layer network on the mean of the bottleneck u_g. So the U-Net runs once,
+and all samples of all experts are one batch through the last layers.
 
     L = sum_ij P*_ij C_ij + beta KL(sum_j P*_ij || u_i)                                                              (6)
     P* = argmin <P, C>  subject to  P >= 0,  sum_j P_ij <= gamma,  sum_i P_ij = v_j          `ambiseg.losses.transport`
 
-C_ij is one minus the soft IoU of sample and annotation, or their cross-entropy per pixel; all pairs come from one product.
-P* is taken as given, so the first term draws a sample to the annotations it was coupled with, and the second makes pi
-predict how much each expert received. gamma rises to 1, where every annotation is left to its nearest sample.
+C_ij is one minus the soft IoU of sample and annotation, or their cross-entropy per pixel; all pairs come from
+one product. P* is taken as given, so the first term draws a sample to the annotations it was coupled with,
+and the second makes pi predict how much each expert received. gamma rises to 1, where every annotation is
+left to its nearest sample.
 
-With ``u_i = pi_k / S`` only the total of an expert has a gradient in (6): the KL here is that of the totals of experts,
-smaller by a number on which no parameter has an influence. Experts that give the same mask compete for the same annotations
-by chance; algorithm 2 averages gradients over groups of such experts, which is the gradient of the KL of the totals of
-groups.
+With ``u_i = pi_k / S`` only the total of an expert has a gradient in (6): the KL here is that of the totals
+of experts, smaller by a number on which no parameter has an influence. Experts that give the same mask
+compete for the same annotations by chance; algorithm 2 averages gradients over groups of such experts, which
+is the gradient of the KL of the totals of groups.
 """
 
 from __future__ import annotations
@@ -50,9 +52,11 @@ from ambiseg.overlap import pairwise_overlap
 from ambiseg.ranking import descending
 
 AT_ONCE = 2**24
-"""Values of one layer that are computed together in prediction, so that memory does not grow with the number of samples."""
+"""Values of one layer that are computed together in prediction, so that memory does not grow with the number
+of samples."""
 IN_CACHE = 2**21
-"""Values of one layer that a CPU computes together in training; more would go through main memory at every step."""
+"""Values of one layer that a CPU computes together in training; more would go through main memory at every
+step."""
 SMOOTHING = 1.0
 """Added to intersection and union of the soft IoU, in pixels: two empty masks agree."""
 START_SIGMA = 1 / 8
@@ -66,7 +70,8 @@ class Experts(nn.Module):
 
     Args:
         channels: F of the features that the latent is fused with.
-        width: F_2 of the features that the convolutions see; the same unless the latent is fused inside the decoder.
+        width: F_2 of the features that the convolutions see; the same unless the latent is fused inside the
+            decoder.
         size: dimensions L of the latent.
         outputs: channels C of the logits.
     """
@@ -74,7 +79,8 @@ class Experts(nn.Module):
     def __init__(self, channels: int, width: int, size: int, outputs: int) -> None:
         super().__init__()
         self.shift, self.scale = nn.Linear(size, channels), nn.Linear(size, channels)
-        # With z = 0 the features pass as they are; a scale of 0 would hide them from an expert whose mean is 0.
+        # With z = 0 the features pass as they are; a scale of 0 would hide them from an expert whose mean is
+        # 0.
         nn.init.ones_(self.scale.bias)
         self.first = nn.Conv2d(width, width, 1)
         self.rest = nn.Sequential(
@@ -82,7 +88,8 @@ class Experts(nn.Module):
         )
 
     def fuse(self, u: Tensor, z: Tensor) -> Tensor:
-        """``(u + w_1 z) * (w_2 z)`` of features ``(B, F, H, W)`` and latents ``(B, N, L)``: ``(B N, F, H, W)``."""
+        """``(u + w_1 z) * (w_2 z)`` of features ``(B, F, H, W)`` and latents ``(B, N, L)``: ``(B N, F, H,
+        W)``."""
         shifted = u[:, None] + self.shift(z)[..., None, None]
         fused: Tensor = (shifted * self.scale(z)[..., None, None]).flatten(0, 1)
         return fused
@@ -93,7 +100,8 @@ class Experts(nn.Module):
         return out
 
     def forward(self, u: Tensor, z: Tensor) -> Tensor:
-        """``head(fuse(u, z))``, the first convolution with the latents in its weights, so that nothing is fused pixel by pixel.
+        """``head(fuse(u, z))``, the first convolution with the latents in its weights, so that nothing is
+        fused pixel by pixel.
 
         W (u + a) * b + c = (W diag b) u + (W diag b) a + c
 
@@ -105,7 +113,8 @@ class Experts(nn.Module):
         return torch.cat([self._forward(*part) for part in parts])
 
     def _forward(self, u: Tensor, z: Tensor) -> Tensor:
-        """Pixels are rows, ``(B, H W, N, F)``: a 1x1 convolution is a product of matrices then, and the order in memory stays."""
+        """Pixels are rows, ``(B, H W, N, F)``: a 1x1 convolution is a product of matrices then, and the order
+        in memory stays."""
         weight = self.first.weight[:, :, 0, 0] * self.scale(z)[:, :, None]
         moved = torch.einsum("bnof,bnf->bno", weight, self.shift(z)) + cast(Tensor, self.first.bias)
         x = torch.baddbmm(moved.flatten(1, 2)[:, None], u.flatten(2).mT, weight.flatten(1, 2).mT)
@@ -173,7 +182,8 @@ class MoSE(Segmenter):
     # -- the networks --------------------------------------------------------------------------------------------
 
     def _encoded(self, images: Tensor) -> tuple[Encoded, Tensor, Tensor]:
-        """What all samples of an image share: its encoding, the features that latents are fused with, and ``log pi (B, K)``."""
+        """What all samples of an image share: its encoding, the features that latents are fused with, and
+        ``log pi (B, K)``."""
         encoded = self.g.encode(images)
         return encoded, self.g.decode(encoded, last=self.noise_layer), self._log_pi(encoded)
 
@@ -187,7 +197,8 @@ class MoSE(Segmenter):
             return log_pi
 
     def _logits(self, encoded: Encoded, u: Tensor, z: Tensor) -> Tensor:
-        """Logits ``(B, N, C, H, W)`` float32 of latents ``(B, N, L)``, one batch through the layers behind the fusion."""
+        """Logits ``(B, N, C, H, W)`` float32 of latents ``(B, N, L)``, one batch through the layers behind
+        the fusion."""
         if self.noise_layer is None:
             out = self.experts(u, z)
         else:
@@ -196,7 +207,8 @@ class MoSE(Segmenter):
         return logits
 
     def latents(self, expert: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """``z ~ N(m_k, sigma_k I)`` for experts k ``(B, N)``, ``(B, N, L)``; ``m_k`` itself of deterministic experts."""
+        """``z ~ N(m_k, sigma_k I)`` for experts k ``(B, N)``, ``(B, N, L)``; ``m_k`` itself of deterministic
+        experts."""
         mean = self.m[expert]
         if not self.settings.stochastic:
             return mean
@@ -218,7 +230,8 @@ class MoSE(Segmenter):
 
     @property
     def cap(self) -> float:
-        """gamma at this point of the training: from its start to 1 over the share ``cap_until``, in a straight line."""
+        """gamma at this point of the training: from its start to 1 over the share ``cap_until``, in a
+        straight line."""
         start, rise = self.settings.cap, self.settings.cap_until
         return start + (1 - start) * (min(1.0, self.progress / rise) if rise > 0 else 1.0)
 
@@ -233,13 +246,15 @@ class MoSE(Segmenter):
         return self.settings.draws if self.settings.stochastic else 1
 
     def drawn(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """What the loss sees: logits ``(B, K S, C, H, W)`` of S samples of each expert, in turn, and ``log pi (B, K)``."""
+        """What the loss sees: logits ``(B, K S, C, H, W)`` of S samples of each expert, in turn, and ``log pi
+        (B, K)``."""
         encoded, u_d, log_pi = self._encoded(images)
         expert = torch.arange(self.settings.experts, device=images.device).repeat_interleave(self.draws)
         return self._logits(encoded, u_d, self.latents(expert.expand(len(images), -1))), log_pi
 
     def loss(self, images: Tensor, annotations: MaskSet) -> dict[str, Tensor]:
-        """Equation (6), all annotations with their weights, the mean over the images that have a pixel that is not void."""
+        """Equation (6), all annotations with their weights, the mean over the images that have a pixel that
+        is not void."""
         s, draws = self.settings, self.draws
         logits, log_pi = self.drawn(images)
         with torch.autocast(images.device.type, enabled=False):
@@ -269,7 +284,8 @@ class MoSE(Segmenter):
         return {"loss": total, **{name: value.detach() for name, value in parts.items()}}
 
     def _marginals(self, annotations: MaskSet) -> tuple[Tensor, Tensor]:
-        """v ``(B, M)`` over the annotations that are not void alone, from uniform to their own; and which images have any."""
+        """v ``(B, M)`` over the annotations that are not void alone, from uniform to their own; and which
+        images have any."""
         seen = annotations.labels.valid(annotations.masks).flatten(2).any(2)
         v = annotations.weights.float() * seen
         there, total = (v > 0).float(), v.sum(1, keepdim=True)
@@ -280,7 +296,8 @@ class MoSE(Segmenter):
 
     @torch.no_grad()
     def _groups(self, logits: Tensor, draws: int) -> Tensor | None:
-        """Groups of experts ``(B, K)`` whose mean masks overlap by G_0 or more; None where none are merged."""
+        """Groups of experts ``(B, K)`` whose mean masks overlap by G_0 or more; None where none are
+        merged."""
         if self.settings.merge_threshold >= 1:
             return None
         drawn = self.labels.probabilities(logits, dim=2)
@@ -296,9 +313,9 @@ class MoSE(Segmenter):
     ) -> MaskSet:
         """Samples of every expert with the weights of (3), or of drawn experts with equal weights (2).
 
-        The compact representation spreads the samples evenly, those of the first expert first: those of an expert share its
-        probability, and where they do not divide evenly the more probable experts have one more. Fewer samples than experts are
-        of the most probable ones, and the weights are renormalised.
+        The compact representation spreads the samples evenly, those of the first expert first: those of an
+        expert share its probability, and where they do not divide evenly the more probable experts have one
+        more. Fewer samples than experts are of the most probable ones, and the weights are renormalised.
 
         Args:
             images: ``(B, C, H, W)`` normalised.
@@ -330,7 +347,8 @@ class MoSE(Segmenter):
 def codes(experts: int, size: int) -> Tensor:
     """Where the means of the priors start: K different points of a grid in the unit cube, ``(K, L)``.
 
-    The digits of 0 .. K - 1 to the least base that has enough of them, over the greatest digit: binary codes where ``K <= 2^L``.
+    The digits of 0 .. K - 1 to the least base that has enough of them, over the greatest digit: binary codes
+    where ``K <= 2^L``.
 
     Example:
         >>> codes(4, 2).tolist()
@@ -383,7 +401,8 @@ def pairwise_cost(kind: str, logits: Tensor, masks: Tensor, labels: LabelSpace) 
 
 
 def divergence(received: Tensor, log_pi: Tensor, groups: Tensor | None = None) -> Tensor:
-    """``KL(o || pi)`` in nats of what experts received and their probabilities, or of the totals of groups of experts.
+    """``KL(o || pi)`` in nats of what experts received and their probabilities, or of the totals of groups of
+    experts.
 
     Args:
         received: o, ``(B, K)``, rows sum to 1.

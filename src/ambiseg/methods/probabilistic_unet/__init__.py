@@ -15,7 +15,8 @@ class ProbabilisticUNetSettings:
     latent_size: int = 6
     """Dimensions N of the latent vector."""
     beta: float = 1.0
-    """Weight of the KL between posterior and prior against the cross-entropy summed over pixels (equation 4)."""
+    """Weight of the KL between posterior and prior against the cross-entropy summed over pixels (equation
+    4)."""
     samples: int = 16
     """Number of masks drawn for an image."""
     combine_layers: int = 3
@@ -23,13 +24,13 @@ class ProbabilisticUNetSettings:
     kl_warmup: float = 0.0
     """Share of the training over which beta rises from 0 (not in the paper)."""
     free_bits: float = 0.0
-    """KL of each latent dimension, in nats and as a mean over the batch, that costs nothing (not in the paper; Kingma et al.
-    2016): dimensions that would fall idle stay in use."""
+    """KL of each latent dimension, in nats and as a mean over the batch, that costs nothing (not in the
+    paper; Kingma et al. 2016): dimensions that would fall idle stay in use."""
     log_variance_bound: float = 10.0
     """Log-variances stay within plus or minus this, smoothly (not in the paper); 0: no bound."""
     constraint: Literal["beta", "geco"] = "beta"
-    """Weigh the KL by beta (the paper), or (Rezende and Viola 2018) minimise it under a bound on the cross-entropy; beta and its
-    rise have no part in that."""
+    """Weigh the KL by beta (the paper), or (Rezende and Viola 2018) minimise it under a bound on the
+    cross-entropy; beta and its rise have no part in that."""
     geco_target: float = 0.05
     """Bound on the cross-entropy for `geco`, in nats per pixel."""
     likelihood_samples: int = 64

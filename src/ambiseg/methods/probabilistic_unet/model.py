@@ -1,24 +1,27 @@
-"""Probabilistic U-Net: a U-Net whose last layers see a latent vector that says which of the plausible masks to draw.
+"""Probabilistic U-Net: a U-Net whose last layers see a latent vector that says which of the plausible masks
+to draw.
 
-Kohl, Romera-Paredes, Meyer, De Fauw, Ledsam, Maier-Hein, Eslami, Rezende and Ronneberger (2018), "A probabilistic U-Net for
-segmentation of ambiguous images". Notation as there: image X, mask Y, latent z of N dimensions, prior P, posterior Q, sampled
-segmentation S.
+Kohl, Romera-Paredes, Meyer, De Fauw, Ledsam, Maier-Hein, Eslami, Rezende and Ronneberger (2018), "A
+probabilistic U-Net for segmentation of ambiguous images". Notation as there: image X, mask Y, latent z of N
+dimensions, prior P, posterior Q, sampled segmentation S.
 
     z_i ~ P(.|X) = N(mu_prior(X), diag(sigma_prior(X)))                                         (1)
     S_i = f_comb(f_U-Net(X), z_i)                                                               (2)
     z ~ Q(.|X, Y) = N(mu_post(X, Y), diag(sigma_post(X, Y)))                                    (3)
     L(Y, X) = E_{z ~ Q}[-log P_c(Y | S(X, z))] + beta KL(Q(z|Y, X) || P(z|X))                   (4)
 
-f_comb is a chain of 1x1 convolutions, the first over the features f and the broadcast latent. That one is ``W_f f + W_z z``, so
-for any number of samples U-Net, prior net and ``W_f f`` run once per image, and only what depends on z is repeated. Prior and
-posterior net are the way down of a U-Net with a mean over positions and a linear map at its end.
+f_comb is a chain of 1x1 convolutions, the first over the features f and the broadcast latent. That one is
+``W_f f + W_z z``, so for any number of samples U-Net, prior net and ``W_f f`` run once per image, and only
+what depends on z is repeated. Prior and posterior net are the way down of a U-Net with a mean over positions
+and a linear map at its end.
 
-The loss is (4) summed over a batch and divided by its pixels that are not void: nats per pixel. A constant factor leaves the
-minimiser where it is, and the size of the gradients does not depend on that of the images. Of several annotations of an image one
-is drawn by its probability at every visit.
+The loss is (4) summed over a batch and divided by its pixels that are not void: nats per pixel. A constant
+factor leaves the minimiser where it is, and the size of the gradients does not depend on that of the images.
+Of several annotations of an image one is drawn by its probability at every visit.
 
-Beyond the paper: a smooth bound on the log-variances, beta that rises from 0, free bits (Kingma et al. 2016), and instead of beta
-a constraint on the cross-entropy with a multiplier lambda (Rezende and Viola 2018, "Taming VAEs"):
+Beyond the paper: a smooth bound on the log-variances, beta that rises from 0, free bits (Kingma et al. 2016),
+and instead of beta a constraint on the cross-entropy with a multiplier lambda (Rezende and Viola 2018,
+"Taming VAEs"):
 
     min KL(Q || P)    subject to  CE <= kappa,          CE, kappa in nats per pixel
     L = KL + lambda (CE - kappa),      lambda <- lambda exp(eta c),      c the running mean of CE / kappa - 1
@@ -74,7 +77,8 @@ class Combination(nn.Module):
         self.rest = nn.Sequential(*(layer for pair in later for layer in pair))
 
     def forward(self, mapped: Tensor, z: Tensor) -> Tensor:
-        """Logits ``(B, K, C, H, W)`` of latents ``(B, K, N)``; ``mapped (B, F, H, W)`` is `from_features` of the features."""
+        """Logits ``(B, K, C, H, W)`` of latents ``(B, K, N)``; ``mapped (B, F, H, W)`` is `from_features` of
+        the features."""
         first = mapped[:, None] + self.from_latent(z)[..., None, None]
         out: Tensor = self.rest(first.flatten(0, 1))
         return out.reshape(*z.shape[:2], *out.shape[1:])
@@ -128,7 +132,8 @@ class ProbabilisticUNet(Segmenter):
         return features
 
     def posterior_of(self, images: Tensor, masks: Tensor) -> Gaussian:
-        """``Q(.|X, Y)`` for label maps ``(B, H, W)``; Y enters as one-hot channels less one half, 0 where void (3)."""
+        """``Q(.|X, Y)`` for label maps ``(B, H, W)``; Y enters as one-hot channels less one half, 0 where
+        void (3)."""
         check_channels(images, self.in_channels)
         seen = torch.cat([images, centred(masks, self.labels).to(images.dtype)], 1)
         posterior: Gaussian = self.posterior(seen)
@@ -175,7 +180,8 @@ class ProbabilisticUNet(Segmenter):
 
     @torch.no_grad()
     def _adapt(self, excess: Tensor) -> None:
-        """One step of the multiplier; nothing outside training. The constraint counts as at most +-1, whatever the start."""
+        """One step of the multiplier; nothing outside training. The constraint counts as at most +-1,
+        whatever the start."""
         if self.training:
             relative = (excess / self.settings.geco_target).clamp(max=1.0)
             self.violation.lerp_(relative, 1 - MULTIPLIER_MEMORY)
@@ -210,7 +216,8 @@ class ProbabilisticUNet(Segmenter):
         samples: int = 1000,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Probability of given modes: the share of the samples that are nearest to each (`assignment_counts`).
+        """Probability of given modes: the share of the samples that are nearest to each
+        (`assignment_counts`).
 
         Args:
             images: ``(B, C, H, W)`` normalised.
@@ -244,7 +251,8 @@ class ProbabilisticUNet(Segmenter):
 
     @torch.no_grad()
     def reconstruct(self, images: Tensor, masks: Tensor) -> MaskSet:
-        """What the posterior's mean decodes to, one mask per image: how much of label maps ``(B, H, W)`` passes the latent."""
+        """What the posterior's mean decodes to, one mask per image: how much of label maps ``(B, H, W)``
+        passes the latent."""
         features, z = self.features(images), self.posterior_of(images, masks).mean[:, None]
         return MaskSet.from_probabilities(
             self.labels.probabilities(self.combine(features, z), dim=2), self.labels
@@ -300,12 +308,13 @@ class ProbabilisticUNet(Segmenter):
         samples: int | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Lower bound of the log-likelihood in nats of label maps ``(B, H, W)``, ``(B,)``, by importance sampling.
+        """Lower bound of the log-likelihood in nats of label maps ``(B, H, W)``, ``(B,)``, by importance
+        sampling.
 
             log 1/K sum_k P_c(Y | S(X, z_k)) P(z_k|X) / Q(z_k|X, Y),    z_k ~ Q(.|X, Y)
 
-        Its expectation rises with K to ``log p(Y|X)`` (Burda, Grosse and Salakhutdinov 2016); for K = 1 it is minus (4) with
-        beta = 1. Void pixels do not count.
+        Its expectation rises with K to ``log p(Y|X)`` (Burda, Grosse and Salakhutdinov 2016); for K = 1 it is
+        minus (4) with beta = 1. Void pixels do not count.
 
         Args:
             images: ``(B, C, H, W)`` normalised.

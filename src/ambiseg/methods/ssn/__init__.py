@@ -16,15 +16,19 @@ class SSNSettings:
     draws: int = 20
     """Monte-Carlo samples S of the likelihood in training."""
     antithetic: bool = False
-    """Mirror half of the Monte-Carlo samples of a likelihood at the mean, as the authors' public code does."""
+    """Mirror half of the Monte-Carlo samples of a likelihood at the mean, as the authors' public code
+    does."""
     mean_pretraining: float = 0.0
-    """Share of the training in which only the mean is trained, by its cross-entropy, before the covariance joins; 0: none."""
+    """Share of the training in which only the mean is trained, by its cross-entropy, before the covariance
+    joins; 0: none."""
     samples: int = 16
     """Number of masks drawn for an image."""
     temperature: float = 1.0
-    """Factor on a sample's deviation from the mean: 0 draws the mean alone, below 1 there is less diversity."""
+    """Factor on a sample's deviation from the mean: 0 draws the mean alone, below 1 there is less
+    diversity."""
     sample_rank: int | None = None
-    """Draw with only this many directions of the factor, those of the largest singular values; if left out, all."""
+    """Draw with only this many directions of the factor, those of the largest singular values; if left out,
+    all."""
     likelihood_samples: int = 512
     """Monte-Carlo samples for the likelihood of a mask."""
 

@@ -1,18 +1,20 @@
-"""Stochastic segmentation networks: a joint normal law of all logits of an image, with a covariance of low rank.
+"""Stochastic segmentation networks: a joint normal law of all logits of an image, with a covariance of low
+rank.
 
-Monteiro, Le Folgoc, Coelho de Castro, Pawlowski, Marques, Kamnitsas, van der Wilk and Glocker (2020), "Stochastic segmentation
-networks: modelling spatially correlated aleatoric uncertainty". Notation of De Sousa Ribeiro et al. (2025), "Flow stochastic
-segmentation networks", section 3: image x, label map y, logits ``eta`` of all pixels and channels together, S draws.
+Monteiro, Le Folgoc, Coelho de Castro, Pawlowski, Marques, Kamnitsas, van der Wilk and Glocker (2020),
+"Stochastic segmentation networks: modelling spatially correlated aleatoric uncertainty". Notation of De Sousa
+Ribeiro et al. (2025), "Flow stochastic segmentation networks", section 3: image x, label map y, logits
+``eta`` of all pixels and channels together, S draws.
 
     p(y | x) = int p(y | eta) p(eta | x) d eta,    p(eta | x) = N(mu(x), Sigma(x)),
     p(y | eta) = prod_pixels Categorical(y; softmax(eta))                                   (1)
     Sigma(x) = D(x) + P(x) P(x)^T,    D = exp(d(x)) + 1e-5                                   (2)
     L = - log 1/S sum_s exp( sum_pixels log p(y | eta_s) ),    eta_s ~ p(eta | x)
 
-One network g with three heads of 1x1 convolutions gives mu, d and P; a binary space has one channel and a sigmoid. A loss is
-that of one label map divided by the number of its pixels that are not void, so that it is in nats per pixel whatever the image's
-size; the sum inside the exponential is over all pixels, as printed. Several annotations of an image share its draws, and the
-loss is their mean by probability.
+One network g with three heads of 1x1 convolutions gives mu, d and P; a binary space has one channel and a
+sigmoid. A loss is that of one label map divided by the number of its pixels that are not void, so that it is
+in nats per pixel whatever the image's size; the sum inside the exponential is over all pixels, as printed.
+Several annotations of an image share its draws, and the loss is their mean by probability.
 """
 
 from __future__ import annotations
@@ -35,7 +37,8 @@ from ambiseg.networks.settings import UNetSettings
 LEAST_VARIANCE = 1e-5
 """Added to the diagonal."""
 MOST_LOG_VARIANCE = 15.0
-"""The logarithm of the diagonal is cut here, so that no exponential overflows; a logit's standard deviation is then 1800."""
+"""The logarithm of the diagonal is cut here, so that no exponential overflows; a logit's standard deviation
+is then 1800."""
 FIRST_VARIANCE = 0.1
 """Diagonal of a new network: noise of single pixels must not drown what the factor has to learn."""
 
@@ -93,7 +96,8 @@ class SSN(Segmenter):
 
     @torch.no_grad()
     def _start_gently(self) -> None:
-        """A small diagonal, nearly the same everywhere, and a factor whose variance does not depend on its rank."""
+        """A small diagonal, nearly the same everywhere, and a factor whose variance does not depend on its
+        rank."""
         self.d.weight *= 0.1
         nn.init.constant_(self.d.bias, math.log(FIRST_VARIANCE))  # type: ignore[arg-type]
         for parameter in self.p.parameters():
@@ -102,7 +106,8 @@ class SSN(Segmenter):
     # -- the law -------------------------------------------------------------------------------------------------
 
     def distribution(self, images: Tensor) -> LowRankNormal:
-        """``p(eta | x)`` of images ``(B, C, H, W)`` in float32, its variables in the order channel, row, column.
+        """``p(eta | x)`` of images ``(B, C, H, W)`` in float32, its variables in the order channel, row,
+        column.
 
         Raises:
             AmbisegError: the rank is above the number of logits of an image, pixels times channels.
@@ -129,9 +134,11 @@ class SSN(Segmenter):
     # -- training ------------------------------------------------------------------------------------------------
 
     def loss(self, images: Tensor, annotations: MaskSet) -> dict[str, Tensor]:
-        """Negative Monte-Carlo log-likelihood in nats per pixel, the mean over annotations by their probability.
+        """Negative Monte-Carlo log-likelihood in nats per pixel, the mean over annotations by their
+        probability.
 
-        While `mean_pretraining` lasts, the cross-entropy of the mean alone; a model in evaluation mode always gives the former.
+        While `mean_pretraining` lasts, the cross-entropy of the mean alone; a model in evaluation mode always
+        gives the former.
         """
         law, s = self.distribution(images), self.settings
         mean_alone = self.training and self.progress < s.mean_pretraining
@@ -145,7 +152,8 @@ class SSN(Segmenter):
     def predict(
         self, images: Tensor, samples: int | None = None, generator: torch.Generator | None = None
     ) -> MaskSet:
-        """Independent samples of equal weight, ``settings.samples`` unless asked otherwise; the network runs once."""
+        """Independent samples of equal weight, ``settings.samples`` unless asked otherwise; the network runs
+        once."""
         s, count = self.settings, samples or self.settings.samples
         law = self.distribution(images)
         if s.sample_rank is not None:
@@ -159,9 +167,11 @@ class SSN(Segmenter):
 
     @torch.no_grad()
     def log_prob(self, images: Tensor, masks: Tensor) -> Tensor:
-        """``log 1/S sum_s p(y | eta_s)`` in nats of the whole label map, void left out, S = ``likelihood_samples``.
+        """``log 1/S sum_s p(y | eta_s)`` in nats of the whole label map, void left out, S =
+        ``likelihood_samples``.
 
-        A Monte-Carlo estimate from the global generator: below the true value on average, and nearer the larger S is.
+        A Monte-Carlo estimate from the global generator: below the true value on average, and nearer the
+        larger S is.
 
         Args:
             images: ``(B, C, H, W)``.

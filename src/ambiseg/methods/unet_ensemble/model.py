@@ -1,15 +1,16 @@
 """U-Net ensemble: several independent U-Nets, one mask from each.
 
-Lakshminarayanan, Pritzel and Blundell (2017), "Simple and scalable predictive uncertainty estimation using deep ensembles", as
-the baseline of Kohl et al. (2018), "A probabilistic U-Net for segmentation of ambiguous images", section 3.2. Notation: image
-x, M U-Nets ``f_m`` with weights ``theta_m``, annotations ``y_i`` with probabilities ``p_i``.
+Lakshminarayanan, Pritzel and Blundell (2017), "Simple and scalable predictive uncertainty estimation using
+deep ensembles", as the baseline of Kohl et al. (2018), "A probabilistic U-Net for segmentation of ambiguous
+images", section 3.2. Notation: image x, M U-Nets ``f_m`` with weights ``theta_m``, annotations ``y_i`` with
+probabilities ``p_i``.
 
     y^(m) ~ p,  m = 1..M                                          every member draws an annotation of its own
     L = 1/M sum_m - log P_c(y^(m) | f_m(x; theta_m))              cross-entropy, per pixel
     p(y | x) = 1/M sum_m [y = argmax_c P_c(. | f_m(x; theta_m))]
 
-The members share neither weights nor gradients. They are trained side by side in one run, which resumes as one. With M = 1 it is
-the plain, deterministic U-Net.
+The members share neither weights nor gradients. They are trained side by side in one run, which resumes as
+one. With M = 1 it is the plain, deterministic U-Net.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ from ambiseg.networks.settings import UNetSettings
 
 
 class UNetEnsemble(Segmenter):
-    """Independent U-Nets, each of which gives one mask (Lakshminarayanan et al. 2017; Kohl et al. 2018, section 3.2).
+    """Independent U-Nets, each of which gives one mask (Lakshminarayanan et al. 2017; Kohl et al. 2018,
+    section 3.2).
 
     Args:
         in_channels: channels of the images.
@@ -61,14 +63,16 @@ class UNetEnsemble(Segmenter):
         self.members = nn.ModuleList(_Member(in_channels, labels, self.backbone, s) for _ in range(s.members))
 
     def loss(self, images: Tensor, annotations: MaskSet) -> dict[str, Tensor]:
-        """Mean over the members of the cross-entropy in nats per pixel, each with a draw of the annotations of its own."""
+        """Mean over the members of the cross-entropy in nats per pixel, each with a draw of the annotations
+        of its own."""
         return {"loss": torch.stack([m.loss(images, annotations)["loss"] for m in self._members()]).mean()}
 
     @torch.no_grad()
     def predict(
         self, images: Tensor, samples: int | None = None, generator: torch.Generator | None = None
     ) -> MaskSet:
-        """One mask of each member, of equal weight; the first ``samples`` of them where fewer are asked for."""
+        """One mask of each member, of equal weight; the first ``samples`` of them where fewer are asked
+        for."""
         sets = [member.predict(images) for member in self._members()[: samples or None]]
         probabilities = [s.probabilities for s in sets if s.probabilities is not None]
         return MaskSet.from_probabilities(torch.cat(probabilities, 1), self.labels)
