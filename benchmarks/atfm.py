@@ -9,9 +9,10 @@ the flow on top of it together; rows with a prior share one prior run. A run tha
 evaluated only. HM IoU is the tiled one.
 
 - ``ablation``: the five rows of table 4, with 16, 32 and 100 samples of every 32nd validation image.
-- ``steps``: figure 6, quality and time by the number of Euler steps, and quality by alpha (each trained anew); 32 samples.
-- ``speed``: the claim of table 3, 100 samples in 25 steps from the prior against 250 steps from noise of the same network:
-  seconds for one image in turns, their ratio, and GED(100) of both on every 100th image.
+- ``steps``: figure 6, quality and time by the number of Euler steps, and quality by alpha (each trained
+  anew); 32 samples.
+- ``speed``: the claim of table 3, 100 samples in 25 steps from the prior against 250 steps from noise of the
+  same network: seconds for one image in turns, their ratio, and GED(100) of both on every 100th image.
 """
 
 from __future__ import annotations

@@ -10,7 +10,8 @@ batch on one thread, and each prints its images per second of processor time, in
 say:
 
 - ``full``, ``single``: what training calls, label views with all modes or with one draw;
-- ``plain``: the same images, the 16 maps as an einsum of states and class masks, nothing merged, the same collation;
+- ``plain``: the same images, the 16 maps as an einsum of states and class masks, nothing merged, the same
+  collation;
 - ``modes``, ``plain modes``: the masks alone.
 """
 

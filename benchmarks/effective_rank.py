@@ -9,10 +9,11 @@ of ``Cov(y)`` grow with r?
 
 Three kinds of factor P, all scaled to a mean variance of the logits of the square of ``std``:
 
-- *even*: columns orthonormal, in random directions. All r directions count alike, so that the effective rank of ``P P^T`` is r.
+- *even*: columns orthonormal, in random directions. All r directions count alike, so that the effective rank
+  of ``P P^T`` is r.
 - *even, copies*: the same for a quarter of the pixels, each four times.
-- *smooth*: the r leading eigenvectors of a Gaussian kernel on a square grid, times the roots of their eigenvalues: what lies near
-  moves together.
+- *smooth*: the r leading eigenvectors of a Gaussian kernel on a square grid, times the roots of their
+  eigenvalues: what lies near moves together.
 
 One class against the background, closed forms of the covariance of two pixels with logits ``mu + s z`` and
 correlation rho:
@@ -177,7 +178,7 @@ def measure() -> dict[str, Any]:
     }
 
 
-# -- the picture -------------------------------------------------------------------------------------------------
+# -- the picture ---------------------------------------------------------------------------------------------
 
 
 def draw(curves: dict[str, list[Row]]) -> Figure:

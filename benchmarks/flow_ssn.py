@@ -10,13 +10,14 @@ figure 7 (steps) on ``lidc-on-ct-64``, split by patient, all four annotations. E
 for the same minutes; a run that is finished in ``--work`` is evaluated only.
 
 - ``table``: four methods on one backbone, 100 samples of every eighth validation image.
-- ``priors``: a wider network as base under the small flow, and as the flow itself; also the narrow model of the table; 16 samples
-  of every sixteenth image.
-- ``steps``: the continuous model of the table with other numbers of Euler steps and the other drift; 16 samples of every
-  32nd image.
-- ``speed``: no training; the network of the paper's size on 128x128, samples at once against a pass for everything.
-- ``refuge``: the protocol of table 2 for a data set of optic cups in the house's format (``--data``, splits train, val and test,
-  256x256), the paper's sizes and ``--epochs``; 16, 100 and 512 samples.
+- ``priors``: a wider network as base under the small flow, and as the flow itself; also the narrow model of
+  the table; 16 samples of every sixteenth image.
+- ``steps``: the continuous model of the table with other numbers of Euler steps and the other drift; 16
+  samples of every 32nd image.
+- ``speed``: no training; the network of the paper's size on 128x128, samples at once against a pass for
+  everything.
+- ``refuge``: the protocol of table 2 for a data set of optic cups in the house's format (``--data``, splits
+  train, val and test, 256x256), the paper's sizes and ``--epochs``; 16, 100 and 512 samples.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ from types import FrameType
 from typing import Any
 
 import gpu_tables
-from ambiseg.atomic import replacing_file
+from ambiseg.atomic_write import replacing_file
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
@@ -109,7 +109,7 @@ class Plan:
         return [sys.executable, str(self.worker), part.name, *map(str, words)]
 
 
-# -- results -------------------------------------------------------------------------------------------------------
+# -- results -------------------------------------------------------------------------------------------------
 
 
 def read_note(path: Path) -> dict[str, Any]:
@@ -156,7 +156,7 @@ def begin(plan: Plan, part: Part) -> dict[str, Any]:
     return head | {"rows": kept, "commit": ", ".join(map(str, commits))}
 
 
-# -- processes -----------------------------------------------------------------------------------------------------
+# -- processes -----------------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -255,7 +255,7 @@ def _one(part: Part, plan: Plan, seconds: float, background: Started | None) -> 
     return note
 
 
-# -- the command line ----------------------------------------------------------------------------------------------
+# -- the command line ----------------------------------------------------------------------------------------
 
 
 def card(worker: Path = WORKER) -> dict[str, Any]:

@@ -176,7 +176,7 @@ def _measured(row: Row, seconds: float | None) -> dict[str, Any]:
     return found | {"row_seconds": round(time.monotonic() - began, 2)}
 
 
-# -- do all methods work -------------------------------------------------------------------------------------------
+# -- do all methods work -------------------------------------------------------------------------------------
 
 SMALL: dict[str, dict[str, Any]] = {
     "mode-proposals": {"proposals": 5, "head_width": 8},
@@ -258,7 +258,7 @@ def agreement(run: Path, data: Path, samples: int = 8) -> dict[str, Any]:
     return {**differences, "tolerance": TOLERANCE, "agrees": max(differences.values()) <= TOLERANCE}
 
 
-# -- how fast ------------------------------------------------------------------------------------------------------
+# -- how fast ------------------------------------------------------------------------------------------------
 
 BASELINES = ("dropout-unet", "unet-ensemble", "m-heads", "image2image-vae")
 """Methods without a size of their own in the suite `paper`: they get the network of its SSN."""
@@ -420,7 +420,7 @@ def _compiled(suite: Suite, sizes: Sizes) -> Callable[[float], dict[str, Any]]:
     return action
 
 
-# -- metrics -------------------------------------------------------------------------------------------------------
+# -- metrics -------------------------------------------------------------------------------------------------
 
 
 def blobs(images: int, count: int, size: int, seed: int = 0, device: str = "cpu") -> Tensor:
@@ -475,7 +475,7 @@ def metrics(context: Context) -> list[Row]:
     return [Row("default metrics", action, besides=10)]
 
 
-# -- how good ------------------------------------------------------------------------------------------------------
+# -- how good ------------------------------------------------------------------------------------------------
 
 
 def _train(
@@ -589,7 +589,7 @@ def samplers(context: Context) -> list[Row]:
     return [row(name) for name in ("ssn", "flow-ssn", "atfm", "mose", "probabilistic-unet")]
 
 
-# -- the command line ----------------------------------------------------------------------------------------------
+# -- the command line ----------------------------------------------------------------------------------------
 
 WHAT: dict[str, Callable[[Context], list[Row]]] = {
     "methods": methods,

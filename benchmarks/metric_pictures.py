@@ -156,7 +156,7 @@ def rounded(found: Any) -> Any:
     return round(found, 4) if isinstance(found, float) else found
 
 
-# -- drawing -----------------------------------------------------------------------------------------------------------
+# -- drawing -------------------------------------------------------------------------------------------------
 
 
 def canvas(height: float) -> Figure:

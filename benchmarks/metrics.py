@@ -5,11 +5,13 @@
 Things that are compared alternate, and the median of their times counts. Random blobs; every candidate must
 give the same integers before it is timed.
 
-- overlaps: intersections of all pairs of 100 samples and 4 annotations of one 128x128 image, one thread: pair by pair in numpy
-  (the straightforward way), one product of float32, of int8, and packed bits (what `pairwise_overlap` does);
+- overlaps: intersections of all pairs of 100 samples and 4 annotations of one 128x128 image, one thread: pair
+  by pair in numpy (the straightforward way), one product of float32, of int8, and packed bits (what
+  `pairwise_overlap` does);
 - GED of the same image: a loop over pairs against `ged`;
 - suite: all default metrics of masks without scores, for 100 images x 100 samples;
-- memory: peak of the overlaps of 1,000 samples of 512x512 with each other, above what the masks themselves take.
+- memory: peak of the overlaps of 1,000 samples of 512x512 with each other, above what the masks themselves
+  take.
 """
 
 from __future__ import annotations

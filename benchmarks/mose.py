@@ -6,17 +6,18 @@ beside other methods.
 Gao, Chen, Zhang and He (2023), "Modeling multimodal aleatoric uncertainty in segmentation with mixture of
 stochastic experts". A run that is finished in ``--work`` is evaluated only.
 
-- ``ablation``: the rows of table 2 on ``lidc-on-ct-64``, split by patient, with all four annotations, and the last also with one
-  redrawn at every visit, with the paper's beta and with that of full labels; every row takes the same number of steps. 16
-  masks of every validation image, in both representations.
-- ``coupling``: greedy couplings against the linear programme, on training batches before and after the training of MoSE.
-- ``flips``: CamVid with four classes switched on or off (binary, 16 modes), and at half the size with five classes that may turn
-  into their twins (16 classes, 32 modes), beside M-heads and the probabilistic U-Net. As the paper's networks are given the
-  output of a segmentation network beside the image, these are given the true label map, so that nothing but the law of the
-  flips is to be learnt. Every method trains for the same minutes, and gives as many masks as the mixture has experts.
-  Of twins also GED and M-IoU over the ten classes that switch alone, the dialect of Kohl et al. (2018).
-  ``flip_error`` is the mean absolute error of the probability that a class is on, over classes and images; ``flip_bias`` that
-  of its mean over the images.
+- ``ablation``: the rows of table 2 on ``lidc-on-ct-64``, split by patient, with all four annotations, and the
+  last also with one redrawn at every visit, with the paper's beta and with that of full labels; every row
+  takes the same number of steps. 16 masks of every validation image, in both representations.
+- ``coupling``: greedy couplings against the linear programme, on training batches before and after the
+  training of MoSE.
+- ``flips``: CamVid with four classes switched on or off (binary, 16 modes), and at half the size with five
+  classes that may turn into their twins (16 classes, 32 modes), beside M-heads and the probabilistic U-Net.
+  As the paper's networks are given the output of a segmentation network beside the image, these are given the
+  true label map, so that nothing but the law of the flips is to be learnt. Every method trains for the same
+  minutes, and gives as many masks as the mixture has experts. Of twins also GED and M-IoU over the ten
+  classes that switch alone, the dialect of Kohl et al. (2018). ``flip_error`` is the mean absolute error of
+  the probability that a class is on, over classes and images; ``flip_bias`` that of its mean over the images.
 """
 
 from __future__ import annotations

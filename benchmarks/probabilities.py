@@ -131,7 +131,7 @@ RUNS = {
 """Variants of ``mode_proposals.py`` whose proposals are taken in place of those of its recipe."""
 
 
-# -- data and runs -------------------------------------------------------------------------------------------------
+# -- data and runs -------------------------------------------------------------------------------------------
 
 
 def flow_run(
@@ -153,7 +153,7 @@ def flow_run(
     return run
 
 
-# -- masks whose probabilities are estimated -----------------------------------------------------------------------
+# -- masks whose probabilities are estimated -----------------------------------------------------------------
 
 
 def truths_of(samples: Sequence[Sample], labels: LabelSpace) -> list[MaskSet]:
@@ -179,7 +179,7 @@ def proposals_of(name: str, run: Run, samples: Sequence[Sample]) -> Iterator[Mas
         yield Masks(name, title, sets, (time.perf_counter() - began) / len(samples))
 
 
-# -- estimates -----------------------------------------------------------------------------------------------------
+# -- estimates -----------------------------------------------------------------------------------------------
 
 
 class Estimator:

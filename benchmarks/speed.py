@@ -5,8 +5,10 @@ run.
 
 Two things that are compared alternate, and the median of their times counts.
 
-- training: one step of 32 images 64x64 with 8 masks each, bf16 + channels-last against float32 in the default order;
-- norm: GroupNorm with groups of 16 channels against 8 groups, 32 x 16 x 64 x 64, bf16 + channels-last, forward and backward;
+- training: one step of 32 images 64x64 with 8 masks each, bf16 + channels-last against float32 in the default
+  order;
+- norm: GroupNorm with groups of 16 channels against 8 groups, 32 x 16 x 64 x 64, bf16 + channels-last,
+  forward and backward;
 - latency: one 64x64 image through network, scores and probabilities, on one thread.
 """
 

@@ -81,7 +81,7 @@ class MaskSet:
                     f"probabilities of shape {tuple(self.probabilities.shape)}, expected {wanted}"
                 )
 
-    # -- making one ----------------------------------------------------------------------------------------------
+    # -- making one ------------------------------------------------------------------------------------------
 
     @classmethod
     def uniform(cls, masks: Tensor, labels: LabelSpace) -> MaskSet:
@@ -127,7 +127,7 @@ class MaskSet:
             )
         return cls(masks, weights, labels, scores, probabilities)
 
-    # -- looking at it -------------------------------------------------------------------------------------------
+    # -- looking at it ---------------------------------------------------------------------------------------
 
     def __len__(self) -> int:
         """Number of images B."""
@@ -203,7 +203,7 @@ class MaskSet:
         hit = valid & (flat != (0 if self.labels.background is None else self.labels.background))
         return hit.sum(-1) / valid.sum(-1).clamp(min=1)
 
-    # -- operations, each a new set ------------------------------------------------------------------------------
+    # -- operations, each a new set --------------------------------------------------------------------------
 
     def to(self, device: torch.device | str) -> MaskSet:
         """The same set on another device."""
@@ -385,7 +385,7 @@ class MaskSet:
         one = self.take(index)
         return replace(one, weights=torch.ones_like(one.weights))
 
-    # -- files ---------------------------------------------------------------------------------------------------
+    # -- files -----------------------------------------------------------------------------------------------
 
     def save(self, path: str | Path) -> None:
         """Write to ``.npz`` (compressed, no pickles); `load` reads it back."""

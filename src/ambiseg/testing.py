@@ -43,9 +43,7 @@ CHANNELS, SIZE = 3, 16
 LABEL_MODES = ("full", "single")
 
 
-def problem(
-    labels: LabelSpace, mode: str = "full", seed: int = 0, count: int = 3
-) -> tuple[Tensor, MaskSet]:
+def problem(labels: LabelSpace, mode: str = "full", seed: int = 0, count: int = 3) -> tuple[Tensor, MaskSet]:
     """Images of two patches on noise; each patch is annotated or not, independently: up to 4 modes per image.
 
     The last image has one mode fewer than the others. Single labels draw one of the modes.
@@ -91,9 +89,7 @@ class Subject:
         return problem(self.labels, mode, seed)
 
 
-def train_on_problem(
-    model: Segmenter, labels: LabelSpace, mode: str, steps: int, rate: float = 1e-2
-) -> None:
+def train_on_problem(model: Segmenter, labels: LabelSpace, mode: str, steps: int, rate: float = 1e-2) -> None:
     """Train on the one problem, the rate falling to 0 along half a cosine; single labels are drawn anew at
     every step."""
     optimiser = torch.optim.Adam(model.parameters(), rate)
@@ -128,7 +124,7 @@ def equal(one: MaskSet, other: MaskSet) -> bool:
     return all((a is None and b is None) or torch.equal(a, b) for a, b in pairs)
 
 
-# -- the checks ------------------------------------------------------------------------------------------------------
+# -- the checks ----------------------------------------------------------------------------------------------
 
 
 def valid_predictions(subject: Subject) -> None:
@@ -149,7 +145,9 @@ def valid_predictions(subject: Subject) -> None:
         assert value is None or (value.min() >= 0 and value.max() <= 1), f"{name} lie in [0, 1]"
     if found.probabilities is not None:
         decided = labels.decide(found.probabilities, dim=2)
-        assert torch.equal(decided, found.masks), "masks are decided from the per-pixel probabilities beside them"
+        assert torch.equal(decided, found.masks), (
+            "masks are decided from the per-pixel probabilities beside them"
+        )
         everything = labels.all_classes(found.probabilities, dim=2).sum(2)
         assert everything.allclose(torch.ones_like(everything)), "probabilities of a pixel's classes sum to 1"
 
@@ -162,7 +160,9 @@ def finite_losses(subject: Subject) -> None:
         assert "loss" in losses, f"loss returns a dictionary with the key 'loss', received {list(losses)}"
         assert losses["loss"].requires_grad, "the loss has a gradient"
         for name, value in losses.items():
-            assert value.dim() == 0 and bool(torch.isfinite(value)), f"{name} is a finite scalar, received {value}"
+            assert value.dim() == 0 and bool(torch.isfinite(value)), (
+                f"{name} is a finite scalar, received {value}"
+            )
 
 
 def gradients_reach_every_parameter(subject: Subject) -> None:
@@ -178,7 +178,9 @@ def gradients_reach_every_parameter(subject: Subject) -> None:
                 reached.add(name)
         optimiser.step()
     unused = subject.case.unused
-    missed = [n for n, _ in model.named_parameters() if n not in reached and not any(map(n.startswith, unused))]
+    missed = [
+        n for n, _ in model.named_parameters() if n not in reached and not any(map(n.startswith, unused))
+    ]
     assert not missed, f"no gradient ever reached {', '.join(missed)}"
 
 
@@ -195,7 +197,9 @@ def _learns(subject: Subject, mode: str) -> None:
     before = loss_of(model, images, modes), float(hm_iou_unique(prediction_of(model, images), modes).mean())
     train_on_problem(model, subject.labels, mode, case.steps, case.rate)
     after = loss_of(model, images, modes), float(hm_iou_unique(prediction_of(model, images), modes).mean())
-    assert after[0] < 0.6 * before[0], f"{mode} labels: the loss fell from {before[0]:.3g} to {after[0]:.3g} only"
+    assert after[0] < 0.6 * before[0], (
+        f"{mode} labels: the loss fell from {before[0]:.3g} to {after[0]:.3g} only"
+    )
     assert after[1] > before[1] + case.gain, (
         f"{mode} labels: HM IoU* rose from {before[1]:.3g} to {after[1]:.3g}, less than by {case.gain}"
     )
@@ -234,7 +238,9 @@ def a_run_folder_gives_the_model_back(subject: Subject) -> None:
         loaded = load_weights(folder, RunConfig.load(folder))
     images = subject.problem()[0]
     assert not loaded.training, "a loaded model is in evaluation mode"
-    assert equal(prediction_of(loaded, images), prediction_of(model, images)), "the loaded model predicts otherwise"
+    assert equal(prediction_of(loaded, images), prediction_of(model, images)), (
+        "the loaded model predicts otherwise"
+    )
 
 
 def the_state_is_the_model(subject: Subject) -> None:
@@ -242,7 +248,9 @@ def the_state_is_the_model(subject: Subject) -> None:
     one, other = subject.model(1), subject.model(2)
     other.load_state_dict(one.state_dict())
     images, annotations = subject.problem()
-    assert equal(prediction_of(one, images), prediction_of(other, images)), "predictions of equal weights differ"
+    assert equal(prediction_of(one, images), prediction_of(other, images)), (
+        "predictions of equal weights differ"
+    )
     losses = loss_of(one, images, annotations), loss_of(other, images, annotations)
     assert losses[0] == losses[1], f"losses of equal weights differ: {losses}"
 
@@ -252,7 +260,9 @@ def any_image_size(subject: Subject) -> None:
     for size in ((17, 23), (1, 1), (1, 19)):
         model, images = subject.model(), torch.randn(2, CHANNELS, *size)
         found = prediction_of(model, images).validate()
-        assert found.masks.shape[2:] == size, f"masks of {size} images have size {tuple(found.masks.shape[2:])}"
+        assert found.masks.shape[2:] == size, (
+            f"masks of {size} images have size {tuple(found.masks.shape[2:])}"
+        )
         loss = model.train().loss(images, found.hard())["loss"]
         assert bool(torch.isfinite(loss)), f"the loss of {size} images is {float(loss)}"
 
@@ -292,7 +302,9 @@ def bfloat16_stays_near(subject: Subject) -> None:
         with torch.autocast("cpu", torch.bfloat16):
             half = loss_of(model, images, annotations)
             found = prediction_of(model, images).validate()
-        assert abs(half - full) <= 0.03 * abs(full), f"{mode} labels: the loss is {half} in bf16, {full} in float32"
+        assert abs(half - full) <= 0.03 * abs(full), (
+            f"{mode} labels: the loss is {half} in bf16, {full} in float32"
+        )
         exact = prediction_of(model, images)
         assert found.weights.dtype == torch.float32, "weights are float32 under autocast, too"
         torch.testing.assert_close(found.weights, exact.weights, atol=0.02, rtol=0)
@@ -310,9 +322,13 @@ def void_is_only_a_mark(subject: Subject) -> None:
             space = replace(labels, ignore_value=void)
             marked = MaskSet(annotations.masks.masked_fill(hidden, void), annotations.weights, space)
             losses.append(loss_of(subject.model(labels=space), images, marked))
-        assert losses[0] == losses[1], f"{mode} labels: the loss depends on the number that marks void: {losses}"
+        assert losses[0] == losses[1], (
+            f"{mode} labels: the loss depends on the number that marks void: {losses}"
+        )
         nothing = replace(annotations, masks=torch.full_like(annotations.masks, labels.void))
-        assert math.isfinite(loss_of(subject.model(), images, nothing)), f"{mode} labels: the loss of void is not finite"
+        assert math.isfinite(loss_of(subject.model(), images, nothing)), (
+            f"{mode} labels: the loss of void is not finite"
+        )
 
 
 def extreme_inputs_give_finite_gradients(subject: Subject) -> None:
@@ -350,7 +366,9 @@ def the_loss_is_a_mean_over_images(subject: Subject) -> None:
     model, (images, annotations) = subject.model(), subject.problem(mode)
     alone = [loss_of(model, images[b : b + 1], annotations[b].compact()) for b in range(len(images))]
     together, mean = loss_of(model, images, annotations), sum(alone) / len(alone)
-    assert abs(together - mean) <= 1e-5 * abs(mean), f"the loss of a batch is {together}, the mean of its images {mean}"
+    assert abs(together - mean) <= 1e-5 * abs(mean), (
+        f"the loss of a batch is {together}, the mean of its images {mean}"
+    )
 
 
 def as_many_masks_as_asked_for(subject: Subject) -> None:
@@ -374,7 +392,9 @@ def other_channels_are_refused(subject: Subject) -> None:
             action()
         except AmbisegError as error:
             text = str(error)
-            assert f"{CHANNELS + 2} channel" in text and str(CHANNELS) in text, f"the error names no channels: {text}"
+            assert f"{CHANNELS + 2} channel" in text and str(CHANNELS) in text, (
+                f"the error names no channels: {text}"
+            )
         else:
             raise AssertionError("images with other channels were not refused")
 

@@ -59,7 +59,7 @@ def gradients(model, part):
     return [p.grad for n, p in model.named_parameters() if n.startswith(part)]
 
 
-# -- the truncation point ------------------------------------------------------------------------------------------
+# -- the truncation point ------------------------------------------------------------------------------------
 
 
 def test_a_diffused_normal_law_keeps_its_form():
@@ -153,7 +153,7 @@ def test_the_prior_runs_once_for_any_number_of_samples(monkeypatch):
     assert calls == ["prior", *9 * ["flow"]]
 
 
-# -- losses --------------------------------------------------------------------------------------------------------
+# -- losses --------------------------------------------------------------------------------------------------
 
 
 @SPACES
@@ -240,7 +240,7 @@ def test_evaluation_measures_both_stages_at_any_time():
     torch.testing.assert_close(early["loss"], early["prior"] + early["flow"] + 1e-3 * early["dice"])
 
 
-# -- two stages ----------------------------------------------------------------------------------------------------
+# -- two stages ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

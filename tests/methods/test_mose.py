@@ -59,7 +59,7 @@ def test_the_energy_score_of_the_compact_set_is_added():
     torch.testing.assert_close(found["loss"], plain["loss"] + 2 * energy)
 
 
-# -- costs ---------------------------------------------------------------------------------------------------------
+# -- costs ---------------------------------------------------------------------------------------------------
 
 
 def iou_cost(p, y, labels):
@@ -98,7 +98,7 @@ def test_the_soft_iou_of_hard_masks_is_their_iou_up_to_the_smoothing():
     assert float(cost[0, 0, 1]) == pytest.approx(1 - float((a & b).sum() / (a | b).sum()), abs=1e-3)
 
 
-# -- the loss of the gating network ----------------------------------------------------------------------------------
+# -- the loss of the gating network --------------------------------------------------------------------------
 
 
 def test_the_divergence_is_that_of_torch():
@@ -157,7 +157,7 @@ def test_identical_experts_are_merged_and_others_are_not():
     assert make()._groups(logits, 2) is None
 
 
-# -- experts ---------------------------------------------------------------------------------------------------------
+# -- experts -------------------------------------------------------------------------------------------------
 
 
 def test_one_batch_is_a_loop_over_experts():
@@ -193,7 +193,7 @@ def test_means_start_apart_in_the_unit_cube(experts, size):
         assert torch.equal(found, found.round())
 
 
-# -- the whole loss ----------------------------------------------------------------------------------------------------
+# -- the whole loss ------------------------------------------------------------------------------------------
 
 
 @SPACES
@@ -301,7 +301,7 @@ def test_schedules_run_in_straight_lines():
     torch.testing.assert_close(model._marginals(annotations)[0], annotations.weights)
 
 
-# -- prediction ----------------------------------------------------------------------------------------------------------
+# -- prediction ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("samples", [1, 3, 4, 6, 16])
@@ -355,7 +355,7 @@ def test_the_encoder_runs_once_and_parts_change_nothing(layer, monkeypatch):
     assert torch.equal(parts.weights, whole.weights)
 
 
-# -- other layers and networks ---------------------------------------------------------------------------------------------
+# -- other layers and networks -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("layers", [(1, 1), (2, None), (None, 1)])

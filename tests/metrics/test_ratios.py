@@ -122,7 +122,7 @@ def test_wrong_sums_and_templates_are_refused() -> None:
             flip_ratios(one, one, **words)
 
 
-# -- events by whole masks -------------------------------------------------------------------------------------------------
+# -- events by whole masks -----------------------------------------------------------------------------------
 
 
 def flipped_scenes(twins: bool, count: int = 3, missing: int | None = 1) -> tuple[MaskSet, torch.Tensor]:

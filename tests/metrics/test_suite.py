@@ -237,7 +237,7 @@ def test_accumulators_agree_with_plain_pooling() -> None:
     assert compared["sets"] >= 300
 
 
-# -- laws --------------------------------------------------------------------------------------------------------------
+# -- laws ----------------------------------------------------------------------------------------------------
 
 SPLIT_PREDICTIONS = [
     "hm_iou_multi", "m_iou", "max_dice_matching", "ged", "ged_dice", "diversity", "coverage", "covered_mass", "precision_at",
@@ -362,7 +362,7 @@ def test_names_of_classes_do_not_matter(batch: Batch, seed: int) -> None:
         same(value, wanted[name], name)
 
 
-# -- two processes -----------------------------------------------------------------------------------------------------
+# -- two processes -------------------------------------------------------------------------------------------
 
 
 def totals(names: list[str], images: list[list[int]]) -> dict[str, float]:

@@ -93,7 +93,7 @@ def test_a_number_of_masks_that_does_not_fit_is_refused(experts):
         draw_experts(np.zeros((1, 16, 16)), samples_of(), experts)
 
 
-# -- from a run to the page ------------------------------------------------------------------------------------------------
+# -- from a run to the page ----------------------------------------------------------------------------------
 
 
 def run_of(method, **settings):

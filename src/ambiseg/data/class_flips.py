@@ -8,8 +8,10 @@ The labels are stored once; ``dataset.yaml`` says which classes flip. A stored l
 
 with two kinds of output:
 
-- ``binary``: on is foreground, off is background, and so is every class that never flips (Gerard and Sullivan, WSS);
-- ``twins``: off is the class itself, on its twin, a new class (Kohl et al. 2018, section 4.2; 19 classes and 5 twins).
+- ``binary``: on is foreground, off is background, and so is every class that never flips (Gerard and
+  Sullivan, WSS);
+- ``twins``: off is the class itself, on its twin, a new class (Kohl et al. 2018, section 4.2; 19 classes and
+  5 twins).
 
 A class that an image does not show leaves its masks as they are, so the modes that differ only there are one
 mode and the mass of both is its own: the product over the classes that are there. Void stays void. Modes are

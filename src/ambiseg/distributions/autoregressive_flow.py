@@ -11,13 +11,14 @@ x to y is one pass of the network; y to x goes variable after variable, as ``x_i
 exp(-s_i(x_<i))`` needs the earlier ones first (footnote 3 and figure 2 there). Which of them is u decides
 what is fast:
 
-- Inverse autoregressive flow (Kingma et al. 2016): x = u, y = eta. Sampling, and scoring its own samples, is one pass; scoring
-  other logits is sequential.
+- Inverse autoregressive flow (Kingma et al. 2016): x = u, y = eta. Sampling, and scoring its own samples, is
+  one pass; scoring other logits is sequential.
 
       eta = phi(u),    log p(eta | x) = log p(u | x) - sum_i s_i(u_<i)                   (13)
 
-- Masked autoregressive flow (Papamakarios, Pavlakou and Murray 2017): x = eta, y = u. Scoring is one pass, sampling is
-  sequential. Its usual form ``eta_i = mu_i(eta_<i) + sigma_i(eta_<i) u_i`` is the same family: sigma = exp(-s), mu = -m exp(-s).
+- Masked autoregressive flow (Papamakarios, Pavlakou and Murray 2017): x = eta, y = u. Scoring is one pass,
+  sampling is sequential. Its usual form ``eta_i = mu_i(eta_<i) + sigma_i(eta_<i) u_i`` is the same family:
+  sigma = exp(-s), mu = -m exp(-s).
 
       u = phi(eta),    log p(eta | x) = log p(u | x) + sum_i s_i(eta_<i)
 

@@ -6,7 +6,8 @@ the kept masks take the probabilities that explain what the flow model says abou
 
 - ``velocity``: its velocity at t = 0, averaged over draws, as a weighted sum of masks (equation 22);
 - ``mean``: the same from one evaluation; at t = 0 the velocity carries the mean mask and nothing else;
-- ``posterior``: its posterior means at t > 0, whose weights depend on the noise (equation 19; not in the paper);
+- ``posterior``: its posterior means at t > 0, whose weights depend on the noise (equation 19; not in the
+  paper);
 - ``samples``: samples drawn from it, each counted for its nearest mask.
 
 Where masks are areas that go on and off independently (class flips, appendix B.2), these are a first estimate

@@ -14,10 +14,12 @@ y, so the marginal velocity v is (17) at the posterior mean ``D = E[y | z_t = z]
 Networks that give the velocity and networks that give the posterior mean are thus interchangeable. The
 denominator of D is positive for all t in [0, 1]. What happens at the two ends:
 
-- t = 0: nothing is singular. ``alpha' sigma - alpha sigma' = alpha'`` and ``D = (v + z)/alpha'`` where sigma' = -1 (20).
-- t = 1: the state is the mask, so D = z whatever v is. The noise can no longer be told from z: where ``sigma <= FLOOR`` it
-  is taken to be 0, its mean under a law with a density, and ``velocity`` gives ``alpha' D``. Solvers that evaluate at t = 1
-  (Heun, rk4) want a network of the velocity there, or an Euler step last (`ambiseg.flows.solvers.integrate`).
+- t = 0: nothing is singular. ``alpha' sigma - alpha sigma' = alpha'`` and ``D = (v + z)/alpha'`` where sigma'
+  = -1 (20).
+- t = 1: the state is the mask, so D = z whatever v is. The noise can no longer be told from z: where ``sigma
+  <= FLOOR`` it is taken to be 0, its mean under a law with a density, and ``velocity`` gives ``alpha' D``.
+  Solvers that evaluate at t = 1 (Heun, rk4) want a network of the velocity there, or an Euler step last
+  (`ambiseg.flows.solvers.integrate`).
 
 Preconditioning of a network that gives D: Karras et al. 2022, "Elucidating the Design Space of
 Diffusion-Based Generative Models", table 1. The state of theirs is ``z/alpha`` at noise level ``sigma_edm =

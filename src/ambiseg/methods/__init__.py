@@ -55,7 +55,9 @@ def register(spec: MethodSpec) -> MethodSpec:
         'ssn'
     """
     if not isinstance(spec, MethodSpec):
-        raise AmbisegError(f"register takes a MethodSpec, received {type(spec).__name__}: see docs/extending.md")
+        raise AmbisegError(
+            f"register takes a MethodSpec, received {type(spec).__name__}: see docs/extending.md"
+        )
     if METHODS.setdefault(spec.name, spec) is not spec:
         raise AmbisegError(f"there is a method {spec.name!r} already: give yours another name")
     return spec

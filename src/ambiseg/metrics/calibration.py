@@ -8,8 +8,9 @@ is ours:
   and a missing mode both count as error (mode proposals, eq. 23).
 - *nearest*: every prediction gives its weight to the mode most like it, so the entries are exactly the modes,
   each with the frequency at which it is produced (MoSE, C.2). For samples; forgives masks that are no mode.
-- *merged* (ours): nearest, where modes that are near-duplicates of a more probable one count with it, as those among proposals
-  do. Which of two modes that differ by a few pixels a prediction is nearest to says more of its errors than of its probability.
+- *merged* (ours): nearest, where modes that are near-duplicates of a more probable one count with it, as
+  those among proposals do. Which of two modes that differ by a few pixels a prediction is nearest to says
+  more of its errors than of its probability.
 """
 
 from __future__ import annotations

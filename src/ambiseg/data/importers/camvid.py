@@ -3,7 +3,8 @@ are read.
 
 Three layouts are read, told apart by what lies in the source:
 
-- ``train/`` with ``train_labels/`` (``*_L.png`` in the 32 colours of the authors), ``val`` and ``test`` alike;
+- ``train/`` with ``train_labels/`` (``*_L.png`` in the 32 colours of the authors), ``val`` and ``test``
+  alike;
 - ``train/`` with ``trainannot/`` (class numbers, 0 to 11), ``val`` and ``test`` alike;
 - ``camvid-*-<split>.npz`` with ``images`` (n, H, W, 3) and ``labels`` (n, H, W).
 

@@ -6,10 +6,10 @@ once.
     leftImg8bit/<split>/<city>/<city>_<sequence>_<frame>_leftImg8bit.png
     gtFine/<split>/<city>/<city>_<sequence>_<frame>_gtFine_labelIds.png
 
-- ``binary``: road .05, sidewalk .25, vegetation .75, car .95 are foreground, every other pixel background, void included; 16
-  modes (Gerard and Sullivan 2025, 64x128, nearest pixel).
-- ``twins``: sidewalk 8/17, person 7/17, car 6/17, vegetation 5/17, road 4/17 become a class of their own: 24 classes, 32 modes
-  (Kohl et al. 2018, section 4.2); void is ignored.
+- ``binary``: road .05, sidewalk .25, vegetation .75, car .95 are foreground, every other pixel background,
+  void included; 16 modes (Gerard and Sullivan 2025, 64x128, nearest pixel).
+- ``twins``: sidewalk 8/17, person 7/17, car 6/17, vegetation 5/17, road 4/17 become a class of their own: 24
+  classes, 32 modes (Kohl et al. 2018, section 4.2); void is ignored.
 
 The test set of the benchmark has no public labels, so the official validation set is used for testing.
 ``official-val-as-test`` holds out 500 random training images for validation (Gerard and Sullivan,

@@ -95,7 +95,7 @@ class ATFM(Segmenter):
         nn.init.zeros_(self.h.weight)
         nn.init.zeros_(self.h.bias)  # type: ignore[arg-type]
 
-    # -- where the flow begins -----------------------------------------------------------------------------------
+    # -- where the flow begins -------------------------------------------------------------------------------
 
     @torch.no_grad()
     def truncation(self, images: Tensor) -> LowRankNormal | None:
@@ -116,7 +116,7 @@ class ATFM(Segmenter):
         logits = law.sample(count, generator).view(shape)
         return logits if self.settings.source == "logits" else self.labels.probabilities(logits, dim=2)
 
-    # -- training ------------------------------------------------------------------------------------------------
+    # -- training --------------------------------------------------------------------------------------------
 
     def loss(self, images: Tensor, annotations: MaskSet) -> dict[str, Tensor]:
         """L_prior (5) in the first stage, L_SF (algorithm 1) in the second, by `progress`; in evaluation mode
@@ -198,7 +198,7 @@ class ATFM(Segmenter):
                 )
         self.prior.load_state_dict(other.state_dict())
 
-    # -- sampling ------------------------------------------------------------------------------------------------
+    # -- sampling --------------------------------------------------------------------------------------------
 
     @torch.no_grad()
     def predict(

@@ -75,7 +75,7 @@ class FlowMatching(Segmenter):
         self.g = build_backbone(in_channels + labels.channels, self.backbone, time=True)
         self.h = nn.Conv2d(self.g.out_channels, labels.channels, 3, padding=1)
 
-    # -- the field -----------------------------------------------------------------------------------------------
+    # -- the field -------------------------------------------------------------------------------------------
 
     def network(self, images: Tensor, z: Tensor, time: Tensor) -> Tensor:
         """What the network says about states ``z (B, C, H, W)`` at times ``(B,)``, float32."""
@@ -101,7 +101,7 @@ class FlowMatching(Segmenter):
             )
         return self.path.posterior_mean(z, self.network(images, z, time), time)
 
-    # -- training ------------------------------------------------------------------------------------------------
+    # -- training --------------------------------------------------------------------------------------------
 
     def loss(self, images: Tensor, annotations: MaskSet) -> dict[str, Tensor]:
         """Mean squared error over pixels that are not void, each mask drawn by its probability."""
@@ -150,7 +150,7 @@ class FlowMatching(Segmenter):
         23)."""
         return time / (time + self.settings.time_shift * (1 - time))
 
-    # -- sampling ------------------------------------------------------------------------------------------------
+    # -- sampling --------------------------------------------------------------------------------------------
 
     @torch.no_grad()
     def predict(

@@ -165,7 +165,7 @@ class FlowSSN(Segmenter):
         body = CausalTransformer(channels, strip, s.body_width, s.layers, s.heads, s.within_strip)
         return AffineAutoregressive([body])
 
-    # -- the base ------------------------------------------------------------------------------------------------
+    # -- the base --------------------------------------------------------------------------------------------
 
     def distribution(self, images: Tensor) -> Base:
         """``p(u | x)`` (11) of images ``(B, C, H, W)``."""
@@ -186,7 +186,7 @@ class FlowSSN(Segmenter):
             return u
         return nn.functional.logsigmoid(u) if self.labels.is_binary else u.log_softmax(2)
 
-    # -- discrete time -------------------------------------------------------------------------------------------
+    # -- discrete time ---------------------------------------------------------------------------------------
 
     def draw_logits(
         self, images: Tensor, count: int, generator: torch.Generator | None = None
@@ -241,7 +241,7 @@ class FlowSSN(Segmenter):
         kl = (log_prob - self._second_log_prob(images, eta)).mean() / pixels
         return {"loss": likelihood + kl, "nats": likelihood, "kl": kl}
 
-    # -- continuous time -----------------------------------------------------------------------------------------
+    # -- continuous time -------------------------------------------------------------------------------------
 
     def logits(self, images: Tensor, state: Tensor, time: Tensor) -> Tensor:
         """``eta(y_t, t)`` of states ``(N, C, H, W)`` at times ``(N,)``, float32; the image is read where the
@@ -279,7 +279,7 @@ class FlowSSN(Segmenter):
             velocity, u, method=s.sampler, grid=grid, last=last, rtol=s.tolerance, atol=s.tolerance
         )
 
-    # -- the verbs -----------------------------------------------------------------------------------------------
+    # -- the verbs -------------------------------------------------------------------------------------------
 
     def loss(self, images: Tensor, annotations: MaskSet) -> dict[str, Tensor]:
         """Discrete: mean over all annotations by their probability. Continuous: one annotation, drawn by its

@@ -123,7 +123,8 @@ SPEC = MethodSpec(
     settings=ModeProposalsSettings,
     starts_from={"flow-matching": proposals_from_flow},
     test=TestCase(
-        # Single labels: where the closest proposal alone learns, one of them may win every mask from the start.
+        # Single labels: where the closest proposal alone learns, one of them may win every mask from the
+        # start.
         {"proposals": 8, "head_width": 8, "sharing": "annealed"}
     ),
 )

@@ -179,7 +179,7 @@ class MoSE(Segmenter):
                 nn.Linear(s.gating_width, s.experts),
             )
 
-    # -- the networks --------------------------------------------------------------------------------------------
+    # -- the networks ----------------------------------------------------------------------------------------
 
     def _encoded(self, images: Tensor) -> tuple[Encoded, Tensor, Tensor]:
         """What all samples of an image share: its encoding, the features that latents are fused with, and
@@ -226,7 +226,7 @@ class MoSE(Segmenter):
         """
         return self._log_pi(self.g.encode(images)).exp()
 
-    # -- training ------------------------------------------------------------------------------------------------
+    # -- training --------------------------------------------------------------------------------------------
 
     @property
     def cap(self) -> float:
@@ -305,7 +305,7 @@ class MoSE(Segmenter):
         masks = self.labels.decide(mean, dim=2)
         return merge_groups(pairwise_overlap(masks, masks, self.labels).iou(), self.merge_threshold)
 
-    # -- sampling ------------------------------------------------------------------------------------------------
+    # -- sampling --------------------------------------------------------------------------------------------
 
     @torch.no_grad()
     def predict(

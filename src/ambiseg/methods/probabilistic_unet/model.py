@@ -124,7 +124,7 @@ class ProbabilisticUNet(Segmenter):
         self.register_buffer("multiplier", torch.ones(()))
         self.register_buffer("violation", torch.zeros(()))
 
-    # -- the networks --------------------------------------------------------------------------------------------
+    # -- the networks ----------------------------------------------------------------------------------------
 
     def features(self, images: Tensor) -> Tensor:
         """What all samples of an image share: ``W_f f_U-Net(X)`` with its bias, ``(B, F, H, W)``."""
@@ -144,7 +144,7 @@ class ProbabilisticUNet(Segmenter):
         for part in torch.split(z, max(1, AT_ONCE // features.numel()), 1):
             yield self.combine(features, part).float()
 
-    # -- training ------------------------------------------------------------------------------------------------
+    # -- training --------------------------------------------------------------------------------------------
 
     @property
     def beta(self) -> float:
@@ -188,7 +188,7 @@ class ProbabilisticUNet(Segmenter):
             grown = self.multiplier * (MULTIPLIER_SPEED * self.violation).exp()
             self.multiplier.copy_(grown.clamp(1 / MOST_MULTIPLIER, MOST_MULTIPLIER))
 
-    # -- sampling ------------------------------------------------------------------------------------------------
+    # -- sampling --------------------------------------------------------------------------------------------
 
     @torch.no_grad()
     def predict(
@@ -247,7 +247,7 @@ class ProbabilisticUNet(Segmenter):
             )
         return torch.stack(counts).sum(0)
 
-    # -- looking at the latent space -----------------------------------------------------------------------------
+    # -- looking at the latent space -------------------------------------------------------------------------
 
     @torch.no_grad()
     def reconstruct(self, images: Tensor, masks: Tensor) -> MaskSet:
@@ -298,7 +298,7 @@ class ProbabilisticUNet(Segmenter):
         found = torch.cat([self.labels.probabilities(logits, dim=2) for logits in parts], 1)
         return found.reshape(len(images), size, size, *found.shape[2:])
 
-    # -- likelihood ----------------------------------------------------------------------------------------------
+    # -- likelihood ------------------------------------------------------------------------------------------
 
     @torch.no_grad()
     def log_prob(

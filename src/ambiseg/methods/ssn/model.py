@@ -103,7 +103,7 @@ class SSN(Segmenter):
         for parameter in self.p.parameters():
             parameter.mul_(self.settings.rank**-0.5)
 
-    # -- the law -------------------------------------------------------------------------------------------------
+    # -- the law ---------------------------------------------------------------------------------------------
 
     def distribution(self, images: Tensor) -> LowRankNormal:
         """``p(eta | x)`` of images ``(B, C, H, W)`` in float32, its variables in the order channel, row,
@@ -131,7 +131,7 @@ class SSN(Segmenter):
         shape = (*logits.shape[:2], self.labels.channels, *masks.shape[2:])
         return pairwise_cross_entropy(logits.view(shape), masks, self.labels)
 
-    # -- training ------------------------------------------------------------------------------------------------
+    # -- training --------------------------------------------------------------------------------------------
 
     def loss(self, images: Tensor, annotations: MaskSet) -> dict[str, Tensor]:
         """Negative Monte-Carlo log-likelihood in nats per pixel, the mean over annotations by their
@@ -146,7 +146,7 @@ class SSN(Segmenter):
         nats = marginal(self._nats(logits, annotations.masks))
         return {"loss": expected_nats(nats, annotations).mean()}
 
-    # -- sampling ------------------------------------------------------------------------------------------------
+    # -- sampling --------------------------------------------------------------------------------------------
 
     @torch.no_grad()
     def predict(
