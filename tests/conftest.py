@@ -22,7 +22,7 @@ def train_tiny(fires):
     """``train_tiny(out, **settings)``: some steps of the smallest mode proposals, in float32."""
     from ambiseg.engine.settings import TrainSettings
     from ambiseg.engine.train import fit
-    from ambiseg.methods.mode_proposals import ModeProposalsSettings
+    from ambiseg.methods.mode_proposals import ModeProposalsSettings, SelectionSettings
     from ambiseg.networks.settings import UNetSettings
 
     def train(out, data=fires, overwrite=False, proposals=6, **settings):
@@ -35,7 +35,7 @@ def train_tiny(fires):
             out,
             train=TrainSettings(**chosen),
             backbone=UNetSettings(width=8, depth=2),
-            settings=ModeProposalsSettings(proposals=proposals, head_width=8),
+            settings=ModeProposalsSettings(proposals=proposals, selection=SelectionSettings(head_width=8)),
             overwrite=overwrite,
             quiet=True,
         )

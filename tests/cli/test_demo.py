@@ -7,7 +7,6 @@ from dataclasses import replace
 import pytest
 
 from ambiseg.cli import demo
-from ambiseg.methods.mode_proposals import ModeProposalsSettings
 from ambiseg.networks.settings import UNetSettings
 
 WORDS = ("--minutes", 0.02, "--scenarios", 12, "--size", 16)
@@ -16,7 +15,7 @@ WORDS = ("--minutes", 0.02, "--scenarios", 12, "--size", 16)
 @pytest.fixture
 def small(monkeypatch):
     """Networks and batches that train in a second."""
-    monkeypatch.setattr(demo, "SETTINGS", ModeProposalsSettings(proposals=4, head_width=8))
+    monkeypatch.setattr(demo, "SETTINGS", {"proposals": 4, "selection": {"head_width": 8}})
     monkeypatch.setattr(demo, "BACKBONE", UNetSettings(width=8, depth=2))
     monkeypatch.setattr(
         demo, "TRAIN", replace(demo.TRAIN, batch_size=4, warmup=2, validations=1, precision="32")

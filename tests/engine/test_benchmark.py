@@ -26,7 +26,7 @@ data:
   fires: {path: fires}
 methods:
   mode-proposals:
-    settings: {proposals: 4, head_width: 8}
+    settings: {proposals: 4, selection: {head_width: 8}}
   m-heads:
 """
 MEASURED = ("steps", "metrics", "perfect", "per_image", "coverage", "estimated", "true", "masks")

@@ -22,7 +22,7 @@ from ambiseg.engine.settings import TrainSettings
 from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
-from ambiseg.methods.mode_proposals import ModeProposalsSettings
+from ambiseg.methods.mode_proposals import ModeProposalsSettings, SelectionSettings
 from ambiseg.methods.mode_proposals.model import ModeProposals
 from ambiseg.networks.settings import UNetSettings
 
@@ -125,7 +125,7 @@ def test_scores_that_reject_copies_make_the_duplicate_filter_needless(run, label
     """Full labels teach the scores which of two masks is a copy; nothing else says that of two that are
     nearly alike."""
     config = replace(run.config, train=replace(run.config.train, labels=labels))
-    settings = ModeProposalsSettings(proposals=4, head_width=8, selection_weight=selection)
+    settings = ModeProposalsSettings(proposals=4, selection=SelectionSettings(head_width=8, weight=selection))
     model = ModeProposals(run.model.in_channels, config.labels, UNetSettings(width=8, depth=2), settings)
     other = Run(config, model, run.hardware)
     assert PredictSettings().resolved(other).duplicate_iou == expected
@@ -198,7 +198,7 @@ def test_files_tell_the_whole_prediction(run, files, tmp_path, batch_size):
 def test_nifti_gives_nifti_with_its_affine(tmp_path):
     """Masks come back where a viewer lays them over the scan."""
     normalization, backbone = Normalization((0.0,), (1.0,)), UNetSettings(width=8, depth=2)
-    settings = ModeProposalsSettings(proposals=3, head_width=8)
+    settings = ModeProposalsSettings(proposals=3, selection=SelectionSettings(head_width=8))
     config = RunConfig(
         "mode-proposals", 1, LabelSpace.binary(), normalization, backbone, settings, TrainSettings()
     )

@@ -25,7 +25,7 @@ from ambiseg.engine.run import CONFIG, LAST, TRAINING, WEIGHTS, RunConfig, load_
 from ambiseg.engine.settings import TrainSettings
 from ambiseg.engine.train import resume, training_curve
 from ambiseg.errors import AmbisegError
-from ambiseg.methods.mode_proposals import ModeProposalsSettings
+from ambiseg.methods.mode_proposals import ModeProposalsSettings, SelectionSettings
 from ambiseg.methods.mode_proposals.model import ModeProposals
 from ambiseg.methods.ssn import SSNSettings
 from ambiseg.networks.settings import UNetSettings
@@ -426,7 +426,7 @@ def test_a_flow_model_validates_by_its_loss_and_proposals_start_from_it(fires, t
     flow = train_module.fit("flow-matching", fires, tmp_path / "flow", train=chosen, **small)
     assert flow.metric == "loss" and flow.best is not None and flow.best > 0
     later = replace(chosen, init=str(flow.run), freeze="encoder", ema=0.0)
-    settings = ModeProposalsSettings(proposals=4, head_width=8)
+    settings = ModeProposalsSettings(proposals=4, selection=SelectionSettings(head_width=8))
     found = train_module.fit(
         "mode-proposals", fires, tmp_path / "modes", train=later, settings=settings, quiet=True
     )

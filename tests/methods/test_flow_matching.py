@@ -11,7 +11,7 @@ from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
 from ambiseg.methods.flow_matching import FlowMatchingSettings
 from ambiseg.methods.flow_matching.model import FlowMatching
-from ambiseg.methods.mode_proposals import ModeProposalsSettings
+from ambiseg.methods.mode_proposals import ModeProposalsSettings, SelectionSettings
 from ambiseg.methods.mode_proposals.model import ModeProposals
 from ambiseg.networks.settings import UNetSettings
 
@@ -116,7 +116,7 @@ def test_proposals_start_from_a_flow_model(kind):
     torch.manual_seed(0)
     backbone = UNetSettings(width=8, depth=2, kind=kind)
     flow = FlowMatching(3, MULTI, backbone).eval()
-    settings = ModeProposalsSettings(proposals=5, flow_input=True, flow_time=0.3, head_spread=0.1)
+    settings = ModeProposalsSettings(proposals=5, flow_input=True, flow_time=0.3, head_init_jitter=0.1)
     proposals = ModeProposals(3, MULTI, backbone, settings).eval()
     proposals.start_from(flow)
     images = torch.randn(2, 3, 9, 8)
@@ -134,7 +134,9 @@ def test_proposals_start_from_a_flow_model(kind):
 
 def test_frozen_parts_do_not_learn():
     def learning(part):
-        model = ModeProposals(3, BINARY, SMALL, ModeProposalsSettings(proposals=4, head_width=8))
+        model = ModeProposals(
+            3, BINARY, SMALL, ModeProposalsSettings(proposals=4, selection=SelectionSettings(head_width=8))
+        )
         model.freeze(part)
         return {
             n.split(".")[1] if n.startswith("g.") else n.split(".")[0]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from itertools import permutations
-from typing import get_args, get_type_hints
 
 import numpy as np
 import pytest
@@ -16,8 +15,17 @@ from ambiseg.labels import LabelSpace
 from ambiseg.losses.energy_score import energy_score
 from ambiseg.losses.mask_losses import pairwise_mask_loss
 from ambiseg.maskset import MaskSet
-from ambiseg.methods.mode_proposals import ModeProposalsSettings
-from ambiseg.methods.mode_proposals.model import LEAST_CHANCE, ModeProposals, _balanced
+from ambiseg.methods.mode_proposals import (
+    AssignmentSettings,
+    ModeProposalsSettings,
+    SelectionSettings,
+    single_label,
+)
+from ambiseg.methods.mode_proposals.energy import energy_loss
+from ambiseg.methods.mode_proposals.model import ModeProposals
+from ambiseg.methods.mode_proposals.selection import positive_unlabelled_risk
+from ambiseg.methods.mode_proposals.single_label import LEAST_CHANCE, importance, propensity
+from ambiseg.nested_settings import merged, replaced
 from ambiseg.networks.settings import UNetSettings
 from ambiseg.overlap import pairwise_overlap
 
@@ -27,7 +35,11 @@ M = 4
 
 def make(labels=BINARY, seed=0, **settings):
     torch.manual_seed(seed)
-    chosen = ModeProposalsSettings(**{"proposals": M, "head_width": 8, **settings})
+    values = {"proposals": M, "selection": {"head_width": 8}}
+    for path, value in settings.items():  # "selection__weight" is the weight in the settings of the selection
+        part, _, name = path.partition("__")
+        values = merged(values, {part: {name: value}} if name else {part: value})
+    chosen = replaced(ModeProposalsSettings(), values, "settings")
     return ModeProposals(3, labels, UNetSettings(width=8, depth=2), chosen)
 
 
@@ -84,7 +96,7 @@ def log_softmax(z):
 @pytest.mark.parametrize("kind", ["mse", "dice", "dice-focal"])
 def test_full_labels_by_hand(kind, labels):
     """Equations 5 to 8, matching by trying every permutation, and the cross-entropy of the probabilities."""
-    model = make(labels, mask_loss=kind, selection_weight=0.3, probability_weight=0.7)
+    model = make(labels, mask_loss=kind, selection__weight=0.3, probability__weight=0.7)
     images, annotations = batch(labels)
     logits, scores, probability = outputs(model, images)
     mask, selection, likelihood = [], [], []
@@ -109,12 +121,17 @@ def test_full_labels_by_hand(kind, labels):
 def test_single_labels_by_hand(pu, sure):
     """Equations 9 to 12; where scores are sure of the winners, the negative risk is below 0."""
     prior = 0.4
-    model = make(positive_prior=prior, pu_gradient=pu, selection_weight=0.3, probability_weight=0.7)
+    model = make(
+        selection__positive_prior=prior,
+        selection__gradient=pu,
+        selection__weight=0.3,
+        probability__weight=0.7,
+    )
     images, annotations = batch(n=1)
     if sure:
         cost = pairwise_mask_loss("dice-focal", model(images)[0], annotations.masks, BINARY)[..., 0]
         with torch.no_grad():
-            model.sel.out.bias[:M] = torch.full((M,), -3.0).index_fill(0, cost.argmin(1), 3.0)
+            model.sel.sel.out.bias[:M] = torch.full((M,), -3.0).index_fill(0, cost.argmin(1), 3.0)
     logits, scores, probability = outputs(model, images)
     cost = np.array([[mask_loss("dice-focal", z, y[0], BINARY) for z in zs] for zs, y in
                      zip(logits, annotations.masks.numpy(), strict=True)])  # fmt: skip
@@ -143,7 +160,8 @@ def test_where_the_negative_risk_is_negative_only_kiryo_goes_back():
     gradient = {}
     for pu in ("clamp", "kiryo"):
         leaf = scores.clone().requires_grad_()
-        make(positive_prior=0.5, pu_gradient=pu)._pu_loss(leaf, won).backward()
+        settings = SelectionSettings(positive_prior=0.5, gradient=pu)
+        positive_unlabelled_risk(leaf, won, settings).backward()
         gradient[pu] = leaf.grad[0]
     assert gradient["clamp"][0] < 0 and (gradient["clamp"][1:] == 0).all()
     assert (gradient["kiryo"][1:] < 0).all() and gradient["kiryo"][0] > 0
@@ -151,7 +169,10 @@ def test_where_the_negative_risk_is_negative_only_kiryo_goes_back():
 
 def test_where_it_is_positive_both_variants_agree():
     scores, won = torch.tensor([[-1.0, 1.0, 2.0, 0.0]]), torch.tensor([[1.0, 0.0, 0.0, 0.0]])
-    values = [make(pu_gradient=pu)._pu_loss(scores, won) for pu in ("clamp", "kiryo")]
+    values = [
+        positive_unlabelled_risk(scores, won, make(selection__gradient=pu).settings.selection)
+        for pu in ("clamp", "kiryo")
+    ]
     assert values[0] == values[1]
 
 
@@ -161,7 +182,9 @@ def test_balanced_visits_weigh_every_mode_alike():
     visits = torch.tensor([0, 0, 1, 2])
     masks = torch.eye(4, dtype=torch.uint8)[None, :3, :, None]
     logits = 4 * torch.eye(M)[None, :, None, :, None].expand(4, -1, -1, -1, -1)
-    model = make(balance=1.0, pu_gradient="clamp", positive_prior=3 / M)
+    model = make(
+        assignment__inverse_propensity_power=1.0, selection__gradient="clamp", selection__positive_prior=3 / M
+    )
     with torch.no_grad():
         cost = pairwise_mask_loss("dice-focal", logits[:1], masks, BINARY)[0]
         winner = cost.argmin(0)
@@ -184,25 +207,25 @@ def test_balanced_visits_weigh_every_mode_alike():
 
 
 def test_a_winner_without_probability_is_balanced_as_if_it_had_a_little():
-    winner, probability = torch.tensor([[0], [1]]), torch.tensor([[-90.0, 0.0, -90.0, -90.0]] * 2)
-    assert make()._propensity(winner, probability) is None
-    propensity = make(balance=1.0)._propensity(winner, probability)
-    assert propensity.flatten().tolist() == pytest.approx([LEAST_CHANCE, 1.0])
-    weight = _balanced(propensity, 0.5)
+    winner, chance = torch.tensor([[0], [1]]), torch.tensor([[-90.0, 0.0, -90.0, -90.0]] * 2).softmax(1)
+    assert propensity(winner, chance, AssignmentSettings()) is None
+    found = propensity(winner, chance, AssignmentSettings(inverse_propensity_power=1.0))
+    assert found.flatten().tolist() == pytest.approx([LEAST_CHANCE, 1.0])
+    weight = importance(found, 0.5)
     assert float(weight[0] / weight[1]) == pytest.approx(LEAST_CHANCE**-0.5)
     assert float(weight.mean()) == pytest.approx(1.0)
 
 
-@pytest.mark.parametrize("asked", [{"balance": 0.5}, {"settle": 0.7}])
+@pytest.mark.parametrize("asked", [{"assignment__inverse_propensity_power": 0.5}, {"assignment__start": 0.7}])
 def test_what_needs_probabilities_is_refused_without_them(asked):
     with pytest.raises(AmbisegError, match="need the probability head"):
-        make(probability_head=False, **asked)
+        make(probability=None, **asked)
 
 
 @pytest.mark.parametrize("n", [1, 3])
 def test_the_energy_score_joins_after_its_start_and_bends_masks_and_probabilities(n):
     images, annotations = batch(n=n)
-    plain, model = losses(make(), images, annotations), make(energy_weight=2.0, energy_start=0.5)
+    plain, model = losses(make(), images, annotations), make(energy__weight=2.0, energy__start=0.5)
     model.progress = 0.4
     assert losses(model, images, annotations) == plain
     model.progress = 0.5
@@ -212,7 +235,7 @@ def test_the_energy_score_joins_after_its_start_and_bends_masks_and_probabilitie
     assert found["energy"] == pytest.approx(energy, rel=1e-5)
     assert found["loss"] == pytest.approx(plain["loss"] + 2 * energy, rel=1e-5)
     # A spread above 1 parts the masks: probabilities of masks that are decided alike have no gradient.
-    alone = make(energy_weight=1e6, probability_weight=0.0, selection_weight=0.0, head_spread=3.0)
+    alone = make(energy__weight=1e6, probability__weight=0.0, selection__weight=0.0, head_init_jitter=3.0)
     alone.loss(images, annotations)["loss"].backward()
     for part in (alone.h, alone.sel):
         assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in part.parameters())
@@ -221,7 +244,9 @@ def test_the_energy_score_joins_after_its_start_and_bends_masks_and_probabilitie
 @pytest.mark.parametrize("n", [1, 3])
 def test_the_mask_loss_has_another_weight_beside_the_energy_score(n):
     images, annotations = batch(n=n)
-    whole, less = (losses(make(energy_weight=1.0, winner_weight=w), images, annotations) for w in (1.0, 0.3))
+    whole, less = (
+        losses(make(energy__weight=1.0, energy__mask_loss_weight=w), images, annotations) for w in (1.0, 0.3)
+    )
     assert whole["loss"] - less["loss"] == pytest.approx(0.7 * whole["mask"], rel=1e-5)
 
 
@@ -230,14 +255,14 @@ def test_the_energy_score_trains_what_it_is_asked_to(target):
     images, annotations = batch()
 
     def gradients(**settings):
-        model = make(selection_weight=0.0, probability_weight=0.0, energy_floor=0.0, **settings)
+        model = make(selection__weight=0.0, probability__weight=0.0, energy__floor=0.0, **settings)
         model.loss(images, annotations)["loss"].backward()
         return {name: p.grad for name, p in model.named_parameters()}
 
     without, one, both = (
-        gradients(energy_weight=0.0),
-        gradients(energy_weight=1.0, energy_gradient=target),
-        gradients(energy_weight=1.0),
+        gradients(energy__weight=0.0),
+        gradients(energy__weight=1.0, energy__trains=target),
+        gradients(energy__weight=1.0),
     )
     for name, gradient in one.items():
         expected = both if name.startswith("sel") == (target == "probabilities") else without
@@ -245,10 +270,10 @@ def test_the_energy_score_trains_what_it_is_asked_to(target):
 
 
 @pytest.mark.parametrize(
-    "asked, copies", [({}, M), ({"energy_proposals": 1}, M - 1), ({"winner_weight": 0.0}, 0)]
+    "asked, copies", [({}, M), ({"energy__proposals": 1}, M - 1), ({"energy__mask_loss_weight": 0.0}, 0)]
 )
 def test_heads_that_the_energy_score_alone_trains_start_on_their_own(asked, copies):
-    heads = make(energy_weight=1.0, **asked).h.weight.detach().flatten(1)
+    heads = make(energy__weight=1.0, **asked).h.weight.detach().flatten(1)
     alike = functional.cosine_similarity(heads[:, None], heads, dim=2) > 0.999
     assert alike.sum() == copies**2 + M - copies
 
@@ -258,10 +283,12 @@ def test_proposals_of_the_energy_score_win_nothing_and_alone_learn_from_it(n):
     """The heads of the winner loss have its gradient as if there were no others, the others that of the
     energy score."""
     images, annotations = batch(n=n)
-    alone = dict(selection_weight=0.0, probability_weight=0.0, energy_floor=0.0)
+    alone = dict(selection__weight=0.0, probability__weight=0.0)
+    energy_alone = {**alone, "energy__weight": 1.0, "energy__floor": 0.0}
     e = 1 if n == 3 else 2  # as many winners as modes at least
-    split = make(energy_weight=1.0, energy_proposals=e, **alone)
-    winners, energy = make(proposals=M - e, **alone), make(energy_weight=1.0, winner_weight=0.0, **alone)
+    split = make(energy__proposals=e, **energy_alone)
+    winners = make(proposals=M - e, **alone)
+    energy = make(energy__mask_loss_weight=0.0, **energy_alone)
     energy.load_state_dict(split.state_dict())
     winners.g.load_state_dict(split.g.state_dict())
     for ours, theirs in zip(winners.h.parameters(), split.h.parameters(), strict=True):
@@ -277,10 +304,10 @@ def test_proposals_of_the_energy_score_win_nothing_and_alone_learn_from_it(n):
 @pytest.mark.parametrize("floor", [0.0, 0.3, 1.0])
 def test_masks_learn_at_probabilities_that_have_a_floor(floor):
     images, annotations = batch()
-    model = make(energy_weight=1.0, energy_floor=floor, energy_gradient="masks")
+    model = make(energy__weight=1.0, energy__floor=floor, energy__trains="masks")
     logits, _, chance = model(images)
     logits, p = logits.detach().requires_grad_(), chance.softmax(1).detach()
-    found = model._energy(logits, annotations, chance)
+    found = energy_loss(logits, annotations, chance, BINARY, model.settings.energy)
     decided = (logits > 0).float()
     assert found.item() == pytest.approx(energy_score(decided, p, annotations).mean().item(), rel=1e-5)
     (gradient,) = torch.autograd.grad(found, logits)
@@ -292,7 +319,7 @@ def test_masks_learn_at_probabilities_that_have_a_floor(floor):
 @pytest.mark.parametrize("case", ["one proposal", "identical", "empty", "collapsed"])
 def test_the_energy_score_of_degenerate_sets_trains_on(n, case):
     images, annotations = batch(n=n)
-    model = make(energy_weight=1.0, proposals=1 if case == "one proposal" else M, head_spread=0.0)
+    model = make(energy__weight=1.0, proposals=1 if case == "one proposal" else M, head_init_jitter=0.0)
     if case == "empty":
         annotations.masks[:] = 0
     if case == "collapsed":
@@ -306,11 +333,13 @@ def test_the_energy_score_of_degenerate_sets_trains_on(n, case):
 @pytest.mark.parametrize(
     "asked, why",
     [
-        ({"energy_proposals": M, "energy_weight": 1.0}, "not all: received 4"),
-        ({"energy_proposals": 2}, "give --energy-weight too"),
-        ({"energy_proposals": 2, "energy_weight": 1.0, "sharing": "relaxed"}, "lets all proposals learn"),
+        ({"energy__proposals": M, "energy__weight": 1.0}, "not all: received 4"),
         (
-            {"energy_weight": 1.0, "energy_gradient": "probabilities", "probability_head": False},
+            {"energy__proposals": 2, "energy__weight": 1.0, "assignment__sharing": {"kind": "relaxed"}},
+            "lets all proposals learn",
+        ),
+        (
+            {"energy__weight": 1.0, "energy__trains": "probabilities", "probability": None},
             "probability head",
         ),
     ],
@@ -325,7 +354,7 @@ def test_the_total_is_the_weighted_sum(n):
     images, annotations = batch(n=n)
     parts = losses(make(), images, annotations)
     for selection, probability in [(0.0, 0.0), (0.01, 0.1), (2.0, 3.0)]:
-        model = make(selection_weight=selection, probability_weight=probability)
+        model = make(selection__weight=selection, probability__weight=probability)
         expected = parts["mask"] + selection * parts["selection"] + probability * parts["probability"]
         assert losses(model, images, annotations)["loss"] == pytest.approx(expected, rel=1e-6)
 
@@ -336,7 +365,7 @@ def test_heads_never_bend_the_masks(n):
     images, annotations = batch(n=n)
 
     def gradients(weight):
-        model = make(selection_weight=weight, probability_weight=weight)
+        model = make(selection__weight=weight, probability__weight=weight)
         model.loss(images, annotations)["loss"].backward()
         return {name: p.grad for name, p in model.named_parameters()}
 
@@ -349,18 +378,18 @@ def test_heads_never_bend_the_masks(n):
 
 
 def test_without_probability_head():
-    model, (images, annotations) = make(probability_head=False), batch()
+    model, (images, annotations) = make(probability=None), batch()
     with torch.no_grad():
         found = model.predict(images)
     assert torch.equal(found.weights, torch.full((2, M), 1 / M)) and found.scores is not None
-    assert model.sel.out.out_features == M and make().sel.out.out_features == 2 * M
+    assert model.sel.sel.out.out_features == M and make().sel.sel.out.out_features == 2 * M
     assert set(model.loss(images, annotations)) == {"loss", "mask", "selection"}
 
 
 def test_probabilities_stay_above_zero():
     model = make()
     with torch.no_grad():
-        model.sel.out.bias[M] = 200.0
+        model.sel.sel.out.bias[M] = 200.0
         found = model.predict(batch()[0]).validate()
     assert (found.weights > 0).all() and (found.weights[:, 0] > 0.999).all()
 
@@ -369,7 +398,7 @@ def test_probabilities_stay_above_zero():
 def test_heads_start_as_scaled_copies(labels):
     """Appendix A.2: one convolution repeated, each copy scaled by a factor within the spread."""
     spread, channels = 0.2, labels.channels
-    model = make(labels, head_spread=spread)
+    model = make(labels, head_init_jitter=spread)
     weights = model.h.weight.detach().reshape(M, -1)
     biases = model.h.bias.detach().reshape(M, channels)
     ratios = torch.cat([weights, biases], 1) / torch.cat([weights, biases], 1)[:1]
@@ -377,7 +406,7 @@ def test_heads_start_as_scaled_copies(labels):
     factors = ratios[:, 0]
     assert len(set(factors.tolist())) == M
     assert factors.max() / factors.min() <= (1 + spread) / (1 - spread) + 1e-6
-    same = make(labels, head_spread=0.0).h.weight.detach().reshape(M, -1)
+    same = make(labels, head_init_jitter=0.0).h.weight.detach().reshape(M, -1)
     assert torch.equal(same, same[:1].expand_as(same))
 
 
@@ -392,13 +421,24 @@ def test_order_of_annotations_does_not_matter():
 def shares(model, cost):
     """Who learns how much, with arbitrary probabilities of the proposals."""
     won = torch.zeros_like(cost).scatter(1, cost.argmin(1, keepdim=True), 1.0)
-    return model._shares(cost, won)
+    return single_label.shares(cost, won, model.settings.assignment, model.progress)
 
 
-@pytest.mark.parametrize("sharing", get_args(get_type_hints(ModeProposalsSettings)["sharing"]))
+def winner_of(model, cost, probability):
+    """Who learns from each mask."""
+    return single_label.winner(cost, probability.softmax(1), model.settings.assignment, model.progress)
+
+
+def target_of(model, cost, won, probability):
+    """What the probability head learns."""
+    chance = probability.softmax(1)
+    return single_label.probability_target(cost, won, chance, model.settings.assignment, model.progress)
+
+
+@pytest.mark.parametrize("sharing", ["closest", "relaxed", "annealed"])
 def test_shares_of_a_mask_sum_to_one(sharing):
     cost = torch.rand(5, M, generator=torch.Generator().manual_seed(1))
-    model = make(sharing=sharing)
+    model = make(assignment__sharing={"kind": sharing})
     for model.progress in (0.0, 0.3, 0.6, 1.0):
         found = shares(model, cost)
         assert (found >= 0).all() and found.sum(1).allclose(torch.ones(5))
@@ -408,7 +448,10 @@ def test_annealed_sharing_becomes_winner():
     """Shares of the winner only grow; from half the training on the loss is that of the winner alone."""
     images, annotations = batch(n=1)
     cost = torch.rand(5, M, generator=torch.Generator().manual_seed(1))
-    annealed, winner = make(sharing="annealed"), make(sharing="winner")
+    annealed, winner = (
+        make(assignment__sharing={"kind": "annealed"}),
+        make(assignment__sharing={"kind": "closest"}),
+    )
     top = []
     for annealed.progress in (0.0, 0.2, 0.4, 0.49, 0.5, 0.9, 1.0):
         found = shares(annealed, cost)
@@ -425,7 +468,7 @@ def test_annealed_sharing_becomes_winner():
 def test_relaxed_sharing_by_hand():
     epsilon = 0.3
     images, annotations = batch(n=1)
-    model = make(sharing="relaxed", relaxation=epsilon)
+    model = make(assignment__sharing={"kind": "relaxed", "share": epsilon})
     logits = outputs(model, images)[0]
     expected = []
     for z, y in zip(logits, annotations.masks.numpy(), strict=True):
@@ -452,7 +495,7 @@ def test_more_modes_than_proposals():
 
 
 def test_one_proposal():
-    model = make(proposals=1, sharing="relaxed")
+    model = make(proposals=1, assignment__sharing={"kind": "relaxed"})
     for n in (1, 3):
         assert all(math.isfinite(value) for value in losses(model, *batch(n=n)).values())
 
@@ -466,39 +509,22 @@ def test_samples_are_the_proposals_of_highest_score():
     torch.testing.assert_close(two.weights, every.take(best).normalised().weights)
 
 
-def test_settling_consolidates_covered_masks_and_specialises_on_others():
-    """Rows 1 to 3 are covered: the most probable close proposal answers; row 4 is not: the least probable
-    close one."""
-    cost = torch.tensor(
-        [[0.10, 0.11, 0.50, 0.9], [0.10, 0.30, 0.11, 0.9], [0.1, 0.9, 0.9, 0.9], [0.80, 0.85, 0.90, 1.9]]
-    )
-    probability = torch.tensor([0.1, 0.6, 0.05, 0.25]).log().expand(4, 4)
-    model = make(settle=0.5, settle_margin=0.2)
-    model.progress = 0.4
-    assert model._winner(cost, probability).flatten().tolist() == cost.argmin(1).tolist()
-    model.progress = 0.5
-    assert model._winner(cost, probability).flatten().tolist() == [1, 0, 0, 2]
-    never = make()
-    never.progress = 1.0
-    assert never._winner(cost, probability).flatten().tolist() == cost.argmin(1).tolist()
-
-
-def test_settling_by_the_prior_is_the_assignment_of_classification_em():
+def test_competition_is_the_assignment_of_classification_em():
     """Closest: 0, 0, 1. With tau = .1 and log-odds of log 4 the second wins where it is behind by less than
     .1 log 4 = .139."""
     cost = torch.tensor([[0.10, 0.23, 0.9], [0.10, 0.25, 0.9], [0.30, 0.20, 0.9], [0.9, 0.9, 0.2]])
     probability = torch.tensor([0.2, 0.8, 0.0]).log().expand(4, 3)
-    model = make(settle=0.5, settle_prior=0.1, proposals=3)
+    model = make(assignment__start=0.5, assignment__temperature=0.1, proposals=3)
     model.progress = 0.4
-    assert model._winner(cost, probability).flatten().tolist() == cost.argmin(1).tolist()
+    assert winner_of(model, cost, probability).flatten().tolist() == cost.argmin(1).tolist()
     model.progress = 0.5
-    assert model._winner(cost, probability).flatten().tolist() == [1, 0, 1, 2]
+    assert winner_of(model, cost, probability).flatten().tolist() == [1, 0, 1, 2]
     alone = torch.tensor([0.0, 0.0, 1.0]).log().expand(4, 3)
     bound = [0.1 * math.log(1000)] * 4  # the handicap of a proposal that never won is limited
     far = torch.where(
         torch.arange(3) < 2, cost, cost[:, :2].amin(1, keepdim=True) + torch.tensor(bound)[:, None] + 0.01
     )
-    assert model._winner(far, alone).flatten().tolist() == cost[:, :2].argmin(1).tolist()
+    assert winner_of(model, far, alone).flatten().tolist() == cost[:, :2].argmin(1).tolist()
 
 
 def test_the_posterior_shares_a_mask_by_likelihood_and_probability():
@@ -508,24 +534,26 @@ def test_the_posterior_shares_a_mask_by_likelihood_and_probability():
     cost = torch.tensor([[0.3, 0.3, 0.3], [0.2, 0.2 + tau * math.log(4), 9.0], [0.2, 0.2, torch.inf]])
     probability = torch.tensor([[0.2, 0.3, 0.5], [0.2, 0.8, 0.0], [0.5, 0.25, 0.25]]).log()
     won = torch.eye(3)
-    model = make(settle=0.5, settle_prior=tau, probability_target="posterior", proposals=3)
+    model = make(
+        assignment__start=0.5, assignment__temperature=tau, assignment__target="posterior", proposals=3
+    )
     model.progress = 0.4
-    assert torch.equal(model._probability_target(cost, won, probability), won)
+    assert torch.equal(target_of(model, cost, won, probability), won)
     model.progress = 0.5
     expected = torch.tensor([[0.2, 0.3, 0.5], [0.5, 0.5, 0.0], [2 / 3, 1 / 3, 0.0]])
-    torch.testing.assert_close(model._probability_target(cost, won, probability), expected, atol=1e-5, rtol=0)
-    winner = make(settle=0.0, settle_prior=tau, proposals=3)
-    assert torch.equal(winner._probability_target(cost, won, probability), won)
+    torch.testing.assert_close(target_of(model, cost, won, probability), expected, atol=1e-5, rtol=0)
+    winner = make(assignment__start=0.0, assignment__temperature=tau, proposals=3)
+    assert torch.equal(target_of(winner, cost, won, probability), won)
 
 
 @pytest.mark.parametrize(
     ("asked", "hint"),
     [
-        ({"settle_prior": 0.01}, "--settle too"),
-        ({"probability_target": "posterior"}, "--settle-prior: give it"),
+        ({"assignment__temperature": 0.0}, "above 0"),
+        ({"assignment__target": "posterior"}, "assignment.start"),
     ],
 )
-def test_what_settling_by_the_prior_needs(asked, hint):
+def test_what_a_competition_needs(asked, hint):
     with pytest.raises(AmbisegError, match=hint):
         make(**asked)
 
@@ -533,7 +561,7 @@ def test_what_settling_by_the_prior_needs(asked, hint):
 def test_score_cost_breaks_ties_for_the_higher_score_only():
     """Copies of one proposal tie: the one with the higher score is matched; a large loss is never
     outweighed."""
-    model, (images, annotations) = make(head_spread=0.0, score_cost=0.1), batch(n=1)
+    model, (images, annotations) = make(head_init_jitter=0.0, matching_score_weight=0.1), batch(n=1)
     annotations = annotations.padded(2)
     logits, scores, _ = outputs(model, images)
     cost = np.array(
@@ -552,25 +580,25 @@ def test_score_cost_breaks_ties_for_the_higher_score_only():
 
 @pytest.mark.parametrize("labels", [BINARY, MULTI], ids=["binary", "multi-class"])
 def test_the_duplicate_cue_is_the_closeness_of_every_two_proposals(labels):
-    model, (images, annotations) = make(labels, duplicate_cue=True), batch(labels)
+    model, (images, annotations) = make(labels, selection__duplicate_cue=True), batch(labels)
     masks = model.predict(images).masks
     iou = pairwise_overlap(masks, masks, labels).iou()
-    closeness = model._closeness(labels.probabilities(model(images)[0], dim=2))
+    closeness = model.sel._closeness(labels.probabilities(model(images)[0], dim=2))
     torch.testing.assert_close(closeness, (1.01 - iou).log() / math.log(0.01), atol=1e-5, rtol=0)
     torch.testing.assert_close(closeness.diagonal(dim1=1, dim2=2), torch.ones(2, masks.shape[1]))
     model.loss(images, annotations)["loss"].backward()
-    assert all(p.grad is not None and bool(p.grad.abs().sum() > 0) for p in model.alike.parameters())
+    assert all(p.grad is not None and bool(p.grad.abs().sum() > 0) for p in model.sel.alike.parameters())
 
 
 def test_the_duplicate_cue_reaches_the_heads_and_bends_no_mask():
-    model, (images, annotations) = make(duplicate_cue=True), batch()
+    model, (images, annotations) = make(selection__duplicate_cue=True), batch()
     _, scores, _ = outputs(model, images)
-    model.alike.out.bias.data += 1
+    model.sel.alike.out.bias.data += 1
     np.testing.assert_allclose(outputs(model, images)[1], scores + 1, atol=1e-5)
     plain = make()
-    plain.load_state_dict({k: v for k, v in model.state_dict().items() if not k.startswith("alike")})
+    plain.load_state_dict({k: v for k, v in model.state_dict().items() if ".alike." not in k})
     for one in (model, plain):
         one.loss(images, annotations)["loss"].backward()
     for a, b in zip(model.g.parameters(), plain.g.parameters(), strict=True):
         torch.testing.assert_close(a.grad, b.grad)
-    assert make(duplicate_cue=True, proposals=1).alike is None
+    assert make(selection__duplicate_cue=True, proposals=1).sel.alike is None

@@ -17,8 +17,9 @@ from tyro.conf import Positional
 from ambiseg.cli.console import command, finite, next_commands, say, show, show_json, warn
 from ambiseg.cli.data import SimulateArguments, write_simulation
 from ambiseg.cli.parsing import at_least_one, parse
-from ambiseg.engine.suite import DataEntry, Suite, checked, load_suite, suite_names
+from ambiseg.engine.suite import DataEntry, Suite, load_suite, suite_names
 from ambiseg.errors import AmbisegError, UnknownNameError
+from ambiseg.nested_settings import from_values
 from ambiseg.version import __version__
 
 if TYPE_CHECKING:
@@ -173,7 +174,7 @@ def _source(name: str, entry: DataEntry, out: Path, root: Path, make: bool) -> P
     else:
         from ambiseg.data.importers import import_dataset, importer
 
-        settings = checked(importer(entry.importer).settings_class(), entry.options, f"options of {name}")
+        settings = from_values(importer(entry.importer).settings_class(), entry.options, f"options of {name}")
         source = existing(root / entry.source)
         say(f"importing {name}")
         import_dataset(entry.importer, source, target, settings)

@@ -21,12 +21,11 @@ from ambiseg.cli.parsing import parse
 from ambiseg.cli.train import summary
 from ambiseg.engine.settings import TrainSettings
 from ambiseg.errors import AmbisegError
-from ambiseg.methods.mode_proposals import ModeProposalsSettings
 from ambiseg.networks.settings import UNetSettings
 
 METHOD = "mode-proposals"
-SETTINGS = ModeProposalsSettings(proposals=16, score_cost=0.1, duplicate_cue=True)
 BACKBONE = UNetSettings(width=16)
+SETTINGS: dict[str, Any] = {}
 TRAIN = TrainSettings(batch_size=16, lr=2e-3)
 """How the demo trains; minutes, seed and labels come from the command line."""
 IMAGES = 6

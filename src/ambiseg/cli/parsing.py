@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import redirect_stderr
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
@@ -170,3 +170,15 @@ def at_least_one(**numbers: int | None) -> None:
     for name, value in numbers.items():
         if value is not None and value < 1:
             raise AmbisegError(f"--{name.replace('_', '-')} must be at least 1, received {value}")
+
+
+def changed_options(arguments: Any) -> Iterator[object]:
+    """Words for the values of a flat dataclass that are not the defaults."""
+    for field in fields(arguments):
+        value, name = getattr(arguments, field.name), field.name.replace("_", "-")
+        if value == field.default:
+            continue
+        if isinstance(value, bool):
+            yield f"--{name}" if value else f"--no-{name}"
+        else:
+            yield from (f"--{name}", value)

@@ -11,9 +11,9 @@ from tyro.conf import OmitArgPrefixes, Positional
 
 from ambiseg.cli.console import command, read_entries, say, show
 from ambiseg.cli.evaluate import data_of, evaluate_run
-from ambiseg.cli.parsing import Proposing, parse
+from ambiseg.cli.parsing import Proposing, changed_options, parse
 from ambiseg.cli.predict import settings_of
-from ambiseg.cli.train import options_of, train_command
+from ambiseg.cli.train import train_command
 
 if TYPE_CHECKING:
     import torch
@@ -101,8 +101,8 @@ def build_report(
         groups=case_groups(model, data, evaluation, chosen),
         commands=[
             ("Train it again", train_command(config, run_path)),
-            ("Measure it again", command("ambiseg", "evaluate", *where, *options_of(chosen))),
-            ("Draw this page again", command("ambiseg", "report", *where, *options_of(chosen))),
+            ("Measure it again", command("ambiseg", "evaluate", *where, *changed_options(chosen))),
+            ("Draw this page again", command("ambiseg", "report", *where, *changed_options(chosen))),
         ],
         channels=config.channels,
         footer=f"ambiseg {__version__}",

@@ -1,37 +1,68 @@
-"""``ambiseg train``: all settings of training, method and network are options; ``--resume`` goes on."""
+"""``ambiseg train``: a preset and what a user decides are options, every setting is within reach;
+``--resume`` goes on."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
-from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes
+import yaml
+from rich import box
+from rich.table import Table
 
 from ambiseg.cli.console import command, next_commands, say, show, show_json
 from ambiseg.cli.parsing import parse
+from ambiseg.engine.presets import over, resolve
 from ambiseg.engine.settings import TrainSettings
 from ambiseg.errors import AmbisegError
 from ambiseg.methods import METHODS, method_info
-from ambiseg.networks.settings import UNetSettings
+from ambiseg.methods.spec import RECOMMENDED, MethodSpec
+from ambiseg.nested_settings import differences, mapping, merged, options_of, parse_assignments, shown
 
 if TYPE_CHECKING:
     from ambiseg.engine.run import RunConfig
     from ambiseg.engine.train import FitResult
 
-S = TypeVar("S")
-
 
 @dataclass(frozen=True)
-class RunOptions:
-    """Where the data are and where the run goes."""
+class TrainArguments:
+    """Train a method on a data set into a run folder. --help-all lists every setting."""
 
     data: Path
     """Data set with splits train and val: a folder or a packed file."""
     out: Path
     """Run folder to make."""
+    preset: str = RECOMMENDED
+    """Named choice of settings; 'ambiseg methods METHOD' lists them."""
+    labels: Literal["full", "single"] | None = None
+    """Labels used per training sample: all annotations with their weights (full), or one drawn at random by
+    weight (single). The preset's if left out: full."""
+    epochs: int | None = None
+    """Times that every image is seen; 100 where no length is given."""
+    updates: int | None = None
+    """Steps of the optimiser, in place of epochs."""
+    minutes: float | None = None
+    """Wall-clock budget, in place of epochs; the learning rate falls to 0 as it runs out."""
+    masks: int | None = None
+    """Masks for an image: proposals, heads, members or samples, as the method has them."""
+    batch_size: int | None = None
+    """Images in a step, in each process."""
+    lr: float | None = None
+    """Peak learning rate of AdamW."""
+    seed: int | None = None
+    """Seed of initialisation, order, label draws and augmentation."""
+    devices: int | None = None
+    """Processes (CPU) or GPUs."""
+    init: str | None = None
+    """Run folder whose weights to start from: of the same method and sizes, or of one that the method can
+    use."""
+    set: tuple[str, ...] = ()
+    """Any setting as NAME=VALUE, such as backbone.width=64 or train.ema=0; --help-all lists the names."""
+    config: Path | None = None
+    """YAML file with preset, train, backbone and settings, such as the config.yaml of a run; options count
+    over it."""
     overwrite: bool = False
     """Replace an existing run folder."""
     quiet: bool = False
@@ -40,14 +71,8 @@ class RunOptions:
     """Print the outcome as JSON."""
 
 
-@dataclass(frozen=True)
-class TrainArguments(Generic[S]):
-    """Train a method on a data set into a run folder."""
-
-    run: FlagCreatePairsOff[OmitArgPrefixes[RunOptions]]
-    train: OmitArgPrefixes[TrainSettings]
-    method: OmitArgPrefixes[S]
-    backbone: UNetSettings
+TRAIN_OPTIONS = ("labels", "epochs", "updates", "minutes", "batch_size", "lr", "seed", "devices", "init")
+"""Options that are values of `TrainSettings` by the same name."""
 
 
 @dataclass(frozen=True)
@@ -88,34 +113,95 @@ def overview() -> str:
     width = max(map(len, METHODS))
     lines = "\n".join(f"  {name:<{width}}  {method.summary}" for name, method in METHODS.items())
     return (
-        "usage: ambiseg train METHOD --data DIR --out RUN [--epochs N | --minutes T] [OPTIONS]\n"
+        "usage: ambiseg train METHOD --data DIR --out RUN [--preset NAME] [--epochs N | --minutes T] [OPTIONS]\n"
         "       ambiseg train --resume RUN [--data DIR]\n\n"
         "Train a method on a data set into a run folder, or go on with an interrupted run.\n\n"
         f"methods:\n{lines}\n\n"
-        "'ambiseg train METHOD --help' shows all settings."
+        "'ambiseg train METHOD --help' shows the options, --help-all every setting."
     )
 
 
 def _train(name: str, args: list[str]) -> int:
-    kind: Any = TrainArguments[method_info(name).settings]  # type: ignore[misc]
-    arguments: TrainArguments[Any] = parse(kind, args, f"ambiseg train {name}", pairs=True)
-    where = arguments.run
-    problems = arguments.train.problems()
-    if problems:
-        raise AmbisegError("; ".join(problems))
+    spec = method_info(name)
+    if "--help-all" in args:
+        show(all_settings(spec))
+        return 0
+    arguments = parse(TrainArguments, args, f"ambiseg train {name}")
+    preset, said = chosen_values(spec, arguments)
+    train, backbone, settings = resolve(spec, preset, said["train"], said["backbone"], said["settings"])
     from ambiseg.engine.train import fit
 
     result = fit(
         name,
-        where.data,
-        where.out,
-        train=arguments.train,
-        backbone=arguments.backbone,
-        settings=arguments.method,
-        overwrite=where.overwrite,
-        quiet=where.quiet,
+        arguments.data,
+        arguments.out,
+        preset=preset,
+        train=train,
+        backbone=backbone,
+        settings=settings,
+        overwrite=arguments.overwrite,
+        quiet=arguments.quiet,
     )
-    return _tell(result, where.json)
+    return _tell(result, arguments.json)
+
+
+def chosen_values(spec: MethodSpec, arguments: TrainArguments) -> tuple[str, dict[str, Any]]:
+    """The preset, and what file and options say over it, as mappings of train, backbone and settings.
+
+    Raises:
+        AmbisegError: a file that cannot be read, or options that contradict one another.
+    """
+    preset = arguments.preset
+    said: dict[str, Any] = {"train": {}, "backbone": {}, "settings": {}}
+    if arguments.config is not None:
+        stored = _read_config(arguments.config, spec)
+        preset = stored.get("preset", preset) if preset == RECOMMENDED else preset
+        said = {part: dict(mapping(stored.get(part), f"{arguments.config}: {part}")) for part in said}
+    assigned = parse_assignments(arguments.set)
+    options: dict[str, Any] = {"train": {}, "backbone": {}, "settings": {}}
+    for part in ("train", "backbone"):
+        options[part] = dict(mapping(assigned.pop(part, None), f"--set {part}"))
+    options["settings"] = assigned
+    for name in TRAIN_OPTIONS:
+        value = getattr(arguments, name)
+        if value is not None:
+            _say(options["train"], name, value, f"--{name.replace('_', '-')}", f"train.{name}")
+    if arguments.masks is not None:
+        _say(options["settings"], spec.masks, arguments.masks, "--masks", spec.masks)
+    said["train"] = over(said["train"], options["train"])
+    for part in ("backbone", "settings"):
+        said[part] = merged(said[part], options[part])
+    return preset, said
+
+
+def _say(values: dict[str, Any], name: str, value: Any, option: str, path: str) -> None:
+    if values.get(name, value) != value:
+        raise AmbisegError(f"{option} {value} contradicts --set {path}={values[name]}: give one of them")
+    values[name] = value
+
+
+def _read_config(path: Path, spec: MethodSpec) -> dict[str, Any]:
+    try:
+        stored = mapping(yaml.safe_load(path.read_text(encoding="utf-8")), str(path))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise AmbisegError(
+            f"{path} cannot be read ({' '.join(str(error).split())}): give a YAML file"
+        ) from error
+    if stored.get("method", spec.name) != spec.name:
+        raise AmbisegError(f"{path} is of the method {stored['method']}, not {spec.name}: train that one")
+    return dict(stored)
+
+
+def all_settings(spec: MethodSpec) -> Table:
+    """Every setting with its default under the recommended preset and what it does."""
+    train, backbone, settings = resolve(spec)
+    table = Table(box=box.SIMPLE_HEAD, title=f"settings of {spec.name}, for --set NAME=VALUE and --config")
+    for column in ("name", "value", "recommended", "meaning"):
+        table.add_column(column, no_wrap=column == "name")
+    for part, prefix in ((settings, ""), (backbone, "backbone."), (train, "train.")):
+        for option in options_of(type(part), part, prefix):
+            table.add_row(option.path, option.kind, str(option.default), option.help)
+    return table
 
 
 def _resume(args: list[str]) -> int:
@@ -158,18 +244,17 @@ def summary(result: FitResult) -> str:
 def train_command(config: RunConfig, out: str | Path) -> str:
     """The command line that repeats a run."""
     words: list[object] = ["ambiseg", "train", config.method, "--data", config.data, "--out", out]
-    for prefix, settings in (("", config.train), ("", config.settings), ("backbone.", config.backbone)):
-        words += options_of(settings, prefix)
+    if config.preset != RECOMMENDED:
+        words += ["--preset", config.preset]
+    labels = {"labels": config.train.labels}
+    train, backbone, settings = resolve(method_info(config.method), config.preset, labels)
+    if config.train.labels != TrainSettings().labels:
+        words += ["--labels", config.train.labels]
+    for prefix, ours, theirs in (
+        ("train.", config.train, train),
+        ("backbone.", config.backbone, backbone),
+        ("", config.settings, settings),
+    ):
+        for path, value in differences(ours, theirs).items():
+            words += ["--set", f"{prefix}{path}={shown(value)}"]
     return command(*words)
-
-
-def options_of(settings: Any, prefix: str = "") -> Iterator[object]:
-    """Options for the values that are not the defaults."""
-    for field in dataclasses.fields(settings):
-        value, name = getattr(settings, field.name), field.name.replace("_", "-")
-        if value == field.default:
-            continue
-        if isinstance(value, bool):
-            yield f"--{prefix}{name}" if value else f"--{prefix}no-{name}"
-        else:
-            yield from (f"--{prefix}{name}", value)

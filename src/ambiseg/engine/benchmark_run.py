@@ -23,12 +23,13 @@ from ambiseg.data.source import SpreadSplit, open_split
 from ambiseg.defaults import DUPLICATE_IOU
 from ambiseg.engine.evaluate import KEPT_ONLY, Evaluation, evaluate
 from ambiseg.engine.predict import PredictSettings, Run, load
-from ambiseg.engine.run import LAST, TRAINING, RunConfig, load_checkpoint, settings_from, write_json
+from ambiseg.engine.run import LAST, TRAINING, RunConfig, load_checkpoint, write_json
 from ambiseg.engine.settings import TrainSettings
 from ambiseg.engine.train import fit, resume
 from ambiseg.errors import AmbisegError
 from ambiseg.methods import method_info
 from ambiseg.metrics import METRICS, missing
+from ambiseg.nested_settings import from_values
 from ambiseg.networks.settings import UNetSettings
 
 INTERRUPTED = 130
@@ -121,11 +122,11 @@ def _train(run: Path, entries: dict[str, Any]) -> None:
             asked["method"],
             entries["data"],
             run,
-            train=settings_from(
-                TrainSettings, asked["train"] | {"init": entries["init"] or asked["train"]["init"]}
+            train=from_values(
+                TrainSettings, asked["train"] | {"init": entries["init"] or asked["train"]["init"]}, "train"
             ),
-            backbone=settings_from(UNetSettings, asked["backbone"]),
-            settings=settings_from(method_info(asked["method"]).settings, asked["settings"]),
+            backbone=from_values(UNetSettings, asked["backbone"], "backbone"),
+            settings=from_values(method_info(asked["method"]).settings, asked["settings"], "settings"),
             overwrite=True,
         )
     if result.interrupted:

@@ -16,7 +16,6 @@ Weights are read as safetensors and checkpoints with ``weights_only``: neither c
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,10 +29,12 @@ from safetensors.torch import load_file, save_file
 from ambiseg.atomic_write import replacing_file
 from ambiseg.data.batches import Normalization
 from ambiseg.engine.settings import TrainSettings
-from ambiseg.errors import AmbisegError, UnknownNameError
+from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
 from ambiseg.methods import build, method_info
 from ambiseg.methods.base import Segmenter
+from ambiseg.methods.spec import RECOMMENDED
+from ambiseg.nested_settings import from_values
 from ambiseg.networks.settings import UNetSettings
 from ambiseg.version import __version__
 
@@ -54,6 +55,7 @@ class RunConfig:
         data: the data set as it was given.
         data_digest: hash of the training split.
         channels: names of the image channels, where the data set gives them.
+        preset: the preset that the settings began with.
         version: of the library.
     """
 
@@ -67,6 +69,7 @@ class RunConfig:
     data: str = ""
     data_digest: str = ""
     channels: tuple[str, ...] = ()
+    preset: str = RECOMMENDED
     version: str = __version__
 
     def build(self) -> Segmenter:
@@ -78,6 +81,7 @@ class RunConfig:
         entries = {
             "ambiseg": self.version,
             "method": self.method,
+            "preset": self.preset,
             "in_channels": self.in_channels,
             "channels": list(self.channels),
             "labels": self.labels.to_dict(),
@@ -111,31 +115,19 @@ class RunConfig:
                 in_channels=int(entries["in_channels"]),
                 labels=LabelSpace.from_dict(entries["labels"]),
                 normalization=Normalization.from_dict(entries["normalization"]),
-                backbone=settings_from(UNetSettings, entries["backbone"]),
-                settings=settings_from(method.settings, entries["settings"]),
-                train=settings_from(TrainSettings, entries["train"]),
+                backbone=from_values(UNetSettings, entries["backbone"], "backbone"),
+                settings=from_values(method.settings, entries["settings"], "settings"),
+                train=from_values(TrainSettings, entries["train"], "train"),
                 data=str(entries.get("data", "")),
                 data_digest=str(entries.get("data_digest", "")),
                 channels=tuple(entries.get("channels") or ()),
+                preset=str(entries.get("preset", RECOMMENDED)),
                 version=str(entries.get("ambiseg", "")),
             )
         except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
             raise AmbisegError(
                 f"{path} cannot be read ({error}): train again, or restore the file"
             ) from error
-
-
-def settings_from(cls: type[Any], values: dict[str, Any]) -> Any:
-    """Build a settings dataclass from stored values.
-
-    Raises:
-        UnknownNameError: a value that the dataclass does not have.
-    """
-    known = [f.name for f in dataclasses.fields(cls)]
-    for name in values:
-        if name not in known:
-            raise UnknownNameError(f"setting of {cls.__name__}", name, known)
-    return cls(**values)
 
 
 def save_weights(run: Path, model: Segmenter) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -82,25 +82,3 @@ class TrainSettings:
         if not 0 <= self.ema < 1:
             found.append(f"ema must be in [0, 1), received {self.ema}")
         return found
-
-
-def number_problems(settings: Any, prefix: str = "") -> list[str]:
-    """Numbers that make no sense in the settings of a network or a method.
-
-    Whole numbers count something, so they are 1 or more, or 0 where that is the default; all others are
-    finite and 0 or more.
-
-    Example:
-        >>> from ambiseg.networks.settings import UNetSettings
-        >>> number_problems(UNetSettings(width=0), "backbone.")
-        ['backbone.width must be at least 1, received 0']
-    """
-    found = []
-    for field in fields(settings):
-        value = getattr(settings, field.name)
-        least = 0 if field.default == 0 else 1
-        if isinstance(value, int) and not isinstance(value, bool) and value < least:
-            found.append(f"{prefix}{field.name} must be at least {least}, received {value}")
-        if isinstance(value, float) and not 0 <= value < math.inf:
-            found.append(f"{prefix}{field.name} must be 0 or more, received {value}")
-    return found

@@ -9,25 +9,24 @@ listed at once.
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from types import UnionType
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar
 
 import yaml
 
-from ambiseg.engine.settings import TrainSettings, number_problems
+from ambiseg.engine.presets import over, resolve
+from ambiseg.engine.settings import TrainSettings
 from ambiseg.errors import AmbisegError, UnknownNameError
 from ambiseg.methods import method_info
+from ambiseg.methods.spec import RECOMMENDED
+from ambiseg.nested_settings import check_name, fits, from_values, mapping, merged, number_problems
 from ambiseg.networks.settings import UNetSettings
 
 T = TypeVar("T")
 
-LENGTHS = ("updates", "epochs", "minutes")
-"""Ways of saying how long to train; the most particular one counts."""
 _KEYS = ("title", "protocol", "data", "methods", "papers")
 _MAX_CHARACTERS = 1_000_000
 _NAME = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.+")
@@ -56,12 +55,10 @@ class Recipe:
             >>> Recipe({"epochs": 3}).over(Recipe({"updates": 90, "lr": 0.1}, samples=16))
             Recipe(train={'lr': 0.1, 'epochs': 3}, backbone={}, settings={}, samples=16)
         """
-        timed = any(name in self.train for name in LENGTHS)
-        train = {k: v for k, v in general.train.items() if not (timed and k in LENGTHS)}
         return Recipe(
-            train | self.train,
-            general.backbone | self.backbone,
-            general.settings | self.settings,
+            over(general.train, self.train),
+            merged(general.backbone, self.backbone),
+            merged(general.settings, self.settings),
             general.samples if self.samples is None else self.samples,
         )
 
@@ -114,12 +111,14 @@ class MethodEntry(Recipe):
 
     Attributes:
         method: its name in `ambiseg.METHODS`; that of the entry if empty.
+        preset: the preset whose values hold where the suite says nothing.
         start_from: another entry, whose run on the same data with the same seed gives the first weights.
         data: the only data sets to run on; all if empty.
         overrides: more about single data sets.
     """
 
     method: str = ""
+    preset: str = RECOMMENDED
     start_from: str = ""
     data: tuple[str, ...] = ()
     overrides: dict[str, Recipe] = field(default_factory=dict)
@@ -171,7 +170,7 @@ class Suite:
         """
         names = [name]
         while start := self.methods[names[-1]].start_from:
-            _known("method to start from", start, self.methods)
+            check_name("method to start from", start, self.methods)
             if start in names:
                 raise AmbisegError(
                     f"{self.name}: {name} starts from itself ({' from '.join([*names, start])})"
@@ -193,12 +192,9 @@ class Suite:
             recipe = particular.over(recipe)
         info = method_info(entry.method or name)
         given = {"labels": self.protocol.labels} | recipe.train | {"seed": seed}
-        train = checked(TrainSettings, given, f"{where}: train")
-        backbone = checked(UNetSettings, recipe.backbone, f"{where}: backbone")
-        settings = checked(info.settings, recipe.settings, f"{where}: settings")
-        problems = train.problems() + number_problems(backbone, "backbone.") + number_problems(settings)
-        if problems:
-            raise AmbisegError(f"{where}: {'; '.join(problems)}")
+        train, backbone, settings = resolve(
+            info, entry.preset, given, recipe.backbone, recipe.settings, where
+        )
         return train, backbone, settings, recipe.samples
 
 
@@ -250,18 +246,18 @@ def read_suite(text: str, name: str, where: str = "") -> Suite:
         raise AmbisegError(
             f"{where}: not valid YAML ({' '.join(str(error).split())}): correct the file"
         ) from error
-    entries = _mapping(entries, where)
+    entries = mapping(entries, where)
     for key in entries:
-        _known(f"key of {where}", key, _KEYS)
+        check_name(f"key of {where}", key, _KEYS)
     papers = entries.get("papers") or []
     if not isinstance(papers, list):
         raise AmbisegError(f"{where}: papers is a list, one '- paper: ...' for each, received {papers!r}")
     suite = Suite(
         name,
         str(entries.get("title", name)),
-        checked(Protocol, entries.get("protocol"), f"{where}: protocol"),
+        from_values(Protocol, entries.get("protocol"), f"{where}: protocol"),
         {
-            key: checked(DataEntry, _renamed(entry, "import", "importer"), f"{where}: {key}")
+            key: from_values(DataEntry, _renamed(entry, "import", "importer"), f"{where}: {key}")
             for key, entry in _named(entries, "data", where).items()
         },
         {key: _method(entry, f"{where}: {key}") for key, entry in _named(entries, "methods", where).items()},
@@ -271,65 +267,25 @@ def read_suite(text: str, name: str, where: str = "") -> Suite:
     return suite
 
 
-def checked(cls: type[T], values: Any, where: str) -> T:
-    """A dataclass from plain values, each of the kind that it declares.
-
-    Raises:
-        AmbisegError: an unknown name (with a suggestion) or a value of another kind.
-
-    Example:
-        >>> checked(UNetSettings, {"width": "wide"}, "backbone")
-        Traceback (most recent call last):
-        ambiseg.errors.AmbisegError: backbone: width is int, received 'wide'
-    """
-    hints = get_type_hints(cls)
-    known = {f.name: hints[f.name] for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    found = {}
-    for name, value in _mapping(values, where).items():
-        _known(f"key of {where}", name, known)
-        if not _fits(value, known[name]):
-            hint = " (YAML wants a dot: 1.0e-3)" if isinstance(value, str) and "e-" in value else ""
-            kind = known[name].__name__ if isinstance(known[name], type) else str(known[name])
-            raise AmbisegError(f"{where}: {name} is {kind}, received {value!r}{hint}")
-        found[name] = tuple(value) if isinstance(value, list) else value
-    try:
-        return cls(**found)
-    except TypeError as error:
-        raise AmbisegError(f"{where}: {str(error).partition(') ')[2] or error}") from error
-
-
-def _fits(value: Any, kind: Any) -> bool:
-    origin, inner = get_origin(kind), get_args(kind)
-    if origin is Literal:
-        return value in inner
-    if origin is UnionType:
-        return any(_fits(value, one) for one in inner)
-    if origin is tuple:
-        return isinstance(value, (list, tuple)) and all(_fits(one, inner[0]) for one in value)
-    if isinstance(value, bool) or kind is bool:
-        return isinstance(value, bool) and kind is bool
-    return isinstance(value, (int, float) if kind is float else origin or kind)
-
-
 def _method(entry: Any, where: str) -> MethodEntry:
-    given = dict(_mapping(entry, where))
+    given = dict(mapping(entry, where))
     overrides = {
-        name: checked(Recipe, part, f"{where} on {name}")
-        for name, part in _mapping(given.get("overrides"), where).items()
+        name: from_values(Recipe, part, f"{where} on {name}")
+        for name, part in mapping(given.get("overrides"), where).items()
     }
-    return checked(MethodEntry, given | {"overrides": overrides}, where)
+    return from_values(MethodEntry, given | {"overrides": overrides}, where)
 
 
 def _paper(entry: Any, where: str) -> PaperEntry:
-    given = dict(_mapping(entry, where))
+    given = dict(mapping(entry, where))
     values: dict[str, dict[str, tuple[float, float | None]]] = {}
-    for method, numbers in _mapping(given.get("values"), where).items():
-        for metric, value in _mapping(numbers, where).items():
+    for method, numbers in mapping(given.get("values"), where).items():
+        for metric, value in mapping(numbers, where).items():
             pair = value if isinstance(value, list) else [value, None]
-            if len(pair) != 2 or not _fits(pair[0], float) or not _fits(pair[1], float | None):
+            if len(pair) != 2 or not fits(pair[0], float) or not fits(pair[1], float | None):
                 raise AmbisegError(f"{where}: {metric} is a number or [mean, deviation], received {value!r}")
             values.setdefault(str(method), {})[str(metric)] = (pair[0], pair[1])
-    return checked(PaperEntry, given | {"values": values}, where)
+    return from_values(PaperEntry, given | {"values": values}, where)
 
 
 def _check(suite: Suite, where: str) -> None:
@@ -350,23 +306,12 @@ def _check(suite: Suite, where: str) -> None:
             )
     for name, entry in suite.methods.items():
         for other in (*entry.data, *entry.overrides):
-            _known("data set", other, suite.data)
+            check_name("data set", other, suite.data)
         suite.lineage(name)
         for data_name in suite.data:
             suite.resolved(data_name, name)
     for paper in suite.papers:
-        _known("data set of a paper", paper.data, suite.data)
-
-
-def _known(kind: str, name: object, names: Collection[str]) -> None:
-    if name not in names:
-        raise UnknownNameError(kind, str(name), names)
-
-
-def _mapping(value: Any, where: str) -> Mapping[str, Any]:
-    if value is not None and not isinstance(value, dict):
-        raise AmbisegError(f"{where}: 'key: value' lines are expected, received {value!r}")
-    return value or {}
+        check_name("data set of a paper", paper.data, suite.data)
 
 
 def _renamed(value: Any, old: str, new: str) -> Any:
@@ -375,7 +320,7 @@ def _renamed(value: Any, old: str, new: str) -> Any:
 
 def _named(entries: Mapping[str, Any], key: str, where: str) -> Mapping[str, Any]:
     """Entries whose names may be those of folders."""
-    found = _mapping(entries.get(key), f"{where}: {key}")
+    found = mapping(entries.get(key), f"{where}: {key}")
     if not found:
         raise AmbisegError(f"{where}: names no {key}: add a line such as 'wildfire: {{simulate: wildfire}}'")
     for name in found:

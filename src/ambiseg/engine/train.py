@@ -8,7 +8,7 @@ import math
 import os
 import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +36,7 @@ from ambiseg.engine.callbacks import (
 )
 from ambiseg.engine.hardware import Hardware
 from ambiseg.engine.module import LOSS, TrainingModule
+from ambiseg.engine.presets import resolve
 from ambiseg.engine.run import (
     CONFIG,
     LAST,
@@ -46,11 +47,13 @@ from ambiseg.engine.run import (
     save_weights,
     write_json,
 )
-from ambiseg.engine.settings import TrainSettings, number_problems
+from ambiseg.engine.settings import TrainSettings
 from ambiseg.errors import AmbisegError
-from ambiseg.methods import MethodSpec, build, method_info
+from ambiseg.methods import MethodSpec, build, method_info, spec_of
 from ambiseg.methods.base import Segmenter
+from ambiseg.methods.spec import RECOMMENDED
 from ambiseg.metrics import METRICS
+from ambiseg.nested_settings import number_problems
 from ambiseg.networks.settings import UNetSettings
 
 DEFAULT_EPOCHS = 100
@@ -79,12 +82,13 @@ class FitResult:
 
 
 def fit(
-    method: str,
+    method: str | MethodSpec | type[Segmenter],
     data: str | Path,
     out: str | Path,
     *,
-    train: TrainSettings | None = None,
-    backbone: UNetSettings | None = None,
+    preset: str = RECOMMENDED,
+    train: TrainSettings | Mapping[str, Any] | None = None,
+    backbone: UNetSettings | Mapping[str, Any] | None = None,
     settings: Any = None,
     overwrite: bool = False,
     quiet: bool = False,
@@ -92,10 +96,12 @@ def fit(
     """Train ``method`` on the ``train`` split of ``data`` and write a run folder.
 
     Args:
-        method: name of a method (`ambiseg.METHODS`).
+        method: name of a method (`ambiseg.METHODS`), a spec, or a subclass of `ambiseg.Segmenter`.
         data: a data set (folder or packed file) with splits ``train`` and ``val``.
         out: the run folder to make.
-        train, backbone, settings: of training, network and method; the defaults where None.
+        preset: named choice of settings.
+        train, backbone, settings: of training, network and method: values over those of the preset, nested key by key; or
+            complete settings, which are taken as they are.
         overwrite: replace an existing run folder.
         quiet: no progress line.
 
@@ -106,14 +112,13 @@ def fit(
     Example:
         >>> fit("mode-proposals", "my-data", "runs/first", train=TrainSettings(minutes=5))      # doctest: +SKIP
     """
-    entry = method_info(method)
-    train, backbone = train or TrainSettings(), backbone or UNetSettings()
-    settings = settings or entry.settings()
-    if train.init:
-        backbone, settings = _suited(entry, backbone, settings, RunConfig.load(train.init))
-    problems = train.problems() + number_problems(backbone, "backbone.") + number_problems(settings)
-    if problems:
-        raise AmbisegError("; ".join(problems))
+    spec = spec_of(method)
+    chosen, network, own = resolve(spec, preset, train, backbone, settings)
+    if chosen.init:
+        network, own = _suited(spec, network, own, RunConfig.load(chosen.init))
+        problems = number_problems(network, "backbone.") + number_problems(own)
+        if problems:
+            raise AmbisegError("; ".join(problems))
     run, split = Path(out), open_split(data, "train")
     if len(split) == 0:
         raise AmbisegError(
@@ -122,25 +127,26 @@ def fit(
     val = open_split(data, "val")
     in_channels = int(split[0].image.shape[0])
     try:
-        model = build(method, in_channels, split.info.labels, backbone, settings)
+        model = build(spec.name, in_channels, split.info.labels, network, own)
     except ValueError as error:
-        raise AmbisegError(f"{method} cannot be built with these settings: {error}") from error
+        raise AmbisegError(f"{spec.name} cannot be built with these settings: {error}") from error
     config = RunConfig(
-        method=method,
+        method=spec.name,
         in_channels=in_channels,
         labels=split.info.labels,
         normalization=Normalization.measure(split),
-        backbone=backbone,
-        settings=settings,
-        train=train,
+        backbone=network,
+        settings=own,
+        train=chosen,
         data=str(data),
         data_digest=split.digest(),
         channels=split.info.channels,
+        preset=preset,
     )
-    start = _start(config) if train.init else None
+    start = _start(config) if chosen.init else None
     _try(model, config, split)
     if not _is_child():
-        if train.init and run.exists() and run.samefile(train.init):
+        if chosen.init and run.exists() and run.samefile(chosen.init):
             raise AmbisegError(f"{run} cannot be replaced by a run that starts from it: choose another --out")
         _make_run_folder(run, overwrite)
         config.save(run)

@@ -29,6 +29,7 @@ __all__ = [
     "build",
     "method_info",
     "register",
+    "spec_of",
 ]
 
 ENTRY_POINTS = "ambiseg.methods"
@@ -61,6 +62,23 @@ def register(spec: MethodSpec) -> MethodSpec:
     if METHODS.setdefault(spec.name, spec) is not spec:
         raise AmbisegError(f"there is a method {spec.name!r} already: give yours another name")
     return spec
+
+
+def spec_of(method: str | MethodSpec | type[Segmenter]) -> MethodSpec:
+    """The spec of a method that is given by its name, its spec or its class; spec and class are registered.
+
+    A class without a spec is named after itself, and its settings are those that it annotates: ``settings: MySettings``.
+
+    Raises:
+        UnknownNameError: no method of that name.
+        AmbisegError: something else, a class that annotates no settings, or a name that another method has.
+    """
+    if isinstance(method, str):
+        return method_info(method)
+    if isinstance(method, MethodSpec):
+        return register(method)
+    known = next((spec for spec in METHODS.values() if spec.is_model(method)), None)
+    return known or register(MethodSpec.of_class(method))
 
 
 def method_info(name: str) -> MethodSpec:

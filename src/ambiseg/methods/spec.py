@@ -10,15 +10,15 @@ import importlib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, is_dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 from ambiseg.errors import AmbisegError, UnknownNameError
 
 if TYPE_CHECKING:
     from ambiseg.methods.base import Segmenter
 
-RECOMMENDED = "recommended"
-"""The preset that counts where none is named."""
+RECOMMENDED, PAPER = "recommended", "paper"
+"""The preset that counts where none is named, and that of the values of the paper; every method has both."""
 
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
@@ -56,8 +56,6 @@ class TestCase:
         steps: of the optimiser in which one batch is learnt.
         rate: learning rate of the first step; it falls to 0 along half a cosine, as in training. At a
             constant rate some methods never come to rest, and chance decides where they are at the last step.
-        gain: rise of HM IoU* in these steps. Small where the pixels of a mask are drawn or decided one by
-            one, for then patches that come and go as a whole cannot all be right.
         unused: beginnings of the names of parameters that no loss reaches, with good reason.
     """
 
@@ -68,7 +66,6 @@ class TestCase:
     draws_labels: bool = False
     steps: int = 150
     rate: float = 1e-2
-    gain: float = 0.3
     unused: tuple[str, ...] = ()
 
 
@@ -83,7 +80,9 @@ class MethodSpec:
         model: the subclass of `ambiseg.Segmenter`, or ``"module:Class"``, which is imported when a model is
             built.
         settings: its settings, a frozen dataclass that can be built without arguments.
-        presets: named choices of settings; ``recommended`` is the default and is there without being named.
+        presets: named choices of settings over the defaults. Every method has ``recommended``, which counts
+            where none is named, and ``paper``, also without naming them here.
+        masks: the setting that says how many masks an image gets.
         validation: the metric that chooses the best weights, a key of `ambiseg.metrics.METRICS`, or "loss"
             where sampling is slow.
         starts_from: other methods whose weights it can start from (``--init``), each with a function of its
@@ -105,6 +104,7 @@ class MethodSpec:
     model: str | type[Segmenter]
     settings: type[Any]
     presets: Mapping[str, Preset] = field(default_factory=dict)
+    masks: str = "samples"
     validation: str = "hm_iou_unique"
     starts_from: Mapping[str, Callable[[Any, Any], Any]] = field(default_factory=dict)
     test: TestCase = TestCase()
@@ -120,16 +120,24 @@ class MethodSpec:
                 f"the settings of {self.name} are a frozen dataclass, received {self.settings!r}"
             )
 
+    @property
+    def all_presets(self) -> dict[str, Preset]:
+        """Every preset by its name, those that go without saying among them."""
+        return {
+            RECOMMENDED: Preset(source="the defaults"),
+            PAPER: Preset(source="the defaults"),
+            **self.presets,
+        }
+
     def preset(self, name: str = RECOMMENDED) -> Preset:
         """A preset by its name.
 
         Raises:
             UnknownNameError: the method has no such preset; the message suggests the nearest name.
         """
-        known = {RECOMMENDED: Preset(), **self.presets}
-        if name not in known:
-            raise UnknownNameError(f"preset of {self.name}", name, known)
-        return known[name]
+        if name not in self.all_presets:
+            raise UnknownNameError(f"preset of {self.name}", name, self.all_presets)
+        return self.all_presets[name]
 
     def model_class(self) -> type[Segmenter]:
         """The class of the model, imported now.
@@ -147,3 +155,34 @@ class MethodSpec:
                 f"the model {self.model!r} of {self.name} cannot be imported ({error}): correct its spec"
             ) from error
         return found
+
+    def is_model(self, cls: type) -> bool:
+        """Whether a class is the model of this method; nothing is imported."""
+        return self.model in (cls, f"{cls.__module__}:{cls.__qualname__}")
+
+    @classmethod
+    def of_class(cls, model: type[Segmenter]) -> MethodSpec:
+        """A spec for a class that has none, by its name, its docstring and its annotation ``settings:
+        MySettings``.
+
+        Raises:
+            AmbisegError: not a class, or one without these.
+        """
+        settings = _annotated(model)
+        if settings is None:
+            raise AmbisegError(
+                "a method is a name, a MethodSpec, or a subclass of ambiseg.Segmenter that annotates its settings"
+                f" ('settings: MySettings', a dataclass), received {model!r}"
+            )
+        words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|_", "-", model.__name__)
+        return cls(words.lower(), next(iter((model.__doc__ or "").splitlines()), ""), "", model, settings)
+
+
+def _annotated(model: Any) -> type[Any] | None:
+    if not isinstance(model, type):
+        return None
+    try:
+        found = get_type_hints(model).get("settings")
+    except NameError:
+        return None
+    return found if isinstance(found, type) and is_dataclass(found) else None

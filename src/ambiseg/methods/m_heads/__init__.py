@@ -29,5 +29,6 @@ SPEC = MethodSpec(
 }""",
     model="ambiseg.methods.m_heads.model:MHeads",
     settings=MHeadsSettings,
+    masks="heads",
     test=TestCase({"heads": 8}, draws_labels=True),
 )

@@ -26,5 +26,6 @@ SPEC = MethodSpec(
 }""",
     model="ambiseg.methods.unet_ensemble.model:UNetEnsemble",
     settings=UNetEnsembleSettings,
-    test=TestCase({"members": 3}, draws_labels=True, gain=0.1),
+    masks="members",
+    test=TestCase({"members": 3}, draws_labels=True),
 )

@@ -1,0 +1,78 @@
+"""From a preset and what the user says besides to complete settings of training, network and method. Imports
+no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from ambiseg.engine.settings import TrainSettings
+from ambiseg.errors import AmbisegError
+from ambiseg.methods.spec import RECOMMENDED, MethodSpec
+from ambiseg.nested_settings import from_values, merged, number_problems
+from ambiseg.networks.settings import UNetSettings
+
+LENGTHS = ("updates", "epochs", "minutes")
+"""Ways of saying how long to train; what is said last counts."""
+
+T = TypeVar("T")
+
+
+def over(general: Mapping[str, Any], particular: Mapping[str, Any]) -> dict[str, Any]:
+    """Values of `TrainSettings` as one mapping; a particular length replaces every general one.
+
+    Example:
+        >>> over({"updates": 90, "lr": 0.1}, {"epochs": 3})
+        {'lr': 0.1, 'epochs': 3}
+    """
+    timed = any(particular.get(name) is not None for name in LENGTHS)
+    return {k: v for k, v in general.items() if not (timed and k in LENGTHS)} | dict(particular)
+
+
+def resolve(
+    spec: MethodSpec,
+    preset: str = RECOMMENDED,
+    train: TrainSettings | Mapping[str, Any] | None = None,
+    backbone: UNetSettings | Mapping[str, Any] | None = None,
+    settings: Any = None,
+    where: str = "",
+) -> tuple[TrainSettings, UNetSettings, Any]:
+    """Settings of training, network and method.
+
+    Args:
+        spec: the method.
+        preset: one of its presets.
+        train, backbone, settings: values over those of the preset, nested key by key; or complete settings,
+            which are taken as they are.
+        where: what to call them in messages.
+
+    Raises:
+        UnknownNameError: no such preset, or no such setting.
+        AmbisegError: a value of the wrong kind or out of its range.
+
+    Example:
+        >>> from ambiseg.methods import METHODS
+        >>> resolve(METHODS["mode-proposals"], settings={"proposals": 8})[2].matching_score_weight
+        0.1
+    """
+    chosen, prefix = spec.preset(preset), f"{where}: " if where else ""
+    found = _complete(TrainSettings, chosen.train, train, f"{prefix}train", over)
+    network = _complete(UNetSettings, chosen.backbone, backbone, f"{prefix}backbone", merged)
+    general = merged(chosen.settings, chosen.single) if found.labels == "single" else chosen.settings
+    own = _complete(spec.settings, general, settings, f"{prefix}settings", merged)
+    problems = found.problems() + number_problems(network, "backbone.") + number_problems(own)
+    if problems:
+        raise AmbisegError(f"{prefix}{'; '.join(problems)}")
+    return found, network, own
+
+
+def _complete(cls: type[T], general: Mapping[str, Any], said: Any, where: str, join: Any) -> T:
+    if isinstance(said, cls):
+        return said
+    if said is not None and not isinstance(said, Mapping):
+        raise AmbisegError(
+            f"{where}: {cls.__name__} or a mapping of its values is expected, received {type(said).__name__}"
+        )
+    # A part that is none by default is merged with its own defaults by `from_values`, so only what is said is
+    # passed on.
+    return from_values(cls, join(general, said or {}), where)

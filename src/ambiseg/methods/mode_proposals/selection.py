@@ -1,0 +1,118 @@
+"""Selection of proposals: the head that scores all of them at once, and the risk that trains it with single
+labels.
+
+Gerard and Sullivan, sections 3.1 and 3.1.2, equations (4), (7) and (9-11).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ambiseg.labels import LabelSpace
+from ambiseg.methods.mode_proposals import SelectionSettings
+from ambiseg.networks.discriminator import Discriminator
+from ambiseg.overlap import pairwise_overlap
+
+NEARLY_ALIKE = 0.01
+"""Differences of IoU below this are all the same to the head."""
+MOST_WEIGHT = 10.0
+"""A winner that is weighted by its propensity counts for no more than this many."""
+
+
+class SelectionHead(nn.Module):
+    """``sel(g(x), m)``: numbers for every proposal from features, all masks and, by default, the image (4).
+
+    Inputs are detached: the head never changes the masks.
+
+    Args:
+        features, in_channels: channels of the features and of the image.
+        labels: the label space.
+        proposals: number of proposals M.
+        heads: numbers for each proposal.
+        settings: width and cues.
+    """
+
+    def __init__(
+        self,
+        features: int,
+        in_channels: int,
+        labels: LabelSpace,
+        proposals: int,
+        heads: int,
+        settings: SelectionSettings,
+    ) -> None:
+        super().__init__()
+        self.labels, self.image_cue = labels, settings.image_cue
+        seen = features + proposals * labels.channels + (in_channels if settings.image_cue else 0)
+        self.sel = Discriminator(seen, settings.head_width, heads * proposals)
+        cue = settings.duplicate_cue and proposals > 1
+        self.alike = _Alike(proposals, heads * proposals) if cue else None
+
+    def forward(self, features: Tensor, masks: Tensor, images: Tensor) -> Tensor:
+        """Features ``(B, F, H, W)``, mask probabilities ``(B, M, C, H, W)``, images: to ``(B, heads M)``
+        float32."""
+        shown = [features.detach(), masks.flatten(1, 2), *([images] if self.image_cue else [])]
+        judged: Tensor = self.sel(torch.cat([part.to(features.dtype) for part in shown], 1)).float()
+        return judged if self.alike is None else judged + self.alike(self._closeness(masks))
+
+    @torch.no_grad()
+    def _closeness(self, masks: Tensor) -> Tensor:
+        """How alike every two decided proposals are, ``log(1 - IoU + eps) / log eps`` in about [0, 1], ``(B,
+        M, M)``."""
+        decided = self.labels.decide(masks, dim=2)
+        iou = pairwise_overlap(decided, decided, self.labels).iou()
+        return (1 - iou + NEARLY_ALIKE).log() / math.log(NEARLY_ALIKE)
+
+
+def positive_unlabelled_risk(
+    scores: Tensor, won: Tensor, settings: SelectionSettings, propensities: Tensor | None = None
+) -> Tensor:
+    """Non-negative positive-unlabelled risk of scores (9-11; Kiryo et al. 2017).
+
+        L_PU = pi R_p(+) + max(0, R_u(-) - pi R_p(-))
+
+    ``R_p(+/-)`` is the mean BCE of the winners against 1 / 0, ``R_u(-)`` that of all others against 0. This
+    takes winners for a fair draw of all ``pi M`` positives, which they are not where modes differ in
+    probability. With propensities e they are weighted by ``1 / (e pi M)``, the unbiased mean over positives
+    (Bekker, Robberechts and Davis 2019), up to MOST_WEIGHT (Ionides 2008).
+
+    Args:
+        scores: logits ``(B, M)``.
+        won: 1 for the winner of each image, else 0, ``(B, M)``.
+        settings: prior pi, and what happens where the negative risk falls below 0.
+        propensities: ``(B, 1)`` or None.
+
+    Returns:
+        A scalar.
+    """
+    pi = settings.positive_prior
+    as_positive, as_negative = functional.softplus(-scores), functional.softplus(scores)
+    weight = won / won.sum()
+    if propensities is not None:
+        weight = weight * (1 / (propensities * pi * scores.shape[1])).clamp(max=MOST_WEIGHT)
+    positive_risk = pi * (weight * as_positive).sum()
+    unlabelled = ((1 - won) * as_negative).sum() / (1 - won).sum().clamp(min=1)
+    negative_risk = unlabelled - pi * (weight * as_negative).sum()
+    if settings.gradient == "kiryo":
+        return torch.where(negative_risk < 0, -negative_risk, positive_risk + negative_risk)
+    return positive_risk + negative_risk.clamp(min=0)
+
+
+class _Alike(nn.Module):
+    """From the closeness of all pairs of proposals ``(B, M, M)`` to numbers per image: which proposals say
+    the same."""
+
+    def __init__(self, proposals: int, outputs: int, width: int = 128) -> None:
+        super().__init__()
+        self.rows, self.columns = torch.triu_indices(proposals, proposals, 1).unbind(0)
+        self.hidden = nn.Linear(len(self.rows), width)
+        self.out = nn.Linear(width, outputs)
+
+    def forward(self, closeness: Tensor) -> Tensor:
+        pairs = closeness[:, self.rows, self.columns]
+        out: Tensor = self.out(functional.leaky_relu(self.hidden(pairs), 0.2)).float()
+        return out

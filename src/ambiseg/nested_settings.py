@@ -1,0 +1,345 @@
+"""Settings as nested frozen dataclasses, read from plain values such as those of YAML. Imports no torch.
+
+A field may be a number, a string, one of some literals, a tuple, a dataclass, None, or one of several
+dataclasses. Members of such a choice have a field ``kind`` with one literal, which tells them apart:
+
+    class Sampling:
+        solver: Euler | Adaptive = Euler()          {"solver": {"kind": "adaptive", "tolerance": 1.0e-3}}
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import MISSING, dataclass, is_dataclass
+from types import UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import docstring_parser
+import yaml
+
+from ambiseg.errors import AmbisegError, UnknownNameError
+
+T = TypeVar("T")
+
+
+def from_values(cls: type[T], values: Any, where: str) -> T:
+    """A dataclass from plain values, each of the kind that it declares; what is not said keeps its default.
+
+    Args:
+        cls: a dataclass, nested as deep as may be.
+        values: a mapping, or None for the defaults.
+        where: what to call it in messages.
+
+    Raises:
+        UnknownNameError: a name that the dataclass does not have; the message suggests the nearest one.
+        AmbisegError: a value of another kind, or one that is missing.
+
+    Example:
+        >>> from ambiseg.networks.settings import UNetSettings
+        >>> from_values(UNetSettings, {"width": "wide"}, "backbone")
+        Traceback (most recent call last):
+        ambiseg.errors.AmbisegError: backbone: width is int, received 'wide'
+    """
+    hints = get_type_hints(cls)
+    known = {f.name: hints[f.name] for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    found = {}
+    for name, value in mapping(values, where).items():
+        check_name(f"key of {where}", name, known)
+        found[name] = _value(known[name], value, name, where)
+    try:
+        return cls(**found)
+    except TypeError as error:
+        raise AmbisegError(f"{where}: {str(error).partition(') ')[2] or error}") from error
+
+
+def to_values(settings: Any) -> dict[str, Any]:
+    """The same as nested plain values, for YAML and JSON."""
+    return dataclasses.asdict(settings)
+
+
+def replaced(settings: T, values: Mapping[str, Any], where: str) -> T:
+    """The same settings with some values replaced, nested ones key by key.
+
+    Raises:
+        AmbisegError: see `from_values`.
+
+    Example:
+        >>> from ambiseg.networks.settings import UNetSettings
+        >>> replaced(UNetSettings(width=8), {"depth": 2}, "backbone").width
+        8
+    """
+    return from_values(type(settings), merged(to_values(settings), values), where)
+
+
+def merged(general: Mapping[str, Any], particular: Mapping[str, Any]) -> dict[str, Any]:
+    """Two nested mappings as one; the particular one wins, and another ``kind`` replaces the whole part.
+
+    Example:
+        >>> merged({"a": {"b": 1, "c": 2}, "d": 3}, {"a": {"c": 4}})
+        {'a': {'b': 1, 'c': 4}, 'd': 3}
+    """
+    total = dict(general)
+    for name, value in particular.items():
+        old = total.get(name)
+        if isinstance(old, Mapping) and isinstance(value, Mapping):
+            other = "kind" in value and value["kind"] != old.get("kind")
+            total[name] = dict(value) if other else merged(old, value)
+        else:
+            total[name] = value
+    return total
+
+
+def parse_assignments(words: Collection[str], option: str = "--set") -> dict[str, Any]:
+    """Nested values from words such as ``energy.weight=0.5``; the right side is YAML.
+
+    Raises:
+        AmbisegError: a word without ``=``, or one that contradicts another.
+
+    Example:
+        >>> parse_assignments(["energy.weight=0.5", "energy.kernel=dice"])
+        {'energy': {'weight': 0.5, 'kernel': 'dice'}}
+    """
+    found: dict[str, Any] = {}
+    for word in words:
+        path, equals, text = word.partition("=")
+        names = path.strip().split(".")
+        if not equals or not all(names):
+            raise AmbisegError(f"{option} is NAME=VALUE, such as backbone.width=64, received {word!r}")
+        place = found
+        for i, name in enumerate(names[:-1]):
+            place = place.setdefault(name, {})
+            if not isinstance(place, dict):
+                raise AmbisegError(
+                    f"{option} {word} contradicts {option} {'.'.join(names[: i + 1])}={shown(place)}: give one"
+                )
+        value = _scalar(text)
+        if names[-1] in place and place[names[-1]] != value:
+            raise AmbisegError(
+                f"{option} {path} is given twice, as {shown(place[names[-1]])} and {text}: give one"
+            )
+        place[names[-1]] = value
+    return found
+
+
+@dataclass(frozen=True)
+class Option:
+    """One value that can be set.
+
+    Attributes:
+        path: its place, names joined by dots.
+        kind: what it may be, in words.
+        default: its default; None also where the part that it belongs to is None.
+        help: one paragraph.
+    """
+
+    path: str
+    kind: str
+    default: Any
+    help: str
+
+
+def options_of(cls: type[Any], settings: Any = None, prefix: str = "") -> Iterator[Option]:
+    """Every value of nested settings with its default and its help, parts that are None by default as well.
+
+    Example:
+        >>> from ambiseg.networks.settings import UNetSettings
+        >>> next(options_of(UNetSettings))
+        Option(path='width', kind='int', default=32, help='Channels at full resolution.')
+    """
+    hints, texts = get_type_hints(cls), _texts(cls)
+    for field in dataclasses.fields(cls):
+        path, value = (
+            prefix + field.name,
+            _default(field) if settings is None else getattr(settings, field.name),
+        )
+        parts = [kind for kind in _members(hints[field.name]) if is_dataclass(kind)]
+        if not parts:
+            yield Option(path, _words(hints[field.name]), value, texts.get(field.name, ""))
+            continue
+        names = [_tag_of(part) if len(parts) > 1 else "settings" for part in parts] + ["none"] * (
+            value is None
+        )
+        if len(parts) > 1 or value is None:
+            yield Option(path, " or ".join(names), _tag(value), texts.get(field.name, ""))
+        for part in parts:
+            yield from options_of(part, value if isinstance(value, part) else None, f"{path}.")  # type: ignore[arg-type]
+
+
+def flat(settings: Any, prefix: str = "") -> dict[str, Any]:
+    """Values by their paths, without those of parts that are None.
+
+    Example:
+        >>> from ambiseg.networks.settings import UNetSettings
+        >>> flat(UNetSettings(width=8))["width"]
+        8
+    """
+    found: dict[str, Any] = {}
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        found |= (
+            flat(value, f"{prefix}{field.name}.") if is_dataclass(value) else {prefix + field.name: value}
+        )
+    return found
+
+
+def number_problems(settings: Any, prefix: str = "") -> list[str]:
+    """Numbers that make no sense in the settings of a network or a method, one sentence each.
+
+    Whole numbers count something, so they are 1 or more, or 0 where that is the default; all others are
+    finite and 0 or more.
+
+    Example:
+        >>> from ambiseg.networks.settings import UNetSettings
+        >>> number_problems(UNetSettings(width=0), "backbone.")
+        ['backbone.width must be at least 1, received 0']
+    """
+    found = []
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        least = 0 if field.default == 0 else 1
+        if is_dataclass(value):
+            found += number_problems(value, f"{prefix}{field.name}.")
+        if isinstance(value, int) and not isinstance(value, bool) and value < least:
+            found.append(f"{prefix}{field.name} must be at least {least}, received {value}")
+        if isinstance(value, float) and not 0 <= value < math.inf:
+            found.append(f"{prefix}{field.name} must be 0 or more, received {value}")
+    return found
+
+
+def differences(settings: Any, other: Any) -> dict[str, Any]:
+    """Values by their paths that turn ``other`` into ``settings``.
+
+    Example:
+        >>> from ambiseg.networks.settings import UNetSettings
+        >>> differences(UNetSettings(width=8), UNetSettings())
+        {'width': 8}
+    """
+    found: dict[str, Any] = {}
+    for field in dataclasses.fields(settings):
+        ours, theirs = getattr(settings, field.name), getattr(other, field.name)
+        if ours == theirs:
+            continue
+        if not is_dataclass(ours):
+            found[field.name] = ours
+            continue
+        same = type(ours) is type(theirs)
+        more = differences(ours, theirs) if same else flat(ours)
+        found |= {f"{field.name}.{path}": value for path, value in more.items()}
+    return found
+
+
+def shown(value: Any) -> str:
+    """A plain value as YAML on one line.
+
+    Example:
+        >>> shown(None), shown("euler"), shown((1, 2))
+        ('null', 'euler', '[1, 2]')
+    """
+    plain = list(value) if isinstance(value, tuple) else value
+    return (
+        str(yaml.safe_dump(plain, default_flow_style=True)).removesuffix("\n").removesuffix("\n...").strip()
+    )
+
+
+def check_name(kind: str, name: object, names: Collection[str]) -> None:
+    """Raise `UnknownNameError` unless a name is among the known ones."""
+    if name not in names:
+        raise UnknownNameError(kind, str(name), names)
+
+
+def mapping(value: Any, where: str) -> Mapping[str, Any]:
+    """A mapping, empty for None.
+
+    Raises:
+        AmbisegError: anything else.
+    """
+    if value is not None and not isinstance(value, Mapping):
+        raise AmbisegError(f"{where}: 'key: value' lines are expected, received {value!r}")
+    return value or {}
+
+
+def fits(value: Any, kind: Any) -> bool:
+    """Whether a plain value is of a declared kind.
+
+    Example:
+        >>> fits(1, float), fits(True, int), fits("a", Literal["a", "b"])
+        (True, False, True)
+    """
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin is Literal:
+        return any(value == one and type(value) is type(one) for one in inner)
+    if origin in (UnionType, Union):
+        return any(fits(value, one) for one in inner)
+    if origin is tuple:
+        return isinstance(value, (list, tuple)) and all(fits(one, inner[0]) for one in value)
+    if isinstance(value, bool) or kind is bool:
+        return isinstance(value, bool) and kind is bool
+    return isinstance(value, (int, float) if kind is float else origin or kind)
+
+
+def _value(kind: Any, value: Any, name: str, where: str) -> Any:
+    parts = [part for part in _members(kind) if is_dataclass(part)]
+    if parts and value is not None and not fits(value, kind):
+        inside = f"{where}: {name}"
+        values = mapping(value, inside)
+        if len(parts) > 1:
+            tags = {_tag_of(part): part for part in parts}
+            if "kind" not in values:
+                raise AmbisegError(f"{inside}: say which kind: {', '.join(tags)}")
+            check_name(f"kind of {inside}", values["kind"], tags)
+            return from_values(tags[values["kind"]], values, inside)  # type: ignore[arg-type]
+        return from_values(parts[0], values, inside)  # type: ignore[arg-type]
+    if not fits(value, kind):
+        hint = " (YAML wants a dot: 1.0e-3)" if isinstance(value, str) and "e-" in value else ""
+        raise AmbisegError(f"{where}: {name} is {_words(kind)}, received {value!r}{hint}")
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _members(kind: Any) -> tuple[Any, ...]:
+    return get_args(kind) if get_origin(kind) in (UnionType, Union) else (kind,)
+
+
+def _words(kind: Any) -> str:
+    """A type in words."""
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin is Literal:
+        return " or ".join(map(repr, inner))
+    if origin in (UnionType, Union):
+        return " or ".join(_words(one) for one in inner)
+    if kind is type(None):
+        return "none"
+    return kind.__name__ if isinstance(kind, type) and not inner else str(kind)
+
+
+def _tag_of(part: Any) -> str:
+    return str(next(f.default for f in dataclasses.fields(part) if f.name == "kind"))
+
+
+def _tag(value: Any) -> Any:
+    return getattr(value, "kind", value) if is_dataclass(value) else value
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    if field.default is not MISSING:
+        return field.default
+    return None if field.default_factory is MISSING else field.default_factory()
+
+
+def _texts(cls: type[Any]) -> dict[str, str]:
+    found = docstring_parser.parse_from_object(cls).params
+    return {p.arg_name: " ".join((p.description or "").split()) for p in found}
+
+
+def _scalar(text: str) -> Any:
+    try:
+        value = yaml.safe_load(text) if text.strip() else ""
+    except yaml.YAMLError as error:
+        raise AmbisegError(f"{text!r} is no value ({' '.join(str(error).split())}): quote it") from error
+    if isinstance(value, str):
+        try:
+            return float(value)  # YAML takes 1e-3 for a word
+        except ValueError:
+            return value
+    return value
