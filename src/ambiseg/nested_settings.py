@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import MISSING, dataclass, is_dataclass
 from types import UnionType
@@ -22,6 +23,8 @@ import yaml
 from ambiseg.errors import AmbisegError, UnknownNameError
 
 T = TypeVar("T")
+
+_EXPONENT = re.compile(r"[-+]?\d+\.?\d*[eE][-+]?\d+")
 
 
 def from_values(cls: type[T], values: Any, where: str) -> T:
@@ -291,6 +294,8 @@ def _value(kind: Any, value: Any, name: str, where: str) -> Any:
             check_name(f"kind of {inside}", values["kind"], tags)
             return from_values(tags[values["kind"]], values, inside)  # type: ignore[arg-type]
         return from_values(parts[0], values, inside)  # type: ignore[arg-type]
+    if isinstance(value, (int, float)) and not fits(value, kind) and fits(str(value), kind):
+        return str(value)  # YAML takes the word 32 for a number
     if not fits(value, kind):
         hint = " (YAML wants a dot: 1.0e-3)" if isinstance(value, str) and "e-" in value else ""
         raise AmbisegError(f"{where}: {name} is {_words(kind)}, received {value!r}{hint}")
@@ -337,9 +342,6 @@ def _scalar(text: str) -> Any:
         value = yaml.safe_load(text) if text.strip() else ""
     except yaml.YAMLError as error:
         raise AmbisegError(f"{text!r} is no value ({' '.join(str(error).split())}): quote it") from error
-    if isinstance(value, str):
-        try:
-            return float(value)  # YAML takes 1e-3 for a word
-        except ValueError:
-            return value
+    if isinstance(value, str) and _EXPONENT.fullmatch(text.strip()):
+        return float(value)  # YAML takes 1e-3 for a word
     return value

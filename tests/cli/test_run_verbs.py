@@ -269,7 +269,8 @@ def flow(fires, tmp_path_factory):
     """The folder of a flow model after a few steps."""
     folder = tmp_path_factory.mktemp("flows") / "flow"
     words = (
-        "--epochs 1 --batch-size 4 --validations 1 --backbone.width 8 --backbone.depth 2 --steps 2 --quiet"
+        "--epochs 1 --batch-size 4 --quiet --set train.validations=1 --set backbone.width=8 --set backbone.depth=2"
+        " --set steps=2"
     )
     assert main(["train", "flow-matching", "--data", str(fires), "--out", str(folder), *words.split()]) == 0
     return folder

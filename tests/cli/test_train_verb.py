@@ -18,8 +18,8 @@ from ambiseg.cli.train import train_command
 from ambiseg.engine.run import RunConfig
 
 SMALL = shlex.split(
-    "--epochs 1 --batch-size 4 --validations 1 --precision 32 --warmup 2 --proposals 4 --head-width 8"
-    " --backbone.width 8 --backbone.depth 2"
+    "--epochs 1 --batch-size 4 --masks 4 --set train.validations=1 --set train.precision=32 --set train.warmup=2"
+    " --set selection.head_width=8 --set backbone.width=8 --set backbone.depth=2"
 )
 
 
@@ -71,16 +71,16 @@ def test_it_says_what_to_type_next(cli, fires, tmp_path):
     [
         ("--lr nan", "lr must be above 0"),
         ("--lr inf", "lr must be"),
-        ("--weight-decay nan", "weight_decay"),
+        ("--set train.weight_decay=.nan", "weight_decay"),
         ("--batch-size 0", "batch_size"),
         ("--epochs 0", "epochs"),
         ("--minutes 1", "not both"),
-        ("--ema 1", "ema"),
+        ("--set train.ema=1", "ema"),
         ("--seed -1", "seed"),
-        ("--proposals 0", "proposals"),
-        ("--backbone.width 0", "width"),
-        ("--backbone.depth 0", "depth"),
-        ("--backbone.dropout 2", "dropout"),
+        ("--masks 0", "proposals"),
+        ("--set backbone.width=0", "width"),
+        ("--set backbone.depth=0", "depth"),
+        ("--set backbone.dropout=2", "dropout"),
     ],
 )
 def test_senseless_values_leave_nothing_behind(cli, fires, tmp_path, words, hint):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import yaml
 from rich import box
 from rich.table import Table
+from tyro.conf import UseAppendAction
 
 from ambiseg.cli.console import command, next_commands, say, show, show_json
 from ambiseg.cli.parsing import parse
@@ -58,7 +59,7 @@ class TrainArguments:
     init: str | None = None
     """Run folder whose weights to start from: of the same method and sizes, or of one that the method can
     use."""
-    set: tuple[str, ...] = ()
+    set: UseAppendAction[tuple[str, ...]] = ()
     """Any setting as NAME=VALUE, such as backbone.width=64 or train.ema=0; --help-all lists the names."""
     config: Path | None = None
     """YAML file with preset, train, backbone and settings, such as the config.yaml of a run; options count
@@ -175,7 +176,7 @@ def chosen_values(spec: MethodSpec, arguments: TrainArguments) -> tuple[str, dic
 
 
 def _say(values: dict[str, Any], name: str, value: Any, option: str, path: str) -> None:
-    if values.get(name, value) != value:
+    if name in values and values[name] != value:
         raise AmbisegError(f"{option} {value} contradicts --set {path}={values[name]}: give one of them")
     values[name] = value
 

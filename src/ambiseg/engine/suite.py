@@ -20,14 +20,14 @@ import yaml
 from ambiseg.engine.presets import over, resolve
 from ambiseg.engine.settings import TrainSettings
 from ambiseg.errors import AmbisegError, UnknownNameError
-from ambiseg.methods import method_info
+from ambiseg.methods import METHODS, method_info
 from ambiseg.methods.spec import RECOMMENDED
 from ambiseg.nested_settings import check_name, fits, from_values, mapping, merged, number_problems
 from ambiseg.networks.settings import UNetSettings
 
 T = TypeVar("T")
 
-_KEYS = ("title", "protocol", "data", "methods", "papers")
+_KEYS = ("title", "protocol", "data", "all_methods", "methods", "papers")
 _MAX_CHARACTERS = 1_000_000
 _NAME = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.+")
 
@@ -230,7 +230,8 @@ def read_suite(text: str, name: str, where: str = "") -> Suite:
     """Read the text of a suite.
 
     Args:
-        text: YAML with the keys title, protocol, data, methods and papers.
+        text: YAML with the keys title, protocol, data, methods and papers; ``all_methods: true`` adds every method that
+            ``methods`` does not name, with its recommended preset.
         name: of the suite.
         where: file name for error messages.
 
@@ -260,11 +261,20 @@ def read_suite(text: str, name: str, where: str = "") -> Suite:
             key: from_values(DataEntry, _renamed(entry, "import", "importer"), f"{where}: {key}")
             for key, entry in _named(entries, "data", where).items()
         },
-        {key: _method(entry, f"{where}: {key}") for key, entry in _named(entries, "methods", where).items()},
+        _methods(entries, where),
         tuple(_paper(entry, f"{where}: papers") for entry in papers),
     )
     _check(suite, where)
     return suite
+
+
+def _methods(entries: Mapping[str, Any], where: str) -> dict[str, MethodEntry]:
+    every = entries.get("all_methods", False)
+    if not isinstance(every, bool):
+        raise AmbisegError(f"{where}: all_methods is true or false, received {every!r}")
+    listed = {} if every and not entries.get("methods") else _named(entries, "methods", where)
+    found = {key: _method(entry, f"{where}: {key}") for key, entry in listed.items()}
+    return found | {name: MethodEntry() for name in METHODS if every and name not in found}
 
 
 def _method(entry: Any, where: str) -> MethodEntry:

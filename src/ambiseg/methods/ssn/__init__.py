@@ -47,5 +47,5 @@ SPEC = MethodSpec(
     model="ambiseg.methods.ssn.model:SSN",
     settings=SSNSettings,
     validation="ged",
-    test=TestCase({"rank": 1, "samples": 24}, deterministic=False),
+    test=TestCase({"rank": 1, "samples": 24}, deterministic=False, steps=300),
 )

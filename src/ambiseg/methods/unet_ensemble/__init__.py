@@ -27,5 +27,5 @@ SPEC = MethodSpec(
     model="ambiseg.methods.unet_ensemble.model:UNetEnsemble",
     settings=UNetEnsembleSettings,
     masks="members",
-    test=TestCase({"members": 3}, draws_labels=True),
+    test=TestCase({"members": 3}, draws_labels=True, gain=0.0),
 )
