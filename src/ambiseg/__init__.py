@@ -21,6 +21,10 @@ _HOMES = {
     "Segmenter": "ambiseg.methods.base",
     "METHODS": "ambiseg.methods",
     "build": "ambiseg.methods",
+    "register": "ambiseg.methods",
+    "MethodSpec": "ambiseg.methods.spec",
+    "Preset": "ambiseg.methods.spec",
+    "register_network": "ambiseg.networks.backbone",
     "TrainSettings": "ambiseg.engine.settings",
     "UNetSettings": "ambiseg.networks.settings",
     "fit": "ambiseg.engine.train",
@@ -34,6 +38,8 @@ __all__ = [
     "AmbisegError",
     "LabelSpace",
     "MaskSet",
+    "MethodSpec",
+    "Preset",
     "Segmenter",
     "TrainSettings",
     "UNetSettings",
@@ -43,6 +49,8 @@ __all__ = [
     "evaluate",
     "fit",
     "load",
+    "register",
+    "register_network",
 ]
 
 if TYPE_CHECKING:
@@ -54,8 +62,10 @@ if TYPE_CHECKING:
     from ambiseg.errors import AmbisegError
     from ambiseg.labels import LabelSpace
     from ambiseg.maskset import MaskSet
-    from ambiseg.methods import METHODS, build
+    from ambiseg.methods import METHODS, build, register
     from ambiseg.methods.base import Segmenter
+    from ambiseg.methods.spec import MethodSpec, Preset
+    from ambiseg.networks.backbone import register_network
     from ambiseg.networks.settings import UNetSettings
 
 

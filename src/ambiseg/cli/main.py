@@ -33,7 +33,7 @@ MENU = Menu(
             "every method on every data set under one protocol, as tables",
             "ambiseg.cli.benchmark:run",
         ),
-        Verb("methods", "list the methods", "ambiseg.cli.methods:run"),
+        Verb("methods", "list the methods, or the presets of one", "ambiseg.cli.methods:run"),
         Verb("cite", "the reference of a method as BibTeX", "ambiseg.cli.methods:cite"),
     ),
     outro="'ambiseg COMMAND --help' tells more; --debug anywhere shows where an error came from; --version.",
@@ -94,7 +94,7 @@ def explain(error: BaseException) -> tuple[str, int]:
         return "error: the disk is full (no space left on device): free space or write to another disk", 2
     if type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError):
         return (
-            "error: not enough memory: try a smaller --batch-size or --backbone.width",
+            "error: not enough memory: try a smaller --batch-size or --set backbone.width",
             2,
         )
     if isinstance(error, OSError) and error.filename is not None:

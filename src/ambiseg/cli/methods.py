@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from rich import box
 from rich.table import Table
@@ -11,19 +14,26 @@ from tyro.conf import Positional
 from ambiseg.cli.console import show, show_json
 from ambiseg.cli.parsing import parse
 from ambiseg.methods import METHODS, method_info
+from ambiseg.methods.spec import MethodSpec
+from ambiseg.nested_settings import shown
 
 
 @dataclass(frozen=True)
 class MethodsArguments:
-    """List the methods that can be trained."""
+    """List the methods that can be trained, or the presets of one."""
 
+    method: Positional[str] = ""
+    """Name of a method: list its presets."""
     json: bool = False
     """Print JSON."""
 
 
 def run(args: list[str]) -> int:
-    """Print the list of methods."""
-    if parse(MethodsArguments, args, "ambiseg methods").json:
+    """Print the list of methods, or the presets of one."""
+    arguments = parse(MethodsArguments, args, "ambiseg methods")
+    if arguments.method:
+        return _presets(method_info(arguments.method), arguments.json)
+    if arguments.json:
         show_json([{"name": method.name, "summary": method.summary} for method in METHODS.values()])
         return 0
     table = Table(box=box.SIMPLE_HEAD)
@@ -33,6 +43,34 @@ def run(args: list[str]) -> int:
         table.add_row(method.name, method.summary)
     show(table)
     return 0
+
+
+def _presets(spec: MethodSpec, as_json: bool) -> int:
+    """Print the presets of a method: what they set, where that comes from, and what still differs from there."""
+    if as_json:
+        show_json({name: dataclasses.asdict(preset) for name, preset in spec.all_presets.items()})
+        return 0
+    table = Table(box=box.SIMPLE_HEAD, title=f"{spec.name}: {spec.summary}")
+    for column in ("preset", "sets", "source", "differs from it"):
+        table.add_column(column, no_wrap=column == "preset")
+    for name, preset in spec.all_presets.items():
+        parts = {"train": preset.train, "backbone": preset.backbone, "": preset.settings}
+        lines = [
+            f"{path}={shown(value)}" for part, values in parts.items() for path, value in _flat(values, part)
+        ]
+        lines += [f"single labels: {path}={shown(value)}" for path, value in _flat(preset.single)]
+        table.add_row(name, "\n".join(lines) or "the defaults", preset.source, preset.differs or "nothing")
+    show(table)
+    return 0
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        path = f"{prefix}.{name}" if prefix else name
+        if isinstance(value, Mapping):
+            yield from _flat(value, path)
+        else:
+            yield path, value
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from torch import nn
 from torch.multiprocessing.spawn import ProcessRaisedException
 from torch.utils.data import DataLoader, Subset
 
@@ -54,6 +55,7 @@ from ambiseg.methods.base import Segmenter
 from ambiseg.methods.spec import RECOMMENDED
 from ambiseg.metrics import METRICS
 from ambiseg.nested_settings import number_problems
+from ambiseg.networks.backbone import NetworkFactory, register_network
 from ambiseg.networks.settings import UNetSettings
 
 DEFAULT_EPOCHS = 100
@@ -88,7 +90,7 @@ def fit(
     *,
     preset: str = RECOMMENDED,
     train: TrainSettings | Mapping[str, Any] | None = None,
-    backbone: UNetSettings | Mapping[str, Any] | None = None,
+    backbone: UNetSettings | Mapping[str, Any] | nn.Module | NetworkFactory | None = None,
     settings: Any = None,
     overwrite: bool = False,
     quiet: bool = False,
@@ -100,8 +102,10 @@ def fit(
         data: a data set (folder or packed file) with splits ``train`` and ``val``.
         out: the run folder to make.
         preset: named choice of settings.
-        train, backbone, settings: of training, network and method: values over those of the preset, nested key by key; or
-            complete settings, which are taken as they are.
+        train, backbone, settings: of training, network and method: values over those of the preset, nested
+            key by key; or complete settings, which are taken as they are. ``backbone`` may also be a network
+            of your own, a module or a function of channels and settings that makes one
+            (`ambiseg.networks.backbone.register_network`).
         overwrite: replace an existing run folder.
         quiet: no progress line.
 
@@ -113,6 +117,10 @@ def fit(
         >>> fit("mode-proposals", "my-data", "runs/first", train=TrainSettings(minutes=5))      # doctest: +SKIP
     """
     spec = spec_of(method)
+    if isinstance(backbone, nn.Module) or (callable(backbone) and not isinstance(backbone, Mapping)):
+        kind = type(backbone).__name__ if isinstance(backbone, nn.Module) else backbone.__name__
+        register_network(kind, backbone)
+        backbone = {"kind": kind}
     chosen, network, own = resolve(spec, preset, train, backbone, settings)
     if chosen.init:
         network, own = _suited(spec, network, own, RunConfig.load(chosen.init))

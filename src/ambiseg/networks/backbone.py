@@ -1,13 +1,27 @@
-"""`build_backbone`: the shared network g of a method, by its settings."""
+"""`build_backbone`: the shared network g of a method, by its settings; and networks of other packages."""
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
+from importlib.metadata import entry_points
+
+from torch import nn
+
+from ambiseg.errors import AmbisegError, UnknownNameError
 from ambiseg.networks.base import Backbone
+from ambiseg.networks.external import ExternalNetwork
 from ambiseg.networks.monai_unet import MonaiUNet
 from ambiseg.networks.ncsnpp import NCSNpp
-from ambiseg.networks.phiseg import PHiSegUNet
+from ambiseg.networks.phiseg import PHiSegUNet, refuse
 from ambiseg.networks.settings import UNetSettings
 from ambiseg.networks.unet import UNet
+
+NetworkFactory = Callable[[int, UNetSettings], nn.Module]
+"""From image channels and settings to a module that maps ``(B, C, H, W)`` to ``(B, F, H, W)``."""
+
+ENTRY_POINTS = "ambiseg.networks"
+"""Group of entry points under which other packages offer a `NetworkFactory`."""
 
 NETWORKS: dict[str, type[Backbone]] = {
     "unet": UNet,
@@ -15,7 +29,30 @@ NETWORKS: dict[str, type[Backbone]] = {
     "phiseg": PHiSegUNet,
     "monai": MonaiUNet,
 }
-"""The networks by their kind, all built from channels, settings, and whether they take a time."""
+"""The library's own networks by their kind, all built from channels, settings, and whether they take a
+time."""
+
+_EXTERNAL: dict[str, NetworkFactory] = {}
+
+
+def register_network(kind: str, factory: NetworkFactory | nn.Module) -> None:
+    """Add a network, which ``backbone.kind`` then names.
+
+    Args:
+        kind: its name.
+        factory: from image channels and `UNetSettings` to a module that maps images ``(B, C, H, W)`` to
+            features ``(B, F, H, W)``; or a module, of which every model gets a copy with its weights.
+
+    Raises:
+        AmbisegError: another network has that name.
+
+    Example: see `ambiseg.networks.external`.
+    """
+    if kind in NETWORKS or _EXTERNAL.get(kind, factory) is not factory:
+        raise AmbisegError(f"there is a network {kind!r} already: give yours another name")
+    _EXTERNAL[kind] = (
+        (lambda channels, settings: copy.deepcopy(factory)) if isinstance(factory, nn.Module) else factory
+    )
 
 
 def build_backbone(in_channels: int, settings: UNetSettings, time: bool = False) -> Backbone:
@@ -27,10 +64,20 @@ def build_backbone(in_channels: int, settings: UNetSettings, time: bool = False)
         time: whether its ``forward`` takes a time.
 
     Raises:
+        UnknownNameError: no network of that kind.
         AmbisegError: settings that do not go with the kind.
 
     Example:
         >>> build_backbone(3, UNetSettings(kind="ncsnpp", width=8, depth=2)).out_channels
         16
     """
-    return NETWORKS[settings.kind](in_channels, settings, time)
+    kind = settings.kind
+    if kind in NETWORKS:
+        return NETWORKS[kind](in_channels, settings, time)
+    if kind not in _EXTERNAL:
+        offered = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
+        if kind not in offered:
+            raise UnknownNameError("network", kind, [*NETWORKS, *_EXTERNAL, *offered])
+        register_network(kind, offered[kind].load())
+    refuse(settings, kind, time)
+    return ExternalNetwork(_EXTERNAL[kind](in_channels, settings), in_channels, kind)

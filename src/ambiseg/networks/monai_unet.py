@@ -52,7 +52,7 @@ class MonaiUNet(Backbone):
         refuse(s, "monai", time, blocks=1, attention=False)
         if s.depth < LEAST_DEPTH:
             raise AmbisegError(
-                f"the network monai has {LEAST_DEPTH} resolutions or more, received depth {s.depth}: raise --backbone.depth"
+                f"the network monai has {LEAST_DEPTH} resolutions or more, received depth {s.depth}: raise --set backbone.depth"
             )
         self.widths = tuple(min(s.width * 2**level, s.max_width) for level in range(s.depth))
         self.in_channels, self.out_channels, self.depth = in_channels, self.widths[0], s.depth

@@ -113,11 +113,11 @@ def refuse(settings: UNetSettings, kind: str, time: bool, **fixed: object) -> No
     silence."""
     if time:
         raise AmbisegError(
-            f"the network {kind} has no place for a time, which this method gives it: choose --backbone.kind unet or ncsnpp"
+            f"the network {kind} has no place for a time, which this method gives it: choose --set backbone.kind=unet or ncsnpp"
         )
     for name, value in fixed.items():
         if getattr(settings, name) != value:
             raise AmbisegError(
                 f"the network {kind} has no setting {name}, received {getattr(settings, name)}:"
-                f" leave --backbone.{name.replace('_', '-')} out, or choose --backbone.kind unet"
+                f" leave --set backbone.{name.replace('_', '-')} out, or choose --set backbone.kind=unet"
             )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -22,7 +21,8 @@ class UNetSettings:
     """Self-attention at the lowest resolution."""
     dropout: float = 0.0
     """Dropout inside the residual blocks, 0 to 1."""
-    kind: Literal["unet", "ncsnpp", "phiseg", "monai"] = "unet"
-    """The house's plain U-Net; NCSN++ as in score-based generative models (Song et al. 2021; Karras et al.
-    2022); the U-Net of PHiSeg with batch normalisation, width x (1, 2, 4, 6, 6, 6, 6) (Baumgartner et al.
-    2019); or that of nnU-Net from MONAI, an extra package. The last two take no time."""
+    kind: str = "unet"
+    """The network: unet (ours), ncsnpp as in score-based generative models (Song et al. 2021; Karras et al.
+    2022), phiseg with batch normalisation, width x (1, 2, 4, 6, 6, 6, 6) (Baumgartner et al. 2019), monai
+    (that of nnU-Net, an extra package), or one that was registered. Only unet and ncsnpp accept a time input,
+    which flow methods need."""

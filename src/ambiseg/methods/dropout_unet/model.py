@@ -76,7 +76,7 @@ class DropoutUNet(Segmenter):
         self.g = build_backbone(in_channels, self.backbone)
         if not isinstance(self.g, (UNet, NCSNpp)):
             raise AmbisegError(
-                "dropout goes into the levels of the networks unet and ncsnpp, received --backbone.kind"
+                "dropout goes into the levels of the networks unet and ncsnpp, received --set backbone.kind"
                 f" {self.backbone.kind}: choose one of them"
             )
         self.h = nn.Conv2d(self.g.out_channels, labels.channels, 1)
