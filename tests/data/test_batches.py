@@ -17,21 +17,19 @@ from ambiseg.data.augmentation import Augmentation
 from ambiseg.data.batches import BatchOrder, LabelView, Normalization, collate, label_mode, prepare
 from ambiseg.data.info import DatasetInfo
 from ambiseg.data.sample import Sample
+from ambiseg.data.split import Split
 from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
 
 PLAIN = Normalization((0.0,), (1.0,))
 
 
-class InMemory:
+class InMemory(Split):
     """A split made of samples."""
 
     def __init__(self, samples, labels=None):
         self.samples, self.info = samples, DatasetInfo("memory", labels or LabelSpace.binary())
         self.ids = tuple(s.id for s in samples)
-
-    def __len__(self):
-        return len(self.samples)
 
     def __getitem__(self, index):
         return self.samples[index]
