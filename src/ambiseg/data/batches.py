@@ -65,24 +65,6 @@ class Normalization:
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
-    @classmethod
-    def measure(cls, split: Split, at_most: int = 2000) -> Normalization:
-        """Statistics of (at most) the first images of a split."""
-        count, total, square = 0, np.zeros(()), np.zeros(())
-        for i in range(min(len(split), at_most)):
-            image = np.asarray(split[i].image, np.float64)
-            if total.shape and total.shape[0] != image.shape[0]:
-                raise AmbisegError(
-                    f"image {split.ids[i]!r} has {image.shape[0]} channels, the ones before {total.shape[0]}:"
-                    " all images of a data set need the same channels"
-                )
-            count += image[0].size
-            total = total + image.sum((1, 2))
-            square = square + (image**2).sum((1, 2))
-        mean = total / count
-        std = np.sqrt(np.maximum(square / count - mean**2, 0))
-        return cls(tuple(mean.tolist()), tuple(np.where(std > 1e-8, std, 1.0).tolist()))
-
     def __call__(self, image: np.ndarray[Any, Any]) -> Tensor:
         """Normalise an image ``(C, H, W)`` of any numeric type to float32.
 
