@@ -32,6 +32,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ambiseg.defaults import LEAST_PROBABILITY
 from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
 from ambiseg.losses.energy_score import trained_score
@@ -58,8 +59,6 @@ LEAST_CHANCE = 1e-3
 """Proposals whose estimated probability is smaller are balanced and settled as if it were this."""
 MOST_WEIGHT = 10.0
 """A balanced winner counts for no more than this many in the selection loss."""
-LEAST_PROBABILITY = 1e-6
-"""Probabilities of proposals are not given below this, so that none vanishes from the set."""
 
 
 class ModeProposals(Segmenter):
