@@ -21,7 +21,7 @@ import argparse
 import itertools
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +34,7 @@ from ambiseg.data.class_flips import ClassFlips
 from ambiseg.data.importers.camvid import CLASSES, FLIPS
 from ambiseg.data.info import DatasetInfo
 from ambiseg.data.sample import Sample
+from ambiseg.data.split import Split
 from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
 
@@ -41,7 +42,7 @@ CHANCES = FLIPS["binary"]
 Images = NDArray[np.uint8]
 
 
-class InMemory:
+class InMemory(Split):
     """Label maps as a split."""
 
     def __init__(self, images: Images, label_maps: Images) -> None:
@@ -49,18 +50,8 @@ class InMemory:
         self.ids = tuple(f"frame-{i:04}" for i in range(len(images)))
         self.info = DatasetInfo("camvid", LabelSpace(CLASSES), flips=ClassFlips(CHANCES))
 
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def __iter__(self) -> Iterator[Sample]:
-        return (self[i] for i in range(len(self)))
-
     def __getitem__(self, index: int) -> Sample:
         return Sample(self.ids[index], self.images[index], self.label_maps[index, None], np.ones(1), ("r",))
-
-    def digest(self) -> str:
-        """Never asked for here."""
-        raise NotImplementedError
 
 
 def random_scenes(count: int, height: int, width: int) -> tuple[Images, Images]:

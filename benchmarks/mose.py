@@ -32,9 +32,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ambiseg.data.batches import label_mode
+from ambiseg.data.batches import annotations_of, label_mode
 from ambiseg.data.batches import prepare as prepare_item
-from ambiseg.data.class_flip_view import FlippedSplit
 from ambiseg.data.importers import importer
 from ambiseg.data.importers.camvid import CLASSES
 from ambiseg.data.importers.settings import CamvidSettings
@@ -100,7 +99,6 @@ def flip_figures(run: Path, data: Path, samples: int, seed: int) -> dict[str, An
     """Estimated and true probability that a class is on, means over the images that show it, and their
     errors."""
     model, split = load(run), open_split(data, "val")
-    assert isinstance(split, FlippedSplit)
     names = split.stored.info.labels.names
     flips = split.stored.info.flips
     assert flips is not None
@@ -113,8 +111,9 @@ def flip_figures(run: Path, data: Path, samples: int, seed: int) -> dict[str, An
     table[[*numbers, *(twin for _, twin in twins)]] = torch.arange(1, switched.classes, dtype=torch.uint8)
     table[VOID] = VOID
     for i in range(len(split)):
-        sample, stored = split[i], split.stored_sample(i)
-        truth = prepare_item(sample, model.config.normalization, split.info.labels).annotations
+        stored = split.stored_sample(i)
+        sample = split.shown(stored)
+        truth = annotations_of(sample, split.info.labels)
         proposed = model.propose([sample.image], samples, generator)
         weights.append(proposed.weights[0])
         pair = Comparison(dataclasses.replace(proposed, labels=split.info.labels), MaskSet.stack([truth]))

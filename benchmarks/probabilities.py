@@ -42,6 +42,7 @@ import torch
 from torch import Tensor
 
 import ambiseg
+from ambiseg.data.batches import annotations_of
 from ambiseg.data.sample import Sample
 from ambiseg.data.source import open_split
 from ambiseg.engine.predict import PredictSettings, Run
@@ -158,10 +159,7 @@ def flow_run(
 
 def truths_of(samples: Sequence[Sample], labels: LabelSpace) -> list[MaskSet]:
     """The annotated masks of each image."""
-    return [
-        MaskSet(torch.from_numpy(s.masks)[None], torch.from_numpy(s.weights).float()[None], labels)
-        for s in samples
-    ]
+    return [annotations_of(sample, labels) for sample in samples]
 
 
 def modes_of(truths: Sequence[MaskSet]) -> Masks:

@@ -17,21 +17,19 @@ from ambiseg.data.augmentation import Augmentation
 from ambiseg.data.batches import BatchOrder, LabelView, Normalization, collate, label_mode, prepare
 from ambiseg.data.info import DatasetInfo
 from ambiseg.data.sample import Sample
+from ambiseg.data.split import Split
 from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
 
 PLAIN = Normalization((0.0,), (1.0,))
 
 
-class InMemory:
+class InMemory(Split):
     """A split made of samples."""
 
     def __init__(self, samples, labels=None):
         self.samples, self.info = samples, DatasetInfo("memory", labels or LabelSpace.binary())
         self.ids = tuple(s.id for s in samples)
-
-    def __len__(self):
-        return len(self.samples)
 
     def __getitem__(self, index):
         return self.samples[index]
@@ -146,29 +144,7 @@ def test_single_labels_have_one_mask_of_weight_one():
     assert item.annotations.masks.shape == (1, 1, 4, 6) and item.annotations.weights.tolist() == [[1.0]]
 
 
-def test_normalised_images_have_mean_zero_and_deviation_one():
-    rng = np.random.default_rng(0)
-    samples = []
-    for i in range(6):
-        image = rng.normal([[[5.0]], [[-300.0]], [[7.0]]], [[[2.0]], [[0.01]], [[0.0]]], (3, 4 + i, 9))
-        samples.append(Sample(f"i{i}", image, np.zeros((1, 4 + i, 9), np.uint8), np.ones(1), ("r",)))
-    normalization = Normalization.measure(InMemory(samples))
-    pixels = torch.cat([normalization(s.image).flatten(1) for s in samples], 1)
-    assert pixels.dtype == torch.float32
-    torch.testing.assert_close(pixels.mean(1), torch.zeros(3), atol=2e-3, rtol=0)
-    torch.testing.assert_close(pixels[:2].std(1, correction=0), torch.ones(2), atol=2e-3, rtol=0)
-    assert (pixels[2] == 0).all()
-    assert Normalization.from_dict(normalization.to_dict()) == normalization
-
-
-def test_only_the_first_images_are_measured():
-    samples = [sample(f"i{i}", seed=i) for i in range(5)]
-    assert Normalization.measure(InMemory(samples), 2) == Normalization.measure(InMemory(samples[:2]))
-
-
 def test_images_of_other_channels_are_refused():
-    with pytest.raises(AmbisegError, match="'b' has 3 channels"):
-        Normalization.measure(InMemory([sample("a"), sample("b", channels=3)]))
     with pytest.raises(AmbisegError, match=r"image 'b': .*3 channel"):
         LabelView(InMemory([sample("b", channels=3)]), PLAIN)[0]
 

@@ -212,8 +212,8 @@ def write_page(found: Description, out: Path, again: str) -> None:
 
 def _examples(found: Description, split: SplitDescription) -> list[tuple[str, list[Example]]]:
     """The most and the least ambiguous images of a split, none twice."""
+    from ambiseg.data.batches import annotations_of
     from ambiseg.data.source import open_split
-    from ambiseg.engine.describe import annotations_of
     from ambiseg.report.data_page import Example
 
     source, name = open_split(found.path, split.summary.split), split.summary.split

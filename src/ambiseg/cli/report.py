@@ -144,7 +144,7 @@ def case_groups(model: Run, data: Path, evaluation: Evaluation, proposing: Propo
     import numpy as np
     import torch
 
-    from ambiseg.data.batches import prepare
+    from ambiseg.data.batches import annotations_of
     from ambiseg.data.source import open_split
     from ambiseg.metrics import METRICS
     from ambiseg.report.page import Case, CaseGroup
@@ -162,7 +162,7 @@ def case_groups(model: Run, data: Path, evaluation: Evaluation, proposing: Propo
         cases: list[Case] = []
         for i in chosen:
             sample = source[places[evaluation.ids[i]]]
-            annotations = prepare(sample, model.config.normalization, model.config.labels).annotations
+            annotations = annotations_of(sample, model.config.labels)
             generator = torch.Generator(model.hardware.device).manual_seed(proposing.seed)
             predictions = model.predict(sample.image, settings, generator)
             experts = None if cases else expert_samples(model, sample, generator)

@@ -20,9 +20,9 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from ambiseg.data.augmentation import Augmentation
-from ambiseg.data.class_flip_view import FlippedSplit
+from ambiseg.data.class_flips import FlipModes
 from ambiseg.data.sample import Sample
-from ambiseg.data.source import Split
+from ambiseg.data.split import Split
 from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
@@ -64,24 +64,6 @@ class Normalization:
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
-
-    @classmethod
-    def measure(cls, split: Split, at_most: int = 2000) -> Normalization:
-        """Statistics of (at most) the first images of a split."""
-        count, total, square = 0, np.zeros(()), np.zeros(())
-        for i in range(min(len(split), at_most)):
-            image = np.asarray(split[i].image, np.float64)
-            if total.shape and total.shape[0] != image.shape[0]:
-                raise AmbisegError(
-                    f"image {split.ids[i]!r} has {image.shape[0]} channels, the ones before {total.shape[0]}:"
-                    " all images of a data set need the same channels"
-                )
-            count += image[0].size
-            total = total + image.sum((1, 2))
-            square = square + (image**2).sum((1, 2))
-        mean = total / count
-        std = np.sqrt(np.maximum(square / count - mean**2, 0))
-        return cls(tuple(mean.tolist()), tuple(np.where(std > 1e-8, std, 1.0).tolist()))
 
     def __call__(self, image: np.ndarray[Any, Any]) -> Tensor:
         """Normalise an image ``(C, H, W)`` of any numeric type to float32.
@@ -150,8 +132,8 @@ class LabelView(Dataset[Item]):
         item = self._item(index)
         rng = np.random.default_rng([self.seed, epoch, index])
         annotations = item.annotations
-        if isinstance(self.split, FlippedSplit):
-            return self._flipped(self.split, item, rng)
+        if self.split.modes is not None:
+            return self._flipped(self.split.modes, item, rng)
         if self.mode == "single":
             weights = annotations.weights[0].double().numpy()
             chosen = int(rng.choice(len(weights), p=weights / weights.sum()))
@@ -161,25 +143,21 @@ class LabelView(Dataset[Item]):
         image, masks = self.augmentation(item.image, annotations.masks[0], self.labels.void, rng)
         return Item(image, replace(annotations, masks=masks[None]), item.id)
 
-    def _flipped(self, split: FlippedSplit, item: Item, rng: np.random.Generator) -> Item:
+    def _flipped(self, modes: FlipModes, item: Item, rng: np.random.Generator) -> Item:
         """Modes of an item that holds a label map; that one map is augmented instead of all of them."""
         stored = item.annotations
         image, label_maps = self.augmentation(item.image, stored.masks[0], stored.labels.void, rng)
         if self.mode == "single":
-            masks, weights = split.modes.draw(label_maps[0].numpy(), rng)[None], np.ones(1)
-        else:
-            masks, weights, _ = split.modes.all(label_maps[0].numpy())
-        modes = MaskSet(torch.from_numpy(masks)[None], torch.from_numpy(weights).float()[None], self.labels)
-        return Item(image, modes if self.mode == "single" else modes.padded(2), item.id)
+            drawn = modes.draw(label_maps[0].numpy(), rng)
+            return Item(image, MaskSet.uniform(torch.from_numpy(drawn)[None, None], self.labels), item.id)
+        sample = Sample(item.id, image.numpy(), *modes.all(label_maps[0].numpy()))
+        return Item(image, annotations_of(sample, self.labels).padded(2), item.id)
 
     def _item(self, index: int) -> Item:
         if index in self._kept:
             return self._kept[index]
-        if isinstance(self.split, FlippedSplit):
-            stored = self.split.stored_sample(index)
-            item = prepare(stored, self.normalization, self.split.stored.info.labels)
-        else:
-            item = prepare(self.split[index], self.normalization, self.labels)
+        stored, labels = self.split.stored_sample(index), self.split.stored.info.labels
+        item = prepare(stored, self.normalization, labels)
         item = replace(item, annotations=item.annotations.merge_identical())
         size = item.image.nbytes + item.annotations.masks.nbytes
         if self._bytes + size <= MEMORY_LIMIT:
@@ -188,11 +166,16 @@ class LabelView(Dataset[Item]):
         return item
 
 
+def annotations_of(sample: Sample, labels: LabelSpace) -> MaskSet:
+    """The masks of one image with their weights, duplicates included, ``(1, N, H, W)``."""
+    masks, weights = torch.from_numpy(sample.masks)[None], torch.from_numpy(sample.weights).float()[None]
+    return MaskSet(masks, weights, labels)
+
+
 def prepare(sample: Sample, normalization: Normalization, labels: LabelSpace) -> Item:
     """Normalise the image; annotations stay as they are, duplicates included."""
-    masks, weights = torch.from_numpy(sample.masks)[None], torch.from_numpy(sample.weights).float()[None]
     try:
-        return Item(normalization(sample.image), MaskSet(masks, weights, labels), sample.id)
+        return Item(normalization(sample.image), annotations_of(sample, labels), sample.id)
     except AmbisegError as error:
         raise AmbisegError(f"image {sample.id!r}: {error}") from error
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 import csv
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from collections.abc import Callable, Iterable, Mapping, Sized
 from os import PathLike
 from pathlib import Path
 
@@ -39,12 +39,12 @@ from ambiseg.data.files.validation import (
     canonical_sample,
     canonical_weights,
     check_name,
-    digest_of,
     mask_problems,
     weight_problems,
 )
 from ambiseg.data.info import DatasetInfo, info_of_file
 from ambiseg.data.sample import Sample
+from ambiseg.data.split import Split
 from ambiseg.errors import AmbisegError
 
 __all__ = ["DatasetInfo", "FolderSplit", "Progress", "folder_splits", "write_folder"]
@@ -183,7 +183,7 @@ def unknown_ids(table: Iterable[str], known: Iterable[str], path: Path) -> list[
     ]
 
 
-class FolderSplit:
+class FolderSplit(Split):
     """One split of a folder, read file by file.
 
     Args:
@@ -215,12 +215,6 @@ class FolderSplit:
             raise problems[0]
         self.ids = tuple(self._images)
 
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def __iter__(self) -> Iterator[Sample]:
-        return (self[i] for i in range(len(self)))
-
     def __getitem__(self, index: int) -> Sample:
         """Read one image, all its masks (in the order of the annotators' names) and their weights.
 
@@ -243,10 +237,6 @@ class FolderSplit:
             raise problems[0]
         weights = canonical_weights([stated.get(name, 1 / len(files)) for name in files])
         return Sample(sample_id, image, np.stack(masks), weights, tuple(files))
-
-    def digest(self) -> str:
-        """SHA-256 over all samples; equal to that of the packed form."""
-        return digest_of(self)
 
 
 def missing_split(root: Path, split: str, splits: Iterable[str]) -> AmbisegError:

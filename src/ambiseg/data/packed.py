@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from collections.abc import Callable, Iterable, Mapping, Sized
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
@@ -32,13 +32,13 @@ from ambiseg.data.files.validation import (
     canonical_sample,
     canonical_weights,
     check_name,
-    digest_of,
     mask_problems,
     weight_problems,
 )
 from ambiseg.data.folder import FolderSplit, Progress, folder_splits, missing_split, ordered_splits
 from ambiseg.data.info import DatasetInfo
 from ambiseg.data.sample import Sample
+from ambiseg.data.split import Split
 from ambiseg.errors import AmbisegError
 
 FORMAT, VERSION = "ambiseg", 1
@@ -201,7 +201,7 @@ def packed_splits(path: str | PathLike[str]) -> list[str]:
         return _guarded(str(path), lambda: ordered_splits(file))
 
 
-class PackedSplit:
+class PackedSplit(Split):
     """One split of a packed file; the same interface as `FolderSplit`.
 
     The file is opened at first use in every process, so the object can be sent to data loader workers.
@@ -243,12 +243,6 @@ class PackedSplit:
             raise FileProblem(self.path, f"{ids.name} is not a list of names", _AGAIN)
         return DatasetInfo.from_yaml(file.attrs["info"].decode(), str(self.path)), _decoded(ids[:])
 
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def __iter__(self) -> Iterator[Sample]:
-        return (self[i] for i in range(len(self)))
-
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_file": None, "_owner": -1}
 
@@ -271,10 +265,6 @@ class PackedSplit:
         """
         where = f"{self.path}, {self.split}, id {self.ids[index]!r}"
         return _guarded(where, lambda: self._read(self._order[index], self.ids[index], where))
-
-    def digest(self) -> str:
-        """SHA-256 over all samples; equal to that of the folder form."""
-        return digest_of(self)
 
     def _handle(self) -> h5py.File:
         if self._file is None or self._owner != os.getpid():

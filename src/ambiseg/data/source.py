@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from os import PathLike
 from pathlib import Path
-from typing import Protocol
 
 from ambiseg.atomic_write import replacing_file, replacing_folder
 from ambiseg.data.class_flip_view import FlippedSplit
@@ -14,27 +13,11 @@ from ambiseg.data.folder import FolderSplit, Progress, folder_splits, is_data_fo
 from ambiseg.data.info import DatasetInfo
 from ambiseg.data.packed import PACKED_SUFFIXES, PackedSplit, packed_splits, write_packed, write_packed_info
 from ambiseg.data.sample import Sample
+from ambiseg.data.split import Split as Split
 from ambiseg.errors import AmbisegError
 
 
-class Split(Protocol):
-    """Images of one split with their annotations, in the order of their ids."""
-
-    ids: tuple[str, ...]
-    info: DatasetInfo
-
-    def __len__(self) -> int: ...
-
-    def __iter__(self) -> Iterator[Sample]: ...
-
-    def __getitem__(self, index: int) -> Sample: ...
-
-    def digest(self) -> str:
-        """SHA-256 over all samples, the same for every form on disk."""
-        ...
-
-
-class SpreadSplit:
+class SpreadSplit(Split):
     """Some images of a split, evenly spread over it.
 
     Args:
@@ -44,22 +27,35 @@ class SpreadSplit:
 
     def __init__(self, split: Split, count: int) -> None:
         total = len(split)
-        self.split, self.info = split, split.info
+        self.split, self.info, self.modes = split, split.info, split.modes
         self.chosen = [i * total // count for i in range(count)] if count < total else list(range(total))
         self.ids = tuple(split.ids[i] for i in self.chosen)
-
-    def __len__(self) -> int:
-        return len(self.chosen)
-
-    def __iter__(self) -> Iterator[Sample]:
-        return (self[i] for i in range(len(self)))
 
     def __getitem__(self, index: int) -> Sample:
         return self.split[self.chosen[index]]
 
-    def digest(self) -> str:
+    @property
+    def stored(self) -> Split:
+        """The same images of the stored split."""
+        return SpreadSplit(self.split.stored, len(self))
+
+    def stored_sample(self, index: int) -> Sample:
+        """Read one image with its masks as they are stored; `AmbisegError` if its files are wrong."""
+        return self.split.stored_sample(self.chosen[index])
+
+    def shown(self, stored: Sample) -> Sample:
+        """What the whole split shows of a stored sample."""
+        return self.split.shown(stored)
+
+    def digest(self, on_read: Callable[[Sample], object] | None = None) -> str:
         """That of the whole, with the number of images."""
-        return f"{self.split.digest()}, {len(self)} of {len(self.split)} images"
+        own = set(self.ids)
+
+        def read(sample: Sample) -> None:
+            if on_read is not None and sample.id in own:
+                on_read(sample)
+
+        return f"{self.split.digest(read)}, {len(self)} of {len(self.split)} images"
 
 
 def existing(path: str | PathLike[str]) -> Path:

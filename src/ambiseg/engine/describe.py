@@ -12,8 +12,9 @@ together.
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from os import PathLike
 from pathlib import Path
@@ -23,13 +24,13 @@ import numpy as np
 import torch
 from torchmetrics import MetricCollection
 
+from ambiseg.data.batches import annotations_of
 from ambiseg.data.check import CheckReport, Problem, Summary, check_dataset
-from ambiseg.data.class_flip_view import FlippedSplit
-from ambiseg.data.files.validation import digest_of
 from ambiseg.data.folder import Progress, missing_split
 from ambiseg.data.info import DatasetInfo
 from ambiseg.data.sample import Sample
-from ambiseg.data.source import Split, list_splits, open_split
+from ambiseg.data.source import list_splits, open_split
+from ambiseg.data.split import Split
 from ambiseg.engine.evaluate import KEPT_ONLY, PERFECT_DRAWS
 from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
@@ -179,22 +180,19 @@ def _describe_split(
     progress: Progress | None,
 ) -> SplitDescription:
     count = len(source) if images is None else min(images, len(source))
-    wanted = set(np.random.default_rng([seed, count]).permutation(len(source))[:count].tolist())
-    tally = _Tally(source.info.labels, samples, seed)
+    order = np.random.default_rng([seed, count]).permutation(len(source))
+    wanted = {source.ids[i] for i in order[:count]}
+    tally, done = _Tally(source.info.labels, samples, seed), itertools.count(1)
 
-    def seen() -> Iterator[Sample]:
-        """All samples, for the digest; some are measured in passing."""
-        for i in range(len(source)):
-            sample = source[i]
-            if i in wanted:
-                tally.add(sample)
-            yield sample
-            if progress is not None:
-                progress(f"measuring {summary.split}", i + 1, len(source))
-        tally.flush()
+    def measure(stored: Sample) -> None:
+        if stored.id in wanted:
+            tally.add(source.shown(stored))
+        if progress is not None:
+            progress(f"measuring {summary.split}", next(done), len(source))
 
-    digest = digest_of(seen())
-    return tally.result(summary, source.digest() if isinstance(source, FlippedSplit) else digest)
+    digest = source.digest(measure)
+    tally.flush()
+    return tally.result(summary, digest)
 
 
 class _Tally:
@@ -260,12 +258,6 @@ class _Tally:
             tuple(name for _, name in self.most),
             tuple(name for *_, name in self.least),
         )
-
-
-def annotations_of(sample: Sample, labels: LabelSpace) -> MaskSet:
-    """The masks of one image with their weights, duplicates included, ``(1, N, H, W)``."""
-    masks, weights = torch.from_numpy(sample.masks)[None], torch.from_numpy(sample.weights).float()[None]
-    return MaskSet(masks, weights, labels)
 
 
 def _disagreement(annotations: MaskSet) -> dict[str, torch.Tensor]:

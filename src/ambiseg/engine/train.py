@@ -23,8 +23,10 @@ from torch.multiprocessing.spawn import ProcessRaisedException
 from torch.utils.data import DataLoader, Subset
 
 from ambiseg.data.augmentation import Augmentation
-from ambiseg.data.batches import BatchOrder, LabelView, Normalization, collate
-from ambiseg.data.source import Split, open_split
+from ambiseg.data.batches import BatchOrder, LabelView, collate
+from ambiseg.data.source import open_split
+from ambiseg.data.split import Split
+from ambiseg.data.statistics import SplitStatistics
 from ambiseg.engine.callbacks import (
     LOGGERS,
     Budget,
@@ -133,21 +135,21 @@ def fit(
             f"{data}: the split 'train' holds no image: look at it with 'ambiseg data check {data}'"
         )
     val = open_split(data, "val")
-    in_channels = int(split[0].image.shape[0])
+    statistics = SplitStatistics.of(split)
     try:
-        model = build(spec.name, in_channels, split.info.labels, network, own)
+        model = build(spec.name, statistics.channels, split.info.labels, network, own)
     except ValueError as error:
         raise AmbisegError(f"{spec.name} cannot be built with these settings: {error}") from error
     config = RunConfig(
         method=spec.name,
-        in_channels=in_channels,
+        in_channels=statistics.channels,
         labels=split.info.labels,
-        normalization=Normalization.measure(split),
+        normalization=statistics.normalization,
         backbone=network,
         settings=own,
         train=chosen,
         data=str(data),
-        data_digest=split.digest(),
+        data_digest=statistics.digest,
         channels=split.info.channels,
         preset=preset,
     )

@@ -29,13 +29,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ambiseg.defaults import DUPLICATE_IOU, SCORE_THRESHOLD
+from ambiseg.defaults import DUPLICATE_IOU, LEAST_PROBABILITY, SCORE_THRESHOLD
 from ambiseg.distributions.noise import standard_normal
 from ambiseg.errors import AmbisegError
 from ambiseg.flows.paths import Path
 from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
-from ambiseg.methods.mode_proposals.model import LEAST_PROBABILITY
 from ambiseg.mode_probabilities.areas import area_medians
 from ambiseg.mode_probabilities.simplex_least_squares import least_squares_on_simplex
 from ambiseg.overlap import pairwise_overlap

@@ -8,7 +8,7 @@ what is wrong as a `FileProblem`.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from typing import Any
 
@@ -253,21 +253,9 @@ def channel_problem(file: str | PathLike[str], found: int, names: Sequence[str])
     )
 
 
-def digest_of(samples: Iterable[Sample]) -> str:
-    """SHA-256 over id, image, masks and weights of samples in order; the same for every form on disk.
-
-    Example:
-        >>> digest_of([])[:8]
-        'e3b0c442'
-    """
-    total = hashlib.sha256()
-    for sample in samples:
-        add_to_digest(total, sample)
-    return total.hexdigest()
-
-
 def add_to_digest(total: hashlib._Hash, sample: Sample) -> None:
-    """Take one more canonical sample into a SHA-256; they come in the order of their ids."""
+    """Add id, image, masks and weights of a canonical sample to a SHA-256; call it in the order of the
+    ids."""
     total.update(f"{sample.id}\0".encode())
     for array in (sample.image, sample.masks, sample.weights):
         little = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))

@@ -16,13 +16,13 @@ from pathlib import Path
 
 import numpy as np
 
-from ambiseg.data.class_flip_view import FlippedSplit
 from ambiseg.data.files.validation import FileProblem
 from ambiseg.data.folder import Progress, ordered_splits
 from ambiseg.data.importers.base import Lazy
 from ambiseg.data.info import DatasetInfo
 from ambiseg.data.sample import Sample
-from ambiseg.data.source import Split, list_splits, open_split, write_dataset
+from ambiseg.data.source import list_splits, open_split, write_dataset
+from ambiseg.data.split import Split
 from ambiseg.data.splits.assignment import named
 from ambiseg.errors import AmbisegError, UnknownNameError
 
@@ -48,8 +48,7 @@ class Pool:
         self._places: dict[str, tuple[Split, int]] = {}
         twice = []
         for split in list_splits(path):
-            source = open_split(path, split)
-            source = source.stored if isinstance(source, FlippedSplit) else source
+            source = open_split(path, split).stored
             self.info: DatasetInfo = source.info
             for index, name in enumerate(source.ids):
                 if name in self._places:

@@ -27,6 +27,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ambiseg.defaults import LEAST_PROBABILITY
 from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
 from ambiseg.losses.hungarian import match
@@ -44,8 +45,6 @@ from ambiseg.ranking import descending
 
 LEAST_SHARE = 1e-3
 """Proposals whose share of a mask is smaller do not learn from it."""
-LEAST_PROBABILITY = 1e-6
-"""Probabilities of proposals are not given below this, so that none vanishes from the set."""
 
 
 class ModeProposals(Segmenter):

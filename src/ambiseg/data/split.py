@@ -1,0 +1,67 @@
+"""What a split is: images with their annotations, in the order of their ids."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import abstractmethod
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+from ambiseg.data.class_flips import FlipModes
+from ambiseg.data.files.validation import add_to_digest
+from ambiseg.data.info import DatasetInfo
+from ambiseg.data.sample import Sample
+
+
+class Split(Protocol):
+    """Images of one split with their annotations, in the order of their ids.
+
+    A subclass sets ``ids`` and ``info`` and defines ``__getitem__``. The other methods suit every split that
+    shows its samples as they are stored.
+
+    Attributes:
+        ids: names of the images.
+        info: what the data set says about itself.
+        modes: makes the modes of a stored label map; None unless classes flip.
+    """
+
+    ids: tuple[str, ...]
+    info: DatasetInfo
+    modes: FlipModes | None = None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __iter__(self) -> Iterator[Sample]:
+        return (self[i] for i in range(len(self)))
+
+    @abstractmethod
+    def __getitem__(self, index: int) -> Sample:
+        """Read one image with its annotations; `AmbisegError` if its files are wrong."""
+        ...
+
+    @property
+    def stored(self) -> Split:
+        """The split as it is stored on disk."""
+        return self
+
+    def stored_sample(self, index: int) -> Sample:
+        """Read one image with its masks as they are stored; `AmbisegError` if its files are wrong."""
+        return self[index]
+
+    def shown(self, stored: Sample) -> Sample:
+        """What this split shows of a stored sample."""
+        return stored
+
+    def digest(self, on_read: Callable[[Sample], object] | None = None) -> str:
+        """SHA-256 over all samples, the same for every form on disk.
+
+        Args:
+            on_read: called with every stored sample that the digest reads, so that one pass serves both.
+        """
+        total = hashlib.sha256()
+        for sample in self:
+            add_to_digest(total, sample)
+            if on_read is not None:
+                on_read(sample)
+        return total.hexdigest()
