@@ -12,7 +12,7 @@ from ambiseg.errors import AmbisegError, UnknownNameError
 from ambiseg.labels import LabelSpace
 from ambiseg.losses.mask_losses import cross_entropy_per_pixel
 from ambiseg.maskset import MaskSet
-from ambiseg.methods import flow_ssn, monte_carlo
+from ambiseg.distributions import monte_carlo
 from ambiseg.methods.flow_ssn import FlowSSNSettings
 from ambiseg.methods.flow_ssn.model import Base, FlowSSN
 from ambiseg.metrics import hm_iou_unique
