@@ -65,7 +65,7 @@ def problem(labels: LabelSpace, mode: str = "full", seed: int = 0, count: int = 
     weights = torch.tensor([[0.1, 0.2, 0.3, 0.4]]).repeat(count, 1)
     weights[-1] = torch.tensor([0.2, 0.3, 0.5, 0.0])
     modes = MaskSet(masks, weights, labels)
-    return images, modes if mode == "full" else modes.draw(g)
+    return images, modes if mode == "full" else modes.sample_one(g)
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def train_on_problem(model: Segmenter, labels: LabelSpace, mode: str, steps: int
     for step in range(steps):
         model.progress = step / steps
         optimiser.param_groups[0]["lr"] = rate * 0.5 * (1 + math.cos(math.pi * step / steps))
-        shown = modes if mode == "full" else modes.draw(torch.Generator().manual_seed(step))
+        shown = modes if mode == "full" else modes.sample_one(torch.Generator().manual_seed(step))
         optimiser.zero_grad()
         torch.autograd.backward(model.loss(images, shown)["loss"])
         optimiser.step()

@@ -71,7 +71,7 @@ def test_prediction_is_the_model_on_the_normalised_image(run, images):
         order = expected.weights.argsort(descending=True)
         found = run.predict(image, EVERYTHING)
         torch.testing.assert_close(
-            found.probabilities, expected.take(order).probabilities, atol=1e-4, rtol=1e-4
+            found.probabilities, expected.gather(order).probabilities, atol=1e-4, rtol=1e-4
         )
         assert (found.weights.diff() <= 0).all()
 

@@ -132,7 +132,7 @@ def test_the_loss_is_equation_4_per_pixel_that_counts():
     prior, posterior = gaussian(2, 6, seed=1), gaussian(2, 6, seed=2)
     losses = value(known(model, prior, posterior), images, annotations)
     torch.manual_seed(0)
-    annotations.draw()
+    annotations.sample_one()
     z = posterior.place(torch.randn(2, 6)[:, None])
     nats = cross_entropy(model.combine(model.features(images), z)[:, 0], annotations.masks[:, 0], BINARY)
     total = nats.sum() + 0.3 * posterior.kl(prior).sum()

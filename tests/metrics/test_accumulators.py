@@ -178,7 +178,7 @@ def test_metrics_that_agree_once_are_not_tied_together() -> None:
     truth = MaskSet.uniform(masks, BINARY)
     both = metric_collection(["hm_iou", "hm_iou_unique"])
     both.update(truth, truth)
-    both.update(truth.take(torch.tensor([[1]])).normalised(), truth)
+    both.update(truth.gather(torch.tensor([[1]])).normalised(), truth)
     values = both.compute()
     assert values["hm_iou"].item() == 1 and values["hm_iou_unique"].item() == 0.75
 

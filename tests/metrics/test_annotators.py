@@ -110,7 +110,7 @@ def test_spread_is_the_diversity_of_the_annotations(case: Case) -> None:
 def test_order_and_padding_do_not_matter(case: Case) -> None:
     order = torch.randperm(case.annotations.masks.shape[1], generator=seeded())
     before = annotator_agreement(case.annotations)
-    for other in (case.annotations.take(order.repeat(len(case.images), 1)), case.annotations.padded(9)):
+    for other in (case.annotations.gather(order.repeat(len(case.images), 1)), case.annotations.padded(9)):
         after = annotator_agreement(other)
         for name, value in vars(before).items():
             torch.testing.assert_close(getattr(after, name), value, atol=2e-6, rtol=0, equal_nan=True)
@@ -119,7 +119,7 @@ def test_order_and_padding_do_not_matter(case: Case) -> None:
 @laws
 @given(cases(uniform=True))
 def test_identical_annotators_agree_fully(case: Case) -> None:
-    first = case.annotations.take(torch.zeros(len(case.images), 3, dtype=torch.int64))
+    first = case.annotations.gather(torch.zeros(len(case.images), 3, dtype=torch.int64))
     agreement = annotator_agreement(MaskSet.uniform(first.masks, case.labels))
     same(agreement.pairwise_iou, [1.0] * len(case.images))
     same(agreement.spread, [0.0] * len(case.images))

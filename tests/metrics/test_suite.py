@@ -276,7 +276,7 @@ def split(given: MaskSet, seed: int) -> MaskSet:
     """One entry of each image twice, the second at the end, its weight divided unevenly between the two."""
     entry = torch.multinomial(given.weights, 1, generator=torch.Generator().manual_seed(seed))
     every = torch.arange(given.masks.shape[1]).repeat(len(given), 1)
-    wide = given.take(torch.cat([every, entry], 1))
+    wide = given.gather(torch.cat([every, entry], 1))
     weights = wide.weights.clone()
     weights[:, -1] *= 0.25
     weights.scatter_add_(1, entry, -weights[:, -1:])
@@ -286,7 +286,7 @@ def split(given: MaskSet, seed: int) -> MaskSet:
 def shuffled(given: MaskSet, seed: int) -> MaskSet:
     """The entries of each image in an order of its own."""
     noise = torch.rand(given.weights.shape, generator=torch.Generator().manual_seed(seed))
-    return given.take(noise.argsort(1))
+    return given.gather(noise.argsort(1))
 
 
 @settings(FEW, max_examples=10)

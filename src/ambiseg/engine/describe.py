@@ -284,7 +284,7 @@ def _disagreement(annotations: MaskSet) -> dict[str, torch.Tensor]:
 def _one_against_rest(annotations: MaskSet, generator: torch.Generator) -> Comparison:
     """One annotation of each image, drawn by weight, against the others."""
     index = torch.multinomial(annotations.weights, 1, generator=generator)
-    one = MaskSet.uniform(annotations.take(index).masks, annotations.labels)
+    one = MaskSet.uniform(annotations.gather(index).masks, annotations.labels)
     others = annotations.weights.scatter(1, index, 0.0)
     return Comparison(one, replace(annotations, weights=others).normalised())
 

@@ -160,7 +160,7 @@ class Run:
             predictions: MaskSet = self.model.predict(self.hardware.images(batch), samples, generator)
         predictions = predictions.to("cpu")
         if foreground_threshold != FOREGROUND_THRESHOLD:
-            predictions = predictions.decided(foreground_threshold)
+            predictions = predictions.rethreshold(foreground_threshold)
         self.seconds += time.perf_counter() - began
         self.images += len(images)
         return predictions

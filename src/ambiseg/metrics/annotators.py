@@ -243,7 +243,7 @@ def perfect_samples(
     weights = annotations.weights if generator is None else annotations.weights.to(generator.device)
     for _ in range(repeats):
         index = torch.multinomial(weights, samples, replacement=True, generator=generator)
-        drawn = annotations.hard().take(index.to(annotations.masks.device))
+        drawn = annotations.hard().gather(index.to(annotations.masks.device))
         yield MaskSet.uniform(drawn.masks, annotations.labels)
 
 

@@ -167,7 +167,7 @@ def _gather(
         # same norm.
         a, s = (v.flatten().cpu().double()[:, None, None] for v in (alpha, sigma))
         for turn in torch.split(_order(modes, *turns, generator), AT_ONCE, 1):
-            centres_of = encode(modes.take(turn).masks, modes.labels).to(device)
+            centres_of = encode(modes.gather(turn).masks, modes.labels).to(device)
             noisy = [
                 alpha * y + sigma * standard_normal(shape, device, generator) for y in centres_of.unbind(1)
             ]

@@ -105,7 +105,7 @@ class DropoutUNet(Segmenter):
 
     def loss(self, images: Tensor, annotations: MaskSet) -> dict[str, Tensor]:
         """Cross-entropy in nats per pixel that is not void, each mask drawn by its probability."""
-        y = annotations.draw().masks[:, 0]
+        y = annotations.sample_one().masks[:, 0]
         return {"loss": cross_entropy_per_pixel(self(images), y, self.labels).mean()}
 
     @torch.no_grad()

@@ -105,7 +105,7 @@ class FlowMatching(Segmenter):
 
     def loss(self, images: Tensor, annotations: MaskSet) -> dict[str, Tensor]:
         """Mean squared error over pixels that are not void, each mask drawn by its probability."""
-        y, valid = self.encode(annotations.draw().masks[:, 0])
+        y, valid = self.encode(annotations.sample_one().masks[:, 0])
         noise, time = torch.randn_like(y), self._times(len(y), y.device)
         z, velocity = self.path.sample(y, noise, time), self.path.target(y, noise, time)
         if self.settings.target == "posterior":

@@ -251,7 +251,7 @@ class FlowSSN(Segmenter):
         return out
 
     def _continuous_loss(self, images: Tensor, annotations: MaskSet) -> dict[str, Tensor]:
-        masks = annotations.draw().masks[:, 0]
+        masks = annotations.sample_one().masks[:, 0]
         u = self._pushed(self.distribution(images).draw(self._noise(images, 1)))[:, 0]
         time = torch.rand(len(images), device=images.device)
         # A void pixel has no label to go to: it stays as it was drawn.

@@ -92,7 +92,7 @@ class Image2ImageVAE(Segmenter):
     def loss(self, images: Tensor, annotations: MaskSet) -> dict[str, Tensor]:
         """Equation (4) in nats per pixel that is not void, each mask drawn by its probability; a mask of void
         alone has none."""
-        y = annotations.draw().masks[:, 0]
+        y = annotations.sample_one().masks[:, 0]
         posterior = self.posterior(y)
         z = posterior.place(torch.randn_like(posterior.mean)[:, None])[:, 0]
         nats = cross_entropy(self(images, z), y, self.labels)

@@ -357,7 +357,7 @@ class ModeProposals(Segmenter):
         proposals = MaskSet.from_probabilities(masks, self.labels, weights, scores.sigmoid()).normalised()
         if samples is None or samples >= self.settings.proposals:
             return proposals
-        return proposals.take(descending(scores)[:, :samples]).normalised()
+        return proposals.gather(descending(scores)[:, :samples]).normalised()
 
 
 def _check(s: ModeProposalsSettings) -> None:

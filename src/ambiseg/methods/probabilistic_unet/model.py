@@ -154,7 +154,7 @@ class ProbabilisticUNet(Segmenter):
 
     def loss(self, images: Tensor, annotations: MaskSet) -> dict[str, Tensor]:
         """Equation (4) in nats per pixel that is not void; its parts in nats per image."""
-        masks = annotations.draw().masks[:, 0]
+        masks = annotations.sample_one().masks[:, 0]
         features, prior, posterior = (
             self.features(images),
             self.prior(images),
