@@ -61,7 +61,7 @@ def evaluated(
     """The row of a run at one value."""
     option: dict[str, Any] = {threshold.option: value}
     metrics = list(threshold.metrics)
-    found = ambiseg.evaluate(run, data, split, PredictSettings(**option), metrics=metrics, perfect_draws=0)
+    found = ambiseg.evaluate(run, data, split, PredictSettings(**option), metrics=metrics, oracle_draws=0)
     columns = found.to_dict()
     train = RunConfig.load(run).train
     return {

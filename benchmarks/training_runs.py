@@ -127,7 +127,7 @@ def measure(
     images = open_split(data, split)
     chosen = images if every == 1 else SpreadSplit(images, len(images) // every)
     found = ambiseg.evaluate(
-        model, chosen, split, keep, batch_size=batch_size, metrics=metrics, perfect_draws=1
+        model, chosen, split, keep, batch_size=batch_size, metrics=metrics, oracle_draws=1
     )
     return {
         **describe(run),

@@ -29,7 +29,7 @@ methods:
     settings: {proposals: 4, head_width: 8}
   m-heads:
 """
-MEASURED = ("steps", "metrics", "perfect", "per_image", "coverage", "estimated", "true", "masks")
+MEASURED = ("steps", "metrics", "oracle", "per_image", "coverage", "estimated", "true", "masks")
 """What of a result is not a time."""
 
 

@@ -22,11 +22,11 @@ from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
 from ambiseg.metrics import (
     METRICS,
+    annotation_oracle,
     annotator_agreement,
     coverage_curve,
     default_metrics,
     metric_collection,
-    perfect_model,
 )
 from ambiseg.metrics.accumulators import POOLED
 
@@ -84,18 +84,18 @@ def test_means_per_image_equal_the_summary(found):
             assert np.nanmean(values) == pytest.approx(found.all[name], abs=2e-6), name
 
 
-def test_a_perfect_sampler_and_the_annotators_stand_beside(found, sets):
+def test_the_annotation_oracle_and_the_annotators_stand_beside(found, sets):
     """By the closed form: n draws have a GED of d(Y, Y) / n on average; and no column for what draws do not
     have."""
     truth = [triple[2] for triple in sets]
     spread = np.mean([float(annotator_agreement(t).spread) for t in truth])
     assert found.annotators["spread"] == pytest.approx(spread, abs=1e-6)
     many = np.mean(
-        [float(perfect_model(t, "ged", 6, 400, torch.Generator().manual_seed(1)).mean) for t in truth]
+        [float(annotation_oracle(t, "ged", 6, 400, torch.Generator().manual_seed(1)).mean) for t in truth]
     )
     assert many == pytest.approx(spread / 6, rel=0.1)
-    assert found.perfect["ged"] == pytest.approx(spread / 6, rel=0.6)
-    assert set(found.all) - set(found.perfect) == set(ALL_ONLY) & set(found.all)
+    assert found.oracle["ged"] == pytest.approx(spread / 6, rel=0.6)
+    assert set(found.all) - set(found.oracle) == set(ALL_ONLY) & set(found.all)
 
 
 def test_pixels_and_coverage_are_those_of_all_masks(found, sets):
@@ -109,9 +109,9 @@ def test_pixels_and_coverage_are_those_of_all_masks(found, sets):
     assert gap == pytest.approx(found.all["ece"], abs=1e-5)
 
 
-def test_all_metrics_can_be_asked_for_and_the_perfect_sampler_left_out(run, fires):
-    everything = evaluate(run, fires, "test", SETTINGS, metrics=["all"], perfect_draws=0)
-    assert list(everything.per_image) == list(METRICS) and everything.perfect == {}
+def test_all_metrics_can_be_asked_for_and_the_annotation_oracle_left_out(run, fires):
+    everything = evaluate(run, fires, "test", SETTINGS, metrics=["all"], oracle_draws=0)
+    assert list(everything.per_image) == list(METRICS) and everything.oracle == {}
 
 
 @pytest.mark.parametrize("batch_size", [1, 2])

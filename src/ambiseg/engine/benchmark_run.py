@@ -142,7 +142,7 @@ def _measured(found: Evaluation) -> dict[str, Any]:
         "images": found.images,
         "masks": found.n_all,
         "metrics": {name: columns["kept" if name in KEPT_ONLY else "all"][name] for name in names},
-        "perfect": {name: columns["perfect"].get(name) for name in names},
+        "oracle": {name: columns["oracle"].get(name) for name in names},
         "annotators": columns["annotators"],
         "seconds_per_image": found.seconds_per_image,
         "per_image": {name: [_plain(v) for v in values] for name, values in found.per_image.items()},

@@ -5,8 +5,8 @@ merged or rejected, low scores dropped: `PredictSettings`). Coverage belongs to 
 sees to the second; mode proposals' table 3 shows the same pair. Probabilities matched one to one are compared
 of kept masks only, since copies share one mode's mass.
 
-A third column says how far from possible the first one is: what a perfect sampler reaches that draws as many
-masks from the annotations themselves. Below the table stands how far the annotators agree with each other.
+A third column says how far from possible the first one is: the *annotation oracle* draws as many masks from
+the annotations themselves. Below the table stands how far the annotators agree with each other.
 """
 
 from __future__ import annotations
@@ -43,15 +43,15 @@ from ambiseg.metrics import (
     metric_collection,
     missing,
     mode_probabilities,
-    perfect_samples,
+    oracle_samples,
 )
 
 KEPT_ONLY = ("brier_skill_score",)
 """Metrics that make sense without copies only."""
 ALL_ONLY = ("selection_f1", "selection_precision", "selection_recall", "selection_ap")
 """Metrics that make sense before filtering only."""
-PERFECT_DRAWS = 5
-"""How often the perfect sampler is drawn; with a hundred images the mean is then good to a few
+ORACLE_DRAWS = 5
+"""How often the annotation oracle is drawn; with a hundred images the mean is then good to a few
 thousandths."""
 
 
@@ -62,7 +62,7 @@ class Evaluation:
     Attributes:
         all: metric by name over all predicted masks.
         kept: the same over the masks that are kept.
-        perfect: the same for as many draws from the annotations themselves, where draws have what a metric
+        oracle: the same for as many draws from the annotations themselves, where draws have what a metric
             needs.
         annotators: mean over images of `AnnotatorAgreement`, by name.
         n_all, n_kept: mean number of masks per image in either.
@@ -81,7 +81,7 @@ class Evaluation:
 
     all: dict[str, float]
     kept: dict[str, float]
-    perfect: dict[str, float]
+    oracle: dict[str, float]
     annotators: dict[str, float]
     n_all: float
     n_kept: float
@@ -101,7 +101,7 @@ class Evaluation:
 
     def columns(self) -> dict[str, dict[str, float]]:
         """What tables show: metric by name under the heading of each column."""
-        columns = {"all masks": self.all, "kept masks": self.kept, "perfect sampler": self.perfect}
+        columns = {"all masks": self.all, "kept masks": self.kept, "annotation oracle": self.oracle}
         return {title: column for title, column in columns.items() if column}
 
     def to_dict(self) -> dict[str, Any]:
@@ -115,7 +115,7 @@ class Evaluation:
             "settings": self.settings,
             "all": {"masks_per_image": self.n_all, **_plain(self.all)},
             "kept": {"masks_per_image": self.n_kept, **_plain(self.kept)},
-            "perfect": {"masks_per_image": self.n_all, **_plain(self.perfect)},
+            "oracle": {"masks_per_image": self.n_all, **_plain(self.oracle)},
             "annotators": _plain(self.annotators),
             "seconds_per_image": self.seconds_per_image,
         }
@@ -140,7 +140,7 @@ def evaluate(
     batch_size: int = 16,
     seed: int = 0,
     metrics: list[str] | None = None,
-    perfect_draws: int = PERFECT_DRAWS,
+    oracle_draws: int = ORACLE_DRAWS,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """Compare what a run predicts with the annotations of a split.
@@ -153,7 +153,7 @@ def evaluate(
         batch_size: images in one pass.
         seed: of sampling methods.
         metrics: names, or "all" alone for every one that fits; the default ones that fit if None.
-        perfect_draws: how often the perfect sampler is drawn; 0 leaves it out.
+        oracle_draws: how often the annotation oracle is drawn; 0 leaves it out.
         progress: called with images done and in all.
 
     Raises:
@@ -169,7 +169,7 @@ def evaluate(
             f"the data have the classes {list(source.info.labels.names)}, the run {list(run.config.labels.names)}:"
             " evaluate on data of the same classes"
         )
-    tally = _Tally(run, source.info.labels, settings, metrics, perfect_draws, seed)
+    tally = _Tally(run, source.info.labels, settings, metrics, oracle_draws, seed)
     held: list[Sample] = []
     for i in range(len(source)):
         sample = source[i]
@@ -192,11 +192,11 @@ class _Tally:
         labels: LabelSpace,
         settings: PredictSettings,
         metrics: list[str] | None,
-        perfect_draws: int,
+        oracle_draws: int,
         seed: int,
     ) -> None:
         self.run, self.labels, self.settings, self.wanted = run, labels, settings, metrics
-        self.perfect_draws, self.seed = perfect_draws, seed
+        self.oracle_draws, self.seed = oracle_draws, seed
         self.generator = torch.Generator(run.hardware.device).manual_seed(seed)
         self.drawing = torch.Generator().manual_seed(seed)
         self.ids: list[str] = []
@@ -214,7 +214,7 @@ class _Tally:
             names = [name for name, info in METRICS.items() if not missing(info, predicted)]
         self.all = metric_collection([n for n in names if n not in KEPT_ONLY])
         self.kept = metric_collection([n for n in names if n not in ALL_ONLY])
-        self.perfect = metric_collection(
+        self.oracle = metric_collection(
             n for n in names if n not in KEPT_ONLY and not {"scores", "probabilities"} & set(METRICS[n].needs)
         )
         self.names, self.ready = names, True
@@ -239,10 +239,10 @@ class _Tally:
         for name in self.names:
             pair = kept if name in KEPT_ONLY else every
             self.rows.setdefault(name, []).append(METRICS[name].function(pair))
-        if self.perfect_draws:
+        if self.oracle_draws:
             count = predicted.masks.shape[1]
-            for drawn in perfect_samples(annotations, count, self.perfect_draws, self.drawing):
-                self.perfect.update(Comparison(drawn, annotations))
+            for drawn in oracle_samples(annotations, count, self.oracle_draws, self.drawing):
+                self.oracle.update(Comparison(drawn, annotations))
         self.curves += coverage_curve(every).double()
         self.agreement.append(annotator_agreement(annotations))
         self.ids += [s.id for s in samples]
@@ -269,7 +269,7 @@ class _Tally:
         return Evaluation(
             all=_rounded(self.all.compute()),
             kept=_rounded(self.kept.compute()),
-            perfect=_rounded(self.perfect.compute()) if self.perfect_draws else {},
+            oracle=_rounded(self.oracle.compute()) if self.oracle_draws else {},
             annotators=_rounded(
                 {
                     field.name: torch.cat([getattr(a, field.name) for a in self.agreement]).nanmean()

@@ -21,9 +21,9 @@ from ambiseg.metrics.accumulators import (
 from ambiseg.metrics.annotators import (
     AnnotatorAgreement,
     Reachable,
+    annotation_oracle,
     annotator_agreement,
-    perfect_model,
-    perfect_samples,
+    oracle_samples,
     reachable_table,
 )
 from ambiseg.metrics.calibration import (
@@ -132,8 +132,8 @@ __all__ = [
     "mode_reliability",
     "modes_hit",
     "numbered_mode_ratios",
-    "perfect_model",
-    "perfect_samples",
+    "annotation_oracle",
+    "oracle_samples",
     "pixel_bins",
     "precision_at",
     "precision_recall_curve",
