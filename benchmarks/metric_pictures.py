@@ -33,6 +33,7 @@ from torch import Tensor
 from ambiseg.atomic_write import replacing_file
 from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
+from ambiseg.matching import match
 from ambiseg.metrics import (
     METRICS,
     Comparison,
@@ -45,7 +46,6 @@ from ambiseg.metrics import (
     ged_parts,
     hm_iou,
     hm_iou_tiled,
-    match,
     mode_probabilities,
     pixel_bins,
     reachable_table,
@@ -253,11 +253,10 @@ def matchings(out: Path) -> dict[str, Any]:
     )
     pair = Comparison(uniform(guess[None]), uniform(truth[None]))
     iou = pair.cross.iou()
-    there = torch.ones(1, len(guess), dtype=torch.bool)
     tiled = iou.repeat(1, 1, len(guess) // len(truth))
     partners = {
-        "hm_iou": match(iou, there, there[:, : len(truth)]),
-        "hm_iou_tiled": match(tiled, there, there),
+        "hm_iou": match(-iou).columns,
+        "hm_iou_tiled": match(-tiled).columns,
     }
     values = {"hm_iou": value(hm_iou(pair)), "hm_iou_tiled": value(hm_iou_tiled(pair))}
 

@@ -48,8 +48,8 @@ from ambiseg.engine.predict import PredictSettings, Run
 from ambiseg.engine.run import TRAINING, write_json
 from ambiseg.engine.settings import TrainSettings
 from ambiseg.labels import LabelSpace
-from ambiseg.losses.hungarian import match
 from ambiseg.maskset import MaskSet
+from ambiseg.matching import match
 from ambiseg.methods.flow_matching import FlowMatchingSettings
 from ambiseg.mode_probabilities.class_flips import (
     find_templates,
@@ -254,7 +254,7 @@ def templates_of(sample: Sample) -> Tensor | None:
 def paired(found: Tensor, true: Tensor, q: Tensor) -> Tensor:
     """Probabilities ``(1, P)`` of found templates in the order of the true ones, paired one to one by IoU."""
     iou = pairwise_overlap(found.to(torch.uint8), true.to(torch.uint8), LabelSpace.binary()).iou()
-    partner = match(1 - iou, true.flatten(2).any(2))
+    partner = match(1 - iou, columns=true.flatten(2).any(2)).rows
     return q.gather(1, partner.clamp(min=0))
 
 

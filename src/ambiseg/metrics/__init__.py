@@ -38,7 +38,7 @@ from ambiseg.metrics.calibration import (
     mode_reliability,
     total_variation,
 )
-from ambiseg.metrics.comparison import Comparison, match
+from ambiseg.metrics.comparison import Comparison
 from ambiseg.metrics.consensus import consensus, dice_of_mean, expected_dice, soft_dice
 from ambiseg.metrics.coverage import coverage, covered_mass, draws_of, expected_draws, modes_hit, precision_at
 from ambiseg.metrics.energy import GedParts, diversity, ged, ged_parts, ged_unbiased
@@ -121,7 +121,6 @@ __all__ = [
     "hm_iou_unique",
     "log_likelihood",
     "m_iou",
-    "match",
     "max_dice_matching",
     "metric_collection",
     "metric_info",

@@ -35,9 +35,9 @@ from torch.nn import functional
 from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
 from ambiseg.losses.energy_score import trained_score
-from ambiseg.losses.hungarian import match
 from ambiseg.losses.mask_losses import pairwise_mask_loss
 from ambiseg.maskset import MaskSet
+from ambiseg.matching import match
 from ambiseg.methods.base import Segmenter
 from ambiseg.methods.flow_matching.model import FlowMatching
 from ambiseg.methods.mode_proposals import ModeProposalsSettings
@@ -217,7 +217,8 @@ class ModeProposals(Segmenter):
     def _full_label_loss(
         self, cost: Tensor, logits: Tensor, annotations: MaskSet, scores: Tensor, probability: Tensor | None
     ) -> dict[str, Tensor]:
-        chosen = match(cost - self.settings.score_cost * scores.sigmoid()[:, :, None], annotations.present)
+        costs = cost - self.settings.score_cost * scores.sigmoid()[:, :, None]
+        chosen = match(costs, columns=annotations.present).rows
         image, mode = torch.nonzero(chosen >= 0, as_tuple=True)
         proposal = chosen[image, mode]
         pairs = self._pair_loss(logits[image, proposal], annotations.masks[image, mode])
