@@ -14,7 +14,7 @@ import torch
 from ambiseg.data.info import DatasetInfo
 from ambiseg.data.sample import Sample
 from ambiseg.data.source import open_split, write_dataset
-from ambiseg.engine.evaluate import ALL_ONLY, KEPT_ONLY, evaluate
+from ambiseg.engine.evaluate import evaluate
 from ambiseg.engine.predict import PredictSettings, load
 from ambiseg.engine.run import METRICS as METRICS_FILE
 from ambiseg.errors import AmbisegError
@@ -28,7 +28,6 @@ from ambiseg.metrics import (
     default_metrics,
     metric_collection,
 )
-from ambiseg.metrics.accumulators import POOLED
 
 SETTINGS = PredictSettings(score_threshold=0.3)
 
@@ -57,8 +56,8 @@ def sets(run, fires):
 
 def test_both_columns_equal_metrics_of_predictions(found, sets):
     """Image by image, with the public metrics and nothing else."""
-    for column, name_of, skipped in [(0, "all", KEPT_ONLY), (1, "kept", ALL_ONLY)]:
-        names = [name for name in default_metrics(sets[0][0]) if name not in skipped]
+    for column, name_of in enumerate(("all", "kept")):
+        names = [name for name in default_metrics(sets[0][0]) if name_of in METRICS[name].columns]
         collection = metric_collection(names)
         for triple in sets:
             collection.update(triple[column], triple[2])
@@ -72,7 +71,7 @@ def test_both_columns_equal_metrics_of_predictions(found, sets):
 
 def test_values_per_image_equal_the_metric(found, sets):
     for name, values in found.per_image.items():
-        column = 1 if name in KEPT_ONLY else 0
+        column = ("all", "kept").index(METRICS[name].columns[0])
         expected = [float(METRICS[name].function(triple[column], triple[2])) for triple in sets]
         assert values.tolist() == pytest.approx(expected, abs=1e-5, nan_ok=True), name
 
@@ -80,7 +79,7 @@ def test_values_per_image_equal_the_metric(found, sets):
 def test_means_per_image_equal_the_summary(found):
     """But for the numbers that pool their parts over all images first."""
     for name, values in found.per_image.items():
-        if name not in POOLED:
+        if METRICS[name].pooling is None:
             assert np.nanmean(values) == pytest.approx(found.all[name], abs=2e-6), name
 
 
@@ -95,7 +94,7 @@ def test_the_annotation_oracle_and_the_annotators_stand_beside(found, sets):
     )
     assert many == pytest.approx(spread / 6, rel=0.1)
     assert found.oracle["ged"] == pytest.approx(spread / 6, rel=0.6)
-    assert set(found.all) - set(found.oracle) == set(ALL_ONLY) & set(found.all)
+    assert set(found.all) - set(found.oracle) == {name for name in found.all if name.startswith("selection")}
 
 
 def test_pixels_and_coverage_are_those_of_all_masks(found, sets):

@@ -21,7 +21,7 @@ import torch
 
 from ambiseg.data.source import SpreadSplit, open_split
 from ambiseg.defaults import DUPLICATE_IOU
-from ambiseg.engine.evaluate import KEPT_ONLY, Evaluation, evaluate
+from ambiseg.engine.evaluate import Evaluation, evaluate
 from ambiseg.engine.predict import PredictSettings, Run, load
 from ambiseg.engine.run import LAST, TRAINING, RunConfig, load_checkpoint, settings_from, write_json
 from ambiseg.engine.settings import TrainSettings
@@ -133,15 +133,14 @@ def _train(run: Path, entries: dict[str, Any]) -> None:
 
 
 def _measured(found: Evaluation) -> dict[str, Any]:
-    """Plain values of an evaluation; a metric is of all masks, but for those that make sense of kept ones
-    only."""
+    """Plain values of an evaluation, of each metric those of its first column."""
     columns = found.to_dict()
     names = list(found.per_image)
     return {
         "split": found.split,
         "images": found.images,
         "masks": found.n_all,
-        "metrics": {name: columns["kept" if name in KEPT_ONLY else "all"][name] for name in names},
+        "metrics": {name: columns[METRICS[name].columns[0]][name] for name in names},
         "oracle": {name: columns["oracle"].get(name) for name in names},
         "annotators": columns["annotators"],
         "seconds_per_image": found.seconds_per_image,

@@ -30,7 +30,7 @@ from ambiseg.data.folder import Progress, missing_split
 from ambiseg.data.info import DatasetInfo
 from ambiseg.data.sample import Sample
 from ambiseg.data.source import Split, list_splits, open_split
-from ambiseg.engine.evaluate import KEPT_ONLY, ORACLE_DRAWS
+from ambiseg.engine.evaluate import ORACLE_DRAWS
 from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
@@ -202,11 +202,7 @@ class _Tally:
 
     def __init__(self, labels: LabelSpace, samples: Sequence[int], seed: int) -> None:
         self.labels = labels
-        names = [
-            name
-            for name, info in METRICS.items()
-            if info.default and name not in KEPT_ONLY and not {"scores", "probabilities"} & set(info.needs)
-        ]
+        names = [name for name, info in METRICS.items() if info.default and info.fits_oracle]
         self.oracle = {n: metric_collection(names) for n in sorted(set(samples))}
         self.alone = metric_collection(names)
         self.drawing = torch.Generator().manual_seed(seed)

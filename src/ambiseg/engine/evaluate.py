@@ -36,20 +36,18 @@ from ambiseg.metrics import (
     METRICS,
     AnnotatorAgreement,
     Comparison,
-    PixelCalibration,
+    PixelBins,
+    PooledOverImages,
     annotator_agreement,
     coverage_curve,
     default_metrics,
     metric_collection,
+    metric_info,
     missing,
     mode_probabilities,
     oracle_samples,
 )
 
-KEPT_ONLY = ("brier_skill_score",)
-"""Metrics that make sense without copies only."""
-ALL_ONLY = ("selection_f1", "selection_precision", "selection_recall", "selection_ap")
-"""Metrics that make sense before filtering only."""
 ORACLE_DRAWS = 5
 """How often the annotation oracle is drawn; with a hundred images the mean is then good to a few
 thousandths."""
@@ -73,7 +71,8 @@ class Evaluation:
             of several.
         settings: what "kept" means, and how masks were decided (`PredictSettings.record`).
         ids: names of the images.
-        per_image: metric by name, ``(images,)``, over all masks (kept ones for `KEPT_ONLY`).
+        per_image: metric by name, ``(images,)``, of the masks in the metric's first column
+            (`MetricInfo.columns`).
         estimated, true: probabilities of kept masks and modes, paired, for reliability plots.
         pixels: mean confidence, mean target and count of bins of pixels; None where ECE was not asked for.
         coverage: HM IoU* of the k best masks, mean over images, ``(M,)``.
@@ -212,11 +211,9 @@ class _Tally:
         names = self.wanted or default_metrics(predicted)
         if names == ["all"]:
             names = [name for name, info in METRICS.items() if not missing(info, predicted)]
-        self.all = metric_collection([n for n in names if n not in KEPT_ONLY])
-        self.kept = metric_collection([n for n in names if n not in ALL_ONLY])
-        self.oracle = metric_collection(
-            n for n in names if n not in KEPT_ONLY and not {"scores", "probabilities"} & set(METRICS[n].needs)
-        )
+        self.all = metric_collection(n for n in names if "all" in metric_info(n).columns)
+        self.kept = metric_collection(n for n in names if "kept" in metric_info(n).columns)
+        self.oracle = metric_collection(n for n in names if METRICS[n].fits_oracle)
         self.names, self.ready = names, True
 
     def add(self, samples: list[Sample]) -> None:
@@ -237,7 +234,7 @@ class _Tally:
         self.all.update(every)
         self.kept.update(kept)
         for name in self.names:
-            pair = kept if name in KEPT_ONLY else every
+            pair = every if METRICS[name].columns[0] == "all" else kept
             self.rows.setdefault(name, []).append(METRICS[name].function(pair))
         if self.oracle_draws:
             count = predicted.masks.shape[1]
@@ -256,9 +253,9 @@ class _Tally:
         """The reliability diagram of pixels, from the accumulator of ECE."""
         if "ece" not in self.names:
             return None
-        pixels = self.all["ece"]
-        assert isinstance(pixels, PixelCalibration)
-        bins = pixels.pooled()
+        pooled = self.all["ece"]
+        assert isinstance(pooled, PooledOverImages)
+        bins = PixelBins(*pooled.joined())
         confidence, target = bins.curve()
         return confidence.double().numpy(), target.double().numpy(), bins.count.double().numpy()
 

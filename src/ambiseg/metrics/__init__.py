@@ -9,13 +9,8 @@ tensor([0.])
 """
 
 from ambiseg.metrics.accumulators import (
-    BrierSkillScore,
     MeanOverImages,
-    PixelCalibration,
-    SelectionAP,
-    SelectionF1,
-    SelectionPrecision,
-    SelectionRecall,
+    PooledOverImages,
     metric_collection,
 )
 from ambiseg.metrics.annotators import (
@@ -52,6 +47,7 @@ from ambiseg.metrics.matching import (
     max_dice_matching,
 )
 from ambiseg.metrics.pixels import PixelBins, ece, pixel_bins
+from ambiseg.metrics.pooling import Pooling
 from ambiseg.metrics.ratios import ClassFlips, Ratios, class_flips, flip_ratios, numbered_mode_ratios
 from ambiseg.metrics.registry import METRICS, MetricInfo, default_metrics, evaluate_all, metric_info, missing
 from ambiseg.metrics.selection import (
@@ -73,7 +69,6 @@ __all__ = [
     "METRICS",
     "AnnotatorAgreement",
     "BrierScores",
-    "BrierSkillScore",
     "ClassFlips",
     "Comparison",
     "GedParts",
@@ -82,16 +77,13 @@ __all__ = [
     "ModeProbabilities",
     "ModeReliability",
     "PixelBins",
-    "PixelCalibration",
+    "PooledOverImages",
+    "Pooling",
     "PrecisionRecallCurve",
     "Ratios",
     "Reachable",
-    "SelectionAP",
     "SelectionCounts",
-    "SelectionF1",
-    "SelectionPrecision",
     "SelectionRanking",
-    "SelectionRecall",
     "annotator_agreement",
     "average_precision",
     "bits_of",

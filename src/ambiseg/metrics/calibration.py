@@ -276,7 +276,7 @@ def brier_skill_score(
         AmbisegError: the sets do not belong together.
 
     Trap: unbounded below, so one image of nearly equal modes can ruin a mean. The reported number divides the
-    mean BS by the mean BS_uniform of all images (`BrierSkillScore` among the accumulators).
+    mean BS by the mean BS_uniform of all images (`PooledOverImages`).
 
     Example:
         >>> from ambiseg.labels import LabelSpace

@@ -2,7 +2,7 @@
 
 All proposals are matched one to one with the distinct annotations; a proposal *should* be kept exactly if it
 is matched. The scores decide which ones *are* kept. Counting both gives precision, recall and F1. The
-reported number pools the counts of all images (`SelectionF1` among the accumulators); the per-image F1 is
+reported number pools the counts of all images (`PooledOverImages`); the per-image F1 is
 here. Without a threshold, the scores are judged by the order they bring the proposals into: average precision
 (`selection_ranking`, `average_precision`), and what the best k proposals cover (`coverage_curve`).
 """

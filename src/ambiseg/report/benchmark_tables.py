@@ -18,7 +18,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import wilcoxon
 
-from ambiseg.metrics.accumulators import POOLED
 from ambiseg.metrics.registry import METRICS
 from ambiseg.report.tables import MetricRow
 from ambiseg.report.text_tables import Entry, Mark, Table
@@ -244,7 +243,7 @@ def _column(metric: str, methods: Mapping[str, Sequence[Measured]]) -> dict[str,
     }
     figures = {method: _mean(values) for method, values in found.items() if values}
     direction, marked = METRICS[metric].higher_is_better, dict[str, Mark]()
-    if direction is not None and metric not in POOLED:
+    if direction is not None and METRICS[metric].pooling is None:
         per_image = {
             method: np.mean([np.array(run.per_image[metric], dtype=np.float64) for run in methods[method]], 0)
             for method in figures
