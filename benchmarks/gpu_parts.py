@@ -32,7 +32,7 @@ import ambiseg
 from ambiseg.data.source import open_split
 from ambiseg.defaults import DUPLICATE_IOU
 from ambiseg.engine.hardware import Hardware
-from ambiseg.engine.predict import PredictSettings
+from ambiseg.engine.postprocess import PredictSettings
 from ambiseg.engine.settings import TrainSettings
 from ambiseg.engine.suite import Suite, load_suite
 from ambiseg.engine.train import training_curve

@@ -21,7 +21,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-from ambiseg.engine.run import write_json
+from ambiseg.engine.run_folder import write_json
 from ambiseg.engine.settings import TrainSettings
 from ambiseg.methods.mose import MoSESettings
 from mode_proposals import prepare

@@ -29,8 +29,9 @@ from matplotlib.figure import Figure
 import ambiseg
 from ambiseg.data.source import SpreadSplit, open_split
 from ambiseg.engine.benchmark_run import read_note
-from ambiseg.engine.predict import PredictSettings, load
-from ambiseg.engine.run import write_json
+from ambiseg.engine.postprocess import PredictSettings
+from ambiseg.engine.run import load
+from ambiseg.engine.run_folder import write_json
 from ambiseg.report.plots import style_axes
 from training_runs import CORES
 

@@ -44,8 +44,9 @@ from torch import Tensor
 import ambiseg
 from ambiseg.data.sample import Sample
 from ambiseg.data.source import open_split
-from ambiseg.engine.predict import PredictSettings, Run
-from ambiseg.engine.run import TRAINING, write_json
+from ambiseg.engine.postprocess import PredictSettings, postprocess
+from ambiseg.engine.run import Run
+from ambiseg.engine.run_folder import TRAINING, write_json
 from ambiseg.engine.settings import TrainSettings
 from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
@@ -173,9 +174,9 @@ def modes_of(truths: Sequence[MaskSet]) -> Masks:
 def proposals_of(name: str, run: Run, samples: Sequence[Sample]) -> Iterator[Masks]:
     """What a run proposes, one image at a time, through each filter."""
     for title, settings in FILTERS.items():
-        settings.apply(run.propose([samples[0].image]).hard())
+        postprocess(run.propose([samples[0].image]).hard(), settings)
         began = time.perf_counter()
-        sets = [settings.apply(run.propose([sample.image]).hard()) for sample in samples]
+        sets = [postprocess(run.propose([sample.image]).hard(), settings).masks for sample in samples]
         yield Masks(name, title, sets, (time.perf_counter() - began) / len(samples))
 
 

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import ambiseg
-from ambiseg.engine.predict import PredictSettings
-from ambiseg.engine.run import TRAINING, RunConfig, write_json
+from ambiseg.engine.postprocess import PredictSettings
+from ambiseg.engine.run_folder import TRAINING, RunConfig, write_json
 from ambiseg.engine.settings import TrainSettings
 from ambiseg.methods import method_info
 from mode_proposals import SPLITS, prepare

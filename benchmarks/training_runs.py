@@ -17,8 +17,9 @@ import torch
 
 import ambiseg
 from ambiseg.data.source import SpreadSplit, open_split
-from ambiseg.engine.predict import PredictSettings, Run, load
-from ambiseg.engine.run import LAST, TRAINING, RunConfig
+from ambiseg.engine.postprocess import PredictSettings
+from ambiseg.engine.run import Run, load
+from ambiseg.engine.run_folder import LAST, TRAINING, RunConfig
 from ambiseg.engine.settings import TrainSettings
 from ambiseg.engine.train import resume
 from ambiseg.networks.settings import UNetSettings

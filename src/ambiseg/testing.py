@@ -27,7 +27,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ambiseg.data.batches import Normalization
-from ambiseg.engine.run import RunConfig, load_weights, save_weights
+from ambiseg.engine.run_folder import RunConfig, load_weights, save_weights
 from ambiseg.engine.settings import TrainSettings
 from ambiseg.errors import AmbisegError, UnknownNameError
 from ambiseg.labels import LabelSpace

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from ambiseg.cli.main import main
 from ambiseg.cli.train import train_command
-from ambiseg.engine.run import RunConfig
+from ambiseg.engine.run_folder import RunConfig
 
 SMALL = shlex.split(
     "--epochs 1 --batch-size 4 --validations 1 --precision 32 --warmup 2 --proposals 4 --head-width 8"

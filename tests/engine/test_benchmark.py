@@ -11,7 +11,7 @@ import pytest
 from ambiseg.engine import benchmark, benchmark_run
 from ambiseg.engine.benchmark import carry_out, plan
 from ambiseg.engine.module import TrainingModule
-from ambiseg.engine.run import write_json
+from ambiseg.engine.run_folder import write_json
 from ambiseg.engine.suite import Recipe, load_suite, read_suite, suite_names
 from ambiseg.errors import AmbisegError
 from ambiseg.methods import METHODS

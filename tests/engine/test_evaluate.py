@@ -15,8 +15,9 @@ from ambiseg.data.info import DatasetInfo
 from ambiseg.data.sample import Sample
 from ambiseg.data.source import open_split, write_dataset
 from ambiseg.engine.evaluate import evaluate
-from ambiseg.engine.predict import PredictSettings, load
-from ambiseg.engine.run import METRICS as METRICS_FILE
+from ambiseg.engine.postprocess import PredictSettings, postprocess
+from ambiseg.engine.run import load
+from ambiseg.engine.run_folder import METRICS as METRICS_FILE
 from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
@@ -50,7 +51,7 @@ def sets(run, fires):
         every = run.propose([sample.image])
         weights = torch.from_numpy(sample.weights).float()[None]
         truth = MaskSet(torch.from_numpy(sample.masks)[None], weights, run.config.labels)
-        triples.append((every, SETTINGS.resolved(run).apply(every), truth))
+        triples.append((every, postprocess(every, SETTINGS.for_run(run)).masks, truth))
     return triples
 
 

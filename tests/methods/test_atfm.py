@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from ambiseg.distributions import monte_carlo
 from ambiseg.distributions.low_rank import LowRankNormal
-from ambiseg.engine.run import WEIGHTS, RunConfig
+from ambiseg.engine.run_folder import WEIGHTS, RunConfig
 from ambiseg.engine.settings import TrainSettings
 from ambiseg.engine.train import fit, training_curve
 from ambiseg.errors import AmbisegError

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from ambiseg.data.sample import Sample
     from ambiseg.engine.evaluate import Evaluation
-    from ambiseg.engine.predict import Run
+    from ambiseg.engine.run import Run
     from ambiseg.maskset import MaskSet
     from ambiseg.report.page import CaseGroup
 
@@ -54,8 +54,8 @@ def run(args: list[str]) -> int:
     arguments = parse(ReportArguments, args, "ambiseg report")
     proposing = arguments.proposing
     proposing.check()
-    from ambiseg.engine.predict import load
-    from ambiseg.engine.run import METRICS
+    from ambiseg.engine.run import load
+    from ambiseg.engine.run_folder import METRICS
 
     model = load(arguments.run)
     data = data_of(model.config, arguments.data)
@@ -79,7 +79,7 @@ def build_report(
     """Write the page about a run that has been evaluated on ``data`` and return where it is."""
     from ambiseg import __version__
     from ambiseg.data.source import open_split
-    from ambiseg.engine.run import REPORT
+    from ambiseg.engine.run_folder import REPORT
     from ambiseg.engine.train import training_curve
     from ambiseg.report.page import ReportContent, write_report
     from ambiseg.report.tables import MetricRow, metric_rows
@@ -115,7 +115,7 @@ def build_report(
 def summary_of(run_path: Path, model: Run, data: Path, evaluation: Evaluation) -> list[tuple[str, object]]:
     """Facts about a run: what it is, how it was trained, what it was measured on."""
     from ambiseg.engine.callbacks import clock
-    from ambiseg.engine.run import TRAINING
+    from ambiseg.engine.run_folder import TRAINING
 
     config, training = model.config, read_entries(run_path / TRAINING)
     facts: list[tuple[str, object]] = [
@@ -151,11 +151,8 @@ def case_groups(model: Run, data: Path, evaluation: Evaluation, proposing: Propo
 
     values = evaluation.per_image.get(CASE_METRIC, np.zeros(0))
     order = [int(i) for i in np.argsort(values, kind="stable") if np.isfinite(values[i])]
-    source, settings, title = (
-        open_split(data, evaluation.split),
-        settings_of(proposing, model),
-        METRICS[CASE_METRIC].title,
-    )
+    source, title = open_split(data, evaluation.split), METRICS[CASE_METRIC].title
+    settings, flow = settings_of(proposing, model)
     places = {name: i for i, name in enumerate(source.ids)}
     groups = []
     for name, chosen in pick(order).items():
@@ -164,7 +161,7 @@ def case_groups(model: Run, data: Path, evaluation: Evaluation, proposing: Propo
             sample = source[places[evaluation.ids[i]]]
             annotations = prepare(sample, model.config.normalization, model.config.labels).annotations
             generator = torch.Generator(model.hardware.device).manual_seed(proposing.seed)
-            predictions = model.predict(sample.image, settings, generator)
+            predictions = model.predict(sample.image, settings, generator, flow)
             experts = None if cases else expert_samples(model, sample, generator)
             cases.append(
                 Case(
@@ -183,7 +180,7 @@ def case_groups(model: Run, data: Path, evaluation: Evaluation, proposing: Propo
 def expert_samples(model: Run, sample: Sample, generator: torch.Generator) -> tuple[MaskSet, int] | None:
     """Samples of an image expert by expert, and how many experts there are; None where the method has
     none."""
-    from ambiseg.engine.predict import Run
+    from ambiseg.engine.run import Run
     from ambiseg.methods.mose.model import MoSE
 
     if not isinstance(model.model, MoSE):

@@ -18,7 +18,7 @@ from ambiseg.methods import METHODS, method_info
 from ambiseg.networks.settings import UNetSettings
 
 if TYPE_CHECKING:
-    from ambiseg.engine.run import RunConfig
+    from ambiseg.engine.run_folder import RunConfig
     from ambiseg.engine.train import FitResult
 
 S = TypeVar("S")

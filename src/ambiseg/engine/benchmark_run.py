@@ -22,8 +22,9 @@ import torch
 from ambiseg.data.source import SpreadSplit, open_split
 from ambiseg.defaults import DUPLICATE_IOU
 from ambiseg.engine.evaluate import Evaluation, evaluate
-from ambiseg.engine.predict import PredictSettings, Run, load
-from ambiseg.engine.run import LAST, TRAINING, RunConfig, load_checkpoint, settings_from, write_json
+from ambiseg.engine.postprocess import PredictSettings
+from ambiseg.engine.run import Run, load
+from ambiseg.engine.run_folder import LAST, TRAINING, RunConfig, load_checkpoint, settings_from, write_json
 from ambiseg.engine.settings import TrainSettings
 from ambiseg.engine.train import fit, resume
 from ambiseg.errors import AmbisegError

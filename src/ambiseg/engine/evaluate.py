@@ -26,9 +26,10 @@ from numpy.typing import NDArray
 from ambiseg.data.batches import prepare
 from ambiseg.data.sample import Sample
 from ambiseg.data.source import Split, open_split
-from ambiseg.engine.predict import PredictSettings, Run, load
-from ambiseg.engine.run import METRICS as METRICS_FILE
-from ambiseg.engine.run import write_json, write_text
+from ambiseg.engine.postprocess import LoadedModel, PredictSettings, postprocess
+from ambiseg.engine.run import Run, load
+from ambiseg.engine.run_folder import METRICS as METRICS_FILE
+from ambiseg.engine.run_folder import write_json, write_text
 from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
@@ -69,7 +70,7 @@ class Evaluation:
         split, data_digest, seed: what was evaluated and how sampling was seeded.
         estimate: how the probabilities of kept masks were made, and for how many images they are one choice
             of several.
-        settings: what "kept" means, and how masks were decided (`PredictSettings.record`).
+        settings: what "kept" means, and how masks were thresholded (`PredictSettings.record`).
         ids: names of the images.
         per_image: metric by name, ``(images,)``, of the masks in the metric's first column
             (`MetricInfo.columns`).
@@ -136,6 +137,7 @@ def evaluate(
     split: str = "test",
     settings: PredictSettings | None = None,
     *,
+    flow: LoadedModel | None = None,
     batch_size: int = 16,
     seed: int = 0,
     metrics: list[str] | None = None,
@@ -149,6 +151,7 @@ def evaluate(
         data: a data set, or an opened split.
         split: which split of it.
         settings: what "kept" means, and how many samples.
+        flow: a run of flow-matching, where ``settings.estimate`` needs one.
         batch_size: images in one pass.
         seed: of sampling methods.
         metrics: names, or "all" alone for every one that fits; the default ones that fit if None.
@@ -160,7 +163,7 @@ def evaluate(
     """
     run = load(run) if isinstance(run, (str, Path)) else run
     source = open_split(data, split) if isinstance(data, (str, Path)) else data
-    settings = (settings or PredictSettings()).resolved(run)
+    settings = (settings or PredictSettings()).for_run(run)
     if len(source) == 0:
         raise AmbisegError(f"{data}: the split {split!r} holds no image")
     if source.info.labels.names != run.config.labels.names:
@@ -168,7 +171,7 @@ def evaluate(
             f"the data have the classes {list(source.info.labels.names)}, the run {list(run.config.labels.names)}:"
             " evaluate on data of the same classes"
         )
-    tally = _Tally(run, source.info.labels, settings, metrics, oracle_draws, seed)
+    tally = _Tally(run, flow, source.info.labels, settings, metrics, oracle_draws, seed)
     held: list[Sample] = []
     for i in range(len(source)):
         sample = source[i]
@@ -188,13 +191,15 @@ class _Tally:
     def __init__(
         self,
         run: Run,
+        flow: LoadedModel | None,
         labels: LabelSpace,
         settings: PredictSettings,
         metrics: list[str] | None,
         oracle_draws: int,
         seed: int,
     ) -> None:
-        self.run, self.labels, self.settings, self.wanted = run, labels, settings, metrics
+        self.run, self.flow, self.labels, self.settings = run, flow, labels, settings
+        self.wanted = metrics
         self.oracle_draws, self.seed = oracle_draws, seed
         self.generator = torch.Generator(run.hardware.device).manual_seed(seed)
         self.drawing = torch.Generator().manual_seed(seed)
@@ -224,13 +229,10 @@ class _Tally:
         if not self.ready:
             self._prepare(predicted)
         annotations = MaskSet.stack([prepare(s, normalization, self.labels).annotations for s in samples])
-        every, kept = (
-            Comparison(predicted, annotations),
-            Comparison(
-                self.settings.apply(predicted, [s.image for s in samples], self.generator), annotations
-            ),
-        )
-        self.undetermined += self.settings.estimate.determined.count(False)
+        images = [s.image for s in samples]
+        found = postprocess(predicted, self.settings, images, self.flow, self.generator)
+        every, kept = Comparison(predicted, annotations), Comparison(found.masks, annotations)
+        self.undetermined += found.determined.count(False)
         self.all.update(every)
         self.kept.update(kept)
         for name in self.names:
@@ -280,7 +282,7 @@ class _Tally:
             split=split,
             data_digest=digest,
             seed=self.seed,
-            estimate={**self.settings.estimate.record(), "undetermined": self.undetermined},
+            estimate={**self.settings.estimate.record(self.flow), "undetermined": self.undetermined},
             settings=self.settings.record(),
             ids=tuple(self.ids),
             per_image={name: torch.cat(values).double().numpy() for name, values in self.rows.items()},

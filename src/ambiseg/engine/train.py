@@ -36,7 +36,7 @@ from ambiseg.engine.callbacks import (
 )
 from ambiseg.engine.hardware import Hardware
 from ambiseg.engine.module import LOSS, TrainingModule
-from ambiseg.engine.run import (
+from ambiseg.engine.run_folder import (
     CONFIG,
     LAST,
     TRAINING,
