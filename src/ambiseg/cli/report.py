@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from copy import copy
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -181,16 +180,13 @@ def expert_samples(model: Run, sample: Sample, generator: torch.Generator) -> tu
     """Samples of an image expert by expert, and how many experts there are; None where the method has
     none."""
     from ambiseg.engine.run import Run
-    from ambiseg.methods.mose.model import MoSE
 
-    if not isinstance(model.model, MoSE):
+    found = model.model.by_expert()
+    if found is None:
         return None
-    compact = copy(model.model)  # the same weights
-    compact.settings = replace(compact.settings, representation="compact")
-    count = compact.settings.experts
-    each = max(1, min(6, SAMPLES_OF_EXPERTS // count)) if compact.settings.stochastic else 1
-    run = Run(model.config, compact, model.hardware)
-    return run.propose([sample.image], count * each, generator), count
+    each = max(1, min(6, SAMPLES_OF_EXPERTS // found.experts)) if found.stochastic else 1
+    run = Run(model.config, found.model, model.hardware)
+    return run.propose([sample.image], found.experts * each, generator), found.experts
 
 
 def pick(order: list[int]) -> dict[str, list[int]]:

@@ -30,6 +30,8 @@ is the gradient of the KL of the totals of groups.
 from __future__ import annotations
 
 import math
+from copy import copy
+from dataclasses import replace
 from typing import cast
 
 import torch
@@ -43,7 +45,7 @@ from ambiseg.labels import LabelSpace
 from ambiseg.losses.energy_score import trained_score
 from ambiseg.losses.transport import capped_coupling, exact_coupling, merge_groups
 from ambiseg.maskset import MaskSet
-from ambiseg.methods.base import Segmenter
+from ambiseg.methods.base import ByExpert, Segmenter
 from ambiseg.methods.mose import MoSESettings
 from ambiseg.networks.backbone import build_backbone
 from ambiseg.networks.base import Encoded
@@ -328,6 +330,12 @@ class MoSE(Segmenter):
         parts = torch.split(self.latents(expert, generator), max(1, AT_ONCE // values), 1)
         found = [self.labels.probabilities(self._logits(encoded, u_d, z), dim=2) for z in parts]
         return MaskSet.from_probabilities(torch.cat(found, 1), self.labels, weights)
+
+    def by_expert(self) -> ByExpert:
+        """The same weights with the compact representation."""
+        compact = copy(self)
+        compact.settings = replace(self.settings, representation="compact")
+        return ByExpert(compact, self.settings.experts, self.settings.stochastic)
 
     def _chosen(self, pi: Tensor, count: int, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
         """Which expert gives each sample, and its weight, ``(B, N)`` each."""
