@@ -26,14 +26,12 @@ from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
 from ambiseg.losses.mask_losses import cross_entropy_per_pixel
 from ambiseg.maskset import MaskSet
+from ambiseg.memory_budget import MASKS, part_sizes
 from ambiseg.methods.base import Segmenter
 from ambiseg.methods.dropout_unet import DropoutUNetSettings
 from ambiseg.networks.backbone import build_backbone
 from ambiseg.networks.base import Backbone
 from ambiseg.networks.settings import UNetSettings
-
-AT_ONCE = 64
-"""Masks that are computed together, so that memory does not grow with the number of samples."""
 
 
 class DropoutUNet(Segmenter):
@@ -111,14 +109,12 @@ class DropoutUNet(Segmenter):
         Dropout knows only the global random numbers: they are seeded from ``generator``, and put back
         afterwards.
         """
-        left, group, parts = samples or self.settings.samples, max(1, AT_ONCE // len(images)), []
+        parts = []
         with _seeded(images.device, generator):
-            while left > 0:
-                count = min(group, left)
+            for count in part_sizes(samples or self.settings.samples, len(images), MASKS):
                 logits = self(images.repeat_interleave(count, 0))
                 share = self.labels.probabilities(logits)
                 parts.append(share.reshape(len(images), count, *logits.shape[1:]))
-                left -= count
         return MaskSet.from_probabilities(torch.cat(parts, 1), self.labels)
 
 
