@@ -27,7 +27,7 @@ from typing import Any
 import torch
 
 from ambiseg.data.source import open_split
-from ambiseg.engine.run import write_json
+from ambiseg.engine.run_folder import write_json
 from ambiseg.engine.settings import TrainSettings
 from ambiseg.methods.atfm import ATFMSettings
 from ambiseg.methods.ssn import SSNSettings

@@ -37,8 +37,8 @@ import torch
 
 import ambiseg
 from ambiseg.engine.hardware import Hardware
-from ambiseg.engine.predict import PredictSettings
-from ambiseg.engine.run import write_json
+from ambiseg.engine.postprocess import PredictSettings
+from ambiseg.engine.run_folder import write_json
 from ambiseg.engine.settings import TrainSettings
 from ambiseg.labels import LabelSpace
 from ambiseg.methods import build, method_info

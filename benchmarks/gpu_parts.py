@@ -32,7 +32,7 @@ import ambiseg
 from ambiseg.data.source import open_split
 from ambiseg.defaults import DUPLICATE_IOU
 from ambiseg.engine.hardware import Hardware
-from ambiseg.engine.predict import PredictSettings
+from ambiseg.engine.postprocess import PredictSettings
 from ambiseg.engine.settings import TrainSettings
 from ambiseg.engine.suite import Suite, load_suite
 from ambiseg.engine.train import training_curve
@@ -507,7 +507,7 @@ def fires(context: Context) -> list[Row]:
         def action(seconds: float) -> dict[str, Any]:
             run = _train(context, FLAGSHIP, data, labels, settings, seconds, sizes.width, labels=labels)
             keep = PredictSettings(duplicate_iou=DUPLICATE_IOU)
-            found = ambiseg.evaluate(run, data, "test", keep, batch_size=64, metrics=["all"], perfect_draws=1)
+            found = ambiseg.evaluate(run, data, "test", keep, batch_size=64, metrics=["all"], oracle_draws=1)
             return describe(run) | {"scenarios": len(open_split(data, "train"))} | found.to_dict()
 
         return Row(labels, action, training=sizes.fire_seconds, besides=2 * sizes.evaluating)

@@ -45,7 +45,7 @@ from ambiseg.data.simulators.markov_shapes import (
 )
 from ambiseg.distributions.low_rank import effective_rank
 from ambiseg.distributions.monte_carlo import pairwise_cross_entropy
-from ambiseg.engine.run import write_json
+from ambiseg.engine.run_folder import write_json
 from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
 from ambiseg.methods.flow_ssn import FlowSSNSettings

@@ -33,6 +33,7 @@ from torch import Tensor
 from ambiseg.atomic_write import replacing_file
 from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
+from ambiseg.matching import match
 from ambiseg.metrics import (
     METRICS,
     Comparison,
@@ -45,7 +46,6 @@ from ambiseg.metrics import (
     ged_parts,
     hm_iou,
     hm_iou_tiled,
-    match,
     mode_probabilities,
     pixel_bins,
     reachable_table,
@@ -63,7 +63,7 @@ INCHES = 7.0
 """Width of every picture: 9 points are read at about 12 pixels where the page shows it 700 pixels wide."""
 RATERS = 4
 COUNTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 100)
-"""Samples n at which a perfect sampler is judged."""
+"""Samples n at which the sampler is judged."""
 MATCHED = ("max_dice_matching", "hm_iou", "hm_iou_unique", "hm_iou_tiled")
 ENERGY = ("ged", "ged_unbiased")
 BLUE, ORANGE, GREEN, RED, *_ = COLORS
@@ -194,7 +194,7 @@ def show_mask(axes: Axes, mask: Tensor, x: float, y: float, side: float, color: 
 
 
 def dialects(rng: np.random.Generator, out: Path) -> dict[str, Any]:
-    """One perfect sampler, judged by six dialects at growing n."""
+    """One sampler of the true distribution, judged by six dialects at growing n."""
     world = World(images=60, size=48, spread=0.5, empty=0.6, rng=rng)
     raters, samples = world.draw(RATERS), world.draw(COUNTS[-1])
     generator = torch.Generator().manual_seed(SEED)
@@ -253,11 +253,10 @@ def matchings(out: Path) -> dict[str, Any]:
     )
     pair = Comparison(uniform(guess[None]), uniform(truth[None]))
     iou = pair.cross.iou()
-    there = torch.ones(1, len(guess), dtype=torch.bool)
     tiled = iou.repeat(1, 1, len(guess) // len(truth))
     partners = {
-        "hm_iou": match(iou, there, there[:, : len(truth)]),
-        "hm_iou_tiled": match(tiled, there, there),
+        "hm_iou": match(-iou).columns,
+        "hm_iou_tiled": match(-tiled).columns,
     }
     values = {"hm_iou": value(hm_iou(pair)), "hm_iou_tiled": value(hm_iou_tiled(pair))}
 
@@ -390,7 +389,7 @@ def pixel_calibration(rng: np.random.Generator, out: Path) -> dict[str, Any]:
     models = {
         "calibrated": soft(true),
         "over-confident": soft(expit(3 * logit(true))),
-        "perfect sampler, n = 4": first(samples, 4),
+        "true distribution, n = 4": first(samples, 4),
     }
     report: dict[str, Any] = {"images": world.images, "raters": RATERS}
     figure = canvas(3.1)
@@ -419,7 +418,7 @@ def pixel_calibration(rng: np.random.Generator, out: Path) -> dict[str, Any]:
             axes.set_ylabel("marked by the raters", fontsize=9, color=INK)
             handles, words = axes.get_legend_handles_labels()
     figure.legend(handles, words, fontsize=8.5, frameon=False, ncols=2, loc="outside lower center")
-    report["perfect_sampler"] = {
+    report["true_distribution"] = {
         str(n): value(pixel_bins(first(samples, n), raters).pooled().error()) for n in (1, 4, 16, 32, 100)
     }
     save(figure, out, "reliability.png")

@@ -36,8 +36,8 @@ from ambiseg.data.info import DatasetInfo
 from ambiseg.data.sample import Sample
 from ambiseg.data.source import write_dataset
 from ambiseg.defaults import DUPLICATE_IOU
-from ambiseg.engine.predict import PredictSettings
-from ambiseg.engine.run import TRAINING, RunConfig
+from ambiseg.engine.postprocess import PredictSettings
+from ambiseg.engine.run_folder import TRAINING, RunConfig
 from ambiseg.engine.settings import TrainSettings
 from ambiseg.methods.mode_proposals import ModeProposalsSettings
 from ambiseg.networks.settings import UNetSettings

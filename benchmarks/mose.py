@@ -39,8 +39,8 @@ from ambiseg.data.importers.camvid import CLASSES
 from ambiseg.data.importers.settings import CamvidSettings
 from ambiseg.data.sample import Sample
 from ambiseg.data.source import open_split, write_dataset
-from ambiseg.engine.predict import load
-from ambiseg.engine.run import write_json
+from ambiseg.engine.run import load
+from ambiseg.engine.run_folder import write_json
 from ambiseg.engine.settings import TrainSettings
 from ambiseg.labels import VOID, LabelSpace
 from ambiseg.losses.transport import capped_coupling, exact_coupling

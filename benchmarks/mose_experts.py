@@ -21,7 +21,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-from ambiseg.engine.run import write_json
+from ambiseg.engine.run_folder import write_json
 from ambiseg.engine.settings import TrainSettings
 from ambiseg.methods.mose import MoSESettings
 from mode_proposals import prepare
@@ -47,15 +47,15 @@ def figures(experts: int, arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def draw(results: dict[str, Any], path: Path) -> None:
-    """Figure 5: GED by the number of experts; a perfect sampler as a line."""
+    """Figure 5: GED by the number of experts; the annotation oracle as a line."""
     entries = sorted((int(key.split(" ")[0]), entry) for key, entry in results.items())
     counts = [count for count, _ in entries]
     figure, axes = plt.subplots(figsize=(4.6, 3.4), layout="constrained")
     for representation in REPRESENTATIONS:
         values = [entry[representation]["all"]["ged"] for _, entry in entries]
         axes.plot(counts, values, "o-", label=representation)
-    floor = [entry["standard"]["perfect"]["ged"] for _, entry in entries]
-    axes.plot(counts, floor, "--", color="#9ca3af", label="perfect sampler")
+    floor = [entry["standard"]["oracle"]["ged"] for _, entry in entries]
+    axes.plot(counts, floor, "--", color="#9ca3af", label="annotation oracle")
     axes.set(xlabel="experts K", ylabel=f"GED\u00b2({SAMPLES})", xscale="log", ylim=(0, None))
     axes.set_xticks(counts, [str(count) for count in counts])
     axes.minorticks_off()

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from ambiseg.engine.hardware import Hardware
-from ambiseg.engine.run import write_json
+from ambiseg.engine.run_folder import write_json
 from ambiseg.labels import LabelSpace
 from ambiseg.losses.transport import capped_coupling
 from ambiseg.maskset import MaskSet

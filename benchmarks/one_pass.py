@@ -6,9 +6,9 @@ benchmark.
 
 Takes the trained runs (seed 0) as they are and measures each on the same images, evenly spread over the
 split: methods that sample at 1, 4, 16 and 100 masks (MoSE with the weights of its experts), those that give a
-set of their own once, with all their masks. GED counts every mask with itself: a sampler of the true law is
-still ``E[d] / n`` above 0 with n masks; the column ``perfect`` tells by how much. Times are seconds in the
-model for an image, in batches of ``--batch-size``.
+set of their own once, with all their masks. GED counts every mask with itself: a sampler of the true
+distribution is still ``E[d] / n`` above 0 with n masks; the column ``oracle`` tells by how much. Times are
+seconds in the model for an image, in batches of ``--batch-size``.
 """
 
 from __future__ import annotations
@@ -29,8 +29,9 @@ from matplotlib.figure import Figure
 import ambiseg
 from ambiseg.data.source import SpreadSplit, open_split
 from ambiseg.engine.benchmark_run import read_note
-from ambiseg.engine.predict import PredictSettings, load
-from ambiseg.engine.run import write_json
+from ambiseg.engine.postprocess import PredictSettings
+from ambiseg.engine.run import load
+from ambiseg.engine.run_folder import write_json
 from ambiseg.report.plots import style_axes
 from training_runs import CORES
 
@@ -56,7 +57,7 @@ def measure(note: Path, samples: int | None, images: int, batch_size: int) -> di
         PredictSettings(None, None, samples=samples),
         batch_size=batch_size,
         metrics=METRICS,
-        perfect_draws=1,
+        oracle_draws=1,
     ).to_dict()
     return {
         "samples": samples,
@@ -64,7 +65,7 @@ def measure(note: Path, samples: int | None, images: int, batch_size: int) -> di
         "images": found["images"],
         "split": name,
         "seconds_per_image": found["seconds_per_image"],
-        "perfect": found["perfect"],
+        "oracle": found["oracle"],
         **{metric: found["all"][metric] for metric in METRICS},
     }
 

@@ -45,12 +45,13 @@ import ambiseg
 from ambiseg.data.batches import annotations_of
 from ambiseg.data.sample import Sample
 from ambiseg.data.source import open_split
-from ambiseg.engine.predict import PredictSettings, Run
-from ambiseg.engine.run import TRAINING, write_json
+from ambiseg.engine.postprocess import PredictSettings, postprocess
+from ambiseg.engine.run import Run
+from ambiseg.engine.run_folder import TRAINING, write_json
 from ambiseg.engine.settings import TrainSettings
 from ambiseg.labels import LabelSpace
-from ambiseg.losses.hungarian import match
 from ambiseg.maskset import MaskSet
+from ambiseg.matching import match
 from ambiseg.methods.flow_matching import FlowMatchingSettings
 from ambiseg.mode_probabilities.class_flips import (
     find_templates,
@@ -171,9 +172,9 @@ def modes_of(truths: Sequence[MaskSet]) -> Masks:
 def proposals_of(name: str, run: Run, samples: Sequence[Sample]) -> Iterator[Masks]:
     """What a run proposes, one image at a time, through each filter."""
     for title, settings in FILTERS.items():
-        settings.apply(run.propose([samples[0].image]).hard())
+        postprocess(run.propose([samples[0].image]).hard(), settings)
         began = time.perf_counter()
-        sets = [settings.apply(run.propose([sample.image]).hard()) for sample in samples]
+        sets = [postprocess(run.propose([sample.image]).hard(), settings).masks for sample in samples]
         yield Masks(name, title, sets, (time.perf_counter() - began) / len(samples))
 
 
@@ -252,7 +253,7 @@ def templates_of(sample: Sample) -> Tensor | None:
 def paired(found: Tensor, true: Tensor, q: Tensor) -> Tensor:
     """Probabilities ``(1, P)`` of found templates in the order of the true ones, paired one to one by IoU."""
     iou = pairwise_overlap(found.to(torch.uint8), true.to(torch.uint8), LabelSpace.binary()).iou()
-    partner = match(1 - iou, true.flatten(2).any(2))
+    partner = match(1 - iou, columns=true.flatten(2).any(2)).rows
     return q.gather(1, partner.clamp(min=0))
 
 

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import ambiseg
-from ambiseg.engine.predict import PredictSettings
-from ambiseg.engine.run import TRAINING, RunConfig, write_json
+from ambiseg.engine.postprocess import PredictSettings
+from ambiseg.engine.run_folder import TRAINING, RunConfig, write_json
 from ambiseg.engine.settings import TrainSettings
 from ambiseg.methods import method_info
 from mode_proposals import SPLITS, prepare
@@ -52,7 +52,7 @@ def measure(title: str, name: str, data: Path, arguments: argparse.Namespace) ->
     train = TrainSettings(epochs=EPOCHS[name], batch_size=16, lr=1e-3, labels="single", seed=arguments.seed)
     run = arguments.work / f"{name}-{title.replace(' ', '-').lower()}-{arguments.seed}"
     train_once(method, data, run, train, settings)
-    found = ambiseg.evaluate(run, data, SPLITS[name], KEEP_ALL, metrics=FIGURES, perfect_draws=0)
+    found = ambiseg.evaluate(run, data, SPLITS[name], KEEP_ALL, metrics=FIGURES, oracle_draws=0)
     training = json.loads((run / TRAINING).read_text())
     return {
         "title": title,

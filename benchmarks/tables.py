@@ -72,7 +72,7 @@ def table(head: list[str], rows: list[list[str]]) -> str:
 def demo() -> str:
     """The table that the demo prints."""
     result = read("demo.json")
-    columns = ("all", "kept", "perfect")
+    columns = ("all", "kept", "oracle")
     names = [n for n in METRICS if any(n in result[c] for c in columns)]
     rows = [["masks per image", "", *(f"{result[c]['masks_per_image']:.2f}" for c in columns)]]
     for name in names:
@@ -83,7 +83,7 @@ def demo() -> str:
         f"{result['images']} test scenarios, seed {result['seed']}, split digest `{result['data_digest'][:12]}`,"
         f" {1000 * result['seconds_per_image']:.1f} ms per image in batches."
     )
-    head = ["metric", "better", "all masks", "kept masks", "perfect sampler"]
+    head = ["metric", "better", "all masks", "kept masks", "annotation oracle"]
     return table(head, rows) + "\n\n" + note
 
 
@@ -95,7 +95,7 @@ def _settled(settings: dict[str, Any]) -> str:
 def runs() -> str:
     """One row per run: coverage and distances over all masks, then selection and probabilities."""
     head = ["data, labels", "cores", "minutes", "steps", "M", *(METRICS[c].title for c in COLUMNS)]
-    head += ["perfect", "F1", "kept", "HM IoU* kept", "BSS kept", "ms/image"]
+    head += ["annotation oracle", "F1", "kept", "HM IoU* kept", "BSS kept", "ms/image"]
     rows = []
     for title, entry in read("mode-proposals.json").items():
         every, kept, phases = entry["all"], entry["kept"], entry["phases"]
@@ -117,7 +117,7 @@ def runs() -> str:
                 str(sum(phase["training"]["steps"] for phase in phases)),
                 f"{every['masks_per_image']:.0f}",
                 *(number(every[c]) for c in COLUMNS),
-                number(entry["perfect"]["hm_iou_unique"]),
+                number(entry["oracle"]["hm_iou_unique"]),
                 number(every.get("selection_f1")),
                 f"{kept['masks_per_image']:.1f}",
                 number(kept["hm_iou_unique"]),
@@ -578,14 +578,14 @@ def one_pass() -> str:
         for method, entries in methods.items():
             for entry in entries:
                 masks = f"{entry['masks']:.0f}" if entry["samples"] is None else str(entry["samples"])
-                perfect = number((entry["perfect"] or {}).get("ged"))
+                oracle = number((entry["oracle"] or {}).get("ged"))
                 figures = [
                     number(entry[figure]) for figure in ("ged", "hm_iou_unique", "hm_iou_tiled", "m_iou")
                 ]
-                rows.append([method, masks, *figures, f"{1000 * entry['seconds_per_image']:.1f}", perfect])
+                rows.append([method, masks, *figures, f"{1000 * entry['seconds_per_image']:.1f}", oracle])
         images = next(iter(methods.values()))[0]["images"]
         titles = [METRICS[figure].title for figure in ("ged", "hm_iou_unique", "hm_iou_tiled", "m_iou")]
-        head = ["method", "masks", *titles, "ms/image", "GED² of a perfect sampler"]
+        head = ["method", "masks", *titles, "ms/image", "GED² of the annotation oracle"]
         texts.append(f"{name}, {images} images, {found['threads']} thread(s):\n\n" + table(head, rows))
     return "\n\n".join(texts) or not_yet("one_pass.py --results docs/results/one-pass.json")
 

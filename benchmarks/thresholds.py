@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import ambiseg
-from ambiseg.engine.predict import PredictSettings
-from ambiseg.engine.run import TRAINING, RunConfig, write_json
+from ambiseg.engine.postprocess import PredictSettings
+from ambiseg.engine.run_folder import TRAINING, RunConfig, write_json
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def evaluated(
     """The row of a run at one value."""
     option: dict[str, Any] = {threshold.option: value}
     metrics = list(threshold.metrics)
-    found = ambiseg.evaluate(run, data, split, PredictSettings(**option), metrics=metrics, perfect_draws=0)
+    found = ambiseg.evaluate(run, data, split, PredictSettings(**option), metrics=metrics, oracle_draws=0)
     columns = found.to_dict()
     train = RunConfig.load(run).train
     return {

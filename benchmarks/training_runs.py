@@ -17,8 +17,9 @@ import torch
 
 import ambiseg
 from ambiseg.data.source import SpreadSplit, open_split
-from ambiseg.engine.predict import PredictSettings, Run, load
-from ambiseg.engine.run import LAST, TRAINING, RunConfig
+from ambiseg.engine.postprocess import PredictSettings
+from ambiseg.engine.run import Run, load
+from ambiseg.engine.run_folder import LAST, TRAINING, RunConfig
 from ambiseg.engine.settings import TrainSettings
 from ambiseg.engine.train import resume
 from ambiseg.networks.settings import UNetSettings
@@ -127,7 +128,7 @@ def measure(
     images = open_split(data, split)
     chosen = images if every == 1 else SpreadSplit(images, len(images) // every)
     found = ambiseg.evaluate(
-        model, chosen, split, keep, batch_size=batch_size, metrics=metrics, perfect_draws=1
+        model, chosen, split, keep, batch_size=batch_size, metrics=metrics, oracle_draws=1
     )
     return {
         **describe(run),

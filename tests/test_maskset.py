@@ -78,7 +78,7 @@ def test_merging_adds_weights_up(given_set: MaskSet) -> None:
 @given(mask_sets())
 def test_merging_knows_no_order(given_set: MaskSet) -> None:
     order = torch.randperm(given_set.masks.shape[1], generator=torch.Generator().manual_seed(0))
-    shuffled = given_set.take(order.repeat(len(given_set), 1))
+    shuffled = given_set.gather(order.repeat(len(given_set), 1))
     assert_same_law(shuffled.merge_identical(), given_set.merge_identical())
 
 
@@ -173,7 +173,7 @@ def test_keeping_some_against_a_plain_loop(given_set: MaskSet, seed: int) -> Non
     """Each dropped weight goes to the first kept mask of the greatest IoU; what overlaps with none is shared
     by all."""
     chosen = torch.rand(given_set.weights.shape, generator=torch.Generator().manual_seed(seed)) < 0.5
-    left = given_set.keep(chosen)
+    left = given_set.select_and_reassign(chosen)
     iou = pairwise_overlap(given_set.masks, given_set.masks, given_set.labels).iou()
     for b in range(len(given_set)):
         kept = [k for k in range(chosen.shape[1]) if chosen[b, k] and given_set.present[b, k]]
@@ -237,12 +237,12 @@ def test_draws_come_as_often_as_weights_say() -> None:
     masks = torch.arange(4, dtype=torch.uint8).view(1, 4, 1).expand(8000, -1, -1)
     weights = torch.tensor([0.5, 0.0, 0.3, 0.2]).expand(8000, -1)
     labels = LabelSpace.of_classes(4)
-    drawn = MaskSet(masks, weights, labels).draw(torch.Generator().manual_seed(0)).validate()
+    drawn = MaskSet(masks, weights, labels).sample_one(torch.Generator().manual_seed(0)).validate()
     assert drawn.masks.shape == (8000, 1, 1)
     share = torch.bincount(drawn.masks.flatten().long(), minlength=4) / 8000
     assert share[1] == 0
     torch.testing.assert_close(share, weights[0], atol=4 * (0.25 / 8000) ** 0.5, rtol=0)
-    again = MaskSet(masks, weights, labels).draw(torch.Generator().manual_seed(0))
+    again = MaskSet(masks, weights, labels).sample_one(torch.Generator().manual_seed(0))
     assert torch.equal(again.masks, drawn.masks)
 
 
@@ -300,7 +300,7 @@ def test_from_probabilities_decides_and_remembers(classes: int) -> None:
     assert torch.equal(given_set.masks.long(), labels.all_classes(probabilities, dim=2).argmax(2))
     torch.testing.assert_close(given_set.mean(), probabilities.mean(1))
     torch.testing.assert_close(given_set.hard().mean(), labels.one_hot(given_set.masks, dim=2).mean(1))
-    taken = given_set.take(torch.tensor([[2], [0]]))
+    taken = given_set.gather(torch.tensor([[2], [0]]))
     assert taken.probabilities is not None and torch.equal(
         taken.probabilities[:, 0], probabilities[[0, 1], [2, 0]]
     )
@@ -482,16 +482,16 @@ def test_classes_that_do_not_exist_are_refused_unless_padded() -> None:
 def test_a_lower_foreground_threshold_adds_pixels_only(one: float, other: float) -> None:
     probabilities = torch.rand(2, 3, 1, 5, 7, generator=torch.Generator().manual_seed(0))
     given_set = MaskSet.from_probabilities(probabilities, BINARY)
-    low, high = given_set.decided(min(one, other)), given_set.decided(max(one, other))
+    low, high = given_set.rethreshold(min(one, other)), given_set.rethreshold(max(one, other))
     assert bool((low.masks >= high.masks).all())
     assert torch.equal(low.masks, (probabilities[:, :, 0] > min(one, other)).to(torch.uint8))
     assert torch.equal(low.weights, given_set.weights) and torch.equal(low.probabilities, probabilities)
-    assert torch.equal(given_set.decided(0.5).masks, given_set.masks)
+    assert torch.equal(given_set.rethreshold(0.5).masks, given_set.masks)
 
 
 def test_what_a_foreground_threshold_needs() -> None:
     with pytest.raises(AmbisegError, match="per-pixel probabilities"):
-        MaskSet.uniform(torch.zeros(1, 1, 2, 2, dtype=torch.uint8), BINARY).decided(0.4)
+        MaskSet.uniform(torch.zeros(1, 1, 2, 2, dtype=torch.uint8), BINARY).rethreshold(0.4)
     several = LabelSpace(("background", "a", "b"))
     with pytest.raises(AmbisegError, match="one class"):
-        MaskSet.from_probabilities(torch.full((1, 1, 3, 2, 2), 1 / 3), several).decided(0.4)
+        MaskSet.from_probabilities(torch.full((1, 1, 3, 2, 2), 1 / 3), several).rethreshold(0.4)

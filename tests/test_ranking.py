@@ -53,10 +53,10 @@ def test_rounding_of_weights_changes_no_choice(seed):
     sets = [MaskSet(masks, value.abs() * (exact > 0), LabelSpace.binary()) for value in (exact, rounded)]
     chosen = torch.rand(exact.shape, generator=g) < 0.2
     for operation in (
-        lambda s: s.near_duplicates(0.5),
+        lambda s: s.duplicate_index(0.5),
         lambda s: s.sort().masks,
         lambda s: s.top(3).masks,
-        lambda s: s.keep(chosen).masks,
+        lambda s: s.select_and_reassign(chosen).masks,
         lambda s: s.drop_near_duplicates(0.5).masks,
     ):
         one, other = (operation(s) for s in sets)

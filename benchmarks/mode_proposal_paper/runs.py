@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from ambiseg.cli.data import write_wildfires
 from ambiseg.data.batches import label_mode
 from ambiseg.data.source import open_split
-from ambiseg.engine.run import TRAINING, RunConfig, write_json
+from ambiseg.engine.run_folder import TRAINING, RunConfig, write_json
 from ambiseg.engine.settings import TrainSettings
 from ambiseg.methods.mode_proposals import EDM_NOISE, ModeProposalsSettings
 from mode_proposals import RECIPES

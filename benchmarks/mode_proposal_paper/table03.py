@@ -34,7 +34,7 @@ def main() -> None:
             continue
         for title, settings in FILTERS.items():
             found = [
-                ambiseg.evaluate(run, data, SPLIT, settings, metrics=METRICS, perfect_draws=0) for run in runs
+                ambiseg.evaluate(run, data, SPLIT, settings, metrics=METRICS, oracle_draws=0) for run in runs
             ]
             ours = {
                 "hm_iou_unique": [e.kept["hm_iou_unique"] for e in found],

@@ -31,7 +31,7 @@ def main() -> None:
         used += runs
         if arguments.train_only:
             continue
-        found = [ambiseg.evaluate(run, data, SPLIT, metrics=METRICS, perfect_draws=0) for run in runs]
+        found = [ambiseg.evaluate(run, data, SPLIT, metrics=METRICS, oracle_draws=0) for run in runs]
         ours = {name: [e.all[name] for e in found] for name in METRICS}
         rows.append(row(arguments, {"labels": "full", "frozen": regime}, ours, paper, runs))
     if rows:

@@ -28,7 +28,7 @@ _HOMES = {
     "TrainSettings": "ambiseg.engine.settings",
     "UNetSettings": "ambiseg.networks.settings",
     "fit": "ambiseg.engine.train",
-    "load": "ambiseg.engine.predict",
+    "load": "ambiseg.engine.run",
     "evaluate": "ambiseg.engine.evaluate",
     "describe": "ambiseg.engine.describe",
 }
@@ -56,7 +56,7 @@ __all__ = [
 if TYPE_CHECKING:
     from ambiseg.engine.describe import describe
     from ambiseg.engine.evaluate import evaluate
-    from ambiseg.engine.predict import load
+    from ambiseg.engine.run import load
     from ambiseg.engine.settings import TrainSettings
     from ambiseg.engine.train import fit
     from ambiseg.errors import AmbisegError

@@ -219,8 +219,8 @@ class MaskSet:
         """The same set without per-pixel probabilities."""
         return replace(self, probabilities=None)
 
-    def decided(self, threshold: float) -> MaskSet:
-        """The same set with label maps decided anew: foreground where its probability exceeds the threshold
+    def rethreshold(self, threshold: float) -> MaskSet:
+        """Label maps computed again from the pixel probabilities: foreground where they exceed the threshold
         (binary labels).
 
         Dice and IoU are greatest at a threshold below 1/2, namely half of the greatest Dice (Lipton, Elkan
@@ -231,7 +231,7 @@ class MaskSet:
 
         Example:
             >>> one = MaskSet.from_probabilities(torch.tensor([[[[0.3, 0.6]]]]), LabelSpace.binary())
-            >>> one.masks, one.decided(0.25).masks
+            >>> one.masks, one.rethreshold(0.25).masks
             (tensor([[[0, 1]]], dtype=torch.uint8), tensor([[[1, 1]]], dtype=torch.uint8))
         """
         if not self.labels.is_binary or self.probabilities is None:
@@ -241,18 +241,18 @@ class MaskSet:
             raise AmbisegError(f"a foreground threshold needs {lacking}: leave it out")
         return replace(self, masks=self.labels.decide(self.probabilities, dim=2, threshold=threshold))
 
-    def take(self, index: Tensor) -> MaskSet:
+    def gather(self, index: Tensor) -> MaskSet:
         """Entries ``index (B, L)`` of each image, weights as they are (see `normalised`)."""
 
-        def gather(value: Tensor | None) -> Tensor | None:
+        def entries(value: Tensor | None) -> Tensor | None:
             if value is None:
                 return None
             shape = index.shape + (1,) * (value.dim() - 2)
             return value.gather(1, index.view(shape).expand(*index.shape, *value.shape[2:]))
 
-        masks, weights = gather(self.masks), gather(self.weights)
+        masks, weights = entries(self.masks), entries(self.weights)
         assert masks is not None and weights is not None
-        return MaskSet(masks, weights, self.labels, gather(self.scores), gather(self.probabilities))
+        return MaskSet(masks, weights, self.labels, entries(self.scores), entries(self.probabilities))
 
     def normalised(self) -> MaskSet:
         """Weights divided by their sum; sets of total 0 become uniform."""
@@ -263,7 +263,7 @@ class MaskSet:
     def compact(self) -> MaskSet:
         """Entries that are there first, in their order, and K no larger than the fullest set needs."""
         order = (~self.present).to(torch.uint8).argsort(dim=1, stable=True)
-        return self.take(order[:, : max(1, int(self.count.max()))])
+        return self.gather(order[:, : max(1, int(self.count.max()))])
 
     def padded(self, count: int) -> MaskSet:
         """At least ``count`` places: void masks of weight 0 are added at the end."""
@@ -281,19 +281,20 @@ class MaskSet:
 
     def sort(self) -> MaskSet:
         """Entries by descending weight, equal ones in their order, those that are not there last."""
-        return self.take(descending(self.weights.masked_fill(~self.present, -1)))
+        return self.gather(descending(self.weights.masked_fill(~self.present, -1)))
 
-    def keep(self, chosen: Tensor) -> MaskSet:
-        """Only the entries of ``chosen (B, K)``, compacted; the weight of every other goes to the one most
-        like it.
+    def select_and_reassign(self, chosen: Tensor) -> MaskSet:
+        """Keep the entries of ``chosen (B, K)``, compacted, and add the weight of every other entry to the
+        kept one most like it.
 
-        That is the one of the highest IoU, the first of several. Entries that overlap with none of them give
-        their weight to all, in proportion. Where nothing of an image is chosen, its best entry (by score,
-        else by weight) stays: a set is never empty.
+        That is the one of the highest IoU, the first of several. The weight of entries that overlap with none
+        is shared by all, in proportion. Where nothing of an image is chosen, its best entry (by score, else
+        by weight) stays: a set is never empty.
 
         Example:
             >>> masks = torch.tensor([[[1, 1, 0, 0], [0, 0, 0, 1], [1, 1, 1, 0]]])
-            >>> MaskSet.uniform(masks, LabelSpace.binary()).keep(torch.tensor([[True, True, False]])).weights
+            >>> chosen = torch.tensor([[True, True, False]])
+            >>> MaskSet.uniform(masks, LabelSpace.binary()).select_and_reassign(chosen).weights
             tensor([[0.6667, 0.3333]])
         """
         value = self.weights if self.scores is None else self.scores
@@ -308,12 +309,12 @@ class MaskSet:
         likeness, nearest = iou.amax(2), first_largest(iou, 2)
         itself = torch.arange(nearest.shape[1], device=nearest.device)
         counted = replace(self, weights=self.weights * (chosen | (likeness > 0))).normalised()
-        return counted._given(torch.where(chosen, itself, nearest))
+        return counted._reassigned(torch.where(chosen, itself, nearest))
 
     def filter_scores(self, threshold: float = SCORE_THRESHOLD) -> MaskSet:
-        """Keep entries with ``score > threshold`` (mode proposals, section 3.1), see `keep`; without scores,
-        keep all."""
-        return self if self.scores is None else self.keep(exceeds(self.scores, threshold))
+        """Keep entries with ``score > threshold`` (mode proposals, section 3.1) by `select_and_reassign`;
+        without scores, keep all."""
+        return self if self.scores is None else self.select_and_reassign(exceeds(self.scores, threshold))
 
     def top(self, k: int) -> MaskSet:
         """The ``k`` entries of highest weight, renormalised."""
@@ -321,7 +322,7 @@ class MaskSet:
             raise AmbisegError(f"top needs k >= 1, received {k}")
         return (
             self.sort()
-            .take(torch.arange(min(k, self.masks.shape[1]), device=self.masks.device).repeat(len(self), 1))
+            .gather(torch.arange(min(k, self.masks.shape[1]), device=self.masks.device).repeat(len(self), 1))
             .normalised()
             .compact()
         )
@@ -352,19 +353,20 @@ class MaskSet:
         Better means a higher score, or a higher weight where there are no scores (mode proposals, section
         4.5); of two equal ones the first is better.
         """
-        return self._given(self.near_duplicates(iou))
+        return self._reassigned(self.duplicate_index(iou))
 
-    def near_duplicates(self, iou: float = DUPLICATE_IOU) -> Tensor:
-        """The mask that `drop_near_duplicates` keeps for each one, itself if it stays: ``(B, K)`` int64.
+    def duplicate_index(self, iou: float = DUPLICATE_IOU) -> Tensor:
+        """Index ``(B, K)`` int64 of the mask that `drop_near_duplicates` keeps for each one, itself if it
+        stays.
 
         Example:
             >>> masks = torch.tensor([[[1, 1, 1, 1], [0, 0, 0, 1], [1, 1, 1, 0]]])
-            >>> MaskSet.uniform(masks, LabelSpace.binary()).near_duplicates(iou=0.7)
+            >>> MaskSet.uniform(masks, LabelSpace.binary()).duplicate_index(iou=0.7)
             tensor([[0, 1, 0]])
         """
         value = self.weights if self.scores is None else self.scores
         order = descending(value.masked_fill(~self.present, -1))
-        ranked = self.take(order)
+        ranked = self.gather(order)
         overlap = pairwise_overlap(ranked.masks, ranked.masks, self.labels)
         close = exceeds(overlap.iou(), iou) | (overlap.intersection == overlap.union).all(-1)
         close &= ranked.present[:, :, None] & ranked.present[:, None]
@@ -374,15 +376,15 @@ class MaskSet:
             kept[:, k + 1 :][close[:, k, k + 1 :] & free & (kept[:, k] == k)[:, None]] = k
         return torch.empty_like(order).scatter(1, order, order.gather(1, kept))
 
-    def _given(self, heir: Tensor) -> MaskSet:
-        """What is left when every entry gives its weight to ``heir (B, K)``."""
-        weights = torch.zeros_like(self.weights).scatter_add(1, heir, self.weights)
+    def _reassigned(self, target: Tensor) -> MaskSet:
+        """The set after the weight of every entry is added to that of entry ``target (B, K)``."""
+        weights = torch.zeros_like(self.weights).scatter_add(1, target, self.weights)
         return replace(self, weights=weights).compact()
 
-    def draw(self, generator: torch.Generator | None = None) -> MaskSet:
-        """One mask of each image, drawn by weight: a set with K = 1 and weight 1."""
+    def sample_one(self, generator: torch.Generator | None = None) -> MaskSet:
+        """One mask of each image, drawn at random by weight: a set with K = 1 and weight 1."""
         index = torch.multinomial(self.weights, 1, generator=generator)
-        one = self.take(index)
+        one = self.gather(index)
         return replace(one, weights=torch.ones_like(one.weights))
 
     # -- files -----------------------------------------------------------------------------------------------

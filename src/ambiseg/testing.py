@@ -27,7 +27,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ambiseg.data.batches import Normalization
-from ambiseg.engine.run import RunConfig, load_weights, save_weights
+from ambiseg.engine.run_folder import RunConfig, load_weights, save_weights
 from ambiseg.engine.settings import TrainSettings
 from ambiseg.errors import AmbisegError, UnknownNameError
 from ambiseg.labels import LabelSpace
@@ -66,7 +66,7 @@ def problem(labels: LabelSpace, mode: str = "full", seed: int = 0, count: int = 
     weights = torch.tensor([[0.1, 0.2, 0.3, 0.4]]).repeat(count, 1)
     weights[-1] = torch.tensor([0.2, 0.3, 0.5, 0.0])
     modes = MaskSet(masks, weights, labels)
-    return images, modes if mode == "full" else modes.draw(g)
+    return images, modes if mode == "full" else modes.sample_one(g)
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def train_on_problem(model: Segmenter, labels: LabelSpace, mode: str, steps: int
     for step in range(steps):
         model.progress = step / steps
         optimiser.param_groups[0]["lr"] = rate * 0.5 * (1 + math.cos(math.pi * step / steps))
-        shown = modes if mode == "full" else modes.draw(torch.Generator().manual_seed(step))
+        shown = modes if mode == "full" else modes.sample_one(torch.Generator().manual_seed(step))
         optimiser.zero_grad()
         torch.autograd.backward(model.loss(images, shown)["loss"])
         optimiser.step()

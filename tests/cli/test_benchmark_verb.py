@@ -61,7 +61,7 @@ def test_a_suite_of_ones_own(cli, suite, fires, tmp_path):
     with open(out / "tables" / "fires.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     ours = [row["method"] for row in rows]
-    assert ours == ["m-heads", "ssn", "perfect sampler", "ssn: A paper †"]
+    assert ours == ["m-heads", "ssn", "annotation oracle", "ssn: A paper †"]
     assert 0 < float(rows[1]["HM IoU* ↑, n = 4"]) < 1 and float(rows[1]["peak memory (MiB)"]) > 100
     assert (out / "tables" / "fires.tex").exists() and "elsewhere is skipped" in (
         out / "index.html"

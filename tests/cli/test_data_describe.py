@@ -57,7 +57,7 @@ def test_json_alone(cli, root):
     assert list(found["splits"]) == ["train"] and found["licence"] == "CC-BY-4.0"
     train = found["splits"]["train"]
     assert (train["images"], train["measured"], train["sizes"]) == (4, 2, {"12x12": 4})
-    assert set(train["perfect"]) == {"1"} and len(train["digest"]) == 64
+    assert set(train["oracle"]) == {"1"} and len(train["digest"]) == 64
     assert "a0 = b1" in found["warnings"][0]["problem"]
 
 

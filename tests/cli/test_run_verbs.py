@@ -20,7 +20,8 @@ from safetensors.torch import load_file, save_file
 from ambiseg.cli.main import main
 from ambiseg.cli.parsing import Proposing
 from ambiseg.cli.predict import settings_of
-from ambiseg.engine.predict import PredictSettings, load
+from ambiseg.engine.postprocess import PredictSettings
+from ambiseg.engine.run import load
 
 
 @pytest.fixture
@@ -37,8 +38,8 @@ def test_the_defaults_are_those_of_the_library():
 
 def test_what_the_filters_are_told(cli, tiny_run):
     model = load(tiny_run)
-    assert settings_of(Proposing(duplicate_iou=1.0), model).duplicate_iou == 1.0
-    everything = settings_of(Proposing(all=True), model)
+    assert settings_of(Proposing(duplicate_iou=1.0), model)[0].duplicate_iou == 1.0
+    everything, _ = settings_of(Proposing(all=True), model)
     assert (everything.score_threshold, everything.duplicate_iou) == (None, None)
     error = cli("evaluate", tiny_run, "--all", "--duplicate-iou", 0.9).error
     assert "--all keeps every mask" in error

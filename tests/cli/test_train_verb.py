@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from ambiseg.cli.main import main
 from ambiseg.cli.train import train_command
-from ambiseg.engine.run import RunConfig
+from ambiseg.engine.run_folder import RunConfig
 
 SMALL = shlex.split(
     "--epochs 1 --batch-size 4 --masks 4 --set train.validations=1 --set train.precision=32 --set train.warmup=2"

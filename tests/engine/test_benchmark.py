@@ -11,7 +11,7 @@ import pytest
 from ambiseg.engine import benchmark, benchmark_run
 from ambiseg.engine.benchmark import carry_out, plan
 from ambiseg.engine.module import TrainingModule
-from ambiseg.engine.run import write_json
+from ambiseg.engine.run_folder import write_json
 from ambiseg.engine.suite import Recipe, load_suite, read_suite, suite_names
 from ambiseg.errors import AmbisegError
 from ambiseg.methods import METHODS
@@ -29,7 +29,7 @@ methods:
     settings: {proposals: 4, selection: {head_width: 8}}
   m-heads:
 """
-MEASURED = ("steps", "metrics", "perfect", "per_image", "coverage", "estimated", "true", "masks")
+MEASURED = ("steps", "metrics", "oracle", "per_image", "coverage", "estimated", "true", "masks")
 """What of a result is not a time."""
 
 

@@ -1,4 +1,4 @@
-"""The description of a data set against closed forms: disagreement, what a perfect sampler reaches,
+"""The description of a data set against closed forms: disagreement, what the annotation oracle reaches,
 digests."""
 
 from __future__ import annotations
@@ -59,13 +59,13 @@ def test_disagreement_has_closed_forms(root):
         assert split.measured == split.summary.images
 
 
-def test_one_annotator_and_perfect_sampler_have_closed_forms(root, tmp_path):
+def test_one_annotator_and_annotation_oracle_have_closed_forms(root, tmp_path):
     many = {"train": [sample(f"{i:03}", [rows(2), rows(4)]) for i in range(48)]}
     split = describe(write_folder(tmp_path / "many", many, DatasetInfo()), samples=(1, 4)).splits[0]
     assert split.one_annotator["ged"] == pytest.approx(2 * 0.5)  # 2 d(a, b), no spread on either side
     for n in (1, 4):  # E GED² = d(Y, Y) / n, here 1/4 / n
-        assert split.perfect[n]["ged"] == pytest.approx(0.25 / n, abs=0.02)
-    assert split.perfect[4]["hm_iou_unique"] > split.perfect[1]["hm_iou_unique"]
+        assert split.oracle[n]["ged"] == pytest.approx(0.25 / n, abs=0.02)
+    assert split.oracle[4]["hm_iou_unique"] > split.oracle[1]["hm_iou_unique"]
 
 
 def test_most_and_least_ambiguous(root, tmp_path):

@@ -14,21 +14,21 @@ import torch
 from ambiseg.data.info import DatasetInfo
 from ambiseg.data.sample import Sample
 from ambiseg.data.source import open_split, write_dataset
-from ambiseg.engine.evaluate import ALL_ONLY, KEPT_ONLY, evaluate
-from ambiseg.engine.predict import PredictSettings, load
-from ambiseg.engine.run import METRICS as METRICS_FILE
+from ambiseg.engine.evaluate import evaluate
+from ambiseg.engine.postprocess import PredictSettings, postprocess
+from ambiseg.engine.run import load
+from ambiseg.engine.run_folder import METRICS as METRICS_FILE
 from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
 from ambiseg.metrics import (
     METRICS,
+    annotation_oracle,
     annotator_agreement,
     coverage_curve,
     default_metrics,
     metric_collection,
-    perfect_model,
 )
-from ambiseg.metrics.accumulators import POOLED
 
 SETTINGS = PredictSettings(score_threshold=0.3)
 
@@ -51,14 +51,14 @@ def sets(run, fires):
         every = run.propose([sample.image])
         weights = torch.from_numpy(sample.weights).float()[None]
         truth = MaskSet(torch.from_numpy(sample.masks)[None], weights, run.config.labels)
-        triples.append((every, SETTINGS.resolved(run).apply(every), truth))
+        triples.append((every, postprocess(every, SETTINGS.for_run(run)).masks, truth))
     return triples
 
 
 def test_both_columns_equal_metrics_of_predictions(found, sets):
     """Image by image, with the public metrics and nothing else."""
-    for column, name_of, skipped in [(0, "all", KEPT_ONLY), (1, "kept", ALL_ONLY)]:
-        names = [name for name in default_metrics(sets[0][0]) if name not in skipped]
+    for column, name_of in enumerate(("all", "kept")):
+        names = [name for name in default_metrics(sets[0][0]) if name_of in METRICS[name].columns]
         collection = metric_collection(names)
         for triple in sets:
             collection.update(triple[column], triple[2])
@@ -72,7 +72,7 @@ def test_both_columns_equal_metrics_of_predictions(found, sets):
 
 def test_values_per_image_equal_the_metric(found, sets):
     for name, values in found.per_image.items():
-        column = 1 if name in KEPT_ONLY else 0
+        column = ("all", "kept").index(METRICS[name].columns[0])
         expected = [float(METRICS[name].function(triple[column], triple[2])) for triple in sets]
         assert values.tolist() == pytest.approx(expected, abs=1e-5, nan_ok=True), name
 
@@ -80,22 +80,22 @@ def test_values_per_image_equal_the_metric(found, sets):
 def test_means_per_image_equal_the_summary(found):
     """But for the numbers that pool their parts over all images first."""
     for name, values in found.per_image.items():
-        if name not in POOLED:
+        if METRICS[name].pooling is None:
             assert np.nanmean(values) == pytest.approx(found.all[name], abs=2e-6), name
 
 
-def test_a_perfect_sampler_and_the_annotators_stand_beside(found, sets):
+def test_the_annotation_oracle_and_the_annotators_stand_beside(found, sets):
     """By the closed form: n draws have a GED of d(Y, Y) / n on average; and no column for what draws do not
     have."""
     truth = [triple[2] for triple in sets]
     spread = np.mean([float(annotator_agreement(t).spread) for t in truth])
     assert found.annotators["spread"] == pytest.approx(spread, abs=1e-6)
     many = np.mean(
-        [float(perfect_model(t, "ged", 6, 400, torch.Generator().manual_seed(1)).mean) for t in truth]
+        [float(annotation_oracle(t, "ged", 6, 400, torch.Generator().manual_seed(1)).mean) for t in truth]
     )
     assert many == pytest.approx(spread / 6, rel=0.1)
-    assert found.perfect["ged"] == pytest.approx(spread / 6, rel=0.6)
-    assert set(found.all) - set(found.perfect) == set(ALL_ONLY) & set(found.all)
+    assert found.oracle["ged"] == pytest.approx(spread / 6, rel=0.6)
+    assert set(found.all) - set(found.oracle) == {name for name in found.all if name.startswith("selection")}
 
 
 def test_pixels_and_coverage_are_those_of_all_masks(found, sets):
@@ -109,9 +109,9 @@ def test_pixels_and_coverage_are_those_of_all_masks(found, sets):
     assert gap == pytest.approx(found.all["ece"], abs=1e-5)
 
 
-def test_all_metrics_can_be_asked_for_and_the_perfect_sampler_left_out(run, fires):
-    everything = evaluate(run, fires, "test", SETTINGS, metrics=["all"], perfect_draws=0)
-    assert list(everything.per_image) == list(METRICS) and everything.perfect == {}
+def test_all_metrics_can_be_asked_for_and_the_annotation_oracle_left_out(run, fires):
+    everything = evaluate(run, fires, "test", SETTINGS, metrics=["all"], oracle_draws=0)
+    assert list(everything.per_image) == list(METRICS) and everything.oracle == {}
 
 
 @pytest.mark.parametrize("batch_size", [1, 2])

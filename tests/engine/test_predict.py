@@ -16,8 +16,10 @@ from ambiseg.data.batches import Normalization
 from ambiseg.data.files.reading import read_mask
 from ambiseg.data.source import open_split
 from ambiseg.engine.hardware import Hardware
-from ambiseg.engine.predict import PredictSettings, Run, find_images, load, predict_files
-from ambiseg.engine.run import CONFIG, WEIGHTS, RunConfig
+from ambiseg.engine.postprocess import PredictSettings, postprocess
+from ambiseg.engine.predict import find_images, predict_files
+from ambiseg.engine.run import Run, load
+from ambiseg.engine.run_folder import CONFIG, WEIGHTS, RunConfig
 from ambiseg.engine.settings import TrainSettings
 from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
@@ -71,7 +73,7 @@ def test_prediction_is_the_model_on_the_normalised_image(run, images):
         order = expected.weights.argsort(descending=True)
         found = run.predict(image, EVERYTHING)
         torch.testing.assert_close(
-            found.probabilities, expected.take(order).probabilities, atol=1e-4, rtol=1e-4
+            found.probabilities, expected.gather(order).probabilities, atol=1e-4, rtol=1e-4
         )
         assert (found.weights.diff() <= 0).all()
 
@@ -107,14 +109,14 @@ def proposals():
 
 def test_filters_by_hand():
     """The near-duplicate gives its probability away before low scores go; the rest is sorted."""
-    found = PredictSettings(duplicate_iou=0.9).apply(proposals())
+    found = postprocess(proposals(), PredictSettings(duplicate_iou=0.9)).masks
     assert found.scores.tolist()[0] == pytest.approx([0.9, 0.8])
     assert found.weights.tolist()[0] == pytest.approx([0.5 / 0.6, 0.1 / 0.6])
-    every = EVERYTHING.apply(proposals())
+    every = postprocess(proposals(), EVERYTHING).masks
     assert every.weights.tolist()[0] == pytest.approx([0.4, 0.3, 0.2, 0.1])
-    top = PredictSettings(None, None, top=2).apply(proposals())
+    top = postprocess(proposals(), PredictSettings(None, None, top=2)).masks
     assert top.weights.tolist()[0] == pytest.approx([4 / 7, 3 / 7])
-    strict = PredictSettings(score_threshold=0.99).apply(proposals())
+    strict = postprocess(proposals(), PredictSettings(score_threshold=0.99)).masks
     assert strict.scores.tolist()[0] == pytest.approx([0.9]) and strict.weights.tolist() == [[1.0]]
 
 
@@ -128,10 +130,10 @@ def test_scores_that_reject_copies_make_the_duplicate_filter_needless(run, label
     settings = ModeProposalsSettings(proposals=4, selection=SelectionSettings(head_width=8, weight=selection))
     model = ModeProposals(run.model.in_channels, config.labels, UNetSettings(width=8, depth=2), settings)
     other = Run(config, model, run.hardware)
-    assert PredictSettings().resolved(other).duplicate_iou == expected
-    assert PredictSettings(duplicate_iou=0.8).resolved(other).duplicate_iou == 0.8
-    assert PredictSettings(duplicate_iou=None).resolved(other).duplicate_iou is None
-    assert PredictSettings(score_threshold=None).resolved(other).duplicate_iou == 0.95, (
+    assert PredictSettings().for_run(other).duplicate_iou == expected
+    assert PredictSettings(duplicate_iou=0.8).for_run(other).duplicate_iou == 0.8
+    assert PredictSettings(duplicate_iou=None).for_run(other).duplicate_iou is None
+    assert PredictSettings(score_threshold=None).for_run(other).duplicate_iou == 0.95, (
         "no scores, no rejection"
     )
 

@@ -20,8 +20,8 @@ from ambiseg.data.source import open_split, write_dataset
 from ambiseg.engine import callbacks
 from ambiseg.engine import train as train_module
 from ambiseg.engine.module import TrainingModule
-from ambiseg.engine.predict import load
-from ambiseg.engine.run import CONFIG, LAST, TRAINING, WEIGHTS, RunConfig, load_checkpoint
+from ambiseg.engine.run import load
+from ambiseg.engine.run_folder import CONFIG, LAST, TRAINING, WEIGHTS, RunConfig, load_checkpoint
 from ambiseg.engine.settings import TrainSettings
 from ambiseg.engine.train import resume, training_curve
 from ambiseg.errors import AmbisegError

@@ -163,7 +163,7 @@ def test_gradients_of_single_draws_average_to_that_of_all_annotations(kernel):
 
     whole = gradients(truth, torch.ones(3))
     ones = [
-        gradients(replace(truth.take(torch.full((3, 1), i)), weights=torch.ones(3, 1)), truth.weights[:, i])
+        gradients(replace(truth.gather(torch.full((3, 1), i)), weights=torch.ones(3, 1)), truth.weights[:, i])
         for i in range(3)
     ]
     for all_of_them, *draws in zip(whole, *ones, strict=True):

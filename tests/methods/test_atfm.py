@@ -9,9 +9,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from ambiseg.distributions import monte_carlo
+from ambiseg import memory_budget
 from ambiseg.distributions.low_rank import LowRankNormal
-from ambiseg.engine.run import WEIGHTS, RunConfig
+from ambiseg.engine.run_folder import WEIGHTS, RunConfig
 from ambiseg.engine.settings import TrainSettings
 from ambiseg.engine.train import fit, training_curve
 from ambiseg.errors import AmbisegError
@@ -144,7 +144,7 @@ def test_a_new_flow_leaves_the_samples_of_its_prior_as_they_are(labels):
 
 def test_the_prior_runs_once_for_any_number_of_samples(monkeypatch):
     monkeypatch.setattr(
-        monte_carlo, "AT_ONCE", 4 * 64 * 8
+        memory_budget, "ELEMENTS", 2 * 4 * 64 * 8
     )  # four masks of 64 pixels at the width of the flow
     model, calls = make(steps=3).eval(), []
     model.prior.g.register_forward_hook(lambda *_: calls.append("prior"))

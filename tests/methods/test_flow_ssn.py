@@ -8,12 +8,13 @@ import itertools
 import pytest
 import torch
 
+from ambiseg import memory_budget
 from ambiseg.errors import AmbisegError, UnknownNameError
 from ambiseg.labels import LabelSpace
 from ambiseg.losses.mask_losses import cross_entropy_per_pixel
 from ambiseg.maskset import MaskSet
-from ambiseg.distributions import monte_carlo
 from ambiseg.methods.flow_ssn import FlowSSNSettings
+from ambiseg.methods.flow_ssn import model as flow_ssn
 from ambiseg.methods.flow_ssn.model import Base, FlowSSN
 from ambiseg.metrics import hm_iou_unique
 from ambiseg.networks.settings import UNetSettings
@@ -217,7 +218,7 @@ def test_the_base_network_runs_once_and_the_flow_sees_no_image():
 
 
 def test_parts_of_a_sample_do_not_change_how_many_there_are(monkeypatch):
-    monkeypatch.setattr(monte_carlo, "AT_ONCE", 100)
+    monkeypatch.setattr(memory_budget, "ELEMENTS", 200)
     for settings in ({"steps": 2}, {"kind": "iaf"}):
         assert make(**settings).predict(torch.zeros(2, 3, 5, 5), 7).masks.shape == (2, 7, 5, 5)
 

@@ -414,7 +414,7 @@ def test_order_of_annotations_does_not_matter():
     model, (images, annotations) = make(), batch()
     expected = losses(model, images, annotations)
     for order in permutations(range(3)):
-        other = annotations.take(torch.tensor([order, order]))
+        other = annotations.gather(torch.tensor([order, order]))
         assert losses(model, images, other) == pytest.approx(expected, rel=1e-6)
 
 
@@ -505,8 +505,8 @@ def test_samples_are_the_proposals_of_highest_score():
     with torch.no_grad():
         every, two = model.predict(images), model.predict(images, 2)
     best = every.scores.argsort(1, descending=True)[:, :2]
-    assert torch.equal(two.masks, every.take(best).masks)
-    torch.testing.assert_close(two.weights, every.take(best).normalised().weights)
+    assert torch.equal(two.masks, every.gather(best).masks)
+    torch.testing.assert_close(two.weights, every.gather(best).normalised().weights)
 
 
 def test_competition_is_the_assignment_of_classification_em():

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch.distributions import Categorical, kl_divergence
 
+from ambiseg import memory_budget
 from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
 from ambiseg.losses.energy_score import energy_score
@@ -346,7 +347,7 @@ def test_stochastic_experts_have_the_same_mean_in_both_representations():
 def test_the_encoder_runs_once_and_parts_change_nothing(layer, monkeypatch):
     model, images = make(noise_layer=layer).eval(), annotated()[0]
     whole = model.predict(images, 10, torch.Generator().manual_seed(0))
-    monkeypatch.setattr(mose, "AT_ONCE", 3 * 3 * 8 * 8 * 8)
+    monkeypatch.setattr(memory_budget, "ELEMENTS", 3 * 3 * 8 * 8 * 8)
     calls, encode = [], model.g.encode
     monkeypatch.setattr(model.g, "encode", lambda x, *a: calls.append(1) or encode(x, *a))
     parts = model.predict(images, 10, torch.Generator().manual_seed(0))

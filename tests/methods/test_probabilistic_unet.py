@@ -10,13 +10,13 @@ import torch
 from torch.distributions import Normal, kl_divergence
 from torch.nn import functional
 
+from ambiseg import memory_budget
 from ambiseg.distributions.latent import Gaussian
 from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
 from ambiseg.losses.mask_losses import cross_entropy
 from ambiseg.maskset import MaskSet
 from ambiseg.methods.probabilistic_unet import ProbabilisticUNetSettings
-from ambiseg.methods.probabilistic_unet import model as probabilistic_unet
 from ambiseg.methods.probabilistic_unet.model import Combination, ProbabilisticUNet
 from ambiseg.mode_probabilities.velocity_decomposition import assignment_counts
 from ambiseg.networks.settings import UNetSettings
@@ -115,7 +115,7 @@ def test_unet_and_prior_run_once(monkeypatch):
 
     whole = found()
     assert calls == {"g": 1, "prior": 1, "map": 1, "combine": 1}
-    monkeypatch.setattr(probabilistic_unet, "AT_ONCE", 5 * images[:, :1].numel() * 8)
+    monkeypatch.setattr(memory_budget, "ELEMENTS", 5 * images[:, :1].numel() * 8)
     torch.testing.assert_close(found(), whole)
     assert calls == {"g": 1, "prior": 1, "map": 1, "combine": 4}
     model.log_prob(images, annotations.masks[:, 0], 16), model.mode_probabilities(images, annotations, 16)
@@ -132,7 +132,7 @@ def test_the_loss_is_equation_4_per_pixel_that_counts():
     prior, posterior = gaussian(2, 6, seed=1), gaussian(2, 6, seed=2)
     losses = value(known(model, prior, posterior), images, annotations)
     torch.manual_seed(0)
-    annotations.draw()
+    annotations.sample_one()
     z = posterior.place(torch.randn(2, 6)[:, None])
     nats = cross_entropy(model.combine(model.features(images), z)[:, 0], annotations.masks[:, 0], BINARY)
     total = nats.sum() + 0.3 * posterior.kl(prior).sum()
@@ -318,7 +318,7 @@ def test_samples_take_all_modes(trained):
 def test_mode_probabilities_count_samples(trained, monkeypatch):
     model, images, annotations = trained
     samples = model.predict(images, 50, torch.Generator().manual_seed(3))
-    monkeypatch.setattr(probabilistic_unet, "AT_ONCE", 7 * images[:, :1].numel() * 8)
+    monkeypatch.setattr(memory_budget, "ELEMENTS", 7 * images[:, :1].numel() * 8)
     found = model.mode_probabilities(images, annotations, 50, torch.Generator().manual_seed(3))
     torch.testing.assert_close(found, assignment_counts(samples, annotations), atol=1e-6, rtol=0)
 

@@ -8,7 +8,7 @@ import itertools
 import pytest
 import torch
 
-from ambiseg.distributions import monte_carlo
+from ambiseg import memory_budget
 from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
 from ambiseg.losses.mask_losses import cross_entropy
@@ -76,7 +76,7 @@ def test_parts_do_not_change_the_likelihood(antithetic, monkeypatch):
     model = strengthened(make(likelihood_samples=20_000, antithetic=antithetic), 2)
     image, mask = torch.randn(1, 3, 2, 2), torch.tensor([[[0, 1], [1, 1]]], dtype=torch.uint8)
     whole = model.log_prob(image, mask)
-    monkeypatch.setattr(monte_carlo, "AT_ONCE", 4000)
+    monkeypatch.setattr(memory_budget, "ELEMENTS", 8000)
     torch.testing.assert_close(model.log_prob(image, mask), whole, rtol=0, atol=0.05)
 
 
@@ -145,7 +145,7 @@ def test_temperature_and_rank_of_samples():
 def test_the_network_runs_once_for_many_samples(monkeypatch):
     model, calls = make(), []
     model.g.register_forward_hook(lambda *_: calls.append(1))
-    monkeypatch.setattr(monte_carlo, "AT_ONCE", 100)
+    monkeypatch.setattr(memory_budget, "ELEMENTS", 200)
     found = model.predict(torch.randn(2, 3, 5, 5), 101)
     assert found.masks.shape == (2, 101, 5, 5) and len(calls) == 1
     model.log_prob(torch.randn(2, 3, 5, 5), found.masks[:, 0])

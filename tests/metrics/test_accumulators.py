@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import matplotlib
 import matplotlib.pyplot as plt
 import pytest
@@ -14,16 +16,14 @@ from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
 from ambiseg.metrics import (
     METRICS,
-    BrierSkillScore,
     Comparison,
     MeanOverImages,
-    SelectionF1,
+    PooledOverImages,
     brier_scores,
     evaluate_all,
     metric_collection,
     selection_counts,
 )
-from ambiseg.metrics.accumulators import POOLED
 
 matplotlib.use("Agg")
 BINARY = LabelSpace.binary()
@@ -109,7 +109,7 @@ def test_pooling(case: Case) -> None:
     values.update(case.predictions, case.annotations)
     found = values.compute()
     alone = evaluate_all(case.predictions, case.annotations, DRAWN)
-    for name in set(DRAWN) - set(POOLED):
+    for name in (name for name in DRAWN if METRICS[name].pooling is None):
         close(found[name], alone[name].mean())
     counts = selection_counts(case.predictions, case.annotations)
     tp, fp, fn = (float(c.sum()) for c in (counts.tp, counts.fp, counts.fn))
@@ -125,7 +125,10 @@ def test_pooling(case: Case) -> None:
 def test_two_processes_add_up() -> None:
     masks = torch.tensor([[[1, 1], [0, 1], [0, 0]]], dtype=torch.uint8)
     truth = MaskSet(masks, torch.tensor([[0.5, 0.25, 0.25]]), BINARY, torch.tensor([[0.9, 0.1, 0.6]]))
-    for make in (lambda: MeanOverImages("ged"), SelectionF1, BrierSkillScore):
+    for make in (
+        partial(MeanOverImages, "ged"),
+        *(partial(PooledOverImages, name) for name in METRICS if METRICS[name].pooling),
+    ):
         one, other, both = make(), make(), make()
         one.update(truth.top(1), truth)
         other.update(truth, truth)
@@ -141,7 +144,7 @@ def test_images_without_a_value_are_left_out_of_a_mean() -> None:
     mean = MeanOverImages("brier_skill_score")
     mean.update(MaskSet.stack([skewed, skewed]), MaskSet.stack([skewed, even]))
     assert mean.compute().item() == 1
-    pooled = BrierSkillScore()
+    pooled = PooledOverImages("brier_skill_score")
     pooled.update(even, even)
     assert bool(pooled.compute().isnan())
     pooled.update(skewed, skewed)
@@ -152,7 +155,8 @@ def test_images_without_a_value_are_left_out_of_a_mean() -> None:
 def test_direction_bounds_reset_and_forward() -> None:
     metric = MeanOverImages("ged")
     assert metric.higher_is_better is False and (metric.plot_lower_bound, metric.plot_upper_bound) == (0, 2)
-    assert SelectionF1().higher_is_better is True and BrierSkillScore().plot_lower_bound is None
+    assert PooledOverImages("selection_f1").higher_is_better is True
+    assert PooledOverImages("brier_skill_score").plot_lower_bound is None
     assert MeanOverImages("diversity").higher_is_better is None
     masks = torch.tensor([[[1, 1], [0, 1]]], dtype=torch.uint8)
     truth = MaskSet.uniform(masks, BINARY)
@@ -178,7 +182,7 @@ def test_metrics_that_agree_once_are_not_tied_together() -> None:
     truth = MaskSet.uniform(masks, BINARY)
     both = metric_collection(["hm_iou", "hm_iou_unique"])
     both.update(truth, truth)
-    both.update(truth.take(torch.tensor([[1]])).normalised(), truth)
+    both.update(truth.gather(torch.tensor([[1]])).normalised(), truth)
     values = both.compute()
     assert values["hm_iou"].item() == 1 and values["hm_iou_unique"].item() == 0.75
 
@@ -189,6 +193,8 @@ def test_unknown_names_and_missing_scores() -> None:
         MeanOverImages("hm_iou_uniqe")
     with pytest.raises(UnknownNameError):
         metric_collection(["gad"])
+    with pytest.raises(AmbisegError, match="mean over images"):
+        PooledOverImages("ged")
     with pytest.raises(AmbisegError, match="scores"):
         evaluate_all(truth, truth, ["selection_f1"])
     assert "selection_f1" not in evaluate_all(truth, truth)

@@ -1,4 +1,4 @@
-"""What annotations alone say: plain versions, textbook kappa, exact expectations of a perfect model,
+"""What annotations alone say: plain versions, textbook kappa, exact expectations of the annotation oracle,
 errors."""
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ambiseg.errors import AmbisegError, UnknownNameError
 from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
 from ambiseg.metrics import METRICS, diversity, ged, ged_unbiased, hm_iou_unique
-from ambiseg.metrics.annotators import annotator_agreement, perfect_model, reachable_table
+from ambiseg.metrics.annotators import annotation_oracle, annotator_agreement, reachable_table
 
 BINARY = LabelSpace.binary()
 FULL, HALF, EMPTY = [1, 1, 1, 1], [1, 1, 0, 0], [0, 0, 0, 0]
@@ -110,7 +110,7 @@ def test_spread_is_the_diversity_of_the_annotations(case: Case) -> None:
 def test_order_and_padding_do_not_matter(case: Case) -> None:
     order = torch.randperm(case.annotations.masks.shape[1], generator=seeded())
     before = annotator_agreement(case.annotations)
-    for other in (case.annotations.take(order.repeat(len(case.images), 1)), case.annotations.padded(9)):
+    for other in (case.annotations.gather(order.repeat(len(case.images), 1)), case.annotations.padded(9)):
         after = annotator_agreement(other)
         for name, value in vars(before).items():
             torch.testing.assert_close(getattr(after, name), value, atol=2e-6, rtol=0, equal_nan=True)
@@ -119,7 +119,7 @@ def test_order_and_padding_do_not_matter(case: Case) -> None:
 @laws
 @given(cases(uniform=True))
 def test_identical_annotators_agree_fully(case: Case) -> None:
-    first = case.annotations.take(torch.zeros(len(case.images), 3, dtype=torch.int64))
+    first = case.annotations.gather(torch.zeros(len(case.images), 3, dtype=torch.int64))
     agreement = annotator_agreement(MaskSet.uniform(first.masks, case.labels))
     same(agreement.pairwise_iou, [1.0] * len(case.images))
     same(agreement.spread, [0.0] * len(case.images))
@@ -180,7 +180,7 @@ def test_disagreement_shows_in_every_number() -> None:
         assert getattr(near, name).item() < getattr(far, name).item(), name
 
 
-# -- a perfect model -----------------------------------------------------------------------------------------
+# -- annotation oracle ---------------------------------------------------------------------------------------
 
 
 def every_draw(a: Plain, labels: LabelSpace, samples: int):  # type: ignore[no-untyped-def]
@@ -192,7 +192,7 @@ def every_draw(a: Plain, labels: LabelSpace, samples: int):  # type: ignore[no-u
 
 @laws
 @given(cases(most=3), st.integers(1, 3))
-def test_expected_ged_of_a_perfect_model_is_spread_over_n(case: Case, samples: int) -> None:
+def test_expected_ged_of_the_annotation_oracle_is_spread_over_n(case: Case, samples: int) -> None:
     for _, a in case.images:
         truth = as_set(a, case.labels)
         spread = annotator_agreement(truth).spread.item()
@@ -229,7 +229,7 @@ def test_drawn_ged_approaches_its_expectation() -> None:
 def test_matching_ceiling_rises_to_one() -> None:
     truth = uniform(FULL, HALF, EMPTY, [0, 0, 0, 1])
     means = [
-        perfect_model(truth, "hm_iou_unique", samples, repeats=50, generator=seeded()).mean.item()
+        annotation_oracle(truth, "hm_iou_unique", samples, repeats=50, generator=seeded()).mean.item()
         for samples in (1, 4, 16, 100)
     ]
     assert means == sorted(means) and means[0] < 0.3 and means[1] < 0.95
@@ -244,7 +244,7 @@ def test_names_functions_and_tables_agree(case: Case, samples: int) -> None:
     assert list(found) == names
     for name in names:
         for metric in (name, METRICS[name].function):
-            again = perfect_model(case.annotations, metric, samples, repeats=3, generator=seeded(5))
+            again = annotation_oracle(case.annotations, metric, samples, repeats=3, generator=seeded(5))
             assert torch.equal(again.mean, found[name].mean) and torch.equal(again.std, found[name].std)
             assert again.mean.shape == again.std.shape == (len(case.images),)
 
@@ -259,7 +259,7 @@ def test_summary_is_mean_and_deviation_of_the_repeats() -> None:
         seen.append(hm_iou_unique(predictions, annotations))
         return seen[-1]
 
-    found = perfect_model(truth, record, samples=5, repeats=12, generator=seeded(2))
+    found = annotation_oracle(truth, record, samples=5, repeats=12, generator=seeded(2))
     values = torch.stack(seen).numpy()
     assert len(values) == 12
     np.testing.assert_allclose(found.mean.numpy(), values.mean(0), atol=1e-6)
@@ -270,7 +270,7 @@ def test_one_mode_is_reached_at_once() -> None:
     found = reachable_table(uniform(HALF, HALF), ["ged", "hm_iou_unique"], samples=1)
     assert found["ged"].mean.item() == found["ged"].std.item() == 0
     assert found["hm_iou_unique"].mean.item() == 1
-    assert perfect_model(uniform(HALF), "ged", 1, repeats=1).std.isnan().item()
+    assert annotation_oracle(uniform(HALF), "ged", 1, repeats=1).std.isnan().item()
 
 
 def test_padding_is_never_drawn() -> None:
@@ -281,7 +281,7 @@ def test_padding_is_never_drawn() -> None:
         drawn.append(predictions)
         return ged(predictions, annotations)
 
-    found = perfect_model(truth, record, samples=20, repeats=5, generator=seeded())
+    found = annotation_oracle(truth, record, samples=20, repeats=5, generator=seeded())
     assert found.mean[0].item() == 0
     for given_set in drawn:
         assert bool((given_set.masks != BINARY.void).all())
@@ -299,14 +299,14 @@ def test_wrong_arguments_are_refused() -> None:
     truth = uniform(FULL, HALF)
     for samples, repeats, what in ((0, 5, "samples"), (3, 0, "repeats")):
         with pytest.raises(AmbisegError, match=f"{what} >= 1"):
-            perfect_model(truth, "ged", samples, repeats)
+            annotation_oracle(truth, "ged", samples, repeats)
         with pytest.raises(AmbisegError, match=f"{what} >= 1"):
-            perfect_model(truth, ged, samples, repeats)
+            annotation_oracle(truth, ged, samples, repeats)
     with pytest.raises(AmbisegError, match="leave selection_f1 out"):
         reachable_table(truth, ["ged", "selection_f1"], 3)
     with pytest.raises(UnknownNameError, match="did you mean 'ged'"):
-        perfect_model(truth, "gedd", 3)
+        annotation_oracle(truth, "gedd", 3)
     nothing = MaskSet(truth.masks, torch.zeros(1, 2), BINARY)
-    for call in (annotator_agreement, lambda a: perfect_model(a, "ged", 3)):
+    for call in (annotator_agreement, lambda a: annotation_oracle(a, "ged", 3)):
         with pytest.raises(AmbisegError, match="image 0 has no mask"):
             call(nothing)

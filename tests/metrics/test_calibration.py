@@ -177,7 +177,7 @@ def test_exact_copies_have_the_ratio_of_their_weights(case: Case, seed: int) -> 
     predictions, modes = reweighted(case, seed)
     for copies in (
         predictions,
-        predictions.take(torch.arange(modes.masks.shape[1]).flip(0).repeat(len(modes), 1)),
+        predictions.gather(torch.arange(modes.masks.shape[1]).flip(0).repeat(len(modes), 1)),
     ):
         ratio = mode_ratio(copies, case.annotations)
         torch.testing.assert_close(ratio.estimated, predictions.weights)

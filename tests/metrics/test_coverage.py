@@ -145,7 +145,7 @@ def test_the_truth_reaches_itself(case: Case) -> None:
 @given(cases(), taus)
 def test_duplicates_count_once(case: Case, tau: float) -> None:
     again = torch.tensor([[0, *range(case.annotations.masks.shape[1])]] * len(case.images))
-    twice = case.annotations.take(again).normalised()
+    twice = case.annotations.gather(again).normalised()
     for metric in (coverage, modes_hit, precision_at, expected_draws):
         torch.testing.assert_close(
             metric(case.predictions, twice, tau), metric(case.predictions, case.annotations, tau)
@@ -165,7 +165,7 @@ def test_duplicates_count_once(case: Case, tau: float) -> None:
 def test_order_does_not_matter(case: Case, tau: float) -> None:
     def shuffled(given: MaskSet) -> MaskSet:
         order = torch.randperm(given.masks.shape[1], generator=torch.Generator().manual_seed(1))
-        return given.take(order.repeat(len(given), 1))
+        return given.gather(order.repeat(len(given), 1))
 
     for metric in METRICS:
         torch.testing.assert_close(

@@ -112,7 +112,7 @@ def test_order_and_duplicates_of_predictions_do_not_matter(case: Case, seed: int
     order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
     value = log_likelihood(predictions, case.annotations)
     for index in (order, torch.arange(count).repeat(2)):
-        other = predictions.take(index.repeat(len(predictions), 1)).normalised()
+        other = predictions.gather(index.repeat(len(predictions), 1)).normalised()
         torch.testing.assert_close(
             log_likelihood(other, case.annotations), value, atol=1e-5, rtol=1e-6, equal_nan=True
         )

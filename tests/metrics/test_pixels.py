@@ -143,8 +143,8 @@ def test_order_and_duplicates_do_not_matter(case: Case, soft: bool) -> None:
     case = softened(case) if soft else case
     given = case.predictions
     order = torch.randperm(given.masks.shape[1], generator=torch.Generator().manual_seed(0))
-    shuffled = given.take(order.repeat(len(given), 1))
-    twice = given.take(torch.arange(given.masks.shape[1]).repeat(len(given), 2)).normalised()
+    shuffled = given.gather(order.repeat(len(given), 1))
+    twice = given.gather(torch.arange(given.masks.shape[1]).repeat(len(given), 2)).normalised()
     for kind in kinds(case):
         value = ece(given, case.annotations, kind=kind)
         for other in (shuffled, twice):

@@ -212,7 +212,7 @@ def test_coverage_curve_is_hm_iou_unique_of_those_kept(case: Case) -> None:
     curve = coverage_curve(case.predictions, case.annotations)
     ranked = case.predictions.scores.masked_fill(~case.predictions.present, -1).sort(1, descending=True)[0]
     for k in range(1, curve.shape[1] + 1):
-        kept = case.predictions.keep(case.predictions.scores >= ranked[:, k - 1 : k])
+        kept = case.predictions.select_and_reassign(case.predictions.scores >= ranked[:, k - 1 : k])
         torch.testing.assert_close(curve[:, k - 1], hm_iou_unique(kept, case.annotations))
 
 

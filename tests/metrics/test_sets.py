@@ -214,7 +214,7 @@ def test_ged_is_a_squared_distance(case: Case) -> None:
 @given(cases())
 def test_order_does_not_matter(case: Case) -> None:
     order = torch.randperm(case.predictions.masks.shape[1], generator=torch.Generator().manual_seed(0))
-    shuffled = case.predictions.take(order.repeat(len(case.predictions), 1))
+    shuffled = case.predictions.gather(order.repeat(len(case.predictions), 1))
     for metric in (hm_iou, hm_iou_unique, hm_iou_tiled, m_iou, ged, ged_unbiased, diversity, dice_of_mean):
         torch.testing.assert_close(
             metric(shuffled, case.annotations), metric(case.predictions, case.annotations), atol=2e-6, rtol=0
@@ -241,7 +241,7 @@ def test_transport_of_uniform_weights_is_tiled_matching(case: Case) -> None:
 @laws
 @given(cases())
 def test_duplicating_an_annotation_leaves_hm_iou_unique(case: Case) -> None:
-    twice = case.annotations.take(
+    twice = case.annotations.gather(
         torch.tensor([[0, *range(case.annotations.masks.shape[1])]] * len(case.images))
     )
     torch.testing.assert_close(
@@ -326,7 +326,7 @@ def test_volumes_are_flattened_images() -> None:
     volume = MaskSet.uniform(flat.view(2, 3, 2, 3, 4), BINARY)
     line = MaskSet.uniform(flat, BINARY)
     for metric in (hm_iou, ged, dice_of_mean):
-        assert torch.equal(metric(volume, volume[:1].take(torch.tensor([[0, 2]])).stack([volume[:1]] * 2)),
+        assert torch.equal(metric(volume, volume[:1].gather(torch.tensor([[0, 2]])).stack([volume[:1]] * 2)),
                            metric(line, line.stack([line[:1]] * 2)))  # fmt: skip
 
 

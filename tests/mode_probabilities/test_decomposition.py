@@ -225,7 +225,7 @@ def test_images_of_a_batch_do_not_touch():
 
 def test_identical_modes_share_evenly():
     modes = law(batch=1, modes=3)
-    twice = modes.take(torch.tensor([[0, 1, 2, 1]])).normalised()
+    twice = modes.gather(torch.tensor([[0, 1, 2, 1]])).normalised()
     expected = modes.weights[0, [0, 1, 2, 1]] * torch.tensor([1, 0.5, 1, 0.5])
     flow = Exact(modes)
     for found in (
@@ -277,7 +277,7 @@ def test_probabilities_become_weights():
 def test_counting_samples():
     modes = law(batch=2, modes=4, size=12)
     draws = torch.multinomial(modes.weights, 4000, replacement=True, generator=gen())
-    samples = modes.take(draws)
+    samples = modes.gather(draws)
     samples = MaskSet.uniform(samples.masks, BINARY)
     counted = assignment_counts(samples, modes)
     expected = torch.stack([torch.bincount(row, minlength=4) for row in draws]).double() / 4000

@@ -140,9 +140,13 @@ def test_dropout_and_freezing_ask_for_networks_they_know():
     from ambiseg.methods import build
 
     settings = UNetSettings(width=4, depth=3, kind="phiseg")
-    with pytest.raises(AmbisegError, match="kind phiseg"):
+    with pytest.raises(
+        AmbisegError, match="PHiSegUNet does not name the modules of its levels: choose --backbone.kind unet"
+    ):
         build("dropout-unet", 3, LabelSpace.binary(), settings)
     model = build("m-heads", 3, LabelSpace.binary(), settings)
     model.freeze("nothing")
-    with pytest.raises(AmbisegError, match="no encoder to freeze"):
+    with pytest.raises(AmbisegError, match="PHiSegUNet has no encoder to freeze"):
         model.freeze("encoder")
+    model.freeze("all-but-last")
+    assert [name for name, p in model.named_parameters() if p.requires_grad] == ["h.weight", "h.bias"]

@@ -32,7 +32,7 @@ def run(method, values, seed=0, metric="ged", **options):
         "split": "test",
         "images": len(values),
         "masks": 4.0,
-        "perfect": {metric: 0.1},
+        "oracle": {metric: 0.1},
         "steps": 10,
         "training_seconds": 120.0,
         "parameters": 2_500_000,
@@ -62,9 +62,9 @@ def column(table, name):
 def test_mean_and_deviation_over_seeds():
     """0.2 and 0.4: mean 0.3, standard deviation 0.2 / sqrt(2)."""
     table = data_table([run("a", [0.1, 0.3]), run("a", [0.3, 0.5], seed=1), run("b", [0.5, 0.5])], ["ged"])
-    a, b, perfect = column(table, "GED²")
+    a, b, oracle = column(table, "GED²")
     assert a.value == pytest.approx(0.3) and a.std == pytest.approx(0.2 / 2**0.5)
-    assert (a.text, b.text, perfect.text) == ("0.300 ± 0.141", "0.500", "0.100")
+    assert (a.text, b.text, oracle.text) == ("0.300 ± 0.141", "0.500", "0.100")
     assert [e.text for e in column(table, "seeds")] == ["2", "1", ""]
     assert [e.text for e in column(table, "masks")] == ["4.0", "4.0", "4.0"]
     costs = [column(table, name)[0].text for name in ("parameters", "training", "ms/image", "peak")]

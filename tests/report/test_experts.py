@@ -12,8 +12,8 @@ from ambiseg.cli.report import SAMPLES_OF_EXPERTS, expert_samples
 from ambiseg.data.batches import Normalization
 from ambiseg.data.sample import Sample
 from ambiseg.engine.hardware import Hardware
-from ambiseg.engine.predict import Run
-from ambiseg.engine.run import RunConfig
+from ambiseg.engine.run import Run
+from ambiseg.engine.run_folder import RunConfig
 from ambiseg.engine.settings import TrainSettings
 from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace

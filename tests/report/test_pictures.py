@@ -331,7 +331,7 @@ def test_bars_sum_to_one_and_are_as_long_as_they_say(assignment, count):
 
 def test_bars_of_a_perfect_prediction_are_equal_in_any_order():
     truth = random_set(count=6, classes=4)
-    shuffled = truth.take(torch.tensor([[3, 1, 5, 0, 2, 4]]))
+    shuffled = truth.gather(torch.tensor([[3, 1, 5, 0, 2, 4]]))
     for assignment in ASSIGNMENTS:
         bars = ModeBars.of(shuffled, truth, assignment)
         np.testing.assert_allclose(bars.estimated, bars.true, atol=1e-6)

@@ -200,7 +200,7 @@ def _not_run(missing: list[Cell], cells: list[Cell]) -> list[str]:
 
 def _write(suite: Suite, cells: list[Cell], skipped: dict[str, str], out: Path, again: str) -> dict[str, Any]:
     """Tables, page and JSON of all that is there."""
-    from ambiseg.engine.run import write_json
+    from ambiseg.engine.run_folder import write_json
     from ambiseg.report.benchmark_page import DataSection, write_benchmark_page
     from ambiseg.report.benchmark_tables import Measured, Printed, data_table
 
@@ -245,7 +245,7 @@ def _write(suite: Suite, cells: list[Cell], skipped: dict[str, str], out: Path, 
 
 
 def _write_table(table: Table, folder: Path, name: str) -> None:
-    from ambiseg.engine.run import write_text
+    from ambiseg.engine.run_folder import write_text
 
     for suffix, text in (("md", table.markdown()), ("csv", table.csv()), ("tex", table.latex())):
         write_text(folder / f"{name}.{suffix}", text)

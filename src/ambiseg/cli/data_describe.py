@@ -44,7 +44,7 @@ class DescribeArguments:
     out: Path | None = None
     """Page to write (HTML), with pictures of the most and least ambiguous images."""
     samples: tuple[int, ...] = (1, 4, 16)
-    """Numbers of samples of the perfect sampler, which draws from the annotations themselves."""
+    """Numbers of samples of the annotation oracle, which draws from the annotations themselves."""
     images: int | None = None
     """Measure disagreement and metrics on so many images of each split, drawn by the seed; on all if left
     out."""
@@ -158,16 +158,17 @@ def _counts(splits: Sequence[SplitDescription]) -> list[list[str]]:
 
 
 def _within_reach(split: SplitDescription) -> TextTable:
-    from ambiseg.engine.evaluate import PERFECT_DRAWS
+    from ambiseg.engine.evaluate import ORACLE_DRAWS
     from ambiseg.report.data_page import TextTable
     from ambiseg.report.tables import metric_rows
 
-    columns = {f"{n} sample{'s' if n > 1 else ''}": values for n, values in split.perfect.items()}
+    columns = {f"{n} sample{'s' if n > 1 else ''}": values for n, values in split.oracle.items()}
     if split.one_annotator:
         columns["one annotator"] = split.one_annotator
     note = (
-        f"Means over {_measured(split)}, {PERFECT_DRAWS} draws of each. A perfect sampler draws its samples from the annotations"
-        " themselves: floor where lower is better, ceiling where higher is. One annotator: one annotation against the others."
+        f"Means over {_measured(split)}, {ORACLE_DRAWS} draws of each. The annotation oracle draws its samples from the"
+        " annotations themselves: floor where lower is better, ceiling where higher is."
+        " One annotator: one annotation against the others."
     )
     rows = [[row.title, row.arrow, *row.texts] for row in metric_rows(columns)]
     return TextTable(f"Within reach: {split.summary.split}", ["metric", "better", *columns], rows, note)

@@ -83,7 +83,9 @@ def _run(arguments: DemoArguments) -> None:
     from ambiseg.cli.report import build_report
     from ambiseg.data.files.reading import stem_of
     from ambiseg.engine.callbacks import clock
-    from ambiseg.engine.predict import PredictSettings, find_images, load
+    from ambiseg.engine.postprocess import PredictSettings
+    from ambiseg.engine.predict import find_images
+    from ambiseg.engine.run import load
 
     out, began = arguments.out, time.monotonic()
     data, run_path, predictions = out / "data", out / "run", out / "predictions"
@@ -117,7 +119,7 @@ def _simulate(arguments: DemoArguments, data: Path) -> bool:
 
     Returns whether the run, if there is one, must be made anew.
     """
-    from ambiseg.engine.run import write_json
+    from ambiseg.engine.run_folder import write_json
 
     note = arguments.out / NOTE
     simulated: dict[str, Any] = {name: getattr(arguments, name) for name in ("scenarios", "size", "seed")}
@@ -137,7 +139,7 @@ def _train(arguments: DemoArguments, data: Path, run_path: Path, anew: bool) -> 
     Raises:
         KeyboardInterrupt: it was interrupted (again).
     """
-    from ambiseg.engine.run import LAST, TRAINING
+    from ambiseg.engine.run_folder import LAST, TRAINING
     from ambiseg.engine.train import fit, resume
 
     if not anew and read_entries(run_path / TRAINING).get("interrupted") is False:

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from ambiseg.engine.evaluate import Evaluation
-    from ambiseg.engine.predict import Run
-    from ambiseg.engine.run import RunConfig
+    from ambiseg.engine.run import Run
+    from ambiseg.engine.run_folder import RunConfig
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def run(args: list[str]) -> int:
     """Evaluate, save and print."""
     arguments = parse(EvaluateArguments, args, "ambiseg evaluate")
     arguments.proposing.check()
-    from ambiseg.engine.predict import load
+    from ambiseg.engine.run import load
 
     model = load(arguments.run)
     data = data_of(model.config, arguments.data)
@@ -90,16 +90,18 @@ def evaluate_run(
     """Evaluate with a progress bar; warnings about the probabilities go to stderr."""
     from ambiseg.cli.predict import settings_of, undetermined
     from ambiseg.engine.evaluate import evaluate
+    from ambiseg.engine.postprocess import flow_remark
 
     chosen = proposing or Proposing()
-    settings = settings_of(chosen, model)
-    warn(settings.estimate.remark(model))
+    settings, flow = settings_of(chosen, model)
+    warn(flow_remark(model, flow))
     with progress("evaluating") as update:
         evaluation = evaluate(
             model,
             data,
             split,
             settings,
+            flow=flow,
             batch_size=chosen.batch_size,
             seed=chosen.seed,
             metrics=names,

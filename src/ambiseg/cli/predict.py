@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,7 +14,9 @@ from ambiseg.cli.parsing import Proposing, Shown, at_least_one, parse
 from ambiseg.errors import AmbisegError
 
 if TYPE_CHECKING:
-    from ambiseg.engine.predict import FileResult, PredictSettings, Run
+    from ambiseg.engine.postprocess import PredictSettings
+    from ambiseg.engine.predict import FileResult
+    from ambiseg.engine.run import Run
     from ambiseg.maskset import MaskSet
 
 
@@ -48,17 +50,20 @@ def run(args: list[str]) -> int:
     at_least_one(top=arguments.top)
     if not arguments.images:
         raise AmbisegError("no image to predict: name images or a folder of them, after the run")
-    from ambiseg.engine.predict import find_images, load
+    from ambiseg.engine.postprocess import flow_remark
+    from ambiseg.engine.predict import find_images
+    from ambiseg.engine.run import load
 
     model = load(arguments.run)
     paths = find_images(arguments.images)
-    settings = settings_of(arguments.proposing, model, arguments.top)
-    warn(settings.estimate.remark(model))
+    settings, flow = settings_of(arguments.proposing, model, arguments.top)
+    warn(flow_remark(model, flow))
     results = predict(
         model,
         paths,
         arguments.out,
         settings,
+        flow=flow,
         picture=arguments.picture,
         pixel_probabilities=arguments.pixel_probabilities,
         batch_size=arguments.proposing.batch_size,
@@ -87,31 +92,29 @@ def run(args: list[str]) -> int:
     return 2 if failed else 0
 
 
-def settings_of(proposing: Proposing, model: Run, top: int | None = None) -> PredictSettings:
-    """The library's settings for these options, for a run.
+def settings_of(
+    proposing: Proposing, model: Run, top: int | None = None
+) -> tuple[PredictSettings, Run | None]:
+    """The library's settings for these options, for a run, and the flow run that they name.
 
     Raises:
         AmbisegError: the flow run, or the number of flips, does not fit the run.
     """
-    from ambiseg.engine.predict import PredictSettings, load
-    from ambiseg.engine.probabilities import FlowProbabilities, HeadProbabilities
+    from ambiseg.engine.postprocess import EstimateSettings, PredictSettings, check_estimate
+    from ambiseg.engine.run import load
 
-    estimate = HeadProbabilities(proposing.flips)
-    if proposing.flow is not None:
-        flow = load(proposing.flow)
-        estimate = FlowProbabilities(
-            flow, proposing.probabilities, proposing.draws, proposing.flips, proposing.robust
-        )
-    estimate.check(model)
-    given = PredictSettings(
-        proposing.score_threshold,
-        proposing.duplicate_iou,
+    flow = None if proposing.flow is None else load(proposing.flow)
+    estimate = EstimateSettings(proposing.probabilities, proposing.draws, proposing.flips, proposing.robust)
+    check_estimate(estimate, model, flow)
+    settings = PredictSettings(
+        None if proposing.all else proposing.score_threshold,
+        None if proposing.all else proposing.duplicate_iou,
         proposing.samples,
         top,
         estimate,
         proposing.foreground_threshold,
     )
-    return replace(given, score_threshold=None, duplicate_iou=None) if proposing.all else given
+    return settings, flow
 
 
 def undetermined(count: int, images: int, proposing: Proposing) -> str:

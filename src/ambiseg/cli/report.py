@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from copy import copy
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 
     from ambiseg.data.sample import Sample
     from ambiseg.engine.evaluate import Evaluation
-    from ambiseg.engine.predict import Run
+    from ambiseg.engine.run import Run
     from ambiseg.maskset import MaskSet
     from ambiseg.report.page import CaseGroup
 
@@ -54,8 +53,8 @@ def run(args: list[str]) -> int:
     arguments = parse(ReportArguments, args, "ambiseg report")
     proposing = arguments.proposing
     proposing.check()
-    from ambiseg.engine.predict import load
-    from ambiseg.engine.run import METRICS
+    from ambiseg.engine.run import load
+    from ambiseg.engine.run_folder import METRICS
 
     model = load(arguments.run)
     data = data_of(model.config, arguments.data)
@@ -79,7 +78,7 @@ def build_report(
     """Write the page about a run that has been evaluated on ``data`` and return where it is."""
     from ambiseg import __version__
     from ambiseg.data.source import open_split
-    from ambiseg.engine.run import REPORT
+    from ambiseg.engine.run_folder import REPORT
     from ambiseg.engine.train import training_curve
     from ambiseg.report.page import ReportContent, write_report
     from ambiseg.report.tables import MetricRow, metric_rows
@@ -115,7 +114,7 @@ def build_report(
 def summary_of(run_path: Path, model: Run, data: Path, evaluation: Evaluation) -> list[tuple[str, object]]:
     """Facts about a run: what it is, how it was trained, what it was measured on."""
     from ambiseg.engine.callbacks import clock
-    from ambiseg.engine.run import TRAINING
+    from ambiseg.engine.run_folder import TRAINING
 
     config, training = model.config, read_entries(run_path / TRAINING)
     facts: list[tuple[str, object]] = [
@@ -151,11 +150,8 @@ def case_groups(model: Run, data: Path, evaluation: Evaluation, proposing: Propo
 
     values = evaluation.per_image.get(CASE_METRIC, np.zeros(0))
     order = [int(i) for i in np.argsort(values, kind="stable") if np.isfinite(values[i])]
-    source, settings, title = (
-        open_split(data, evaluation.split),
-        settings_of(proposing, model),
-        METRICS[CASE_METRIC].title,
-    )
+    source, title = open_split(data, evaluation.split), METRICS[CASE_METRIC].title
+    settings, flow = settings_of(proposing, model)
     places = {name: i for i, name in enumerate(source.ids)}
     groups = []
     for name, chosen in pick(order).items():
@@ -164,7 +160,7 @@ def case_groups(model: Run, data: Path, evaluation: Evaluation, proposing: Propo
             sample = source[places[evaluation.ids[i]]]
             annotations = annotations_of(sample, model.config.labels)
             generator = torch.Generator(model.hardware.device).manual_seed(proposing.seed)
-            predictions = model.predict(sample.image, settings, generator)
+            predictions = model.predict(sample.image, settings, generator, flow)
             experts = None if cases else expert_samples(model, sample, generator)
             cases.append(
                 Case(
@@ -183,17 +179,14 @@ def case_groups(model: Run, data: Path, evaluation: Evaluation, proposing: Propo
 def expert_samples(model: Run, sample: Sample, generator: torch.Generator) -> tuple[MaskSet, int] | None:
     """Samples of an image expert by expert, and how many experts there are; None where the method has
     none."""
-    from ambiseg.engine.predict import Run
-    from ambiseg.methods.mose.model import MoSE
+    from ambiseg.engine.run import Run
 
-    if not isinstance(model.model, MoSE):
+    found = model.model.by_expert()
+    if found is None:
         return None
-    compact = copy(model.model)  # the same weights
-    compact.settings = replace(compact.settings, representation="compact")
-    count = compact.settings.experts
-    each = max(1, min(6, SAMPLES_OF_EXPERTS // count)) if compact.settings.stochastic else 1
-    run = Run(model.config, compact, model.hardware)
-    return run.propose([sample.image], count * each, generator), count
+    each = max(1, min(6, SAMPLES_OF_EXPERTS // found.experts)) if found.stochastic else 1
+    run = Run(model.config, found.model, model.hardware)
+    return run.propose([sample.image], found.experts * each, generator), found.experts
 
 
 def pick(order: list[int]) -> dict[str, list[int]]:

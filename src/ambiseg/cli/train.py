@@ -23,7 +23,7 @@ from ambiseg.methods.spec import RECOMMENDED, MethodSpec
 from ambiseg.nested_settings import differences, mapping, merged, options_of, parse_assignments, shown
 
 if TYPE_CHECKING:
-    from ambiseg.engine.run import RunConfig
+    from ambiseg.engine.run_folder import RunConfig
     from ambiseg.engine.train import FitResult
 
 

@@ -22,9 +22,7 @@ from torch.nn import functional
 
 from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
-
-AT_ONCE = 2**23
-"""Logits that are drawn together, so that memory does not grow with the number of samples."""
+from ambiseg.memory_budget import part_sizes
 
 
 def pairwise_cross_entropy(logits: Tensor, masks: Tensor, labels: LabelSpace) -> Tensor:
@@ -75,13 +73,14 @@ def expected_nats(nats: Tensor, annotations: MaskSet) -> Tensor:
     return (annotations.weights * nats / pixels).sum(1)
 
 
-def parts(count: int, logits: int) -> list[int]:
-    """``count`` draws of so many logits each, in even parts (antithetic pairs stay together) of at most
-    AT_ONCE logits.
+def draw_sizes(count: int, logits: int) -> list[int]:
+    """Sizes of the parts of ``count`` draws of so many logits each, which hold their noise and the logits;
+    antithetic pairs stay together.
+
+    Noise is drawn part by part, so other parts give other samples.
 
     Example:
-        >>> parts(5, 2**22)
+        >>> draw_sizes(5, 2**22)
         [2, 2, 1]
     """
-    most = max(2, AT_ONCE // logits // 2 * 2)
-    return [min(most, count - start) for start in range(0, count, most)]
+    return part_sizes(count, 2 * logits, multiple=2)

@@ -35,7 +35,7 @@ import torch
 from ambiseg.data.source import open_split
 from ambiseg.engine.benchmark_run import INTERRUPTED, fail, read_note, work
 from ambiseg.engine.callbacks import clock
-from ambiseg.engine.run import CONFIG, write_json
+from ambiseg.engine.run_folder import CONFIG, write_json
 from ambiseg.engine.settings import TrainSettings
 from ambiseg.engine.suite import Suite
 from ambiseg.errors import AmbisegError

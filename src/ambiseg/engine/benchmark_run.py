@@ -21,9 +21,10 @@ import torch
 
 from ambiseg.data.source import SpreadSplit, open_split
 from ambiseg.defaults import DUPLICATE_IOU
-from ambiseg.engine.evaluate import KEPT_ONLY, Evaluation, evaluate
-from ambiseg.engine.predict import PredictSettings, Run, load
-from ambiseg.engine.run import LAST, TRAINING, RunConfig, load_checkpoint, write_json
+from ambiseg.engine.evaluate import Evaluation, evaluate
+from ambiseg.engine.postprocess import PredictSettings
+from ambiseg.engine.run import Run, load
+from ambiseg.engine.run_folder import LAST, TRAINING, RunConfig, load_checkpoint, write_json
 from ambiseg.engine.settings import TrainSettings
 from ambiseg.engine.train import fit, resume
 from ambiseg.errors import AmbisegError
@@ -134,16 +135,15 @@ def _train(run: Path, entries: dict[str, Any]) -> None:
 
 
 def _measured(found: Evaluation) -> dict[str, Any]:
-    """Plain values of an evaluation; a metric is of all masks, but for those that make sense of kept ones
-    only."""
+    """Plain values of an evaluation, of each metric those of its first column."""
     columns = found.to_dict()
     names = list(found.per_image)
     return {
         "split": found.split,
         "images": found.images,
         "masks": found.n_all,
-        "metrics": {name: columns["kept" if name in KEPT_ONLY else "all"][name] for name in names},
-        "perfect": {name: columns["perfect"].get(name) for name in names},
+        "metrics": {name: columns[METRICS[name].columns[0]][name] for name in names},
+        "oracle": {name: columns["oracle"].get(name) for name in names},
         "annotators": columns["annotators"],
         "seconds_per_image": found.seconds_per_image,
         "per_image": {name: [_plain(v) for v in values] for name, values in found.per_image.items()},

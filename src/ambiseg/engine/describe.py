@@ -1,10 +1,10 @@
 """What a data set holds, before any model sees it: counts, how far its annotators disagree, and what numbers
 are within reach.
 
-Two columns say how the metrics of a table are to be read. A *perfect sampler* draws n masks from the
+Two columns say how the metrics of a table are to be read. The *annotation oracle* draws n masks from the
 annotations themselves: no model that samples can be expected to do better with n samples. *One annotator* is
 a mask of one annotator against those of the others: what a single mask of human quality reaches. Both are
-drawn by weight, `PERFECT_DRAWS` times per image.
+drawn by weight, `ORACLE_DRAWS` times per image.
 
 Two passes over the data, a batch at a time: the check (`ambiseg.data.check`), then digest and measurements
 together.
@@ -31,7 +31,7 @@ from ambiseg.data.info import DatasetInfo
 from ambiseg.data.sample import Sample
 from ambiseg.data.source import list_splits, open_split
 from ambiseg.data.split import Split
-from ambiseg.engine.evaluate import KEPT_ONLY, PERFECT_DRAWS
+from ambiseg.engine.evaluate import ORACLE_DRAWS
 from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
@@ -41,11 +41,11 @@ from ambiseg.metrics import (
     Comparison,
     annotator_agreement,
     metric_collection,
-    perfect_samples,
+    oracle_samples,
 )
 
 SAMPLES = (1, 4, 16)
-"""Numbers of samples of the perfect sampler unless asked otherwise."""
+"""Numbers of samples of the annotation oracle unless asked otherwise."""
 EXAMPLES = 3
 """Images that are named as most, and as least, ambiguous."""
 
@@ -64,7 +64,7 @@ class SplitDescription:
         disagreement: means over these images: those of `AnnotatorAgreement`, and ``empty`` (share of masks
             that mark nothing, by weight), ``modes`` (distinct masks), ``mode_entropy`` (of their
             probabilities, in nats), ``area`` (expected share of pixels marked).
-        perfect: metric by name for each number of samples of a perfect sampler.
+        oracle: metric by name for each number of samples of the annotation oracle.
         one_annotator: metric by name of one annotation against the others; empty if no image has two.
         most_ambiguous: ids by falling ``spread``.
         least_ambiguous: ids by rising ``spread``, images on which all say "nothing" last.
@@ -74,7 +74,7 @@ class SplitDescription:
     digest: str
     measured: int
     disagreement: dict[str, float]
-    perfect: dict[int, dict[str, float]]
+    oracle: dict[int, dict[str, float]]
     one_annotator: dict[str, float]
     most_ambiguous: tuple[str, ...]
     least_ambiguous: tuple[str, ...]
@@ -109,7 +109,7 @@ class Description:
             "classes": list(info.labels.names),
             "channels": list(info.channels),
             "seed": self.seed,
-            "perfect_draws": PERFECT_DRAWS,
+            "oracle_draws": ORACLE_DRAWS,
             "warnings": [asdict(warning) for warning in self.warnings],
             "splits": {split.summary.split: _plain(split) for split in self.splits},
         }
@@ -129,7 +129,7 @@ def describe(
     Args:
         path: folder or packed file.
         split: which split; all of them if None.
-        samples: numbers of samples of the perfect sampler.
+        samples: numbers of samples of the annotation oracle.
         images: measure disagreement and metrics on so many images of each split, drawn by the seed; on all if
             None. Counts and digests are always of all.
         seed: of all draws.
@@ -200,12 +200,8 @@ class _Tally:
 
     def __init__(self, labels: LabelSpace, samples: Sequence[int], seed: int) -> None:
         self.labels = labels
-        names = [
-            name
-            for name, info in METRICS.items()
-            if info.default and name not in KEPT_ONLY and not {"scores", "probabilities"} & set(info.needs)
-        ]
-        self.perfect = {n: metric_collection(names) for n in sorted(set(samples))}
+        names = [name for name, info in METRICS.items() if info.default and info.fits_oracle]
+        self.oracle = {n: metric_collection(names) for n in sorted(set(samples))}
         self.alone = metric_collection(names)
         self.drawing = torch.Generator().manual_seed(seed)
         self.measured = self.several = 0
@@ -229,11 +225,11 @@ class _Tally:
         for name, value in values.items():
             total, count = self.totals.get(name, (0.0, 0))
             self.totals[name] = (total + float(value.nansum()), count + int((~value.isnan()).sum()))
-        for n, metrics in self.perfect.items():
-            for drawn in perfect_samples(annotations, n, PERFECT_DRAWS, self.drawing):
+        for n, metrics in self.oracle.items():
+            for drawn in oracle_samples(annotations, n, ORACLE_DRAWS, self.drawing):
                 metrics.update(Comparison(drawn, annotations))
         several = annotations[annotations.count > 1]
-        for _ in range(PERFECT_DRAWS if len(several) else 0):
+        for _ in range(ORACLE_DRAWS if len(several) else 0):
             self.alone.update(_one_against_rest(several, self.drawing))
         self.several += len(several)
         spreads, empty = values["spread"].tolist(), values["area"].tolist()
@@ -253,7 +249,7 @@ class _Tally:
                 name: round(total / count, 6) if count else math.nan
                 for name, (total, count) in self.totals.items()
             },
-            {n: _computed(metrics) for n, metrics in self.perfect.items()},
+            {n: _computed(metrics) for n, metrics in self.oracle.items()},
             _computed(self.alone) if self.several else {},
             tuple(name for _, name in self.most),
             tuple(name for *_, name in self.least),
@@ -276,7 +272,7 @@ def _disagreement(annotations: MaskSet) -> dict[str, torch.Tensor]:
 def _one_against_rest(annotations: MaskSet, generator: torch.Generator) -> Comparison:
     """One annotation of each image, drawn by weight, against the others."""
     index = torch.multinomial(annotations.weights, 1, generator=generator)
-    one = MaskSet.uniform(annotations.take(index).masks, annotations.labels)
+    one = MaskSet.uniform(annotations.gather(index).masks, annotations.labels)
     others = annotations.weights.scatter(1, index, 0.0)
     return Comparison(one, replace(annotations, weights=others).normalised())
 

@@ -5,8 +5,8 @@ merged or rejected, low scores dropped: `PredictSettings`). Coverage belongs to 
 sees to the second; mode proposals' table 3 shows the same pair. Probabilities matched one to one are compared
 of kept masks only, since copies share one mode's mass.
 
-A third column says how far from possible the first one is: what a perfect sampler reaches that draws as many
-masks from the annotations themselves. Below the table stands how far the annotators agree with each other.
+A third column says how far from possible the first one is: the *annotation oracle* draws as many masks from
+the annotations themselves. Below the table stands how far the annotators agree with each other.
 """
 
 from __future__ import annotations
@@ -26,9 +26,10 @@ from numpy.typing import NDArray
 from ambiseg.data.batches import prepare
 from ambiseg.data.sample import Sample
 from ambiseg.data.source import Split, open_split
-from ambiseg.engine.predict import PredictSettings, Run, load
-from ambiseg.engine.run import METRICS as METRICS_FILE
-from ambiseg.engine.run import write_json, write_text
+from ambiseg.engine.postprocess import LoadedModel, PredictSettings, postprocess
+from ambiseg.engine.run import Run, load
+from ambiseg.engine.run_folder import METRICS as METRICS_FILE
+from ambiseg.engine.run_folder import write_json, write_text
 from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
@@ -36,22 +37,20 @@ from ambiseg.metrics import (
     METRICS,
     AnnotatorAgreement,
     Comparison,
-    PixelCalibration,
+    PixelBins,
+    PooledOverImages,
     annotator_agreement,
     coverage_curve,
     default_metrics,
     metric_collection,
+    metric_info,
     missing,
     mode_probabilities,
-    perfect_samples,
+    oracle_samples,
 )
 
-KEPT_ONLY = ("brier_skill_score",)
-"""Metrics that make sense without copies only."""
-ALL_ONLY = ("selection_f1", "selection_precision", "selection_recall", "selection_ap")
-"""Metrics that make sense before filtering only."""
-PERFECT_DRAWS = 5
-"""How often the perfect sampler is drawn; with a hundred images the mean is then good to a few
+ORACLE_DRAWS = 5
+"""How often the annotation oracle is drawn; with a hundred images the mean is then good to a few
 thousandths."""
 
 
@@ -62,7 +61,7 @@ class Evaluation:
     Attributes:
         all: metric by name over all predicted masks.
         kept: the same over the masks that are kept.
-        perfect: the same for as many draws from the annotations themselves, where draws have what a metric
+        oracle: the same for as many draws from the annotations themselves, where draws have what a metric
             needs.
         annotators: mean over images of `AnnotatorAgreement`, by name.
         n_all, n_kept: mean number of masks per image in either.
@@ -71,9 +70,10 @@ class Evaluation:
         split, data_digest, seed: what was evaluated and how sampling was seeded.
         estimate: how the probabilities of kept masks were made, and for how many images they are one choice
             of several.
-        settings: what "kept" means, and how masks were decided (`PredictSettings.record`).
+        settings: what "kept" means, and how masks were thresholded (`PredictSettings.record`).
         ids: names of the images.
-        per_image: metric by name, ``(images,)``, over all masks (kept ones for `KEPT_ONLY`).
+        per_image: metric by name, ``(images,)``, of the masks in the metric's first column
+            (`MetricInfo.columns`).
         estimated, true: probabilities of kept masks and modes, paired, for reliability plots.
         pixels: mean confidence, mean target and count of bins of pixels; None where ECE was not asked for.
         coverage: HM IoU* of the k best masks, mean over images, ``(M,)``.
@@ -81,7 +81,7 @@ class Evaluation:
 
     all: dict[str, float]
     kept: dict[str, float]
-    perfect: dict[str, float]
+    oracle: dict[str, float]
     annotators: dict[str, float]
     n_all: float
     n_kept: float
@@ -101,7 +101,7 @@ class Evaluation:
 
     def columns(self) -> dict[str, dict[str, float]]:
         """What tables show: metric by name under the heading of each column."""
-        columns = {"all masks": self.all, "kept masks": self.kept, "perfect sampler": self.perfect}
+        columns = {"all masks": self.all, "kept masks": self.kept, "annotation oracle": self.oracle}
         return {title: column for title, column in columns.items() if column}
 
     def to_dict(self) -> dict[str, Any]:
@@ -115,7 +115,7 @@ class Evaluation:
             "settings": self.settings,
             "all": {"masks_per_image": self.n_all, **_plain(self.all)},
             "kept": {"masks_per_image": self.n_kept, **_plain(self.kept)},
-            "perfect": {"masks_per_image": self.n_all, **_plain(self.perfect)},
+            "oracle": {"masks_per_image": self.n_all, **_plain(self.oracle)},
             "annotators": _plain(self.annotators),
             "seconds_per_image": self.seconds_per_image,
         }
@@ -137,10 +137,11 @@ def evaluate(
     split: str = "test",
     settings: PredictSettings | None = None,
     *,
+    flow: LoadedModel | None = None,
     batch_size: int = 16,
     seed: int = 0,
     metrics: list[str] | None = None,
-    perfect_draws: int = PERFECT_DRAWS,
+    oracle_draws: int = ORACLE_DRAWS,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """Compare what a run predicts with the annotations of a split.
@@ -150,10 +151,11 @@ def evaluate(
         data: a data set, or an opened split.
         split: which split of it.
         settings: what "kept" means, and how many samples.
+        flow: a run of flow-matching, where ``settings.estimate`` needs one.
         batch_size: images in one pass.
         seed: of sampling methods.
         metrics: names, or "all" alone for every one that fits; the default ones that fit if None.
-        perfect_draws: how often the perfect sampler is drawn; 0 leaves it out.
+        oracle_draws: how often the annotation oracle is drawn; 0 leaves it out.
         progress: called with images done and in all.
 
     Raises:
@@ -161,7 +163,7 @@ def evaluate(
     """
     run = load(run) if isinstance(run, (str, Path)) else run
     source = open_split(data, split) if isinstance(data, (str, Path)) else data
-    settings = (settings or PredictSettings()).resolved(run)
+    settings = (settings or PredictSettings()).for_run(run)
     if len(source) == 0:
         raise AmbisegError(f"{data}: the split {split!r} holds no image")
     if source.info.labels.names != run.config.labels.names:
@@ -169,7 +171,7 @@ def evaluate(
             f"the data have the classes {list(source.info.labels.names)}, the run {list(run.config.labels.names)}:"
             " evaluate on data of the same classes"
         )
-    tally = _Tally(run, source.info.labels, settings, metrics, perfect_draws, seed)
+    tally = _Tally(run, flow, source.info.labels, settings, metrics, oracle_draws, seed)
     held: list[Sample] = []
     for i in range(len(source)):
         sample = source[i]
@@ -189,14 +191,16 @@ class _Tally:
     def __init__(
         self,
         run: Run,
+        flow: LoadedModel | None,
         labels: LabelSpace,
         settings: PredictSettings,
         metrics: list[str] | None,
-        perfect_draws: int,
+        oracle_draws: int,
         seed: int,
     ) -> None:
-        self.run, self.labels, self.settings, self.wanted = run, labels, settings, metrics
-        self.perfect_draws, self.seed = perfect_draws, seed
+        self.run, self.flow, self.labels, self.settings = run, flow, labels, settings
+        self.wanted = metrics
+        self.oracle_draws, self.seed = oracle_draws, seed
         self.generator = torch.Generator(run.hardware.device).manual_seed(seed)
         self.drawing = torch.Generator().manual_seed(seed)
         self.ids: list[str] = []
@@ -212,11 +216,9 @@ class _Tally:
         names = self.wanted or default_metrics(predicted)
         if names == ["all"]:
             names = [name for name, info in METRICS.items() if not missing(info, predicted)]
-        self.all = metric_collection([n for n in names if n not in KEPT_ONLY])
-        self.kept = metric_collection([n for n in names if n not in ALL_ONLY])
-        self.perfect = metric_collection(
-            n for n in names if n not in KEPT_ONLY and not {"scores", "probabilities"} & set(METRICS[n].needs)
-        )
+        self.all = metric_collection(n for n in names if "all" in metric_info(n).columns)
+        self.kept = metric_collection(n for n in names if "kept" in metric_info(n).columns)
+        self.oracle = metric_collection(n for n in names if METRICS[n].fits_oracle)
         self.names, self.ready = names, True
 
     def add(self, samples: list[Sample]) -> None:
@@ -227,22 +229,19 @@ class _Tally:
         if not self.ready:
             self._prepare(predicted)
         annotations = MaskSet.stack([prepare(s, normalization, self.labels).annotations for s in samples])
-        every, kept = (
-            Comparison(predicted, annotations),
-            Comparison(
-                self.settings.apply(predicted, [s.image for s in samples], self.generator), annotations
-            ),
-        )
-        self.undetermined += self.settings.estimate.determined.count(False)
+        images = [s.image for s in samples]
+        found = postprocess(predicted, self.settings, images, self.flow, self.generator)
+        every, kept = Comparison(predicted, annotations), Comparison(found.masks, annotations)
+        self.undetermined += found.determined.count(False)
         self.all.update(every)
         self.kept.update(kept)
         for name in self.names:
-            pair = kept if name in KEPT_ONLY else every
+            pair = every if METRICS[name].columns[0] == "all" else kept
             self.rows.setdefault(name, []).append(METRICS[name].function(pair))
-        if self.perfect_draws:
+        if self.oracle_draws:
             count = predicted.masks.shape[1]
-            for drawn in perfect_samples(annotations, count, self.perfect_draws, self.drawing):
-                self.perfect.update(Comparison(drawn, annotations))
+            for drawn in oracle_samples(annotations, count, self.oracle_draws, self.drawing):
+                self.oracle.update(Comparison(drawn, annotations))
         self.curves += coverage_curve(every).double()
         self.agreement.append(annotator_agreement(annotations))
         self.ids += [s.id for s in samples]
@@ -256,9 +255,9 @@ class _Tally:
         """The reliability diagram of pixels, from the accumulator of ECE."""
         if "ece" not in self.names:
             return None
-        pixels = self.all["ece"]
-        assert isinstance(pixels, PixelCalibration)
-        bins = pixels.pooled()
+        pooled = self.all["ece"]
+        assert isinstance(pooled, PooledOverImages)
+        bins = PixelBins(*pooled.joined())
         confidence, target = bins.curve()
         return confidence.double().numpy(), target.double().numpy(), bins.count.double().numpy()
 
@@ -269,7 +268,7 @@ class _Tally:
         return Evaluation(
             all=_rounded(self.all.compute()),
             kept=_rounded(self.kept.compute()),
-            perfect=_rounded(self.perfect.compute()) if self.perfect_draws else {},
+            oracle=_rounded(self.oracle.compute()) if self.oracle_draws else {},
             annotators=_rounded(
                 {
                     field.name: torch.cat([getattr(a, field.name) for a in self.agreement]).nanmean()
@@ -283,7 +282,7 @@ class _Tally:
             split=split,
             data_digest=digest,
             seed=self.seed,
-            estimate={**self.settings.estimate.record(), "undetermined": self.undetermined},
+            estimate={**self.settings.estimate.record(self.flow), "undetermined": self.undetermined},
             settings=self.settings.record(),
             ids=tuple(self.ids),
             per_image={name: torch.cat(values).double().numpy() for name, values in self.rows.items()},

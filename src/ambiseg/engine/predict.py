@@ -1,15 +1,13 @@
-"""Prediction: a trained run turns images into weighted mask sets, and folders of images into folders of
-masks."""
+"""Prediction of files: folders of images in, folders of masks out."""
 
 from __future__ import annotations
 
 import os
 import shutil
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,175 +15,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ambiseg.data.files.reading import IMAGE_SUFFIXES, read_affine, read_image, stem_of, suffix_of, write_mask
-from ambiseg.defaults import DUPLICATE_IOU, FOREGROUND_THRESHOLD, SCORE_THRESHOLD
-from ambiseg.engine.hardware import Hardware
-from ambiseg.engine.probabilities import HeadProbabilities
-from ambiseg.engine.run import RunConfig, load_weights, write_json
+from ambiseg.engine.postprocess import Image, LoadedModel, PredictSettings
+from ambiseg.engine.run import Run
+from ambiseg.engine.run_folder import write_json
 from ambiseg.errors import AmbisegError
 from ambiseg.maskset import MaskSet
-from ambiseg.methods.base import Segmenter
-
-Image = NDArray[np.generic]
-
-
-@dataclass(frozen=True)
-class PredictSettings:
-    """What is kept of a prediction.
-
-    Attributes:
-        score_threshold: proposals with a lower selection score are dropped and leave their probability to
-            those most like them; None keeps all.
-        duplicate_iou: of proposals more alike than this, the best stays and takes their probability; 1 for
-            identical ones, None keeps all. "auto": 1 where scores reject copies
-            (`Segmenter.full_labels_reject_copies`) and low ones are dropped, else .95.
-        samples: masks asked of the model; None for the method's own number.
-        top: at most this many masks, the most probable ones; None for all.
-        foreground_threshold: pixels with a higher probability are foreground (binary labels).
-        estimate: gives the kept masks their probabilities: the method's own, class flips, or those of a flow
-            model.
-    """
-
-    score_threshold: float | None = SCORE_THRESHOLD
-    duplicate_iou: float | Literal["auto"] | None = "auto"
-    samples: int | None = None
-    top: int | None = None
-    estimate: HeadProbabilities = field(default_factory=HeadProbabilities)
-    foreground_threshold: float = FOREGROUND_THRESHOLD
-
-    def resolved(self, run: Run) -> PredictSettings:
-        """The same for a run, without "auto"."""
-        if self.duplicate_iou != "auto":
-            return self
-        taught = run.model.full_labels_reject_copies and run.config.train.labels == "full"
-        return replace(self, duplicate_iou=1.0 if taught and self.score_threshold else DUPLICATE_IOU)
-
-    def record(self) -> dict[str, Any]:
-        """The settings as plain values, for ``prediction.json`` and ``metrics.json``; `estimate` records
-        itself."""
-        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "estimate"}
-
-    def apply(
-        self,
-        predictions: MaskSet,
-        images: Sequence[Image] = (),
-        generator: torch.Generator | None = None,
-    ) -> MaskSet:
-        """Near-duplicates first, then scores: what is dropped leaves its probability to what is like it.
-        Sorted by probability.
-
-        The images are needed where probabilities are estimated anew. Settings that are not `resolved` merge
-        above .95.
-        """
-        iou = DUPLICATE_IOU if self.duplicate_iou == "auto" else self.duplicate_iou
-        if iou is not None:
-            predictions = predictions.drop_near_duplicates(iou)
-        if self.score_threshold is not None:
-            predictions = predictions.filter_scores(self.score_threshold)
-        predictions = self.estimate(images, predictions, generator)
-        return predictions.sort() if self.top is None else predictions.top(self.top)
-
-
-class Run:
-    """A trained model with all it needs to predict: what `load` returns.
-
-    Attributes:
-        config: what the run was made of.
-        model: the segmenter, in evaluation mode.
-        hardware: device and number format.
-        folder: where it was loaded from, if it was.
-        seconds: time spent in the model since loading; with `images`, the time per image.
-        images: images predicted since loading.
-
-    Example:
-        >>> run = load("runs/fires")                                                        # doctest: +SKIP
-        >>> proposals = run.predict("scene.npy")                                            # doctest: +SKIP
-        >>> proposals.masks.shape, proposals.weights                                        # doctest: +SKIP
-    """
-
-    def __init__(
-        self, config: RunConfig, model: Segmenter, hardware: Hardware, folder: Path | None = None
-    ) -> None:
-        self.config, self.hardware, self.folder = config, hardware, folder
-        self.model = model.eval()
-        hardware.place(model)
-        self.seconds, self.images = 0.0, 0
-
-    def predict(
-        self,
-        image: str | Path | Image,
-        settings: PredictSettings | None = None,
-        generator: torch.Generator | None = None,
-    ) -> MaskSet:
-        """Masks with probabilities of one image, sorted by probability.
-
-        Args:
-            image: a path, or an array ``(C, H, W)`` (or ``(H, W)``) with values like those of training, not
-                normalised.
-            settings: filters and number of samples.
-            generator: randomness of sampling methods.
-
-        Returns:
-            A `MaskSet` of one image, on the CPU.
-
-        Raises:
-            AmbisegError: an unreadable file or another number of channels.
-        """
-        array = read_image(image) if isinstance(image, (str, Path)) else np.asarray(image)
-        return self.predict_batch([array[None] if array.ndim == 2 else array], settings, generator)
-
-    def predict_batch(
-        self,
-        images: Sequence[Image],
-        settings: PredictSettings | None = None,
-        generator: torch.Generator | None = None,
-    ) -> MaskSet:
-        """Masks with probabilities of several images of one size, in one pass; raw proposals go through
-        ``settings``."""
-        settings = (settings or PredictSettings()).resolved(self)
-        proposals = self.propose(images, settings.samples, generator, settings.foreground_threshold)
-        return settings.apply(proposals, images, generator)
-
-    @torch.no_grad()
-    def propose(
-        self,
-        images: Sequence[Image],
-        samples: int | None = None,
-        generator: torch.Generator | None = None,
-        foreground_threshold: float = FOREGROUND_THRESHOLD,
-    ) -> MaskSet:
-        """All that the model predicts for images of one size, unfiltered, on the CPU."""
-        batch = torch.stack([self.config.normalization(image) for image in images])
-        began = time.perf_counter()
-        with self.hardware.autocast():
-            predictions: MaskSet = self.model.predict(self.hardware.images(batch), samples, generator)
-        predictions = predictions.to("cpu")
-        if foreground_threshold != FOREGROUND_THRESHOLD:
-            predictions = predictions.decided(foreground_threshold)
-        self.seconds += time.perf_counter() - began
-        self.images += len(images)
-        return predictions
-
-
-def load(run: str | Path, precision: str = "auto", device: str | None = None) -> Run:
-    """Load a trained run.
-
-    Args:
-        run: the run folder.
-        precision: ``auto``, ``32`` or ``bf16``.
-        device: ``cuda``, ``mps`` or ``cpu``; the best one there is if None.
-
-    Raises:
-        AmbisegError: not a run folder, or no weights that fit it.
-    """
-    config = RunConfig.load(run)
-    return Run(config, load_weights(run, config), Hardware.choose(precision, device=device), Path(run))
 
 
 @dataclass(frozen=True)
 class FileResult:
     """What became of one image: its folder of masks, or the error.
 
-    ``determined`` is False where its probabilities are one choice of several (`HeadProbabilities`).
+    ``determined`` is False where its probabilities are one choice of several (`Postprocessed`).
     """
 
     path: Path
@@ -225,6 +66,7 @@ def predict_files(
     out: Path,
     settings: PredictSettings | None = None,
     *,
+    flow: LoadedModel | None = None,
     pixel_probabilities: bool = False,
     batch_size: int = 16,
     seed: int = 0,
@@ -241,7 +83,8 @@ def predict_files(
         run: a loaded run.
         paths: images.
         out: folder to write to.
-        settings: filters and number of samples.
+        settings: filters, probabilities and number of samples.
+        flow: a run of flow-matching, where ``settings.estimate`` needs one.
         pixel_probabilities: also write ``probabilities.npz``, per-pixel probabilities before the decision.
         batch_size: images in one pass, where their sizes agree.
         seed: of sampling methods.
@@ -261,7 +104,7 @@ def predict_files(
             f"{out} exists and is not empty: choose another --out, or replace it with --overwrite"
         )
     out.mkdir(parents=True, exist_ok=True)
-    settings = (settings or PredictSettings()).resolved(run)
+    settings = (settings or PredictSettings()).for_run(run)
     generator = torch.Generator(run.hardware.device).manual_seed(seed)
     names = _names(paths)
     for first in range(0, len(paths), batch_size):
@@ -279,13 +122,12 @@ def predict_files(
                 )
         for shape in dict.fromkeys(image.shape for image in images.values()):
             rows = [i for i, image in images.items() if image.shape == shape]
-            predictions = run.predict_batch([images[i] for i in rows], settings, generator)
+            found = run.predict_batch([images[i] for i in rows], settings, generator, flow)
             for row, i in enumerate(rows):
-                one = predictions[row].compact()
-                determined = settings.estimate.determined[row]
+                one, determined = found.masks[row].compact(), found.determined[row]
                 how = {
                     "settings": settings.record(),
-                    "estimate": {**settings.estimate.record(), "determined": determined},
+                    "estimate": {**settings.estimate.record(flow), "determined": determined},
                 }
                 _write_prediction(out / names[i], paths[i], images[i], one, how, pixel_probabilities, picture)
                 yield FileResult(paths[i], out / names[i], int(one.count[0]), determined=determined)

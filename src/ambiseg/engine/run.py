@@ -1,196 +1,118 @@
-"""The run folder: everything that belongs to one training run, and how to get a model back from it.
-
-::
-
-    RUN/
-      config.yaml          replays the run: method, settings, data, normalisation, hash of the training split
-      model.safetensors    weights of the best validation (moving average)
-      logs/version_*/metrics.csv    training curve, one file per session
-      training.json        steps, seconds, best validation
-      metrics.json         what `evaluate` measured
-      report.html          what `report` drew
-      checkpoints/last.ckpt    to go on from (`train --resume`)
-
-Weights are read as safetensors and checkpoints with ``weights_only``: neither can execute anything.
-"""
+"""`Run`: a trained model with all it needs to predict; `load` reads one from a run folder."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
+import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import torch
-import yaml
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 
-from ambiseg.atomic_write import replacing_file
-from ambiseg.data.batches import Normalization
-from ambiseg.engine.settings import TrainSettings
-from ambiseg.errors import AmbisegError
-from ambiseg.labels import LabelSpace
-from ambiseg.methods import build, method_info
+from ambiseg.data.files.reading import read_image
+from ambiseg.defaults import FOREGROUND_THRESHOLD
+from ambiseg.engine.hardware import Hardware
+from ambiseg.engine.postprocess import Image, LoadedModel, Postprocessed, PredictSettings, postprocess
+from ambiseg.engine.run_folder import RunConfig, load_weights
+from ambiseg.maskset import MaskSet
 from ambiseg.methods.base import Segmenter
-from ambiseg.methods.spec import RECOMMENDED
-from ambiseg.nested_settings import from_values
-from ambiseg.networks.settings import UNetSettings
-from ambiseg.version import __version__
-
-CONFIG, WEIGHTS, TRAINING = "config.yaml", "model.safetensors", "training.json"
-METRICS, REPORT, LAST = "metrics.json", "report.html", "checkpoints/last.ckpt"
 
 
-@dataclass(frozen=True)
-class RunConfig:
-    """What a run was made of: enough to build its model and to repeat it.
+class Run:
+    """A trained model with all it needs to predict: what `load` returns.
 
     Attributes:
-        method: name of the method.
-        in_channels: channels of the images.
-        labels: the label space.
-        normalization: of the images.
-        backbone, settings, train: the settings of network, method and training.
-        data: the data set as it was given.
-        data_digest: hash of the training split.
-        channels: names of the image channels, where the data set gives them.
-        preset: the preset that the settings began with.
-        version: of the library.
+        config: what the run was made of.
+        model: the segmenter, in evaluation mode.
+        hardware: device and number format.
+        folder: where it was loaded from, if it was.
+        seconds: time spent in the model since loading; with `images`, the time per image.
+        images: images predicted since loading.
+
+    Example:
+        >>> run = load("runs/fires")                                                        # doctest: +SKIP
+        >>> proposals = run.predict("scene.npy")                                            # doctest: +SKIP
+        >>> proposals.masks.shape, proposals.weights                                        # doctest: +SKIP
     """
 
-    method: str
-    in_channels: int
-    labels: LabelSpace
-    normalization: Normalization
-    backbone: UNetSettings
-    settings: Any
-    train: TrainSettings
-    data: str = ""
-    data_digest: str = ""
-    channels: tuple[str, ...] = ()
-    preset: str = RECOMMENDED
-    version: str = __version__
+    def __init__(
+        self, config: RunConfig, model: Segmenter, hardware: Hardware, folder: Path | None = None
+    ) -> None:
+        self.config, self.hardware, self.folder = config, hardware, folder
+        self.model = model.eval()
+        hardware.place(model)
+        self.seconds, self.images = 0.0, 0
 
-    def build(self) -> Segmenter:
-        """A new model of this configuration."""
-        return build(self.method, self.in_channels, self.labels, self.backbone, self.settings)
+    def predict(
+        self,
+        image: str | Path | Image,
+        settings: PredictSettings | None = None,
+        generator: torch.Generator | None = None,
+        flow: LoadedModel | None = None,
+    ) -> MaskSet:
+        """Masks with probabilities of one image, sorted by probability.
 
-    def save(self, run: Path) -> None:
-        """Write ``config.yaml``."""
-        entries = {
-            "ambiseg": self.version,
-            "method": self.method,
-            "preset": self.preset,
-            "in_channels": self.in_channels,
-            "channels": list(self.channels),
-            "labels": self.labels.to_dict(),
-            "normalization": self.normalization.to_dict(),
-            "backbone": asdict(self.backbone),
-            "settings": asdict(self.settings),
-            "train": asdict(self.train),
-            "data": self.data,
-            "data_digest": self.data_digest,
-        }
-        write_text(run / CONFIG, yaml.safe_dump(entries, sort_keys=False, default_flow_style=None, width=110))
+        Args:
+            image: a path, or an array ``(C, H, W)`` (or ``(H, W)``) with values like those of training, not
+                normalised.
+            settings: filters, probabilities and number of samples.
+            generator: randomness of sampling methods and flow models.
+            flow: a run of flow-matching, where ``settings.estimate`` needs one.
 
-    @classmethod
-    def load(cls, run: str | Path) -> RunConfig:
-        """Read ``config.yaml`` of a run folder.
+        Returns:
+            A `MaskSet` of one image, on the CPU.
 
         Raises:
-            AmbisegError: the folder is not a run, or its configuration is damaged or of another version.
+            AmbisegError: an unreadable file or another number of channels.
         """
-        run = Path(run)
-        path = run / CONFIG
-        if not path.is_file():
-            raise AmbisegError(
-                f"{run} is not a run folder (it has no {CONFIG}): give the folder that 'ambiseg train' wrote"
-            )
-        try:
-            entries = yaml.safe_load(path.read_text(encoding="utf-8"))
-            method = method_info(entries["method"])
-            return cls(
-                method=method.name,
-                in_channels=int(entries["in_channels"]),
-                labels=LabelSpace.from_dict(entries["labels"]),
-                normalization=Normalization.from_dict(entries["normalization"]),
-                backbone=from_values(UNetSettings, dict(entries["backbone"]), "backbone"),
-                settings=from_values(method.settings, dict(entries["settings"]), "settings"),
-                train=from_values(TrainSettings, dict(entries["train"]), "train"),
-                data=str(entries.get("data", "")),
-                data_digest=str(entries.get("data_digest", "")),
-                channels=tuple(entries.get("channels") or ()),
-                preset=str(entries.get("preset", RECOMMENDED)),
-                version=str(entries.get("ambiseg", "")),
-            )
-        except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
-            raise AmbisegError(
-                f"{path} cannot be read ({error}): train again, or restore the file"
-            ) from error
+        array = read_image(image) if isinstance(image, (str, Path)) else np.asarray(image)
+        return self.predict_batch(
+            [array[None] if array.ndim == 2 else array], settings, generator, flow
+        ).masks
+
+    def predict_batch(
+        self,
+        images: Sequence[Image],
+        settings: PredictSettings | None = None,
+        generator: torch.Generator | None = None,
+        flow: LoadedModel | None = None,
+    ) -> Postprocessed:
+        """Masks with probabilities of several images of one size, in one pass, after `postprocess`."""
+        settings = (settings or PredictSettings()).for_run(self)
+        proposals = self.propose(images, settings.samples, generator, settings.foreground_threshold)
+        return postprocess(proposals, settings, images, flow, generator)
+
+    @torch.no_grad()
+    def propose(
+        self,
+        images: Sequence[Image],
+        samples: int | None = None,
+        generator: torch.Generator | None = None,
+        foreground_threshold: float = FOREGROUND_THRESHOLD,
+    ) -> MaskSet:
+        """All that the model predicts for images of one size, unfiltered, on the CPU."""
+        batch = torch.stack([self.config.normalization(image) for image in images])
+        began = time.perf_counter()
+        with self.hardware.autocast():
+            predictions: MaskSet = self.model.predict(self.hardware.images(batch), samples, generator)
+        predictions = predictions.to("cpu")
+        if foreground_threshold != FOREGROUND_THRESHOLD:
+            predictions = predictions.rethreshold(foreground_threshold)
+        self.seconds += time.perf_counter() - began
+        self.images += len(images)
+        return predictions
 
 
-def save_weights(run: Path, model: Segmenter) -> None:
-    """Write ``model.safetensors`` (to a temporary file first)."""
-    tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    with replacing_file(run / WEIGHTS) as partial:
-        save_file(tensors, partial, metadata={"format": "pt"})
+def load(run: str | Path, precision: str = "auto", device: str | None = None) -> Run:
+    """Load a trained run.
 
-
-def load_weights(run: str | Path, config: RunConfig) -> Segmenter:
-    """Build the model of a run and load its weights.
-
-    Raises:
-        AmbisegError: no weights, a damaged or foreign file, or weights of another method or size.
-    """
-    path = Path(run) / WEIGHTS
-    if not Path(run).is_dir():
-        raise AmbisegError(f"{run} is not a run folder: give the folder that 'ambiseg train' wrote")
-    if not path.is_file():
-        raise AmbisegError(f"{run} holds no {WEIGHTS}: its training has not come to a first validation yet")
-    try:
-        tensors = load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise AmbisegError(f"{path} is no safetensors file ({error}): restore it or train again") from error
-    model = config.build()
-    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    found = {name: tuple(value.shape) for name, value in tensors.items()}
-    if expected != found:
-        name = sorted(set(expected.items()) ^ set(found.items()))[0][0]
-        raise AmbisegError(
-            f"{path} does not hold a {config.method} model of the size in {CONFIG}: {name!r} has shape"
-            f" {found.get(name)}, expected {expected.get(name)}; use the weights of this run"
-        )
-    model.load_state_dict(tensors)
-    return model.eval()
-
-
-def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a training checkpoint without executing anything in it.
+    Args:
+        run: the run folder.
+        precision: ``auto``, ``32`` or ``bf16``.
+        device: ``cuda``, ``mps`` or ``cpu``; the best one there is if None.
 
     Raises:
-        AmbisegError: no such file, or not a checkpoint of plain tensors.
+        AmbisegError: not a run folder, or no weights that fit it.
     """
-    if not path.is_file():
-        raise AmbisegError(f"{path} does not exist: there is nothing to resume; train without --resume")
-    try:
-        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
-        raise AmbisegError(
-            f"{path} is not a checkpoint of ambiseg ({reason}): train without --resume"
-        ) from error
-    if not isinstance(checkpoint, dict) or "global_step" not in checkpoint or "ambiseg" not in checkpoint:
-        raise AmbisegError(f"{path} is not a checkpoint of ambiseg: train without --resume")
-    return checkpoint
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    with replacing_file(path) as partial:
-        partial.write_text(text, encoding="utf-8")
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write indented JSON, whole or not at all."""
-    write_text(path, json.dumps(value, indent=2) + "\n")
+    config = RunConfig.load(run)
+    return Run(config, load_weights(run, config), Hardware.choose(precision, device=device), Path(run))

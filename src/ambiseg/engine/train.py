@@ -40,7 +40,7 @@ from ambiseg.engine.callbacks import (
 from ambiseg.engine.hardware import Hardware
 from ambiseg.engine.module import LOSS, TrainingModule
 from ambiseg.engine.presets import resolve
-from ambiseg.engine.run import (
+from ambiseg.engine.run_folder import (
     CONFIG,
     LAST,
     TRAINING,

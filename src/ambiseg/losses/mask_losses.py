@@ -19,13 +19,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from ambiseg.labels import LabelSpace
+from ambiseg.memory_budget import part_sizes
 
 DICE_SMOOTHING = 1.0
 """Added to numerator and denominator of the soft Dice, in pixels: two empty masks have no loss."""
 FOCAL_GAMMA = 2.0
 """Focusing exponent of the focal loss."""
 
-AT_ONCE = 2**19
+IN_CACHE = 2**19
 """Values of proposals that are taken together on a CPU: more do not stay in its cache from one product to the
 next."""
 
@@ -48,9 +49,9 @@ def pairwise_mask_loss(kind: str, logits: Tensor, masks: Tensor, labels: LabelSp
         tensor([[[0.0000],
                  [0.5000]]])
     """
-    images = max(1, AT_ONCE // max(1, logits[0].numel()))
-    if logits.device.type == "cpu" and len(logits) > images:
-        parts = zip(torch.split(logits, images), torch.split(masks, images), strict=True)
+    sizes = part_sizes(len(logits), logits[:1].numel(), IN_CACHE)
+    if logits.device.type == "cpu" and len(sizes) > 1:
+        parts = zip(torch.split(logits, sizes), torch.split(masks, sizes), strict=True)
         return torch.cat([pairwise_mask_loss(kind, z, y, labels) for z, y in parts])
     pairs = _Pairs(logits, masks, labels)
     losses: dict[str, Callable[[], Tensor]] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,9 +12,8 @@ from torch import Tensor, nn
 from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
-from ambiseg.networks.ncsnpp import NCSNpp
+from ambiseg.networks.base import Backbone
 from ambiseg.networks.settings import UNetSettings
-from ambiseg.networks.unet import UNet
 
 
 class Segmenter(nn.Module, ABC):
@@ -83,19 +83,20 @@ class Segmenter(nn.Module, ABC):
         """Keep a part of the network as it is: "nothing", "encoder", or "all-but-last" (all but the heads).
 
         Raises:
-            AmbisegError: the method has no backbone ``g``.
+            AmbisegError: the method has no backbone ``g``, or the backbone names no encoder.
         """
+        if part == "nothing":
+            return
         network = getattr(self, "g", None)
-        if part != "nothing" and not isinstance(network, (UNet, NCSNpp)):
+        if not isinstance(network, Backbone):
             raise AmbisegError(f"{type(self).__name__} has no encoder to freeze: leave --freeze out")
-        if isinstance(network, (UNet, NCSNpp)):
-            parts: dict[str, list[nn.Module]] = {
-                "nothing": [],
-                "encoder": network.encoder_parts(),
-                "all-but-last": [network],
-            }
-            for module in parts[part]:
-                module.requires_grad_(False)
+        for module in network.encoder_parts() if part == "encoder" else [network]:
+            module.requires_grad_(False)
+
+    def by_expert(self) -> ByExpert | None:
+        """A model of the same weights whose samples come expert by expert; None where masks do not come from
+        experts."""
+        return None
 
     def log_prob(self, images: Tensor, masks: Tensor) -> Tensor:
         """Log-likelihood in nats of label maps ``(B, *S)``, ``(B,)``, where the method has one.
@@ -104,3 +105,18 @@ class Segmenter(nn.Module, ABC):
             NotImplementedError: the method has no likelihood.
         """
         raise NotImplementedError(f"{type(self).__name__} has no likelihood")
+
+
+@dataclass(frozen=True, eq=False)
+class ByExpert:
+    """A model whose n samples for each expert come one expert after the other, see `Segmenter.by_expert`.
+
+    Attributes:
+        model: asked for n times `experts` samples.
+        experts: how many there are.
+        stochastic: whether samples of one expert differ.
+    """
+
+    model: Segmenter
+    experts: int
+    stochastic: bool

@@ -9,21 +9,16 @@ tensor([0.])
 """
 
 from ambiseg.metrics.accumulators import (
-    BrierSkillScore,
     MeanOverImages,
-    PixelCalibration,
-    SelectionAP,
-    SelectionF1,
-    SelectionPrecision,
-    SelectionRecall,
+    PooledOverImages,
     metric_collection,
 )
 from ambiseg.metrics.annotators import (
     AnnotatorAgreement,
     Reachable,
+    annotation_oracle,
     annotator_agreement,
-    perfect_model,
-    perfect_samples,
+    oracle_samples,
     reachable_table,
 )
 from ambiseg.metrics.calibration import (
@@ -38,7 +33,7 @@ from ambiseg.metrics.calibration import (
     mode_reliability,
     total_variation,
 )
-from ambiseg.metrics.comparison import Comparison, match
+from ambiseg.metrics.comparison import Comparison
 from ambiseg.metrics.consensus import consensus, dice_of_mean, expected_dice, soft_dice
 from ambiseg.metrics.coverage import coverage, covered_mass, draws_of, expected_draws, modes_hit, precision_at
 from ambiseg.metrics.energy import GedParts, diversity, ged, ged_parts, ged_unbiased
@@ -52,6 +47,7 @@ from ambiseg.metrics.matching import (
     max_dice_matching,
 )
 from ambiseg.metrics.pixels import PixelBins, ece, pixel_bins
+from ambiseg.metrics.pooling import Pooling
 from ambiseg.metrics.ratios import ClassFlips, Ratios, class_flips, flip_ratios, numbered_mode_ratios
 from ambiseg.metrics.registry import METRICS, MetricInfo, default_metrics, evaluate_all, metric_info, missing
 from ambiseg.metrics.selection import (
@@ -73,7 +69,6 @@ __all__ = [
     "METRICS",
     "AnnotatorAgreement",
     "BrierScores",
-    "BrierSkillScore",
     "ClassFlips",
     "Comparison",
     "GedParts",
@@ -82,16 +77,13 @@ __all__ = [
     "ModeProbabilities",
     "ModeReliability",
     "PixelBins",
-    "PixelCalibration",
+    "PooledOverImages",
+    "Pooling",
     "PrecisionRecallCurve",
     "Ratios",
     "Reachable",
-    "SelectionAP",
     "SelectionCounts",
-    "SelectionF1",
-    "SelectionPrecision",
     "SelectionRanking",
-    "SelectionRecall",
     "annotator_agreement",
     "average_precision",
     "bits_of",
@@ -121,7 +113,6 @@ __all__ = [
     "hm_iou_unique",
     "log_likelihood",
     "m_iou",
-    "match",
     "max_dice_matching",
     "metric_collection",
     "metric_info",
@@ -132,8 +123,8 @@ __all__ = [
     "mode_reliability",
     "modes_hit",
     "numbered_mode_ratios",
-    "perfect_model",
-    "perfect_samples",
+    "annotation_oracle",
+    "oracle_samples",
     "pixel_bins",
     "precision_at",
     "precision_recall_curve",

@@ -1,8 +1,8 @@
-"""What the annotations alone say: how far the annotators agree, and what a perfect model could reach.
+"""What the annotations alone say: how far the annotators agree, and what draws from them reach.
 
 No number of a table means much without these two. Where annotators disagree, no model can agree with them
 all (`annotator_agreement`); and a model that draws from the very distribution of the annotations still does
-not reach GED 0 or HM IoU* 1 with finitely many samples (`perfect_model`, `reachable_table`).
+not reach GED 0 or HM IoU* 1 with finitely many samples (`annotation_oracle`, `reachable_table`).
 
 Notation: annotations ``y_1..y_N`` of weights v, ``d = 1 - IoU``. Entries of weight 0 are padding.
 """
@@ -22,7 +22,7 @@ from ambiseg.metrics.registry import metric_info
 from ambiseg.overlap import pairwise_overlap
 
 REPEATS = 20
-"""How often a perfect model is drawn unless asked otherwise."""
+"""How often the annotation oracle is drawn unless asked otherwise."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class AnnotatorAgreement:
 
 @dataclass(frozen=True)
 class Reachable:
-    """A metric of a perfect model over repeated draws, per image; see `perfect_model`.
+    """A metric of the annotation oracle over repeated draws, per image; see `annotation_oracle`.
 
     Attributes:
         mean: mean over the repeats, ``(B,)``.
@@ -85,7 +85,7 @@ def annotator_agreement(annotations: MaskSet) -> AnnotatorAgreement:
     Trap: pass annotators, not modes. Of merged masks (`MaskSet.merge_identical`) no two agree, so the
     pairwise numbers fall and kappa, which leaves weights aside, changes; ``spread`` alone stays. Pixels of a
     large background make ``unanimous`` and kappa high. ``ged_leave_one_out`` judges one single mask, which no
-    one mask does well: it is no floor for a set of samples, that is `perfect_model`.
+    one mask does well: it is no floor for a set of samples, that is `annotation_oracle`.
 
     Example:
         >>> from ambiseg.labels import LabelSpace
@@ -124,14 +124,14 @@ def annotator_agreement(annotations: MaskSet) -> AnnotatorAgreement:
     )
 
 
-def perfect_model(
+def annotation_oracle(
     annotations: MaskSet,
     metric: str | Callable[..., Tensor],
     samples: int,
     repeats: int = REPEATS,
     generator: torch.Generator | None = None,
 ) -> Reachable:
-    """What a metric gives a model that draws its samples from the true distribution.
+    """What a metric gives a sampler that draws from the annotations themselves.
 
     ``samples`` masks are drawn with replacement from the annotations by their weights and compared, as a
     uniform set, with the annotations; mean and standard deviation over ``repeats`` such draws. For `ged` with
@@ -154,7 +154,7 @@ def perfect_model(
             what draws do not have (selection scores, per-pixel probabilities).
         UnknownNameError: there is no such metric.
 
-    Trap: a perfect *sampler*, not a bound. A set of masks with estimated weights can do better: the
+    Trap: the oracle is a sampler, not a bound. A set of masks with estimated weights can do better: the
     annotations themselves as predictions have GED 0. A drawn mask that comes twice stays twice, at weight 1/n
     each, so metrics of mode probabilities judge the model by its duplicates. The mean is of the drawn
     repeats, with standard error ``std / sqrt(repeats)``; one repeat of nan or inf makes it nan or inf.
@@ -162,13 +162,13 @@ def perfect_model(
     Example:
         >>> from ambiseg.labels import LabelSpace
         >>> truth = MaskSet.uniform(torch.tensor([[[1, 1, 0], [0, 0, 1]]]), LabelSpace.binary())
-        >>> perfect_model(truth, "ged", samples=1).mean, annotator_agreement(truth).spread
+        >>> annotation_oracle(truth, "ged", samples=1).mean, annotator_agreement(truth).spread
         (tensor([0.5000]), tensor([0.5000]))
     """
     if isinstance(metric, str):
         return reachable_table(annotations, [metric], samples, repeats, generator)[metric]
     values = [
-        metric(drawn, annotations) for drawn in perfect_samples(annotations, samples, repeats, generator)
+        metric(drawn, annotations) for drawn in oracle_samples(annotations, samples, repeats, generator)
     ]
     return _summary(values)
 
@@ -180,7 +180,7 @@ def reachable_table(
     repeats: int = REPEATS,
     generator: torch.Generator | None = None,
 ) -> dict[str, Reachable]:
-    """`perfect_model` for several metrics on the same draws, overlaps and matching computed once per draw.
+    """`annotation_oracle` for several metrics on the same draws; overlaps and matching are computed once.
 
     Args:
         annotations: ``(B, N, *S)``, taken as the whole truth.
@@ -213,18 +213,18 @@ def reachable_table(
                 f"draws from the annotations carry no {' and no '.join(lacking)}: leave {name} out"
             )
     values: dict[str, list[Tensor]] = {name: [] for name in chosen}
-    for drawn in perfect_samples(annotations, samples, repeats, generator):
+    for drawn in oracle_samples(annotations, samples, repeats, generator):
         pair = Comparison(drawn, annotations)
         for name, info in chosen.items():
             values[name].append(info.function(pair))
     return {name: _summary(found) for name, found in values.items()}
 
 
-def perfect_samples(
+def oracle_samples(
     annotations: MaskSet, samples: int, repeats: int = REPEATS, generator: torch.Generator | None = None
 ) -> Iterator[MaskSet]:
-    """What a perfect sampler predicts: ``repeats`` uniform sets of ``samples`` masks, drawn with replacement
-    by weight.
+    """What the annotation oracle predicts: ``repeats`` uniform sets of ``samples`` masks, drawn with
+    replacement by weight.
 
     Raises:
         AmbisegError: ``samples`` or ``repeats`` below 1, or an image without annotation.
@@ -232,18 +232,18 @@ def perfect_samples(
     Example:
         >>> from ambiseg.labels import LabelSpace
         >>> truth = MaskSet.uniform(torch.tensor([[[1, 1, 0]]]), LabelSpace.binary())
-        >>> [drawn.masks.shape[1] for drawn in perfect_samples(truth, samples=3, repeats=2)]
+        >>> [drawn.masks.shape[1] for drawn in oracle_samples(truth, samples=3, repeats=2)]
         [3, 3]
     """
     for what, count in (("samples", samples), ("repeats", repeats)):
         if count < 1:
-            raise AmbisegError(f"a perfect model needs {what} >= 1, received {count}")
+            raise AmbisegError(f"the annotation oracle needs {what} >= 1, received {count}")
     _need_masks(annotations)
     # A generator draws on its own device only.
     weights = annotations.weights if generator is None else annotations.weights.to(generator.device)
     for _ in range(repeats):
         index = torch.multinomial(weights, samples, replacement=True, generator=generator)
-        drawn = annotations.hard().take(index.to(annotations.masks.device))
+        drawn = annotations.hard().gather(index.to(annotations.masks.device))
         yield MaskSet.uniform(drawn.masks, annotations.labels)
 
 

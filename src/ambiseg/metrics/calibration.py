@@ -96,7 +96,7 @@ def mode_probabilities(
 
     "matched": one to one, of greatest total IoU (mode proposals). "nearest": ``u_j = sum_i u_i [j = argmax_l
     IoU(s_i, y_l)]``, the first mode of several nearest (MoSE, C.2). "merged": the same, then each
-    mode counts with the more probable one that `MaskSet.near_duplicates` keeps for it.
+    mode counts with the more probable one that `MaskSet.duplicate_index` keeps for it.
 
     Returns:
         `ModeProbabilities`; "matched" with ``E = M + N*`` columns: the M proposals, then the modes that found
@@ -143,7 +143,7 @@ def mode_ratio(predictions: MaskSet | Comparison, annotations: MaskSet | None = 
     Example:
         >>> from ambiseg.labels import LabelSpace
         >>> truth = MaskSet.uniform(torch.tensor([[[1, 1], [1, 1], [0, 1]]]), LabelSpace.binary())
-        >>> ratio = mode_ratio(truth[:1].take(torch.tensor([[0, 2]])).normalised(), truth)
+        >>> ratio = mode_ratio(truth[:1].gather(torch.tensor([[0, 2]])).normalised(), truth)
         >>> ratio.estimated, ratio.true
         (tensor([[0.5000, 0.5000]]), tensor([[0.6667, 0.3333]]))
     """
@@ -276,7 +276,7 @@ def brier_skill_score(
         AmbisegError: the sets do not belong together.
 
     Trap: unbounded below, so one image of nearly equal modes can ruin a mean. The reported number divides the
-    mean BS by the mean BS_uniform of all images (`BrierSkillScore` among the accumulators).
+    mean BS by the mean BS_uniform of all images (`PooledOverImages`).
 
     Example:
         >>> from ambiseg.labels import LabelSpace
@@ -353,7 +353,7 @@ def _nearest(pair: Comparison) -> ModeProbabilities:
 
 def _merged(pair: Comparison) -> ModeProbabilities:
     """Each mode that is kept, with what is nearest to it or to one that counts with it."""
-    entries, kept = _nearest(pair), replace(pair.modes, scores=None).near_duplicates()
+    entries, kept = _nearest(pair), replace(pair.modes, scores=None).duplicate_index()
     itself = entries.there & (kept == torch.arange(kept.shape[1], device=kept.device))
     estimated, true = (torch.zeros_like(v).scatter_add(1, kept, v) for v in (entries.estimated, entries.true))
     return ModeProbabilities(estimated, true, itself, itself)

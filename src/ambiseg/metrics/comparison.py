@@ -8,18 +8,15 @@ the *modes*.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from ambiseg.errors import AmbisegError
 from ambiseg.maskset import MaskSet
+from ambiseg.matching import Matching, match
 from ambiseg.overlap import Overlap, pairwise_overlap
 
 
@@ -116,48 +113,11 @@ class Comparison:
         return pairwise_overlap(self.annotations.masks, self.annotations.masks, self.annotations.labels)
 
     @cached_property
+    def matching(self) -> Matching:
+        """The one-to-one matching of predictions (rows) and modes (columns) of greatest total IoU."""
+        return match(-self.to_modes.iou(), self.predictions.present, self.modes.present)
+
+    @property
     def partners(self) -> Tensor:
-        """The mode each prediction is matched with, one to one by IoU; -1 for none. ``(B, M)``."""
-        return match(self.to_modes.iou(), self.predictions.present, self.modes.present)
-
-
-def match(iou: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """One-to-one matching of greatest total IoU for each image (Hungarian method).
-
-    ``a = argmax sum_i IoU(i, a(i))`` over injective maps of the smaller side into the larger one.
-
-    Args:
-        iou: ``(B, K, L)``.
-        rows: which rows are there, ``(B, K)`` bool.
-        columns: which columns are there, ``(B, L)`` bool.
-
-    Returns:
-        The column of each row ``(B, K)`` int64, -1 for a row without one. Where several matchings are equally
-        good, which one is returned depends on the order of the entries.
-
-    Example:
-        >>> there = torch.ones(1, 3, dtype=torch.bool)
-        >>> match(torch.tensor([[[0.9, 0.8], [0.8, 0.1], [0.0, 0.0]]]), there, there[:, :2])
-        tensor([[ 1,  0, -1]])
-    """
-    partner = np.full(tuple(rows.shape), -1, dtype=np.int64)
-    for b, (value, i, j) in enumerate(each_image(iou, rows, columns)):
-        chosen_rows, chosen_columns = linear_sum_assignment(value, maximize=True)
-        partner[b, i[chosen_rows]] = j[chosen_columns]
-    return torch.from_numpy(partner).to(iou.device)
-
-
-def matched_total(iou: Tensor, partner: Tensor) -> Tensor:
-    """Total IoU of the matched pairs ``sum_i IoU(i, partner(i))``, ``(B,)``."""
-    chosen = iou.gather(2, partner.clamp(min=0)[..., None])[..., 0]
-    return torch.where(partner >= 0, chosen, 0.0).sum(1)
-
-
-def each_image(
-    iou: Tensor, rows: Tensor, columns: Tensor
-) -> Iterator[tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]]:
-    """For each image the table of entries that are there, in double precision, and their indices."""
-    tables = iou.detach().cpu().double().numpy()
-    for value, row, column in zip(tables, rows.cpu().numpy(), columns.cpu().numpy(), strict=True):
-        i, j = np.flatnonzero(row), np.flatnonzero(column)
-        yield value[np.ix_(i, j)], i, j
+        """The mode that each prediction is matched with, -1 for none. ``(B, M)``."""
+        return self.matching.columns

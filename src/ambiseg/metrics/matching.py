@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from ambiseg.maskset import MaskSet
-from ambiseg.metrics.comparison import Comparison, each_image, match, matched_total
+from ambiseg.matching import match, present_entries
+from ambiseg.metrics.comparison import Comparison
 
 TRANSPORT_ITERATIONS = 1_000_000
 """Steps the network simplex may take for one image; sets of a hundred masks need a few thousand."""
@@ -46,9 +47,8 @@ def hm_iou(predictions: MaskSet | Comparison, annotations: MaskSet | None = None
     """
     pair = Comparison.of(predictions, annotations)
     iou = pair.cross.iou()
-    partner = match(iou, pair.predictions.present, pair.annotations.present)
-    pairs = torch.minimum(pair.predictions.count, pair.annotations.count)
-    return matched_total(iou, partner) / pairs
+    matching = match(-iou, pair.predictions.present, pair.annotations.present)
+    return matching.total(iou) / torch.minimum(pair.predictions.count, pair.annotations.count)
 
 
 def hm_iou_unique(predictions: MaskSet | Comparison, annotations: MaskSet | None = None) -> Tensor:
@@ -71,7 +71,7 @@ def hm_iou_unique(predictions: MaskSet | Comparison, annotations: MaskSet | None
         tensor([0.5000])
     """
     pair = Comparison.of(predictions, annotations)
-    return matched_total(pair.to_modes.iou(), pair.partners) / pair.modes.count
+    return pair.matching.total(pair.to_modes.iou()) / pair.modes.count
 
 
 def hm_iou_tiled(predictions: MaskSet | Comparison, annotations: MaskSet | None = None) -> Tensor:
@@ -173,7 +173,7 @@ def _transport(iou: Tensor, u: Tensor, v: Tensor) -> Tensor:
     """``max_P <P, IoU>`` over couplings of u and v, each divided by its sum, ``(B,)``."""
     values = []
     u, v = u.detach().cpu(), v.detach().cpu()
-    for b, (value, i, j) in enumerate(each_image(iou, u > 0, v > 0)):
+    for b, (value, i, j) in enumerate(present_entries(iou, u > 0, v > 0)):
         source, target = u[b].double().numpy()[i], v[b].double().numpy()[j]
         cost = ot.emd2(
             source / source.sum(), target / target.sum(), 1 - value, numItermax=TRANSPORT_ITERATIONS

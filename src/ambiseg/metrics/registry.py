@@ -30,6 +30,15 @@ from ambiseg.metrics.matching import (
     max_dice_matching,
 )
 from ambiseg.metrics.pixels import ece
+from ambiseg.metrics.pooling import (
+    POOLED_F1,
+    POOLED_PIXELS,
+    POOLED_PRECISION,
+    POOLED_RANKING,
+    POOLED_RECALL,
+    Pooling,
+    pooled_brier,
+)
 from ambiseg.metrics.selection import selection_ap, selection_f1, selection_precision, selection_recall
 
 
@@ -48,6 +57,9 @@ class MetricInfo:
         needs: what the predictions must bring beyond masks: "scores", per-pixel "probabilities", or "weights"
             that are estimated mode probabilities.
         default: whether it is printed unless others are asked for.
+        columns: the masks of which it is printed: "all" that a model predicts, those "kept" after filters.
+            Values of single images are those of the first column.
+        pooling: how images are joined; None for a mean over images.
     """
 
     name: str
@@ -59,7 +71,19 @@ class MetricInfo:
     description: str
     needs: tuple[str, ...] = ()
     default: bool = True
+    columns: tuple[str, ...] = ("all", "kept")
+    pooling: Pooling | None = None
 
+    @property
+    def fits_oracle(self) -> bool:
+        """Whether draws from the annotations have what it needs."""
+        return "all" in self.columns and not {"scores", "probabilities"} & set(self.needs)
+
+
+_BEFORE_FILTERS = ("all",)
+"""After filters nothing is left to select."""
+_AFTER_FILTERS = ("kept",)
+"""Copies would share the probability of one mode."""
 
 _ALL = (
     MetricInfo(
@@ -134,39 +158,46 @@ _ALL = (
         "selection_f1", "Selection F1", selection_f1, True, 0.0, 1.0,
         "F1 of [score > 0.5] against [matched with a mode], counts pooled over images (mode proposals).",
         ("scores",),
+        columns=_BEFORE_FILTERS, pooling=POOLED_F1,
     ),
     MetricInfo(
         "selection_precision", "Selection precision", selection_precision, True, 0.0, 1.0,
         "Share of the kept proposals that are matched with a mode, counts pooled over images (mode proposals).",
         ("scores",),
         default=False,
+        columns=_BEFORE_FILTERS, pooling=POOLED_PRECISION,
     ),
     MetricInfo(
         "selection_recall", "Selection recall", selection_recall, True, 0.0, 1.0,
         "Share of the matched proposals that are kept, counts pooled over images (mode proposals).",
         ("scores",),
         default=False,
+        columns=_BEFORE_FILTERS, pooling=POOLED_RECALL,
     ),
     MetricInfo(
         "selection_ap", "Selection AP", selection_ap, True, 0.0, 1.0,
         "Average precision of the scores over all thresholds, proposals of all images pooled.",
         ("scores",),
+        columns=_BEFORE_FILTERS, pooling=POOLED_RANKING,
     ),
     MetricInfo(
         "brier_skill_score", "BSS", brier_skill_score, True, -math.inf, 1.0,
         "Brier skill score of mode probabilities against uniform ones, pooled over images (mode proposals).",
         ("weights",),
+        columns=_AFTER_FILTERS, pooling=pooled_brier("matched"),
     ),
     MetricInfo(
         "brier_skill_nearest", "BSS (nearest)", partial(brier_skill_score, assignment="nearest"), True, -math.inf, 1.0,
         "The same where every prediction gives its probability to its nearest mode (mode ratio of MoSE).",
         ("weights",),
+        pooling=pooled_brier("nearest"),
     ),
     MetricInfo(
         "brier_skill_merged", "BSS (merged)", partial(brier_skill_score, assignment="merged"), True, -math.inf, 1.0,
         "BSS (nearest) where modes that are alike (IoU above 0.95) count as one.",
         ("weights",),
         default=False,
+        pooling=pooled_brier("merged"),
     ),
     MetricInfo(
         "total_variation", "TV of modes", total_variation, False, 0.0, 1.0,
@@ -182,6 +213,7 @@ _ALL = (
     MetricInfo(
         "ece", "ECE", ece, False, 0.0, 1.0,
         "Expected calibration error of the mean prediction, ten bins, pixels of all images pooled (MoSE).",
+        pooling=POOLED_PIXELS,
     ),
     MetricInfo(
         "bits_per_dimension", "Bits per pixel", bits_per_dimension, False, 0.0, math.inf,

@@ -2,7 +2,7 @@
 
 All proposals are matched one to one with the distinct annotations; a proposal *should* be kept exactly if it
 is matched. The scores decide which ones *are* kept. Counting both gives precision, recall and F1. The
-reported number pools the counts of all images (`SelectionF1` among the accumulators); the per-image F1 is
+reported number pools the counts of all images (`PooledOverImages`); the per-image F1 is
 here. Without a threshold, the scores are judged by the order they bring the proposals into: average precision
 (`selection_ranking`, `average_precision`), and what the best k proposals cover (`coverage_curve`).
 """
@@ -17,7 +17,8 @@ from torch import Tensor
 from ambiseg.defaults import SCORE_THRESHOLD
 from ambiseg.errors import AmbisegError
 from ambiseg.maskset import MaskSet
-from ambiseg.metrics.comparison import Comparison, match, matched_total
+from ambiseg.matching import match
+from ambiseg.metrics.comparison import Comparison
 from ambiseg.ranking import descending, exceeds
 
 
@@ -342,9 +343,7 @@ def coverage_curve(predictions: MaskSet | Comparison, annotations: MaskSet | Non
     iou = pair.to_modes.iou().cpu()
     iou = iou.gather(1, order[..., None].expand_as(iou))
     there = given.present.cpu().gather(1, order)
-    best = [
-        matched_total(iou[:, :k], match(iou[:, :k], there[:, :k], modes)) for k in range(1, iou.shape[1] + 1)
-    ]
+    best = [match(-iou[:, :k], there[:, :k], modes).total(iou[:, :k]) for k in range(1, iou.shape[1] + 1)]
     return (torch.stack(best, 1) / modes.sum(1, keepdim=True)).to(given.masks.device)
 
 

@@ -14,6 +14,7 @@ With ``robust`` D_s is replaced by its `area_medians` first.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -27,6 +28,7 @@ from ambiseg.distributions.noise import standard_normal
 from ambiseg.errors import AmbisegError
 from ambiseg.flows.paths import Path
 from ambiseg.maskset import MaskSet
+from ambiseg.memory_budget import part_sizes
 from ambiseg.mode_probabilities.areas import area_medians
 from ambiseg.mode_probabilities.velocity_decomposition import (
     DRAWS,
@@ -45,8 +47,6 @@ RESOLUTIONS = (1.5, 2.0)
 """Times: how many standard deviations of the noise lie between two typical modes."""
 SHARE_OF_UNIFORM = 0.5
 """How much of the uniform distribution is mixed into the start."""
-AT_ONCE = 16
-"""Draws whose products with the modes are taken together."""
 HALVINGS = 60
 """Steps of the search for a time."""
 ROUNDING = 1e-6
@@ -166,8 +166,10 @@ def _gather(
         # Of the log-likelihoods only alpha m.z / sigma^2 differs between modes: all encoded masks have the
         # same norm.
         a, s = (v.flatten().cpu().double()[:, None, None] for v in (alpha, sigma))
-        for turn in torch.split(_order(modes, *turns, generator), AT_ONCE, 1):
-            centres_of = encode(modes.take(turn).masks, modes.labels).to(device)
+        order = _order(modes, *turns, generator)
+        # Noisy masks and the flow's answers are held together.
+        for turn in torch.split(order, part_sizes(order.shape[1], 2 * math.prod(shape)), 1):
+            centres_of = encode(modes.gather(turn).masks, modes.labels).to(device)
             noisy = [
                 alpha * y + sigma * standard_normal(shape, device, generator) for y in centres_of.unbind(1)
             ]

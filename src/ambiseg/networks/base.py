@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from ambiseg.errors import AmbisegError
+
 
 @dataclass(frozen=True, eq=False)
 class Encoded:
@@ -65,6 +67,29 @@ class Backbone(nn.Module, ABC):
         Returns:
             Features ``(n B, out_channels, H, W)``, or the output of layer ``last`` as it is.
         """
+
+    def encoder_parts(self) -> list[nn.Module]:
+        """The modules of the way down, to be kept as they are by `ambiseg.methods.base.Segmenter.freeze`.
+
+        Raises:
+            AmbisegError: the network does not name them.
+        """
+        raise AmbisegError(
+            f"{type(self).__name__} has no encoder to freeze: leave --freeze out, or choose --backbone.kind unet or ncsnpp"
+        )
+
+    def innermost_parts(self, levels: int) -> list[nn.Module]:
+        """The modules of the innermost encoder levels, of the middle, and of the innermost decoder levels.
+
+        Args:
+            levels: how many levels of the encoder and how many of the decoder; all where there are fewer.
+
+        Raises:
+            AmbisegError: the network does not name them.
+        """
+        raise AmbisegError(
+            f"{type(self).__name__} does not name the modules of its levels: choose --backbone.kind unet or ncsnpp"
+        )
 
     def features(self, images: Tensor, time: Tensor | None = None) -> tuple[Tensor, list[Tensor]]:
         """Features of images, and the outputs of the encoder's levels, the last one the bottleneck, from one

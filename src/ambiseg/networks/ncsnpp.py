@@ -167,6 +167,13 @@ class NCSNpp(Backbone):
         parts: list[nn.Module] = [self.stem, self.encoder, self.down, self.residual]
         return parts + ([self.time] if self.time is not None else [])
 
+    def innermost_parts(self, levels: int) -> list[nn.Module]:
+        """Encoder and decoder levels around the middle; a block that changes the resolution belongs to the
+        level behind it."""
+        first = max(0, self.depth - levels)
+        down, up = self.down[max(0, first - 1) :], self.up[: levels - 1]
+        return [*self.encoder[first:], self.middle, *down, *self.decoder[:levels], *up]
+
     def encode(self, images: Tensor, time: Tensor | None = None) -> Encoded:
         """Levels of the encoder; the bottleneck is what the two blocks in the middle give."""
         check_channels(images, self.in_channels)

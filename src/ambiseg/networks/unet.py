@@ -159,6 +159,11 @@ class UNet(Backbone):
         """The way down: everything before the lowest resolution's attention."""
         return [self.stem, self.encoder, self.down, *([self.time] if self.time is not None else [])]
 
+    def innermost_parts(self, levels: int) -> list[nn.Module]:
+        """Encoder and decoder levels around the middle; the decoder's have the numbers of the encoder's."""
+        first = max(0, self.depth - levels)
+        return [*self.encoder[first:], self.middle, *self.decoder[max(0, first - 1) :]]
+
     def encode(self, images: Tensor, time: Tensor | None = None) -> Encoded:
         """Levels of the encoder; the bottleneck is what attention and the block in the middle give."""
         check_channels(images, self.in_channels)

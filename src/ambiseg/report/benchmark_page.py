@@ -50,7 +50,7 @@ class DataSection:
         """Captions and pictures."""
         title = METRICS[self.metric].title
         return [
-            (f"{title} against seconds per image; dashed: a perfect sampler.", embedded(draw_times(self.runs, self.metric))),
+            (f"{title} against seconds per image; dashed: the annotation oracle.", embedded(draw_times(self.runs, self.metric))),
             ("HM IoU* of the k best masks: how many masks are needed.", embedded(draw_coverages(self.runs))),
             (
                 "True against estimated probability of masks, mean of each bin: on the dashed line both agree.",
@@ -108,7 +108,7 @@ def draw_times(runs: Sequence[Measured], metric: str) -> Figure:
 
     figure, axes = _by_method(runs, draw)
     axes.set_xscale("log")
-    ceilings = {run.masks: run.perfect.get(metric) for run in runs}
+    ceilings = {run.masks: run.oracle.get(metric) for run in runs}
     for ceiling in ceilings.values():
         if ceiling is not None:
             axes.axhline(ceiling, linestyle="--", color="#9ca3af", linewidth=1.0)

@@ -18,7 +18,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import wilcoxon
 
-from ambiseg.metrics.accumulators import POOLED
 from ambiseg.metrics.registry import METRICS
 from ambiseg.report.tables import MetricRow
 from ambiseg.report.text_tables import Entry, Mark, Table
@@ -38,8 +37,8 @@ class Measured:
         labels: what training saw of an image, "full" or "single".
         split, images: what was evaluated.
         masks: mean number per image.
-        metrics, perfect: figures of the method, and of a perfect sampler with as many masks; None where not
-            defined.
+        metrics, oracle: figures of the method, and of the annotation oracle with as many masks; None where
+            not defined.
         per_image: values of the images, in the order of the split.
         steps, training_seconds, parameters, seconds_per_image, peak_memory: what it cost; memory in MiB.
         hardware: what that was measured on.
@@ -56,7 +55,7 @@ class Measured:
     images: int
     masks: float
     metrics: Mapping[str, Number]
-    perfect: Mapping[str, Number]
+    oracle: Mapping[str, Number]
     per_image: Mapping[str, Sequence[Number]]
     steps: int
     training_seconds: float
@@ -152,7 +151,7 @@ def _best(figures: Mapping[str, float], higher_is_better: bool) -> str:
 
 
 def data_table(runs: Sequence[Measured], metrics: Sequence[str], papers: Sequence[Printed] = ()) -> Table:
-    """Every method on one data set, what a perfect sampler reaches, and what papers print.
+    """Every method on one data set, what the annotation oracle reaches, and what papers print.
 
     Args:
         runs: of one data set, in the order of the table.
@@ -181,12 +180,12 @@ def data_table(runs: Sequence[Measured], metrics: Sequence[str], papers: Sequenc
     for masks in sorted({run.masks for run in runs}):
         alike = [run for run in runs if run.masks == masks]
         figures = [
-            Entry(_mean([r.perfect[n] for r in alike if n in r.perfect]) if _has(alike, n) else None)
+            Entry(_mean([r.oracle[n] for r in alike if n in r.oracle]) if _has(alike, n) else None)
             for n in metrics
         ]
         rows.append(
             (
-                Entry("perfect sampler"),
+                Entry("annotation oracle"),
                 Entry(None),
                 Entry(None),
                 Entry(masks, digits=1),
@@ -230,7 +229,7 @@ def _explanations(run: Measured, metrics: Sequence[str], n: int) -> list[str]:
         " kept ones; mean ± standard deviation over seeds.",
         f"Bold: the best, different from all others (Wilcoxon signed-rank test over images, Holm, p < {LEVEL}); italic: the best"
         " and those that it cannot be told from. Figures that pool images are not tested.",
-        "Perfect sampler: as many draws from the annotations themselves, the ceiling (or, where less is better, the floor) of"
+        "Annotation oracle: as many draws from the annotations themselves, the ceiling (or, where less is better, the floor) of"
         f" samplers. Annotators among themselves: {agreement}.",
         f"Times and memory on {run.hardware}.",
     ]
@@ -244,7 +243,7 @@ def _column(metric: str, methods: Mapping[str, Sequence[Measured]]) -> dict[str,
     }
     figures = {method: _mean(values) for method, values in found.items() if values}
     direction, marked = METRICS[metric].higher_is_better, dict[str, Mark]()
-    if direction is not None and metric not in POOLED:
+    if direction is not None and METRICS[metric].pooling is None:
         per_image = {
             method: np.mean([np.array(run.per_image[metric], dtype=np.float64) for run in methods[method]], 0)
             for method in figures
@@ -261,7 +260,7 @@ def _column(metric: str, methods: Mapping[str, Sequence[Measured]]) -> dict[str,
 
 
 def _has(runs: Sequence[Measured], metric: str) -> bool:
-    return any(run.perfect.get(metric) is not None for run in runs)
+    return any(run.oracle.get(metric) is not None for run in runs)
 
 
 def _float(value: Number) -> float:

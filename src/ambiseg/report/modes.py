@@ -84,7 +84,7 @@ class ModeBars:
             estimated = torch.zeros(modes.weights.shape[1], dtype=torch.float64)
             estimated = estimated.index_add(0, pair.partners[0][found], weights[found])
         ranked = np.asarray(estimated[order[0]].numpy())
-        return cls(modes.take(order), ranked, max(0.0, 1 - float(ranked.sum())))
+        return cls(modes.gather(order), ranked, max(0.0, 1 - float(ranked.sum())))
 
     def rows(self, limit: int = MOST_BARS) -> list[tuple[str, float, float]]:
         """What is drawn, ``(label, true, estimated)``: single modes without a label, then what they leave

@@ -39,7 +39,7 @@ import torch
 from torch import Tensor, nn
 
 from ambiseg.distributions.low_rank import LowRankNormal
-from ambiseg.distributions.monte_carlo import expected_nats, marginal, pairwise_cross_entropy, parts
+from ambiseg.distributions.monte_carlo import draw_sizes, expected_nats, marginal, pairwise_cross_entropy
 from ambiseg.distributions.noise import standard_normal
 from ambiseg.errors import AmbisegError
 from ambiseg.flows.solvers import integrate
@@ -208,7 +208,9 @@ class ATFM(Segmenter):
         once."""
         count, law = samples or self.settings.samples, self.truncation(images)
         values = images[:, 0].numel() * self.labels.channels * self.g.out_channels
-        found = [self._integrate(images, self.draw(images, law, n, generator)) for n in parts(count, values)]
+        found = [
+            self._integrate(images, self.draw(images, law, n, generator)) for n in draw_sizes(count, values)
+        ]
         share = self.labels.normalized(torch.cat(found, 1), dim=2)
         return MaskSet.from_probabilities(share, self.labels)
 

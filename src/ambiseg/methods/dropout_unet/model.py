@@ -26,15 +26,12 @@ from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
 from ambiseg.losses.mask_losses import cross_entropy_per_pixel
 from ambiseg.maskset import MaskSet
+from ambiseg.memory_budget import MASKS, part_sizes
 from ambiseg.methods.base import Segmenter
 from ambiseg.methods.dropout_unet import DropoutUNetSettings
 from ambiseg.networks.backbone import build_backbone
-from ambiseg.networks.ncsnpp import NCSNpp
+from ambiseg.networks.base import Backbone
 from ambiseg.networks.settings import UNetSettings
-from ambiseg.networks.unet import UNet
-
-AT_ONCE = 64
-"""Masks that are computed together, so that memory does not grow with the number of samples."""
 
 
 class DropoutUNet(Segmenter):
@@ -74,13 +71,8 @@ class DropoutUNet(Segmenter):
             )
         super().__init__(in_channels, labels, backbone or UNetSettings(), s)
         self.g = build_backbone(in_channels, self.backbone)
-        if not isinstance(self.g, (UNet, NCSNpp)):
-            raise AmbisegError(
-                "dropout goes into the levels of the networks unet and ncsnpp, received --set backbone.kind"
-                f" {self.backbone.kind}: choose one of them"
-            )
         self.h = nn.Conv2d(self.g.out_channels, labels.channels, 1)
-        self.dropouts = innermost(self.g, s.levels)
+        self.dropouts = dropout_layers(self.g, s.levels)
         for layer in self.dropouts:
             layer.p = s.dropout
 
@@ -105,7 +97,7 @@ class DropoutUNet(Segmenter):
 
     def loss(self, images: Tensor, annotations: MaskSet) -> dict[str, Tensor]:
         """Cross-entropy in nats per pixel that is not void, each mask drawn by its probability."""
-        y = annotations.draw().masks[:, 0]
+        y = annotations.sample_one().masks[:, 0]
         return {"loss": cross_entropy_per_pixel(self(images), y, self.labels).mean()}
 
     @torch.no_grad()
@@ -117,36 +109,23 @@ class DropoutUNet(Segmenter):
         Dropout knows only the global random numbers: they are seeded from ``generator``, and put back
         afterwards.
         """
-        left, group, parts = samples or self.settings.samples, max(1, AT_ONCE // len(images)), []
+        parts = []
         with _seeded(images.device, generator):
-            while left > 0:
-                count = min(group, left)
+            for count in part_sizes(samples or self.settings.samples, len(images), MASKS):
                 logits = self(images.repeat_interleave(count, 0))
                 share = self.labels.probabilities(logits)
                 parts.append(share.reshape(len(images), count, *logits.shape[1:]))
-                left -= count
         return MaskSet.from_probabilities(torch.cat(parts, 1), self.labels)
 
 
-def innermost(network: UNet | NCSNpp, levels: int) -> list[nn.Dropout]:
-    """Dropout layers of the innermost encoder levels, of the middle, and of the innermost decoder levels.
-
-    A block of `NCSNpp` that changes the resolution belongs to the level behind it.
-
-    Args:
-        network: the U-Net.
-        levels: how many levels of the encoder and how many of the decoder; all where there are fewer.
+def dropout_layers(network: Backbone, levels: int) -> list[nn.Dropout]:
+    """Dropout layers of `Backbone.innermost_parts`.
 
     Example:
-        >>> len(innermost(UNet(3, UNetSettings(width=8, depth=5)), 3))
+        >>> len(dropout_layers(build_backbone(3, UNetSettings(width=8, depth=5)), 3))
         7
     """
-    first = max(0, network.depth - levels)
-    parts: list[nn.Module] = [*network.encoder[first:], network.middle]
-    if isinstance(network, UNet):
-        parts += network.decoder[max(0, first - 1) :]
-    else:
-        parts += [*network.down[max(0, first - 1) :], *network.decoder[:levels], *network.up[: levels - 1]]
+    parts = network.innermost_parts(levels)
     return [layer for part in parts for layer in part.modules() if isinstance(layer, nn.Dropout)]
 
 

@@ -32,14 +32,12 @@ from ambiseg.flows.paths import FLOOR, edm_loss_weight, edm_posterior_mean, path
 from ambiseg.flows.solvers import integrate
 from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
+from ambiseg.memory_budget import MASKS, part_sizes
 from ambiseg.methods.base import Segmenter
 from ambiseg.methods.flow_matching import FlowMatchingSettings
 from ambiseg.networks.backbone import build_backbone
 from ambiseg.networks.settings import UNetSettings
 from ambiseg.networks.unet import check_channels
-
-AT_ONCE = 64
-"""Masks that are integrated together, so that memory does not grow with the number of samples."""
 
 
 class FlowMatching(Segmenter):
@@ -105,7 +103,7 @@ class FlowMatching(Segmenter):
 
     def loss(self, images: Tensor, annotations: MaskSet) -> dict[str, Tensor]:
         """Mean squared error over pixels that are not void, each mask drawn by its probability."""
-        y, valid = self.encode(annotations.draw().masks[:, 0])
+        y, valid = self.encode(annotations.sample_one().masks[:, 0])
         noise, time = torch.randn_like(y), self._times(len(y), y.device)
         z, velocity = self.path.sample(y, noise, time), self.path.target(y, noise, time)
         if self.settings.target == "posterior":
@@ -160,8 +158,9 @@ class FlowMatching(Segmenter):
         count = samples or self.settings.samples
         shape = (len(images), count, self.labels.channels, *images.shape[2:])
         z = standard_normal(shape, images.device, generator)
-        group = count if self.settings.guidance != "none" else max(1, AT_ONCE // len(images))
-        ends = [self._integrate(images, part) for part in torch.split(z, group, 1)]
+        guided_together = self.settings.guidance != "none"
+        sizes = [count] if guided_together else part_sizes(count, len(images), MASKS)
+        ends = [self._integrate(images, part) for part in torch.split(z, sizes, 1)]
         share = self.labels.normalized((torch.cat(ends, 1) + 1) / 2, dim=2)
         return MaskSet.from_probabilities(share, self.labels)
 

@@ -42,7 +42,7 @@ import torch
 from torch import Tensor, nn
 
 from ambiseg.distributions.autoregressive_flow import AffineAutoregressive
-from ambiseg.distributions.monte_carlo import expected_nats, marginal, pairwise_cross_entropy, parts
+from ambiseg.distributions.monte_carlo import draw_sizes, expected_nats, marginal, pairwise_cross_entropy
 from ambiseg.distributions.noise import standard_normal
 from ambiseg.errors import AmbisegError
 from ambiseg.flows.solvers import integrate
@@ -251,7 +251,7 @@ class FlowSSN(Segmenter):
         return out
 
     def _continuous_loss(self, images: Tensor, annotations: MaskSet) -> dict[str, Tensor]:
-        masks = annotations.draw().masks[:, 0]
+        masks = annotations.sample_one().masks[:, 0]
         u = self._pushed(self.distribution(images).draw(self._noise(images, 1)))[:, 0]
         time = torch.rand(len(images), device=images.device)
         # A void pixel has no label to go to: it stays as it was drawn.
@@ -297,7 +297,7 @@ class FlowSSN(Segmenter):
         count, base = samples or self.settings.samples, self.distribution(images)
         found = [
             self._sample(images, base, self._noise(images, n, generator))
-            for n in parts(count, ACTIVATIONS * base.mu.numel())
+            for n in draw_sizes(count, ACTIVATIONS * base.mu.numel())
         ]
         return MaskSet.from_probabilities(torch.cat(found, 1), self.labels)
 
@@ -325,7 +325,7 @@ class FlowSSN(Segmenter):
             ``(B,)`` float32.
         """
         base, nats = self.distribution(images), []
-        for n in parts(self.settings.likelihood_samples, ACTIVATIONS * base.mu.numel()):
+        for n in draw_sizes(self.settings.likelihood_samples, ACTIVATIONS * base.mu.numel()):
             eta = self._likelihood_logits(images, base, self._noise(images, n))
             nats.append(pairwise_cross_entropy(eta, masks[:, None], self.labels))
         return -marginal(torch.cat(nats, 1))[:, 0]

@@ -27,14 +27,12 @@ from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
 from ambiseg.losses.mask_losses import cross_entropy
 from ambiseg.maskset import MaskSet
+from ambiseg.memory_budget import MASKS, part_sizes
 from ambiseg.methods.base import Segmenter
 from ambiseg.methods.image2image_vae import Image2ImageVAESettings
 from ambiseg.networks.backbone import build_backbone
 from ambiseg.networks.settings import UNetSettings
 from ambiseg.networks.unet import check_channels
-
-AT_ONCE = 64
-"""Masks that are computed together, so that memory does not grow with the number of samples."""
 
 
 class Image2ImageVAE(Segmenter):
@@ -92,7 +90,7 @@ class Image2ImageVAE(Segmenter):
     def loss(self, images: Tensor, annotations: MaskSet) -> dict[str, Tensor]:
         """Equation (4) in nats per pixel that is not void, each mask drawn by its probability; a mask of void
         alone has none."""
-        y = annotations.draw().masks[:, 0]
+        y = annotations.sample_one().masks[:, 0]
         posterior = self.posterior(y)
         z = posterior.place(torch.randn_like(posterior.mean)[:, None])[:, 0]
         nats = cross_entropy(self(images, z), y, self.labels)
@@ -108,7 +106,8 @@ class Image2ImageVAE(Segmenter):
         """Samples of equal weight; ``settings.samples`` of them unless asked otherwise."""
         shape = (len(images), samples or self.settings.samples, self.settings.latent_size)
         z = standard_normal(shape, images.device, generator)
-        parts = [self._masks(images, part) for part in torch.split(z, max(1, AT_ONCE // len(images)), 1)]
+        sizes = part_sizes(z.shape[1], len(images), MASKS)
+        parts = [self._masks(images, part) for part in torch.split(z, sizes, 1)]
         return MaskSet.from_probabilities(torch.cat(parts, 1), self.labels)
 
     def _masks(self, images: Tensor, z: Tensor) -> Tensor:

@@ -74,7 +74,7 @@ class MHeads(Segmenter):
 
     def loss(self, images: Tensor, annotations: MaskSet) -> dict[str, Tensor]:
         """Oracle loss of the heads in nats per pixel that is not void, each mask drawn by its probability."""
-        y, logits = annotations.draw().masks[:, 0], self(images)
+        y, logits = annotations.sample_one().masks[:, 0], self(images)
         repeated = y.repeat_interleave(self.settings.heads, 0)
         nats = cross_entropy_per_pixel(logits.flatten(0, 1), repeated, self.labels).view(logits.shape[:2])
         return {"loss": oracle_loss(nats, self.settings.relaxation).mean()}

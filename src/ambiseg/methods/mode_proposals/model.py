@@ -30,9 +30,9 @@ from torch.nn import functional
 from ambiseg.defaults import LEAST_PROBABILITY
 from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
-from ambiseg.losses.hungarian import match
 from ambiseg.losses.mask_losses import pairwise_mask_loss
 from ambiseg.maskset import MaskSet
+from ambiseg.matching import match
 from ambiseg.methods.base import Segmenter
 from ambiseg.methods.flow_matching.model import FlowMatching
 from ambiseg.methods.mode_proposals import AllLearn, ModeProposalsSettings, single_label
@@ -173,7 +173,7 @@ class ModeProposals(Segmenter):
         self, cost: Tensor, logits: Tensor, annotations: MaskSet, scores: Tensor, probability: Tensor | None
     ) -> dict[str, Tensor]:
         bonus = self.settings.matching_score_weight * scores.sigmoid()[:, :, None]
-        chosen = match(cost - bonus, annotations.present)
+        chosen = match(cost - bonus, columns=annotations.present).rows
         image, mode = torch.nonzero(chosen >= 0, as_tuple=True)
         proposal = chosen[image, mode]
         pairs = self._pair_loss(logits[image, proposal], annotations.masks[image, mode])
@@ -223,7 +223,7 @@ class ModeProposals(Segmenter):
         proposals = MaskSet.from_probabilities(masks, self.labels, weights, scores.sigmoid()).normalised()
         if samples is None or samples >= self.settings.proposals:
             return proposals
-        return proposals.take(descending(scores)[:, :samples]).normalised()
+        return proposals.gather(descending(scores)[:, :samples]).normalised()
 
 
 def _parts(mask: Tensor, selection: Tensor, probability: Tensor | None, share: Tensor) -> dict[str, Tensor]:

@@ -30,6 +30,8 @@ is the gradient of the KL of the totals of groups.
 from __future__ import annotations
 
 import math
+from copy import copy
+from dataclasses import replace
 from typing import cast
 
 import torch
@@ -43,7 +45,8 @@ from ambiseg.labels import LabelSpace
 from ambiseg.losses.energy_score import trained_score
 from ambiseg.losses.transport import capped_coupling, exact_coupling, merge_groups
 from ambiseg.maskset import MaskSet
-from ambiseg.methods.base import Segmenter
+from ambiseg.memory_budget import part_sizes
+from ambiseg.methods.base import ByExpert, Segmenter
 from ambiseg.methods.mose import MoSESettings
 from ambiseg.networks.backbone import build_backbone
 from ambiseg.networks.base import Encoded
@@ -51,9 +54,6 @@ from ambiseg.networks.settings import UNetSettings
 from ambiseg.overlap import pairwise_overlap
 from ambiseg.ranking import descending
 
-AT_ONCE = 2**24
-"""Values of one layer that are computed together in prediction, so that memory does not grow with the number
-of samples."""
 IN_CACHE = 2**21
 """Values of one layer that a CPU computes together in training; more would go through main memory at every
 step."""
@@ -108,8 +108,8 @@ class Experts(nn.Module):
         On a CPU a few images are computed together, so that a layer stays in its cache.
         """
         values = z.shape[1] * self.first.out_channels * u[0, 0].numel()
-        images = max(1, IN_CACHE // values) if u.device.type == "cpu" else len(u)
-        parts = zip(torch.split(u, images), torch.split(z, images), strict=True)
+        sizes = part_sizes(len(u), values, IN_CACHE) if u.device.type == "cpu" else [len(u)]
+        parts = zip(torch.split(u, sizes), torch.split(z, sizes), strict=True)
         return torch.cat([self._forward(*part) for part in parts])
 
     def _forward(self, u: Tensor, z: Tensor) -> Tensor:
@@ -325,9 +325,15 @@ class MoSE(Segmenter):
         encoded, u_d, log_pi = self._encoded(images)
         expert, weights = self._chosen(log_pi.exp(), samples or self.settings.samples, generator)
         values = len(images) * self.g.out_channels * images.shape[2] * images.shape[3]
-        parts = torch.split(self.latents(expert, generator), max(1, AT_ONCE // values), 1)
+        parts = torch.split(self.latents(expert, generator), part_sizes(expert.shape[1], values), 1)
         found = [self.labels.probabilities(self._logits(encoded, u_d, z), dim=2) for z in parts]
         return MaskSet.from_probabilities(torch.cat(found, 1), self.labels, weights)
+
+    def by_expert(self) -> ByExpert:
+        """The same weights with the compact representation."""
+        compact = copy(self)
+        compact.settings = replace(self.settings, representation="compact")
+        return ByExpert(compact, self.settings.experts, self.settings.stochastic)
 
     def _chosen(self, pi: Tensor, count: int, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
         """Which expert gives each sample, and its weight, ``(B, N)`` each."""

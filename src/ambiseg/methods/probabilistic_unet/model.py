@@ -41,6 +41,7 @@ from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
 from ambiseg.losses.mask_losses import cross_entropy
 from ambiseg.maskset import MaskSet
+from ambiseg.memory_budget import part_sizes
 from ambiseg.methods.base import Segmenter
 from ambiseg.methods.probabilistic_unet import ProbabilisticUNetSettings
 from ambiseg.mode_probabilities.velocity_decomposition import assignment_counts
@@ -48,8 +49,6 @@ from ambiseg.networks.backbone import build_backbone
 from ambiseg.networks.settings import UNetSettings
 from ambiseg.networks.unet import check_channels
 
-AT_ONCE = 2**24
-"""Values of one layer that are computed together, so that memory does not grow with the number of samples."""
 MULTIPLIER_SPEED = 0.01
 """Step eta of the logarithm of the multiplier lambda."""
 MULTIPLIER_MEMORY = 0.99
@@ -141,7 +140,7 @@ class ProbabilisticUNet(Segmenter):
 
     def _decoded(self, features: Tensor, z: Tensor) -> Iterator[Tensor]:
         """Logits of latents ``(B, K, N)``, a few of the K at a time: ``(B, k, C, H, W)`` each."""
-        for part in torch.split(z, max(1, AT_ONCE // features.numel()), 1):
+        for part in torch.split(z, part_sizes(z.shape[1], features.numel()), 1):
             yield self.combine(features, part).float()
 
     # -- training --------------------------------------------------------------------------------------------
@@ -154,7 +153,7 @@ class ProbabilisticUNet(Segmenter):
 
     def loss(self, images: Tensor, annotations: MaskSet) -> dict[str, Tensor]:
         """Equation (4) in nats per pixel that is not void; its parts in nats per image."""
-        masks = annotations.draw().masks[:, 0]
+        masks = annotations.sample_one().masks[:, 0]
         features, prior, posterior = (
             self.features(images),
             self.prior(images),

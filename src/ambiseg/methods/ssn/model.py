@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from ambiseg.distributions.low_rank import LowRankNormal
-from ambiseg.distributions.monte_carlo import expected_nats, marginal, pairwise_cross_entropy, parts
+from ambiseg.distributions.monte_carlo import draw_sizes, expected_nats, marginal, pairwise_cross_entropy
 from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
@@ -161,7 +161,7 @@ class SSN(Segmenter):
         shape = (len(images), -1, self.labels.channels, *images.shape[2:])
         draws = [
             self.labels.probabilities(law.sample(n, generator, temperature=s.temperature).view(shape), dim=2)
-            for n in parts(count, law.mean.numel())
+            for n in draw_sizes(count, law.mean.numel())
         ]
         return MaskSet.from_probabilities(torch.cat(draws, 1), self.labels)
 
@@ -183,6 +183,6 @@ class SSN(Segmenter):
         law = self.distribution(images)
         nats = [
             self._nats(law.sample(n, antithetic=self.settings.antithetic), masks[:, None])
-            for n in parts(self.settings.likelihood_samples, law.mean.numel())
+            for n in draw_sizes(self.settings.likelihood_samples, law.mean.numel())
         ]
         return -marginal(torch.cat(nats, 1))[:, 0]

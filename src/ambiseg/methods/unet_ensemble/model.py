@@ -102,7 +102,7 @@ class _Member(Segmenter):
         return logits
 
     def loss(self, images: Tensor, annotations: MaskSet) -> dict[str, Tensor]:
-        y = annotations.draw().masks[:, 0]
+        y = annotations.sample_one().masks[:, 0]
         return {"loss": cross_entropy_per_pixel(self(images), y, self.labels).mean()}
 
     def predict(

@@ -1,5 +1,5 @@
-"""Probabilities from a flow model: any kept masks, the projection by another solver, flows that do not
-fit."""
+"""Probabilities of kept masks, from a flow model or as products of flips: the projection by another solver,
+flows that do not fit."""
 
 from __future__ import annotations
 
@@ -11,8 +11,14 @@ import torch
 from scipy.optimize import minimize
 
 from ambiseg.data.source import open_split
-from ambiseg.engine.predict import PredictSettings, load
-from ambiseg.engine.probabilities import FlowProbabilities, HeadProbabilities
+from ambiseg.engine.postprocess import (
+    EstimateSettings,
+    PredictSettings,
+    check_estimate,
+    estimate_probabilities,
+    flow_remark,
+)
+from ambiseg.engine.run import load
 from ambiseg.engine.settings import TrainSettings
 from ambiseg.engine.train import fit
 from ambiseg.errors import AmbisegError
@@ -46,12 +52,12 @@ def flow(fires, tmp_path_factory):
 def test_a_flow_model_estimates_the_probabilities_of_kept_masks(kind, tiny_run, fires, flow):
     run = load(tiny_run, precision="32", device="cpu")
     image = open_split(fires, "test")[0].image
-    estimate = FlowProbabilities(flow, kind, draws=8)
-    estimate.check(run)
+    estimate = EstimateSettings(kind, draws=8)
+    check_estimate(estimate, run, flow)
 
     def predict(**settings):
         chosen = PredictSettings(0.0, None, estimate=estimate, **settings)
-        return run.predict(image, chosen, torch.Generator().manual_seed(0)).validate()
+        return run.predict(image, chosen, torch.Generator().manual_seed(0), flow).validate()
 
     found, own = predict(), run.predict(image, PredictSettings(0.0, None))
     assert found.masks.shape == own.masks.shape
@@ -60,10 +66,15 @@ def test_a_flow_model_estimates_the_probabilities_of_kept_masks(kind, tiny_run, 
     assert not torch.allclose(found.weights, own.weights, atol=1e-4)
     assert torch.equal(predict().weights, found.weights)
     assert predict(top=2).masks.shape[1] == 2
-    one = run.predict(image, PredictSettings(score_threshold=1.0, estimate=estimate))
+    one = run.predict(image, PredictSettings(score_threshold=1.0, estimate=estimate), flow=flow)
     assert (
         one.weights.tolist() == [[1.0]] and one.scores[0, 0] == own.scores.max()
     )  # nothing passes: the best
+
+
+def weighed(masks, settings, images, flow):
+    """The masks with probabilities, by noise of one seed."""
+    return estimate_probabilities(masks, settings, images, flow, torch.Generator().manual_seed(0))
 
 
 def masks_of(images, *rows):
@@ -79,17 +90,19 @@ def test_masks_that_cannot_be_told_apart(kind, fires, flow):
     """Identical masks share evenly and, but for counted samples, are reported; so are empty ones; one mask is
     certain."""
     images = [open_split(fires, "test")[i].image for i in range(2)]
-    estimate = FlowProbabilities(flow, kind, draws=8)
 
     def probabilities(*rows):
-        return estimate(images, masks_of(images, *rows), torch.Generator().manual_seed(0)).weights
+        found = weighed(masks_of(images, *rows), EstimateSettings(kind, draws=8), images, flow)
+        return found.masks.weights, found.determined
 
-    same = probabilities((0, 5), (3, 16), (0, 5))
-    assert torch.allclose(same[:, 0], same[:, 2], atol=1e-4)
-    assert estimate.determined == [kind == "samples"] * 2
-    assert torch.allclose(probabilities((0, 0), (0, 0)), torch.full((2, 2), 0.5), atol=1e-6)
-    assert estimate.determined == [kind == "samples"] * 2
-    assert probabilities((0, 0)).tolist() == [[1.0], [1.0]] and estimate.determined == [True, True]
+    same, determined = probabilities((0, 5), (3, 16), (0, 5))
+    assert torch.allclose(same[:, 0], same[:, 2], atol=1e-4) and determined == (kind == "samples",) * 2
+    empty, determined = probabilities((0, 0), (0, 0))
+    assert (
+        torch.allclose(empty, torch.full((2, 2), 0.5), atol=1e-6) and determined == (kind == "samples",) * 2
+    )
+    one, determined = probabilities((0, 0))
+    assert one.tolist() == [[1.0], [1.0]] and determined == (True, True)
 
 
 @pytest.mark.parametrize("kind", ["velocity", "mean", "posterior"])
@@ -98,13 +111,13 @@ def test_robust_probabilities_explain_medians(kind, fires, flow):
     masks = masks_of(images, (0, 5), (3, 16), (0, 9))
 
     def found(robust):
-        estimate = FlowProbabilities(flow, kind, 8, robust=robust)
-        assert estimate.record()["robust"] == robust
-        return estimate(images, masks, torch.Generator().manual_seed(0)).weights
+        settings = EstimateSettings(kind, 8, robust=robust)
+        assert settings.record(flow)["robust"] == robust
+        return weighed(masks, settings, images, flow).masks.weights
 
     assert not torch.allclose(found(True), found(False), atol=1e-4)
     with pytest.raises(AmbisegError, match="samples are counted"):
-        FlowProbabilities(flow, "samples", robust=True)
+        EstimateSettings("samples", robust=True)
 
 
 def test_flips_of_the_method_s_own_probabilities():
@@ -115,9 +128,10 @@ def test_flips_of_the_method_s_own_probabilities():
     q, first = torch.tensor([0.7, 0.2]), torch.tensor([[0.1, 0.7, 0.2, 0.0]])
     states = torch.tensor([[0, 0], [1, 0], [0, 1], [1, 1]])
     product = torch.where(states > 0, q, 1 - q).prod(1)
-    weighed = replace(masks, weights=first.clamp(min=1e-9))
-    assert torch.allclose(HeadProbabilities(flips=2)(images, weighed).weights[0], product, atol=1e-5)
-    assert HeadProbabilities()(images, weighed) is weighed
+    given = replace(masks, weights=first.clamp(min=1e-9))
+    flipped = estimate_probabilities(given, EstimateSettings(flips=2))
+    assert torch.allclose(flipped.masks.weights[0], product, atol=1e-5) and flipped.determined == (True,)
+    assert estimate_probabilities(given, EstimateSettings()).masks is given
 
 
 @pytest.mark.parametrize("kind", ["velocity", "posterior", "samples"])
@@ -126,8 +140,7 @@ def test_flips_are_fitted_to_the_flow_s_estimate(kind, fires, flow):
     masks = masks_of(images, (0, 0), (0, 6), (6, 16), (0, 16))
 
     def found(flips):
-        estimate = FlowProbabilities(flow, kind, 8, flips)
-        return estimate(images, masks, torch.Generator().manual_seed(0)).weights
+        return weighed(masks, EstimateSettings(kind, 8, flips), images, flow).masks.weights
 
     expected = structured_decomposition(masks, found(0), count=2)
     assert kind == "samples" or not torch.allclose(found(0).double(), expected, atol=1e-3)
@@ -135,24 +148,24 @@ def test_flips_are_fitted_to_the_flow_s_estimate(kind, fires, flow):
 
 
 @pytest.mark.parametrize("flips", [-1, 513])
-def test_numbers_of_flips_that_cannot_be(flips, flow):
-    for make in (HeadProbabilities, lambda flips: FlowProbabilities(flow, flips=flips)):
+def test_numbers_of_flips_that_cannot_be(flips):
+    for kind in ("head", "velocity"):
         with pytest.raises(AmbisegError, match=f"flips is 0 to 512, received {flips}"):
-            make(flips)
+            EstimateSettings(kind, flips=flips)
 
 
 def test_flips_need_masks_of_two_classes(tiny_run):
     run = load(tiny_run, precision="32", device="cpu")
-    HeadProbabilities(flips=2).check(run)
+    check_estimate(EstimateSettings(flips=2), run)
     run.config = replace(run.config, labels=LabelSpace.of_classes(3))
-    HeadProbabilities().check(run)
-    with pytest.raises(AmbisegError, match="two classes on and off, this run has 3"):
-        HeadProbabilities(flips=2).check(run)
+    check_estimate(EstimateSettings(), run)
+    with pytest.raises(AmbisegError, match="masks with two classes, this run has 3"):
+        check_estimate(EstimateSettings(flips=2), run)
 
 
 def test_runs_of_other_images_are_compared_with_a_remark(tiny_run, flow):
-    run, estimate = load(tiny_run, precision="32", device="cpu"), FlowProbabilities(flow)
-    assert estimate.remark(run) == "" and HeadProbabilities().remark(run) == ""
+    run = load(tiny_run, precision="32", device="cpu")
+    assert flow_remark(run, flow) == "" and flow_remark(run, None) == ""
     ours = run.config
     for other in (
         replace(ours, data_digest="0123456789abcdef"),
@@ -162,8 +175,8 @@ def test_runs_of_other_images_are_compared_with_a_remark(tiny_run, flow):
         ),
     ):
         run.config = other
-        estimate.check(run)
-        assert "trained on other images" in estimate.remark(run)
+        check_estimate(EstimateSettings("velocity"), run, flow)
+        assert "trained on other images" in flow_remark(run, flow)
 
 
 def test_velocity_decomposition_by_hand(tiny_run, fires, flow):
@@ -171,7 +184,8 @@ def test_velocity_decomposition_by_hand(tiny_run, fires, flow):
     run = load(tiny_run, precision="32", device="cpu")
     image = open_split(fires, "test")[0].image
     masks = run.predict(image, PredictSettings(0.0, None)).merge_identical()
-    found = FlowProbabilities(flow, "velocity", draws=4)([image], masks, torch.Generator().manual_seed(3))
+    settings, noise = EstimateSettings("velocity", draws=4), torch.Generator().manual_seed(3)
+    found = estimate_probabilities(masks, settings, [image], flow, noise)
     batch = flow.config.normalization(image)[None]
     noise = torch.Generator().manual_seed(3)
     with torch.no_grad():
@@ -187,21 +201,23 @@ def test_velocity_decomposition_by_hand(tiny_run, fires, flow):
         method="SLSQP",
         options={"ftol": 1e-12, "maxiter": 500},
     )
-    explained = found.weights[0].double().numpy() @ modes
+    explained = found.masks.weights[0].double().numpy() @ modes
     assert np.square(mean - explained).sum() <= best.fun + 1e-3
 
 
 def test_flows_that_do_not_fit_are_refused(tiny_run, flow):
-    run = load(tiny_run, precision="32", device="cpu")
+    run, velocity = load(tiny_run, precision="32", device="cpu"), EstimateSettings("velocity")
     with pytest.raises(AmbisegError, match="a run of mode-proposals has no velocity"):
-        FlowProbabilities(run)
+        check_estimate(velocity, run, run)
+    with pytest.raises(AmbisegError, match="'velocity' need a flow model"):
+        run.predict(np.zeros((run.config.in_channels, 8, 8)), PredictSettings(estimate=velocity))
     with pytest.raises(AmbisegError, match="did you mean 'velocity'"):
-        FlowProbabilities(flow, "velocities")
+        EstimateSettings("velocities")
     with pytest.raises(AmbisegError, match="at least one draw, received 0"):
-        FlowProbabilities(flow, draws=0)
+        EstimateSettings("velocity", draws=0)
     run.config = replace(run.config, in_channels=3)
     with pytest.raises(AmbisegError, match="trained on data of other channels"):
-        FlowProbabilities(flow).check(run)
+        check_estimate(velocity, run, flow)
     names = tuple("abcdefghij"[: flow.config.in_channels])
     named = load(flow.folder, precision="32", device="cpu")
     named.config = replace(flow.config, channels=names)
@@ -211,5 +227,5 @@ def test_flows_that_do_not_fit_are_refused(tiny_run, flow):
     ):
         run.config = replace(flow.config, **values)
         with pytest.raises(AmbisegError, match=f"trained on data of other {what}"):
-            FlowProbabilities(named).check(run)
-    FlowProbabilities(named).check(flow)
+            check_estimate(velocity, run, named)
+    check_estimate(velocity, flow, named)

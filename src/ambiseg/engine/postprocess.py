@@ -1,0 +1,289 @@
+"""Post-processing: near-duplicates and low scores are dropped, and kept masks get their probabilities.
+
+Gerard and Sullivan, "Deterministic Mode Proposals", section 3.2. Proposals are filtered first (table 5). Then
+the kept masks keep the method's own probabilities (``head``), or take those that explain what a flow model
+says about the image:
+
+- ``velocity``: its velocity at t = 0, averaged over draws, as a weighted sum of masks (equation 22);
+- ``mean``: the same from one evaluation; at t = 0 the velocity carries the mean mask and nothing else;
+- ``posterior``: its posterior means at t > 0, whose weights depend on the noise (equation 19; not in the
+  paper);
+- ``samples``: samples drawn from it, each counted for its nearest mask.
+
+Where masks are areas that are present or absent independently (class flips, appendix B.2), these are a first
+estimate p^ only: ``flips`` areas T_c are found in the masks, and
+``p_j = prod_c q_c^b_jc (1 - q_c)^(1 - b_jc)`` with ``q_c = sum_j p^_j b_jc``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Literal, Protocol, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ambiseg.defaults import DUPLICATE_IOU, FOREGROUND_THRESHOLD, SCORE_THRESHOLD
+from ambiseg.engine.hardware import Hardware
+from ambiseg.engine.run_folder import RunConfig
+from ambiseg.errors import AmbisegError, UnknownNameError
+from ambiseg.maskset import MaskSet
+from ambiseg.methods.base import Segmenter
+from ambiseg.methods.flow_matching.model import FlowMatching
+from ambiseg.mode_probabilities.class_flips import PATTERNS, structured_decomposition
+from ambiseg.mode_probabilities.posterior_decomposition import posterior_decomposition
+from ambiseg.mode_probabilities.velocity_decomposition import (
+    assignment_counts,
+    velocity_decomposition,
+    with_probabilities,
+)
+
+Image = NDArray[np.generic]
+Kind = Literal["head", "velocity", "mean", "posterior", "samples"]
+DRAWS = 64
+"""Draws of noise, or samples, for each image (table 11)."""
+
+
+class LoadedModel(Protocol):
+    """What post-processing needs of a run (`ambiseg.engine.run.Run`)."""
+
+    config: RunConfig
+    model: Segmenter
+    hardware: Hardware
+    folder: Path | None
+
+
+@dataclass(frozen=True)
+class EstimateSettings:
+    """Where the probabilities of kept masks come from.
+
+    Attributes:
+        kind: ``head`` for the method's own; ``velocity``, ``mean``, ``posterior`` or ``samples`` need a flow
+            model.
+        draws: draws of noise, or samples; ``mean`` needs one.
+        flips: areas that are present or absent independently of each other; 0 for no such structure.
+        robust: let ``velocity``, ``mean`` and ``posterior`` explain medians over areas
+            (`ambiseg.mode_probabilities.areas`).
+
+    Raises:
+        UnknownNameError: no such kind.
+        AmbisegError: fewer than one draw, a number of flips that cannot be, or counted samples that should be
+            robust.
+    """
+
+    kind: Kind = "head"
+    draws: int = DRAWS
+    flips: int = 0
+    robust: bool = False
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(Kind):
+            raise UnknownNameError("kind of probabilities", self.kind, get_args(Kind))
+        if self.draws < 1:
+            raise AmbisegError(f"probabilities need at least one draw, received {self.draws}")
+        if self.robust and self.kind == "samples":
+            raise AmbisegError("samples are counted, there is nothing to make robust: leave it out")
+        if not 0 <= self.flips <= PATTERNS:
+            raise AmbisegError(
+                f"flips is 0 to {PATTERNS}, received {self.flips}: count the areas of the masks that are present or absent"
+                " independently, 0 for none"
+            )
+
+    def record(self, flow: LoadedModel | None = None) -> dict[str, Any]:
+        """How probabilities are made, as plain values."""
+        entries: dict[str, Any] = {"kind": self.kind, "flips": self.flips}
+        if self.kind == "head":
+            return entries
+        folder = None if flow is None or flow.folder is None else str(flow.folder)
+        draws = 1 if self.kind == "mean" else self.draws
+        return {**entries, "flow": folder, "draws": draws, "robust": self.robust}
+
+
+@dataclass(frozen=True)
+class PredictSettings:
+    """What is asked of a model and what is kept of its prediction.
+
+    Attributes:
+        score_threshold: proposals with a lower selection score are dropped and add their probability to those
+            most like them; None keeps all.
+        duplicate_iou: of proposals more alike than this, the best stays and takes their probability; 1 for
+            identical ones, None keeps all. "auto": 1 where scores reject copies
+            (`Segmenter.full_labels_reject_copies`) and low ones are dropped, else .95.
+        samples: masks asked of the model; None for the method's own number.
+        top: at most this many masks, the most probable ones; None for all.
+        estimate: where the probabilities of kept masks come from.
+        foreground_threshold: pixels with a higher probability are foreground (binary labels).
+    """
+
+    score_threshold: float | None = SCORE_THRESHOLD
+    duplicate_iou: float | Literal["auto"] | None = "auto"
+    samples: int | None = None
+    top: int | None = None
+    estimate: EstimateSettings = field(default_factory=EstimateSettings)
+    foreground_threshold: float = FOREGROUND_THRESHOLD
+
+    def for_run(self, run: LoadedModel) -> PredictSettings:
+        """The same with the duplicate filter that "auto" means for a run."""
+        if self.duplicate_iou != "auto":
+            return self
+        rejects = run.model.full_labels_reject_copies and run.config.train.labels == "full"
+        return replace(self, duplicate_iou=1.0 if rejects and self.score_threshold else DUPLICATE_IOU)
+
+    def record(self) -> dict[str, Any]:
+        """The settings as plain values, for ``prediction.json`` and ``metrics.json``; `EstimateSettings`
+        record themselves."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "estimate"}
+
+
+@dataclass(frozen=True)
+class Postprocessed:
+    """Kept masks and what is known of them.
+
+    Attributes:
+        masks: the masks with their probabilities, on the CPU.
+        determined: of each image, whether the flow model left one choice of probabilities; where it left
+            several, the most even ones are given. With flips this is said of the first estimate.
+    """
+
+    masks: MaskSet
+    determined: tuple[bool, ...]
+
+
+def postprocess(
+    proposals: MaskSet,
+    settings: PredictSettings,
+    images: Sequence[Image] = (),
+    flow: LoadedModel | None = None,
+    generator: torch.Generator | None = None,
+) -> Postprocessed:
+    """Drop near-duplicates, then low scores; estimate probabilities; sort by probability.
+
+    What is dropped adds its probability to the kept mask most like it.
+
+    Args:
+        proposals: all that a model predicts.
+        settings: filters and probabilities; an "auto" duplicate filter (see `PredictSettings.for_run`) is
+            .95.
+        images: of one size, ``(C, H, W)`` each, not normalised; only a flow model needs them.
+        flow: a loaded run of flow-matching, for the kinds of probabilities that need one.
+        generator: source of noise of the flow model.
+
+    Raises:
+        AmbisegError: no flow model where one is needed, or one of another method.
+    """
+    masks = proposals
+    iou = DUPLICATE_IOU if settings.duplicate_iou == "auto" else settings.duplicate_iou
+    if iou is not None:
+        masks = masks.drop_near_duplicates(iou)
+    if settings.score_threshold is not None:
+        masks = masks.filter_scores(settings.score_threshold)
+    found = estimate_probabilities(masks, settings.estimate, images, flow, generator)
+    ranked = found.masks.sort() if settings.top is None else found.masks.top(settings.top)
+    return replace(found, masks=ranked)
+
+
+def estimate_probabilities(
+    masks: MaskSet,
+    settings: EstimateSettings,
+    images: Sequence[Image] = (),
+    flow: LoadedModel | None = None,
+    generator: torch.Generator | None = None,
+) -> Postprocessed:
+    """The same masks with probabilities of the asked kind; arguments as of `postprocess`.
+
+    Example:
+        >>> from ambiseg.labels import LabelSpace
+        >>> masks = torch.tensor([[[1, 1, 0], [0, 0, 1], [0, 0, 0], [1, 1, 1]]])
+        >>> first = MaskSet(masks, torch.tensor([[0.5, 0.3, 0.1, 0.1]]), LabelSpace.binary())
+        >>> found = estimate_probabilities(first, EstimateSettings(flips=2))  # flip probabilities 0.6 and 0.4
+        >>> found.masks.weights
+        tensor([[0.3600, 0.1600, 0.2400, 0.2400]])
+    """
+    if settings.kind == "head":
+        found = Postprocessed(masks, (True,) * len(masks))
+    else:
+        found = _estimate_by_flow(masks, settings, images, flow, generator)
+    if not settings.flips:
+        return found
+    product = structured_decomposition(masks, found.masks.weights, count=settings.flips)
+    return replace(found, masks=with_probabilities(masks, product))
+
+
+@torch.no_grad()
+def _estimate_by_flow(
+    masks: MaskSet,
+    settings: EstimateSettings,
+    images: Sequence[Image],
+    flow: LoadedModel | None,
+    generator: torch.Generator | None,
+) -> Postprocessed:
+    network, flow = _velocity_of(settings, flow)
+    hardware = flow.hardware
+    batch = hardware.images(torch.stack([flow.config.normalization(image) for image in images]))
+    with hardware.autocast():
+        if settings.kind == "samples":
+            samples = network.predict(batch, settings.draws, generator).hard().to("cpu")
+            counted = with_probabilities(masks, assignment_counts(samples, masks))
+            return Postprocessed(counted, (True,) * len(masks))
+        estimate: Any = posterior_decomposition if settings.kind == "posterior" else velocity_decomposition
+        draws = 1 if settings.kind == "mean" else settings.draws
+        found = estimate(network, batch, masks, draws=draws, generator=generator, robust=settings.robust)
+    return Postprocessed(with_probabilities(masks, found.probabilities), tuple(found.unique.tolist()))
+
+
+def _velocity_of(settings: EstimateSettings, flow: LoadedModel | None) -> tuple[FlowMatching, LoadedModel]:
+    """The network of the flow run, and the run, or an error."""
+    if flow is None:
+        raise AmbisegError(
+            f"probabilities of the kind {settings.kind!r} need a flow model: give a run of flow-matching"
+        )
+    if not isinstance(flow.model, FlowMatching):
+        raise AmbisegError(
+            f"a run of {flow.config.method} has no velocity: give a run of 'ambiseg train flow-matching'"
+        )
+    return flow.model, flow
+
+
+def check_estimate(settings: EstimateSettings, run: LoadedModel, flow: LoadedModel | None = None) -> None:
+    """Raise `AmbisegError` where the masks of a run cannot have such probabilities.
+
+    That is: flips of more than two classes, no flow model where one is needed, one of another method, or one
+    trained with other channels or classes than the run.
+    """
+    ours = run.config
+    if settings.flips and not ours.labels.is_binary:
+        raise AmbisegError(
+            f"flips are areas of masks with two classes, this run has {ours.labels.classes}: leave flips at 0"
+        )
+    if settings.kind == "head":
+        return
+    theirs = _velocity_of(settings, flow)[1].config
+    named = bool(ours.channels and theirs.channels)
+    for what, one, other in (
+        ("channels", ours.in_channels, theirs.in_channels),
+        ("channels", list(ours.channels) if named else [], list(theirs.channels) if named else []),
+        ("classes", list(ours.labels.names), list(theirs.labels.names)),
+    ):
+        if one != other:
+            raise AmbisegError(
+                f"the flow run was trained on data of other {what} ({other}) than this run ({one}): train one on the"
+                " same data"
+            )
+
+
+def flow_remark(run: LoadedModel, flow: LoadedModel | None) -> str:
+    """One sentence where the two runs were trained on other images, else nothing: no mistake, each normalises
+    in its own way."""
+    if flow is None:
+        return ""
+    ours, theirs = run.config, flow.config
+    if (ours.data_digest, ours.normalization) == (theirs.data_digest, theirs.normalization):
+        return ""
+    return (
+        f"the flow run was trained on other images ({theirs.data or 'unknown data'}, digest {theirs.data_digest[:12]})"
+        f" than this run ({ours.data or 'unknown data'}, digest {ours.data_digest[:12]}): its probabilities hold for"
+        " images like its own"
+    )
