@@ -121,7 +121,7 @@ def fit(
     spec = spec_of(method)
     if isinstance(backbone, nn.Module) or (callable(backbone) and not isinstance(backbone, Mapping)):
         kind = type(backbone).__name__ if isinstance(backbone, nn.Module) else backbone.__name__
-        register_network(kind, backbone)
+        register_network(kind, backbone, overwrite=True)
         backbone = {"kind": kind}
     chosen, network, own = resolve(spec, preset, train, backbone, settings)
     if chosen.init:

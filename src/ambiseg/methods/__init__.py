@@ -77,7 +77,9 @@ def spec_of(method: str | MethodSpec | type[Segmenter]) -> MethodSpec:
         return method_info(method)
     if isinstance(method, MethodSpec):
         return register(method)
-    known = next((spec for spec in METHODS.values() if spec.is_model(method)), None)
+    known = next(
+        (spec for spec in METHODS.values() if isinstance(method, type) and spec.is_model(method)), None
+    )
     return known or register(MethodSpec.of_class(method))
 
 
