@@ -1,4 +1,5 @@
-"""Nested settings: plain values and dataclasses are two forms of one thing, and every mistake names its place."""
+"""Nested settings: plain values and dataclasses are two forms of one thing, and every mistake names its
+place."""
 
 from __future__ import annotations
 

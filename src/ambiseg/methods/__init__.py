@@ -67,7 +67,8 @@ def register(spec: MethodSpec) -> MethodSpec:
 def spec_of(method: str | MethodSpec | type[Segmenter]) -> MethodSpec:
     """The spec of a method that is given by its name, its spec or its class; spec and class are registered.
 
-    A class without a spec is named after itself, and its settings are those that it annotates: ``settings: MySettings``.
+    A class without a spec is named after itself, and its settings are those that it annotates: ``settings:
+    MySettings``.
 
     Raises:
         UnknownNameError: no method of that name.

@@ -206,7 +206,7 @@ def import_dataset(
     progress: Progress | None = None,
     overwrite: bool = False,
 ) -> ImportReport:
-    """Read a published data set as it is distributed and write it in the house's format, all of it or
+    """Read a published data set as it is distributed and write it in the library's format, all of it or
     nothing.
 
     What is written says in its ``source`` where it comes from, which command made it, how it was split, and

@@ -12,7 +12,7 @@ image x, mask y in [-1, 1] (one channel if binary, else one per class), noise ``
     L = E_{t, z_0, y} || v(z_t, t | x) - (alpha' y + sigma' z_0) ||^2               conditional flow matching
 
 The image is concatenated to ``z_t``. Of several annotations of an image one is drawn by its probability at
-every visit, so that full and single labels train the same distribution. With ``parameterisation="edm"`` the
+every sample, so that full and single labels train the same distribution. With ``parameterisation="edm"`` the
 network is a preconditioned denoiser (Karras, Aittala, Aila and Laine 2022) that gives E[y | z_t, x];
 velocities and samples follow from it by (17).
 

@@ -10,7 +10,8 @@ from ambiseg.methods.spec import MethodSpec, TestCase
 
 @dataclass(frozen=True)
 class FlowSSNSettings:
-    """Flow-SSN: a learnt normal law of logits that a light flow turns into one with any covariance."""
+    """Flow-SSN: a learnt normal distribution of logits that a light flow turns into one with any
+    covariance."""
 
     kind: Literal["continuous", "iaf", "dual"] = "continuous"
     """The flow: continuous in time (equation 19), an inverse autoregressive one (14), or that one with an
@@ -74,7 +75,7 @@ class FlowSSNSettings:
 
 SPEC = MethodSpec(
     name="flow-ssn",
-    summary="samples of a learnt normal law of logits through a light flow (De Sousa Ribeiro et al.)",
+    summary="samples of a learnt normal distribution of logits through a light flow (De Sousa Ribeiro et al.)",
     citation="""@article{de_sousa_ribeiro_flow_ssn_2025,
   title  = {Flow Stochastic Segmentation Networks},
   author = {De Sousa Ribeiro, Fabio and Todd, Omar and Jones, Charles and Kori, Avinash and Mehta, Raghav

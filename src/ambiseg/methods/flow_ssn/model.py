@@ -1,5 +1,5 @@
-"""Flow stochastic segmentation networks: a learnt normal law of logits that a light flow turns into one with
-any covariance.
+"""Flow stochastic segmentation networks: a learnt normal distribution of logits that a light flow turns into
+one with any covariance.
 
 De Sousa Ribeiro, Todd, Jones, Kori, Mehta and Glocker (2025), "Flow stochastic segmentation networks",
 section 5. Notation as there: image x, label map y (one-hot, k classes; a binary space has one channel and a
