@@ -119,7 +119,8 @@ def test_numbers_that_yaml_takes_for_words_and_words_that_it_takes_for_numbers()
         ({"extra": 3}, "s: extra: 'key: value' lines are expected, received 3"),
         ({"count": 1.5}, "count is int or none, received 1.5"),
         ({"count": True}, "count is int or none, received True"),
-        ({"precision": "64"}, "precision is 'auto' or '32', received '64'"),
+        ({"precision": "aut"}, "unknown value of s: precision 'aut': did you mean 'auto'"),
+        ({"precision": 1.5}, "precision is 'auto' or '32', received 1.5"),
         ("text", "'key: value' lines are expected"),
     ],
 )

@@ -296,6 +296,9 @@ def _value(kind: Any, value: Any, name: str, where: str) -> Any:
         return from_values(parts[0], values, inside)  # type: ignore[arg-type]
     if isinstance(value, (int, float)) and not fits(value, kind) and fits(str(value), kind):
         return str(value)  # YAML takes the word 32 for a number
+    words = [word for one in _members(kind) for word in get_args(one) if get_origin(one) is Literal]
+    if words and isinstance(value, str):
+        check_name(f"value of {where}: {name}", value, words)
     if not fits(value, kind):
         hint = " (YAML wants a dot: 1.0e-3)" if isinstance(value, str) and "e-" in value else ""
         raise AmbisegError(f"{where}: {name} is {_words(kind)}, received {value!r}{hint}")
