@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-import warnings
-from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
 from ambiseg.errors import AmbisegError, UnknownNameError
 from ambiseg.methods.spec import MethodSpec, Preset, TestCase
 from ambiseg.networks.settings import UNetSettings
+from ambiseg.plugins import load_plugins
 
 if TYPE_CHECKING:
     from ambiseg.labels import LabelSpace
@@ -121,14 +120,7 @@ def _collect() -> None:
     for module in pkgutil.iter_modules(__path__):
         if module.ispkg:
             register(importlib.import_module(f"{__name__}.{module.name}").SPEC)
-    for point in entry_points(group=ENTRY_POINTS):
-        try:
-            register(point.load())
-        except Exception as error:
-            warnings.warn(
-                f"the method {point.name!r} of {point.value} is left out ({type(error).__name__}: {error})",
-                stacklevel=2,
-            )
+    load_plugins(ENTRY_POINTS, lambda name, spec: register(spec))
 
 
 _collect()

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ambiseg.errors import AmbisegError, UnknownNameError
+from ambiseg.plugins import load_plugins
 
 if TYPE_CHECKING:
     from ambiseg.data.files.validation import FileProblem
@@ -185,6 +186,27 @@ IMPORTERS: dict[str, Importer] = {
         settings="ambiseg.data.importers.settings:NiftiSettings",
     ),
 }
+
+
+ENTRY_POINTS = "ambiseg.importers"
+"""Group of entry points under which other packages offer an `Importer`."""
+
+
+def register_importer(name: str, entry: Importer) -> None:
+    """Add an importer, which ``ambiseg data import NAME`` and suites then know.
+
+    Raises:
+        AmbisegError: no `Importer`, or another one has that name.
+    """
+    if not isinstance(entry, Importer):
+        raise AmbisegError(
+            f"register_importer takes an Importer, received {type(entry).__name__}: see docs/extending.md"
+        )
+    if IMPORTERS.setdefault(name, entry) is not entry:
+        raise AmbisegError(f"there is an importer {name!r} already: give yours another name")
+
+
+load_plugins(ENTRY_POINTS, register_importer)
 
 
 def importer(name: str) -> Importer:
