@@ -245,7 +245,7 @@ def test_mistakes_are_named():
         ({"steps": 0}, "steps is 1 or more"),
         ({"tolerance": 0.0}, "tolerance is above 0"),
         ({"entropy_weight": 0.0}, "entropy_weight is above 0"),
-        ({"kind": "iaf", "prior": "fixed"}, "choose --kind continuous"),
+        ({"kind": "iaf", "prior": "fixed"}, "choose --set kind=continuous"),
         ({"kind": "iaf", "body": "linear"}, "--image-height and --image-width"),
         ({"kind": "iaf", "strip_width": 0}, "strip"),
     ]:

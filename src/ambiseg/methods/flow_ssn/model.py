@@ -355,7 +355,7 @@ def _check(s: FlowSSNSettings) -> None:
         )
     if s.prior == "fixed" and s.kind != "continuous":
         raise AmbisegError(
-            f"a fixed prior needs a flow that sees the image: choose --kind continuous, not {s.kind}"
+            f"a fixed prior needs a flow that sees the image: choose --set kind=continuous, not {s.kind}"
         )
     if s.body == "linear" and s.kind != "continuous" and None in (s.image_height, s.image_width):
         raise AmbisegError(
