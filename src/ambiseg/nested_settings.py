@@ -1,7 +1,8 @@
 """Settings as nested frozen dataclasses, read from plain values such as those of YAML. Imports no torch.
 
 A field may be a number, a string, one of some literals, a tuple, a dataclass, None, or one of several
-dataclasses. Members of such a choice have a field ``kind`` with one literal, which tells them apart; where none is said it is that of the default:
+dataclasses. Members of such a choice have a field ``kind`` with one literal, which tells them apart; where
+none is said it is that of the default:
 
     class Sampling:
         solver: Euler | Adaptive = Euler()          {"solver": {"kind": "adaptive", "tolerance": 1.0e-3}}
