@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from collections import UserDict
 from typing import TYPE_CHECKING, Any
 
 from ambiseg.errors import AmbisegError, UnknownNameError
@@ -34,7 +35,30 @@ __all__ = [
 ENTRY_POINTS = "ambiseg.methods"
 """Group of entry points under which other packages offer a `MethodSpec`."""
 
-METHODS: dict[str, MethodSpec] = {}
+
+class _Methods(UserDict[str, MethodSpec]):
+    """Methods by their names; those of other packages join when it is first looked at.
+
+    Not earlier: such a package may be in the middle of its own import when it imports this one.
+    """
+
+    def __init__(self) -> None:
+        self.complete = False
+        super().__init__()
+
+    @property
+    def data(self) -> dict[str, MethodSpec]:
+        if not self.complete:
+            self.complete = True
+            load_plugins(ENTRY_POINTS, lambda name, spec: register(spec))
+        return self.own
+
+    @data.setter
+    def data(self, value: dict[str, MethodSpec]) -> None:
+        self.own = value
+
+
+METHODS = _Methods()
 """Every method by its name."""
 
 
@@ -114,13 +138,11 @@ def build(
     return spec.model_class()(in_channels, labels, backbone or UNetSettings(), settings or spec.settings())
 
 
-def _collect() -> None:
-    """Register the methods of this package, then those of others; one that cannot be loaded is left out with
-    a warning."""
-    for module in pkgutil.iter_modules(__path__):
-        if module.ispkg:
-            register(importlib.import_module(f"{__name__}.{module.name}").SPEC)
-    load_plugins(ENTRY_POINTS, lambda name, spec: register(spec))
-
-
-_collect()
+METHODS.own.update(
+    (spec.name, spec)
+    for spec in (
+        importlib.import_module(f"{__name__}.{module.name}").SPEC
+        for module in pkgutil.iter_modules(__path__)
+        if module.ispkg
+    )
+)
