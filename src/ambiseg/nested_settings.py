@@ -297,6 +297,8 @@ def _value(kind: Any, value: Any, name: str, where: str) -> Any:
         return from_values(parts[0], values, inside)  # type: ignore[arg-type]
     if isinstance(value, (int, float)) and not fits(value, kind) and fits(str(value), kind):
         return str(value)  # YAML takes the word 32 for a number
+    if isinstance(value, bool) and get_origin(kind) is Literal and fits("yes" if value else "no", kind):
+        return "yes" if value else "no"  # and the word yes for true
     if isinstance(value, int) and not isinstance(value, bool) and float in _members(kind):
         return float(value)
     if not fits(value, kind):
