@@ -204,7 +204,9 @@ def number_problems(settings: Any, prefix: str = "") -> list[str]:
         least = 0 if field.default == 0 else 1
         if is_dataclass(value):
             found += number_problems(value, f"{prefix}{field.name}.")
-        whole = isinstance(value, int) and not isinstance(value, bool) and not isinstance(field.default, float)
+        whole = (
+            isinstance(value, int) and not isinstance(value, bool) and not isinstance(field.default, float)
+        )
         if whole and value < least:
             found.append(f"{prefix}{field.name} must be at least {least}, received {value}")
         if isinstance(value, float) and not 0 <= value < math.inf:
