@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import warnings
+from collections import UserDict
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +36,25 @@ __all__ = [
 ENTRY_POINTS = "ambiseg.methods"
 """Group of entry points under which other packages offer a `MethodSpec`."""
 
-METHODS: dict[str, MethodSpec] = {}
+
+class _Methods(UserDict[str, MethodSpec]):
+    """Methods by their names. Those of other packages join when it is first read, not at import: such a package
+    imports this one before it has its spec."""
+
+    def __init__(self) -> None:
+        self.own: dict[str, MethodSpec] = {}
+        self.complete = False
+
+    @property
+    def data(self) -> dict[str, MethodSpec]:  # type: ignore[override]
+        """What all methods of a dictionary read."""
+        if not self.complete:
+            self.complete = True
+            _collect_others()
+        return self.own
+
+
+METHODS = _Methods()
 """Every method by its name."""
 
 
@@ -113,11 +132,15 @@ def build(
 
 
 def _collect() -> None:
-    """Register the methods of this package, then those of others; one that cannot be loaded is left out with
-    a warning."""
+    """The methods of this package."""
     for module in pkgutil.iter_modules(__path__):
         if module.ispkg:
-            register(importlib.import_module(f"{__name__}.{module.name}").SPEC)
+            spec = importlib.import_module(f"{__name__}.{module.name}").SPEC
+            METHODS.own[spec.name] = spec
+
+
+def _collect_others() -> None:
+    """Register the methods of other packages; one that cannot be loaded is left out with a warning."""
     for point in entry_points(group=ENTRY_POINTS):
         try:
             register(point.load())
