@@ -299,8 +299,11 @@ def _value(kind: Any, value: Any, name: str, where: str, default: Any) -> Any:
             check_name(f"kind of {inside}", tag, tags)
             return from_values(tags[tag], values, inside)  # type: ignore[arg-type]
         return from_values(parts[0], values, inside)  # type: ignore[arg-type]
-    if isinstance(value, (int, float)) and not fits(value, kind) and fits(str(value), kind):
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if number and not fits(value, kind) and fits(str(value), kind):
         return str(value)  # YAML takes the word 32 for a number
+    if isinstance(value, bool) and get_origin(kind) is Literal and fits("yes" if value else "no", kind):
+        return "yes" if value else "no"  # and the word yes for true
     if isinstance(value, int) and not isinstance(value, bool) and float in _members(kind):
         return float(value)
     words = [word for one in _members(kind) for word in get_args(one) if get_origin(one) is Literal]
