@@ -29,10 +29,13 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 import ambiseg
-from ambiseg.data.source import open_split
+from ambiseg.data.importers import import_dataset
+from ambiseg.data.importers.settings import ArraysSettings
+from ambiseg.data.source import SpreadSplit, open_split
 from ambiseg.defaults import DUPLICATE_IOU
 from ambiseg.engine.hardware import Hardware
 from ambiseg.engine.postprocess import PredictSettings
+from ambiseg.engine.run_folder import TRAINING, RunConfig
 from ambiseg.engine.settings import TrainSettings
 from ambiseg.engine.suite import Suite, load_suite
 from ambiseg.engine.train import training_curve
@@ -41,10 +44,9 @@ from ambiseg.maskset import MaskSet
 from ambiseg.methods import METHODS, build, method_info
 from ambiseg.methods.base import Segmenter
 from ambiseg.metrics import default_metrics, evaluate_all
+from ambiseg.nested_settings import replaced
 from ambiseg.networks.settings import UNetSettings
 from gpu import DONE, NO_TIME, read_note, status_of, write_note
-from mode_proposals import FIRE, FIRE_POSTERIOR, prepare
-from training_runs import describe, measure
 
 BINARY = LabelSpace.binary()
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -179,7 +181,7 @@ def _measured(row: Row, seconds: float | None) -> dict[str, Any]:
 # -- do all methods work -------------------------------------------------------------------------------------
 
 SMALL: dict[str, dict[str, Any]] = {
-    "mode-proposals": {"proposals": 5, "head_width": 8},
+    "mode-proposals": {"proposals": 5, "selection": {"head_width": 8}},
     "flow-matching": {"steps": 4},
     "flow-ssn": {"steps": 10},
     "flow-ssn+iaf": {"kind": "iaf", "strip_width": 4},
@@ -218,7 +220,7 @@ def _trains_and_agrees(
             updates=sizes.updates, batch_size=8, lr=1e-3, warmup=5, validations=1, validation_images=4,
             precision="bf16" if precision == "bf16" else "32", seed=context.seed,
         )  # fmt: skip
-        settings = replace(method_info(name).settings(), **SMALL.get(kind, {}))
+        settings = replaced(method_info(name).settings(), SMALL.get(kind, {}), kind)
         run = context.work / f"methods-{kind}-{precision}"
         ambiseg.fit(
             name, data, run, train=train, backbone=UNetSettings(width=8, depth=2), settings=settings, quiet=True,
@@ -499,11 +501,29 @@ def _train(
     return context.work / name
 
 
+def describe(run: Path) -> dict[str, Any]:
+    """What a run was made of and came to."""
+    config = RunConfig.load(run)
+    parts = {name: dataclasses.asdict(getattr(config, name)) for name in ("train", "settings", "backbone")}
+    return {"method": config.method, **parts, "training": read_note(run / TRAINING)}
+
+
+def measure(run: Path, data: Path, samples: int, names: list[str], every: int, batch: int) -> dict[str, Any]:
+    """How a run was trained, and its figures with all masks on every n-th image of the split ``val``."""
+    split, keep = open_split(data, "val"), PredictSettings(None, None, samples=samples)
+    chosen = SpreadSplit(split, max(1, len(split) // every))
+    found = ambiseg.evaluate(run, chosen, "val", keep, batch_size=batch, metrics=names, oracle_draws=1)
+    return {**describe(run), "samples": samples, **found.to_dict()}
+
+
 def fires(context: Context) -> list[Row]:
     """Mode proposals on simulated wildfires, full and single labels: all metrics of the test split."""
     data, sizes = context.work / "fires.h5", context.sizes
+    suite = load_suite(Path(__file__).with_name("mode-proposals.yaml"))
 
-    def row(labels: str, settings: Any) -> Row:
+    def row(labels: str) -> Row:
+        settings = suite.resolved("wildfire-10000", labels)[2]
+
         def action(seconds: float) -> dict[str, Any]:
             run = _train(context, FLAGSHIP, data, labels, settings, seconds, sizes.width, labels=labels)
             keep = PredictSettings(duplicate_iou=DUPLICATE_IOU)
@@ -512,7 +532,7 @@ def fires(context: Context) -> list[Row]:
 
         return Row(labels, action, training=sizes.fire_seconds, besides=2 * sizes.evaluating)
 
-    return [row("full", FIRE), row("single", FIRE_POSTERIOR)]
+    return [row("full"), row("single")]
 
 
 def _nodules(context: Context) -> Path:
@@ -528,7 +548,10 @@ def _nodules(context: Context) -> Path:
         name = f"lidc-on-ct-64-{split}.npz"
         if not (source / name).is_file():
             raise Skipped(f"no {name} in the data root")
-    return prepare("lidc", source, context.work)
+    target = context.work / "lidc.h5"
+    if not target.exists():
+        import_dataset("arrays", source, target, ArraysSettings("lidc-on-ct-64", ("flip", "rotate")))
+    return target
 
 
 def _stand_in(folder: Path, count: int) -> Path:
@@ -552,7 +575,7 @@ def nodules(context: Context) -> list[Row]:
             settings = suite.resolved("lidc-on-ct", recipe)[2]
             run = _train(context, FLAGSHIP, data, f"nodules-{recipe}", settings, seconds, sizes.width)
             names = list(suite.protocol.metrics)
-            return measure(run, data, "val", 16, names, every=max(1, sizes.every // 4), batch_size=64)
+            return measure(run, data, 16, names, max(1, sizes.every // 4), batch=64)
 
         return Row(recipe, action, training=sizes.nodule_seconds, besides=sizes.evaluating)
 
@@ -579,7 +602,7 @@ def samplers(context: Context) -> list[Row]:
             )
             found: dict[str, Any] = describe(run)
             for count in (16, 100):
-                one = measure(run, data, "val", count, ["ged", "hm_iou"], every=sizes.every, batch_size=10)
+                one = measure(run, data, count, ["ged", "hm_iou"], sizes.every, batch=10)
                 found |= {f"{name}_{count}": one["all"][name] for name in ("ged", "hm_iou")}
                 found |= {f"seconds_per_image_{count}": one["seconds_per_image"], "images": one["images"]}
             return found

@@ -1,5 +1,4 @@
-"""Benchmark scripts: each can be imported with the library as it is, and begins with the command that runs
-it."""
+"""Benchmark scripts and suites fit the library as it is; each script begins with the command that runs it."""
 
 from __future__ import annotations
 
@@ -7,6 +6,9 @@ import importlib
 from pathlib import Path
 
 import pytest
+
+from ambiseg.engine.suite import load_suite
+from ambiseg.metrics import METRICS
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 SCRIPTS = sorted(path.stem for path in BENCHMARKS.glob("*.py") if "__main__" in path.read_text())
@@ -18,3 +20,10 @@ def test_a_benchmark_fits_the_library(name: str, monkeypatch: pytest.MonkeyPatch
     module = importlib.import_module(name)
     assert callable(module.main)
     assert f"benchmarks/{name}.py" in (module.__doc__ or "")
+
+
+@pytest.mark.parametrize("path", sorted(BENCHMARKS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_suite_fits_the_library(path: Path) -> None:
+    if path.stem != "tables":
+        suite = load_suite(path)
+        assert all(name in METRICS for name in suite.protocol.metrics)

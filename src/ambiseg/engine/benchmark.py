@@ -124,7 +124,7 @@ def plan(suite: Suite, sources: dict[str, Path], out: Path, seeds: int | None = 
                     "digests": [digests["train"], digests["val"]],
                     "start": start.order["training"] if start else None,
                 }
-                evaluation = {
+                evaluation: dict[str, Any] = {
                     "split": split,
                     "digest": digests[split],
                     "samples": samples,
