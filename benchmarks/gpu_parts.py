@@ -36,7 +36,6 @@ from ambiseg.defaults import DUPLICATE_IOU
 from ambiseg.engine.hardware import Hardware
 from ambiseg.engine.postprocess import PredictSettings
 from ambiseg.engine.run_folder import TRAINING, RunConfig
-from ambiseg.engine.settings import TrainSettings
 from ambiseg.engine.suite import Suite, load_suite
 from ambiseg.engine.train import training_curve
 from ambiseg.labels import LabelSpace
@@ -44,10 +43,10 @@ from ambiseg.maskset import MaskSet
 from ambiseg.methods import METHODS, build, method_info
 from ambiseg.methods.base import Segmenter
 from ambiseg.metrics import default_metrics, evaluate_all
-from ambiseg.nested_settings import replaced
-from ambiseg.networks.settings import UNetSettings
 from gpu import DONE, NO_TIME, read_note, status_of, write_note
 
+Action = Callable[[float], dict[str, Any]]
+"""What measures a row; receives the seconds that it may train."""
 BINARY = LabelSpace.binary()
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 LEAST_SHARE = 0.5
@@ -118,7 +117,7 @@ class Row:
     """
 
     name: str
-    action: Callable[[float], dict[str, Any]]
+    action: Action
     training: float = 0.0
     besides: float = 0.0
 
@@ -211,20 +210,13 @@ def methods(context: Context) -> list[Row]:
     return rows
 
 
-def _trains_and_agrees(
-    context: Context, data: Path, kind: str, precision: str
-) -> Callable[[float], dict[str, Any]]:
+def _trains_and_agrees(context: Context, data: Path, kind: str, precision: str) -> Action:
     def action(seconds: float) -> dict[str, Any]:
         sizes, name = context.sizes, kind.partition("+")[0]
-        train = TrainSettings(
-            updates=sizes.updates, batch_size=8, lr=1e-3, warmup=5, validations=1, validation_images=4,
-            precision="bf16" if precision == "bf16" else "32", seed=context.seed,
-        )  # fmt: skip
-        settings = replaced(method_info(name).settings(), SMALL.get(kind, {}), kind)
-        run = context.work / f"methods-{kind}-{precision}"
-        ambiseg.fit(
-            name, data, run, train=train, backbone=UNetSettings(width=8, depth=2), settings=settings, quiet=True,
-        )  # fmt: skip
+        train = {"updates": sizes.updates, "batch_size": 8, "lr": 1e-3, "warmup": 5, "precision": precision}
+        train |= {"validations": 1, "validation_images": 4, "seed": context.seed}
+        run, small = context.work / f"methods-{kind}-{precision}", {"width": 8, "depth": 2}
+        ambiseg.fit(name, data, run, train=train, backbone=small, settings=SMALL.get(kind, {}), quiet=True)
         losses = [row["train_loss"] for row in training_curve(run) if "train_loss" in row]
         if not all(map(math.isfinite, losses)):
             raise ValueError(f"losses are not finite: {losses}")
@@ -377,7 +369,7 @@ def speed(context: Context) -> list[Row]:
     return [*rows, Row(f"{FLAGSHIP} compiled", _compiled(suite, sizes), besides=sizes.compiling)]
 
 
-def _speed_of(suite: Suite, kind: str, sizes: Sizes, rate: float) -> Callable[[float], dict[str, Any]]:
+def _speed_of(suite: Suite, kind: str, sizes: Sizes, rate: float) -> Action:
     def action(seconds: float) -> dict[str, Any]:
         one = Model.of(suite, kind, sizes, channels_last=True)
         step = one.stepper()
@@ -401,7 +393,7 @@ def _speed_of(suite: Suite, kind: str, sizes: Sizes, rate: float) -> Callable[[f
     return action
 
 
-def _compiled(suite: Suite, sizes: Sizes) -> Callable[[float], dict[str, Any]]:
+def _compiled(suite: Suite, sizes: Sizes) -> Action:
     def action(seconds: float) -> dict[str, Any]:
         one = Model.of(suite, FLAGSHIP, sizes, channels_last=True)
         step, network = one.stepper(), one.model.get_submodule("g")
@@ -467,12 +459,14 @@ def metrics(context: Context) -> list[Row]:
             one, other = (torch.cat([found[name].cpu() for found in all_]) for all_ in (on_card, on_cpu))
             undefined = one.isnan() & other.isnan()
             differences[name] = float((one - other).masked_fill(undefined, 0.0).abs().nan_to_num(1.0).max())
-        return {
-            "images": sizes.metric_images, "samples": sizes.metric_samples, "threads": threads,
-            "card_seconds": card_seconds, "cpu_seconds": cpu_seconds, "ratio": cpu_seconds / card_seconds,
-            "differences": differences, "largest_difference": max(differences.values()),
-            "same": max(differences.values()) <= 1e-5,
-        }  # fmt: skip
+        largest = max(differences.values())
+        found: dict[str, Any] = {"images": sizes.metric_images, "samples": sizes.metric_samples, "threads": threads}
+        found |= {
+            "card_seconds": card_seconds,
+            "cpu_seconds": cpu_seconds,
+            "ratio": cpu_seconds / card_seconds,
+        }
+        return found | {"differences": differences, "largest_difference": largest, "same": largest <= 1e-5}
 
     return [Row("default metrics", action, besides=10)]
 
@@ -481,24 +475,14 @@ def metrics(context: Context) -> list[Row]:
 
 
 def _train(
-    context: Context,
-    method: str,
-    data: Path,
-    name: str,
-    settings: Any,
-    seconds: float,
-    width: int,
-    **train: Any,
+    context: Context, method: str, data: Path, settings: Any, seconds: float, width: int, **train: Any
 ) -> Path:
     """Train for so many seconds; the run folder."""
-    workers = min(context.sizes.workers, len(os.sched_getaffinity(0)))
-    chosen = {"batch_size": context.sizes.batch, "lr": 2e-3, **train}
-    recipe = TrainSettings(minutes=seconds / 60, seed=context.seed, workers=workers, validations=4, **chosen)
-    ambiseg.fit(
-        method, data, context.work / name, train=recipe, backbone=UNetSettings(width=width), settings=settings,
-        overwrite=True,
-    )  # fmt: skip
-    return context.work / name
+    run = context.work / f"run-{len(list(context.work.glob('run-*')))}"
+    recipe = {"batch_size": context.sizes.batch, "lr": 2e-3, "validations": 4, "seed": context.seed, **train}
+    recipe |= {"minutes": seconds / 60, "workers": min(context.sizes.workers, len(os.sched_getaffinity(0)))}
+    ambiseg.fit(method, data, run, train=recipe, backbone={"width": width}, settings=settings)
+    return run
 
 
 def describe(run: Path) -> dict[str, Any]:
@@ -525,7 +509,7 @@ def fires(context: Context) -> list[Row]:
         settings = suite.resolved("wildfire-10000", labels)[2]
 
         def action(seconds: float) -> dict[str, Any]:
-            run = _train(context, FLAGSHIP, data, labels, settings, seconds, sizes.width, labels=labels)
+            run = _train(context, FLAGSHIP, data, settings, seconds, sizes.width, labels=labels)
             keep = PredictSettings(duplicate_iou=DUPLICATE_IOU)
             found = ambiseg.evaluate(run, data, "test", keep, batch_size=64, metrics=["all"], oracle_draws=1)
             return describe(run) | {"scenarios": len(open_split(data, "train"))} | found.to_dict()
@@ -573,7 +557,7 @@ def nodules(context: Context) -> list[Row]:
         def action(seconds: float) -> dict[str, Any]:
             data = _nodules(context)
             settings = suite.resolved("lidc-on-ct", recipe)[2]
-            run = _train(context, FLAGSHIP, data, f"nodules-{recipe}", settings, seconds, sizes.width)
+            run = _train(context, FLAGSHIP, data, settings, seconds, sizes.width)
             names = list(suite.protocol.metrics)
             return measure(run, data, 16, names, max(1, sizes.every // 4), batch=64)
 
@@ -590,16 +574,7 @@ def samplers(context: Context) -> list[Row]:
         def action(seconds: float) -> dict[str, Any]:
             data = _nodules(context)
             train, _, settings, _ = suite.resolved("lidc-on-ct", method)
-            run = _train(
-                context,
-                method,
-                data,
-                f"nodules-{method}",
-                settings,
-                seconds,
-                sizes.samplers_width,
-                lr=train.lr,
-            )
+            run = _train(context, method, data, settings, seconds, sizes.samplers_width, lr=train.lr)
             found: dict[str, Any] = describe(run)
             for count in (16, 100):
                 one = measure(run, data, count, ["ged", "hm_iou"], sizes.every, batch=10)
