@@ -179,12 +179,13 @@ def _measured(row: Row, seconds: float | None) -> dict[str, Any]:
 
 # -- do all methods work -------------------------------------------------------------------------------------
 
+AUTOREGRESSIVE = {"kind": "autoregressive", "body": {"kind": "transformer", "strip_width": 4}}
 SMALL: dict[str, dict[str, Any]] = {
     "mode-proposals": {"proposals": 5, "selection": {"head_width": 8}},
     "flow-matching": {"steps": 4},
-    "flow-ssn": {"steps": 10},
-    "flow-ssn+iaf": {"kind": "iaf", "strip_width": 4},
-    "flow-ssn+dual": {"kind": "dual", "strip_width": 4, "entropy_weight": 0.01},
+    "flow-ssn": {"flow": {"kind": "continuous", "steps": 10}},
+    "flow-ssn+autoregressive": {"flow": AUTOREGRESSIVE},
+    "flow-ssn+dual": {"flow": {**AUTOREGRESSIVE, "against_collapse": {"kind": "entropy", "weight": 0.01}}},
     "atfm": {"steps": 4},
 }
 """Settings of every kind that differ from the defaults."""
@@ -326,7 +327,10 @@ class Model:
         if sizes.paper_width:
             backbone = replace(backbone, width=sizes.paper_width, max_width=16, depth=2, blocks=1)
             flow = {"flow_width": 8, "flow_max_width": 16, "steps": 2}
-            settings = replace(settings, **{k: v for k, v in flow.items() if hasattr(settings, k)})
+            small: dict[str, Any] = {k: v for k, v in flow.items() if hasattr(settings, k)}
+            if hasattr(getattr(settings, "flow", None), "depth"):
+                small["flow"] = {"width": 8, "steps": 2}
+            settings = replaced(settings, small, kind)
         torch.manual_seed(0)
         hardware = Hardware(DEVICE, True, channels_last)
         model = hardware.place(build(method, 1, BINARY, backbone, settings)).train()
@@ -460,7 +464,11 @@ def metrics(context: Context) -> list[Row]:
             undefined = one.isnan() & other.isnan()
             differences[name] = float((one - other).masked_fill(undefined, 0.0).abs().nan_to_num(1.0).max())
         largest = max(differences.values())
-        found: dict[str, Any] = {"images": sizes.metric_images, "samples": sizes.metric_samples, "threads": threads}
+        found: dict[str, Any] = {
+            "images": sizes.metric_images,
+            "samples": sizes.metric_samples,
+            "threads": threads,
+        }
         found |= {
             "card_seconds": card_seconds,
             "cpu_seconds": cpu_seconds,

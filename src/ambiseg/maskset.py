@@ -1,4 +1,4 @@
-"""`MaskSet`: a finite weighted set of label maps per image, the one value that flows through the house.
+"""`MaskSet`: a finite weighted set of label maps per image, the one value that all parts exchange.
 
 Annotations and predictions are the same type: a model maps an image to a MaskSet, a metric compares two, a
 picture draws one. For image b it is the discrete distribution

@@ -70,8 +70,8 @@ def match(cost: Tensor, rows: Tensor | None = None, columns: Tensor | None = Non
 def present_entries(
     table: Tensor, rows: Tensor, columns: Tensor
 ) -> Iterator[tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]]:
-    """For each image the entries of ``table (B, K, L)`` that are there, in double precision, and the indices of
-    their rows and columns."""
+    """For each image the entries of ``table (B, K, L)`` that are there, in double precision, and the indices
+    of their rows and columns."""
     tables = table.detach().cpu().double().numpy()
     for value, row, column in zip(tables, rows.cpu().numpy(), columns.cpu().numpy(), strict=True):
         i, j = np.flatnonzero(row), np.flatnonzero(column)

@@ -6,7 +6,8 @@ ELEMENTS = 2**24
 """Values of one layer that are held together: 64 MiB in float32."""
 MASKS = 64
 """Masks that pass through a whole network together. It is a number of masks, not of values: dropout patterns
-are drawn part by part, so other parts would give other samples, and a CPU is slower with more of small masks."""
+are drawn part by part, so other parts would give other samples, and a CPU is slower with more of small
+masks."""
 
 
 def part_sizes(count: int, size: int, most: int | None = None, multiple: int = 1) -> list[int]:

@@ -195,7 +195,7 @@ def number_problems(settings: Any, prefix: str = "") -> list[str]:
 
     Example:
         >>> from ambiseg.networks.settings import UNetSettings
-        >>> number_problems(UNetSettings(width=0), "backbone.")
+        >>> number_problems(UNetSettings(width=0, dropout=0), "backbone.")
         ['backbone.width must be at least 1, received 0']
     """
     found = []
@@ -204,7 +204,10 @@ def number_problems(settings: Any, prefix: str = "") -> list[str]:
         least = 0 if field.default == 0 else 1
         if is_dataclass(value):
             found += number_problems(value, f"{prefix}{field.name}.")
-        if isinstance(value, int) and not isinstance(value, bool) and value < least:
+        whole = (
+            isinstance(value, int) and not isinstance(value, bool) and not isinstance(field.default, float)
+        )
+        if whole and value < least:
             found.append(f"{prefix}{field.name} must be at least {least}, received {value}")
         if isinstance(value, float) and not 0 <= value < math.inf:
             found.append(f"{prefix}{field.name} must be 0 or more, received {value}")
@@ -296,6 +299,11 @@ def _value(kind: Any, value: Any, name: str, where: str) -> Any:
         return from_values(parts[0], values, inside)  # type: ignore[arg-type]
     if isinstance(value, (int, float)) and not fits(value, kind) and fits(str(value), kind):
         return str(value)  # YAML takes the word 32 for a number
+    if isinstance(value, int) and not isinstance(value, bool) and float in _members(kind):
+        return float(value)
+    words = [word for one in _members(kind) for word in get_args(one) if get_origin(one) is Literal]
+    if words and isinstance(value, str):
+        check_name(f"value of {where}: {name}", value, words)
     if not fits(value, kind):
         hint = " (YAML wants a dot: 1.0e-3)" if isinstance(value, str) and "e-" in value else ""
         raise AmbisegError(f"{where}: {name} is {_words(kind)}, received {value!r}{hint}")

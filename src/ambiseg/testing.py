@@ -187,7 +187,8 @@ def gradients_reach_every_parameter(subject: Subject) -> None:
 
 
 def learns_one_batch(subject: Subject) -> None:
-    """In `TestCase.steps` the loss of one batch falls below .6 of its first value, and M-IoU rises by `TestCase.gain`."""
+    """In `TestCase.steps` the loss of one batch falls below .6 of its first value, and M-IoU rises by
+    `TestCase.gain`."""
     for mode in LABEL_MODES:
         images, modes = subject.problem()
         model, case = subject.model(), subject.case

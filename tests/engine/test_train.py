@@ -439,7 +439,7 @@ def test_a_flow_model_validates_by_its_loss_and_proposals_start_from_it(fires, t
         train_module.fit(
             "flow-matching", fires, tmp_path / "no", train=replace(chosen, init=str(found.run)), **small
         )
-    with pytest.raises(AmbisegError, match="leave --backbone settings out"):
+    with pytest.raises(AmbisegError, match="leave those of --set backbone out"):
         other = {"backbone": UNetSettings(width=16), "quiet": True}
         train_module.fit("mode-proposals", fires, tmp_path / "no", train=later, settings=settings, **other)
     assert not (tmp_path / "no").exists()

@@ -283,7 +283,7 @@ def test_both_stages_in_one_training_and_a_prior_that_is_there_already(fires, tm
     assert both.metric == "loss" and both.best is not None and "val_loss" in curve[-1]
     ssn = fit("ssn", fires, tmp_path / "ssn", settings=SSNSettings(rank=3, samples=2), **run)
     later = {**run, "train": replace(train, init=str(ssn.run))}
-    with pytest.raises(AmbisegError, match="leave --backbone settings out"):
+    with pytest.raises(AmbisegError, match="leave those of --set backbone out"):
         fit("atfm", fires, tmp_path / "no", **{**later, "backbone": replace(SMALL, width=16)})
     with pytest.raises(AmbisegError, match="no prior"):
         fit("atfm", fires, tmp_path / "no", settings=ATFMSettings(start="noise"), **later)

@@ -9,7 +9,7 @@ import torch
 from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
-from ambiseg.methods.flow_matching import FlowMatchingSettings
+from ambiseg.methods.flow_matching import FlowMatchingSettings, ParticleGuidanceSettings, SpellSettings
 from ambiseg.methods.flow_matching.model import FlowMatching
 from ambiseg.methods.mode_proposals import ModeProposalsSettings, SelectionSettings
 from ambiseg.methods.mode_proposals.model import ModeProposals
@@ -97,7 +97,9 @@ def test_many_samples_are_integrated_in_parts():
     assert many.masks.shape == (2, 70, 8, 8) and many.weights.sum(1).allclose(torch.ones(2))
 
 
-@pytest.mark.parametrize("guidance", ["particle", "spell"])
+@pytest.mark.parametrize(
+    "guidance", [ParticleGuidanceSettings(strength=5.0), SpellSettings(strength=5.0, radius=30.0)]
+)
 def test_guidance_spreads_the_samples(guidance):
     images = torch.randn(1, 3, 8, 8)
 
@@ -106,7 +108,7 @@ def test_guidance_spreads_the_samples(guidance):
         found = model.predict(images, 6, torch.Generator().manual_seed(0)).probabilities
         return float(torch.pdist(found[0].flatten(1)).mean())
 
-    assert spread(guidance=guidance, guidance_strength=5.0, guidance_radius=30.0) > spread() + 0.01
+    assert spread(guidance=guidance) > spread() + 0.01
 
 
 @pytest.mark.parametrize("kind", ["unet", "ncsnpp"])

@@ -17,6 +17,7 @@ from ambiseg.methods.flow_ssn import FlowSSNSettings
 from ambiseg.methods.flow_ssn import model as flow_ssn
 from ambiseg.methods.flow_ssn.model import Base, FlowSSN
 from ambiseg.metrics import hm_iou_unique
+from ambiseg.nested_settings import from_values
 from ambiseg.networks.settings import UNetSettings
 from ambiseg.testing import problem, train_on_problem
 
@@ -24,14 +25,21 @@ BINARY, MULTI = LabelSpace.binary(), LabelSpace.of_classes(3)
 SMALL = UNetSettings(width=8, depth=2)
 SPACES = pytest.mark.parametrize("labels", [BINARY, MULTI], ids=["binary", "multi-class"])
 BODIES = {
-    "transformer": {"strip_height": 1, "strip_width": 2, "body_width": 16},
-    "linear": {"body": "linear", "image_height": 3, "image_width": 4},
+    "transformer": {"body": {"kind": "transformer", "strip_height": 1, "strip_width": 2, "width": 16}},
+    "linear": {"body": {"kind": "linear", "height": 3, "width": 4}},
 }
 
 
-def make(labels=BINARY, seed=0, **settings):
+def strips(width):
+    """A transformer over strips of so many pixels."""
+    return {"kind": "transformer", "strip_width": width}
+
+
+def make(labels=BINARY, seed=0, samples=16, likelihood_samples=512, **flow):
     torch.manual_seed(seed)
-    return FlowSSN(3, labels, SMALL, FlowSSNSettings(**settings)).eval()
+    values = {"samples": samples, "likelihood_samples": likelihood_samples}
+    settings = from_values(FlowSSNSettings, {**values, "flow": {"kind": "continuous", **flow}}, "settings")
+    return FlowSSN(3, labels, SMALL, settings).eval()
 
 
 def shaken(model, size=0.3):
@@ -46,7 +54,7 @@ def shaken(model, size=0.3):
 @pytest.mark.parametrize("body", BODIES)
 def test_samples_of_the_inverse_flow_know_their_density(labels, body):
     """Against inverting the flow step by step and the density of an independent normal law."""
-    model, images = shaken(make(labels, kind="iaf", **BODIES[body]), 0.15), torch.randn(2, 3, 3, 4)
+    model, images = shaken(make(labels, kind="autoregressive", **BODIES[body]), 0.15), torch.randn(2, 3, 3, 4)
     with torch.no_grad():
         eta, log_prob = model.draw_logits(images, 5)
         u, log_det = model.flow.inverse(eta.flatten(0, 1))
@@ -57,11 +65,19 @@ def test_samples_of_the_inverse_flow_know_their_density(labels, body):
     torch.testing.assert_close(log_prob, expected, rtol=1e-4, atol=1e-3)
 
 
-@pytest.mark.parametrize("kind", ["iaf", "dual", "continuous"])
+@pytest.mark.parametrize(
+    "flow",
+    [
+        {"kind": "autoregressive", "body": strips(1)},
+        {"kind": "autoregressive", "body": strips(1), "against_collapse": {"kind": "entropy"}},
+        {"steps": 3},
+    ],
+    ids=["autoregressive", "dual", "continuous"],
+)
 @pytest.mark.parametrize("labels, size", [(BINARY, (2, 2)), (MULTI, (1, 2))], ids=["binary", "multi-class"])
-def test_likelihoods_of_all_label_maps_sum_to_one(labels, size, kind):
+def test_likelihoods_of_all_label_maps_sum_to_one(labels, size, flow):
     """For the same draws, whatever they are; a void pixel is summed over."""
-    model = shaken(make(labels, kind=kind, strip_width=1, steps=3, likelihood_samples=7))
+    model = shaken(make(labels, likelihood_samples=7, **flow))
     pixels = size[0] * size[1]
     maps = torch.tensor(list(itertools.product(range(labels.classes), repeat=pixels)), dtype=torch.uint8)
     image, maps = torch.randn(1, 3, *size), maps.view(-1, *size)
@@ -79,7 +95,7 @@ def test_likelihoods_of_all_label_maps_sum_to_one(labels, size, kind):
 
 def test_the_likelihood_of_one_pixel_is_an_integral():
     """Without a flow the logit of a single pixel is the base itself: against a sum over a grid."""
-    model = make(kind="iaf", strip_width=1, likelihood_samples=400_000)
+    model = make(kind="autoregressive", body=strips(1), likelihood_samples=400_000)
     image = torch.randn(1, 3, 1, 1)
     with torch.no_grad():
         model.base.mu.bias += 0.7
@@ -95,7 +111,7 @@ def test_the_likelihood_of_one_pixel_is_an_integral():
 
 @SPACES
 def test_the_discrete_loss_is_the_likelihood_of_all_annotations(labels):
-    model = shaken(make(labels, kind="iaf", draws=6, likelihood_samples=6, strip_width=3))
+    model = shaken(make(labels, kind="autoregressive", draws=6, likelihood_samples=6, body=strips(3)))
     images, masks = torch.randn(2, 3, 4, 5), torch.randint(0, labels.classes, (2, 3, 4, 5)).to(torch.uint8)
     masks[0, 1, :2] = labels.void
     weights = torch.tensor([[0.2, 0.5, 0.3], [0.6, 0.4, 0.0]])
@@ -111,7 +127,12 @@ def test_the_discrete_loss_is_the_likelihood_of_all_annotations(labels):
 
 def test_the_entropy_of_the_dual_objective_is_that_of_the_logits():
     """The linear flow at its start is a normal law, whose entropy is known."""
-    model = make(kind="dual", draws=20_000, entropy_weight=0.3, **BODIES["linear"])
+    model = make(
+        kind="autoregressive",
+        draws=20_000,
+        against_collapse={"kind": "entropy", "weight": 0.3},
+        **BODIES["linear"],
+    )
     image, masks = torch.randn(1, 3, 3, 4), torch.zeros(1, 1, 3, 4, dtype=torch.uint8)
     with torch.no_grad():
         model.base.log_sigma.bias += 0.8
@@ -124,7 +145,7 @@ def test_the_entropy_of_the_dual_objective_is_that_of_the_logits():
 
 
 def test_the_divergence_of_the_dual_objective_is_zero_for_equal_laws_and_above_for_others():
-    model = make(kind="dual", second="maf", draws=4000, **BODIES["linear"])
+    model = make(kind="autoregressive", against_collapse={"kind": "maf"}, draws=4000, **BODIES["linear"])
     image, masks = torch.randn(1, 3, 3, 4), torch.zeros(1, 1, 3, 4, dtype=torch.uint8)
     with torch.no_grad():
         for flow in (model.flow, model.second_flow):
@@ -219,7 +240,7 @@ def test_the_base_network_runs_once_and_the_flow_sees_no_image():
 
 def test_parts_of_a_sample_do_not_change_how_many_there_are(monkeypatch):
     monkeypatch.setattr(memory_budget, "ELEMENTS", 200)
-    for settings in ({"steps": 2}, {"kind": "iaf"}):
+    for settings in ({"steps": 2}, {"kind": "autoregressive"}):
         assert make(**settings).predict(torch.zeros(2, 3, 5, 5), 7).masks.shape == (2, 7, 5, 5)
 
 
@@ -241,31 +262,34 @@ def test_a_model_that_gives_nan_is_named_by_its_step():
 
 def test_mistakes_are_named():
     for wrong, match in [
-        ({"draws": 0}, "draws is 1 or more"),
-        ({"steps": 0}, "steps is 1 or more"),
+        ({"kind": "autoregressive", "draws": 0}, "draws must be at least 1"),
+        ({"steps": 0}, "steps must be at least 1"),
         ({"tolerance": 0.0}, "tolerance is above 0"),
-        ({"entropy_weight": 0.0}, "entropy_weight is above 0"),
-        ({"kind": "iaf", "prior": "fixed"}, "choose --kind continuous"),
-        ({"kind": "iaf", "body": "linear"}, "--image-height and --image-width"),
-        ({"kind": "iaf", "strip_width": 0}, "strip"),
+        (
+            {"kind": "autoregressive", "against_collapse": {"kind": "entropy", "weight": 0.0}},
+            "against_collapse.weight is above 0",
+        ),
+        ({"kind": "autoregressive", "prior": "fixed"}, "unknown key of settings: flow 'prior'"),
+        ({"kind": "autoregressive", "body": {"kind": "linear", "height": 4}}, "missing 1 required .*width"),
+        ({"kind": "autoregressive", "body": strips(0)}, "strip_width must be at least 1"),
     ]:
         with pytest.raises(AmbisegError, match=match):
             make(**wrong)
     with pytest.raises(AmbisegError, match="use predict"):
         make().draw_logits(torch.zeros(1, 3, 4, 4), 2)
     with pytest.raises(UnknownNameError, match="did you mean 'euler'"):
-        make(sampler="eulr").predict(torch.zeros(1, 3, 4, 4), 2)
+        make(sampler="eulr")
 
 
 def test_gradient_reaches_both_models_of_the_dual_objective():
-    model = shaken(make(kind="dual", second="maf", strip_width=4))
+    model = shaken(make(kind="autoregressive", against_collapse={"kind": "maf"}, body=strips(4)))
     model.loss(*problem(BINARY))["loss"].backward()
     assert all(bool(p.grad.any()) for p in model.parameters())
 
 
 @pytest.mark.slow
 def test_the_dual_objective_with_a_second_model_learns():
-    model = make(kind="dual", second="maf", strip_width=4, samples=24).train()
+    model = make(kind="autoregressive", against_collapse={"kind": "maf"}, body=strips(4), samples=24).train()
     images, modes = problem(BINARY)
     train_on_problem(model, BINARY, "full", 450, 3e-3)
     found = model.eval().predict(images, generator=torch.Generator().manual_seed(0))
@@ -277,14 +301,14 @@ def test_the_mean_of_logarithms_is_a_choice():
     images, masks = torch.randn(2, 3, 4, 4), torch.randint(0, 2, (2, 1, 4, 4)).to(torch.uint8)
     losses = []
     for estimator in ("log-mean", "mean-log"):
-        model = shaken(make(kind="iaf", strip_width=2, estimator=estimator))
+        model = shaken(make(kind="autoregressive", body=strips(2), estimator=estimator))
         torch.manual_seed(1)
         losses.append(float(model.loss(images, MaskSet.uniform(masks, BINARY))["loss"].detach()))
     assert losses[1] > losses[0] + 0.01
 
 
 def test_log_scales_of_the_base_are_bounded():
-    model = make(kind="iaf", strip_width=2)
+    model = make(kind="autoregressive", body=strips(2))
     with torch.no_grad():
         model.base.log_sigma.bias.fill_(1e4)
         assert model.distribution(torch.zeros(1, 3, 4, 4)).log_sigma.max() == flow_ssn.MOST_LOG_SCALE

@@ -15,7 +15,7 @@ from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
 from ambiseg.losses.energy_score import energy_score
 from ambiseg.maskset import MaskSet
-from ambiseg.methods.mose import MoSESettings
+from ambiseg.methods.mose import MixtureEnergySettings, MoSESettings
 from ambiseg.methods.mose import model as mose
 from ambiseg.methods.mose.model import MoSE, codes, divergence, pairwise_cost
 from ambiseg.networks.settings import UNetSettings
@@ -48,7 +48,7 @@ def test_the_energy_score_of_the_compact_set_is_added():
     images, annotations = annotated()
     torch.manual_seed(1)
     plain = make(stochastic=False).loss(images, annotations)
-    model = make(stochastic=False, energy_weight=2.0, energy_kernel="dice", samples=4)
+    model = make(stochastic=False, energy=MixtureEnergySettings(2.0, "dice"), samples=4)
     found = model.loss(images, annotations)
     pi = model.expert_probabilities(images)
     encoded, u, _ = model._encoded(images)

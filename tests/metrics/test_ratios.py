@@ -15,7 +15,7 @@ from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
 from ambiseg.metrics.calibration import mode_ratio
-from ambiseg.metrics.ratios import ClassFlips, Ratios, class_flips, flip_ratios, numbered_mode_ratios
+from ambiseg.metrics.ratios import Ratios, TwinPixels, class_flips, flip_ratios, numbered_mode_ratios
 
 BINARY = LabelSpace.binary()
 TWINS = LabelSpace(("sky", "road", "car", "road, twin", "car, twin"), ignore_value=255, background=None)
@@ -64,7 +64,7 @@ def test_class_flips_agree_with_counting_by_pixel(case: Case) -> None:
 @given(cases())
 def test_class_flips_of_parts_add_up(case: Case) -> None:
     whole = class_flips(case.predictions, case.annotations, pairs=[(0, 1)]).pooled()
-    total: ClassFlips | None = None
+    total: TwinPixels | None = None
     for b in range(len(case.images)):
         part = class_flips(case.predictions[b], case.annotations[b], pairs=[(0, 1)])
         total = part if total is None else total + part

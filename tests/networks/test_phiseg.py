@@ -141,7 +141,8 @@ def test_dropout_and_freezing_ask_for_networks_they_know():
 
     settings = UNetSettings(width=4, depth=3, kind="phiseg")
     with pytest.raises(
-        AmbisegError, match="PHiSegUNet does not name the modules of its levels: choose --backbone.kind unet"
+        AmbisegError,
+        match="PHiSegUNet does not name the modules of its levels: choose --set backbone.kind=unet",
     ):
         build("dropout-unet", 3, LabelSpace.binary(), settings)
     model = build("m-heads", 3, LabelSpace.binary(), settings)

@@ -46,7 +46,8 @@ def run(args: list[str]) -> int:
 
 
 def _presets(spec: MethodSpec, as_json: bool) -> int:
-    """Print the presets of a method: what they set, where that comes from, and what still differs from there."""
+    """Print the presets of a method: what they set, where that comes from, and what still differs from
+    there."""
     if as_json:
         show_json({name: dataclasses.asdict(preset) for name, preset in spec.all_presets.items()})
         return 0

@@ -1,10 +1,10 @@
 """From a split on disk to batches for training: label views, normalisation, augmentation, and an order that
 can be resumed.
 
-*Full* labels: every visit of an image brings all its distinct masks with their probabilities. *Single*
-labels: every visit brings one mask, drawn anew by its probability. Where classes flip, label maps are kept
-and modes made at each visit. What a visit brings is a pure function of (seed, epoch, index), and which images
-a batch holds is a pure function of (seed, step): the same for any number of workers, processes or
+*Full* labels: every training sample of an image has all its distinct masks with their probabilities. *Single*
+labels: every training sample has one mask, drawn anew by its probability. Where classes flip, label maps are
+kept and modes made for each sample. What a sample holds is a pure function of (seed, epoch, index), and which
+images a batch holds is a pure function of (seed, step): the same for any number of workers, processes or
 interruptions.
 """
 
@@ -28,9 +28,9 @@ from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
 
 MEMORY_LIMIT = 4 * 2**30
-"""Splits whose images and masks take fewer bytes are kept in memory after the first visit."""
+"""Splits whose images and masks take fewer bytes are kept in memory after they were first read."""
 
-Visit = tuple[int, int]
+SampleKey = tuple[int, int]
 """Epoch and index of one image."""
 
 
@@ -91,7 +91,7 @@ class Normalization:
 
 @dataclass(frozen=True)
 class Item:
-    """One visit of one image: what `collate` joins into a batch."""
+    """One training sample: what `collate` joins into a batch."""
 
     image: Tensor
     annotations: MaskSet
@@ -106,7 +106,7 @@ class LabelView(Dataset[Item]):
         normalization: of the images.
         mode: ``full`` (all distinct masks with their probabilities; at least two places, so that methods can
             tell unanimous annotators from single labels) or ``single`` (one, drawn by probability).
-        augmentation: what to do to image and masks at each visit.
+        augmentation: what to do to image and masks of each sample.
         seed: of draws and augmentation.
     """
 
@@ -127,8 +127,8 @@ class LabelView(Dataset[Item]):
     def __len__(self) -> int:
         return len(self.split)
 
-    def __getitem__(self, visit: Visit | int) -> Item:
-        epoch, index = visit if isinstance(visit, tuple) else (0, visit)
+    def __getitem__(self, key: SampleKey | int) -> Item:
+        epoch, index = key if isinstance(key, tuple) else (0, key)
         item = self._item(index)
         rng = np.random.default_rng([self.seed, epoch, index])
         annotations = item.annotations
@@ -181,7 +181,7 @@ def prepare(sample: Sample, normalization: Normalization, labels: LabelSpace) ->
 
 
 def collate(items: Sequence[Item]) -> Batch:
-    """Join visits into a batch, extending smaller images and sets."""
+    """Join samples into a batch, extending smaller images and sets."""
     height = max(item.image.shape[1] for item in items)
     width = max(item.image.shape[2] for item in items)
     images = items[0].image.new_zeros(len(items), items[0].image.shape[0], height, width)
@@ -192,8 +192,8 @@ def collate(items: Sequence[Item]) -> Batch:
     )
 
 
-class BatchOrder(Sampler[list[Visit]]):
-    """Endless batches of visits; each epoch is a new permutation, and batches run across the ends of epochs.
+class BatchOrder(Sampler[list[SampleKey]]):
+    """Endless batches of samples; each epoch is a new permutation, and batches run across the ends of epochs.
 
     Batch t of shard r of R holds positions ``(t R + r) B .. + B`` of the stream of permutations, so R
     processes with batches of B see together what one process with batches of R B sees.
@@ -218,11 +218,11 @@ class BatchOrder(Sampler[list[Visit]]):
         self.count, self.batch_size, self.seed, self.start = count, batch_size, seed, start
         self.shard, self.shards = shard, shards
 
-    def __iter__(self) -> Iterator[list[Visit]]:
+    def __iter__(self) -> Iterator[list[SampleKey]]:
         step, known, order = self.start, -1, np.empty(0, np.int64)
         while True:
             first = (step * self.shards + self.shard) * self.batch_size
-            batch: list[Visit] = []
+            batch: list[SampleKey] = []
             for position in range(first, first + self.batch_size):
                 epoch, place = divmod(position, self.count)
                 if epoch != known:

@@ -280,7 +280,7 @@ def write_folder(
         overwrite: replace ``out`` if it is a data set.
 
     Raises:
-        AmbisegError: ``out`` exists, a sample breaks a law (size, class, weights, name), the disk is full.
+        AmbisegError: ``out`` exists, a sample is not valid (size, class, weights, name), the disk is full.
     """
     target = Path(out)
     with replacing_folder(target, overwrite, is_data_folder) as folder:

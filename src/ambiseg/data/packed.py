@@ -68,7 +68,7 @@ def write_packed(
         overwrite: replace ``out`` if it exists.
 
     Raises:
-        AmbisegError: ``out`` exists, a sample breaks a law (size, class, weights, name), the disk is full.
+        AmbisegError: ``out`` exists, a sample is not valid (size, class, weights, name), the disk is full.
     """
     target = Path(out)
     with (
@@ -250,7 +250,7 @@ class PackedSplit(Split):
         """Read one image, all its masks and their weights.
 
         Raises:
-            AmbisegError: the file was damaged or made by hand and its content breaks a law.
+            AmbisegError: the file was damaged or made by hand and its content is not valid.
         """
         sample, problems = self.inspect(index)
         if problems:

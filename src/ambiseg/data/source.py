@@ -102,7 +102,7 @@ def write_dataset(
     """Write samples packed if ``out`` ends with .h5 or .hdf5, else as a folder; all of it or nothing.
 
     Raises:
-        AmbisegError: ``out`` exists, a sample breaks a law, disk full.
+        AmbisegError: ``out`` exists, a sample is not valid, disk full.
     """
     write = write_packed if Path(out).suffix.lower() in PACKED_SUFFIXES else write_folder
     return write(out, splits, info, progress, overwrite)

@@ -1,5 +1,5 @@
-"""Latent vectors of variational methods: independent normal laws, the nets that give them, and how a net sees
-a mask.
+"""Latent vectors of variational methods: independent normal distributions, the nets that give them, and how a
+net sees a mask.
 
 Kingma and Welling (2014), "Auto-encoding variational Bayes"; the nets as in Kohl et al. (2018), "A
 probabilistic U-Net for segmentation of ambiguous images", section 2: an encoder with a mean over positions at

@@ -1,5 +1,5 @@
-"""A normal law of many variables whose covariance is a diagonal plus a few directions, and the effective
-rank.
+"""A normal distribution of many variables whose covariance is a diagonal plus a few directions, and the
+effective rank.
 
 Monteiro, Le Folgoc, Coelho de Castro, Pawlowski, Marques, Kamnitsas, van der Wilk and Glocker (2020),
 "Stochastic segmentation networks". Notation of De Sousa Ribeiro et al. (2025), "Flow stochastic segmentation
@@ -48,13 +48,13 @@ class LowRankNormal:
         AmbisegError: shapes that do not belong together, a rank below 1 or above D.
 
     Example:
-        >>> law = LowRankNormal(torch.zeros(1, 2), torch.ones(1, 2), torch.tensor([[[2.0], [2.0]]]))
-        >>> law.covariance()
+        >>> distribution = LowRankNormal(torch.zeros(1, 2), torch.ones(1, 2), torch.tensor([[[2.0], [2.0]]]))
+        >>> distribution.covariance()
         tensor([[[5., 4.],
                  [4., 5.]]])
-        >>> law.sample(6, torch.Generator().manual_seed(0)).shape
+        >>> distribution.sample(6, torch.Generator().manual_seed(0)).shape
         torch.Size([1, 6, 2])
-        >>> law.log_prob(torch.zeros(1, 2)).exp().round(decimals=4)
+        >>> distribution.log_prob(torch.zeros(1, 2)).exp().round(decimals=4)
         tensor([0.0531])
     """
 
@@ -97,7 +97,7 @@ class LowRankNormal:
             generator: source of randomness, on any device; None is the global one.
             antithetic: the second half mirrors the first at the mean, so that the mean of an even number is
                 mu itself.
-            temperature: 0 gives the mean, 1 the law.
+            temperature: 0 gives the mean, 1 the distribution.
             rank: k, directions to keep; None keeps all.
 
         Returns:
@@ -124,8 +124,8 @@ class LowRankNormal:
         return self.mean[:, None] + temperature * deviation
 
     def truncated(self, rank: int) -> LowRankNormal:
-        """The law with the best approximation of P of a smaller rank: ``P V_k V_k^T``, V the right singular
-        vectors of P.
+        """The distribution with the best approximation of P of a smaller rank: ``P V_k V_k^T``, V the right
+        singular vectors of P.
 
         The factor keeps its shape, so that the same noise gives a similar sample.
 

@@ -1,5 +1,5 @@
-"""Likelihood of label maps under a law of logits: the Monte-Carlo mean over draws of the logits, of all
-annotations at once.
+"""Likelihood of label maps under a distribution of logits: the Monte-Carlo mean over draws of the logits, of
+all annotations at once.
 
 Monteiro et al. (2020), "Stochastic segmentation networks", equation 7, and De Sousa Ribeiro et al. (2025),
 "Flow stochastic segmentation networks", equations 1 and 13. With draws ``eta_s ~ p(eta | x)`` of the logits

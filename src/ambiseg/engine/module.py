@@ -105,7 +105,7 @@ class TrainingModule(pl.LightningModule):
         parts = ", ".join(name for name, value in losses.items() if not bool(torch.isfinite(value)))
         raise AmbisegError(
             f"the loss became {losses['loss'].item()} at step {self.global_step} (in: {parts}; images"
-            f" {', '.join(batch.ids[:3])}, ...): try a lower --lr or --precision 32, and look at the data with"
+            f" {', '.join(batch.ids[:3])}, ...): try a lower --lr or --set train.precision=32, and look at the data with"
             " 'ambiseg data check'"
         )
 

@@ -12,15 +12,15 @@ class TrainSettings:
     """How a method is trained, whichever it is."""
 
     labels: Literal["full", "single"] = "full"
-    """What a visit of an image brings: all its masks with their probabilities, or one drawn by
-    probability."""
+    """Labels used per training sample: all annotations with their weights (`full`), or one drawn at random by
+    weight (`single`)."""
     init: str | None = None
     """Run folder whose weights to start from: of the same method and sizes, or of one that the method can
     use."""
     freeze: Literal["nothing", "encoder", "all-but-last"] = "nothing"
     """Part of the network that keeps its weights."""
     epochs: int | None = None
-    """Visits of every image; 100 where neither epochs nor updates nor minutes are given."""
+    """Times that every image is seen; 100 where neither epochs nor updates nor minutes are given."""
     updates: int | None = None
     """Steps of the optimiser, in place of epochs."""
     minutes: float | None = None

@@ -254,8 +254,8 @@ def read_suite(text: str, name: str, where: str = "") -> Suite:
     """Read the text of a suite.
 
     Args:
-        text: YAML with the keys title, protocol, data, methods and papers; ``all_methods: true`` adds every method that
-            ``methods`` does not name, with its recommended preset.
+        text: YAML with the keys title, protocol, data, methods and papers; ``all_methods: true`` adds every
+            method that ``methods`` does not name, with its recommended preset.
         name: of the suite.
         where: file name for error messages.
 

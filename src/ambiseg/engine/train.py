@@ -121,7 +121,7 @@ def fit(
     spec = spec_of(method)
     if isinstance(backbone, nn.Module) or (callable(backbone) and not isinstance(backbone, Mapping)):
         kind = type(backbone).__name__ if isinstance(backbone, nn.Module) else backbone.__name__
-        register_network(kind, backbone)
+        register_network(kind, backbone, overwrite=True)
         backbone = {"kind": kind}
     chosen, network, own = resolve(spec, preset, train, backbone, settings)
     if chosen.init:
@@ -288,7 +288,7 @@ def _suited(
         known = ", ".join([entry.name, *entry.starts_from])
         raise AmbisegError(f"{entry.name} cannot start from a run of {source.method}: give one of {known}")
     if backbone not in (UNetSettings(), source.backbone):
-        raise AmbisegError("the network is that of --init: leave --backbone settings out")
+        raise AmbisegError("the network is that of --init: leave those of --set backbone out")
     return source.backbone, entry.starts_from[source.method](settings, source.settings)
 
 

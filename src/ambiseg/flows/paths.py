@@ -17,9 +17,9 @@ denominator of D is positive for all t in [0, 1]. What happens at the two ends:
 - t = 0: nothing is singular. ``alpha' sigma - alpha sigma' = alpha'`` and ``D = (v + z)/alpha'`` where sigma'
   = -1 (20).
 - t = 1: the state is the mask, so D = z whatever v is. The noise can no longer be told from z: where ``sigma
-  <= FLOOR`` it is taken to be 0, its mean under a law with a density, and ``velocity`` gives ``alpha' D``.
-  Solvers that evaluate at t = 1 (Heun, rk4) want a network of the velocity there, or an Euler step last
-  (`ambiseg.flows.solvers.integrate`).
+  <= FLOOR`` it is taken to be 0, its mean under a distribution with a density, and ``velocity`` gives
+  ``alpha' D``. Solvers that evaluate at t = 1 (Heun, rk4) want a network of the velocity there, or an Euler
+  step last (`ambiseg.flows.solvers.integrate`).
 
 Preconditioning of a network that gives D: Karras et al. 2022, "Elucidating the Design Space of
 Diffusion-Based Generative Models", table 1. The state of theirs is ``z/alpha`` at noise level ``sigma_edm =
@@ -89,8 +89,8 @@ class Path(ABC):
         """The velocity at a state whose posterior mean is D: ``v = alpha' D + sigma' (z - alpha D)/sigma``
         (17).
 
-        Where ``sigma <= FLOOR`` (t = 1) the second term is left out: finite, and exact for laws with a
-        density.
+        Where ``sigma <= FLOOR`` (t = 1) the second term is left out: finite, and exact for distributions with
+        a density.
 
         Example:
             >>> z, d = torch.zeros(2, 1), torch.ones(2, 1)
@@ -182,7 +182,7 @@ class VariancePreserving(Path):
         alpha = exp(-b/2),   sigma = sqrt(1 - exp(-b)),   alpha' = beta alpha/2,   sigma' = -beta alpha^2/(2 sigma)
 
     At t = 0 alpha is not exactly 0: it is ``exp(-(beta_min + beta_max)/4)``, 0.0066 for the defaults, so that
-    N(0, I) is only nearly the law of the state. At t = 1 sigma' goes to minus infinity like ``(1 -
+    N(0, I) is only nearly the distribution of the state. At t = 1 sigma' goes to minus infinity like ``(1 -
     t)^(-1/2)``; it is bounded with ``sigma >= FLOOR`` in its denominator. Fixed steps of equal size lose
     their order on the last one: use a ``grid``.
 

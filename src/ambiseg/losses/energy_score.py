@@ -5,10 +5,10 @@ For masks ``s_k`` of probabilities ``p_k`` and one observed mask ``y``,
     ES(P, y) = 2 sum_k p_k d(s_k, y) - sum_kl p_k p_l d(s_k, s_l).
 
 Known: it is a proper score (Gneiting and Raftery 2007, section 5.1), its mean over y less ``sum_ij v_i v_j
-d(y_i, y_j)`` is the squared energy distance of the two laws (Szekely and Rizzo 2013), and with ``d = 1 -
-IoU`` that is the GED by which the field compares sets of masks (Bellemare et al. 2017). Ours: it trains the
-masks and probabilities of one forward pass, with a soft d of all pairs from matrix products. One annotation
-per image is enough: the expected gradient is that of all of them.
+d(y_i, y_j)`` is the squared energy distance of the two distributions (Szekely and Rizzo 2013), and with ``d =
+1 - IoU`` that is the GED by which the field compares sets of masks (Bellemare et al. 2017). Ours: it trains
+the masks and probabilities of one forward pass, with a soft d of all pairs from matrix products. One
+annotation per image is enough: the expected gradient is that of all of them.
 
 For soft masks ``|a| = sum a``, ``I_c = <a_c, b_c>``, ``U_c = |a_c| + |b_c| - I_c``, over the evaluated
 classes
@@ -18,10 +18,11 @@ classes
 ``d_dice`` the same with ``max(U_c + I_c, 1)``. Of hard masks that is one minus the IoU (Dice) of
 `ambiseg.overlap`: a class absent from both is left out, two empty masks agree. A soft mask stands for
 independent draws of its pixels, and lies at a distance of itself: the diagonal k = l counts like any other
-pair, so one mask and two copies of half its weight score alike. So a soft mask scores as a whole law of noisy
-masks; where there are fewer proposals than the truth has masks that helps the score, and hurts once the masks
-are decided: `trained_score` shows weights decided masks alone. The set is the whole law, not a sample of it,
-so nothing is biased. Where masks are draws of a law (``draws``), pairs of a draw with itself are left out.
+pair, so one mask and two copies of half its weight score alike. So a soft mask scores as a whole distribution
+of noisy masks; where there are fewer proposals than the truth has masks that helps the score, and hurts once
+the masks are decided: `trained_score` shows weights decided masks alone. The set is the whole distribution,
+not a sample of it, so nothing is biased. Where masks are draws of a distribution (``draws``), pairs of a draw
+with itself are left out.
 
 Two more:
 
@@ -66,9 +67,9 @@ def energy_score(
         annotations: what was observed, with its weights. Pixels that are void in one of an image's masks are
             left out.
         kernel: distance ``iou``, ``dice``, ``jensen-shannon`` or ``scales``.
-        draws: S, where the masks are S draws of equal weight from each of M / S laws, one law after the
-            other: the score of the mixture of these laws, without bias for S > 1. S = 1: of the masks
-            themselves.
+        draws: S, where the masks are S draws of equal weight from each of M / S distributions, one
+            distribution after the other: the score of the mixture of these distributions, without bias for S
+            > 1. S = 1: of the masks themselves.
 
     Returns:
         ``(B,)`` float32, the mean over the annotations by weight.
@@ -130,14 +131,14 @@ def trained_score(
 
 
 def _pairs(p: Tensor, draws: int) -> Tensor:
-    """How much each pair of masks counts ``(M, M)``: draws of one law tell its spread by pairs of different
-    ones alone."""
+    """How much each pair of masks counts ``(M, M)``: draws of one distribution tell its spread by pairs of
+    different ones alone."""
     count = p.shape[1]
     if draws == 1:
         return p.new_ones(count, count)
-    law = torch.arange(count, device=p.device) // draws
+    distribution = torch.arange(count, device=p.device) // draws
     within = (1 - torch.eye(count, device=p.device)) * draws / (draws - 1)
-    return torch.where(law[:, None] == law, within, 1.0)
+    return torch.where(distribution[:, None] == distribution, within, 1.0)
 
 
 def _iou(a: Tensor, b: Tensor, labels: LabelSpace) -> Tensor:

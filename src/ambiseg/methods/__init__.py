@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-import warnings
-from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
 from ambiseg.errors import AmbisegError, UnknownNameError
 from ambiseg.methods.spec import MethodSpec, Preset, TestCase
 from ambiseg.networks.settings import UNetSettings
+from ambiseg.plugins import load_plugins
 
 if TYPE_CHECKING:
     from ambiseg.labels import LabelSpace
@@ -67,7 +66,8 @@ def register(spec: MethodSpec) -> MethodSpec:
 def spec_of(method: str | MethodSpec | type[Segmenter]) -> MethodSpec:
     """The spec of a method that is given by its name, its spec or its class; spec and class are registered.
 
-    A class without a spec is named after itself, and its settings are those that it annotates: ``settings: MySettings``.
+    A class without a spec is named after itself, and its settings are those that it annotates: ``settings:
+    MySettings``.
 
     Raises:
         UnknownNameError: no method of that name.
@@ -77,7 +77,9 @@ def spec_of(method: str | MethodSpec | type[Segmenter]) -> MethodSpec:
         return method_info(method)
     if isinstance(method, MethodSpec):
         return register(method)
-    known = next((spec for spec in METHODS.values() if spec.is_model(method)), None)
+    known = next(
+        (spec for spec in METHODS.values() if isinstance(method, type) and spec.is_model(method)), None
+    )
     return known or register(MethodSpec.of_class(method))
 
 
@@ -118,14 +120,7 @@ def _collect() -> None:
     for module in pkgutil.iter_modules(__path__):
         if module.ispkg:
             register(importlib.import_module(f"{__name__}.{module.name}").SPEC)
-    for point in entry_points(group=ENTRY_POINTS):
-        try:
-            register(point.load())
-        except Exception as error:
-            warnings.warn(
-                f"the method {point.name!r} of {point.value} is left out ({type(error).__name__}: {error})",
-                stacklevel=2,
-            )
+    load_plugins(ENTRY_POINTS, lambda name, spec: register(spec))
 
 
 _collect()

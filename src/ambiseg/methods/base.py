@@ -27,7 +27,7 @@ class Segmenter(nn.Module, ABC):
         in_channels: channels of the images.
         labels: what the integers of the masks mean.
         backbone: size of the shared network.
-        settings: the method's own settings (a dataclass of `ambiseg.methods.settings`).
+        settings: the method's own settings (the dataclass in its spec).
 
     Attributes:
         progress: share of the training that is done, 0 to 1; the trainer sets it, schedules inside a method
@@ -89,7 +89,7 @@ class Segmenter(nn.Module, ABC):
             return
         network = getattr(self, "g", None)
         if not isinstance(network, Backbone):
-            raise AmbisegError(f"{type(self).__name__} has no encoder to freeze: leave --freeze out")
+            raise AmbisegError(f"{type(self).__name__} has no encoder to freeze: leave train.freeze out")
         for module in network.encoder_parts() if part == "encoder" else [network]:
             module.requires_grad_(False)
 

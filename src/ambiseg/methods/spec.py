@@ -69,7 +69,7 @@ class TestCase:
     draws_labels: bool = False
     steps: int = 150
     rate: float = 1e-2
-    gain: float = 0.1
+    gain: float = 0.05
     tolerance: float = 0.02
     unused: tuple[str, ...] = ()
 

@@ -48,7 +48,7 @@ from ambiseg.metrics.matching import (
 )
 from ambiseg.metrics.pixels import PixelBins, ece, pixel_bins
 from ambiseg.metrics.pooling import Pooling
-from ambiseg.metrics.ratios import ClassFlips, Ratios, class_flips, flip_ratios, numbered_mode_ratios
+from ambiseg.metrics.ratios import Ratios, TwinPixels, class_flips, flip_ratios, numbered_mode_ratios
 from ambiseg.metrics.registry import METRICS, MetricInfo, default_metrics, evaluate_all, metric_info, missing
 from ambiseg.metrics.selection import (
     PrecisionRecallCurve,
@@ -69,7 +69,7 @@ __all__ = [
     "METRICS",
     "AnnotatorAgreement",
     "BrierScores",
-    "ClassFlips",
+    "TwinPixels",
     "Comparison",
     "GedParts",
     "MeanOverImages",

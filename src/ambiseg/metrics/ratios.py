@@ -58,7 +58,7 @@ class Ratios:
 
 
 @dataclass(frozen=True)
-class ClassFlips:
+class TwinPixels:
     """Weighted pixels of pairs (class, twin), ``(B, P)`` float64 each: sums, so images and batches add up.
 
     Attributes:
@@ -68,7 +68,7 @@ class ClassFlips:
         true_either: pixels that the annotations label class or twin.
 
     Example:
-        >>> four = ClassFlips(*(torch.tensor([[n]]) for n in (1.0, 4.0, 1.0, 2.0)))
+        >>> four = TwinPixels(*(torch.tensor([[n]]) for n in (1.0, 4.0, 1.0, 2.0)))
         >>> (four + four).ratio()
         (tensor([[0.2500]]), tensor([[0.5000]]))
     """
@@ -78,7 +78,7 @@ class ClassFlips:
     true_twin: Tensor
     true_either: Tensor
 
-    def __add__(self, other: ClassFlips) -> ClassFlips:
+    def __add__(self, other: TwinPixels) -> TwinPixels:
         """Image by image and pair by pair.
 
         Raises:
@@ -91,11 +91,11 @@ class ClassFlips:
                 " count the same pairs and pool each first"
             )
         sums = zip(self._columns(), other._columns(), strict=True)
-        return ClassFlips(*(ours + theirs for ours, theirs in sums))
+        return TwinPixels(*(ours + theirs for ours, theirs in sums))
 
-    def pooled(self) -> ClassFlips:
+    def pooled(self) -> TwinPixels:
         """The sums over all images, ``(1, P)``."""
-        return ClassFlips(*(value.sum(0, keepdim=True) for value in self._columns()))
+        return TwinPixels(*(value.sum(0, keepdim=True) for value in self._columns()))
 
     def ratio(self) -> tuple[Tensor, Tensor]:
         """Estimated and true flip ratio ``twin / (class or twin)``.
@@ -213,7 +213,7 @@ def class_flips(
     annotations: MaskSet | None = None,
     *,
     pairs: Sequence[tuple[int, int]],
-) -> ClassFlips:
+) -> TwinPixels:
     """Pixel-wise class flip ratio: how many of a class's pixels carry its twin's label.
 
     For each pair (c, c'): ``sum_i u_i |s_i = c'|`` over ``sum_i u_i (|s_i = c| + |s_i = c'|)`` for the
@@ -226,13 +226,13 @@ def class_flips(
         pairs: class ids (class, twin), P of them.
 
     Returns:
-        `ClassFlips` of ``(B, P)``; good is an estimated `ClassFlips.ratio` equal to the true one.
+        `TwinPixels` of ``(B, P)``; good is an estimated `TwinPixels.ratio` equal to the true one.
 
     Raises:
         AmbisegError: ``pairs`` is empty, or holds other than two different classes; or the sets do not belong
             together.
 
-    Trap: the reported ratio pools the pixels of all images first (add up `ClassFlips.pooled`). A pixel that
+    Trap: the reported ratio pools the pixels of all images first (add up `TwinPixels.pooled`). A pixel that
     is void in all annotations or in all predictions is left out on both sides, one that is void in some masks
     only there. Right ratios need no coherent masks: every pixel may flip by itself.
 
@@ -254,7 +254,7 @@ def class_flips(
         areas = {c: value.sum(1) for c, value in pixels.items()}
         columns.append(torch.stack([areas[twin] for _, twin in pairs], 1))
         columns.append(torch.stack([areas[one] + areas[twin] for one, twin in pairs], 1))
-    return ClassFlips(*columns)
+    return TwinPixels(*columns)
 
 
 def _check_pairs(pairs: Sequence[tuple[int, int]], classes: int) -> None:

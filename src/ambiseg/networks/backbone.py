@@ -35,7 +35,7 @@ time."""
 _EXTERNAL: dict[str, NetworkFactory] = {}
 
 
-def register_network(kind: str, factory: NetworkFactory | nn.Module) -> None:
+def register_network(kind: str, factory: NetworkFactory | nn.Module, overwrite: bool = False) -> None:
     """Add a network, which ``backbone.kind`` then names.
 
     Args:
@@ -48,7 +48,7 @@ def register_network(kind: str, factory: NetworkFactory | nn.Module) -> None:
 
     Example: see `ambiseg.networks.external`.
     """
-    if kind in NETWORKS or _EXTERNAL.get(kind, factory) is not factory:
+    if kind in NETWORKS or (kind in _EXTERNAL and not overwrite):
         raise AmbisegError(f"there is a network {kind!r} already: give yours another name")
     _EXTERNAL[kind] = (
         (lambda channels, settings: copy.deepcopy(factory)) if isinstance(factory, nn.Module) else factory

@@ -75,7 +75,8 @@ class Backbone(nn.Module, ABC):
             AmbisegError: the network does not name them.
         """
         raise AmbisegError(
-            f"{type(self).__name__} has no encoder to freeze: leave --freeze out, or choose --backbone.kind unet or ncsnpp"
+            f"{type(self).__name__} has no encoder to freeze: leave train.freeze out, or choose"
+            " --set backbone.kind=unet or ncsnpp"
         )
 
     def innermost_parts(self, levels: int) -> list[nn.Module]:
@@ -88,7 +89,7 @@ class Backbone(nn.Module, ABC):
             AmbisegError: the network does not name them.
         """
         raise AmbisegError(
-            f"{type(self).__name__} does not name the modules of its levels: choose --backbone.kind unet or ncsnpp"
+            f"{type(self).__name__} does not name the modules of its levels: choose --set backbone.kind=unet or ncsnpp"
         )
 
     def features(self, images: Tensor, time: Tensor | None = None) -> tuple[Tensor, list[Tensor]]:

@@ -1,4 +1,4 @@
-"""The way down of the house U-Net on its own: images to one vector each, as latent-variable methods need it.
+"""The way down of the plain U-Net on its own: images to one vector each, as latent-variable methods need it.
 
 Kohl et al. (2018), "A probabilistic U-Net for segmentation of ambiguous images", section 2: prior and
 posterior net are encoders shaped like that of the U-Net, with a global average over positions at their end.

@@ -2,7 +2,7 @@
 
 Song, Sohl-Dickstein, Kingma, Kumar, Ermon and Poole (2021), "Score-based generative modeling through
 stochastic differential equations", in the form of Karras, Aittala, Aila and Laine (2022), "Elucidating the
-design space of diffusion-based generative models": what sets it apart from the house's `UNet` is
+design space of diffusion-based generative models": what sets it apart from `UNet` is
 
 - time as random Fourier features, added to the activations of every block;
 - resampling with the smoothing filter [1, 3, 3, 1], inside residual blocks;

@@ -119,5 +119,5 @@ def refuse(settings: UNetSettings, kind: str, time: bool, **fixed: object) -> No
         if getattr(settings, name) != value:
             raise AmbisegError(
                 f"the network {kind} has no setting {name}, received {getattr(settings, name)}:"
-                f" leave --set backbone.{name.replace('_', '-')} out, or choose --set backbone.kind=unet"
+                f" leave --set backbone.{name} out, or choose --set backbone.kind=unet"
             )

@@ -1,4 +1,4 @@
-"""The house U-Net: residual blocks with GroupNorm and SiLU, optional self-attention and time embedding.
+"""The plain U-Net: residual blocks with GroupNorm and SiLU, optional self-attention and time embedding.
 
 After Ronneberger, Fischer and Brox (2015), "U-Net", with the residual blocks of Ho, Jain and Abbeel (2020),
 "Denoising diffusion probabilistic models": h = x + conv(silu(norm(conv(silu(norm(x)))))), the second

@@ -1,4 +1,4 @@
-"""`Sheet`: a page measured in inches on which pictures, outlines, captions and colour bars are placed.
+"""`Canvas`: a page measured in inches on which pictures, outlines, captions and colour bars are placed.
 
 Twenty subplots would spend most of their time on axes that nobody sees, and their titles would run into each
 other. A sheet is one invisible pair of axes instead; what stands where is arithmetic. Lengths are inches, x
@@ -48,7 +48,7 @@ def clipped(text: str, inches: float, size: float) -> str:
     return line if len(line) <= room else line[: room // 2] + "…" + line[len(line) - (room - 1 - room // 2) :]
 
 
-class Sheet:
+class Canvas:
     """A white page of ``width`` by ``height`` inches and the figure that shows it."""
 
     def __init__(self, width: float, height: float) -> None:

@@ -19,7 +19,7 @@ from torch import Tensor
 from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
-from ambiseg.report.canvas import FAINT, Box, Sheet
+from ambiseg.report.canvas import FAINT, Box, Canvas
 from ambiseg.report.display import (
     Floats,
     background_of,
@@ -90,7 +90,7 @@ def draw_experts(
     step = cell.height + _GAP
     above = 0.0 if truth is None else _HEAD + cell.height + 0.22
     height = max(2 * (_HEAD + _LEFT * shape) + 0.25, above + _HEAD + len(rows) * step)
-    sheet = Sheet(cell.x + max(2, samples.shape[1], said) * (_CELL + _GAP), height + _MARGIN)
+    sheet = Canvas(cell.x + max(2, samples.shape[1], said) * (_CELL + _GAP), height + _MARGIN)
     _draw_image_and_entropy(sheet, base, predictions, _LEFT * shape)
     if truth is not None:
         _draw_head(sheet, "annotations", said, int(truth.count[0]), cell.x, 0.0)
@@ -107,19 +107,19 @@ def draw_experts(
     return sheet.figure
 
 
-def _draw_head(sheet: Sheet, what: str, shown: int, count: int, x: float, y: float) -> None:
+def _draw_head(sheet: Canvas, what: str, shown: int, count: int, x: float, y: float) -> None:
     words = f"{what}: {shown}" + (f" of {count}" if count > shown else "")
     sheet.text(words, x, y + 0.03, 7.5, ha="left", color=FAINT)
 
 
-def _draw_row(sheet: Sheet, base: Floats, masks: Tensor, labels: LabelSpace, first: Box) -> None:
+def _draw_row(sheet: Canvas, base: Floats, masks: Tensor, labels: LabelSpace, first: Box) -> None:
     """Masks ``(S, H, W)`` side by side, the first one in the given cell."""
     for k, mask in enumerate(reduce_masks(masks).numpy()):
         cell = replace(first, x=first.x + k * (_CELL + _GAP))
         draw_mask(sheet, cell, base, mask, labels, fill=0.4)
 
 
-def _draw_image_and_entropy(sheet: Sheet, base: Floats, predictions: MaskSet, tall: float) -> None:
+def _draw_image_and_entropy(sheet: Canvas, base: Floats, predictions: MaskSet, tall: float) -> None:
     """The left column: the image, below it how much all samples disagree."""
     doubt, top = entropy_picture(mean_and_entropy(predictions)[1], predictions.labels)
     y = 0.0

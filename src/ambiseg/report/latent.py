@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
-from ambiseg.report.canvas import FAINT, Box, Sheet
+from ambiseg.report.canvas import FAINT, Box, Canvas
 from ambiseg.report.display import background_of, check_image, reduce_image, reduce_masks
 from ambiseg.report.pictures import draw_mask
 
@@ -64,7 +64,7 @@ def draw_latent_grid(
     shape = min(1.5, max(0.25, base.shape[0] / base.shape[1]))
     tall, start = _CELL * shape, _MARGIN + _LEFT + 0.2
     whole = max(_LEFT * shape, rows * (tall + _GAP) - _GAP)
-    sheet = Sheet(start + columns * (_CELL + _GAP) - _GAP + _MARGIN, _HEAD + whole + _MARGIN)
+    sheet = Canvas(start + columns * (_CELL + _GAP) - _GAP + _MARGIN, _HEAD + whole + _MARGIN)
     sheet.text("image", _MARGIN, 0.03, 7.5, ha="left", color=FAINT)
     box = sheet.fit(Box(_MARGIN, _HEAD, _LEFT, _LEFT * shape), *base.shape[:2])
     sheet.picture(base, Box(_MARGIN, _HEAD, box.width, box.height))

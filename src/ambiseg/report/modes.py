@@ -19,7 +19,7 @@ from ambiseg.maskset import MaskSet
 from ambiseg.metrics.calibration import mode_probabilities
 from ambiseg.metrics.comparison import Comparison
 from ambiseg.ranking import descending
-from ambiseg.report.canvas import FAINT, Box, Sheet
+from ambiseg.report.canvas import FAINT, Box, Canvas
 from ambiseg.report.display import Floats, background_of, check_image, reduce_image, reduce_masks
 from ambiseg.report.pictures import draw_mask, percent
 from ambiseg.report.plots import COLORS
@@ -130,7 +130,7 @@ def draw_mode_bars(
     lines = max(_LINES, math.ceil(len(rows) / _COLUMNS))
     columns = math.ceil(len(rows) / lines)
     column = _WIDTH / _COLUMNS
-    sheet = Sheet(columns * column, _TOP + min(lines, len(rows)) * _STEP + 0.05)
+    sheet = Canvas(columns * column, _TOP + min(lines, len(rows)) * _STEP + 0.05)
     _draw_key(sheet, len(bars.estimated))
     longest = max(max(true, estimated) for _, true, estimated in rows)
     scale = (column - 0.05 - _THUMBNAIL - 0.08 - _NUMBER) / longest
@@ -152,7 +152,7 @@ def draw_mode_bars(
     return sheet.figure
 
 
-def _draw_key(sheet: Sheet, count: int) -> None:
+def _draw_key(sheet: Canvas, count: int) -> None:
     """One line: how many modes, and which bar is which."""
     x = 0.05
     sheet.text(f"modes: {count}", x, 0.06, 7.5, ha="left", color=FAINT)

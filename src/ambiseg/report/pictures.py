@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
-from ambiseg.report.canvas import FAINT, Box, Sheet, clipped, colored, filled
+from ambiseg.report.canvas import FAINT, Box, Canvas, clipped, colored, filled
 from ambiseg.report.display import (
     VOID_COLOR,
     Floats,
@@ -106,7 +106,7 @@ def _prepared(one: MaskSet, limit: int) -> _Shown:
 
 
 def draw_mask(
-    sheet: Sheet,
+    sheet: Canvas,
     cell: Box,
     base: Floats,
     mask: Labels,
@@ -176,7 +176,7 @@ def draw_prediction(
     height = top + large_tall + 0.5 + 0.22 * legend_lines
     height += sum(_block_height(shown, tall) for _, shown in blocks) + _MARGIN / 2
 
-    sheet = Sheet(_WIDTH, height)
+    sheet = Canvas(_WIDTH, height)
     if title:
         line = clipped(title, usable, 12.0)
         sheet.text(line, _MARGIN, _MARGIN - 0.04, 12.0, ha="left", fontweight="bold")
@@ -192,7 +192,7 @@ def draw_prediction(
 
 
 def _draw_overview(
-    sheet: Sheet, cells: list[Box], base: Floats, mean: Floats, entropy: Floats, labels: LabelSpace
+    sheet: Canvas, cells: list[Box], base: Floats, mean: Floats, entropy: Floats, labels: LabelSpace
 ) -> None:
     """Image, expected mask and disagreement, with captions and colour bars below."""
     if labels.is_binary:
@@ -227,7 +227,7 @@ def _block_height(shown: _Shown, tall: float) -> float:
 
 
 def _draw_block(
-    sheet: Sheet, heading: str, shown: _Shown, base: Floats, labels: LabelSpace, first: Box
+    sheet: Canvas, heading: str, shown: _Shown, base: Floats, labels: LabelSpace, first: Box
 ) -> None:
     """A heading and a grid of masks below; ``first`` has the size of a cell, at the corner of the block."""
     count = len(shown.entries) + shown.more
@@ -268,7 +268,7 @@ def _legend(labels: LabelSpace, masks: list[Labels]) -> list[tuple[int, float, i
 
 
 def _draw_legend(
-    sheet: Sheet, names: list[tuple[int, float, int, str]], labels: LabelSpace, y: float
+    sheet: Canvas, names: list[tuple[int, float, int, str]], labels: LabelSpace, y: float
 ) -> None:
     colors = palette(labels)
     for line, x, value, name in names:
@@ -310,7 +310,7 @@ def draw_case_row(
     tall = _cell_height(cell, *base.shape[:2])
     heights = [0.2 + tall + 0.08 + 0.14 * shown.caption_lines for *_, shown in rows]
     total = sum(heights)
-    sheet = Sheet(0.05 + left + 0.2 + max(1, max_masks) * (cell + 0.08), total + 0.05)
+    sheet = Canvas(0.05 + left + 0.2 + max(1, max_masks) * (cell + 0.08), total + 0.05)
     whole = Box(0.05, 0.2, left, min(_cell_height(left, *base.shape[:2]), total - 0.25))
     box = sheet.fit(whole, *base.shape[:2])
     sheet.picture(base, Box(whole.x, whole.y, box.width, box.height))

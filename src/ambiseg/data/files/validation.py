@@ -1,6 +1,6 @@
 """What an image, a mask, a set of weights and a name must satisfy, whichever file they come from or go to.
 
-The readers, the writers and the check of a whole data set share these laws, so what is written can be read,
+The readers, the writers and the check of a whole data set share these checks, so what is written can be read,
 and what the check passes can be trained on. Each function returns the value in its one canonical form or says
 what is wrong as a `FileProblem`.
 """

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ambiseg.errors import AmbisegError, UnknownNameError
+from ambiseg.plugins import load_plugins
 
 if TYPE_CHECKING:
     from ambiseg.data.files.validation import FileProblem
@@ -195,6 +196,27 @@ IMPORTERS: dict[str, Importer] = {
 }
 
 
+ENTRY_POINTS = "ambiseg.importers"
+"""Group of entry points under which other packages offer an `Importer`."""
+
+
+def register_importer(name: str, entry: Importer) -> None:
+    """Add an importer, which ``ambiseg data import NAME`` and suites then know.
+
+    Raises:
+        AmbisegError: no `Importer`, or another one has that name.
+    """
+    if not isinstance(entry, Importer):
+        raise AmbisegError(
+            f"register_importer takes an Importer, received {type(entry).__name__}: see docs/extending.md"
+        )
+    if IMPORTERS.setdefault(name, entry) is not entry:
+        raise AmbisegError(f"there is an importer {name!r} already: give yours another name")
+
+
+load_plugins(ENTRY_POINTS, register_importer)
+
+
 def importer(name: str) -> Importer:
     """The importer of that name.
 
@@ -214,7 +236,7 @@ def import_dataset(
     progress: Progress | None = None,
     overwrite: bool = False,
 ) -> ImportReport:
-    """Read a published data set as it is distributed and write it in the house's format, all of it or
+    """Read a published data set as it is distributed and write it in the library's format, all of it or
     nothing.
 
     What is written says in its ``source`` where it comes from, which command made it, how it was split, and

@@ -8,12 +8,12 @@ are a Markov chain with the doubly stochastic matrix :math:`\mathbf T` of equati
 .. math:: P(x_1, x_2, x_3, x_4) = \pi_{x_1} \mathbf T_{x_1 x_2} \mathbf T_{x_2 x_3} \mathbf T_{x_3 x_4}
 
 The three shapes are linearly independent and every sequence of states is possible, so the covariance of the
-pixels has rank :math:`r_{\text{true}} = 4 \cdot 3 = 12`: what a low-rank normal law has to reach. The entropy
-of :math:`P` over the number of pixels is the least bits per dimension that any model can reach.
+pixels has rank :math:`r_{\text{true}} = 4 \cdot 3 = 12`: what a low-rank normal distribution has to reach.
+The entropy of :math:`P` over the number of pixels is the least bits per dimension that any model can reach.
 
 What the paper does not print, and is chosen here:
 
-* the first quadrant follows the stationary law of :math:`\mathbf T`, which is uniform because the matrix is doubly
+* the first quadrant follows the stationary distribution of :math:`\mathbf T`, which is uniform because the matrix is doubly
   stochastic: :math:`\pi_i = 1/4`;
 * a quadrant has 5 x 5 cells, and in its middle 3 x 3 a square covers 9 of them, a plus 5, a dot 1; cells are
   squares of pixels, so that the size of an image is a multiple of 10.

@@ -11,7 +11,7 @@ from ambiseg.methods.ssn import SSNSettings
 
 @dataclass(frozen=True)
 class ATFMSettings:
-    """ATFM: a normal law of logits, then a flow from its samples to masks."""
+    """ATFM: a normal distribution of logits, then a flow from its samples to masks."""
 
     prior_share: float = 0.5
     """Share of the training that is the prior's, before it is frozen and the flow's begins; 0 leaves the
@@ -60,7 +60,7 @@ def atfm_from_ssn(settings: ATFMSettings, ssn: SSNSettings) -> ATFMSettings:
 
 SPEC = MethodSpec(
     name="atfm",
-    summary="samples of a low-rank normal law of logits, each led to a mask by a flow (Li et al.)",
+    summary="samples of a low-rank normal distribution of logits, each led to a mask by a flow (Li et al.)",
     citation="""@inproceedings{li_atfm_2026,
   title     = {Ambiguity-aware Truncated Flow Matching for Ambiguous Medical Image Segmentation},
   author    = {Li, Fanding and Li, Xiangyu and Su, Xianghe and Qiu, Xingyu and Dong, Suyu and Wang, Wei and

@@ -1,12 +1,12 @@
-"""Ambiguity-aware truncated flow matching: a normal law of logits, and a flow that turns each of its samples
-into a mask.
+"""Ambiguity-aware truncated flow matching: a normal distribution of logits, and a flow that turns each of its
+samples into a mask.
 
 Li, Li, Su, Qiu, Dong, Wang, Wang, Luo and Li (2026), "Ambiguity-aware truncated flow matching for ambiguous
 medical image segmentation". Notation as there: image X, masks ``y_i`` of N annotators, M draws, time t from 0
 (truncation point) to 1 (mask).
 
-Stage one, Gaussian truncation representation (GTR): a stochastic segmentation network, whose law is where the
-flow begins.
+Stage one, Gaussian truncation representation (GTR): a stochastic segmentation network, whose distribution is
+where the flow begins.
 
     X_trunc ~ N(mu(X), Sigma(X)),    Sigma = D D^T + L                                          (3, 4)
     L_prior = - log int p(Y | X_trunc) p(X_trunc | X) dX_trunc                                  (5)
@@ -15,7 +15,7 @@ flow begins.
 smallest where all samples are one, so the logarithm of the mean is taken, as in `SSN`, unless
 ``estimator="mean-log"``.
 
-Stage two, segmentation flow matching (SFM, algorithm 1), the law frozen: straight lines from ``x_0 =
+Stage two, segmentation flow matching (SFM, algorithm 1), the distribution frozen: straight lines from ``x_0 =
 sigmoid(X_trunc)`` (softmax for several classes) to the one-hot mask ``x_1 = y_i``; a network g, which also
 sees the image, learns their directions.
 
@@ -27,7 +27,7 @@ image by their probability: they share one draw of ``x_0`` and t. A sample is ``
 t = 1.
 
 Both stages are one training: `prior_share` says how much of it is the first. With ``start="noise"`` there is
-no law and ``x_0 ~ N(0, I)``: what the paper calls SFM without the truncation.
+no distribution and ``x_0 ~ N(0, I)``: what the paper calls SFM without the truncation.
 """
 
 from __future__ import annotations
@@ -99,21 +99,25 @@ class ATFM(Segmenter):
 
     @torch.no_grad()
     def truncation(self, images: Tensor) -> LowRankNormal | None:
-        """The law at the truncation point (4) of images ``(B, C, H, W)``, without gradients; None where the
-        start is noise."""
+        """The distribution at the truncation point (4) of images ``(B, C, H, W)``, without gradients; None
+        where the start is noise."""
         check_channels(images, self.in_channels)
         return None if self.prior is None else self.prior.distribution(images)
 
     @torch.no_grad()
     def draw(
-        self, images: Tensor, law: LowRankNormal | None, count: int, generator: torch.Generator | None = None
+        self,
+        images: Tensor,
+        distribution: LowRankNormal | None,
+        count: int,
+        generator: torch.Generator | None = None,
     ) -> Tensor:
         """``x_0``: so many draws of `truncation` of each image, or of noise, ``(B, count, C, H, W)``, without
         gradients."""
         shape = (len(images), count, self.labels.channels, *images.shape[2:])
-        if law is None:
+        if distribution is None:
             return standard_normal(shape, images.device, generator)
-        logits = law.sample(count, generator).view(shape)
+        logits = distribution.sample(count, generator).view(shape)
         return logits if self.settings.source == "logits" else self.labels.probabilities(logits, dim=2)
 
     # -- training --------------------------------------------------------------------------------------------
@@ -206,10 +210,11 @@ class ATFM(Segmenter):
     ) -> MaskSet:
         """Independent samples of equal weight, ``settings.samples`` unless asked otherwise; the prior runs
         once."""
-        count, law = samples or self.settings.samples, self.truncation(images)
+        count, distribution = samples or self.settings.samples, self.truncation(images)
         values = images[:, 0].numel() * self.labels.channels * self.g.out_channels
         found = [
-            self._integrate(images, self.draw(images, law, n, generator)) for n in draw_sizes(count, values)
+            self._integrate(images, self.draw(images, distribution, n, generator))
+            for n in draw_sizes(count, values)
         ]
         share = self.labels.normalized(torch.cat(found, 1), dim=2)
         return MaskSet.from_probabilities(share, self.labels)

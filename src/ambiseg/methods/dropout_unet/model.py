@@ -10,8 +10,8 @@ dropout pattern w.
     L(y, x) = E_w[ - log P_c(y | f(x; theta, w)) ]               cross-entropy, per pixel
     y_k = argmax_c P_c(. | f(x; theta, w_k)),  k = 1..K          a sample: a full pass with a pattern of its own
 
-Of several annotations of an image one is drawn by its probability at every visit. Pixels of one sample share
-only what the dropped activations have in common, so samples need not be consistent masks.
+Of several annotations of an image one is drawn by its probability each time it is seen. Pixels of one sample
+share only what the dropped activations have in common, so samples need not be consistent masks.
 """
 
 from __future__ import annotations

@@ -9,6 +9,28 @@ from ambiseg.methods.spec import MethodSpec, TestCase
 
 
 @dataclass(frozen=True)
+class ParticleGuidanceSettings:
+    """Particle guidance (Corso et al. 2024)."""
+
+    kind: Literal["particle"] = "particle"
+    """Particle guidance (Corso et al. 2024)."""
+    strength: float = 1.0
+    """Factor of the guidance."""
+
+
+@dataclass(frozen=True)
+class SpellSettings:
+    """SPELL (Kirchhof et al. 2025)."""
+
+    kind: Literal["spell"] = "spell"
+    """SPELL (Kirchhof et al. 2025)."""
+    strength: float = 1.0
+    """Factor of the guidance."""
+    radius: float = 20.0
+    """Distance (L2 norm of masks in [-1, 1]) below which two samples are pushed apart."""
+
+
+@dataclass(frozen=True)
 class FlowMatchingSettings:
     """Flow matching: samples of the distribution of masks by integrating a learnt velocity field."""
 
@@ -35,13 +57,8 @@ class FlowMatchingSettings:
     """Solver of the differential equation (13)."""
     steps: int = 10
     """Its steps from noise to mask; dopri5 chooses its own."""
-    guidance: Literal["none", "particle", "spell"] = "none"
-    """Push samples of one image apart: particle guidance (Corso et al. 2024) or SPELL (Kirchhof et al.
-    2025)."""
-    guidance_strength: float = 1.0
-    """Factor of the guidance."""
-    guidance_radius: float = 20.0
-    """SPELL: distance (L2 norm of masks in [-1, 1]) below which two samples are pushed apart."""
+    guidance: ParticleGuidanceSettings | SpellSettings | None = None
+    """What pushes samples of one image apart; none: nothing."""
 
 
 SPEC = MethodSpec(

@@ -12,7 +12,7 @@ image x, mask y in [-1, 1] (one channel if binary, else one per class), noise ``
     L = E_{t, z_0, y} || v(z_t, t | x) - (alpha' y + sigma' z_0) ||^2               conditional flow matching
 
 The image is concatenated to ``z_t``. Of several annotations of an image one is drawn by its probability at
-every visit, so that full and single labels train the same distribution. With ``parameterisation="edm"`` the
+every sample, so that full and single labels train the same distribution. With ``parameterisation="edm"`` the
 network is a preconditioned denoiser (Karras, Aittala, Aila and Laine 2022) that gives E[y | z_t, x];
 velocities and samples follow from it by (17).
 
@@ -34,7 +34,7 @@ from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
 from ambiseg.memory_budget import MASKS, part_sizes
 from ambiseg.methods.base import Segmenter
-from ambiseg.methods.flow_matching import FlowMatchingSettings
+from ambiseg.methods.flow_matching import FlowMatchingSettings, SpellSettings
 from ambiseg.networks.backbone import build_backbone
 from ambiseg.networks.settings import UNetSettings
 from ambiseg.networks.unet import check_channels
@@ -158,11 +158,18 @@ class FlowMatching(Segmenter):
         count = samples or self.settings.samples
         shape = (len(images), count, self.labels.channels, *images.shape[2:])
         z = standard_normal(shape, images.device, generator)
-        guided_together = self.settings.guidance != "none"
+        guided_together = self.settings.guidance is not None
         sizes = [count] if guided_together else part_sizes(count, len(images), MASKS)
         ends = [self._integrate(images, part) for part in torch.split(z, sizes, 1)]
         share = self.labels.normalized((torch.cat(ends, 1) + 1) / 2, dim=2)
         return MaskSet.from_probabilities(share, self.labels)
+
+    def _guidance(self) -> Guidance | None:
+        """What pushes samples of one image apart."""
+        g = self.settings.guidance
+        if isinstance(g, SpellSettings):
+            return Spell(g.radius, g.strength)
+        return None if g is None else ParticleGuidance(self.path, g.strength)
 
     def _integrate(self, images: Tensor, z: Tensor) -> Tensor:
         """From noise ``(B, K, C, H, W)`` to masks in about [-1, 1]."""
@@ -173,13 +180,10 @@ class FlowMatching(Segmenter):
             flat = self.velocity(repeated, state.flatten(0, 1), time.repeat_interleave(count))
             return flat.reshape(state.shape)
 
-        push: dict[str, Guidance] = {
-            "particle": ParticleGuidance(self.path, s.guidance_strength),
-            "spell": Spell(s.guidance_radius, s.guidance_strength),
-        }
-        velocity = field if s.guidance == "none" else guided(field, self.path, push[s.guidance])
+        push = self._guidance()
+        velocity = field if push is None else guided(field, self.path, push)
         # A posterior mean has no velocity at t = 1, so the last step ends in the mean itself.
-        by_mean = s.parameterisation == "edm" or s.guidance != "none"
+        by_mean = s.parameterisation == "edm" or push is not None
         last = "euler" if by_mean and s.sampler != "dopri5" else None
         grid = self._shifted(torch.linspace(0, 1, s.steps + 1, dtype=torch.float64))
         return integrate(velocity, z, method=s.sampler, grid=grid, last=last)

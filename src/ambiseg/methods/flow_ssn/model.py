@@ -1,5 +1,5 @@
-"""Flow stochastic segmentation networks: a learnt normal law of logits that a light flow turns into one with
-any covariance.
+"""Flow stochastic segmentation networks: a learnt normal distribution of logits that a light flow turns into
+one with any covariance.
 
 De Sousa Ribeiro, Todd, Jones, Kori, Mehta and Glocker (2025), "Flow stochastic segmentation networks",
 section 5. Notation as there: image x, label map y (one-hot, k classes; a binary space has one channel and a
@@ -8,20 +8,20 @@ parameters theta.
 
     p(u | x) = N(u; mu(x), diag sigma^2(x))                             the learnt prior, most of the network   (11)
 
-Discrete time, ``kind="iaf"``: an inverse autoregressive flow, one step to sample.
+Discrete time, `AutoregressiveFlow`: an inverse autoregressive flow, one step to sample.
 
     eta_i = m_i(u_<i) + exp(s_i(u_<i)) u_i                                                                     (12)
     L = - log 1/S sum_s p(y | eta_s),    p(y | eta) = prod_pixels Categorical(y; softmax(eta))            (13, 14)
 
 (14) is printed as the mean of ``log p(y | eta)``, which is greatest where all samples are one; the text
 speaks of the Monte-Carlo likelihood of SSN, the logarithm of the mean (13), and that is what is taken unless
-``estimator="mean-log"``. ``kind="dual"`` adds the entropy of the logits, or their divergence from a second
-model, a masked autoregressive flow that is trained beside the first:
+``estimator="mean-log"``. ``against_collapse`` adds the entropy of the logits, or their divergence from a
+second model, a masked autoregressive flow that is trained beside the first:
 
     L_dual = L - beta H(p_IAF),    H = E[-log p(u | x) + log |det d eta / d u|]                                 (15)
     L_dual = L + KL(p_IAF || p_MAF)
 
-Continuous time, ``kind="continuous"``: a small network without the image says which label map a partly noisy
+Continuous time, `ContinuousFlow`: a small network without the image says which label map a partly noisy
 one becomes.
 
     y_t = (1 - t) u + t y,    L = - log Categorical(y; softmax(eta(y_t, t))),    t ~ U(0, 1)                (16, 19)
@@ -50,7 +50,16 @@ from ambiseg.labels import LabelSpace
 from ambiseg.losses.mask_losses import cross_entropy_per_pixel
 from ambiseg.maskset import MaskSet
 from ambiseg.methods.base import Segmenter
-from ambiseg.methods.flow_ssn import FlowSSNSettings
+from ambiseg.methods.flow_ssn import (
+    AutoregressiveFlow,
+    ContinuousFlow,
+    EntropyBonus,
+    FlowSSNSettings,
+    LinearLayer,
+    SecondModel,
+    StripTransformer,
+)
+from ambiseg.nested_settings import number_problems
 from ambiseg.networks.autoregressive import CausalTransformer, MaskedLinear
 from ambiseg.networks.backbone import build_backbone
 from ambiseg.networks.settings import UNetSettings
@@ -109,14 +118,14 @@ class FlowSSN(Segmenter):
         in_channels: channels of the images.
         labels: binary or multi-class.
         backbone: size of the base network, or of the flow where the prior is fixed.
-        settings: kind, prior, flow, sampler.
+        settings: the flow and its parts.
 
     Raises:
         AmbisegError: settings that are out of range or do not go together.
 
     Example:
         >>> small = UNetSettings(width=8, depth=2)
-        >>> model = FlowSSN(3, LabelSpace.binary(), small, FlowSSNSettings(kind="iaf", strip_width=4))
+        >>> model = FlowSSN(3, LabelSpace.binary(), small, FlowSSNSettings(AutoregressiveFlow()))
         >>> model.predict(torch.zeros(2, 3, 17, 23), samples=5).masks.shape
         torch.Size([2, 5, 17, 23])
         >>> logits, log_prob = model.draw_logits(torch.zeros(1, 3, 4, 4), 2)
@@ -137,33 +146,39 @@ class FlowSSN(Segmenter):
         super().__init__(in_channels, labels, backbone or UNetSettings(), s)
         _check(s)
         channels = labels.channels
-        learn_scale = s.base_scale == "learned" or (s.base_scale == "auto" and s.kind != "continuous")
+        flow = s.flow
+        learn_scale = flow.base_scale == "learned"
         self.base: BaseNetwork | None = None
         self.second: BaseNetwork | None = None
-        if s.prior == "learned":
+        learnt = isinstance(flow, AutoregressiveFlow) or flow.prior == "learned"
+        if learnt:
             self.base = BaseNetwork(in_channels, channels, self.backbone, learn_scale)
-        if s.kind == "continuous":
-            if s.prior == "learned":
-                flow = UNetSettings(
-                    s.flow_width, s.flow_depth, 1, s.flow_width, dropout=self.backbone.dropout
-                )
-                self.eta = build_backbone(channels, flow, time=True)
+        if isinstance(flow, ContinuousFlow):
+            if learnt:
+                dropout = self.backbone.dropout
+                small = UNetSettings(flow.width, flow.depth, 1, flow.width, dropout=dropout)
+                self.eta = build_backbone(channels, small, time=True)
             else:
                 self.eta = build_backbone(in_channels + channels, self.backbone, time=True)
             self.head = nn.Conv2d(self.eta.out_channels, channels, 3, padding=1)
         else:
-            self.flow = self._autoregressive()
-        if s.kind == "dual" and s.second == "maf":
+            self.flow = self._autoregressive(flow.body)
+        if isinstance(flow, AutoregressiveFlow) and isinstance(flow.against_collapse, SecondModel):
             self.second = BaseNetwork(in_channels, channels, self.backbone, learn_scale)
-            self.second_flow = self._autoregressive()
+            self.second_flow = self._autoregressive(flow.body)
 
-    def _autoregressive(self) -> AffineAutoregressive:
-        s, channels = self.settings, self.labels.channels
-        if s.body == "linear":
-            return AffineAutoregressive([MaskedLinear(channels, s.image_height or 0, s.image_width or 0)])
-        strip = (s.strip_height, s.strip_width)
-        body = CausalTransformer(channels, strip, s.body_width, s.layers, s.heads, s.within_strip)
-        return AffineAutoregressive([body])
+    def _autoregressive(self, body: StripTransformer | LinearLayer) -> AffineAutoregressive:
+        channels = self.labels.channels
+        if isinstance(body, LinearLayer):
+            return AffineAutoregressive([MaskedLinear(channels, body.height, body.width)])
+        strip = (body.strip_height, body.strip_width)
+        network = CausalTransformer(channels, strip, body.width, body.layers, body.heads, body.within_strip)
+        return AffineAutoregressive([network])
+
+    @property
+    def _continuous(self) -> ContinuousFlow:
+        assert isinstance(self.settings.flow, ContinuousFlow)
+        return self.settings.flow
 
     # -- the base --------------------------------------------------------------------------------------------
 
@@ -182,7 +197,7 @@ class FlowSSN(Segmenter):
 
     def _pushed(self, u: Tensor) -> Tensor:
         """Base variables ``(B, S, C, H, W)`` through the pushforward f (section 5.2, priors)."""
-        if self.settings.pushforward == "identity":
+        if self._continuous.pushforward == "identity":
             return u
         return nn.functional.logsigmoid(u) if self.labels.is_binary else u.log_softmax(2)
 
@@ -209,7 +224,7 @@ class FlowSSN(Segmenter):
         Raises:
             AmbisegError: the model is continuous.
         """
-        if self.settings.kind == "continuous":
+        if isinstance(self.settings.flow, ContinuousFlow):
             raise AmbisegError("a continuous Flow-SSN has no logits of its own to draw: use predict")
         return self._through(self.distribution(images), self._noise(images, count, generator))
 
@@ -227,17 +242,22 @@ class FlowSSN(Segmenter):
         return log_prob
 
     def _discrete_loss(self, images: Tensor, annotations: MaskSet) -> dict[str, Tensor]:
-        s = self.settings
-        eta, log_prob = self.draw_logits(images, s.draws)
+        flow = self.settings.flow
+        assert isinstance(flow, AutoregressiveFlow)
+        eta, log_prob = self.draw_logits(images, flow.draws)
         pairs = pairwise_cross_entropy(eta, annotations.masks, self.labels)
-        nats = marginal(pairs) if s.estimator == "log-mean" else pairs.mean(1)
+        nats = marginal(pairs) if flow.estimator == "log-mean" else pairs.mean(1)
         likelihood = expected_nats(nats, annotations).mean()
-        if s.kind == "iaf":
+        if flow.against_collapse is None:
             return {"loss": likelihood}
         pixels = images[0, 0].numel()
-        if self.second is None:
+        if isinstance(flow.against_collapse, EntropyBonus):
             entropy = -log_prob.mean() / pixels
-            return {"loss": likelihood - s.entropy_weight * entropy, "nats": likelihood, "entropy": entropy}
+            return {
+                "loss": likelihood - flow.against_collapse.weight * entropy,
+                "nats": likelihood,
+                "entropy": entropy,
+            }
         kl = (log_prob - self._second_log_prob(images, eta)).mean() / pixels
         return {"loss": likelihood + kl, "nats": likelihood, "kl": kl}
 
@@ -262,7 +282,7 @@ class FlowSSN(Segmenter):
 
     def _integrate(self, images: Tensor, u: Tensor, end: float = 1.0) -> Tensor:
         """The state at ``end`` of the flow (17) from u ``(B, K, C, H, W)``, same shape."""
-        s, count = self.settings, u.shape[1]
+        s, count = self._continuous, u.shape[1]
         repeated = images if self.base is not None else images.repeat_interleave(count, 0)
 
         def velocity(state: Tensor, time: Tensor) -> Tensor:
@@ -284,7 +304,7 @@ class FlowSSN(Segmenter):
     def loss(self, images: Tensor, annotations: MaskSet) -> dict[str, Tensor]:
         """Discrete: mean over all annotations by their probability. Continuous: one annotation, drawn by its
         probability."""
-        if self.settings.kind == "continuous":
+        if isinstance(self.settings.flow, ContinuousFlow):
             return self._continuous_loss(images, annotations)
         return self._discrete_loss(images, annotations)
 
@@ -303,7 +323,7 @@ class FlowSSN(Segmenter):
 
     def _sample(self, images: Tensor, base: Base, noise: Tensor) -> Tensor:
         """Probabilities of masks ``(B, K, C, H, W)``."""
-        if self.settings.kind != "continuous":
+        if isinstance(self.settings.flow, AutoregressiveFlow):
             return self.labels.probabilities(self._through(base, noise)[0], dim=2)
         end = self._integrate(images, self._pushed(base.draw(noise)))
         return self.labels.normalized(end, dim=2)
@@ -331,9 +351,9 @@ class FlowSSN(Segmenter):
         return -marginal(torch.cat(nats, 1))[:, 0]
 
     def _likelihood_logits(self, images: Tensor, base: Base, noise: Tensor) -> Tensor:
-        if self.settings.kind != "continuous":
+        if isinstance(self.settings.flow, AutoregressiveFlow):
             return self._through(base, noise)[0]
-        end, count = 1 - 1 / self.settings.steps, noise.shape[1]
+        end, count = 1 - 1 / self._continuous.steps, noise.shape[1]
         state = self._pushed(base.draw(noise))
         if end > 0:
             state = self._integrate(images, state, end)
@@ -343,21 +363,17 @@ class FlowSSN(Segmenter):
 
 
 def _check(s: FlowSSNSettings) -> None:
-    """Raise `AmbisegError` for settings that are out of range or do not go together."""
-    for name in ("draws", "samples", "likelihood_samples", "steps"):
-        if getattr(s, name) < 1:
-            raise AmbisegError(f"{name} is 1 or more, received {getattr(s, name)}")
-    if not s.tolerance > 0:
-        raise AmbisegError(f"tolerance is above 0, received {s.tolerance}: 1e-6 is exact enough for masks")
-    if not s.entropy_weight > 0:
+    """Raise `AmbisegError` for settings that are out of range."""
+    problems = number_problems(s)
+    if problems:
+        raise AmbisegError("; ".join(problems))
+    if isinstance(s.flow, ContinuousFlow) and not s.flow.tolerance > 0:
         raise AmbisegError(
-            f"entropy_weight is above 0, received {s.entropy_weight}: without it all samples become one"
+            f"flow.tolerance is above 0, received {s.flow.tolerance}: 1e-6 is exact enough for masks"
         )
-    if s.prior == "fixed" and s.kind != "continuous":
-        raise AmbisegError(
-            f"a fixed prior needs a flow that sees the image: choose --kind continuous, not {s.kind}"
-        )
-    if s.body == "linear" and s.kind != "continuous" and None in (s.image_height, s.image_width):
-        raise AmbisegError(
-            "a linear flow has a weight for every pair of pixels: give --image-height and --image-width of all images"
-        )
+    if isinstance(s.flow, AutoregressiveFlow) and isinstance(s.flow.against_collapse, EntropyBonus):
+        weight = s.flow.against_collapse.weight
+        if not weight > 0:
+            raise AmbisegError(
+                f"flow.against_collapse.weight is above 0, received {weight}: without it all samples become one"
+            )

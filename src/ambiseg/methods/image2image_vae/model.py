@@ -13,7 +13,7 @@ f.
 
 `loss` is (4) with one z, over the number P of pixels that are not void: nats per pixel. Log-variances are
 bounded, ``log sigma^2 = b tanh(. / b)``, so that no sigma vanishes or overflows. Of several annotations of an
-image one is drawn by its probability at every visit.
+image one is drawn by its probability each time it is seen.
 """
 
 from __future__ import annotations

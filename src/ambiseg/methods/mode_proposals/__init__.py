@@ -188,7 +188,8 @@ SPEC = MethodSpec(
         ),
     },
     test=TestCase(
-        # Single labels: where the closest proposal alone learns, one of them may win every mask from the start.
+        # Single labels: where the closest proposal alone learns, one of them may win every mask from the
+        # start.
         {"proposals": 8, "selection": {"head_width": 8}, "assignment": {"sharing": {"kind": "annealed"}}}
     ),
 )

@@ -9,6 +9,16 @@ from ambiseg.methods.spec import MethodSpec, TestCase
 
 
 @dataclass(frozen=True)
+class MixtureEnergySettings:
+    """The energy score of the mixture of experts (not in the paper)."""
+
+    weight: float = 1.0
+    """Its weight."""
+    kernel: Literal["iou", "dice", "jensen-shannon", "scales"] = "iou"
+    """Distance of masks, soft."""
+
+
+@dataclass(frozen=True)
 class MoSESettings:
     """Mixture of stochastic experts: experts draw masks of one kind each, a gating network says how probable
     each kind is."""
@@ -55,11 +65,9 @@ class MoSESettings:
     out, the last."""
     gating_width: int = 192
     """Units of its two hidden layers."""
-    energy_weight: float = 0.0
-    """Weight of the energy score of the mixture of experts, from the samples of training (not in the paper).
-    0: none."""
-    energy_kernel: Literal["iou", "dice", "jensen-shannon", "scales"] = "iou"
-    """Distance of masks in the energy score, soft."""
+    energy: MixtureEnergySettings | None = None
+    """Energy score of the mixture of experts, from the samples of training (not in the paper); none: only the
+    paper's losses."""
 
 
 SPEC = MethodSpec(

@@ -273,14 +273,14 @@ class MoSE(Segmenter):
             fit, kl = ((part * counted).sum() / images_seen for part in (fit, kl))
             parts = {"cost": fit, "kl": kl}
             total = fit + s.beta * kl if self.gating is not None else fit
-            if s.energy_weight > 0:
+            if s.energy is not None:
                 weights = (log_pi.exp() / draws).repeat_interleave(draws, 1)
                 masks = self.labels.probabilities(logits, dim=2)
                 score = trained_score(
-                    masks, weights, weights, annotations, kernel=s.energy_kernel, draws=draws
+                    masks, weights, weights, annotations, kernel=s.energy.kernel, draws=draws
                 )
                 parts["energy"] = score.mean()
-                total = total + s.energy_weight * parts["energy"]
+                total = total + s.energy.weight * parts["energy"]
         return {"loss": total, **{name: value.detach() for name, value in parts.items()}}
 
     def _marginals(self, annotations: MaskSet) -> tuple[Tensor, Tensor]:

@@ -17,7 +17,7 @@ and a linear map at its end.
 
 The loss is (4) summed over a batch and divided by its pixels that are not void: nats per pixel. A constant
 factor leaves the minimiser where it is, and the size of the gradients does not depend on that of the images.
-Of several annotations of an image one is drawn by its probability at every visit.
+Of several annotations of an image one is drawn by its probability each time it is seen.
 
 Beyond the paper: a smooth bound on the log-variances, beta that rises from 0, free bits (Kingma et al. 2016),
 and instead of beta a constraint on the cross-entropy with a multiplier lambda (Rezende and Viola 2018,

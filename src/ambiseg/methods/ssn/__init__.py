@@ -9,7 +9,8 @@ from ambiseg.methods.spec import MethodSpec, TestCase
 
 @dataclass(frozen=True)
 class SSNSettings:
-    """Stochastic segmentation networks: a joint normal law of all logits with a covariance of low rank."""
+    """Stochastic segmentation networks: a joint normal distribution of all logits with a covariance of low
+    rank."""
 
     rank: int = 10
     """Columns r of the covariance factor; at most the pixels times the channels of an image."""
@@ -35,7 +36,7 @@ class SSNSettings:
 
 SPEC = MethodSpec(
     name="ssn",
-    summary="samples of a joint normal law of all logits with a low-rank covariance (Monteiro et al.)",
+    summary="samples of a joint normal distribution of all logits with a low-rank covariance (Monteiro et al.)",
     citation=r"""@inproceedings{monteiro_ssn_2020,
   title     = {Stochastic Segmentation Networks: Modelling Spatially Correlated Aleatoric Uncertainty},
   author    = {Monteiro, Miguel and Le Folgoc, Lo{\"i}c and Coelho de Castro, Daniel and Pawlowski, Nick and

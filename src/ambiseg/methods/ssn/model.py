@@ -1,5 +1,5 @@
-"""Stochastic segmentation networks: a joint normal law of all logits of an image, with a covariance of low
-rank.
+"""Stochastic segmentation networks: a joint normal distribution of all logits of an image, with a covariance
+of low rank.
 
 Monteiro, Le Folgoc, Coelho de Castro, Pawlowski, Marques, Kamnitsas, van der Wilk and Glocker (2020),
 "Stochastic segmentation networks: modelling spatially correlated aleatoric uncertainty". Notation of De Sousa
@@ -44,7 +44,7 @@ FIRST_VARIANCE = 0.1
 
 
 class SSN(Segmenter):
-    """Joint normal law of all logits with a low-rank covariance (Monteiro et al. 2020).
+    """Joint normal distribution of all logits with a low-rank covariance (Monteiro et al. 2020).
 
     Args:
         in_channels: channels of the images.
@@ -103,7 +103,7 @@ class SSN(Segmenter):
         for parameter in self.p.parameters():
             parameter.mul_(self.settings.rank**-0.5)
 
-    # -- the law ---------------------------------------------------------------------------------------------
+    # -- the distribution ---------------------------------------------------------------------------------------------
 
     def distribution(self, images: Tensor) -> LowRankNormal:
         """``p(eta | x)`` of images ``(B, C, H, W)`` in float32, its variables in the order channel, row,
@@ -140,9 +140,13 @@ class SSN(Segmenter):
         While `mean_pretraining` lasts, the cross-entropy of the mean alone; a model in evaluation mode always
         gives the former.
         """
-        law, s = self.distribution(images), self.settings
+        distribution, s = self.distribution(images), self.settings
         mean_alone = self.training and self.progress < s.mean_pretraining
-        logits = law.mean[:, None] if mean_alone else law.sample(s.draws, antithetic=s.antithetic)
+        logits = (
+            distribution.mean[:, None]
+            if mean_alone
+            else distribution.sample(s.draws, antithetic=s.antithetic)
+        )
         nats = marginal(self._nats(logits, annotations.masks))
         return {"loss": expected_nats(nats, annotations).mean()}
 
@@ -155,13 +159,15 @@ class SSN(Segmenter):
         """Independent samples of equal weight, ``settings.samples`` unless asked otherwise; the network runs
         once."""
         s, count = self.settings, samples or self.settings.samples
-        law = self.distribution(images)
+        distribution = self.distribution(images)
         if s.sample_rank is not None:
-            law = law.truncated(s.sample_rank)
+            distribution = distribution.truncated(s.sample_rank)
         shape = (len(images), -1, self.labels.channels, *images.shape[2:])
         draws = [
-            self.labels.probabilities(law.sample(n, generator, temperature=s.temperature).view(shape), dim=2)
-            for n in draw_sizes(count, law.mean.numel())
+            self.labels.probabilities(
+                distribution.sample(n, generator, temperature=s.temperature).view(shape), dim=2
+            )
+            for n in draw_sizes(count, distribution.mean.numel())
         ]
         return MaskSet.from_probabilities(torch.cat(draws, 1), self.labels)
 
@@ -180,9 +186,9 @@ class SSN(Segmenter):
         Returns:
             ``(B,)`` float32.
         """
-        law = self.distribution(images)
+        distribution = self.distribution(images)
         nats = [
-            self._nats(law.sample(n, antithetic=self.settings.antithetic), masks[:, None])
-            for n in draw_sizes(self.settings.likelihood_samples, law.mean.numel())
+            self._nats(distribution.sample(n, antithetic=self.settings.antithetic), masks[:, None])
+            for n in draw_sizes(self.settings.likelihood_samples, distribution.mean.numel())
         ]
         return -marginal(torch.cat(nats, 1))[:, 0]

@@ -1,0 +1,158 @@
+"""Specs: what registers, what is refused, and classes without a spec."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+
+from ambiseg.engine.run import load
+from ambiseg.engine.train import fit
+from ambiseg.errors import AmbisegError, UnknownNameError
+from ambiseg.labels import LabelSpace
+from ambiseg.maskset import MaskSet
+from ambiseg.methods import METHODS, MethodSpec, build, register, spec_of
+from ambiseg.methods.m_heads.model import MHeads
+from ambiseg.methods.ssn.model import SSN
+from ambiseg.testing import CHECKS, check_method
+
+
+@dataclass(frozen=True)
+class OwnSettings:
+    """Settings of a method of one's own."""
+
+    samples: int = 4
+    """Number of masks."""
+
+
+class MyOwnMethod(SSN):
+    """An SSN under another name."""
+
+    settings: OwnSettings
+
+    def __init__(self, in_channels, labels, backbone=None, settings=None):
+        from ambiseg.methods.ssn import SSNSettings
+
+        super().__init__(in_channels, labels, backbone, SSNSettings(rank=2, samples=settings.samples))
+        self.settings = SSNSettings(rank=2, samples=settings.samples)
+
+
+@pytest.fixture(autouse=True)
+def methods():
+    """What a test registers is gone after it."""
+    before = dict(METHODS)
+    yield
+    METHODS.clear()
+    METHODS.update(before)
+
+
+def test_specs_need_no_torch():
+    code = "import sys, ambiseg.methods; assert 'torch' not in sys.modules, 'torch was imported'"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("spec", METHODS.values(), ids=lambda spec: spec.name)
+def test_names_lead_to_folders_and_classes_to_specs(spec):
+    assert spec.model_class().__module__ == f"ambiseg.methods.{spec.name.replace('-', '_')}.model"
+    assert spec_of(spec.name) is spec and spec_of(spec) is spec and spec_of(spec.model_class()) is spec
+
+
+def test_a_class_of_ones_own_is_trained(fires, tmp_path):
+    tiny = {"epochs": 1, "batch_size": 4, "validations": 1, "warmup": 2, "precision": "32"}
+    small = {"width": 8, "depth": 2}
+    run = fit(MyOwnMethod, fires, tmp_path / "run", train=tiny, backbone=small, quiet=True).run
+    assert METHODS["my-own-method"].settings is OwnSettings
+    METHODS.pop("my-own-method")
+    with pytest.raises(AmbisegError, match="config.yaml cannot be read .*my-own-method"):
+        load(run)
+
+
+def test_what_is_no_method():
+    for wrong in (torch.nn.Linear, 3, object()):
+        with pytest.raises(AmbisegError, match="MethodSpec"):
+            spec_of(wrong)
+    with pytest.raises(UnknownNameError, match="did you mean 'ssn'"):
+        spec_of("snn")
+
+
+def test_registering():
+    spec = METHODS["ssn"]
+    assert register(spec) is spec
+    with pytest.raises(AmbisegError, match="there is a method 'ssn' already"):
+        register(replace(spec, summary="mine"))
+    with pytest.raises(AmbisegError, match="takes a MethodSpec, received str"):
+        register("ssn")
+    with pytest.raises(
+        AmbisegError, match="lower case with hyphens, such as 'my-method', received 'My Method'"
+    ):
+        replace(spec, name="My Method")
+    with pytest.raises(AmbisegError, match="frozen dataclass"):
+        replace(spec, settings=dict)
+    lost = register(replace(spec, name="lost", model="nowhere.model:Lost"))
+    with pytest.raises(AmbisegError, match=r"nowhere.model:Lost.*cannot be imported"):
+        build(lost.name, 3, LabelSpace.binary())
+
+
+class Unsure(MHeads):
+    """A planted fault: weights that sum to one half."""
+
+    def predict(self, images, samples=None, generator=None):
+        found = super().predict(images, samples, generator)
+        return MaskSet(found.masks, found.weights / 2, found.labels, found.scores, found.probabilities)
+
+
+class Leaking(MHeads):
+    """A planted fault: an image's masks depend on the rest of its batch."""
+
+    def predict(self, images, samples=None, generator=None):
+        return super().predict(images - images.mean(0, keepdim=True), samples, generator)
+
+
+class Frozen(MHeads):
+    """A planted fault: a layer that no loss reaches."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.spare = torch.nn.Linear(2, 2)
+
+
+class Voracious(MHeads):
+    """A planted fault: more masks than were asked for."""
+
+    def predict(self, images, samples=None, generator=None):
+        return super().predict(images, None, generator)
+
+
+class Negligent(MHeads):
+    """A planted fault: void pixels of value 200 count as a class of their own."""
+
+    def loss(self, images, annotations):
+        found = super().loss(images, annotations)
+        found["loss"] = found["loss"] + (annotations.masks == 200).float().mean()
+        return found
+
+
+@pytest.mark.parametrize(
+    ("model", "check"),
+    [
+        (Unsure, "valid_predictions"),
+        (Leaking, "images_of_a_batch_do_not_see_each_other"),
+        (Frozen, "gradients_reach_every_parameter"),
+        (Voracious, "as_many_masks_as_asked_for"),
+        (Negligent, "void_is_only_a_mark"),
+    ],
+)
+def test_a_planted_fault_is_found(model, check):
+    spec: MethodSpec = replace(METHODS["m-heads"], name="faulty", model=model)
+    check_method(METHODS["m-heads"], [check])
+    with pytest.raises((AssertionError, AmbisegError)):
+        check_method(spec, [check])
+    assert check in CHECKS
+
+
+def test_an_unknown_check_is_named():
+    with pytest.raises(UnknownNameError, match="did you mean 'valid_predictions'"):
+        check_method(METHODS["ssn"], ["valid_prediction"])

@@ -1,0 +1,157 @@
+"""Nested settings: plain values and dataclasses are two forms of one thing, and every mistake names its
+place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ambiseg.engine.settings import TrainSettings
+from ambiseg.errors import AmbisegError, UnknownNameError
+from ambiseg.methods import METHODS
+from ambiseg.nested_settings import (
+    differences,
+    flat,
+    from_values,
+    merged,
+    number_problems,
+    options_of,
+    parse_assignments,
+    replaced,
+    shown,
+    to_values,
+)
+from ambiseg.networks.settings import UNetSettings
+
+
+@dataclass(frozen=True)
+class Euler:
+    kind: Literal["euler"] = "euler"
+    steps: int = 10
+
+
+@dataclass(frozen=True)
+class Adaptive:
+    kind: Literal["adaptive"] = "adaptive"
+    tolerance: float = 1e-6
+
+
+@dataclass(frozen=True)
+class Extra:
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class Sampling:
+    solver: Euler | Adaptive = Euler()
+    extra: Extra | None = None
+    count: int | None = None
+    precision: Literal["auto", "32"] = "auto"
+
+
+EVERY = [*(spec.settings for spec in METHODS.values()), TrainSettings, UNetSettings, Sampling]
+
+
+@pytest.mark.parametrize("cls", EVERY, ids=lambda cls: cls.__name__)
+def test_values_give_the_settings_back(cls):
+    text = yaml.safe_dump(to_values(cls()))
+    assert from_values(cls, yaml.safe_load(text), "settings") == cls()
+    assert {option.path for option in options_of(cls)} >= flat(cls()).keys() - {"extra"}
+    assert not number_problems(cls())
+
+
+@pytest.mark.parametrize("cls", EVERY, ids=lambda cls: cls.__name__)
+def test_every_option_has_a_help_text(cls):
+    if cls is not Sampling:
+        assert [option.path for option in options_of(cls) if not option.help] == []
+
+
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "solver": st.sampled_from([Euler(), Euler(steps=3), Adaptive(), Adaptive(tolerance=0.5)]),
+            "extra": st.sampled_from([None, Extra(), Extra(2.5)]),
+            "count": st.sampled_from([None, 1, 7]),
+            "precision": st.sampled_from(["auto", "32"]),
+        },
+    ),
+    st.sampled_from([Sampling(), Sampling(Adaptive(), Extra(3.0), 5, "32")]),
+)
+def test_differences_as_assignments_lead_from_one_to_the_other(changes, start):
+    """What a run prints as ``--set`` words makes its settings from any others."""
+    wanted = Sampling(**changes)
+    words = [f"{path}={shown(value)}" for path, value in differences(wanted, start).items()]
+    assert replaced(start, parse_assignments(words), "settings") == wanted
+
+
+def test_parts_are_merged_key_by_key_and_another_kind_replaces_them():
+    assert merged({"solver": {"kind": "euler", "steps": 3}}, {"solver": {"steps": 4}}) == {
+        "solver": {"kind": "euler", "steps": 4}
+    }
+    assert merged({"solver": {"kind": "euler", "steps": 3}}, {"solver": {"kind": "adaptive"}}) == {
+        "solver": {"kind": "adaptive"}
+    }
+    assert replaced(Sampling(), {"extra": {"weight": 2.0}}, "s").extra == Extra(2.0)
+    assert replaced(Sampling(extra=Extra()), {"extra": None}, "s").extra is None
+
+
+def test_numbers_that_yaml_takes_for_words_and_words_that_it_takes_for_numbers():
+    assert parse_assignments(["a=1e-3", "b='1e-3'", "c=[1, 2]", "d=null"]) == {
+        "a": 1e-3, "b": "1e-3", "c": [1, 2], "d": None
+    }  # fmt: skip
+    assert from_values(Sampling, parse_assignments(["precision=32"]), "s").precision == "32"
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"solvr": {}}, "unknown key of s 'solvr': did you mean 'solver'"),
+        ({"solver": {"kind": "eulr"}}, "did you mean 'euler'"),
+        ({"solver": {"steps": 3}}, "say which kind: euler, adaptive"),
+        ({"solver": {"kind": "euler", "tolerance": 0.1}}, "unknown key of s: solver 'tolerance'"),
+        ({"solver": {"kind": "euler", "steps": "many"}}, "s: solver: steps is int, received 'many'"),
+        ({"extra": 3}, "s: extra: 'key: value' lines are expected, received 3"),
+        ({"count": 1.5}, "count is int or none, received 1.5"),
+        ({"count": True}, "count is int or none, received True"),
+        ({"precision": "aut"}, "unknown value of s: precision 'aut': did you mean 'auto'"),
+        ({"precision": 1.5}, "precision is 'auto' or '32', received 1.5"),
+        ("text", "'key: value' lines are expected"),
+    ],
+)
+def test_mistakes_name_their_place(values, message):
+    with pytest.raises(AmbisegError) as caught:
+        from_values(Sampling, values, "s")
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["lr"], "NAME=VALUE"),
+        (["=3"], "NAME=VALUE"),
+        (["a..b=3"], "NAME=VALUE"),
+        (["a=1", "a=2"], "given twice, as 1 and 2"),
+        (["a=1", "a.b=2"], "contradicts --set a=1"),
+        (["a=[1"], "no value"),
+    ],
+)
+def test_assignments_that_make_no_sense(words, message):
+    with pytest.raises(AmbisegError, match=message.replace("[", r"\[")):
+        parse_assignments(words)
+
+
+def test_numbers_are_checked_inside_parts():
+    assert number_problems(Sampling(solver=Euler(steps=0))) == ["solver.steps must be at least 1, received 0"]
+    bad = Sampling(extra=Extra(float("nan")))
+    assert number_problems(bad, "s.") == ["s.extra.weight must be 0 or more, received nan"]
+
+
+def test_unknown_names_are_their_own_error():
+    with pytest.raises(UnknownNameError):
+        from_values(UNetSettings, {"widht": 3}, "backbone")
