@@ -49,6 +49,7 @@ class Extra:
 @dataclass(frozen=True)
 class Sampling:
     solver: Euler | Adaptive = Euler()
+    choice: Euler | Adaptive | None = None
     extra: Extra | None = None
     count: int | None = None
     precision: Literal["auto", "32"] = "auto"
@@ -61,7 +62,7 @@ EVERY = [*(spec.settings for spec in METHODS.values()), TrainSettings, UNetSetti
 def test_values_give_the_settings_back(cls):
     text = yaml.safe_dump(to_values(cls()))
     assert from_values(cls, yaml.safe_load(text), "settings") == cls()
-    assert {option.path for option in options_of(cls)} >= flat(cls()).keys() - {"extra"}
+    assert {option.path for option in options_of(cls)} >= flat(cls()).keys() - {"extra", "choice"}
     assert not number_problems(cls())
 
 
@@ -113,7 +114,7 @@ def test_numbers_that_yaml_takes_for_words_and_words_that_it_takes_for_numbers()
     [
         ({"solvr": {}}, "unknown key of s 'solvr': did you mean 'solver'"),
         ({"solver": {"kind": "eulr"}}, "did you mean 'euler'"),
-        ({"solver": {"steps": 3}}, "say which kind: euler, adaptive"),
+        ({"choice": {"steps": 3}}, "say which kind: euler, adaptive"),
         ({"solver": {"kind": "euler", "tolerance": 0.1}}, "unknown key of s: solver 'tolerance'"),
         ({"solver": {"kind": "euler", "steps": "many"}}, "s: solver: steps is int, received 'many'"),
         ({"extra": 3}, "s: extra: 'key: value' lines are expected, received 3"),
@@ -144,6 +145,10 @@ def test_mistakes_name_their_place(values, message):
 def test_assignments_that_make_no_sense(words, message):
     with pytest.raises(AmbisegError, match=message.replace("[", r"\[")):
         parse_assignments(words)
+
+
+def test_a_kind_that_is_not_said_is_that_of_the_default():
+    assert from_values(Sampling, {"solver": {"steps": 3}}, "s").solver == Euler(steps=3)
 
 
 def test_numbers_are_checked_inside_parts():

@@ -1,7 +1,8 @@
 """Settings as nested frozen dataclasses, read from plain values such as those of YAML. Imports no torch.
 
 A field may be a number, a string, one of some literals, a tuple, a dataclass, None, or one of several
-dataclasses. Members of such a choice have a field ``kind`` with one literal, which tells them apart:
+dataclasses. Members of such a choice have a field ``kind`` with one literal, which tells them apart; where
+none is said it is that of the default:
 
     class Sampling:
         solver: Euler | Adaptive = Euler()          {"solver": {"kind": "adaptive", "tolerance": 1.0e-3}}
@@ -46,11 +47,11 @@ def from_values(cls: type[T], values: Any, where: str) -> T:
         ambiseg.errors.AmbisegError: backbone: width is int, received 'wide'
     """
     hints = get_type_hints(cls)
-    known = {f.name: hints[f.name] for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    known = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
     found = {}
     for name, value in mapping(values, where).items():
         check_name(f"key of {where}", name, known)
-        found[name] = _value(known[name], value, name, where)
+        found[name] = _value(hints[name], value, name, where, _default(known[name]))
     try:
         return cls(**found)
     except TypeError as error:
@@ -285,17 +286,18 @@ def fits(value: Any, kind: Any) -> bool:
     return isinstance(value, (int, float) if kind is float else origin or kind)
 
 
-def _value(kind: Any, value: Any, name: str, where: str) -> Any:
+def _value(kind: Any, value: Any, name: str, where: str, default: Any) -> Any:
     parts = [part for part in _members(kind) if is_dataclass(part)]
     if parts and value is not None and not fits(value, kind):
         inside = f"{where}: {name}"
         values = mapping(value, inside)
         if len(parts) > 1:
             tags = {_tag_of(part): part for part in parts}
-            if "kind" not in values:
+            tag = values.get("kind", getattr(default, "kind", None))
+            if tag is None:
                 raise AmbisegError(f"{inside}: say which kind: {', '.join(tags)}")
-            check_name(f"kind of {inside}", values["kind"], tags)
-            return from_values(tags[values["kind"]], values, inside)  # type: ignore[arg-type]
+            check_name(f"kind of {inside}", tag, tags)
+            return from_values(tags[tag], values, inside)  # type: ignore[arg-type]
         return from_values(parts[0], values, inside)  # type: ignore[arg-type]
     if isinstance(value, (int, float)) and not fits(value, kind) and fits(str(value), kind):
         return str(value)  # YAML takes the word 32 for a number
