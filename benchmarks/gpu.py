@@ -27,7 +27,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import gpu_tables
+import tables
 from ambiseg.atomic_write import replacing_file
 
 HERE = Path(__file__).resolve().parent
@@ -258,6 +258,14 @@ def _one(part: Part, plan: Plan, seconds: float, background: Started | None) -> 
 # -- the command line ----------------------------------------------------------------------------------------
 
 
+def text(notes: Sequence[dict[str, Any]], out: Path) -> str:
+    """The tables of all parts, one after the other."""
+    specs, parts = tables.specs(), []
+    for name in (note["part"] for note in notes):
+        parts.append(f"{name}\n\n{tables.drawn({**specs[f'gpu-{name}'], 'file': f'{name}.json'}, out)}")
+    return "\n\n".join(parts)
+
+
 def card(worker: Path = WORKER) -> dict[str, Any]:
     """Name and memory of the card (None where there is no CUDA), and the versions, as a process with torch
     sees them."""
@@ -352,7 +360,7 @@ def main() -> None:
             facts=facts | {"commit": commit()},
         )
         notes = run(parts, plan, lambda text: print(text, flush=True))
-    print(gpu_tables.text(notes)[:MOST_CHARACTERS])
+    print(text(notes, plan.out)[:MOST_CHARACTERS])
     if smoke and any(note["status"].startswith(("failed", "timed out")) for note in notes):
         raise SystemExit(1)
 

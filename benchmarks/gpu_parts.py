@@ -29,11 +29,13 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 import ambiseg
-from ambiseg.data.source import open_split
+from ambiseg.data.importers import import_dataset
+from ambiseg.data.importers.settings import ArraysSettings
+from ambiseg.data.source import SpreadSplit, open_split
 from ambiseg.defaults import DUPLICATE_IOU
 from ambiseg.engine.hardware import Hardware
 from ambiseg.engine.postprocess import PredictSettings
-from ambiseg.engine.settings import TrainSettings
+from ambiseg.engine.run_folder import TRAINING, RunConfig
 from ambiseg.engine.suite import Suite, load_suite
 from ambiseg.engine.train import training_curve
 from ambiseg.labels import LabelSpace
@@ -41,11 +43,10 @@ from ambiseg.maskset import MaskSet
 from ambiseg.methods import METHODS, build, method_info
 from ambiseg.methods.base import Segmenter
 from ambiseg.metrics import default_metrics, evaluate_all
-from ambiseg.networks.settings import UNetSettings
 from gpu import DONE, NO_TIME, read_note, status_of, write_note
-from mode_proposals import FIRE, FIRE_POSTERIOR, prepare
-from training_runs import describe, measure
 
+Action = Callable[[float], dict[str, Any]]
+"""What measures a row; receives the seconds that it may train."""
 BINARY = LabelSpace.binary()
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 LEAST_SHARE = 0.5
@@ -116,7 +117,7 @@ class Row:
     """
 
     name: str
-    action: Callable[[float], dict[str, Any]]
+    action: Action
     training: float = 0.0
     besides: float = 0.0
 
@@ -178,12 +179,13 @@ def _measured(row: Row, seconds: float | None) -> dict[str, Any]:
 
 # -- do all methods work -------------------------------------------------------------------------------------
 
+AUTOREGRESSIVE = {"kind": "autoregressive", "body": {"kind": "transformer", "strip_width": 4}}
 SMALL: dict[str, dict[str, Any]] = {
-    "mode-proposals": {"proposals": 5, "head_width": 8},
+    "mode-proposals": {"proposals": 5, "selection": {"head_width": 8}},
     "flow-matching": {"steps": 4},
-    "flow-ssn": {"steps": 10},
-    "flow-ssn+iaf": {"kind": "iaf", "strip_width": 4},
-    "flow-ssn+dual": {"kind": "dual", "strip_width": 4, "entropy_weight": 0.01},
+    "flow-ssn": {"flow": {"kind": "continuous", "steps": 10}},
+    "flow-ssn+autoregressive": {"flow": AUTOREGRESSIVE},
+    "flow-ssn+dual": {"flow": {**AUTOREGRESSIVE, "against_collapse": {"kind": "entropy", "weight": 0.01}}},
     "atfm": {"steps": 4},
 }
 """Settings of every kind that differ from the defaults."""
@@ -209,20 +211,13 @@ def methods(context: Context) -> list[Row]:
     return rows
 
 
-def _trains_and_agrees(
-    context: Context, data: Path, kind: str, precision: str
-) -> Callable[[float], dict[str, Any]]:
+def _trains_and_agrees(context: Context, data: Path, kind: str, precision: str) -> Action:
     def action(seconds: float) -> dict[str, Any]:
         sizes, name = context.sizes, kind.partition("+")[0]
-        train = TrainSettings(
-            updates=sizes.updates, batch_size=8, lr=1e-3, warmup=5, validations=1, validation_images=4,
-            precision="bf16" if precision == "bf16" else "32", seed=context.seed,
-        )  # fmt: skip
-        settings = replace(method_info(name).settings(), **SMALL.get(kind, {}))
-        run = context.work / f"methods-{kind}-{precision}"
-        ambiseg.fit(
-            name, data, run, train=train, backbone=UNetSettings(width=8, depth=2), settings=settings, quiet=True,
-        )  # fmt: skip
+        train = {"updates": sizes.updates, "batch_size": 8, "lr": 1e-3, "warmup": 5, "precision": precision}
+        train |= {"validations": 1, "validation_images": 4, "seed": context.seed}
+        run, small = context.work / f"methods-{kind}-{precision}", {"width": 8, "depth": 2}
+        ambiseg.fit(name, data, run, train=train, backbone=small, settings=SMALL.get(kind, {}), quiet=True)
         losses = [row["train_loss"] for row in training_curve(run) if "train_loss" in row]
         if not all(map(math.isfinite, losses)):
             raise ValueError(f"losses are not finite: {losses}")
@@ -332,7 +327,10 @@ class Model:
         if sizes.paper_width:
             backbone = replace(backbone, width=sizes.paper_width, max_width=16, depth=2, blocks=1)
             flow = {"flow_width": 8, "flow_max_width": 16, "steps": 2}
-            settings = replace(settings, **{k: v for k, v in flow.items() if hasattr(settings, k)})
+            small: dict[str, Any] = {k: v for k, v in flow.items() if hasattr(settings, k)}
+            if hasattr(getattr(settings, "flow", None), "depth"):
+                small["flow"] = {"width": 8, "steps": 2}
+            settings = replaced(settings, small, kind)
         torch.manual_seed(0)
         hardware = Hardware(DEVICE, True, channels_last)
         model = hardware.place(build(method, 1, BINARY, backbone, settings)).train()
@@ -375,7 +373,7 @@ def speed(context: Context) -> list[Row]:
     return [*rows, Row(f"{FLAGSHIP} compiled", _compiled(suite, sizes), besides=sizes.compiling)]
 
 
-def _speed_of(suite: Suite, kind: str, sizes: Sizes, rate: float) -> Callable[[float], dict[str, Any]]:
+def _speed_of(suite: Suite, kind: str, sizes: Sizes, rate: float) -> Action:
     def action(seconds: float) -> dict[str, Any]:
         one = Model.of(suite, kind, sizes, channels_last=True)
         step = one.stepper()
@@ -399,7 +397,7 @@ def _speed_of(suite: Suite, kind: str, sizes: Sizes, rate: float) -> Callable[[f
     return action
 
 
-def _compiled(suite: Suite, sizes: Sizes) -> Callable[[float], dict[str, Any]]:
+def _compiled(suite: Suite, sizes: Sizes) -> Action:
     def action(seconds: float) -> dict[str, Any]:
         one = Model.of(suite, FLAGSHIP, sizes, channels_last=True)
         step, network = one.stepper(), one.model.get_submodule("g")
@@ -465,12 +463,18 @@ def metrics(context: Context) -> list[Row]:
             one, other = (torch.cat([found[name].cpu() for found in all_]) for all_ in (on_card, on_cpu))
             undefined = one.isnan() & other.isnan()
             differences[name] = float((one - other).masked_fill(undefined, 0.0).abs().nan_to_num(1.0).max())
-        return {
-            "images": sizes.metric_images, "samples": sizes.metric_samples, "threads": threads,
-            "card_seconds": card_seconds, "cpu_seconds": cpu_seconds, "ratio": cpu_seconds / card_seconds,
-            "differences": differences, "largest_difference": max(differences.values()),
-            "same": max(differences.values()) <= 1e-5,
-        }  # fmt: skip
+        largest = max(differences.values())
+        found: dict[str, Any] = {
+            "images": sizes.metric_images,
+            "samples": sizes.metric_samples,
+            "threads": threads,
+        }
+        found |= {
+            "card_seconds": card_seconds,
+            "cpu_seconds": cpu_seconds,
+            "ratio": cpu_seconds / card_seconds,
+        }
+        return found | {"differences": differences, "largest_difference": largest, "same": largest <= 1e-5}
 
     return [Row("default metrics", action, besides=10)]
 
@@ -479,40 +483,48 @@ def metrics(context: Context) -> list[Row]:
 
 
 def _train(
-    context: Context,
-    method: str,
-    data: Path,
-    name: str,
-    settings: Any,
-    seconds: float,
-    width: int,
-    **train: Any,
+    context: Context, method: str, data: Path, settings: Any, seconds: float, width: int, **train: Any
 ) -> Path:
     """Train for so many seconds; the run folder."""
-    workers = min(context.sizes.workers, len(os.sched_getaffinity(0)))
-    chosen = {"batch_size": context.sizes.batch, "lr": 2e-3, **train}
-    recipe = TrainSettings(minutes=seconds / 60, seed=context.seed, workers=workers, validations=4, **chosen)
-    ambiseg.fit(
-        method, data, context.work / name, train=recipe, backbone=UNetSettings(width=width), settings=settings,
-        overwrite=True,
-    )  # fmt: skip
-    return context.work / name
+    run = context.work / f"run-{len(list(context.work.glob('run-*')))}"
+    recipe = {"batch_size": context.sizes.batch, "lr": 2e-3, "validations": 4, "seed": context.seed, **train}
+    recipe |= {"minutes": seconds / 60, "workers": min(context.sizes.workers, len(os.sched_getaffinity(0)))}
+    ambiseg.fit(method, data, run, train=recipe, backbone={"width": width}, settings=settings)
+    return run
+
+
+def describe(run: Path) -> dict[str, Any]:
+    """What a run was made of and came to."""
+    config = RunConfig.load(run)
+    parts = {name: dataclasses.asdict(getattr(config, name)) for name in ("train", "settings", "backbone")}
+    return {"method": config.method, **parts, "training": read_note(run / TRAINING)}
+
+
+def measure(run: Path, data: Path, samples: int, names: list[str], every: int, batch: int) -> dict[str, Any]:
+    """How a run was trained, and its figures with all masks on every n-th image of the split ``val``."""
+    split, keep = open_split(data, "val"), PredictSettings(None, None, samples=samples)
+    chosen = SpreadSplit(split, max(1, len(split) // every))
+    found = ambiseg.evaluate(run, chosen, "val", keep, batch_size=batch, metrics=names, oracle_draws=1)
+    return {**describe(run), "samples": samples, **found.to_dict()}
 
 
 def fires(context: Context) -> list[Row]:
     """Mode proposals on simulated wildfires, full and single labels: all metrics of the test split."""
     data, sizes = context.work / "fires.h5", context.sizes
+    suite = load_suite(Path(__file__).with_name("mode-proposals.yaml"))
 
-    def row(labels: str, settings: Any) -> Row:
+    def row(labels: str) -> Row:
+        settings = suite.resolved("wildfire-10000", labels)[2]
+
         def action(seconds: float) -> dict[str, Any]:
-            run = _train(context, FLAGSHIP, data, labels, settings, seconds, sizes.width, labels=labels)
+            run = _train(context, FLAGSHIP, data, settings, seconds, sizes.width, labels=labels)
             keep = PredictSettings(duplicate_iou=DUPLICATE_IOU)
             found = ambiseg.evaluate(run, data, "test", keep, batch_size=64, metrics=["all"], oracle_draws=1)
             return describe(run) | {"scenarios": len(open_split(data, "train"))} | found.to_dict()
 
         return Row(labels, action, training=sizes.fire_seconds, besides=2 * sizes.evaluating)
 
-    return [row("full", FIRE), row("single", FIRE_POSTERIOR)]
+    return [row("full"), row("single")]
 
 
 def _nodules(context: Context) -> Path:
@@ -528,7 +540,10 @@ def _nodules(context: Context) -> Path:
         name = f"lidc-on-ct-64-{split}.npz"
         if not (source / name).is_file():
             raise Skipped(f"no {name} in the data root")
-    return prepare("lidc", source, context.work)
+    target = context.work / "lidc.h5"
+    if not target.exists():
+        import_dataset("arrays", source, target, ArraysSettings("lidc-on-ct-64", ("flip", "rotate")))
+    return target
 
 
 def _stand_in(folder: Path, count: int) -> Path:
@@ -550,9 +565,9 @@ def nodules(context: Context) -> list[Row]:
         def action(seconds: float) -> dict[str, Any]:
             data = _nodules(context)
             settings = suite.resolved("lidc-on-ct", recipe)[2]
-            run = _train(context, FLAGSHIP, data, f"nodules-{recipe}", settings, seconds, sizes.width)
+            run = _train(context, FLAGSHIP, data, settings, seconds, sizes.width)
             names = list(suite.protocol.metrics)
-            return measure(run, data, "val", 16, names, every=max(1, sizes.every // 4), batch_size=64)
+            return measure(run, data, 16, names, max(1, sizes.every // 4), batch=64)
 
         return Row(recipe, action, training=sizes.nodule_seconds, besides=sizes.evaluating)
 
@@ -567,19 +582,10 @@ def samplers(context: Context) -> list[Row]:
         def action(seconds: float) -> dict[str, Any]:
             data = _nodules(context)
             train, _, settings, _ = suite.resolved("lidc-on-ct", method)
-            run = _train(
-                context,
-                method,
-                data,
-                f"nodules-{method}",
-                settings,
-                seconds,
-                sizes.samplers_width,
-                lr=train.lr,
-            )
+            run = _train(context, method, data, settings, seconds, sizes.samplers_width, lr=train.lr)
             found: dict[str, Any] = describe(run)
             for count in (16, 100):
-                one = measure(run, data, "val", count, ["ged", "hm_iou"], every=sizes.every, batch_size=10)
+                one = measure(run, data, count, ["ged", "hm_iou"], sizes.every, batch=10)
                 found |= {f"{name}_{count}": one["all"][name] for name in ("ged", "hm_iou")}
                 found |= {f"seconds_per_image_{count}": one["seconds_per_image"], "images": one["images"]}
             return found

@@ -199,9 +199,10 @@ def test_an_unknown_part_is_refused(gpu):
 
 
 def test_every_part_has_its_measurements_and_its_table(gpu, parts_module):
-    tables = importlib.import_module("gpu_tables")
+    specs = importlib.import_module("tables").specs()
     names = [part.name for part in gpu.PARTS]
-    assert list(parts_module.WHAT) == names == list(tables.COLUMNS)
+    assert list(parts_module.WHAT) == names
+    assert [f"gpu-{name}" for name in names] == [name for name in specs if name.startswith("gpu-")]
 
 
 def test_the_runner_imports_no_torch(gpu):
@@ -212,11 +213,10 @@ def test_the_runner_imports_no_torch(gpu):
     subprocess.run([sys.executable, "-c", code], check=True, env=environment)
 
 
-def test_the_page_shows_what_was_measured(gpu):
-    tables = importlib.import_module("gpu_tables")
-    page = (ROOT / "docs" / "gpu.md").read_text(encoding="utf-8")
-    for name, make in tables.TABLES.items():
-        assert f"<!-- table {name} -->\n{make()}\n<!-- end -->" in page, "run python benchmarks/tables.py"
+def test_the_tables_at_the_end_show_every_row(gpu, plan):
+    notes = run(gpu, plan, "methods", "speed")
+    shown = gpu.text(list(notes.values()), plan.out)
+    assert "| methods row | done |" in shown and "| speed row | done |" in shown
 
 
 def test_the_packages_that_travel_are_those_that_the_machine_lacks():

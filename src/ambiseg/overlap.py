@@ -95,7 +95,7 @@ class _Bits:
     count.
 
     On a CPU this is exact at any size and several times faster than a product of floats
-    (``benchmarks/metrics.py``).
+    (``benchmarks/speed.py metrics``).
     """
 
     def __init__(self, masks: Tensor, value: int, inverted: bool = False) -> None:

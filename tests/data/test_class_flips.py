@@ -3,11 +3,9 @@ file to batch."""
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
 import pickle
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -28,7 +26,6 @@ from ambiseg.data.source import open_split, write_dataset
 from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
 
-BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "mode_proposals.py"
 PLAIN = Normalization((0.0,), (1.0,))
 STREET = LabelSpace(("sky", "road", "car", "tree", "pole"), ignore_value=7)
 CHANCES = {"tree": 0.3, "road": 0.9, "car": 0.25}
@@ -97,33 +94,6 @@ def test_eight_classes_give_256_modes():
     masks, weights, _ = modes.all(np.arange(9, dtype=np.uint8)[None])
     assert len(np.unique(masks, axis=0)) == 256 and (weights == 2.0**-8).all()
     assert masks.max() == 16 and (masks[:, 0, 0] == 0).all()
-
-
-def test_binary_samples_are_those_of_the_benchmark_up_to_merged_duplicates(tmp_path, monkeypatch):
-    """The reading that the published figures of camvid were made with, on random label maps."""
-    monkeypatch.syspath_prepend(BENCHMARK.parent)
-    spec = importlib.util.spec_from_file_location("benchmark_of_mode_proposals", BENCHMARK)
-    benchmark = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(benchmark)
-    maps = np.stack(
-        [
-            label_maps(seed=i, values=values)[0]
-            for i, values in enumerate([range(12), [0, 3, 8], [3, 4, 5], [1]])
-        ]
-    )
-    np.savez(tmp_path / "camvid-96x128-train.npz", images=np.zeros((4, 8, 9, 3), np.uint8), labels=maps)
-    labels = LabelSpace.of_classes(12)
-    flips = ClassFlips({labels.names[c]: q for c, q in benchmark.FLIPS.items()})
-    modes = FlipModes(flips, labels)
-    for i, old in enumerate(benchmark.camvid(tmp_path, "train")):
-        merged = Counter()
-        for mask, weight in zip(old.masks, old.weights, strict=True):
-            merged[mask.tobytes()] += weight
-        masks, weights, names = modes.all(maps[i])
-        assert dict(zip([m.tobytes() for m in masks], weights, strict=True)) == pytest.approx(dict(merged))
-        by_name = dict(zip(old.annotators, old.masks, strict=True))
-        for mask, name in zip(masks, names, strict=True):
-            np.testing.assert_array_equal(mask, by_name[name.replace("x", "0")])
 
 
 @pytest.mark.parametrize("output", ["binary", "twins"])

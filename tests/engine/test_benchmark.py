@@ -244,6 +244,9 @@ methods:
         ("  m-heads:", "  m-head:", "did you mean 'm-heads'"),
         ("{proposals: 4,", "{proposals: many,", "proposals is int, received 'many'"),
         ("  m-heads:", "  m-heads: {start_from: m-heads}", "starts from itself"),
+        ("  m-heads:", "  m-heads: {run_of: mode-proposals, backbone: {width: 9}}", "settings and samples only"),
+        ("  m-heads:", "  m-heads: {run_of: mode-proposal}", "did you mean 'mode-proposals'"),
+        ("  m-heads:", "  m-heads: {run_of: m-heads}", "starts from itself"),
         ("  m-heads:", "  m-heads: {overrides: {fire: {}}}", "did you mean 'fires'"),
         ("  m-heads:", "  ../m-heads:", "rename it"),
         ("{path: fires}", "{path: fires, simulate: wildfire}", "how to get it"),
@@ -268,6 +271,34 @@ def test_a_part_of_the_images_is_evaluated_where_that_is_asked_for(fires, tmp_pa
     carry_out(cells, jobs=0)
     result = cells[0].result()
     assert result["images"] == 2 and all(len(values) == 2 for values in result["per_image"].values())
+
+
+def test_one_run_is_measured_in_several_ways(fires, tmp_path, monkeypatch):
+    text = TEXT + (
+        "  ssn:\n  ssn-2: {run_of: ssn, samples: 2}\n"
+        "  flow-matching: {settings: {steps: 4}}\n"
+        "  flow-1: {run_of: flow-matching, settings: {steps: 1}, overrides: {fires: {samples: 3}}}\n"
+        "  flow-1-2: {run_of: flow-1, samples: 2}\n"
+    )
+    trained = []
+
+    def fit(method, *words, original=benchmark_run.fit, **options):
+        trained.append(method)
+        return original(method, *words, **options)
+
+    monkeypatch.setattr(benchmark_run, "fit", fit)
+    cells = {c.method: c for c in matrix(read_suite(text, "tiny"), fires, tmp_path)[2:]}
+    carry_out(list(cells.values()), jobs=0)
+    results = {name: cell.result() for name, cell in cells.items()}
+    assert trained == ["ssn", "flow-matching"]
+    assert {name: result["masks"] for name, result in results.items()} == {
+        "ssn": 4, "ssn-2": 2, "flow-matching": 4, "flow-1": 3, "flow-1-2": 2,
+    }  # fmt: skip
+    assert results["flow-1"]["steps"] == results["flow-matching"]["steps"]
+    assert cells["flow-1-2"].order["evaluation"]["settings"] == {"steps": 1}
+    other = read_suite(text.replace("steps: 4", "steps: 5"), "tiny")
+    lost = {cell.method for cell in matrix(other, fires, tmp_path)[2:] if cell.result() is None}
+    assert lost == {"flow-matching", "flow-1", "flow-1-2"}
 
 
 def test_the_suites_that_come_along():

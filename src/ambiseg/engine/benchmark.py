@@ -58,7 +58,8 @@ class Cell:
         note: its file, see the module.
         source: the data set.
         order: all that the result depends on, as plain values: the training, and the evaluation.
-        start: the run whose weights it starts from.
+        start: the run whose weights it starts from, or the one that it measures.
+        measures_only: it measures the run of ``start``, with other settings of sampling.
     """
 
     data: str
@@ -68,11 +69,12 @@ class Cell:
     source: Path
     order: dict[str, Any]
     start: Cell | None = None
+    measures_only: bool = False
 
     @property
     def run(self) -> Path:
-        """The run folder."""
-        return self.note.with_suffix("")
+        """The run folder; that of another cell where this one measures only."""
+        return self.start.run if self.start and self.measures_only else self.note.with_suffix("")
 
     @property
     def title(self) -> str:
@@ -110,17 +112,19 @@ def plan(suite: Suite, sources: dict[str, Path], out: Path, seeds: int | None = 
         for seed in range(suite.protocol.seeds if seeds is None else seeds):
             for method in suite.methods_on(data):
                 entry = suite.methods[method]
-                start = cells[data, entry.start_from, seed] if entry.start_from else None
-                train, backbone, settings, samples = suite.resolved(data, method, seed)
+                start = cells[data, entry.needs, seed] if entry.needs else None
+                trained = suite.trained(method)
+                train, backbone, settings, _ = suite.resolved(data, trained, seed)
+                samples = suite.resolved(data, method, seed)[3]
                 training = {
-                    "method": entry.method or method,
+                    "method": suite.methods[trained].method or trained,
                     "train": asdict(train),
                     "backbone": asdict(backbone),
                     "settings": asdict(settings),
                     "digests": [digests["train"], digests["val"]],
                     "start": start.order["training"] if start else None,
                 }
-                evaluation = {
+                evaluation: dict[str, Any] = {
                     "split": split,
                     "digest": digests[split],
                     "samples": samples,
@@ -128,9 +132,14 @@ def plan(suite: Suite, sources: dict[str, Path], out: Path, seeds: int | None = 
                     "batch_size": suite.protocol.batch_size,
                     **({"images": images} if (images := suite.data[data].images) else {}),
                 }
+                if entry.run_of and start:
+                    training = start.order["training"]
+                    evaluation["settings"] = suite.sampling(data, method).settings
                 order = {"training": training, "evaluation": evaluation}
                 note = out / "runs" / data / method / f"seed-{seed}.json"
-                cells[data, method, seed] = Cell(data, method, seed, note, source, order, start)
+                cells[data, method, seed] = Cell(
+                    data, method, seed, note, source, order, start, bool(entry.run_of)
+                )
     return list(cells.values())
 
 
@@ -276,6 +285,9 @@ def _prepare(cell: Cell) -> str:
     not its own.
     """
     before, remark = _order(cell.note), ""
+    if cell.measures_only:
+        write_json(cell.note, {"order": cell.order, "data": str(cell.source), "run": str(cell.run)})
+        return remark
     if before.get("training") == cell.order["training"]:
         remark = ", going on" if cell.run.exists() else ""
     elif cell.note.exists() or (cell.run / CONFIG).is_file():

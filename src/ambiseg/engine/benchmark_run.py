@@ -30,7 +30,7 @@ from ambiseg.engine.train import fit, resume
 from ambiseg.errors import AmbisegError
 from ambiseg.methods import method_info
 from ambiseg.metrics import METRICS, missing
-from ambiseg.nested_settings import from_values
+from ambiseg.nested_settings import from_values, replaced
 from ambiseg.networks.settings import UNetSettings
 
 INTERRUPTED = 130
@@ -73,8 +73,10 @@ def work(note: Path) -> None:
 def _result(run: Path, entries: dict[str, Any]) -> dict[str, Any]:
     """Train and evaluate; nothing in processes that Lightning launched for other devices."""
     asked, evaluation = entries["order"]["training"], entries["order"]["evaluation"]
+    measures_only = "run" in entries
+    run = Path(entries["run"]) if measures_only else run
     training = read_note(run / TRAINING)
-    if training.get("interrupted", True):
+    if not measures_only and training.get("interrupted", True):
         _train(run, entries)
         training = read_note(run / TRAINING)
     if int(os.environ.get("LOCAL_RANK", "0")) > 0:
@@ -83,6 +85,7 @@ def _result(run: Path, entries: dict[str, Any]) -> dict[str, Any]:
     if evaluation.get("images"):
         split = SpreadSplit(split, evaluation["images"])
     model = load(run)
+    model.model.settings = replaced(model.model.settings, evaluation.get("settings", {}), "settings")
     trial = model.propose([split[0].image], 1)
     model.seconds, model.images = 0.0, 0
     found = evaluate(
@@ -95,7 +98,8 @@ def _result(run: Path, entries: dict[str, Any]) -> dict[str, Any]:
         seed=asked["train"]["seed"],
         metrics=[name for name in evaluation["metrics"] if not missing(METRICS[name], trial)],
     )
-    found.save(run)
+    if not measures_only:
+        found.save(run)
     return {
         "labels": asked["train"]["labels"],
         "steps": training["steps"],

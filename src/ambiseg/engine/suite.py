@@ -113,6 +113,8 @@ class MethodEntry(Recipe):
         method: its name in `ambiseg.METHODS`; that of the entry if empty.
         preset: the preset whose values hold where the suite says nothing.
         start_from: another entry, whose run on the same data with the same seed gives the first weights.
+        run_of: another entry, whose run is measured in place of one of its own, with other settings of
+            sampling or another number of masks.
         data: the only data sets to run on; all if empty.
         overrides: more about single data sets.
     """
@@ -120,8 +122,14 @@ class MethodEntry(Recipe):
     method: str = ""
     preset: str = RECOMMENDED
     start_from: str = ""
+    run_of: str = ""
     data: tuple[str, ...] = ()
     overrides: dict[str, Recipe] = field(default_factory=dict)
+
+    @property
+    def needs(self) -> str:
+        """The entry that runs before this one, if any."""
+        return self.start_from or self.run_of
 
 
 @dataclass(frozen=True)
@@ -163,13 +171,14 @@ class Suite:
         return names
 
     def lineage(self, name: str) -> list[str]:
-        """A method, the one that it starts from, the one that starts from, and so on.
+        """A method, the one that it starts from or whose run it measures, the one that starts from, and so
+        on.
 
         Raises:
             AmbisegError: one of them is not there, or they run in a circle.
         """
         names = [name]
-        while start := self.methods[names[-1]].start_from:
+        while start := self.methods[names[-1]].needs:
             check_name("method to start from", start, self.methods)
             if start in names:
                 raise AmbisegError(
@@ -177,6 +186,19 @@ class Suite:
                 )
             names.append(start)
         return names
+
+    def trained(self, name: str) -> str:
+        """The entry whose training makes the run of a method: itself, but for ``run_of``."""
+        while self.methods[name].run_of:
+            name = self.methods[name].run_of
+        return name
+
+    def sampling(self, data: str, name: str) -> Recipe:
+        """What a method that measures another one's run asks of it; nothing for the others."""
+        entry = self.methods[name]
+        if not entry.run_of:
+            return Recipe()
+        return entry.overrides.get(data, Recipe()).over(entry).over(self.sampling(data, entry.run_of))
 
     def resolved(
         self, data: str, name: str, seed: int = 0
@@ -186,9 +208,11 @@ class Suite:
         Raises:
             AmbisegError: a setting that there is not, or whose value makes no sense.
         """
-        entry, where = self.methods[name], f"{self.name}: {name} on {data}"
+        where, own = f"{self.name}: {name} on {data}", self.sampling(data, name)
+        name = self.trained(name)
+        entry = self.methods[name]
         recipe: Recipe = self.protocol
-        for particular in (self.data[data], entry, entry.overrides.get(data, Recipe())):
+        for particular in (self.data[data], entry, entry.overrides.get(data, Recipe()), own):
             recipe = particular.over(recipe)
         info = method_info(entry.method or name)
         given = {"labels": self.protocol.labels} | recipe.train | {"seed": seed}
@@ -315,6 +339,16 @@ def _check(suite: Suite, where: str) -> None:
                 f"{where}: {name}: say one of 'simulate', 'path', or 'import' with 'source', how to get it"
             )
     for name, entry in suite.methods.items():
+        parts = (entry, *entry.overrides.values())
+        if entry.run_of and (
+            entry.method
+            or entry.start_from
+            or entry.preset != RECOMMENDED
+            or any(part.train or part.backbone for part in parts)
+        ):
+            raise AmbisegError(
+                f"{where}: {name} measures the run of {entry.run_of}: say settings and samples only"
+            )
         for other in (*entry.data, *entry.overrides):
             check_name("data set", other, suite.data)
         suite.lineage(name)

@@ -38,7 +38,7 @@ def group_norm(channels: int) -> GroupNorm:
     """GroupNorm with groups of 16 channels (one group below that).
 
     Wide groups matter for speed: on CPUs in channels-last order, groups of 2 or 4 channels take several times
-    as long (``benchmarks/speed.py`` measures it).
+    as long (``benchmarks/speed.py model`` measures it).
     """
     return GroupNorm(channels // 16 if channels % 16 == 0 else 1, channels)
 

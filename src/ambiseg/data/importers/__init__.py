@@ -177,6 +177,14 @@ IMPORTERS: dict[str, Importer] = {
         location="ambiseg.data.importers.coco:read_coco",
         settings="ambiseg.data.importers.settings:CocoSettings",
     ),
+    "arrays": Importer(
+        title="arrays of images and masks, a NumPy file for each split",
+        citation="",
+        licence="",
+        source="folder with NAME-train.npz, NAME-val.npz and NAME-test.npz, at least the first",
+        location="ambiseg.data.importers.arrays:read_arrays",
+        settings="ambiseg.data.importers.settings:ArraysSettings",
+    ),
     "nifti": Importer(
         title="NIfTI volumes with several label volumes, cut into slices",
         citation="",

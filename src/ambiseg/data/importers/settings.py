@@ -115,3 +115,15 @@ class QubiqSettings:
 @dataclass(frozen=True)
 class CocoSettings(SplitSettings):
     """Options of `coco`."""
+
+
+@dataclass(frozen=True)
+class ArraysSettings:
+    """Options of `arrays`."""
+
+    name: str = ""
+    """Beginning of the names of the files, such as lidc-on-ct-64; needed where there are several."""
+    augment: tuple[str, ...] = ("flip",)
+    """What training may do to the images: some of flip, rotate, scale, intensity."""
+    licence: str = ""
+    """Terms of the data."""
