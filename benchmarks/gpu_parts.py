@@ -43,6 +43,7 @@ from ambiseg.maskset import MaskSet
 from ambiseg.methods import METHODS, build, method_info
 from ambiseg.methods.base import Segmenter
 from ambiseg.metrics import default_metrics, evaluate_all
+from ambiseg.nested_settings import replaced
 from gpu import DONE, NO_TIME, read_note, status_of, write_note
 
 Action = Callable[[float], dict[str, Any]]
