@@ -172,13 +172,9 @@ class Started:
         log.parent.mkdir(parents=True, exist_ok=True)
         with open(log, "wb") as stream:
             process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=stream,
-                stderr=subprocess.STDOUT,
-                env=environment,
-                start_new_session=True,
-            )
+                command, stdin=subprocess.DEVNULL, stdout=stream, stderr=subprocess.STDOUT,
+                env=environment, start_new_session=True,
+            )  # fmt: skip
         return cls(process, log)
 
     def wait(self, seconds: float) -> str:
@@ -317,13 +313,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=default, help="folder of the results")
     parser.add_argument("--minutes", type=float, default=9.0, help="time of the whole")
     parser.add_argument("--parts", help=f"these alone: {','.join(part.name for part in PARTS)}")
-    parser.add_argument(
-        "--resume",
-        nargs="?",
-        const="",
-        metavar="DIR",
-        help="keep what is measured there; in --out if left out",
-    )
+    resume = "keep what is measured there; in --out if left out"
+    parser.add_argument("--resume", nargs="?", const="", metavar="DIR", help=resume)
     parser.add_argument("--smoke", action="store_true", help="tiny sizes on the CPU")
     parser.add_argument("--data-root", type=Path, help="folder of the .npz files; shared/data or data")
     parser.add_argument("--seed", type=int, default=0)

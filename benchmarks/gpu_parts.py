@@ -45,6 +45,7 @@ from ambiseg.methods.base import Segmenter
 from ambiseg.metrics import default_metrics, evaluate_all
 from ambiseg.nested_settings import replaced
 from gpu import DONE, NO_TIME, read_note, status_of, write_note
+from speed import stepper
 
 Action = Callable[[float], dict[str, Any]]
 """What measures a row; receives the seconds that it may train."""
@@ -344,17 +345,9 @@ class Model:
 
     def stepper(self) -> Callable[[], None]:
         """One step of the optimiser."""
-        optimizer = torch.optim.AdamW([p for p in self.model.parameters() if p.requires_grad], lr=1e-4)
-
-        def step() -> None:
-            self.model.train()
-            with self.hardware.autocast():
-                loss = self.model.loss(self.images, self.annotations)["loss"]
-            optimizer.zero_grad()
-            torch.autograd.backward(loss)
-            optimizer.step()
-
-        return step
+        return stepper(
+            self.model, self.hardware, lambda: self.model.loss(self.images, self.annotations)["loss"]
+        )
 
     def predict(self) -> None:
         """16 masks of some images."""

@@ -83,9 +83,10 @@ def medians(actions: dict[str, Callable[[], object]], repeats: int) -> dict[str,
 
 def stepper(model: Segmenter, hardware: Hardware, loss: Callable[[], Tensor]) -> Callable[[], None]:
     """One step of an optimiser."""
-    optimiser = torch.optim.AdamW(model.parameters(), 1e-3)
+    optimiser = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], 1e-3)
 
     def step() -> None:
+        model.train()
         optimiser.zero_grad()
         with hardware.autocast():
             value = loss()

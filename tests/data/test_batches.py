@@ -14,7 +14,7 @@ from scipy import stats
 from torch.utils.data import DataLoader
 
 from ambiseg.data.augmentation import Augmentation
-from ambiseg.data.batches import BatchOrder, LabelView, Normalization, collate, label_mode, prepare
+from ambiseg.data.batches import BatchOrder, LabelView, Normalization, collate, prepare
 from ambiseg.data.info import DatasetInfo
 from ambiseg.data.sample import Sample
 from ambiseg.data.split import Split
@@ -168,9 +168,3 @@ def test_collate_extends_images_and_sets(void):
         assert torch.equal(masks[:, :height, :width], item.annotations.masks[0])
         image[:, :height, :width], masks[:, :height, :width] = 0, labels.void
         assert (image == 0).all() and (masks == labels.void).all()
-
-
-def test_names_of_label_views():
-    assert label_mode("full") == "full"
-    with pytest.raises(AmbisegError, match="'partial'"):
-        label_mode("partial")

@@ -71,7 +71,7 @@ def test_cosine_and_diffusion_keep_the_variance():
 def test_the_target_is_the_velocity_of_its_own_state(path):
     y, noise = draws()
     z = path.sample(y, noise, T)
-    torch.testing.assert_close(path.conditional_velocity(z, y, T), path.target(y, noise, T))
+    torch.testing.assert_close(path.velocity(z, y, T), path.target(y, noise, T))
     by_hand = torch.stack(
         [path.alpha(t) * a + path.sigma(t) * e for t, a, e in zip(T, y, noise, strict=True)]
     )
@@ -82,7 +82,7 @@ def test_velocity_as_printed(path):
     y, noise = draws()
     a, s, da, ds = (column(f(T)) for f in (path.alpha, path.sigma, path.d_alpha, path.d_sigma))
     printed = (da - a * ds / s) * y + ds / s * noise
-    torch.testing.assert_close(path.conditional_velocity(noise, y, T), printed)
+    torch.testing.assert_close(path.velocity(noise, y, T), printed)
 
 
 def test_posterior_mean_and_velocity_are_inverse(path):
@@ -99,7 +99,7 @@ def test_mixture_of_masks(path):
     a, s = path.alpha(T)[:, None, None], path.sigma(T)[:, None, None]
     log_density = -((z[:, None] - a * modes) / s).square().sum(-1) / 2
     w = (log_density + p.log()).softmax(1)
-    each = torch.stack([path.conditional_velocity(z, m.expand_as(z), T) for m in modes], 1)
+    each = torch.stack([path.velocity(z, m.expand_as(z), T) for m in modes], 1)
     marginal = (w[:, :, None] * each).sum(1)
     torch.testing.assert_close(path.posterior_mean(z, marginal, T), w @ modes)
     torch.testing.assert_close(path.velocity(z, w @ modes, T), marginal)

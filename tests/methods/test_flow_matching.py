@@ -43,7 +43,7 @@ def test_velocity_and_mean_say_the_same(path, parameterisation):
     with torch.no_grad():
         mean = model.posterior_mean(images, z, time)
         velocity = model.velocity(images, z, time)
-    torch.testing.assert_close(model.path.conditional_velocity(z, mean, time), velocity, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(model.path.velocity(z, mean, time), velocity, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("parameterisation", ["velocity", "edm"])
@@ -56,7 +56,7 @@ def test_the_loss_is_the_weighted_error_of_what_is_predicted(parameterisation):
     if parameterisation == "edm":
         model.posterior_mean = lambda images, z, time: y
     else:
-        model.network = lambda images, z, time: model.path.conditional_velocity(z, y, time)
+        model.network = lambda images, z, time: model.path.velocity(z, y, time)
     assert float(model.loss(images, MaskSet.uniform(masks, BINARY))["loss"]) < 1e-6
 
 

@@ -19,7 +19,6 @@ from ambiseg.mode_probabilities.velocity_decomposition import (
     decompose_mean,
     encode,
     estimate_mean,
-    filtered,
     velocity_decomposition,
     with_probabilities,
 )
@@ -248,22 +247,6 @@ def test_one_mode_and_empty_masks():
             assert found.unique.tolist() == [unique] and float(found.misfit[0]) < 1e-3
 
 
-def test_filters_of_table_5():
-    masks = torch.zeros(2, 4, 40, dtype=torch.uint8)
-    masks[:, 0, :20], masks[:, 1, :19], masks[:, 2, 20:], masks[:, 3, ::2] = 1, 1, 1, 1
-    scores = torch.tensor([[0.7, 0.9, 0.8, 0.2], [0.1, 0.3, 0.2, 0.2]])
-    proposals = MaskSet(masks, torch.full((2, 4), 0.25), BINARY, scores)
-    assert filtered(proposals, 0.5, None).count.tolist() == [3, 1]
-    kept = filtered(proposals, 0.5, 0.9)
-    assert kept.count.tolist() == [2, 1]
-    assert torch.equal(kept.masks[0], masks[0, 1:3]) and torch.equal(kept.masks[1, 0], masks[1, 1])
-    assert filtered(proposals, None, None) is proposals
-    nothing = filtered(proposals, 2.0)
-    assert nothing.count.tolist() == [1, 1] and nothing.scores[:, 0].tolist() == pytest.approx([0.9, 0.3])
-    found = decompose_mean(nothing, torch.zeros(2, 1, 40))
-    assert found.probabilities.tolist() == [[1.0], [1.0]]
-
-
 def test_probabilities_become_weights():
     modes = MaskSet.stack([law(batch=1, modes=2), law(batch=1, modes=4, seed=1)])
     p = torch.tensor([[0.0, 1.0, 0, 0], [0.1, 0.2, 0.3, 0.4]]).double()
@@ -271,7 +254,7 @@ def test_probabilities_become_weights():
     assert torch.equal(back.present, modes.present) and torch.allclose(back.weights.double(), p, atol=1e-5)
     back.validate()
     found = decompose_mean(modes, 2 * modes.mean() - 1)
-    assert torch.allclose(found.weigh(modes).weights, modes.weights, atol=1e-5)
+    assert torch.allclose(with_probabilities(modes, found.probabilities).weights, modes.weights, atol=1e-5)
 
 
 def test_counting_samples():

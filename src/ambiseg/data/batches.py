@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -230,10 +230,3 @@ class BatchOrder(Sampler[list[SampleKey]]):
                 batch.append((epoch, int(order[place])))
             yield batch
             step += 1
-
-
-def label_mode(mode: str) -> Literal["full", "single"]:
-    """Check the name of a label view."""
-    if mode not in ("full", "single"):
-        raise AmbisegError(f"labels are 'full' or 'single', received {mode!r}")
-    return cast(Literal["full", "single"], mode)

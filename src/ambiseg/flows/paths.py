@@ -102,11 +102,6 @@ class Path(ABC):
         noise = torch.where(sigma > FLOOR, noise, torch.zeros_like(noise))
         return _over(self.d_alpha(t), z) * posterior_mean + _over(self.d_sigma(t), z) * noise
 
-    def conditional_velocity(self, z: Tensor, y: Tensor, t: Tensor) -> Tensor:
-        """``u_t(z|y) = (alpha' - alpha sigma'/sigma) y + (sigma'/sigma) z`` (17): `velocity` where y is the
-        only mask."""
-        return self.velocity(z, y, t)
-
     def posterior_mean(self, z: Tensor, v: Tensor, t: Tensor) -> Tensor:
         """``D = E[y | z_t = z] = (sigma v - sigma' z)/(alpha' sigma - alpha sigma')`` from the marginal
         velocity v.

@@ -65,25 +65,6 @@ EVALUATIONS: dict[str, int] = {name: len(tableau.nodes) for name, tableau in TAB
 new."""
 
 
-def evaluations(method: str, steps: int, last: str | None = None) -> int:
-    """How often `integrate` evaluates the velocity.
-
-    Raises:
-        UnknownNameError: no such method.
-        AmbisegError: fewer than one step, or dopri5, whose number of steps is not known beforehand.
-
-    Example:
-        >>> evaluations("heun", 10), evaluations("heun", 10, last="euler")
-        (20, 19)
-    """
-    methods = _methods(method, steps, last)
-    if methods is None:
-        raise AmbisegError(
-            f"evaluations: {ADAPTIVE} chooses its own steps; count the calls of the velocity instead"
-        )
-    return sum(len(tableau.nodes) for tableau in methods)
-
-
 def integrate(
     velocity: Velocity,
     z: Tensor,

@@ -29,7 +29,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ambiseg.defaults import DUPLICATE_IOU, LEAST_PROBABILITY, SCORE_THRESHOLD
+from ambiseg.defaults import LEAST_PROBABILITY
 from ambiseg.distributions.noise import standard_normal
 from ambiseg.errors import AmbisegError
 from ambiseg.flows.paths import Path
@@ -75,11 +75,6 @@ class Decomposition:
     unique: Tensor
     misfit: Tensor
 
-    def weigh(self, modes: MaskSet, least: float = LEAST_PROBABILITY) -> MaskSet:
-        """The same modes with these probabilities as weights, none of them below ``least`` (weight 0 means
-        not there)."""
-        return with_probabilities(modes, self.probabilities, least)
-
 
 def encode(masks: Tensor, labels: LabelSpace) -> Tensor:
     """Label maps ``(B, K, *S)`` as one-hot channels scaled to [-1, 1], ``(B, K, C, *S)`` float32; void is -1
@@ -102,29 +97,6 @@ def with_probabilities(modes: MaskSet, probabilities: Tensor, least: float = LEA
     """
     floored = probabilities.to(modes.weights).clamp(min=least) * modes.present
     return replace(modes, weights=floored).normalised()
-
-
-def filtered(
-    modes: MaskSet,
-    score_threshold: float | None = SCORE_THRESHOLD,
-    duplicate_iou: float | None = DUPLICATE_IOU,
-) -> MaskSet:
-    """Proposals fit to be decomposed: low scores left out, then near-duplicates (mode proposals, table 5).
-
-    Args:
-        modes: ``(B, M, *S)`` proposals, with scores or without.
-        score_threshold: least selection score, or None to keep all; where nothing passes, the best proposal
-            stays.
-        duplicate_iou: masks with a higher IoU with a better one are dropped, or None to keep all.
-
-    Example:
-        >>> masks = torch.tensor([[[1, 0], [1, 0], [0, 1]]])
-        >>> proposals = MaskSet(masks, torch.ones(1, 3) / 3, LabelSpace.binary(), scores=torch.tensor([[0.9, 0.8, 0.1]]))
-        >>> filtered(proposals).masks.tolist(), filtered(proposals, score_threshold=None).count.tolist()
-        ([[[1, 0]]], [2])
-    """
-    kept = modes if score_threshold is None else modes.filter_scores(score_threshold)
-    return kept if duplicate_iou is None else kept.drop_near_duplicates(duplicate_iou)
 
 
 @torch.no_grad()
@@ -205,7 +177,7 @@ def velocity_decomposition(
     Args:
         flow: a flow trained on these images.
         images: ``(B, *, *S)`` normalised.
-        modes: ``(B, M, *S)`` annotations, or proposals best `filtered` first.
+        modes: ``(B, M, *S)`` annotations, or proposals, best filtered first.
         draws: noise draws S per image, one evaluation of the flow each.
         generator: source of the noise.
         robust: as in `decompose_mean`.

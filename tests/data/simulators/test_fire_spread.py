@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -11,11 +13,24 @@ from ambiseg.data.simulators.fire_spread import (
     arrival_times,
     fuel_bed,
     length_to_breadth,
-    rate_of_spread,
     spread_ellipse,
 )
 
 GRASS: dict[str, float] = {"load": 0.166, "depth": 0.305, "sigma": 11483.0, "moisture": 0.08}
+
+
+def rate_of_spread(
+    load: float,
+    depth: float,
+    sigma: float,
+    moisture: Any,
+    wind: Any = 0.0,
+    slope: Any = 0.0,
+    **options: float,
+) -> Any:
+    """Head rate with the wind blowing straight up the slope."""
+    bed = fuel_bed(load, depth, sigma, moisture, **options)
+    return spread_ellipse(bed, wind, direction=90.0, slope_y=slope).head
 
 
 def uniform(size: int, wind: float, direction: float) -> SpreadEllipse:

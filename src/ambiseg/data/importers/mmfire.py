@@ -1,28 +1,22 @@
 """MMFire, simulated wildfires with eight outcomes each, as its authors distribute it: ``X.npy`` and
-``Y.npy``; read and written.
+``Y.npy``.
 
 ``X`` is (n, 7, 64, 64), the channels of `ambiseg.data.simulators.wildfire.CHANNELS` in their order, each
 min-max scaled by the first 5000 scenarios; ``Y`` is (n, 8, 64, 64) of 0 and 1, the fire under a wind of ``j x
 45`` degrees. The first 5000 train, the next 2500 validate, the rest (2108 of 9608) tests. The masks have
 probability ``2^j / 255``, or all alike.
 
-Our own simulated wildfires are written in the same layout by `write_mmfire`, so that code made for MMFire
-reads them.
-
 Reference: Gerard and Sullivan (2025), Wildfire spread scenarios.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ambiseg.atomic_write import replacing_folder
 from ambiseg.data.files.reading import check_size
 from ambiseg.data.files.validation import FileProblem, canonical_image
 from ambiseg.data.importers.base import Imported
@@ -35,8 +29,6 @@ from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
 
 FILES = ("X.npy", "Y.npy")
-BLOCK = 64
-"""Scenarios that are scaled at a time."""
 
 
 def read_mmfire(source: Path, settings: MMFireSettings) -> Imported:
@@ -84,60 +76,6 @@ def read_mmfire(source: Path, settings: MMFireSettings) -> Imported:
     problems: list[FileProblem] = []
     splits = {split: collected(indices, read, problems) for split, indices in ranges.items()}
     return Imported(info, splits, f"official: first {first}, next {settings.val}, rest", problems)
-
-
-def write_mmfire(
-    out: str | PathLike[str], samples: Iterable[Sample], count: int, train: int, overwrite: bool = False
-) -> Path:
-    """Write simulated wildfires as ``X.npy`` (float32, min-max scaled) and ``Y.npy`` (uint8), or nothing if
-    it fails.
-
-    Args:
-        out: folder to make.
-        samples: ``count`` scenarios with seven channels and eight masks, such as `simulate_wildfires` makes.
-        count: number of scenarios.
-        train: how many of the first ones give minimum and maximum of each channel.
-        overwrite: replace ``out`` if it holds nothing but these two files.
-
-    Raises:
-        AmbisegError: ``out`` exists, senseless numbers, a scenario of another shape, fewer than ``count``.
-    """
-    target, written = Path(out), 0
-    if not 1 <= train <= count:
-        raise AmbisegError(f"train is 1 to the number of scenarios, {count}, received {train}")
-    with replacing_folder(
-        target, overwrite, lambda path: {p.name for p in path.iterdir()} <= {*FILES}
-    ) as folder:
-        images: Any = None
-        masks: Any = None
-        for i, sample in enumerate(samples):
-            if i == count:
-                break
-            if images is None:
-                size = sample.image.shape[1:]
-                images = _create(folder / "X.npy", (count, len(CHANNELS), *size), "<f4")
-                masks = _create(folder / "Y.npy", (count, len(WIND_DIRECTIONS), *size), "|u1")
-            if sample.image.shape != images.shape[1:] or sample.masks.shape != masks.shape[1:]:
-                raise AmbisegError(
-                    f"scenario {sample.id!r} has image {sample.image.shape}, masks {sample.masks.shape}, not"
-                    f" {images.shape[1:]} and {masks.shape[1:]}: write wildfires of one size without a prevailing wind"
-                )
-            images[i], masks[i] = sample.image, sample.masks
-            written += 1
-        if written < count:
-            raise AmbisegError(f"{written} scenarios came, {count} were announced: pass their number")
-        low, high = images[:train].min((0, 2, 3)), images[:train].max((0, 2, 3))
-        span = np.where(high > low, high - low, 1)
-        for start in range(0, count, BLOCK):
-            block = images[start : start + BLOCK]
-            block[...] = (block - low[:, None, None]) / span[:, None, None]
-        images.flush()
-        masks.flush()
-    return target
-
-
-def _create(path: Path, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
-    return np.lib.format.open_memmap(path, "w+", dtype=dtype, shape=shape)
 
 
 def _open(path: Path) -> NDArray[Any]:

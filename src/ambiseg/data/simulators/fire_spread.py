@@ -111,24 +111,6 @@ def fuel_bed(
     return FuelBed(*(np.where(fuel, v, 0.0) for v in (base, wind_scale, wind_power, 5.275 * packing**-0.3)))
 
 
-def rate_of_spread(
-    load: ArrayLike, depth: ArrayLike, sigma: ArrayLike, moisture: ArrayLike, wind: ArrayLike = 0.0,
-    slope: ArrayLike = 0.0, extinction: float = EXTINCTION,
-) -> Array:  # fmt: skip
-    r"""Head rate of spread in m/s, of the broadcast shape, with the wind blowing straight up the slope.
-
-    :math:`R = R_0 (1 + \phi_w + \phi_s)`, :math:`\phi_w = C U^B (\beta / \beta_*)^{-E}`,
-    :math:`\phi_s = 5.275 \beta^{-0.3} \,\text{slope}^2` (Rothermel 1972, eq. 52), without his cap on the
-    wind. Raises AmbisegError for a negative wind or an ``extinction`` that is not positive.
-
-    >>> rate_of_spread(0.166, 0.3, 11500.0, 0.08, wind=[0.0, 2.0], extinction=0.12).round(3).tolist()
-    [0.02, 0.359]
-    """
-    bed = fuel_bed(load, depth, sigma, moisture, extinction)
-    factor = bed.wind_scale * _speed(wind) ** bed.wind_power + bed.slope_scale * np.square(slope)
-    return np.asarray(bed.base * (1.0 + factor), np.float64)
-
-
 def length_to_breadth(wind: ArrayLike) -> Array:
     r"""Length-to-breadth ratio, 1 to 8, of a fire in a midflame wind of ``wind`` m/s; any shape.
 
