@@ -374,7 +374,7 @@ def class_flips(threads: int, source: Path | None) -> dict[str, Any]:
     return {name: len(range(0, len(order) - 16, 16)) * 16 / seconds for name, seconds in spent.items()}
 
 
-def check(threads: int, source: Path | None) -> dict[str, Any]:
+def check(threads: int, source: Path | None, counts: tuple[int, int] = (2_000, 20_000)) -> dict[str, Any]:
     """A folder of 2,000 and one of 20,000 images, each checked in a process of its own; or that of --source."""
     if source is not None:
         before, began = peak(), time.perf_counter()
@@ -382,7 +382,7 @@ def check(threads: int, source: Path | None) -> dict[str, Any]:
         assert report.ok and not report.warnings, report.problems[:3]
         return {"seconds": time.perf_counter() - began, "growth_mib": peak() - before}
     found = {}
-    for count in (2_000, 20_000):
+    for count in counts:
         with tempfile.TemporaryDirectory() as folder:
             path, test = Path(folder) / "many", count // 10
             splits = {"train": small_samples(count - test, 0), "test": small_samples(test, 1)}
@@ -390,8 +390,9 @@ def check(threads: int, source: Path | None) -> dict[str, Any]:
             words = [sys.executable, __file__, "check", "--source", str(path)]
             one = json.loads(subprocess.run(words, check=True, capture_output=True, text=True).stdout)
         found[str(count)] = one | {"images_per_second": count / one["seconds"]}
-    grown = found["20000"]["growth_mib"] - found["2000"]["growth_mib"]
-    return {"folders": found, "kib_per_image": 1024 * grown / 18_000}
+    few, many = counts
+    grown = found[str(many)]["growth_mib"] - found[str(few)]["growth_mib"]
+    return {"folders": found, "kib_per_image": 1024 * grown / (many - few)}
 
 
 def small_samples(count: int, seed: int) -> Iterator[Sample]:
