@@ -6,15 +6,15 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
 from rich import box
 from rich.table import Table
-from tyro.conf import UseAppendAction
+from tyro.conf import UseAppendAction, arg
 
 from ambiseg.cli.console import command, next_commands, say, show, show_json
-from ambiseg.cli.parsing import parse
+from ambiseg.cli.parsing import Shown, parse
 from ambiseg.engine.presets import over, resolve
 from ambiseg.engine.settings import TrainSettings
 from ambiseg.errors import AmbisegError
@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from ambiseg.engine.train import FitResult
 
 
+OfPreset = arg(help_behavior_hint="(default: the preset's)")
+"""Marks an option whose default is that of the preset."""
+
+
 @dataclass(frozen=True)
 class TrainArguments:
     """Train a method on a data set into a run folder. --help-all lists every setting."""
@@ -37,31 +41,31 @@ class TrainArguments:
     """Run folder to make."""
     preset: str = RECOMMENDED
     """Named choice of settings; 'ambiseg methods METHOD' lists them."""
-    labels: Literal["full", "single"] | None = None
+    labels: Annotated[Literal["full", "single"] | None, OfPreset] = None
     """Labels used per training sample: all annotations with their weights (full), or one drawn at random by
-    weight (single). The preset's if left out: full."""
-    epochs: int | None = None
+    weight (single)."""
+    epochs: Annotated[int | None, OfPreset] = None
     """Times that every image is seen; 100 where no length is given."""
-    updates: int | None = None
+    updates: Annotated[int | None, OfPreset] = None
     """Steps of the optimiser, in place of epochs."""
-    minutes: float | None = None
+    minutes: Annotated[float | None, OfPreset] = None
     """Wall-clock budget, in place of epochs; the learning rate falls to 0 as it runs out."""
-    masks: int | None = None
+    masks: Annotated[int | None, OfPreset] = None
     """Masks for an image: proposals, heads, members or samples, as the method has them."""
-    batch_size: int | None = None
+    batch_size: Annotated[int | None, OfPreset] = None
     """Images in a step, in each process."""
-    lr: float | None = None
+    lr: Annotated[float | None, OfPreset] = None
     """Peak learning rate of AdamW."""
-    seed: int | None = None
+    seed: Annotated[int | None, OfPreset] = None
     """Seed of initialisation, order, label draws and augmentation."""
-    devices: int | None = None
+    devices: Annotated[int | None, OfPreset] = None
     """Processes (CPU) or GPUs."""
-    init: str | None = None
+    init: Annotated[str | None, Shown] = None
     """Run folder whose weights to start from: of the same method and sizes, or of one that the method can
     use."""
     set: UseAppendAction[tuple[str, ...]] = ()
     """Any setting as NAME=VALUE, such as backbone.width=64 or train.ema=0; --help-all lists the names."""
-    config: Path | None = None
+    config: Annotated[Path | None, Shown] = None
     """YAML file with preset, train, backbone and settings, such as the config.yaml of a run; options count
     over it."""
     overwrite: bool = False
