@@ -153,6 +153,13 @@ def test_a_kind_that_is_not_said_is_that_of_the_default():
     assert from_values(Sampling, {"solver": {"steps": 3}}, "s").solver == Euler(steps=3)
 
 
+def test_a_part_by_the_name_of_its_kind():
+    assert from_values(Sampling, {"solver": "adaptive"}, "s").solver == Adaptive()
+    assert from_values(Sampling, {"choice": "none", "extra": "none"}, "s") == Sampling()
+    with pytest.raises(UnknownNameError, match="did you mean 'adaptive'"):
+        from_values(Sampling, {"solver": "adaptve"}, "s")
+
+
 def test_numbers_are_checked_inside_parts():
     assert number_problems(Sampling(solver=Euler(steps=0))) == ["solver.steps must be at least 1, received 0"]
     bad = Sampling(extra=Extra(float("nan")))

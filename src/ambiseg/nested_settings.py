@@ -288,6 +288,10 @@ def fits(value: Any, kind: Any) -> bool:
 
 def _value(kind: Any, value: Any, name: str, where: str, default: Any) -> Any:
     parts = [part for part in _members(kind) if is_dataclass(part)]
+    if parts and value == "none" and type(None) in _members(kind):
+        return None
+    if len(parts) > 1 and isinstance(value, str):
+        value = {"kind": value}
     if parts and value is not None and not fits(value, kind):
         inside = f"{where}: {name}"
         values = mapping(value, inside)

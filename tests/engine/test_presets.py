@@ -18,7 +18,7 @@ from ambiseg.engine.settings import TrainSettings
 from ambiseg.engine.train import fit
 from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
-from ambiseg.methods import METHODS
+from ambiseg.methods import METHODS, build
 from ambiseg.methods.mode_proposals import ModeProposalsSettings
 from ambiseg.networks.settings import UNetSettings
 
@@ -74,13 +74,17 @@ def test_complete_settings_are_taken_as_they_are_and_values_go_over_the_preset()
         ("--lr 1e-3 --set train.lr=1e-4", "contradicts --set train.lr=0.0001"),
         ("--set train.ema=0 --set train.ema=0.5", "given twice"),
         ("--config missing.yaml", "cannot be read"),
+        ("--set assignment.start=5", "assignment.start is from 0 to 1"),
+        ("--set selection.positive_prior=7", "selection.positive_prior is from 0 to 1"),
+        ("--set energy.start=2", "energy.start is from 0 to 1"),
+        ("--set probability=none --labels single", "also set assignment.start=1"),
     ],
 )
 def test_mistakes(words, message):
     with pytest.raises(AmbisegError) as caught:
         given = parse(TrainArguments, ["--data", "d", "--out", "o", *words.split()], "ambiseg train")
         preset, values = chosen_values(PROPOSALS, given)
-        resolve(PROPOSALS, preset, **values)
+        build("mode-proposals", 3, LabelSpace.binary(), *resolve(PROPOSALS, preset, **values)[1:])
     assert message in str(caught.value)
 
 
@@ -92,6 +96,18 @@ def test_a_file_says_the_same_as_options_which_count_over_it(tmp_path):
     train, _, settings = resolve(PROPOSALS, preset, **values)
     assert preset == "energy" and (train.updates, train.epochs, train.lr) == (9, None, 1e-4)
     assert settings.energy.proposals == 2 and settings.probability.weight == 0
+    for text, message in (
+        ("setings: {proposals: 3}\n", "did you mean 'settings'"),
+        ("preset: 3\n", "unknown preset of mode-proposals '3'"),
+        ("preset: [a]\n", "unknown preset of mode-proposals"),
+    ):
+        path.write_text(text)
+        with pytest.raises(AmbisegError, match=message):
+            preset, values = chosen_values(PROPOSALS, parse(TrainArguments, words, "ambiseg train"))
+            resolve(PROPOSALS, preset, **values)
+    path.write_text("preset: recommended\n")
+    with pytest.raises(AmbisegError, match="--preset paper contradicts 'preset: recommended'"):
+        chosen_values(PROPOSALS, parse(TrainArguments, [*words, "--preset", "paper"], "ambiseg train"))
     path.write_text("method: ssn\n")
     with pytest.raises(AmbisegError, match="is of the method ssn"):
         chosen_values(PROPOSALS, parse(TrainArguments, words, "ambiseg train"))
@@ -155,3 +171,15 @@ def test_train_settings_of_a_preset_count(monkeypatch):
     train, _, _ = resolve(METHODS["ssn"], "slow", {"minutes": 3.0})
     assert (train.lr, train.minutes, train.epochs) == (1e-5, 3.0, None)
     assert resolve(METHODS["ssn"], "slow")[0] == TrainSettings(lr=1e-5, epochs=7)
+
+
+def test_weights_of_other_settings_are_named(fires, tmp_path, tiny_run):
+    train = {**TINY, "init": str(tiny_run)}
+    small = {"width": 8, "depth": 2}
+    own = {
+        "proposals": 3,
+        "selection": {"head_width": 8, "duplicate_cue": False},
+        "matching_score_weight": 0.0,
+    }
+    with pytest.raises(AmbisegError, match="it has proposals=6; set the same, or leave --init out"):
+        fit("mode-proposals", fires, tmp_path / "run", train=train, backbone=small, settings=own, quiet=True)

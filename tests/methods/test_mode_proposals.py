@@ -218,7 +218,7 @@ def test_a_winner_without_probability_is_balanced_as_if_it_had_a_little():
 
 @pytest.mark.parametrize("asked", [{"assignment__inverse_propensity_power": 0.5}, {"assignment__start": 0.7}])
 def test_what_needs_probabilities_is_refused_without_them(asked):
-    with pytest.raises(AmbisegError, match="need the probability head"):
+    with pytest.raises(AmbisegError, match="without the probability head"):
         make(probability=None, **asked)
 
 

@@ -73,6 +73,18 @@ def test_a_class_of_ones_own_is_trained(fires, tmp_path):
         load(run)
 
 
+def test_a_class_that_is_defined_again_takes_the_place_of_the_former():
+    def define():
+        class Draft(MyOwnMethod):
+            """A draft."""
+
+        return Draft
+
+    first, second = define(), define()
+    assert spec_of(first).model is first and spec_of(second).model is second
+    assert METHODS["draft"].model is second
+
+
 def test_what_is_no_method():
     for wrong in (torch.nn.Linear, 3, object()):
         with pytest.raises(AmbisegError, match="MethodSpec"):

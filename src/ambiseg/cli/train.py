@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
 from rich import box
+from rich.markup import escape
 from rich.table import Table
 from tyro.conf import UseAppendAction, arg
 
@@ -20,7 +21,15 @@ from ambiseg.engine.settings import TrainSettings
 from ambiseg.errors import AmbisegError
 from ambiseg.methods import METHODS, method_info
 from ambiseg.methods.spec import RECOMMENDED, MethodSpec
-from ambiseg.nested_settings import differences, mapping, merged, options_of, parse_assignments, shown
+from ambiseg.nested_settings import (
+    check_name,
+    differences,
+    mapping,
+    merged,
+    options_of,
+    parse_assignments,
+    shown,
+)
 
 if TYPE_CHECKING:
     from ambiseg.engine.run_folder import RunConfig
@@ -39,7 +48,7 @@ class TrainArguments:
     """Data set with splits train and val: a folder or a packed file."""
     out: Path
     """Run folder to make."""
-    preset: str = RECOMMENDED
+    preset: Annotated[str | None, arg(help_behavior_hint="(default: recommended)")] = None
     """Named choice of settings; 'ambiseg methods METHOD' lists them."""
     labels: Annotated[Literal["full", "single"] | None, OfPreset] = None
     """Labels used per training sample: all annotations with their weights (full), or one drawn at random by
@@ -76,6 +85,11 @@ class TrainArguments:
     """Print the outcome as JSON."""
 
 
+CONFIG_KEYS = (
+    *("preset", "train", "backbone", "settings", "ambiseg", "method", "in_channels", "channels", "labels"),
+    *("normalization", "data", "data_digest"),
+)
+"""What the file of ``--config`` may say; of a run's ``config.yaml`` the rest is left to the new run."""
 TRAIN_OPTIONS = ("labels", "epochs", "updates", "minutes", "batch_size", "lr", "seed", "devices", "init")
 """Options that are values of `TrainSettings` by the same name."""
 
@@ -156,11 +170,15 @@ def chosen_values(spec: MethodSpec, arguments: TrainArguments) -> tuple[str, dic
     Raises:
         AmbisegError: a file that cannot be read, or options that contradict one another.
     """
-    preset = arguments.preset
+    preset = arguments.preset or RECOMMENDED
     said: dict[str, Any] = {"train": {}, "backbone": {}, "settings": {}}
     if arguments.config is not None:
         stored = _read_config(arguments.config, spec)
-        preset = stored.get("preset", preset) if preset == RECOMMENDED else preset
+        preset = stored.get("preset", preset)
+        if arguments.preset not in (None, preset):
+            raise AmbisegError(
+                f"--preset {arguments.preset} contradicts 'preset: {preset}' in {arguments.config}: leave one of them out"
+            )
         said = {part: dict(mapping(stored.get(part), f"{arguments.config}: {part}")) for part in said}
     assigned = parse_assignments(arguments.set)
     options: dict[str, Any] = {"train": {}, "backbone": {}, "settings": {}}
@@ -192,6 +210,8 @@ def _read_config(path: Path, spec: MethodSpec) -> dict[str, Any]:
         raise AmbisegError(
             f"{path} cannot be read ({' '.join(str(error).split())}): give a YAML file"
         ) from error
+    for key in stored:
+        check_name(f"key of {path}", key, CONFIG_KEYS)
     if stored.get("method", spec.name) != spec.name:
         raise AmbisegError(f"{path} is of the method {stored['method']}, not {spec.name}: train that one")
     return dict(stored)
@@ -205,7 +225,7 @@ def all_settings(spec: MethodSpec) -> Table:
         table.add_column(column, no_wrap=column == "name")
     for part, prefix in ((settings, ""), (backbone, "backbone."), (train, "train.")):
         for option in options_of(type(part), part, prefix):
-            table.add_row(option.path, option.kind, str(option.default), option.help)
+            table.add_row(option.path, *map(escape, (option.kind, str(option.default), option.help)))
     return table
 
 

@@ -137,11 +137,16 @@ def save_weights(run: Path, model: Segmenter) -> None:
         save_file(tensors, partial, metadata={"format": "pt"})
 
 
+class OtherSizeError(AmbisegError):
+    """Weights of a model of another method or size."""
+
+
 def load_weights(run: str | Path, config: RunConfig) -> Segmenter:
     """Build the model of a run and load its weights.
 
     Raises:
-        AmbisegError: no weights, a damaged or foreign file, or weights of another method or size.
+        AmbisegError: no weights, or a damaged or foreign file.
+        OtherSizeError: weights of another method or size.
     """
     path = Path(run) / WEIGHTS
     if not Path(run).is_dir():
@@ -157,7 +162,7 @@ def load_weights(run: str | Path, config: RunConfig) -> Segmenter:
     found = {name: tuple(value.shape) for name, value in tensors.items()}
     if expected != found:
         name = sorted(set(expected.items()) ^ set(found.items()))[0][0]
-        raise AmbisegError(
+        raise OtherSizeError(
             f"{path} does not hold a {config.method} model of the size in {CONFIG}: {name!r} has shape"
             f" {found.get(name)}, expected {expected.get(name)}; use the weights of this run"
         )

@@ -44,6 +44,7 @@ from ambiseg.engine.run_folder import (
     CONFIG,
     LAST,
     TRAINING,
+    OtherSizeError,
     RunConfig,
     load_checkpoint,
     load_weights,
@@ -56,7 +57,7 @@ from ambiseg.methods import MethodSpec, build, method_info, spec_of
 from ambiseg.methods.base import Segmenter
 from ambiseg.methods.spec import RECOMMENDED
 from ambiseg.metrics import METRICS
-from ambiseg.nested_settings import number_problems
+from ambiseg.nested_settings import differences, number_problems, shown
 from ambiseg.networks.backbone import NetworkFactory, register_network
 from ambiseg.networks.settings import UNetSettings
 
@@ -301,7 +302,19 @@ def _start(config: RunConfig) -> Segmenter:
     init = Path(config.train.init or "")
     source = RunConfig.load(init)
     if source.method == config.method:
-        return load_weights(init, config)
+        pairs = (("", config.settings, source.settings), ("backbone.", config.backbone, source.backbone))
+        try:
+            return load_weights(init, config)
+        except OtherSizeError as error:
+            needed = [
+                f"{p}{k}={shown(v)}" for p, ours, old in pairs for k, v in differences(old, ours).items()
+            ]
+            if not needed:
+                raise
+            raise AmbisegError(
+                f"the weights of {init} do not fit these settings: it has {', '.join(needed)}; set the same, or leave"
+                " --init out"
+            ) from error
     for what, ours, theirs in (
         ("channels", config.in_channels, source.in_channels),
         ("classes", config.labels.names, source.labels.names),

@@ -104,7 +104,17 @@ def spec_of(method: str | MethodSpec | type[Segmenter]) -> MethodSpec:
     known = next(
         (spec for spec in METHODS.values() if isinstance(method, type) and spec.is_model(method)), None
     )
-    return known or register(MethodSpec.of_class(method))
+    if known is not None:
+        return known
+    spec = MethodSpec.of_class(method)
+    former = METHODS.get(spec.name)
+    if former is not None and not isinstance(former.model, str) and _place(former.model) == _place(method):
+        del METHODS[spec.name]  # the same class, defined again, as in a notebook
+    return register(spec)
+
+
+def _place(cls: type) -> tuple[str, str]:
+    return cls.__module__, cls.__qualname__
 
 
 def method_info(name: str) -> MethodSpec:

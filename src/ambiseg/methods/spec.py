@@ -140,8 +140,8 @@ class MethodSpec:
         Raises:
             UnknownNameError: the method has no such preset; the message suggests the nearest name.
         """
-        if name not in self.all_presets:
-            raise UnknownNameError(f"preset of {self.name}", name, self.all_presets)
+        if not isinstance(name, str) or name not in self.all_presets:
+            raise UnknownNameError(f"preset of {self.name}", str(name), self.all_presets)
         return self.all_presets[name]
 
     def model_class(self) -> type[Segmenter]:

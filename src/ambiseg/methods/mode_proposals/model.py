@@ -240,13 +240,24 @@ def _check(s: ModeProposalsSettings) -> None:
     if s.probability is None:
         if s.assignment.start < 1 or s.assignment.inverse_propensity_power > 0:
             raise AmbisegError(
-                "assignment.start and assignment.inverse_propensity_power need the probability head: leave"
-                " probability=null or these out"
+                "without the probability head duplicates cannot compete: also set assignment.start=1 and"
+                " assignment.inverse_propensity_power=0, or keep probability"
             )
         if s.energy is not None and s.energy.trains == "probabilities":
             raise AmbisegError(
                 "energy.trains=probabilities needs the probability head: leave one of them out"
             )
+    sharing = s.assignment.sharing
+    fractions = {
+        "assignment.start": s.assignment.start,
+        "assignment.sharing.share": sharing.share if isinstance(sharing, AllLearn) else 0.0,
+        "selection.positive_prior": s.selection.positive_prior,
+        "energy.start": s.energy.start if s.energy else 0.0,
+        "energy.floor": s.energy.floor if s.energy else 0.0,
+    }
+    for name, value in fractions.items():
+        if not 0 <= value <= 1:
+            raise AmbisegError(f"{name} is from 0 to 1, received {value}")
     if s.assignment.temperature <= 0:
         raise AmbisegError(
             f"assignment.temperature is above 0, received {s.assignment.temperature}: try 0.01"
@@ -261,8 +272,6 @@ def _check(s: ModeProposalsSettings) -> None:
         raise AmbisegError(
             f"energy.proposals are some of the {s.proposals} proposals, not all: received {s.energy.proposals}"
         )
-    if not s.energy.floor <= 1:
-        raise AmbisegError(f"energy.floor is from 0 to 1, received {s.energy.floor}")
     if s.energy.proposals and isinstance(s.assignment.sharing, AllLearn):
         raise AmbisegError(
             "the sharing 'relaxed' lets all proposals learn by the mask loss: leave it or energy.proposals out"
