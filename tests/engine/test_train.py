@@ -304,7 +304,7 @@ def test_a_run_starts_from_the_weights_of_another(whole, train_tiny, tmp_path, m
 def test_weights_to_start_from_must_fit(whole, train_tiny, tmp_path):
     with pytest.raises(AmbisegError, match="absent is not a run folder"):
         train_tiny(tmp_path / "run", init=str(tmp_path / "absent"))
-    with pytest.raises(AmbisegError, match="does not hold a mode-proposals model of the size"):
+    with pytest.raises(AmbisegError, match="do not fit these settings: it has proposals=6"):
         train_tiny(tmp_path / "run", init=str(whole["full"]), proposals=7)
     assert not (tmp_path / "run").exists()
     shutil.copytree(whole["full"], tmp_path / "copy")
