@@ -31,6 +31,9 @@ _HOMES = {
     "load": "ambiseg.engine.run",
     "evaluate": "ambiseg.engine.evaluate",
     "describe": "ambiseg.engine.describe",
+    "read_image": "ambiseg.data.files.reading",
+    "read_mask": "ambiseg.data.files.reading",
+    "open_split": "ambiseg.data.source",
 }
 
 __all__ = [
@@ -49,11 +52,16 @@ __all__ = [
     "evaluate",
     "fit",
     "load",
+    "open_split",
+    "read_image",
+    "read_mask",
     "register",
     "register_network",
 ]
 
 if TYPE_CHECKING:
+    from ambiseg.data.files.reading import read_image, read_mask
+    from ambiseg.data.source import open_split
     from ambiseg.engine.describe import describe
     from ambiseg.engine.evaluate import evaluate
     from ambiseg.engine.run import load
