@@ -13,6 +13,8 @@ import ambiseg
 
 ROOMS = (
     {"errors", "version"},
+    {"json_lines"},
+    {"owned_files"},
     {"atomic_write", "defaults", "memory_budget", "nested_settings", "plugins", "ranking"},
     {"labels"},
     {"overlap", "matching"},

@@ -10,6 +10,7 @@ import pytest
 
 from ambiseg.cli.benchmark import _not_run
 from ambiseg.engine.benchmark import Cell
+from ambiseg.owned_files import is_empty
 
 SUITE = """
 title: Two methods on tiny fires
@@ -109,7 +110,7 @@ def test_without_any_data_there_is_nothing_to_do(cli, suite, tmp_path):
     text = "".join(line for line in suite.read_text().splitlines(True) if "simulated" not in line)
     suite.write_text(text)
     outcome = cli("benchmark", suite, "--data-root", tmp_path / "nowhere", "--out", tmp_path / "out")
-    assert outcome.status == 2 and "--data-root" in outcome.err and not (tmp_path / "out").exists()
+    assert outcome.status == 2 and "--data-root" in outcome.err and is_empty(tmp_path / "out")
 
 
 def test_what_is_left_to_run_is_one_line_for_methods_that_lack_the_same_seeds():

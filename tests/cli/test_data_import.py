@@ -74,7 +74,7 @@ def test_help_lists_the_importers_and_their_options(cli):
     [
         ("lidc-crop x --out y", "did you mean 'lidc-crops'"),
         ("lidc-annotations nowhere --out y", "there is no data set at nowhere"),
-        ("lidc-annotations {base} --out {base} --overwrite", "is the source itself"),
+        ("lidc-annotations {base} --out {base} --overwrite", "is the input"),
         ("lidc-annotations {base}", "missing --out"),
         ("lidc-annotations {base} --out {out} --size 2", "--size must be 8 to 1024, received 2"),
         ("lidc-annotations {base} --out {out} --low 2", "unrecognized options: --low"),

@@ -61,5 +61,5 @@ def test_senseless_values(cli, tmp_path, words):
 
 def test_another_folder_is_left_alone(cli, tmp_path):
     (tmp_path / "thesis.txt").write_text("precious")
-    assert "holds no demo" in cli("demo", "--out", tmp_path).error
+    assert "was not made by ambiseg" in cli("demo", "--out", tmp_path).error
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]

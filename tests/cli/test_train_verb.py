@@ -13,6 +13,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from ambiseg import owned_files
 from ambiseg.cli.main import main
 from ambiseg.cli.train import train_command
 from ambiseg.engine.run_folder import RunConfig
@@ -103,12 +104,13 @@ def test_wrong_places(cli, fires, tmp_path):
     (mine / "thesis.txt").write_text("precious")
     words = ("train", "mode-proposals", "--data", fires, "--out", mine, *SMALL)
     assert "exists" in cli(*words).error
-    assert "not a run folder" in cli(*words, "--overwrite").error
+    assert "was not made by ambiseg" in cli(*words, "--overwrite").error
     assert (mine / "thesis.txt").read_text() == "precious"
     assert not (tmp_path / "run").exists()
 
 
 def test_overwrite_replaces_a_run(cli, fires, run):
+    owned_files.add(run, ["old.txt"])
     (run / "old.txt").write_text("old")
     words = ("train", "mode-proposals", "--data", fires, "--out", run, *SMALL, "--overwrite", "--quiet")
     assert cli(*words).status == 0

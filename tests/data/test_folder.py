@@ -329,7 +329,7 @@ def test_only_data_sets_are_overwritten_and_only_on_demand(root, tmp_path):
     precious = tmp_path / "home"
     precious.mkdir()
     (precious / ".profile").write_text("mine")
-    with pytest.raises(AmbisegError, match="not a data set"):
+    with pytest.raises(AmbisegError, match="was not made by ambiseg"):
         write_folder(precious, {"train": [make_sample("c")]}, DatasetInfo(), overwrite=True)
     assert only(precious) == [".profile"] and sorted(only(tmp_path)) == ["d", "home"]
 

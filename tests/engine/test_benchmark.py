@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from ambiseg import owned_files
+from ambiseg.atomic_write import write_json
 from ambiseg.engine import benchmark, benchmark_run
 from ambiseg.engine.benchmark import carry_out, plan
 from ambiseg.engine.module import TrainingModule
-from ambiseg.engine.run_folder import write_json
 from ambiseg.engine.suite import Recipe, load_suite, read_suite, suite_names
 from ambiseg.errors import AmbisegError
 from ambiseg.methods import METHODS
@@ -71,9 +72,7 @@ def test_killed_and_started_again_it_gives_the_same(suite, fires, tmp_path, monk
         with pytest.raises(Killed):
             carry_out(cells, jobs=0)
     assert steps == [0, 1, 2, 3, 4, 3, 4, 5] and first.result() is None
-    second.run.joinpath("checkpoints").mkdir(parents=True)
-    second.run.joinpath("checkpoints/last.ckpt").write_bytes(b"half a checkpo")
-    second.run.joinpath("config.yaml").write_text("method: m-heads")
+    begun_run(second.run, {"checkpoints/last.ckpt": "half a checkpo", "config.yaml": "method: m-heads"})
     write_json(second.note, {"order": second.order})
     carry_out(cells, jobs=0)
     assert steps[8:] == [0, 1, 2, 3, 4, 5]
@@ -93,6 +92,16 @@ def test_killed_and_started_again_it_gives_the_same(suite, fires, tmp_path, monk
     assert again.result()["per_image"]["hm_iou_unique"] == whole[1].result()["per_image"]["hm_iou_unique"]
 
 
+def begun_run(run, files):
+    """A run folder with some files."""
+    for name in files:
+        (run / name).parent.mkdir(parents=True, exist_ok=True)
+    owned_files.begin(run, "train")
+    owned_files.add(run, files)
+    for name, text in files.items():
+        (run / name).write_text(text)
+
+
 def noted(cells):
     """All of them with a result, as if they had been run."""
     for cell in cells:
@@ -107,8 +116,8 @@ def test_a_change_makes_anew_what_depends_on_it_and_says_so(fires, tmp_path, mon
     changed = read_suite(text.replace("  ssn:\n", "  ssn: {settings: {rank: 3}}\n"), "tiny")
     cells = matrix(changed, fires, tmp_path, seeds=2)
     assert {c.method for c in cells if c.result() is None} == {"ssn", "atfm"}
-    left = cells[2].run / "checkpoints"
-    left.mkdir(parents=True)
+    left = cells[2].run / "config.yaml"
+    begun_run(cells[2].run, {"config.yaml": "method: ssn"})
     lines, seen = [], []
 
     def work(note):

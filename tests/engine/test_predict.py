@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import nibabel
 import numpy as np
@@ -18,6 +19,7 @@ from ambiseg.data.source import open_split
 from ambiseg.engine.hardware import Hardware
 from ambiseg.engine.postprocess import PredictSettings, postprocess
 from ambiseg.engine.predict import find_images, predict_files
+from ambiseg.engine.prediction_index import LONGEST, folder_names
 from ambiseg.engine.run import Run, load
 from ambiseg.engine.run_folder import CONFIG, WEIGHTS, RunConfig
 from ambiseg.engine.settings import TrainSettings
@@ -27,6 +29,7 @@ from ambiseg.maskset import MaskSet
 from ambiseg.methods.mode_proposals import ModeProposalsSettings, SelectionSettings
 from ambiseg.methods.mode_proposals.model import ModeProposals
 from ambiseg.networks.settings import UNetSettings
+from ambiseg.owned_files import LIST
 
 EVERYTHING = PredictSettings(score_threshold=None, duplicate_iou=None)
 
@@ -50,6 +53,11 @@ def files(images, tmp_path):
     for i, image in enumerate(cut):
         np.save(folder / f"scene-{i}.npy", image)
     return folder
+
+
+def folders(out):
+    """Names of the folders in a folder, hidden ones too."""
+    return sorted(path.name for path in out.iterdir() if path.is_dir())
 
 
 def alike(one, other):
@@ -167,7 +175,7 @@ def test_files_tell_the_whole_prediction(run, files, tmp_path, batch_size):
         )
     )
     assert sorted(r.path for r in results) == paths and all(r.error is None for r in results)
-    assert sorted(p.name for p in out.iterdir()) == [f"scene-{i}" for i in range(5)]
+    assert folders(out) == [f"scene-{i}" for i in range(5)]
     assert drawn == [r.masks for r in results]
     for result in results:
         expected = run.predict(result.path, settings).compact()
@@ -193,7 +201,7 @@ def test_files_tell_the_whole_prediction(run, files, tmp_path, batch_size):
             assert entry["area"] == pytest.approx((mask != 0).mean(), abs=1e-6)
         kept = np.load(result.folder / content["probabilities"])["probabilities"]
         np.testing.assert_allclose(kept, expected.probabilities[0].numpy(), atol=1e-5)
-        written = {"prediction.json", "probabilities.npz", "picture.png", *(e["file"] for e in entries)}
+        written = {LIST, "prediction.json", "probabilities.npz", "picture.png", *(e["file"] for e in entries)}
         assert {p.name for p in result.folder.iterdir()} == written
 
 
@@ -227,7 +235,7 @@ def test_images_that_cannot_be_read_stop_none(run, files, tmp_path):
     for name, word in [("broken.png", "broken.png"), ("grey.npy", "channel")]:
         assert results[name].folder is None and name in results[name].error and word in results[name].error
     assert sum(r.error is None for r in results.values()) == 5
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [f"scene-{i}" for i in range(5)]
+    assert folders(tmp_path / "out") == [f"scene-{i}" for i in range(5)]
 
 
 def test_equal_names_get_folders_of_their_own(run, files, tmp_path):
@@ -235,18 +243,66 @@ def test_equal_names_get_folders_of_their_own(run, files, tmp_path):
     shutil.copytree(files, other)
     paths = [files / "scene-0.npy", other / "scene-0.npy", other / "scene-1.npy"]
     results = list(predict_files(run, paths, tmp_path / "out"))
-    assert [r.folder.name for r in results] == ["scene-0", "scene-0-2", "scene-1"]
+    names = [r.folder.name for r in results]
+    assert names[2] == "scene-1" and names[0] != names[1] and all(n.startswith("scene-0~") for n in names[:2])
+    assert [json.loads((r.folder / "prediction.json").read_text())["path"] for r in results] == [
+        str(path) for path in paths
+    ]
+    assert folder_names(paths[::-1]) == names[::-1], "a name does not depend on the order"
+
+
+def test_names_that_a_file_system_takes_for_one_meet_nowhere():
+    paths = [
+        Path(p)
+        for p in (
+            "x/a.png",
+            "x/A.tif",
+            "x/a~1.png",
+            "x/caf\u00e9.png",
+            "x/cafe\u0301.png",
+            f"x/{'n' * 250}.png",
+        )
+    ]
+    paths += [Path("x/a\nb.png"), Path("x/.hidden.png"), Path("x/b.png")]
+    names = folder_names(paths)
+    assert len({name.casefold() for name in names}) == len(paths) and names[-1] == "b"
+    assert all(
+        len(name.encode()) <= LONGEST and name.isprintable() and not name.startswith(".") for name in names
+    )
+
+
+def test_a_prediction_that_stopped_goes_on_and_ends_the_same(run, files, tmp_path):
+    """Also with random numbers: each batch has its own."""
+    paths, whole, parts = find_images([files]), tmp_path / "whole", tmp_path / "parts"
+    list(predict_files(run, paths, whole, batch_size=2))
+    begun = predict_files(run, paths, parts, batch_size=2)
+    first = next(begun)
+    begun.close()
+    assert folders(parts) == [first.folder.name]
+    results = list(predict_files(run, paths, parts, batch_size=2, resume=True))
+    assert all(r.kept == (r.path == first.path) for r in results) and len(results) == len(paths)
+    for name in folders(whole):
+        for path in (whole / name).iterdir():
+            assert (parts / name / path.name).read_bytes() == path.read_bytes()
+    np.save(paths[0], np.load(paths[0]) + 1)
+    again = {r.path: r.kept for r in predict_files(run, paths, parts, batch_size=2, resume=True)}
+    assert [path for path, kept in again.items() if not kept] == [paths[0]], "an image that changed"
+    with pytest.raises(AmbisegError, match="another seed: give the same"):
+        list(predict_files(run, paths, parts, batch_size=2, seed=1, resume=True))
 
 
 def test_results_are_not_overwritten_unless_asked(run, files, tmp_path):
     out, paths = tmp_path / "out", [files / "scene-0.npy"]
     list(predict_files(run, paths, out))
-    (out / "scene-0" / "stale.txt").write_text("old")
-    with pytest.raises(AmbisegError, match="not empty.*--overwrite"):
+    with pytest.raises(AmbisegError, match="holds predictions.*--overwrite"):
         list(predict_files(run, paths, out))
-    list(predict_files(run, paths, out, overwrite=True))
-    assert not (out / "scene-0" / "stale.txt").exists()
-    with pytest.raises(AmbisegError, match="is a file"):
+    (out / "scene-0" / "notes.txt").write_text("mine")
+    with pytest.raises(AmbisegError, match="scene-0/notes.txt.*did not write"):
+        list(predict_files(run, paths, out, overwrite=True))
+    (out / "scene-0" / "notes.txt").unlink()
+    list(predict_files(run, [files / "scene-1.npy"], out, overwrite=True))
+    assert folders(out) == ["scene-1"]
+    with pytest.raises(AmbisegError, match="is the input"):
         list(predict_files(run, paths, files / "scene-0.npy"))
 
 
@@ -254,9 +310,9 @@ def test_a_folder_appears_when_it_is_complete(run, files, tmp_path):
     def fail(image, prediction, path):
         raise OSError(28, "No space left on device")
 
-    with pytest.raises(AmbisegError, match="cannot be written"):
+    with pytest.raises(AmbisegError, match="the disk is full"):
         list(predict_files(run, [files / "scene-0.npy"], tmp_path / "out", picture=fail))
-    assert list((tmp_path / "out").iterdir()) == []
+    assert folders(tmp_path / "out") == []
 
 
 def test_images_are_found_in_folders(files, tmp_path):

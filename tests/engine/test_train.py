@@ -19,9 +19,10 @@ from ambiseg.data.info import DatasetInfo
 from ambiseg.data.source import open_split, write_dataset
 from ambiseg.engine import callbacks
 from ambiseg.engine import train as train_module
+from ambiseg.engine.checkpoints import load_checkpoint
 from ambiseg.engine.module import TrainingModule
 from ambiseg.engine.run import load
-from ambiseg.engine.run_folder import CONFIG, LAST, TRAINING, WEIGHTS, RunConfig, load_checkpoint
+from ambiseg.engine.run_folder import CONFIG, LAST, TRAINING, WEIGHTS, RunConfig
 from ambiseg.engine.settings import TrainSettings
 from ambiseg.engine.train import resume, training_curve
 from ambiseg.errors import AmbisegError
@@ -260,7 +261,7 @@ def test_an_existing_folder_is_kept(train_tiny, tmp_path, whole):
     strange.mkdir()
     (strange / "thesis.txt").write_text("years of work")
     for overwrite in (False, True):
-        with pytest.raises(AmbisegError, match="strange.*(exists|not a run folder)"):
+        with pytest.raises(AmbisegError, match="strange.*(exists|was not made by ambiseg)"):
             train_tiny(strange, overwrite=overwrite)
     assert (strange / "thesis.txt").read_text() == "years of work"
     with pytest.raises(AmbisegError, match="is a file"):
@@ -308,7 +309,7 @@ def test_weights_to_start_from_must_fit(whole, train_tiny, tmp_path):
         train_tiny(tmp_path / "run", init=str(whole["full"]), proposals=7)
     assert not (tmp_path / "run").exists()
     shutil.copytree(whole["full"], tmp_path / "copy")
-    with pytest.raises(AmbisegError, match="cannot be replaced by a run that starts from it"):
+    with pytest.raises(AmbisegError, match="is the input"):
         train_tiny(tmp_path / "copy", init=str(tmp_path / "copy"), overwrite=True)
     assert (tmp_path / "copy" / WEIGHTS).is_file()
 

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from tyro.conf import Positional
 
+from ambiseg import owned_files
+from ambiseg.atomic_write import working_in
 from ambiseg.cli.console import command, finite, next_commands, say, show, show_json, warn
 from ambiseg.cli.data import SimulateArguments, write_simulation
 from ambiseg.cli.parsing import at_least_one, parse
@@ -99,9 +101,15 @@ def _contents(suite: Suite) -> list[str]:
 
 
 def _run(arguments: BenchmarkArguments, suite: Suite, again: str) -> int:
+    out = arguments.out or Path(f"benchmark-{suite.name}")
+    owned_files.enter(out, "benchmark")
+    with working_in(out, "the benchmark", wait=5):
+        return _run_in(out, arguments, suite, again)
+
+
+def _run_in(out: Path, arguments: BenchmarkArguments, suite: Suite, again: str) -> int:
     from ambiseg.engine.benchmark import carry_out, plan
 
-    out = arguments.out or Path(f"benchmark-{suite.name}")
     sources, skipped = _sources(arguments, suite, out)
     cells = plan(suite, sources, out, arguments.seeds)
     methods = {one for name in arguments.methods or suite.methods for one in suite.lineage(name)}
@@ -200,7 +208,7 @@ def _not_run(missing: list[Cell], cells: list[Cell]) -> list[str]:
 
 def _write(suite: Suite, cells: list[Cell], skipped: dict[str, str], out: Path, again: str) -> dict[str, Any]:
     """Tables, page and JSON of all that is there."""
-    from ambiseg.engine.run_folder import write_json
+    from ambiseg.atomic_write import write_json
     from ambiseg.report.benchmark_page import DataSection, write_benchmark_page
     from ambiseg.report.benchmark_tables import Measured, Printed, data_table
 
@@ -245,7 +253,7 @@ def _write(suite: Suite, cells: list[Cell], skipped: dict[str, str], out: Path, 
 
 
 def _write_table(table: Table, folder: Path, name: str) -> None:
-    from ambiseg.engine.run_folder import write_text
+    from ambiseg.atomic_write import write_text
 
     for suffix, text in (("md", table.markdown()), ("csv", table.csv()), ("tex", table.latex())):
         write_text(folder / f"{name}.{suffix}", text)

@@ -14,7 +14,6 @@ from tyro.conf import OmitArgPrefixes, Positional
 from ambiseg.cli.console import command, next_commands, progress, say, show, show_json
 from ambiseg.cli.parsing import parse
 from ambiseg.data.importers import IMPORTERS, ImportReport, import_dataset, importer
-from ambiseg.errors import AmbisegError
 
 S = TypeVar("S")
 
@@ -58,8 +57,6 @@ def run(args: list[str]) -> int:
     kind: Any = ImportArguments[chosen.settings_class()]  # type: ignore[misc]
     arguments: ImportArguments[Any] = parse(kind, rest, f"ambiseg data import {name}")
     places = arguments.places
-    if places.out.resolve() == places.source.resolve():
-        raise AmbisegError(f"--out {places.out} is the source itself: name another place")
     with progress("importing") as update:
         report = import_dataset(
             name,

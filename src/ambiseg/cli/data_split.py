@@ -165,7 +165,7 @@ def _write_list(out: Path, splits: Mapping[str, str], column: str, overwrite: bo
     from ambiseg.atomic_write import replacing_file
 
     with (
-        replacing_file(out, overwrite) as partial,
+        replacing_file(out, overwrite, ours=lambda path: False) as partial,
         open(partial, "w", newline="", encoding="utf-8") as stream,
     ):
         csv.writer(stream).writerows([("id", column), *sorted(splits.items())])

@@ -7,7 +7,6 @@ again.
 from __future__ import annotations
 
 import math
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from ambiseg import owned_files
 from ambiseg.cli.console import command, next_commands, read_entries, say, show
 from ambiseg.cli.data import check_wildfires, write_wildfires
 from ambiseg.cli.parsing import parse
@@ -71,8 +71,7 @@ def _check(arguments: DemoArguments) -> None:
         raise AmbisegError(f"--minutes must be above 0, received {arguments.minutes}")
     check_wildfires(arguments.scenarios, size=arguments.size, seed=arguments.seed)
     out = arguments.out
-    if out.exists() and not (out.is_dir() and ((out / NOTE).is_file() or not any(out.iterdir()))):
-        raise AmbisegError(f"{out} exists and holds no demo: choose another --out")
+    owned_files.check_maker(out, ["demo"])
     if (out / "run" / "report.html").exists() and not arguments.overwrite:
         raise AmbisegError(f"{out} holds a finished demo: choose another --out, or pass --overwrite")
 
@@ -81,13 +80,15 @@ def _run(arguments: DemoArguments) -> None:
     from ambiseg.cli.evaluate import evaluate_run, evaluation_table, facts
     from ambiseg.cli.predict import predict
     from ambiseg.cli.report import build_report
-    from ambiseg.data.files.reading import stem_of
     from ambiseg.engine.callbacks import clock
     from ambiseg.engine.postprocess import PredictSettings
     from ambiseg.engine.predict import find_images
+    from ambiseg.engine.prediction_index import folder_names
     from ambiseg.engine.run import load
 
     out, began = arguments.out, time.monotonic()
+    owned_files.enter(out, "demo")
+    owned_files.add(out, ["data/", "run/", "predictions/"])
     data, run_path, predictions = out / "data", out / "run", out / "predictions"
     with _stage("1/5 simulate", f"{arguments.scenarios} wildfires in {data}"):
         anew = _simulate(arguments, data) or arguments.overwrite
@@ -96,8 +97,7 @@ def _run(arguments: DemoArguments) -> None:
     model = load(run_path)
     paths = find_images([data / "test" / "images"])[:IMAGES]
     with _stage("3/5 predict", f"{len(paths)} test images into {predictions}"):
-        shutil.rmtree(predictions, ignore_errors=True)
-        predict(model, paths, predictions, PredictSettings())
+        predict(model, paths, predictions, PredictSettings(), overwrite=True)
     with _stage("4/5 evaluate", "all test images"):
         evaluation = evaluate_run(model, data, "test")
         evaluation.save(run_path)
@@ -107,7 +107,7 @@ def _run(arguments: DemoArguments) -> None:
     show(evaluation_table(evaluation))
     show(facts(evaluation, data))
     show(f"report:  {page}")
-    folders = [predictions / stem_of(path) for path in paths]
+    folders = [predictions / name for name in folder_names(paths)]
     fullest = max(folders, key=lambda folder: len(read_entries(folder / "prediction.json")["masks"]))
     show(f"picture: {fullest / 'picture.png'}")
     words = ("ambiseg", "predict", run_path, data / "test" / "images", "--out", out / "all-predictions")
@@ -119,7 +119,7 @@ def _simulate(arguments: DemoArguments, data: Path) -> bool:
 
     Returns whether the run, if there is one, must be made anew.
     """
-    from ambiseg.engine.run_folder import write_json
+    from ambiseg.atomic_write import write_json
 
     note = arguments.out / NOTE
     simulated: dict[str, Any] = {name: getattr(arguments, name) for name in ("scenarios", "size", "seed")}

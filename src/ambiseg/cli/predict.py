@@ -36,8 +36,10 @@ class PredictArguments:
     """Also write probabilities of every pixel (probabilities.npz)."""
     picture: Annotated[bool, Shown] = True
     """Do not draw pictures."""
+    resume: bool = False
+    """Keep the predictions that are there and go on with the rest."""
     overwrite: bool = False
-    """Write into a folder that is not empty; predictions of the same name are replaced."""
+    """Remove earlier predictions from the folder first."""
     json: bool = False
     """Print the outcome as JSON."""
     proposing: OmitArgPrefixes[Proposing] = field(default_factory=Proposing)
@@ -69,6 +71,7 @@ def run(args: list[str]) -> int:
         batch_size=arguments.proposing.batch_size,
         seed=arguments.proposing.seed,
         overwrite=arguments.overwrite,
+        resume=arguments.resume,
     )
     failed = [result for result in results if result.error]
     if arguments.json:
@@ -76,7 +79,9 @@ def run(args: list[str]) -> int:
             {"run": arguments.run, "out": arguments.out, "images": [asdict(result) for result in results]}
         )
     else:
-        show(f"{len(results) - len(failed)} of {len(results)} images predicted into {arguments.out}")
+        kept = sum(result.kept for result in results)
+        before = f", {kept} of them earlier" if kept else ""
+        show(f"{len(results) - len(failed)} of {len(results)} images predicted into {arguments.out}{before}")
     count = sum(not result.determined for result in results)
     warn(undetermined(count, len(results) - len(failed), arguments.proposing))
     for result in failed:
@@ -149,10 +154,11 @@ def predict(
 ) -> list[FileResult]:
     """Predict files with a progress bar; ``options`` are those of `predict_files`."""
     from ambiseg.engine.predict import predict_files
-    from ambiseg.report.pictures import draw_prediction, save_png
+    from ambiseg.report.files import png_bytes
+    from ambiseg.report.pictures import draw_prediction
 
-    def draw(image: Any, prediction: MaskSet, path: Path) -> None:
-        save_png(draw_prediction(image, prediction, model.config.channels), path)
+    def draw(image: Any, prediction: MaskSet, partial: Path) -> None:
+        partial.write_bytes(png_bytes(draw_prediction(image, prediction, model.config.channels)))
 
     results = []
     with progress("predicting") as update:

@@ -53,6 +53,10 @@ def run(args: list[str]) -> int:
     arguments = parse(ReportArguments, args, "ambiseg report")
     proposing = arguments.proposing
     proposing.check()
+    if arguments.out is not None:
+        from ambiseg.report.files import check_page
+
+        check_page(arguments.out)
     from ambiseg.engine.run import load
     from ambiseg.engine.run_folder import METRICS
 

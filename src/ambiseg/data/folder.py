@@ -43,6 +43,7 @@ from ambiseg.data.files.validation import (
     weight_problems,
 )
 from ambiseg.data.info import DatasetInfo, info_of_file
+from ambiseg.data.room import RoomCheck
 from ambiseg.data.sample import Sample
 from ambiseg.data.split import Split
 from ambiseg.errors import AmbisegError
@@ -55,6 +56,8 @@ SPLITS = ("train", "val", "test")
 Progress = Callable[[str, int, int | None], None]
 """Called after every image with the split, the images done in it, and their total (None if not known)."""
 
+DATA = "data"
+"""Verb that the list of a data set names; see `ambiseg.owned_files`."""
 _LITTER = ("thumbs.db", "desktop.ini")
 _COLUMNS = ["id", "annotator", "weight"]
 
@@ -73,12 +76,6 @@ def folder_splits(root: str | PathLike[str]) -> list[str]:
     """Names of the folders in ``root`` that hold an ``images`` folder."""
     folders = (path for path in Path(root).iterdir() if not path.name.startswith("."))
     return ordered_splits(path.name for path in folders if (path / "images").is_dir())
-
-
-def is_data_folder(root: Path) -> bool:
-    """Whether ``root`` holds nothing but a data set: only such a folder is ever overwritten."""
-    known = {"dataset.yaml", ".DS_Store", *folder_splits(root)}
-    return all(path.name in known for path in root.iterdir())
 
 
 def stays_inside(path: Path, root: Path) -> bool:
@@ -267,6 +264,7 @@ def write_folder(
     info: DatasetInfo,
     progress: Progress | None = None,
     overwrite: bool = False,
+    inputs: Iterable[Path] = (),
 ) -> Path:
     """Write samples as a folder; either all of it appears or nothing does.
 
@@ -277,53 +275,60 @@ def write_folder(
         splits: samples per split, taken one at a time.
         info: written as dataset.yaml.
         progress: called after every image.
-        overwrite: replace ``out`` if it is a data set.
+        overwrite: replace ``out`` if it is a data set that ambiseg wrote.
+        inputs: files and folders that the samples are read from; they are never replaced.
 
     Raises:
         AmbisegError: ``out`` exists, a sample is not valid (size, class, weights, name), the disk is full.
     """
     target = Path(out)
-    with replacing_folder(target, overwrite, is_data_folder) as folder:
-        (folder / "dataset.yaml").write_text(info.to_yaml(), encoding="utf-8")
+    with replacing_folder(target, overwrite, DATA, inputs=inputs) as partial:
+        (partial / "dataset.yaml").write_text(info.to_yaml(), encoding="utf-8")
+        room = RoomCheck(partial, target, splits)
         for split, samples in splits.items():
             check_name(split, "split")
-            _write_split(folder / split, split, samples, info, progress)
+            _write_split(partial / split, split, samples, info, room, progress)
     return target
 
 
 def _write_split(
-    folder: Path, split: str, samples: Iterable[Sample], info: DatasetInfo, progress: Progress | None
+    partial: Path,
+    split: str,
+    samples: Iterable[Sample],
+    info: DatasetInfo,
+    room: RoomCheck,
+    progress: Progress | None,
 ) -> None:
-    (folder / "images").mkdir(parents=True)
-    (folder / "masks").mkdir()
+    (partial / "images").mkdir(parents=True)
+    (partial / "masks").mkdir()
     rows: list[tuple[str, str, str]] = []
     total = len(samples) if isinstance(samples, Sized) else None
     for done, given in enumerate(samples, 1):
         sample = canonical_sample(given, info)
-        masks = folder / "masks" / sample.id
+        masks = partial / "masks" / sample.id
         if masks.exists():
             raise AmbisegError(
                 f"id {sample.id!r} occurs twice in split {split!r}: give every image its own id"
             )
         masks.mkdir()
-        _write_image(folder / "images", sample)
+        _write_image(partial / "images" / sample.id, sample)
         for name, mask in zip(sample.annotators, sample.masks, strict=True):
             write_mask(masks / f"{name}.png", mask)
         if not np.array_equal(sample.weights, np.full(len(sample.weights), 1 / len(sample.weights))):
             weights = map(repr, sample.weights.tolist())
             rows += [(sample.id, *row) for row in zip(sample.annotators, weights, strict=True)]
+        room.wrote_one()
         if progress is not None:
             progress(split, done, total)
     if rows:
-        with open(folder / "weights.csv", "w", newline="", encoding="utf-8") as stream:
+        with open(partial / "weights.csv", "w", newline="", encoding="utf-8") as stream:
             csv.writer(stream).writerows([_COLUMNS, *rows])
 
 
-def _write_image(folder: Path, sample: Sample) -> None:
+def _write_image(partial: Path, sample: Sample) -> None:
     image = sample.image
     if image.dtype == np.uint8 and image.shape[0] in (1, 3):
-        Image.fromarray(image[0] if image.shape[0] == 1 else image.transpose(1, 2, 0)).save(
-            folder / f"{sample.id}.png"
-        )
+        picture = Image.fromarray(image[0] if image.shape[0] == 1 else image.transpose(1, 2, 0))
+        picture.save(partial.with_name(f"{sample.id}.png"))
     else:
-        np.save(folder / f"{sample.id}.npy", image, allow_pickle=False)
+        np.save(partial.with_name(f"{sample.id}.npy"), image, allow_pickle=False)

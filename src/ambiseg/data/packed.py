@@ -37,9 +37,11 @@ from ambiseg.data.files.validation import (
 )
 from ambiseg.data.folder import FolderSplit, Progress, folder_splits, missing_split, ordered_splits
 from ambiseg.data.info import DatasetInfo
+from ambiseg.data.room import RoomCheck
 from ambiseg.data.sample import Sample
 from ambiseg.data.split import Split
 from ambiseg.errors import AmbisegError
+from ambiseg.owned_files import check_inputs
 
 FORMAT, VERSION = "ambiseg", 1
 PACKED_SUFFIXES = (".h5", ".hdf5")
@@ -57,6 +59,7 @@ def write_packed(
     info: DatasetInfo,
     progress: Progress | None = None,
     overwrite: bool = False,
+    inputs: Iterable[Path] = (),
 ) -> Path:
     """Write samples into one HDF5 file; either all of it appears or nothing does.
 
@@ -65,21 +68,36 @@ def write_packed(
         splits: samples per split, taken one at a time.
         info: stored as the text of dataset.yaml.
         progress: called after every image.
-        overwrite: replace ``out`` if it exists.
+        overwrite: replace ``out`` if it is a packed data set.
+        inputs: files and folders that the samples are read from; they are never replaced.
 
     Raises:
         AmbisegError: ``out`` exists, a sample is not valid (size, class, weights, name), the disk is full.
     """
     target = Path(out)
+    check_inputs(target, inputs)
     with (
-        replacing_file(target, overwrite) as partial,
-        h5py.File(partial, "w", libver=("v110", "v110")) as file,
+        replacing_file(target, overwrite, is_packed, alone=True) as partial,
+        open(
+            partial, "w+b"
+        ) as stream,  # the library itself can crash where the disk is full; a stream raises
+        h5py.File(stream, "w", libver=("v110", "v110")) as file,
     ):
+        room = RoomCheck(partial, target, splits)
         file.attrs.update(format=np.bytes_(FORMAT), version=VERSION, info=np.bytes_(info.to_yaml().encode()))
         for split, samples in splits.items():
             check_name(split, "split")
-            _write_split(file.create_group(split), split, samples, info, progress)
+            _write_split(file.create_group(split), split, samples, info, room, progress)
     return target
+
+
+def is_packed(path: Path) -> bool:
+    """Whether ``path`` is a packed data set: only such a file is ever overwritten."""
+    try:
+        _open(path).close()
+    except AmbisegError:
+        return False
+    return True
 
 
 def write_packed_info(path: str | PathLike[str], info: DatasetInfo) -> None:
@@ -106,11 +124,16 @@ def pack(
     splits = {name: FolderSplit(root, name) for name in folder_splits(root)}
     if not splits:
         raise missing_split(root, "train", ())
-    return write_packed(out, splits, next(iter(splits.values())).info, progress, overwrite)
+    return write_packed(out, splits, next(iter(splits.values())).info, progress, overwrite, [root])
 
 
 def _write_split(
-    group: h5py.Group, split: str, samples: Iterable[Sample], info: DatasetInfo, progress: Progress | None
+    group: h5py.Group,
+    split: str,
+    samples: Iterable[Sample],
+    info: DatasetInfo,
+    room: RoomCheck,
+    progress: Progress | None,
 ) -> None:
     ids: dict[str, None] = {}
     entries = group.create_group("samples")
@@ -122,16 +145,23 @@ def _write_split(
                 f"id {sample.id!r} occurs twice in split {split!r}: give every image its own id"
             )
         entry = entries.create_group(str(len(ids)))
-        entry["image"], entry["weights"] = sample.image, sample.weights
-        chunks = sample.masks.shape if sample.masks.size <= _WHOLE_CHUNK else True
-        entry.create_dataset(
-            "masks", data=sample.masks, chunks=chunks, compression="gzip", compression_opts=4
-        )
+        _write_array(entry, "image", sample.image)
+        _write_array(entry, "weights", sample.weights)
+        _write_array(entry, "masks", sample.masks, compression="gzip", compression_opts=4)
         entry.attrs["annotators"] = _encoded(sample.annotators)
         ids[sample.id] = None
+        if room.due:
+            group.file.flush()
+        room.wrote_one()
         if progress is not None:
             progress(split, len(ids), total)
     group["ids"] = _encoded(ids)
+
+
+def _write_array(entry: h5py.Group, name: str, values: NDArray[Any], **options: Any) -> None:
+    """Store an array with a checksum, so that a flipped bit is an error and no other number."""
+    chunks = values.shape if values.size <= _WHOLE_CHUNK else True
+    entry.create_dataset(name, data=values, chunks=chunks, fletcher32=True, **options)
 
 
 def _encoded(names: Iterable[str]) -> NDArray[np.bytes_]:

@@ -7,14 +7,22 @@ from contextlib import AbstractContextManager
 from os import PathLike
 from pathlib import Path
 
-from ambiseg.atomic_write import replacing_file, replacing_folder
+from ambiseg.atomic_write import replacing_file, replacing_folder, write_text
 from ambiseg.data.class_flip_view import FlippedSplit
-from ambiseg.data.folder import FolderSplit, Progress, folder_splits, is_data_folder, write_folder
+from ambiseg.data.folder import DATA, FolderSplit, Progress, folder_splits, write_folder
 from ambiseg.data.info import DatasetInfo
-from ambiseg.data.packed import PACKED_SUFFIXES, PackedSplit, packed_splits, write_packed, write_packed_info
+from ambiseg.data.packed import (
+    PACKED_SUFFIXES,
+    PackedSplit,
+    is_packed,
+    packed_splits,
+    write_packed,
+    write_packed_info,
+)
 from ambiseg.data.sample import Sample
 from ambiseg.data.split import Split as Split
 from ambiseg.errors import AmbisegError
+from ambiseg.owned_files import check_inputs
 
 
 class SpreadSplit(Split):
@@ -98,17 +106,22 @@ def write_dataset(
     info: DatasetInfo,
     progress: Progress | None = None,
     overwrite: bool = False,
+    inputs: Iterable[Path] = (),
 ) -> Path:
     """Write samples packed if ``out`` ends with .h5 or .hdf5, else as a folder; all of it or nothing.
+
+    ``inputs`` are what the samples are read from; they are never replaced.
 
     Raises:
         AmbisegError: ``out`` exists, a sample is not valid, disk full.
     """
     write = write_packed if Path(out).suffix.lower() in PACKED_SUFFIXES else write_folder
-    return write(out, splits, info, progress, overwrite)
+    return write(out, splits, info, progress, overwrite, inputs)
 
 
-def replacing_dataset(out: str | PathLike[str], overwrite: bool = False) -> AbstractContextManager[Path]:
+def replacing_dataset(
+    out: str | PathLike[str], overwrite: bool = False, inputs: Iterable[Path] = ()
+) -> AbstractContextManager[Path]:
     """Hand out a name for a data set of the form of ``out``; afterwards what was written there takes the
     place of ``out``.
 
@@ -119,14 +132,14 @@ def replacing_dataset(out: str | PathLike[str], overwrite: bool = False) -> Abst
     """
     target = Path(out)
     if target.suffix.lower() in PACKED_SUFFIXES:
-        return replacing_file(target, overwrite)
-    return replacing_folder(target, overwrite, is_data_folder)
+        check_inputs(target, inputs)
+        return replacing_file(target, overwrite, is_packed, alone=True)
+    return replacing_folder(target, overwrite, DATA, inputs=inputs)
 
 
 def write_info(path: Path, info: DatasetInfo) -> None:
     """Replace what a data set says about itself; its digests do not depend on that."""
     if path.is_dir():
-        with replacing_file(path / "dataset.yaml") as partial:
-            partial.write_text(info.to_yaml(), encoding="utf-8")
+        write_text(path / "dataset.yaml", info.to_yaml())
     else:
         write_packed_info(path, info)

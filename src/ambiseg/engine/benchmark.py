@@ -21,7 +21,6 @@ memory is measured from zero.
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -32,10 +31,12 @@ from typing import Any
 
 import torch
 
+from ambiseg import owned_files
+from ambiseg.atomic_write import write_json
 from ambiseg.data.source import open_split
 from ambiseg.engine.benchmark_run import INTERRUPTED, fail, read_note, work
 from ambiseg.engine.callbacks import clock
-from ambiseg.engine.run_folder import CONFIG, write_json
+from ambiseg.engine.run_folder import CONFIG, TRAIN_VERB
 from ambiseg.engine.settings import TrainSettings
 from ambiseg.engine.suite import Suite
 from ambiseg.errors import AmbisegError
@@ -292,8 +293,11 @@ def _prepare(cell: Cell) -> str:
         remark = ", going on" if cell.run.exists() else ""
     elif cell.note.exists() or (cell.run / CONFIG).is_file():
         if cell.run.exists():
-            shutil.rmtree(cell.run)
+            owned_files.check_replaceable(cell.run, [TRAIN_VERB])
+            owned_files.remove(cell.run)
         remark = ", anew: it was made with another configuration or other data"
     init = str(cell.start.run) if cell.start else None
+    owned_files.add_path(cell.note.with_suffix(".log"))
+    owned_files.add_path(cell.run, is_folder=True)
     write_json(cell.note, {"order": cell.order, "data": str(cell.source), "init": init})
     return remark

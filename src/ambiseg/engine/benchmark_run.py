@@ -19,12 +19,14 @@ from typing import Any
 
 import torch
 
+from ambiseg.atomic_write import working_in, write_json
 from ambiseg.data.source import SpreadSplit, open_split
 from ambiseg.defaults import DUPLICATE_IOU
+from ambiseg.engine.checkpoints import load_checkpoint
 from ambiseg.engine.evaluate import Evaluation, evaluate
 from ambiseg.engine.postprocess import PredictSettings
 from ambiseg.engine.run import Run, load
-from ambiseg.engine.run_folder import LAST, TRAINING, RunConfig, load_checkpoint, write_json
+from ambiseg.engine.run_folder import LAST, TRAINING, RunConfig
 from ambiseg.engine.settings import TrainSettings
 from ambiseg.engine.train import fit, resume
 from ambiseg.errors import AmbisegError
@@ -33,6 +35,8 @@ from ambiseg.metrics import METRICS, missing
 from ambiseg.nested_settings import from_values, replaced
 from ambiseg.networks.settings import UNetSettings
 
+_PATIENCE = 120.0
+"""Seconds for the process of a benchmark that was killed to end."""
 INTERRUPTED = 130
 """Exit status of a run that was asked to stop."""
 
@@ -121,6 +125,8 @@ def _train(run: Path, entries: dict[str, Any]) -> None:
     except AmbisegError:
         begun = False
     if begun:
+        with working_in(run, "the run folder", _PATIENCE):
+            pass  # the process of a benchmark that was killed has written its checkpoint
         result = resume(run, data=entries["data"])
     else:
         result = fit(

@@ -21,6 +21,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn
 from rich.text import Text
 from torch import Tensor
 
+from ambiseg import owned_files
 from ambiseg.engine.module import TrainingModule
 
 
@@ -184,6 +185,37 @@ class KeepLast(Checkpoint):
         for number, handler in self._previous.items():
             signal.signal(number, handler)
         self._previous.clear()
+
+
+class ListLogs(pl.Callback):
+    """Adds what the loggers write to the list of the run folder, so that ``--overwrite`` knows it."""
+
+    def __init__(self, run: Path) -> None:
+        self.run = run
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            self._list(trainer)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._list(trainer)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Before the first number is logged."""
+        self._list(trainer)
+
+    def _list(self, trainer: pl.Trainer) -> None:
+        if trainer.is_global_zero:
+            for logger in trainer.loggers:
+                folder = Path(logger.log_dir or self.run / "logs")
+                names = {path.name for path in folder.glob("*") if path.is_file()} | {
+                    "metrics.csv",
+                    "hparams.yaml",
+                }
+                inside = folder.relative_to(self.run).as_posix()
+                owned_files.add(self.run, (f"{inside}/{name}" for name in sorted(names)))
 
 
 class _TimeLeft(ProgressColumn):

@@ -23,13 +23,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ambiseg.atomic_write import write_json, write_text
 from ambiseg.data.batches import prepare
 from ambiseg.data.sample import Sample
 from ambiseg.data.source import Split, open_split
 from ambiseg.engine.postprocess import LoadedModel, PredictSettings, postprocess
 from ambiseg.engine.run import Run, load
 from ambiseg.engine.run_folder import METRICS as METRICS_FILE
-from ambiseg.engine.run_folder import write_json, write_text
 from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet

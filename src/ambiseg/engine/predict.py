@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import shutil
+import hashlib
+import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,19 +14,25 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ambiseg.data.files.reading import IMAGE_SUFFIXES, read_affine, read_image, stem_of, suffix_of, write_mask
+from ambiseg import owned_files
+from ambiseg.atomic_write import DiskFullError, replacing_folder, working_in
+from ambiseg.data.files.reading import IMAGE_SUFFIXES, read_affine, read_image, suffix_of, write_mask
 from ambiseg.engine.postprocess import Image, LoadedModel, PredictSettings
+from ambiseg.engine.prediction_index import PREDICT, PredictionIndex, folder_names, start
 from ambiseg.engine.run import Run
-from ambiseg.engine.run_folder import write_json
 from ambiseg.errors import AmbisegError
 from ambiseg.maskset import MaskSet
+
+_PATIENCE = 5.0
+"""Seconds for a prediction that was killed to end, before the next one begins."""
 
 
 @dataclass(frozen=True)
 class FileResult:
     """What became of one image: its folder of masks, or the error.
 
-    ``determined`` is False where its probabilities are one choice of several (`Postprocessed`).
+    ``determined`` is False where its probabilities are one choice of several (`Postprocessed`); ``kept`` is True
+    where an earlier call made it.
     """
 
     path: Path
@@ -34,6 +40,7 @@ class FileResult:
     masks: int
     error: str | None = None
     determined: bool = True
+    kept: bool = False
 
 
 def find_images(inputs: Iterable[str | Path]) -> list[Path]:
@@ -71,13 +78,16 @@ def predict_files(
     batch_size: int = 16,
     seed: int = 0,
     overwrite: bool = False,
+    resume: bool = False,
     picture: Callable[[Image, MaskSet, Path], None] | None = None,
 ) -> Iterator[FileResult]:
-    """Predict image files one batch at a time, each into a folder ``out/<name>`` of its own.
+    """Predict image files one batch at a time, each into a folder of its own in ``out``.
 
     A folder holds ``mask-01.png`` ... (label maps; NIfTI for NIfTI images, with their affine),
-    ``prediction.json`` with probability, score, area and file of each mask, the settings and how
-    probabilities were made, and whatever ``picture`` draws. It appears when it is complete.
+    ``prediction.json`` with the image's path, probability, score, area and file of each mask, the settings and
+    how probabilities were made, and whatever ``picture`` draws. It appears when it is complete, and
+    ``predictions.jsonl`` in ``out`` names it then (`ambiseg.engine.prediction_index`). Folders are named
+    after their images (`folder_names`).
 
     Args:
         run: a loaded run.
@@ -87,65 +97,96 @@ def predict_files(
         flow: a run of flow-matching, where ``settings.estimate`` needs one.
         pixel_probabilities: also write ``probabilities.npz``, per-pixel probabilities before the decision.
         batch_size: images in one pass, where their sizes agree.
-        seed: of sampling methods.
-        overwrite: replace folders that exist.
+        seed: of sampling methods; each batch has random numbers of its own, so that going on gives what an
+            uninterrupted prediction gives.
+        overwrite: remove earlier predictions first.
+        resume: keep earlier predictions and go on with the rest.
         picture: called with image, prediction and a path to write a picture to.
 
     Yields:
-        One `FileResult` per image; an image that cannot be read is reported and the rest goes on.
+        One `FileResult` per image; an image that cannot be read, or whose prediction cannot be written, is
+        reported and the rest goes on.
 
     Raises:
-        AmbisegError: ``out`` holds predictions already and ``overwrite`` is False.
+        AmbisegError: ``out`` holds predictions already and neither ``overwrite`` nor ``resume`` is given, or
+            it was not made by `predict_files`; the disk is full.
     """
-    if out.exists() and not out.is_dir():
-        raise AmbisegError(f"{out} is a file: choose another --out")
-    if out.is_dir() and any(out.iterdir()) and not overwrite:
-        raise AmbisegError(
-            f"{out} exists and is not empty: choose another --out, or replace it with --overwrite"
-        )
-    out.mkdir(parents=True, exist_ok=True)
+    paths = list(dict.fromkeys(paths))
+    start(out, paths, overwrite, resume)
     settings = (settings or PredictSettings()).for_run(run)
-    generator = torch.Generator(run.hardware.device).manual_seed(seed)
-    names = _names(paths)
-    for first in range(0, len(paths), batch_size):
-        chunk = range(first, min(first + batch_size, len(paths)))
-        images: dict[int, Image] = {}
-        for i in chunk:
-            try:
-                images[i] = read_image(paths[i])
-                run.config.normalization(images[i])
-            except AmbisegError as error:
-                images.pop(i, None)
-                message = str(error)
+    names = folder_names(paths)
+    recipe = {
+        "run": run.digest(),
+        "settings": settings.record(),
+        "estimate": settings.estimate.record(flow),
+        "seed": seed,
+        "batch size": batch_size,
+    }
+    with working_in(out, "the folder", wait=_PATIENCE):
+        if overwrite:
+            owned_files.remove(out, keep_folder=True)
+            owned_files.begin(out, PREDICT)
+        index = PredictionIndex(out)
+        index.begin(recipe)
+        for first in range(0, len(paths), batch_size):
+            chunk = range(first, min(first + batch_size, len(paths)))
+            done = {i: entry for i in chunk if (entry := index.done(paths[i], names[i])) is not None}
+            for i, entry in done.items():
                 yield FileResult(
-                    paths[i], None, 0, message if str(paths[i]) in message else f"{paths[i]}: {message}"
+                    paths[i], out / names[i], int(entry["masks"]), None, bool(entry["determined"]), kept=True
                 )
-        for shape in dict.fromkeys(image.shape for image in images.values()):
-            rows = [i for i, image in images.items() if image.shape == shape]
-            found = run.predict_batch([images[i] for i in rows], settings, generator, flow)
-            for row, i in enumerate(rows):
-                one, determined = found.masks[row].compact(), found.determined[row]
-                how = {
-                    "settings": settings.record(),
-                    "estimate": {**settings.estimate.record(flow), "determined": determined},
-                }
-                _write_prediction(out / names[i], paths[i], images[i], one, how, pixel_probabilities, picture)
-                yield FileResult(paths[i], out / names[i], int(one.count[0]), determined=determined)
+            if len(done) == len(chunk):
+                continue
+            images: dict[int, Image] = {}
+            for i in chunk:
+                try:
+                    images[i] = read_image(paths[i])
+                    run.config.normalization(images[i])
+                except AmbisegError as error:
+                    images.pop(i, None)
+                    if i not in done:
+                        yield _failed(index, paths[i], error)
+            generator = torch.Generator(run.hardware.device).manual_seed(_mixed(seed, first))
+            for shape in dict.fromkeys(image.shape for image in images.values()):
+                rows = [i for i, image in images.items() if image.shape == shape]
+                found = run.predict_batch([images[i] for i in rows], settings, generator, flow)
+                for row, i in enumerate(rows):
+                    if i in done:
+                        continue
+                    one, determined = found.masks[row].compact(), found.determined[row]
+                    how = {
+                        "settings": settings.record(),
+                        "estimate": {**settings.estimate.record(flow), "determined": determined},
+                    }
+                    folder, masks = out / names[i], int(one.count[0])
+                    try:
+                        owned_files.add(out, [f"{names[i]}/"])
+                        with replacing_folder(folder, True, PREDICT, durable=False) as partial:
+                            _write_prediction(
+                                partial, paths[i], images[i], one, how, pixel_probabilities, picture
+                            )
+                    except DiskFullError:
+                        raise
+                    except AmbisegError as error:
+                        yield _failed(index, paths[i], error)
+                        continue
+                    index.add(paths[i], names[i], masks=masks, determined=determined)
+                    yield FileResult(paths[i], folder, masks, determined=determined)
 
 
-def _names(paths: Sequence[Path]) -> list[str]:
-    """A folder name for each image: its stem, numbered where stems repeat."""
-    seen: dict[str, int] = {}
-    names = []
-    for path in paths:
-        stem = stem_of(path)
-        seen[stem] = seen.get(stem, 0) + 1
-        names.append(stem if seen[stem] == 1 else f"{stem}-{seen[stem]}")
-    return names
+def _failed(index: PredictionIndex, path: Path, error: AmbisegError) -> FileResult:
+    message = str(error) if str(path) in str(error) else f"{path}: {error}"
+    index.add(path, None, error=message)
+    return FileResult(path, None, 0, message)
+
+
+def _mixed(seed: int, batch: int) -> int:
+    """A seed for a batch: others give other random numbers."""
+    return int.from_bytes(hashlib.sha256(f"{seed}, {batch}".encode()).digest()[:8]) >> 1
 
 
 def _write_prediction(
-    folder: Path,
+    partial: Path,
     source: Path,
     image: Image,
     prediction: MaskSet,
@@ -153,42 +194,29 @@ def _write_prediction(
     probabilities: bool,
     picture: Callable[[Image, MaskSet, Path], None] | None,
 ) -> None:
-    partial = folder.with_name(f".partial-{folder.name}")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        partial.mkdir(parents=True)
-        nifti = suffix_of(source) in (".nii", ".nii.gz")
-        suffix, affine = (".nii.gz", read_affine(source)) if nifti else (".png", None)
-        entries = []
-        for k in range(int(prediction.count[0])):
-            name = f"mask-{k + 1:02}{suffix}"
-            write_mask(partial / name, prediction.masks[0, k].numpy(), affine, prediction.labels.colors)
-            entries.append(_entry(prediction, k, name))
-        content: dict[str, Any] = {
-            "image": source.name,
-            "size": list(image.shape[1:]),
-            "classes": list(prediction.labels.names),
-            "masks": entries,
-            **how,
-        }
-        if probabilities and prediction.probabilities is not None:
-            np.savez_compressed(
-                partial / "probabilities.npz", probabilities=_numpy(prediction.probabilities[0])
-            )
-            content["probabilities"] = "probabilities.npz"
-        if picture is not None:
-            picture(image, prediction, partial / "picture.png")
-            content["picture"] = "picture.png"
-        write_json(partial / "prediction.json", content)
-        if folder.exists():
-            shutil.rmtree(folder)
-        os.replace(partial, folder)
-    except OSError as error:
-        raise AmbisegError(
-            f"{folder} cannot be written ({error.strerror or error}): free space, or another --out"
-        ) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    nifti = suffix_of(source) in (".nii", ".nii.gz")
+    suffix, affine = (".nii.gz", read_affine(source)) if nifti else (".png", None)
+    entries = []
+    for k in range(int(prediction.count[0])):
+        name = f"mask-{k + 1:02}{suffix}"
+        write_mask(partial / name, prediction.masks[0, k].numpy(), affine, prediction.labels.colors)
+        entries.append(_entry(prediction, k, name))
+    content: dict[str, Any] = {
+        "image": source.name,
+        "path": str(source),
+        "size": list(image.shape[1:]),
+        "classes": list(prediction.labels.names),
+        "masks": entries,
+        **how,
+    }
+    if probabilities and prediction.probabilities is not None:
+        np.savez_compressed(partial / "probabilities.npz", probabilities=_numpy(prediction.probabilities[0]))
+        content["probabilities"] = "probabilities.npz"
+    if picture is not None:
+        picture(image, prediction, partial / "picture.png")
+        content["picture"] = "picture.png"
+    text = json.dumps(content, indent=2, allow_nan=False) + "\n"
+    (partial / "prediction.json").write_text(text, encoding="utf-8")
 
 
 def _entry(prediction: MaskSet, k: int, name: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -81,6 +82,14 @@ class Run:
         settings = (settings or PredictSettings()).for_run(self)
         proposals = self.propose(images, settings.samples, generator, settings.foreground_threshold)
         return postprocess(proposals, settings, images, flow, generator)
+
+    def digest(self) -> str:
+        """SHA-256 of the weights, by which predictions of two runs are told apart."""
+        total = hashlib.sha256()
+        for name, value in sorted(self.model.state_dict().items()):
+            total.update(name.encode())
+            total.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+        return total.hexdigest()
 
     @torch.no_grad()
     def propose(

@@ -16,17 +16,15 @@ Weights are read as safetensors and checkpoints with ``weights_only``: neither c
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from ambiseg.atomic_write import replacing_file
+from ambiseg.atomic_write import replacing_file, write_text
 from ambiseg.data.batches import Normalization
 from ambiseg.engine.settings import TrainSettings
 from ambiseg.errors import AmbisegError
@@ -39,6 +37,8 @@ from ambiseg.networks.settings import UNetSettings
 from ambiseg.version import __version__
 
 CONFIG, WEIGHTS, TRAINING = "config.yaml", "model.safetensors", "training.json"
+TRAIN_VERB = "train"
+"""Verb that the list of a run folder names; see `ambiseg.owned_files`."""
 METRICS, REPORT, LAST = "metrics.json", "report.html", "checkpoints/last.ckpt"
 
 
@@ -168,34 +168,3 @@ def load_weights(run: str | Path, config: RunConfig) -> Segmenter:
         )
     model.load_state_dict(tensors)
     return model.eval()
-
-
-def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a training checkpoint without executing anything in it.
-
-    Raises:
-        AmbisegError: no such file, or not a checkpoint of plain tensors.
-    """
-    if not path.is_file():
-        raise AmbisegError(f"{path} does not exist: there is nothing to resume; train without --resume")
-    try:
-        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
-        raise AmbisegError(
-            f"{path} is not a checkpoint of ambiseg ({reason}): train without --resume"
-        ) from error
-    if not isinstance(checkpoint, dict) or "global_step" not in checkpoint or "ambiseg" not in checkpoint:
-        raise AmbisegError(f"{path} is not a checkpoint of ambiseg: train without --resume")
-    return checkpoint
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    with replacing_file(path) as partial:
-        partial.write_text(text, encoding="utf-8")
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write indented JSON, whole or not at all."""
-    write_text(path, json.dumps(value, indent=2) + "\n")

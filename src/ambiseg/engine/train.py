@@ -6,7 +6,6 @@ import csv
 import logging
 import math
 import os
-import shutil
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -22,6 +21,8 @@ from torch import nn
 from torch.multiprocessing.spawn import ProcessRaisedException
 from torch.utils.data import DataLoader, Subset
 
+from ambiseg import owned_files
+from ambiseg.atomic_write import working_in, write_json
 from ambiseg.data.augmentation import Augmentation
 from ambiseg.data.batches import BatchOrder, LabelView, collate
 from ambiseg.data.source import open_split
@@ -31,25 +32,26 @@ from ambiseg.engine.callbacks import (
     LOGGERS,
     Budget,
     KeepLast,
+    ListLogs,
     MovingAverage,
     ProgressLine,
     QuietProcesses,
     TrainingInterrupted,
     silence_lightning,
 )
+from ambiseg.engine.checkpoints import AtomicCheckpoints, load_checkpoint
 from ambiseg.engine.hardware import Hardware
 from ambiseg.engine.module import LOSS, TrainingModule
 from ambiseg.engine.presets import resolve
 from ambiseg.engine.run_folder import (
     CONFIG,
     LAST,
+    TRAIN_VERB,
     TRAINING,
     OtherSizeError,
     RunConfig,
-    load_checkpoint,
     load_weights,
     save_weights,
-    write_json,
 )
 from ambiseg.engine.settings import TrainSettings
 from ambiseg.errors import AmbisegError
@@ -61,6 +63,8 @@ from ambiseg.nested_settings import differences, number_problems, shown
 from ambiseg.networks.backbone import NetworkFactory, register_network
 from ambiseg.networks.settings import UNetSettings
 
+_PATIENCE = 5.0
+"""Seconds for the processes of a training that was killed to end, before it is resumed."""
 DEFAULT_EPOCHS = 100
 """Epochs where neither epochs nor updates nor minutes are given."""
 
@@ -141,6 +145,8 @@ def fit(
         model = build(spec.name, statistics.channels, split.info.labels, network, own)
     except ValueError as error:
         raise AmbisegError(f"{spec.name} cannot be built with these settings: {error}") from error
+    if not _is_child():
+        _check_target(run, overwrite, [Path(data), *([Path(chosen.init)] if chosen.init else [])])
     config = RunConfig(
         method=spec.name,
         in_channels=statistics.channels,
@@ -156,12 +162,14 @@ def fit(
     )
     start = _start(config) if chosen.init else None
     _try(model, config, split)
-    if not _is_child():
-        if chosen.init and run.exists() and run.samefile(chosen.init):
-            raise AmbisegError(f"{run} cannot be replaced by a run that starts from it: choose another --out")
-        _make_run_folder(run, overwrite)
+    if _is_child():
+        return _train(run, config, split, val, quiet, start=start)
+    owned_files.enter(run, TRAIN_VERB)
+    with working_in(run, "the run folder"):
+        owned_files.remove(run, keep_folder=True)
+        owned_files.begin(run, TRAIN_VERB)
         config.save(run)
-    return _train(run, config, split, val, quiet, start=start)
+        return _train(run, config, split, val, quiet, start=start)
 
 
 def _strategy(devices: int, device: str) -> str:
@@ -205,7 +213,11 @@ def resume(run: str | Path, *, data: str | Path | None = None, quiet: bool = Fal
         raise AmbisegError(
             f"{run / LAST} was written by {wrote}, but {run / CONFIG} says {expected}: restore the run"
         )
-    return _train(run, config, split, val, quiet, checkpoint=checkpoint)
+    if _is_child():
+        return _train(run, config, split, val, quiet, checkpoint=checkpoint)
+    with working_in(run, "the run folder", _PATIENCE):
+        owned_files.begin(run, TRAIN_VERB)
+        return _train(run, config, split, val, quiet, checkpoint=load_checkpoint(run / LAST))
 
 
 def _train(
@@ -242,7 +254,7 @@ def _train(
         callbacks.append(EarlyStopping(f"val_{metric}", mode=_mode(metric), patience=train.early_stop))
     if not quiet:
         callbacks.append(ProgressLine(budget, train.batch_size, metric))
-    callbacks.append(KeepLast(run / LAST))
+    callbacks += [KeepLast(run / LAST), ListLogs(run)]
     done = int(checkpoint["global_step"]) if checkpoint else 0
     interrupted = False
     with _quiet_lightning():
@@ -257,6 +269,7 @@ def _train(
             gradient_clip_val=train.clip or None,
             callbacks=callbacks,
             logger=_loggers(run, train),
+            plugins=[AtomicCheckpoints()],
             log_every_n_steps=10,
             num_sanity_val_steps=0,
             enable_progress_bar=False,
@@ -402,21 +415,14 @@ def _finish(run: Path, config: RunConfig, interrupted: bool) -> FitResult:
     return result
 
 
-def _make_run_folder(run: Path, overwrite: bool) -> None:
-    if run.exists() and not run.is_dir():
-        raise AmbisegError(f"{run} is a file: choose another --out")
-    if run.is_dir() and any(run.iterdir()):
-        if not overwrite:
-            raise AmbisegError(
-                f"{run} exists: choose another --out, go on with --resume, or replace it with --overwrite"
-            )
-        if not (run / CONFIG).is_file():
-            raise AmbisegError(f"{run} is not a run folder, so it is not overwritten: choose another --out")
-        shutil.rmtree(run)
-    try:
-        run.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise AmbisegError(f"{run} cannot be made ({error.strerror}): choose another --out") from error
+def _check_target(run: Path, overwrite: bool, inputs: list[Path]) -> None:
+    """Check that a run folder may be made; only an earlier run without files of somebody else is replaced."""
+    owned_files.check_inputs(run, inputs)
+    if run.is_dir() and not owned_files.is_empty(run) and not overwrite:
+        raise AmbisegError(
+            f"{run} exists: choose another --out, go on with --resume, or replace it with --overwrite"
+        )
+    owned_files.check_replaceable(run, [TRAIN_VERB], inputs)
 
 
 def _loggers(run: Path, train: TrainSettings) -> list[Logger]:

@@ -18,10 +18,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from ambiseg.atomic_write import replacing_file
 from ambiseg.metrics.registry import METRICS
 from ambiseg.report.benchmark_tables import Measured
 from ambiseg.report.canvas import INK
+from ambiseg.report.files import write_page
 from ambiseg.report.page import Picture, embedded, template
 from ambiseg.report.plots import COLORS, reliability_bins, style_axes
 from ambiseg.report.text_tables import Table
@@ -87,8 +87,7 @@ def write_benchmark_page(
     page = template("benchmark.html.j2").render(
         title=title, sections=shown, facts=facts, remarks=remarks, command=command, footer=footer
     )
-    with replacing_file(Path(path)) as partial:
-        partial.write_text(page, encoding="utf-8", errors="backslashreplace", newline="\n")
+    write_page(Path(path), page)
 
 
 def draw_times(runs: Sequence[Measured], metric: str) -> Figure:

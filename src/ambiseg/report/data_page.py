@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ambiseg.atomic_write import replacing_file
 from ambiseg.maskset import MaskSet
+from ambiseg.report.files import write_page
 from ambiseg.report.page import Picture, embedded, template
 from ambiseg.report.pictures import draw_case_row
 
@@ -83,8 +83,7 @@ def write_data_page(
         command=command,
         footer=footer,
     )
-    with replacing_file(Path(path)) as partial:
-        partial.write_text(page, encoding="utf-8", errors="backslashreplace", newline="\n")
+    write_page(Path(path), page)
 
 
 def _picture(example: Example, channels: Sequence[str]) -> Picture:

@@ -1,4 +1,4 @@
-"""Figures to PNG files, which appear whole or not at all."""
+"""Figures and pages to files, which appear whole or not at all."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-from ambiseg.atomic_write import replacing_file
+from ambiseg.atomic_write import refuse_foreign, replacing_file
 
 DPI = 120
 """Pixels per inch of a picture unless asked otherwise."""
@@ -46,3 +46,24 @@ def save_png(figure: Figure, path: str | os.PathLike[str], dpi: float = DPI) -> 
     content = png_bytes(figure, dpi)
     with replacing_file(Path(path)) as partial:
         partial.write_bytes(content)
+
+
+def write_page(path: Path, page: str) -> None:
+    """Write an HTML page, whole or not at all; it replaces an earlier page of ambiseg, nothing else.
+
+    Raises:
+        AmbisegError: another file is there, or the system refuses the write.
+    """
+    with replacing_file(path, ours=is_page) as partial:
+        partial.write_text(page, encoding="utf-8", errors="backslashreplace", newline="\n")
+
+
+def check_page(path: Path) -> None:
+    """Raise `AmbisegError` where `write_page` would, before the work for it is done."""
+    refuse_foreign(path, ours=is_page)
+
+
+def is_page(path: Path) -> bool:
+    """Whether a file says in its head that ambiseg made it."""
+    with open(path, "rb") as stream:
+        return b'<meta name="generator" content="ambiseg">' in stream.read(1000)

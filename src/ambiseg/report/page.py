@@ -18,10 +18,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
-from ambiseg.atomic_write import replacing_file
 from ambiseg.maskset import MaskSet
 from ambiseg.report.experts import draw_experts
-from ambiseg.report.files import png_bytes
+from ambiseg.report.files import png_bytes, write_page
 from ambiseg.report.modes import draw_mode_bars
 from ambiseg.report.pictures import draw_case_row
 from ambiseg.report.plots import (
@@ -161,8 +160,7 @@ def write_report(content: ReportContent, path: str | os.PathLike[str]) -> None:
         groups=groups,
         classes=_classes(content.groups),
     )
-    with replacing_file(Path(path)) as partial:
-        partial.write_text(page, encoding="utf-8", errors="backslashreplace", newline="\n")
+    write_page(Path(path), page)
 
 
 @cache

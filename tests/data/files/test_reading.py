@@ -337,20 +337,6 @@ def test_missing_folders_and_unknown_suffixes(tmp_path):
 # writing
 
 
-def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
-    write_mask(tmp_path / "a.png", np.ones((2, 2), np.uint8))
-
-    def interrupted(self, path):
-        path.write_bytes(b"half")
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(Image.Image, "save", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        write_mask(tmp_path / "a.png", np.zeros((2, 2), np.uint8))
-    assert [p.name for p in tmp_path.iterdir()] == ["a.png"]
-    assert read_mask(tmp_path / "a.png").all()
-
-
 def test_wrong_masks_and_suffixes_are_not_written(tmp_path):
     for name, mask in [
         ("a.png", np.array([[256]])),

@@ -22,7 +22,6 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
-from ambiseg.atomic_write import replacing_file
 from ambiseg.data.files.validation import FileProblem, canonical_image, canonical_mask
 from ambiseg.errors import AmbisegError
 
@@ -104,15 +103,15 @@ def read_affine(path: str | PathLike[str]) -> NDArray[np.float64] | None:
 
 
 def write_mask(
-    path: str | PathLike[str],
+    partial: Path,
     mask: NDArray[np.integer[Any]],
     affine: NDArray[np.float64] | None = None,
     colors: Sequence[tuple[int, int, int]] = (),
 ) -> None:
-    """Write a label map ``(H, W)`` as PNG or NIfTI, by the suffix; nothing is left behind if it fails.
+    """Write a label map ``(H, W)`` as PNG or NIfTI, by the suffix, into a folder that is being prepared.
 
     Args:
-        path: ends with .png, .nii or .nii.gz.
+        partial: in such a folder (`ambiseg.atomic_write`); ends with .png, .nii or .nii.gz.
         mask: integers 0..255.
         affine: ``(4, 4)`` voxel-to-world matrix, NIfTI only; the identity if None.
         colors: of the classes, PNG only: the integers stay, and a viewer shows them in these colours.
@@ -120,19 +119,18 @@ def write_mask(
     Raises:
         AmbisegError: another suffix, another shape, values outside 0..255, or the system refuses the write.
     """
-    target, suffix = Path(path), suffix_of(path)
-    values = canonical_mask(np.asarray(mask), target, 255)
+    suffix = suffix_of(partial)
+    values = canonical_mask(np.asarray(mask), partial, 255)
     if suffix not in (".png", *NIFTI_SUFFIXES):
-        raise FileProblem(target, f"masks are not written as {suffix!r}", "use .png, .nii or .nii.gz")
-    with replacing_file(target) as partial:
-        if suffix == ".png":
-            picture = Image.fromarray(values)
-            if colors:
-                picture.putpalette([part for color in colors for part in color])
-            picture.save(partial)
-        else:
-            nibabel = _nibabel(target)
-            nibabel.save(nibabel.Nifti1Image(values, np.eye(4) if affine is None else affine), partial)
+        raise FileProblem(partial, f"masks are not written as {suffix!r}", "use .png, .nii or .nii.gz")
+    if suffix == ".png":
+        picture = Image.fromarray(values)
+        if colors:
+            picture.putpalette([part for color in colors for part in color])
+        picture.save(partial)
+    else:
+        nibabel = _nibabel(partial)
+        nibabel.save(nibabel.Nifti1Image(values, np.eye(4) if affine is None else affine), partial)
 
 
 def check_size(file: str | PathLike[str], shape: tuple[int, ...]) -> None:

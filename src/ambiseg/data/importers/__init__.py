@@ -264,7 +264,7 @@ def import_dataset(
     )
 
     chosen, found, target = importer(name), existing(source), Path(out)
-    with replacing_dataset(target, overwrite) as draft:
+    with replacing_dataset(target, overwrite, [found]) as draft:
         imported = chosen.read(found, settings)
         counted = {
             split: _Counted(samples, imported.info)

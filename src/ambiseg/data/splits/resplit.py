@@ -119,14 +119,14 @@ class Pool:
         self.check_known(splits, "the list of splits")
         if not splits:
             raise AmbisegError("the list of splits names no image: name some")
-        if Path(out).resolve() == self.path.resolve():
-            raise AmbisegError(f"{out} is the data set that is read: write the new splits to another place")
         members: dict[str, list[str]] = {name: [] for name in ordered_splits(set(splits.values()))}
         for sample_id in sorted(splits):
             members[splits[sample_id]].append(sample_id)
         samples = {name: Lazy(len(own), partial(self._read, own)) for name, own in members.items()}
         source = "; ".join(part for part in (self.info.source, "split anew") if part)
-        return write_dataset(out, samples, replace(self.info, source=source), progress, overwrite)
+        return write_dataset(
+            out, samples, replace(self.info, source=source), progress, overwrite, [self.path]
+        )
 
     def _read(self, ids: list[str]) -> Iterator[Sample]:
         return (self[name] for name in ids)

@@ -1,0 +1,79 @@
+"""Checkpoints to go on from: written whole or not at all, read without executing anything in them.
+
+A checkpoint is the zip archive of `torch.save`, whose parts carry checksums; they are compared before it is used, and
+before a new checkpoint takes the place of the one before.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+
+from ambiseg.atomic_write import replacing_file
+from ambiseg.errors import AmbisegError
+
+
+class AtomicCheckpoints(TorchCheckpointIO):
+    """Lightning's way to checkpoint files, beside the target and by a rename instead of through the temporary folder,
+    which may be on another disk."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Write a checkpoint; the one before stays until the new one has been read back."""
+        with replacing_file(Path(path)) as partial:
+            torch.save(checkpoint, partial)
+            problem = damage(partial)
+            if problem:
+                raise AmbisegError(
+                    f"{path}: the new checkpoint does not read back ({problem}), the one before is kept: check the disk"
+                )
+
+    def load_checkpoint(
+        self, path: Any, map_location: Any = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """Read plain tensors, without executing anything."""
+        return super().load_checkpoint(path, map_location="cpu", weights_only=True)
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a training checkpoint without executing anything in it.
+
+    Raises:
+        AmbisegError: no such file, damaged, or not a checkpoint of plain tensors.
+    """
+    if not path.is_file():
+        raise AmbisegError(f"{path} does not exist: there is nothing to resume; train without --resume")
+    problem = damage(path)
+    if not problem:
+        try:
+            checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:
+            problem = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+        else:
+            if isinstance(checkpoint, dict) and "global_step" in checkpoint and "ambiseg" in checkpoint:
+                return checkpoint
+            problem = "it does not say that ambiseg wrote it"
+    raise AmbisegError(
+        f"{path} is not a checkpoint of ambiseg ({problem}): restore it, or train without --resume"
+    )
+
+
+def damage(path: Path) -> str:
+    """What is wrong with an archive of `torch.save`: empty where every part has its checksum.
+
+    Nothing is unpacked: parts that are compressed, which `torch.save` never makes, are refused.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            parts = archive.infolist()
+            if any(part.compress_type != zipfile.ZIP_STORED for part in parts):
+                return "parts of it are compressed"
+            if sum(part.file_size for part in parts) > path.stat().st_size:
+                return "its parts are larger than the file"
+            broken = archive.testzip()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, RuntimeError, EOFError) as error:
+        return " ".join(str(error).split()) or type(error).__name__
+    return f"the part {broken!r} has another checksum" if broken else ""
