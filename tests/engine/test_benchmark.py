@@ -302,7 +302,7 @@ def test_one_run_is_measured_in_several_ways(fires, tmp_path, monkeypatch):
 
 
 def test_the_suites_that_come_along():
-    """Smoke and cpu have every method of the house; papers' values are of metrics that there are."""
+    """Smoke and cpu have every method of ambiseg; papers' values are of metrics that there are."""
     assert suite_names() == ["cpu", "paper", "smoke"]
     for name in ("smoke", "cpu"):
         suite = load_suite(name)

@@ -53,14 +53,14 @@ def shaken(model, size=0.3):
 @SPACES
 @pytest.mark.parametrize("body", BODIES)
 def test_samples_of_the_inverse_flow_know_their_density(labels, body):
-    """Against inverting the flow step by step and the density of an independent normal law."""
+    """Against inverting the flow step by step and the density of an independent normal distribution."""
     model, images = shaken(make(labels, kind="autoregressive", **BODIES[body]), 0.15), torch.randn(2, 3, 3, 4)
     with torch.no_grad():
         eta, log_prob = model.draw_logits(images, 5)
         u, log_det = model.flow.inverse(eta.flatten(0, 1))
         base = model.distribution(images)
-        law = torch.distributions.Normal(base.mu[:, None], base.log_sigma.exp()[:, None])
-        expected = law.log_prob(u.view(eta.shape)).flatten(2).sum(2) + log_det.view(2, 5)
+        normal = torch.distributions.Normal(base.mu[:, None], base.log_sigma.exp()[:, None])
+        expected = normal.log_prob(u.view(eta.shape)).flatten(2).sum(2) + log_det.view(2, 5)
     assert base.log_sigma.abs().max() > 0.1 and log_det.abs().max() > 0.05
     torch.testing.assert_close(log_prob, expected, rtol=1e-4, atol=1e-3)
 
@@ -126,7 +126,7 @@ def test_the_discrete_loss_is_the_likelihood_of_all_annotations(labels):
 
 
 def test_the_entropy_of_the_dual_objective_is_that_of_the_logits():
-    """The linear flow at its start is a normal law, whose entropy is known."""
+    """The linear flow at its start is a normal distribution, whose entropy is known."""
     model = make(
         kind="autoregressive",
         draws=20_000,
@@ -156,7 +156,7 @@ def test_the_divergence_of_the_dual_objective_is_zero_for_equal_laws_and_above_f
         model.second.mu.bias += 0.5
         other = model.loss(image, MaskSet.uniform(masks, BINARY))
         sigma = model.distribution(image).log_sigma.exp()
-    # KL of normal laws of equal variances: half the squared distance over the variance.
+    # KL of normal distributions of equal variances: half the squared distance over the variance.
     assert float(other["kl"]) == pytest.approx(float((0.125 / sigma.square()).mean()), abs=0.01)
 
 
@@ -169,7 +169,7 @@ def test_the_continuous_loss_leads_gradients_through_the_interpolant_to_the_base
 
 
 class Oracle(torch.nn.Module):
-    """Knows a law of label maps: the mean of y given y_t where u is N(mu, 1) (16), as logits."""
+    """Knows a distribution of label maps: the mean of y given y_t where u is N(mu, 1) (16), as logits."""
 
     def __init__(self, masks, weights, mu):
         super().__init__()

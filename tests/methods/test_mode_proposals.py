@@ -175,10 +175,10 @@ def test_where_it_is_positive_both_variants_agree():
     assert values[0] == values[1]
 
 
-def test_balanced_visits_weigh_every_mode_alike():
+def test_inverse_propensities_weigh_every_mode_alike():
     """Modes of probability 1/2, 1/4, 1/4, drawn in these shares, pi = N / M: mask loss and positives are
     means over modes."""
-    visits = torch.tensor([0, 0, 1, 2])
+    drawn = torch.tensor([0, 0, 1, 2])
     masks = torch.eye(4, dtype=torch.uint8)[None, :3, :, None]
     logits = 4 * torch.eye(M)[None, :, None, :, None].expand(4, -1, -1, -1, -1)
     model = make(inverse_propensity_power=1.0, selection__gradient="clamp", selection__positive_prior=3 / M)
@@ -191,13 +191,13 @@ def test_balanced_visits_weigh_every_mode_alike():
         )
         scores = torch.randn(1, M).expand(4, -1)
         found = model._single_label_loss(
-            cost.T[visits], logits, masks[0, visits, None], scores, chance.log().expand(4, -1)
+            cost.T[drawn], logits, masks[0, drawn, None], scores, chance.log().expand(4, -1)
         )
     assert float(found["mask"]) == pytest.approx(float(cost.amin(0).mean()), rel=1e-5)
     positive = functional.softplus(-scores[0, winner]).mean()
     as_negative = functional.softplus(scores[0, winner]).mean()
     others = torch.stack(
-        [functional.softplus(scores[0, k]) for i in visits for k in range(M) if k != winner[i]]
+        [functional.softplus(scores[0, k]) for i in drawn for k in range(M) if k != winner[i]]
     )
     expected = 3 / M * positive + (others.mean() - 3 / M * as_negative).clamp(min=0)
     assert float(found["selection"]) == pytest.approx(float(expected), rel=1e-5)

@@ -76,7 +76,7 @@ class FlowMatching(Segmenter):
     # -- the field -------------------------------------------------------------------------------------------
 
     def network(self, images: Tensor, z: Tensor, time: Tensor) -> Tensor:
-        """What the network says about states ``z (B, C, H, W)`` at times ``(B,)``, float32."""
+        """Output of the network for states ``z (B, C, H, W)`` at times ``(B,)``, float32."""
         check_channels(images, self.in_channels)
         out: Tensor = self.h(self.g(torch.cat([images, z.to(images.dtype)], 1), time)).float()
         return out

@@ -67,7 +67,7 @@ from ambiseg.networks.unet import check_channels
 
 MOST_LOG_SCALE = 7.0
 """``log sigma`` is cut at plus and minus this, so that no exponential overflows."""
-ACTIVATIONS = 16
+ACTIVATIONS_PER_LOGIT = 16
 """Numbers that a flow network holds for each logit, about: samples are drawn in parts, so that memory does
 not grow with them."""
 LAST_TIME = 1 - 1e-3
@@ -317,7 +317,7 @@ class FlowSSN(Segmenter):
         count, base = samples or self.settings.samples, self.distribution(images)
         found = [
             self._sample(images, base, self._noise(images, n, generator))
-            for n in draw_sizes(count, ACTIVATIONS * base.mu.numel())
+            for n in draw_sizes(count, ACTIVATIONS_PER_LOGIT * base.mu.numel())
         ]
         return MaskSet.from_probabilities(torch.cat(found, 1), self.labels)
 
@@ -345,7 +345,7 @@ class FlowSSN(Segmenter):
             ``(B,)`` float32.
         """
         base, nats = self.distribution(images), []
-        for n in draw_sizes(self.settings.likelihood_samples, ACTIVATIONS * base.mu.numel()):
+        for n in draw_sizes(self.settings.likelihood_samples, ACTIVATIONS_PER_LOGIT * base.mu.numel()):
             eta = self._likelihood_logits(images, base, self._noise(images, n))
             nats.append(pairwise_cross_entropy(eta, masks[:, None], self.labels))
         return -marginal(torch.cat(nats, 1))[:, 0]

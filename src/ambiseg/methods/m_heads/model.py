@@ -9,7 +9,7 @@ heads ``h_m``.
     l_m = - log P_c(y | z_m)                                      cross-entropy, per pixel
     L(y, x) = (1 - epsilon) l_m* + epsilon / (M - 1) sum_{m != m*} l_m,    m* = argmin_m l_m
 
-The small weight of the others keeps heads from falling idle. With M = 1 the loss is ``l_1``. Of several
+The small weight of the others keeps all heads learning. With M = 1 the loss is ``l_1``. Of several
 annotations of an image one is drawn by its probability each time it is seen. The heads are 1x1 convolutions
 on the last features, each initialised on its own: heads that started as equals and never won would stay
 equal. How often a head wins is not learnt: all are equally probable.

@@ -10,7 +10,7 @@ from ambiseg.methods.flow_matching import FlowMatchingSettings
 from ambiseg.methods.spec import RECOMMENDED, MethodSpec, Preset, TestCase
 
 EDM_NOISE = math.log(1e3) / 4
-"""What an EDM flow is told where all is noise: `ambiseg.flows.paths.c_noise` at its greatest."""
+"""Time input of an EDM flow at pure noise: the greatest value of `ambiseg.flows.paths.c_noise`."""
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,11 @@ class AnnealedAssignment:
 
 @dataclass(frozen=True)
 class CompetitionSettings:
-    """Single labels: near-duplicate proposals compete for the mask by their probabilities, so that one of them
-    keeps the mode (not in the paper). It replaces the closest proposal by the one whose loss less
-    ``temperature`` times the log of its probability is least."""
+    """Single labels: near-duplicate proposals compete for the mask by their probabilities, so that one of
+    them keeps the mode (not in the paper).
+
+    The mask goes to the proposal whose loss less ``temperature`` times the log of its probability is least.
+    """
 
     start: float = 0.15
     """Fraction of training after which near-duplicates compete, 0 to 1."""
@@ -74,8 +76,7 @@ class SelectionSettings:
     image_cue: bool = True
     """Show the head the image as well (not in the paper)."""
     duplicate_cue: bool = False
-    """Show the head how alike every two proposals are (not in the paper), so that it keeps one of
-    duplicates."""
+    """Show the head the IoU of every two proposals (not in the paper), so that it keeps one of duplicates."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,8 @@ class EnergySettings:
     """What the energy score trains: masks, probabilities or both."""
     uniform_share: float = 1.0
     """How masks are weighted while they learn, 0 to 1: this share is spread evenly over the proposals, the
-    rest by their probabilities. 1: as if all were equally probable; 0: a mask of probability 0 learns nothing."""
+    rest by their probabilities. 1: as if all were equally probable; 0: a mask of probability 0 learns
+    nothing."""
     reserved_proposals: int = 0
     """Number of proposals that are reserved for the energy score: only their masks learn from it, and only
     the others learn from the mask loss. 0: all masks learn from both."""
@@ -127,13 +129,13 @@ class ModeProposalsSettings:
     """The network is that of a flow model and sees one fixed noise and one fixed time (A.2); ``--init`` of a
     flow-matching run sets it."""
     flow_time: float | None = None
-    """Time that this network is told: t from 0 (noise) to 1, or log(sigma)/4 of the noise level for an EDM
+    """Time input of this network: t from 0 (noise) to 1, or log(sigma)/4 of the noise level for an EDM
     flow. If left out, that of pure noise."""
     assignment: ClosestAssignment | RelaxedAssignment | AnnealedAssignment = ClosestAssignment()
     """Single labels: which proposals learn from the one mask of an image."""
     competition: CompetitionSettings | None = None
-    """Single labels: competition of near-duplicate proposals for the mask; none: the closest proposal wins (the
-    paper)."""
+    """Single labels: competition of near-duplicate proposals for the mask; none: the closest proposal wins
+    (the paper)."""
     inverse_propensity_power: float = 0.0
     """Single labels: power of the inverse of the winner's estimated probability by which its mask loss is
     weighted, so that rare modes count for more. 0: every sample counts the same (the paper); 1: every mode

@@ -20,8 +20,8 @@ def energy_loss(
 ) -> Tensor:
     """The mean energy score; without a probability head all proposals are equally probable.
 
-    Masks learn at the probabilities (1 - u) p + u / M, where u is ``uniform_share``. With u = 1 they become the
-    best equally weighted masks (support points; Mak and Joseph 2018).
+    Masks learn at the probabilities (1 - u) p + u / M, u being ``uniform_share``. With u = 1 they become the best
+    equally weighted masks (support points; Mak and Joseph 2018).
 
     Args:
         logits: of the masks, ``(B, M, C, H, W)``.

@@ -241,8 +241,8 @@ def _check(s: ModeProposalsSettings) -> None:
     if s.probability is None:
         if s.competition is not None or s.inverse_propensity_power > 0:
             raise AmbisegError(
-                "competition and inverse_propensity_power need the probability head: also set competition=none"
-                " and inverse_propensity_power=0, or keep probability"
+                "competition and inverse_propensity_power need the probability head: also set"
+                " competition=none and inverse_propensity_power=0, or keep probability"
             )
         if s.energy is not None and s.energy.trains == "probabilities":
             raise AmbisegError(
@@ -272,6 +272,6 @@ def _check(s: ModeProposalsSettings) -> None:
         )
     if s.energy.reserved_proposals and relaxed:
         raise AmbisegError(
-            "assignment=relaxed lets all proposals learn by the mask loss: leave it or energy.reserved_proposals"
-            " out"
+            "assignment=relaxed lets all proposals learn by the mask loss: leave it or"
+            " energy.reserved_proposals out"
         )

@@ -76,8 +76,8 @@ def positive_unlabelled_risk(
         L_PU = pi R_p(+) + max(0, R_u(-) - pi R_p(-))
 
     ``R_p(+/-)`` is the mean BCE of the winners against 1 / 0, ``R_u(-)`` that of all others against 0. This
-    takes winners for a fair draw of all ``pi M`` positives, which they are not where modes differ in
-    probability. With propensities e they are weighted by ``1 / (e pi M)``, the unbiased mean over positives
+    assumes that winners are a uniform draw of all ``pi M`` positives, which they are not where modes differ
+    in probability. With propensities e they are weighted by ``1 / (e pi M)``, the unbiased mean over positives
     (Bekker, Robberechts and Davis 2019), up to LARGEST_WEIGHT (Ionides 2008).
 
     Args:

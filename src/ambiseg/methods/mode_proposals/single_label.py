@@ -1,8 +1,8 @@
 """Single labels: which proposals learn from the one mask of an image, and how much it counts.
 
 Gerard and Sullivan, section 3.1.2: the closest proposal ``k* = argmin_k loss(m_k, y)`` learns. Beyond the
-paper: other proposals learn as well (`shares`), near-duplicates compete by their probabilities (`winner`), and
-rare modes count for more (`importance`).
+paper: other proposals learn as well (`shares`), near-duplicates compete by their probabilities (`winner`),
+and rare modes count for more (`importance`).
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ def winner(cost: Tensor, probabilities: Tensor | None, competition: CompetitionS
 def probability_target(
     cost: Tensor, won: Tensor, probabilities: Tensor | None, competition: CompetitionSettings | None
 ) -> Tensor:
-    """What the probability head learns from a mask, ``(B, M)``: the winner, or the posterior ``p^_k exp(-loss_k
-    / tau) / sum``."""
+    """What the probability head learns from a mask, ``(B, M)``: the winner, or the posterior ``p^_k
+    exp(-loss_k / tau) / sum``."""
     if probabilities is None or competition is None or competition.probability_target == "winner":
         return won
     return log_joint(cost, probabilities, competition.temperature).softmax(1)

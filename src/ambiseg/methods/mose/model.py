@@ -54,14 +54,14 @@ from ambiseg.networks.settings import UNetSettings
 from ambiseg.overlap import pairwise_overlap
 from ambiseg.ranking import descending
 
-IN_CACHE = 2**21
+VALUES_IN_CACHE = 2**21
 """Values of one layer that a CPU computes together in training; more would go through main memory at every
 step."""
 SMOOTHING = 1.0
 """Added to intersection and union of the soft IoU, in pixels: two empty masks agree."""
 START_SIGMA = 1 / 8
 """Standard deviation that the experts' priors start with."""
-NOWHERE = -1e30
+LOG_OF_ZERO = -1e30
 """Logarithm of the probability of a group without experts."""
 
 
@@ -108,7 +108,7 @@ class Experts(nn.Module):
         On a CPU a few images are computed together, so that a layer stays in its cache.
         """
         values = z.shape[1] * self.first.out_channels * u[0, 0].numel()
-        sizes = part_sizes(len(u), values, IN_CACHE) if u.device.type == "cpu" else [len(u)]
+        sizes = part_sizes(len(u), values, VALUES_IN_CACHE) if u.device.type == "cpu" else [len(u)]
         parts = zip(torch.split(u, sizes), torch.split(z, sizes), strict=True)
         return torch.cat([self._forward(*part) for part in parts])
 
@@ -427,7 +427,7 @@ def divergence(received: Tensor, log_pi: Tensor, groups: Tensor | None = None) -
     if groups is not None:
         member = groups[:, None] == torch.arange(groups.shape[1], device=groups.device)[:, None]
         received = (received[:, None] * member).sum(2)
-        log_pi = log_pi[:, None].masked_fill(~member, NOWHERE).logsumexp(2)
+        log_pi = log_pi[:, None].masked_fill(~member, LOG_OF_ZERO).logsumexp(2)
     return (torch.xlogy(received, received) - received * log_pi).sum(1)
 
 
