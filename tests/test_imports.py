@@ -13,7 +13,7 @@ import ambiseg
 
 ROOMS = (
     {"errors", "version"},
-    {"atomic_write", "defaults", "memory_budget", "nested_settings", "plugins", "ranking"},
+    {"atomic_write", "defaults", "json_files", "memory_budget", "nested_settings", "plugins", "ranking"},
     {"labels"},
     {"overlap", "matching"},
     {"maskset"},

@@ -33,8 +33,8 @@ from ambiseg.networks.settings import UNetSettings
 
 @dataclass(frozen=True)
 class Euler:
-    kind: Literal["euler"] = "euler"
     steps: int = 10
+    kind: Literal["euler"] = "euler"
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from torch.autograd.functional import jacobian
 from ambiseg.distributions.autoregressive_flow import LOG_SCALE_BOUND, AffineAutoregressive
 from ambiseg.errors import AmbisegError
 from ambiseg.networks.autoregressive import CausalTransformer, MaskedLinear
+from model_helpers import perturbed
 
 SHAPES = [(1, 3, 5), (3, 2, 3), (1, 1, 1)]
 BODIES = {
@@ -28,11 +29,7 @@ BODIES = {
 def stirred(bodies, by=0.2):
     """The flow in float64, with no weight at zero."""
     torch.manual_seed(0)
-    flow = AffineAutoregressive(bodies)
-    with torch.no_grad():
-        for parameter in flow.parameters():
-            parameter.add_(by * torch.randn_like(parameter))
-    return flow.double()
+    return perturbed(AffineAutoregressive(bodies), by).double()
 
 
 @pytest.mark.parametrize("shape", SHAPES)

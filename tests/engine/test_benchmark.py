@@ -14,6 +14,7 @@ from ambiseg.engine.module import TrainingModule
 from ambiseg.engine.run_folder import write_json
 from ambiseg.engine.suite import Recipe, load_suite, read_suite, suite_names
 from ambiseg.errors import AmbisegError
+from ambiseg.json_files import read_mapping
 from ambiseg.methods import METHODS
 
 TEXT = """
@@ -126,7 +127,7 @@ def test_a_change_makes_anew_what_depends_on_it_and_says_so(fires, tmp_path, mon
 def test_a_setting_that_came_later_had_its_default(fires, tmp_path):
     text = TEXT + "  ssn:\n  atfm: {start_from: ssn}\n"
     for cell in noted(matrix(read_suite(text, "tiny"), fires, tmp_path)):
-        note = benchmark_run.read_note(cell.note)
+        note = read_mapping(cell.note)
         training = note["order"]["training"]
         for one in (training, training["start"] or training):
             one["train"].pop("clip", None)

@@ -23,6 +23,7 @@ from ambiseg.methods.atfm.model import ATFM, dice_loss
 from ambiseg.methods.ssn import SSNSettings
 from ambiseg.methods.ssn.model import SSN
 from ambiseg.networks.settings import UNetSettings
+from model_helpers import perturbed
 
 BINARY, MULTI = LabelSpace.binary(), LabelSpace.of_classes(3)
 SMALL = UNetSettings(width=8, depth=2)
@@ -32,14 +33,6 @@ SPACES = pytest.mark.parametrize("labels", [BINARY, MULTI], ids=["binary", "mult
 def make(labels=BINARY, seed=0, **settings):
     torch.manual_seed(seed)
     return ATFM(3, labels, SMALL, ATFMSettings(**{"rank": 2, **settings}))
-
-
-def shaken(model, size=0.3):
-    """The same model with other weights everywhere, so that nothing is at its start."""
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter += size * torch.randn_like(parameter)
-    return model
 
 
 def annotated(labels, images=2, count=3, size=(4, 5), seed=1):
@@ -95,7 +88,7 @@ def test_a_normal_distribution_is_met_by_a_diffusion_whose_noise_fits_in_it():
 
 def test_states_of_the_flow_are_normal_around_each_mask(monkeypatch):
     """``x_t`` given ``x_1`` and t is N(t x_1 + (1 - t) mu, (1 - t)^2 Sigma) where the source is logits."""
-    model, (image, truth) = shaken(make(source="logits", prior_share=0.0)), annotated(BINARY, 1, 1, (2, 2))
+    model, (image, truth) = perturbed(make(source="logits", prior_share=0.0)), annotated(BINARY, 1, 1, (2, 2))
     normal, count, seen = model.truncation(image), 40_000, []
     monkeypatch.setattr(model, "truncation", lambda _: repeated(normal, count))
     monkeypatch.setattr(model, "velocity", lambda _, state, __: seen.append(state) or torch.zeros_like(state))
@@ -160,7 +153,7 @@ def test_the_prior_runs_once_for_any_number_of_samples(monkeypatch):
 
 @SPACES
 def test_the_first_stage_is_an_ssn(labels):
-    model, batch = shaken(make(labels)), annotated(labels)
+    model, batch = perturbed(make(labels)), annotated(labels)
     torch.manual_seed(3)
     ours = model.loss(*batch)["loss"]
     torch.manual_seed(3)
@@ -175,7 +168,7 @@ def test_the_first_stage_is_an_ssn(labels):
 @pytest.mark.parametrize("start", ["prior", "noise"])
 def test_the_loss_is_the_mean_of_those_of_single_annotations(labels, start):
     """By weight, for the same draws; three annotations, one void in part, one that is not there."""
-    model = shaken(make(labels, prior_share=0.0, alpha=0.3, start=start), 0.1)
+    model = perturbed(make(labels, prior_share=0.0, alpha=0.3, start=start), 0.1)
     images, truth = annotated(labels)
     truth.masks[0, 1, :2] = labels.void
     truth = replace(truth, weights=torch.tensor([[0.2, 0.5, 0.3], [0.6, 0.4, 0.0]]))
@@ -214,7 +207,7 @@ def test_the_soft_dice_has_a_gradient_and_the_hard_one_none(labels):
     images, truth = annotated(labels)
 
     def gradient(dice, alpha):
-        model = shaken(make(labels, prior_share=0.0, dice=dice, alpha=alpha), 0.1)
+        model = perturbed(make(labels, prior_share=0.0, dice=dice, alpha=alpha), 0.1)
         torch.manual_seed(4)
         losses = model.loss(images, truth)
         losses["loss"].backward()
@@ -230,7 +223,7 @@ def test_the_soft_dice_has_a_gradient_and_the_hard_one_none(labels):
 
 
 def test_evaluation_measures_both_stages_at_any_time():
-    model, batch = shaken(make(), 0.1), annotated(BINARY)
+    model, batch = perturbed(make(), 0.1), annotated(BINARY)
 
     def total(progress):
         model.progress = progress
@@ -250,7 +243,7 @@ def test_evaluation_measures_both_stages_at_any_time():
 )
 def test_a_stage_leaves_the_other_in_every_bit(progress, trained, kept):
     """Also where an optimiser has momentum and weight decay for all weights."""
-    model, batch = shaken(make(), 0.1), annotated(BINARY)
+    model, batch = perturbed(make(), 0.1), annotated(BINARY)
     optimiser = torch.optim.AdamW(model.parameters(), 1e-2, weight_decay=0.1)
     for model.progress in (0.0, 0.9, progress):  # momentum for all
         optimiser.zero_grad()

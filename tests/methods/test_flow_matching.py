@@ -117,7 +117,7 @@ def test_proposals_start_from_a_flow_model(kind):
     near 1."""
     torch.manual_seed(0)
     backbone = UNetSettings(width=8, depth=2, kind=kind)
-    flow = FlowMatching(3, MULTI, backbone).eval()
+    flow = FlowMatching(3, MULTI, backbone, FlowMatchingSettings()).eval()
     settings = ModeProposalsSettings(proposals=5, flow_input=True, flow_time=0.3, head_init_jitter=0.1)
     proposals = ModeProposals(3, MULTI, backbone, settings).eval()
     proposals.start_from(flow)
@@ -154,7 +154,7 @@ def test_frozen_parts_do_not_learn():
 def test_no_start_from_a_stranger():
     torch.manual_seed(0)
     with pytest.raises(AmbisegError, match="FlowMatching cannot start from the weights of ModeProposals"):
-        make().start_from(ModeProposals(3, BINARY, SMALL))
+        make().start_from(ModeProposals(3, BINARY, SMALL, ModeProposalsSettings()))
 
 
 def test_shifted_times_are_early_and_keep_their_ends():

@@ -3,8 +3,6 @@ overflows."""
 
 from __future__ import annotations
 
-import itertools
-
 import pytest
 import torch
 
@@ -17,6 +15,7 @@ from ambiseg.methods.ssn import SSNSettings
 from ambiseg.methods.ssn.model import SSN
 from ambiseg.networks.settings import UNetSettings
 from ambiseg.testing import BACKBONE, CHANNELS, problem, train_on_problem
+from model_helpers import check_likelihoods_sum_to_one
 
 BINARY, MULTI = LabelSpace.binary(), LabelSpace.of_classes(4)
 SMALL = UNetSettings(width=8, depth=2)
@@ -55,20 +54,7 @@ def test_the_likelihood_of_one_pixel_is_an_integral():
 
 @pytest.mark.parametrize("labels, size", [(BINARY, (2, 2)), (MULTI, (1, 2))], ids=["binary", "multi-class"])
 def test_likelihoods_of_all_label_maps_sum_to_one(labels, size):
-    """For the same draws, whatever they are; a void pixel is summed over."""
-    model, pixels = strengthened(make(labels, likelihood_samples=7), 3), size[0] * size[1]
-    maps = torch.tensor(list(itertools.product(range(labels.classes), repeat=pixels)), dtype=torch.uint8)
-    image, maps = torch.randn(1, 3, *size), maps.view(-1, *size)
-
-    def likelihood(mask):
-        torch.manual_seed(1)
-        return float(model.log_prob(image, mask[None]).exp())
-
-    assert sum(likelihood(mask) for mask in maps) == pytest.approx(1, abs=1e-5)
-    void = maps[0].clone()
-    void[0, 0] = labels.void
-    same = [m for m in maps if torch.equal(m.flatten()[1:], maps[0].flatten()[1:])]
-    assert likelihood(void) == pytest.approx(sum(map(likelihood, same)), abs=1e-5)
+    check_likelihoods_sum_to_one(strengthened(make(labels, likelihood_samples=7), 3), size)
 
 
 @pytest.mark.parametrize("antithetic", [False, True])

@@ -59,17 +59,12 @@ class FlowMatching(Segmenter):
     settings: FlowMatchingSettings
 
     def __init__(
-        self,
-        in_channels: int,
-        labels: LabelSpace,
-        backbone: UNetSettings | None = None,
-        settings: FlowMatchingSettings | None = None,
+        self, in_channels: int, labels: LabelSpace, backbone: UNetSettings, settings: FlowMatchingSettings
     ) -> None:
-        s = settings or FlowMatchingSettings()
-        super().__init__(in_channels, labels, backbone or UNetSettings(), s)
-        if not s.time_shift > 0:
-            raise AmbisegError(f"time_shift is above 0, received {s.time_shift}")
-        self.path = path_named(s.path)
+        super().__init__(in_channels, labels, backbone, settings)
+        if not settings.time_shift > 0:
+            raise AmbisegError(f"time_shift is above 0, received {settings.time_shift}")
+        self.path = path_named(settings.path)
         self.g = build_backbone(in_channels + labels.channels, self.backbone, time=True)
         self.h = nn.Conv2d(self.g.out_channels, labels.channels, 3, padding=1)
 

@@ -136,17 +136,12 @@ class FlowSSN(Segmenter):
     settings: FlowSSNSettings
 
     def __init__(
-        self,
-        in_channels: int,
-        labels: LabelSpace,
-        backbone: UNetSettings | None = None,
-        settings: FlowSSNSettings | None = None,
+        self, in_channels: int, labels: LabelSpace, backbone: UNetSettings, settings: FlowSSNSettings
     ) -> None:
-        s = settings or FlowSSNSettings()
-        super().__init__(in_channels, labels, backbone or UNetSettings(), s)
-        _check(s)
+        super().__init__(in_channels, labels, backbone, settings)
+        _check(settings)
         channels = labels.channels
-        flow = s.flow
+        flow = settings.flow
         learn_scale = flow.base_scale == "learned"
         self.base: BaseNetwork | None = None
         self.second: BaseNetwork | None = None

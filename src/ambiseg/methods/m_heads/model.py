@@ -52,20 +52,15 @@ class MHeads(Segmenter):
     settings: MHeadsSettings
 
     def __init__(
-        self,
-        in_channels: int,
-        labels: LabelSpace,
-        backbone: UNetSettings | None = None,
-        settings: MHeadsSettings | None = None,
+        self, in_channels: int, labels: LabelSpace, backbone: UNetSettings, settings: MHeadsSettings
     ) -> None:
-        s = settings or MHeadsSettings()
-        if s.heads < 1:
-            raise AmbisegError(f"there is at least one head, received {s.heads}")
-        if not 0 <= s.relaxation <= 1:
-            raise AmbisegError(f"relaxation is a weight from 0 to 1, received {s.relaxation}")
-        super().__init__(in_channels, labels, backbone or UNetSettings(), s)
+        if settings.heads < 1:
+            raise AmbisegError(f"there is at least one head, received {settings.heads}")
+        if not 0 <= settings.relaxation <= 1:
+            raise AmbisegError(f"relaxation is a weight from 0 to 1, received {settings.relaxation}")
+        super().__init__(in_channels, labels, backbone, settings)
         self.g = build_backbone(in_channels, self.backbone)
-        self.h = nn.Conv2d(self.g.out_channels, s.heads * labels.channels, 1)
+        self.h = nn.Conv2d(self.g.out_channels, settings.heads * labels.channels, 1)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits of every head ``(B, M, C, H, W)``."""

@@ -72,15 +72,11 @@ class ModeProposals(Segmenter):
     noise_seed: Tensor
 
     def __init__(
-        self,
-        in_channels: int,
-        labels: LabelSpace,
-        backbone: UNetSettings | None = None,
-        settings: ModeProposalsSettings | None = None,
+        self, in_channels: int, labels: LabelSpace, backbone: UNetSettings, settings: ModeProposalsSettings
     ) -> None:
-        s = settings or ModeProposalsSettings()
+        s = settings
         _check(s)
-        super().__init__(in_channels, labels, backbone or UNetSettings(), s)
+        super().__init__(in_channels, labels, backbone, settings)
         self.unmatched = s.energy.reserved_proposals if s.energy else 0
         extra = labels.channels if s.flow_input else 0
         self.g = build_backbone(in_channels + extra, self.backbone, time=s.flow_input)

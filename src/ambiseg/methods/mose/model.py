@@ -141,7 +141,8 @@ class MoSE(Segmenter):
         AmbisegError: settings out of their range.
 
     Example:
-        >>> model = MoSE(3, LabelSpace.binary(), UNetSettings(width=8, depth=2))
+        >>> small = UNetSettings(width=8, depth=2)
+        >>> model = MoSE(3, LabelSpace.binary(), small, MoSESettings())
         >>> found = model.predict(torch.zeros(2, 3, 17, 23), samples=6)
         >>> found.masks.shape, found.weights.shape
         (torch.Size([2, 6, 17, 23]), torch.Size([2, 6]))
@@ -150,14 +151,10 @@ class MoSE(Segmenter):
     settings: MoSESettings
 
     def __init__(
-        self,
-        in_channels: int,
-        labels: LabelSpace,
-        backbone: UNetSettings | None = None,
-        settings: MoSESettings | None = None,
+        self, in_channels: int, labels: LabelSpace, backbone: UNetSettings, settings: MoSESettings
     ) -> None:
-        s = settings or MoSESettings()
-        super().__init__(in_channels, labels, backbone or UNetSettings(), s)
+        super().__init__(in_channels, labels, backbone, settings)
+        s = settings
         _check(s, self.backbone.depth)
         self.cost = s.cost if s.cost != "auto" else "iou" if labels.is_binary else "cross-entropy"
         self.g = build_backbone(in_channels, self.backbone)
@@ -221,7 +218,8 @@ class MoSE(Segmenter):
         """pi(x), ``(B, K)``: how probable it is that the annotation is of each expert's kind.
 
         Example:
-            >>> MoSE(3, LabelSpace.binary(), UNetSettings(width=8, depth=2)).expert_probabilities(torch.zeros(2, 3, 6, 6)).shape
+            >>> model = MoSE(3, LabelSpace.binary(), UNetSettings(width=8, depth=2), MoSESettings())
+            >>> model.expert_probabilities(torch.zeros(2, 3, 6, 6)).shape
             torch.Size([2, 4])
         """
         return self._log_pi(self.g.encode(images)).exp()
