@@ -244,10 +244,10 @@ def _check(s: ModeProposalsSettings) -> None:
             raise AmbisegError(
                 "energy.trains=probabilities needs the probability head: leave one of them out"
             )
-    relaxed = isinstance(s.assignment, RelaxedAssignment)
+    relaxed = s.assignment if isinstance(s.assignment, RelaxedAssignment) else None
     fractions = {
         "competition.start": s.competition.start if s.competition else 0.0,
-        "assignment.share_of_others": s.assignment.share_of_others if relaxed else 0.0,
+        "assignment.share_of_others": relaxed.share_of_others if relaxed else 0.0,
         "selection.positive_prior": s.selection.positive_prior,
         "energy.start": s.energy.start if s.energy else 0.0,
         "energy.uniform_share": s.energy.uniform_share if s.energy else 0.0,
