@@ -29,6 +29,7 @@ from typing import Any
 
 import tables
 from ambiseg.atomic_write import replacing_file
+from ambiseg.json_files import read_mapping
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
@@ -112,15 +113,6 @@ class Plan:
 # -- results -------------------------------------------------------------------------------------------------
 
 
-def read_note(path: Path) -> dict[str, Any]:
-    """A result; empty where there is none that can be read."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
 def write_note(path: Path, note: dict[str, Any]) -> None:
     """Write a result whole or not at all."""
     with replacing_file(path) as partial:
@@ -146,7 +138,7 @@ def begin(plan: Plan, part: Part) -> dict[str, Any]:
     way."""
     head = {"part": part.name, "status": RUNNING, "seconds": 0.0, **plan.facts}
     head |= {"seed": plan.seed, "smoke": plan.smoke, "sizes": {}, "rows": {}}
-    old = read_note(plan.earlier / f"{part.name}.json") if plan.earlier else {}
+    old = read_mapping(plan.earlier / f"{part.name}.json") if plan.earlier else {}
     if any(old.get(key) != head.get(key) for key in ("part", "seed", "smoke", "card")):
         return head
     if old["status"] == DONE:
@@ -241,7 +233,7 @@ def _one(part: Part, plan: Plan, seconds: float, background: Started | None) -> 
             outcome = started.wait(left)
         finally:
             started.kill()
-    note = read_note(path)
+    note = read_mapping(path)
     if outcome != DONE:
         note["status"] = outcome if outcome != "timed out" else f"timed out after {seconds:.0f} s"
     elif note.get("status") == RUNNING:

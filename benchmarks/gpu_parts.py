@@ -38,13 +38,14 @@ from ambiseg.engine.postprocess import PredictSettings
 from ambiseg.engine.run_folder import TRAINING, RunConfig
 from ambiseg.engine.suite import Suite, load_suite
 from ambiseg.engine.train import training_curve
+from ambiseg.json_files import read_mapping
 from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
 from ambiseg.methods import METHODS, build, method_info
 from ambiseg.methods.base import Segmenter
 from ambiseg.metrics import default_metrics, evaluate_all
 from ambiseg.nested_settings import replaced
-from gpu import DONE, NO_TIME, read_note, status_of, write_note
+from gpu import DONE, NO_TIME, status_of, write_note
 from speed import stepper
 
 Action = Callable[[float], dict[str, Any]]
@@ -151,7 +152,7 @@ def training_time(left: float, rows: Sequence[Row]) -> float | None:
 def measure_rows(context: Context, part: str, rows: Sequence[Row]) -> None:
     """Measure the rows that are not there yet, and write each at once."""
     path = context.out / f"{part}.json"
-    note = read_note(path)
+    note = read_mapping(path)
     note["sizes"] = dataclasses.asdict(context.sizes)
     pending = [row for row in rows if row.name not in note["rows"]]
     for i, row in enumerate(pending):
@@ -491,7 +492,7 @@ def describe(run: Path) -> dict[str, Any]:
     """What a run was made of and came to."""
     config = RunConfig.load(run)
     parts = {name: dataclasses.asdict(getattr(config, name)) for name in ("train", "settings", "backbone")}
-    return {"method": config.method, **parts, "training": read_note(run / TRAINING)}
+    return {"method": config.method, **parts, "training": read_mapping(run / TRAINING)}
 
 
 def measure(run: Path, data: Path, samples: int, names: list[str], every: int, batch: int) -> dict[str, Any]:

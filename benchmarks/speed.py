@@ -60,6 +60,7 @@ from ambiseg.losses.transport import capped_coupling
 from ambiseg.maskset import MaskSet
 from ambiseg.methods import build
 from ambiseg.methods.base import Segmenter
+from ambiseg.methods.mose import MoSESettings
 from ambiseg.methods.mose.model import MoSE, divergence, pairwise_cost
 from ambiseg.metrics import Comparison, default_metrics, evaluate_all, ged
 from ambiseg.networks.settings import UNetSettings
@@ -172,7 +173,7 @@ def mose(threads: int, source: Path | None) -> dict[str, Any]:
 def _mose(count: int, channels: int, size: tuple[int, int], k: int, labels: LabelSpace) -> dict[str, Any]:
     torch.manual_seed(0)
     hardware = Hardware.choose(device="cpu")
-    net = hardware.place(MoSE(channels, labels, UNetSettings(width=16)))
+    net = hardware.place(MoSE(channels, labels, UNetSettings(width=16), MoSESettings()))
     images = hardware.images(torch.randn(count, channels, *size))
     masks = torch.randint(labels.classes, (count, k, *size), dtype=torch.uint8)
     annotations = MaskSet.uniform(masks, labels)

@@ -16,6 +16,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from ambiseg.json_files import read_mapping
+
 ROOT = Path(__file__).parents[1]
 WORKER = """
 import json, pathlib, subprocess, sys, time
@@ -152,7 +154,7 @@ def test_rows_are_measured_one_by_one(parts_module, gpu, tmp_path):
     gpu.write_note(tmp_path / "x.json", {"status": "running", "rows": {"kept": {"status": "done"}}})
     context = parts_module.Context(tmp_path, tmp_path, tmp_path, time.time() + 100, 0, parts_module.TINY)
     parts_module.measure_rows(context, "x", rows)
-    note = gpu.read_note(tmp_path / "x.json")
+    note = read_mapping(tmp_path / "x.json")
     assert {name: found["status"] for name, found in note["rows"].items()} == {
         "kept": "done",
         "memory": "skipped: out of memory: CUDA out of memory.",

@@ -13,7 +13,7 @@ import ambiseg
 
 ROOMS = (
     {"errors", "version"},
-    {"json_lines"},
+    {"json_files"},
     {"owned_files"},
     {"atomic_write", "defaults", "memory_budget", "nested_settings", "plugins", "ranking"},
     {"labels"},

@@ -18,7 +18,7 @@ from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
 from ambiseg.overlap import pairwise_overlap
 
-laws = settings(max_examples=60, deadline=None)
+properties = settings(max_examples=60, deadline=None)
 BINARY = LabelSpace.binary()
 
 
@@ -41,12 +41,12 @@ def content(given: MaskSet) -> list[dict[bytes, float]]:
     """Probability of each distinct mask, image by image."""
     images = []
     for masks, weights in zip(given.masks, given.weights, strict=True):
-        law: dict[bytes, float] = {}
+        weight_of: dict[bytes, float] = {}
         for mask, weight in zip(masks, weights.tolist(), strict=True):
             if weight > 0:
                 key = mask.numpy().tobytes()
-                law[key] = law.get(key, 0.0) + weight
-        images.append(law)
+                weight_of[key] = weight_of.get(key, 0.0) + weight
+        images.append(weight_of)
     return images
 
 
@@ -58,12 +58,12 @@ def assert_same_law(a: MaskSet, b: MaskSet) -> None:
 # -- merging and filtering -----------------------------------------------------------------------------------
 
 
-@laws
+@properties
 @given(mask_sets())
 def test_merging_adds_weights_up(given_set: MaskSet) -> None:
     merged = given_set.merge_identical().validate()
     assert_same_law(merged, given_set)
-    assert merged.count.tolist() == [len(law) for law in content(given_set)]
+    assert merged.count.tolist() == [len(weight_of) for weight_of in content(given_set)]
     torch.testing.assert_close(merged.mean(), given_set.mean())
     again = merged.merge_identical()
     assert torch.equal(again.masks, merged.masks) and torch.equal(again.weights, merged.weights)
@@ -74,7 +74,7 @@ def test_merging_adds_weights_up(given_set: MaskSet) -> None:
                 assert merged.scores[b, k] == given_set.scores[b][same].max()
 
 
-@laws
+@properties
 @given(mask_sets())
 def test_merging_knows_no_order(given_set: MaskSet) -> None:
     order = torch.randperm(given_set.masks.shape[1], generator=torch.Generator().manual_seed(0))
@@ -91,7 +91,7 @@ def test_merging_keeps_the_mean_of_probabilities() -> None:
     assert torch.equal(given_set.probabilities, probabilities), "the set it came from is left alone"
 
 
-@laws
+@properties
 @given(mask_sets(), st.sampled_from([0.0, 0.3, 0.6, 0.9, 1.0]))
 def test_near_duplicates_disappear_and_their_mass_moves(given_set: MaskSet, iou: float) -> None:
     left = given_set.drop_near_duplicates(iou).validate()
@@ -119,7 +119,7 @@ def test_the_better_of_two_near_duplicates_stays() -> None:
     assert by_weight.masks.tolist() == masks[:, [0, 2]].tolist()
 
 
-@laws
+@properties
 @given(mask_sets(), st.sampled_from([0.0, 0.5, 0.75, 1.0]))
 def test_filtering_never_empties_a_set(given_set: MaskSet, threshold: float) -> None:
     left = given_set.filter_scores(threshold).validate()
@@ -152,7 +152,7 @@ def test_dropped_masks_leave_their_probability_to_the_nearest() -> None:
     torch.testing.assert_close(left.weights, torch.tensor([[0.7, 0.1]]) / 0.8)
 
 
-@laws
+@properties
 @given(mask_sets(), st.integers(0, 2**31))
 def test_dropping_copies_keeps_the_law(given_set: MaskSet, seed: int) -> None:
     """Copies of every mask with any share of its weight, all rejected: the distribution is what it was."""
@@ -167,7 +167,7 @@ def test_dropping_copies_keeps_the_law(given_set: MaskSet, seed: int) -> None:
     assert_same_law(doubled.filter_scores(0.5), given_set)
 
 
-@laws
+@properties
 @given(mask_sets(), st.integers(0, 2**31))
 def test_keeping_some_against_a_plain_loop(given_set: MaskSet, seed: int) -> None:
     """Each dropped weight goes to the first kept mask of the greatest IoU; what overlaps with none is shared
@@ -205,7 +205,7 @@ def test_masks_that_differ_in_one_pixel_are_not_identical(classes: int) -> None:
 # -- order, selection and drawing ----------------------------------------------------------------------------
 
 
-@laws
+@properties
 @given(mask_sets())
 def test_sort_compact_and_normalised_keep_the_law(given_set: MaskSet) -> None:
     ordered, compact = given_set.sort(), given_set.compact()
@@ -218,7 +218,7 @@ def test_sort_compact_and_normalised_keep_the_law(given_set: MaskSet) -> None:
         assert torch.equal(compact.masks[b, : int(there.sum())], given_set.masks[b][there]), "order is kept"
 
 
-@laws
+@properties
 @given(mask_sets(), st.integers(1, 6))
 def test_top_keeps_the_heaviest(given_set: MaskSet, k: int) -> None:
     top = given_set.top(k).validate()
@@ -276,7 +276,7 @@ def test_entropy_of_uniform_classes_is_the_logarithm() -> None:
     torch.testing.assert_close(entropy, torch.tensor([[np.log(5)]], dtype=torch.float32))
 
 
-@laws
+@properties
 @given(mask_sets())
 def test_the_mean_is_a_distribution_over_classes(given_set: MaskSet) -> None:
     everything = given_set.labels.all_classes(given_set.mean(), dim=1)
@@ -322,7 +322,7 @@ def test_stacking_pads_sets_and_images() -> None:
     torch.testing.assert_close(both.areas()[:, 0], torch.tensor([1.0, 0.0, 0.0]))
 
 
-@laws
+@properties
 @given(mask_sets())
 def test_stacking_undoes_splitting(given_set: MaskSet) -> None:
     back = MaskSet.stack([image.compact() for image in given_set])  # type: ignore[attr-defined]
@@ -343,7 +343,7 @@ def test_stacking_keeps_probabilities_of_one_size_only() -> None:
 # -- files ---------------------------------------------------------------------------------------------------
 
 
-@laws
+@properties
 @given(mask_sets())
 def test_files_come_back_identical(tmp_path_factory: pytest.TempPathFactory, given_set: MaskSet) -> None:
     path = tmp_path_factory.mktemp("sets") / "set.npz"

@@ -33,8 +33,8 @@ from ambiseg.networks.settings import UNetSettings
 
 @dataclass(frozen=True)
 class Euler:
-    kind: Literal["euler"] = "euler"
     steps: int = 10
+    kind: Literal["euler"] = "euler"
 
 
 @dataclass(frozen=True)
@@ -177,8 +177,8 @@ def train(*words: str) -> TrainSettings:
 
 def test_a_whole_number_is_a_fraction_where_one_is_declared():
     """Also 0, which is no count then, and also in complete settings."""
-    settings = resolve(METHODS["mode-proposals"], settings={"flow_time": 0, "assignment": {"start": 0}})[2]
-    for value in (settings.flow_time, settings.assignment.start, train("ema=0").ema):
+    settings = resolve(METHODS["mode-proposals"], settings={"flow_time": 0, "competition": {"start": 0}})[2]
+    for value in (settings.flow_time, settings.competition.start, train("ema=0").ema):
         assert value == 0 and type(value) is float
     assert resolve(METHODS["atfm"], settings=ATFMSettings(alpha=0))[2].alpha == 0
     assert type(train("epochs=3").epochs) is int

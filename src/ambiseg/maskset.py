@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ambiseg.atomic_write import replacing_file
 from ambiseg.defaults import DUPLICATE_IOU, SCORE_THRESHOLD
 from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
@@ -390,15 +391,15 @@ class MaskSet:
     # -- files -----------------------------------------------------------------------------------------------
 
     def save(self, path: str | Path) -> None:
-        """Write to ``.npz`` (compressed, no pickles); `load` reads it back."""
+        """Write to ``.npz`` (compressed, no pickles), whole or not at all; `load` reads it back."""
         arrays = {"masks": self.masks.cpu().numpy(), "weights": self.weights.cpu().numpy()}
         if self.scores is not None:
             arrays["scores"] = self.scores.cpu().numpy()
         if self.probabilities is not None:
             arrays["probabilities"] = self.probabilities.cpu().numpy()
         arrays["labels"] = np.frombuffer(json.dumps(self.labels.to_dict()).encode(), dtype=np.uint8)
-        with open(path, "wb") as file:
-            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+        with replacing_file(Path(path)) as partial, open(partial, "wb") as partial_file:
+            np.savez_compressed(partial_file, **arrays)  # type: ignore[arg-type]
 
     @classmethod
     def load(cls, path: str | Path) -> MaskSet:

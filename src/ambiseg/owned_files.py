@@ -19,7 +19,7 @@ from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 from ambiseg.errors import AmbisegError
-from ambiseg.json_lines import append_json_lines, read_json_lines
+from ambiseg.json_files import append_json_lines, read_json_lines
 from ambiseg.version import __version__
 
 LIST = ".ambiseg-files"

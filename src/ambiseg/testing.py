@@ -70,8 +70,8 @@ def problem(labels: LabelSpace, mode: str = "full", seed: int = 0, count: int = 
 
 
 @dataclass(frozen=True)
-class Subject:
-    """A method under test: its spec, one of its test cases, and the label space and seed of this try."""
+class Trial:
+    """One test case of a method on one label space, with its seed."""
 
     spec: MethodSpec
     case: TestCase
@@ -129,11 +129,11 @@ def equal(one: MaskSet, other: MaskSet) -> bool:
 # -- the checks ----------------------------------------------------------------------------------------------
 
 
-def valid_predictions(subject: Subject) -> None:
+def valid_predictions(trial: Trial) -> None:
     """Predictions are distributions of label maps, with scores and probabilities in [0, 1] where there are
     some."""
-    labels, (images, _) = subject.labels, subject.problem()
-    found = prediction_of(subject.model(), images).validate()
+    labels, (images, _) = trial.labels, trial.problem()
+    found = prediction_of(trial.model(), images).validate()
     assert found.masks.dtype == torch.uint8, f"masks are uint8, received {found.masks.dtype}"
     assert found.weights.dtype == torch.float32, f"weights are float32, received {found.weights.dtype}"
     shape = (len(images), *images.shape[2:])
@@ -154,11 +154,11 @@ def valid_predictions(subject: Subject) -> None:
         assert everything.allclose(torch.ones_like(everything)), "probabilities of a pixel's classes sum to 1"
 
 
-def finite_losses(subject: Subject) -> None:
+def finite_losses(trial: Trial) -> None:
     """The loss is a finite scalar that can be differentiated, its named parts finite scalars, with both kinds
     of labels."""
     for mode in LABEL_MODES:
-        losses = subject.model().loss(*subject.problem(mode))
+        losses = trial.model().loss(*trial.problem(mode))
         assert "loss" in losses, f"loss returns a dictionary with the key 'loss', received {list(losses)}"
         assert losses["loss"].requires_grad, "the loss has a gradient"
         for name, value in losses.items():
@@ -167,33 +167,33 @@ def finite_losses(subject: Subject) -> None:
             )
 
 
-def gradients_reach_every_parameter(subject: Subject) -> None:
+def gradients_reach_every_parameter(trial: Trial) -> None:
     """Over a few steps of both kinds of labels and of the whole schedule, since some layers start at zero."""
-    model = subject.model()
+    model = trial.model()
     optimiser, reached = torch.optim.Adam(model.parameters(), 1e-2), set()
     for step in range(8):
         model.progress = step / 8
         optimiser.zero_grad()
-        torch.autograd.backward(model.loss(*subject.problem(LABEL_MODES[step % 2], seed=step))["loss"])
+        torch.autograd.backward(model.loss(*trial.problem(LABEL_MODES[step % 2], seed=step))["loss"])
         for name, parameter in model.named_parameters():
             if parameter.grad is not None and bool(parameter.grad.ne(0).any()):
                 reached.add(name)
         optimiser.step()
-    unused = subject.case.unused
+    unused = trial.case.unused
     missed = [
         n for n, _ in model.named_parameters() if n not in reached and not any(map(n.startswith, unused))
     ]
     assert not missed, f"no gradient ever reached {', '.join(missed)}"
 
 
-def learns_one_batch(subject: Subject) -> None:
+def learns_one_batch(trial: Trial) -> None:
     """In `TestCase.steps` the loss of one batch falls below .6 of its first value, and M-IoU rises by
     `TestCase.gain`."""
     for mode in LABEL_MODES:
-        images, modes = subject.problem()
-        model, case = subject.model(), subject.case
+        images, modes = trial.problem()
+        model, case = trial.model(), trial.case
         before = loss_of(model, images, modes), float(m_iou(prediction_of(model, images), modes).mean())
-        train_on_problem(model, subject.labels, mode, case.steps, case.rate)
+        train_on_problem(model, trial.labels, mode, case.steps, case.rate)
         after = loss_of(model, images, modes), float(m_iou(prediction_of(model, images), modes).mean())
         assert after[0] < 0.6 * before[0], (
             f"{mode} labels: the loss went from {before[0]:.3g} to {after[0]:.3g}"
@@ -203,16 +203,16 @@ def learns_one_batch(subject: Subject) -> None:
         )
 
 
-def the_seed_decides_everything(subject: Subject) -> None:
+def the_seed_decides_everything(trial: Trial) -> None:
     """Training and prediction follow from the seed, to the last bit."""
 
     def trained(mode: str, seed: int) -> Segmenter:
-        model = subject.model(seed)
+        model = trial.model(seed)
         torch.manual_seed(seed)
-        train_on_problem(model, subject.labels, mode, 2)
+        train_on_problem(model, trial.labels, mode, 2)
         return model
 
-    images = subject.problem()[0]
+    images = trial.problem()[0]
     for mode in LABEL_MODES:
         one, same, other = trained(mode, 1), trained(mode, 1), trained(mode, 2)
         pairs = list(zip(one.parameters(), same.parameters(), strict=True))
@@ -222,30 +222,30 @@ def the_seed_decides_everything(subject: Subject) -> None:
         assert not all(torch.equal(a, b) for a, b in pairs), "two seeds gave one training"
 
 
-def a_run_folder_gives_the_model_back(subject: Subject) -> None:
+def a_run_folder_gives_the_model_back(trial: Trial) -> None:
     """Saved and loaded, a model predicts the same, to the last bit."""
-    model = subject.model()
-    train_on_problem(model, subject.labels, "full", 2)
+    model = trial.model()
+    train_on_problem(model, trial.labels, "full", 2)
     plain = Normalization((0.0,) * CHANNELS, (1.0,) * CHANNELS)
     config = RunConfig(
-        subject.spec.name, CHANNELS, subject.labels, plain, BACKBONE, model.settings, TrainSettings()
+        trial.spec.name, CHANNELS, trial.labels, plain, BACKBONE, model.settings, TrainSettings()
     )
     with tempfile.TemporaryDirectory() as folder:
         config.save(Path(folder))
         save_weights(Path(folder), model)
         loaded = load_weights(folder, RunConfig.load(folder))
-    images = subject.problem()[0]
+    images = trial.problem()[0]
     assert not loaded.training, "a loaded model is in evaluation mode"
     assert equal(prediction_of(loaded, images), prediction_of(model, images)), (
         "the loaded model predicts otherwise"
     )
 
 
-def the_state_is_the_model(subject: Subject) -> None:
+def the_state_is_the_model(trial: Trial) -> None:
     """Two models with the same ``state_dict`` have the same loss and the same prediction."""
-    one, other = subject.model(1), subject.model(2)
+    one, other = trial.model(1), trial.model(2)
     other.load_state_dict(one.state_dict())
-    images, annotations = subject.problem()
+    images, annotations = trial.problem()
     assert equal(prediction_of(one, images), prediction_of(other, images)), (
         "predictions of equal weights differ"
     )
@@ -253,10 +253,10 @@ def the_state_is_the_model(subject: Subject) -> None:
     assert losses[0] == losses[1], f"losses of equal weights differ: {losses}"
 
 
-def any_image_size(subject: Subject) -> None:
+def any_image_size(trial: Trial) -> None:
     """Images of any size can be predicted and learnt from, down to one pixel."""
     for size in ((17, 23), (1, 1), (1, 19)):
-        model, images = subject.model(), torch.randn(2, CHANNELS, *size)
+        model, images = trial.model(), torch.randn(2, CHANNELS, *size)
         found = prediction_of(model, images).validate()
         assert found.masks.shape[2:] == size, (
             f"masks of {size} images have size {tuple(found.masks.shape[2:])}"
@@ -265,14 +265,14 @@ def any_image_size(subject: Subject) -> None:
         assert bool(torch.isfinite(loss)), f"the loss of {size} images is {float(loss)}"
 
 
-def repeated_borders_change_nothing_inside(subject: Subject) -> None:
+def repeated_borders_change_nothing_inside(trial: Trial) -> None:
     """An image extended by its edge pixels to the next size that divides evenly has the same masks.
 
     The last row and column are left out: there a 3x3 head sees zeros or repeated pixels.
     """
-    if not subject.case.deterministic:
+    if not trial.case.deterministic:
         return
-    model, images = subject.model(), torch.randn(2, CHANNELS, 15, 13)
+    model, images = trial.model(), torch.randn(2, CHANNELS, 15, 13)
     small = prediction_of(model, images).probabilities
     large = prediction_of(model, functional.pad(images, (0, 1, 0, 1), mode="replicate")).probabilities
     if small is None or large is None:
@@ -280,11 +280,11 @@ def repeated_borders_change_nothing_inside(subject: Subject) -> None:
     torch.testing.assert_close(large[..., :14, :12], small[..., :14, :12])
 
 
-def images_of_a_batch_do_not_see_each_other(subject: Subject) -> None:
+def images_of_a_batch_do_not_see_each_other(trial: Trial) -> None:
     """The prediction of an image is the same alone and in a batch."""
-    if not subject.case.deterministic:
+    if not trial.case.deterministic:
         return
-    model, images = subject.model(), subject.problem()[0]
+    model, images = trial.model(), trial.problem()[0]
     together = prediction_of(model, images)
     for b in range(len(images)):
         alone = prediction_of(model, images[b : b + 1])
@@ -292,11 +292,11 @@ def images_of_a_batch_do_not_see_each_other(subject: Subject) -> None:
         torch.testing.assert_close(alone.mean(), together.mean()[b : b + 1])
 
 
-def bfloat16_stays_near(subject: Subject) -> None:
+def bfloat16_stays_near(trial: Trial) -> None:
     """Under autocast the loss stays within 3 %, weights and means within `TestCase.tolerance`."""
-    tolerance = subject.case.tolerance
+    tolerance = trial.case.tolerance
     for mode in LABEL_MODES:
-        model, (images, annotations) = subject.model(), subject.problem(mode)
+        model, (images, annotations) = trial.model(), trial.problem(mode)
         full = loss_of(model, images, annotations)
         with torch.autocast("cpu", torch.bfloat16):
             half = loss_of(model, images, annotations)
@@ -310,35 +310,35 @@ def bfloat16_stays_near(subject: Subject) -> None:
         torch.testing.assert_close(found.mean(), exact.mean(), atol=tolerance, rtol=0)
 
 
-def void_is_only_a_mark(subject: Subject) -> None:
+def void_is_only_a_mark(trial: Trial) -> None:
     """Which integer marks void makes no difference, and an annotation of nothing but void does no harm."""
-    labels = subject.labels
+    labels = trial.labels
     for mode in LABEL_MODES:
-        images, annotations = subject.problem(mode)
+        images, annotations = trial.problem(mode)
         hidden = torch.rand(annotations.masks.shape, generator=torch.Generator().manual_seed(5)) < 0.3
         losses = []
         for void in (200, 255):
             space = replace(labels, ignore_value=void)
             marked = MaskSet(annotations.masks.masked_fill(hidden, void), annotations.weights, space)
-            losses.append(loss_of(subject.model(labels=space), images, marked))
+            losses.append(loss_of(trial.model(labels=space), images, marked))
         assert losses[0] == losses[1], (
             f"{mode} labels: the loss depends on the number that marks void: {losses}"
         )
         nothing = replace(annotations, masks=torch.full_like(annotations.masks, labels.void))
-        assert math.isfinite(loss_of(subject.model(), images, nothing)), (
+        assert math.isfinite(loss_of(trial.model(), images, nothing)), (
             f"{mode} labels: the loss of void is not finite"
         )
 
 
-def extreme_inputs_give_finite_gradients(subject: Subject) -> None:
+def extreme_inputs_give_finite_gradients(trial: Trial) -> None:
     """Masks that are empty, full, one pixel, or void alone; images a thousand times larger than normalised
     ones."""
     for bf16 in (False, True):
         masks = torch.zeros(4, 1, SIZE, SIZE, dtype=torch.uint8)
-        masks[1], masks[2, 0, 3, 3], masks[3] = subject.labels.classes - 1, 1, subject.labels.void
-        model, images = subject.model(), 1e3 * torch.randn(4, CHANNELS, SIZE, SIZE)
+        masks[1], masks[2, 0, 3, 3], masks[3] = trial.labels.classes - 1, 1, trial.labels.void
+        model, images = trial.model(), 1e3 * torch.randn(4, CHANNELS, SIZE, SIZE)
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            loss = model.loss(images, MaskSet.uniform(masks, subject.labels))["loss"]
+            loss = model.loss(images, MaskSet.uniform(masks, trial.labels))["loss"]
         torch.autograd.backward(loss)
         how = "bf16" if bf16 else "float32"
         assert bool(torch.isfinite(loss)), f"the loss in {how} is {float(loss)}"
@@ -348,21 +348,21 @@ def extreme_inputs_give_finite_gradients(subject: Subject) -> None:
             )
 
 
-def absent_masks_have_no_influence(subject: Subject) -> None:
+def absent_masks_have_no_influence(trial: Trial) -> None:
     """A mask of weight 0 is not there."""
-    model, (images, annotations) = subject.model(), subject.problem()
+    model, (images, annotations) = trial.model(), trial.problem()
     other = annotations.masks.clone()
-    other[-1, -1] = subject.labels.classes - 1
+    other[-1, -1] = trial.labels.classes - 1
     losses = loss_of(model, images, annotations), loss_of(model, images, replace(annotations, masks=other))
     assert losses[0] == losses[1], f"a mask of weight 0 changed the loss: {losses}"
 
 
-def the_loss_is_a_mean_over_images(subject: Subject) -> None:
+def the_loss_is_a_mean_over_images(trial: Trial) -> None:
     """Also where sets differ in size: padding an image's set, or comparing it alone, changes nothing."""
-    if not subject.case.deterministic:
+    if not trial.case.deterministic:
         return
-    mode = "single" if subject.case.draws_labels else "full"
-    model, (images, annotations) = subject.model(), subject.problem(mode)
+    mode = "single" if trial.case.draws_labels else "full"
+    model, (images, annotations) = trial.model(), trial.problem(mode)
     alone = [loss_of(model, images[b : b + 1], annotations[b].compact()) for b in range(len(images))]
     together, mean = loss_of(model, images, annotations), sum(alone) / len(alone)
     assert abs(together - mean) <= 1e-5 * abs(mean), (
@@ -370,21 +370,21 @@ def the_loss_is_a_mean_over_images(subject: Subject) -> None:
     )
 
 
-def as_many_masks_as_asked_for(subject: Subject) -> None:
+def as_many_masks_as_asked_for(trial: Trial) -> None:
     """A method with a fixed number of masks gives at most those it has."""
-    model, images = subject.model(), subject.problem()[0]
+    model, images = trial.model(), trial.problem()[0]
     own = prediction_of(model, images).masks.shape[1]
     for samples in (1, 3, 40):
         found = prediction_of(model, images, samples).validate()
-        expected = min(samples, own) if subject.case.deterministic else samples
+        expected = min(samples, own) if trial.case.deterministic else samples
         assert found.masks.shape == (len(images), expected, SIZE, SIZE), (
             f"asked for {samples} masks, received shape {tuple(found.masks.shape)}"
         )
 
 
-def other_channels_are_refused(subject: Subject) -> None:
+def other_channels_are_refused(trial: Trial) -> None:
     """Images with another number of channels raise one sentence with both numbers."""
-    model, (images, annotations) = subject.model(), subject.problem()
+    model, (images, annotations) = trial.model(), trial.problem()
     wrong = torch.zeros(len(images), CHANNELS + 2, SIZE, SIZE)
     for action in (lambda: prediction_of(model, wrong), lambda: model.loss(wrong, annotations)):
         try:
@@ -398,7 +398,7 @@ def other_channels_are_refused(subject: Subject) -> None:
             raise AssertionError("images with other channels were not refused")
 
 
-CHECKS: dict[str, Callable[[Subject], None]] = {
+CHECKS: dict[str, Callable[[Trial], None]] = {
     check.__name__: check
     for check in (
         valid_predictions,
@@ -423,17 +423,17 @@ CHECKS: dict[str, Callable[[Subject], None]] = {
 """Every check by its name."""
 
 
-def subjects(spec: MethodSpec, seed: int = 0) -> dict[str, Subject]:
-    """The tries of a method: each of its test cases on a binary and on a multi-class problem.
+def trials(spec: MethodSpec, seed: int = 0) -> dict[str, Trial]:
+    """The trials of a method: each of its test cases on a binary and on a multi-class problem.
 
     Example:
         >>> from ambiseg.methods import METHODS
-        >>> list(subjects(METHODS["ssn"]))
+        >>> list(trials(METHODS["ssn"]))
         ['ssn-binary', 'ssn-multi-class']
     """
     cases = {spec.name: spec.test, **{f"{spec.name}+{name}": case for name, case in spec.variants.items()}}
     return {
-        f"{name}-{space}": Subject(spec, case, labels, seed)
+        f"{name}-{space}": Trial(spec, case, labels, seed)
         for name, case in cases.items()
         for space, labels in SPACES.items()
     }
@@ -455,10 +455,10 @@ def check_method(spec: MethodSpec, checks: Iterable[str] = (), seed: int = 0) ->
     for name in chosen:
         if name not in CHECKS:
             raise UnknownNameError("check", name, CHECKS)
-    for place, subject in subjects(spec, seed).items():
+    for place, trial in trials(spec, seed).items():
         for name in chosen:
             torch.manual_seed(seed)
             try:
-                CHECKS[name](subject)
+                CHECKS[name](trial)
             except AssertionError as error:
                 raise AssertionError(f"{place}: {name}: {error}") from error

@@ -53,10 +53,10 @@ def take(order, count):
 def test_every_epoch_is_a_permutation_and_any_start_goes_on(count, size, seed, start):
     batches = take(BatchOrder(count, size, seed), start + 40)
     assert all(len(batch) == size for batch in batches)
-    visits = [visit for batch in batches for visit in batch]
-    assert [epoch for epoch, _ in visits] == [i // count for i in range(len(visits))]
-    for epoch in range(len(visits) // count):
-        assert sorted(i for _, i in visits[epoch * count : (epoch + 1) * count]) == list(range(count))
+    samples = [sample for batch in batches for sample in batch]
+    assert [epoch for epoch, _ in samples] == [i // count for i in range(len(samples))]
+    for epoch in range(len(samples) // count):
+        assert sorted(i for _, i in samples[epoch * count : (epoch + 1) * count]) == list(range(count))
     assert take(BatchOrder(count, size, seed, start), 40) == batches[start:]
 
 
@@ -100,16 +100,16 @@ def test_a_visit_is_a_function_of_seed_epoch_and_index():
     split = InMemory([sample(f"i{i}", [0.25] * 4, seed=i) for i in range(3)])
     everything = Augmentation(True, True, True, True)
 
-    def visits(seed, order):
+    def samples(seed, order):
         view = LabelView(split, PLAIN, "single", everything, seed)
         return {key: view[key] for key in order}
 
     keys = [(epoch, index) for epoch in range(6) for index in range(3)]
-    one, again = visits(5, keys), visits(5, keys[::-1])
+    one, again = samples(5, keys), samples(5, keys[::-1])
     for key in keys:
         assert torch.equal(one[key].image, again[key].image)
         assert torch.equal(one[key].annotations.masks, again[key].annotations.masks)
-    other = visits(6, keys)
+    other = samples(6, keys)
     assert any(not torch.equal(one[key].image, other[key].image) for key in keys)
     assert any(not torch.equal(one[0, i].image, one[1, i].image) for i in range(3))
 

@@ -1,4 +1,4 @@
-"""Modes of class flips against a plain product of all states, their draws against the law, and the way from
+"""Modes of class flips against a plain product of all states, their draws against the distribution, and the way from
 file to batch."""
 
 from __future__ import annotations

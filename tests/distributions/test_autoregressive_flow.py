@@ -10,9 +10,10 @@ import pytest
 import torch
 from torch.autograd.functional import jacobian
 
-from ambiseg.distributions.autoregressive_flow import BOUND, AffineAutoregressive
+from ambiseg.distributions.autoregressive_flow import LOG_SCALE_BOUND, AffineAutoregressive
 from ambiseg.errors import AmbisegError
 from ambiseg.networks.autoregressive import CausalTransformer, MaskedLinear
+from model_helpers import perturbed
 
 SHAPES = [(1, 3, 5), (3, 2, 3), (1, 1, 1)]
 BODIES = {
@@ -28,11 +29,7 @@ BODIES = {
 def stirred(bodies, by=0.2):
     """The flow in float64, with no weight at zero."""
     torch.manual_seed(0)
-    flow = AffineAutoregressive(bodies)
-    with torch.no_grad():
-        for parameter in flow.parameters():
-            parameter.add_(by * torch.randn_like(parameter))
-    return flow.double()
+    return perturbed(AffineAutoregressive(bodies), by).double()
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -112,7 +109,7 @@ def test_a_linear_flow_gives_any_full_covariance():
         body.weight.zero_()
         body.weight[0] = sequence
         body.bias[0] = mean[order] - sequence @ mu[order]
-        body.bias[1] = BOUND * torch.atanh(sequence.diagonal().log() / BOUND)
+        body.bias[1] = LOG_SCALE_BOUND * torch.atanh(sequence.diagonal().log() / LOG_SCALE_BOUND)
     flow = AffineAutoregressive([body])
     a = jacobian(lambda u: flow(u)[0], mu.view(1, *shape)).reshape(count, count)
     assert (a @ torch.diag(sigma**2) @ a.T - covariance).abs().max() < 1e-10
@@ -160,7 +157,7 @@ def test_scales_are_bounded_and_still_trainable():
         body.bias[1].fill_(20.0)
     eta, _ = flow(torch.ones(1, 1, 2, 2))
     eta.sum().backward()
-    assert eta.max() <= math.exp(BOUND) * 1.5 and (body.bias.grad[1] > 0).all()
+    assert eta.max() <= math.exp(LOG_SCALE_BOUND) * 1.5 and (body.bias.grad[1] > 0).all()
 
 
 @pytest.mark.parametrize("kind", BODIES)

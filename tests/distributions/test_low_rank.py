@@ -1,4 +1,4 @@
-"""The low-rank normal law agrees with dense ones, draws what it says and can be fitted; effective rank has
+"""The low-rank normal distribution agrees with dense ones, draws what it says and can be fitted; effective rank has
 its closed forms."""
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ def make(rank, size=SIZE, batch=2, seed=0, dtype=torch.float64):
 
 @pytest.mark.parametrize("rank", [1, 3, SIZE])
 def test_density_and_entropy_are_those_of_torch(rank):
-    law = make(rank)
-    low = LowRankMultivariateNormal(law.mean, law.factor, law.diagonal)
-    dense = MultivariateNormal(law.mean, law.covariance())
+    normal = make(rank)
+    low = LowRankMultivariateNormal(normal.mean, normal.factor, normal.diagonal)
+    dense = MultivariateNormal(normal.mean, normal.covariance())
     x = torch.randn(2, 5, SIZE, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     for other in (low, dense):
-        torch.testing.assert_close(law.log_prob(x), other.log_prob(x.transpose(0, 1)).T)
-        torch.testing.assert_close(law.entropy(), other.entropy())
-    torch.testing.assert_close(law.log_prob(x[:, 0]), law.log_prob(x)[:, 0])
+        torch.testing.assert_close(normal.log_prob(x), other.log_prob(x.transpose(0, 1)).T)
+        torch.testing.assert_close(normal.entropy(), other.entropy())
+    torch.testing.assert_close(normal.log_prob(x[:, 0]), normal.log_prob(x)[:, 0])
 
 
 def test_full_rank_is_any_covariance():
@@ -40,22 +40,22 @@ def test_full_rank_is_any_covariance():
     root = torch.randn(1, SIZE, SIZE, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
     covariance = root @ root.mT + 0.1 * torch.eye(SIZE)
     diagonal = torch.full((1, SIZE), 0.05, dtype=torch.float64)
-    law = LowRankNormal(
+    normal = LowRankNormal(
         torch.zeros(1, SIZE, dtype=torch.float64),
         diagonal,
         torch.linalg.cholesky(covariance - torch.diag_embed(diagonal)),
     )
-    torch.testing.assert_close(law.covariance(), covariance)
+    torch.testing.assert_close(normal.covariance(), covariance)
     x = torch.randn(1, SIZE, dtype=torch.float64)
     torch.testing.assert_close(
-        law.log_prob(x), MultivariateNormal(law.mean, covariance).log_prob(x), rtol=1e-9, atol=0
+        normal.log_prob(x), MultivariateNormal(normal.mean, covariance).log_prob(x), rtol=1e-9, atol=0
     )
 
 
 def test_gradients_of_the_density_are_right():
-    law = make(3, size=4, batch=1)
+    normal = make(3, size=4, batch=1)
     x = torch.randn(1, 4, dtype=torch.float64)
-    parameters = [value.clone().requires_grad_() for value in (law.mean, law.diagonal, law.factor)]
+    parameters = [value.clone().requires_grad_() for value in (normal.mean, normal.diagonal, normal.factor)]
     assert torch.autograd.gradcheck(lambda *p: LowRankNormal(*p).log_prob(x), parameters)
 
 
@@ -78,39 +78,39 @@ def test_huge_dependent_columns_keep_an_exact_density():
 
 
 def test_many_variables_need_no_square_matrix():
-    law = make(4, size=100_000, batch=1, dtype=torch.float32)
-    assert law.sample(2).shape == (1, 2, 100_000)
-    assert torch.isfinite(law.log_prob(law.sample(2))).all() and torch.isfinite(law.entropy()).all()
+    normal = make(4, size=100_000, batch=1, dtype=torch.float32)
+    assert normal.sample(2).shape == (1, 2, 100_000)
+    assert torch.isfinite(normal.log_prob(normal.sample(2))).all() and torch.isfinite(normal.entropy()).all()
 
 
 def test_samples_have_the_mean_and_covariance():
-    law, count = make(2), 200_000
-    draws = law.sample(count, torch.Generator().manual_seed(0))
-    scale = law.covariance().diagonal(dim1=1, dim2=2).sqrt()
-    assert ((draws.mean(1) - law.mean) / scale).abs().max() < 5 / count**0.5
+    normal, count = make(2), 200_000
+    draws = normal.sample(count, torch.Generator().manual_seed(0))
+    scale = normal.covariance().diagonal(dim1=1, dim2=2).sqrt()
+    assert ((draws.mean(1) - normal.mean) / scale).abs().max() < 5 / count**0.5
     for b in range(2):
-        error = (torch.cov(draws[b].T) - law.covariance()[b]) / torch.outer(scale[b], scale[b])
+        error = (torch.cov(draws[b].T) - normal.covariance()[b]) / torch.outer(scale[b], scale[b])
         assert error.abs().max() < 8 / count**0.5
     # the entropy is the mean of minus the log-density
-    torch.testing.assert_close(-law.log_prob(draws).mean(1), law.entropy(), rtol=0.01, atol=0)
+    torch.testing.assert_close(-normal.log_prob(draws).mean(1), normal.entropy(), rtol=0.01, atol=0)
 
 
 def test_antithetic_draws_cancel_and_follow_the_same_law():
-    law = make(2)
-    draws = law.sample(100_000, torch.Generator().manual_seed(0), antithetic=True)
-    torch.testing.assert_close(draws.mean(1), law.mean, rtol=0, atol=1e-12)
-    torch.testing.assert_close(draws[:, 0] + draws[:, 50_000], 2 * law.mean)
-    expected = law.covariance()[0]
+    normal = make(2)
+    draws = normal.sample(100_000, torch.Generator().manual_seed(0), antithetic=True)
+    torch.testing.assert_close(draws.mean(1), normal.mean, rtol=0, atol=1e-12)
+    torch.testing.assert_close(draws[:, 0] + draws[:, 50_000], 2 * normal.mean)
+    expected = normal.covariance()[0]
     torch.testing.assert_close(
         torch.cov(draws[0].T), expected, rtol=0, atol=0.03 * float(expected.diagonal().max())
     )
-    assert law.sample(5, antithetic=True).shape == (2, 5, SIZE)
+    assert normal.sample(5, antithetic=True).shape == (2, 5, SIZE)
 
 
 def test_temperature_scales_the_deviation_alone():
-    law = make(3)
+    normal = make(3)
     one, cool, none = (
-        law.sample(4, torch.Generator().manual_seed(0), temperature=t) - law.mean[:, None]
+        normal.sample(4, torch.Generator().manual_seed(0), temperature=t) - normal.mean[:, None]
         for t in (1, 0.5, 0)
     )
     torch.testing.assert_close(cool, one / 2)
@@ -119,21 +119,21 @@ def test_temperature_scales_the_deviation_alone():
 
 @pytest.mark.parametrize("rank", [1, 3, 5])
 def test_a_cut_rank_is_that_of_the_singular_values(rank):
-    law = make(5)
-    u, s, v = torch.linalg.svd(law.factor, full_matrices=False)
+    normal = make(5)
+    u, s, v = torch.linalg.svd(normal.factor, full_matrices=False)
     best = (u[..., :rank] * s[:, None, :rank]) @ v[:, :rank]
-    torch.testing.assert_close(law.truncated(rank).factor, best)
+    torch.testing.assert_close(normal.truncated(rank).factor, best)
     same = [
         other.sample(3, torch.Generator().manual_seed(0), rank=k)
-        for other, k in ((law, rank), (LowRankNormal(law.mean, law.diagonal, best), None))
+        for other, k in ((normal, rank), (LowRankNormal(normal.mean, normal.diagonal, best), None))
     ]
     torch.testing.assert_close(*same)
     if rank == 5:
-        assert torch.equal(same[0], law.sample(3, torch.Generator().manual_seed(0)))
+        assert torch.equal(same[0], normal.sample(3, torch.Generator().manual_seed(0)))
 
 
 def test_a_known_law_is_fitted_from_its_draws():
-    """Gradient descent on `log_prob` recovers covariance and likelihood of a rank-2 law of 12 variables from
+    """Gradient descent on `log_prob` recovers covariance and likelihood of a rank-2 distribution of 12 variables from
     3000 draws."""
     true = make(2, size=12, batch=1, seed=3)
     train, fresh = (true.sample(n, torch.Generator().manual_seed(n)) for n in (3000, 20_000))
@@ -162,14 +162,14 @@ def test_effective_rank_of_known_spectra():
     halves = 0.5 ** torch.arange(1, 60, dtype=torch.float64)
     assert float(effective_rank(halves)) == pytest.approx(
         4
-    )  # entropy of the geometric law of 1/2: 2 log 2 nats
+    )  # entropy of the geometric distribution of 1/2: 2 log 2 nats
 
 
 def test_effective_rank_is_invariant_and_below_the_rank():
-    law = make(3)
-    parts = law.factor @ law.factor.mT
+    normal = make(3)
+    parts = normal.factor @ normal.factor.mT
     found = effective_rank(parts)
-    torch.testing.assert_close(found, law.effective_rank())
+    torch.testing.assert_close(found, normal.effective_rank())
     torch.testing.assert_close(
         found, torch.stack([effective_rank(torch.linalg.eigvalsh(m).abs()) for m in parts])
     )
@@ -179,18 +179,18 @@ def test_effective_rank_is_invariant_and_below_the_rank():
 
 
 def test_mistakes_are_named():
-    law = make(3)
+    normal = make(3)
     with pytest.raises(AmbisegError, match="rank 7 does not fit 6 variables"):
         make(7)
     with pytest.raises(AmbisegError, match="rank 0 does not fit"):
         make(0)
     with pytest.raises(AmbisegError, match="do not fit: pass"):
-        LowRankNormal(law.mean, law.diagonal[:, :3], law.factor)
+        LowRankNormal(normal.mean, normal.diagonal[:, :3], normal.factor)
     for words, wrong in (
-        ("at least one draw, received 0", lambda: law.sample(0)),
-        ("temperature is 0 or more, received -1", lambda: law.sample(2, temperature=-1)),
-        ("rank 3 cannot be cut to rank 4", lambda: law.sample(2, rank=4)),
-        ("cannot be cut to rank 0", lambda: law.truncated(0)),
+        ("at least one draw, received 0", lambda: normal.sample(0)),
+        ("temperature is 0 or more, received -1", lambda: normal.sample(2, temperature=-1)),
+        ("rank 3 cannot be cut to rank 4", lambda: normal.sample(2, rank=4)),
+        ("cannot be cut to rank 0", lambda: normal.truncated(0)),
         ("0 or more, received -1", lambda: effective_rank(torch.tensor([1.0, -1.0]))),
         ("finite", lambda: effective_rank(torch.tensor([[math.nan]]))),
     ):

@@ -15,6 +15,7 @@ from ambiseg.engine.benchmark import carry_out, plan
 from ambiseg.engine.module import TrainingModule
 from ambiseg.engine.suite import Recipe, load_suite, read_suite, suite_names
 from ambiseg.errors import AmbisegError
+from ambiseg.json_files import read_mapping
 from ambiseg.methods import METHODS
 
 TEXT = """
@@ -135,7 +136,7 @@ def test_a_change_makes_anew_what_depends_on_it_and_says_so(fires, tmp_path, mon
 def test_a_setting_that_came_later_had_its_default(fires, tmp_path):
     text = TEXT + "  ssn:\n  atfm: {start_from: ssn}\n"
     for cell in noted(matrix(read_suite(text, "tiny"), fires, tmp_path)):
-        note = benchmark_run.read_note(cell.note)
+        note = read_mapping(cell.note)
         training = note["order"]["training"]
         for one in (training, training["start"] or training):
             one["train"].pop("clip", None)
@@ -311,7 +312,7 @@ def test_one_run_is_measured_in_several_ways(fires, tmp_path, monkeypatch):
 
 
 def test_the_suites_that_come_along():
-    """Smoke and cpu have every method of the house; papers' values are of metrics that there are."""
+    """Smoke and cpu have every method of ambiseg; papers' values are of metrics that there are."""
     assert suite_names() == ["cpu", "paper", "smoke"]
     for name in ("smoke", "cpu"):
         suite = load_suite(name)

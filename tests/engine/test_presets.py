@@ -51,8 +51,8 @@ def test_the_command_of_a_run_gives_its_settings_again(spec, name):
 
 def test_single_labels_get_theirs_without_further_words():
     full, single = (resolve(PROPOSALS, train={"labels": labels})[2] for labels in ("full", "single"))
-    assert full.assignment.start == 1 and single.assignment.start < 1
-    assert replace(single, assignment=full.assignment) == full
+    assert full.competition is None and single.competition.start == 0.15
+    assert replace(single, competition=None, inverse_propensity_power=0.0) == full
 
 
 def test_complete_settings_are_taken_as_they_are_and_values_go_over_the_preset():
@@ -74,10 +74,10 @@ def test_complete_settings_are_taken_as_they_are_and_values_go_over_the_preset()
         ("--lr 1e-3 --set train.lr=1e-4", "contradicts --set train.lr=0.0001"),
         ("--set train.ema=0 --set train.ema=0.5", "given twice"),
         ("--config missing.yaml", "cannot be read"),
-        ("--set assignment.start=5", "assignment.start is from 0 to 1"),
+        ("--set competition.start=5", "competition.start is from 0 to 1"),
         ("--set selection.positive_prior=7", "selection.positive_prior is from 0 to 1"),
         ("--set energy.start=2", "energy.start is from 0 to 1"),
-        ("--set probability=none --labels single", "also set assignment.start=1"),
+        ("--set probability=none --labels single", "also set competition=none"),
     ],
 )
 def test_mistakes(words, message):
@@ -90,12 +90,14 @@ def test_mistakes(words, message):
 
 def test_a_file_says_the_same_as_options_which_count_over_it(tmp_path):
     path = tmp_path / "mine.yaml"
-    path.write_text("preset: energy\ntrain: {epochs: 7, lr: 1.0e-4}\nsettings: {energy: {proposals: 2}}\n")
+    path.write_text(
+        "preset: energy\ntrain: {epochs: 7, lr: 1.0e-4}\nsettings: {energy: {reserved_proposals: 2}}\n"
+    )
     words = ["--data", "d", "--out", "o", "--config", str(path), "--updates", "9"]
     preset, values = chosen_values(PROPOSALS, parse(TrainArguments, words, "ambiseg train"))
     train, _, settings = resolve(PROPOSALS, preset, **values)
     assert preset == "energy" and (train.updates, train.epochs, train.lr) == (9, None, 1e-4)
-    assert settings.energy.proposals == 2 and settings.probability.weight == 0
+    assert settings.energy.reserved_proposals == 2 and settings.probability.weight == 0
     for text, message in (
         ("setings: {proposals: 3}\n", "did you mean 'settings'"),
         ("preset: 3\n", "unknown preset of mode-proposals '3'"),

@@ -1,5 +1,5 @@
-"""The energy score is GED but for a constant, is minimised by the true law, and cares for laws, not for lists
-of masks."""
+"""The energy score is GED but for a constant, is minimised by the true distribution, and depends on the
+distribution, not on the list of masks."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_distances_are_symmetric(labels, kernel):
 
 def test_one_mask_for_many_gains_by_going_soft():
     """One proposal for many masks: their mean scores better than the same once decided, for it stands for a
-    law."""
+    distribution."""
     truth = drawn(BINARY, 12, 1)
     one = torch.ones(3, 1)
     mean = (soft(truth) * truth.weights[:, :, None, None, None]).sum(1, keepdim=True)
@@ -114,7 +114,7 @@ def test_one_mask_for_many_gains_by_going_soft():
 @KERNELS
 @pytest.mark.parametrize("labels", [BINARY, MULTI])
 def test_the_true_law_has_the_best_score(labels, kernel):
-    """Against many other laws over the same masks, those that move a little of its weight among them."""
+    """Against many other distributions over the same masks, those that move a little of its weight among them."""
     truth = drawn(labels, 4, 1)
     masks = soft(truth)
     best = energy_score(masks, truth.weights, truth, kernel)
@@ -172,7 +172,7 @@ def test_gradients_of_single_draws_average_to_that_of_all_annotations(kernel):
 
 
 def test_draws_of_laws_have_the_score_of_their_mixture_on_average():
-    """Two laws over two masks each: all pairs of draws with their chances, against the exact mixture."""
+    """Two distributions over two masks each: all pairs of draws with their chances, against the exact mixture."""
     truth, pool = drawn(BINARY, 3, 1), soft(drawn(BINARY, 4, 0))
     pi, first, second = torch.tensor([[0.3, 0.7]] * 3), torch.tensor([0.2, 0.8]), torch.tensor([0.6, 0.4])
     mixture = torch.cat([0.3 * first, 0.7 * second]).expand(3, -1)

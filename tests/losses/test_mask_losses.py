@@ -77,8 +77,8 @@ def test_gradients_equal_those_of_the_reference(kind, labels):
 def test_a_few_images_at_a_time_change_nothing(kind, labels, monkeypatch):
     logits, masks = example(labels, void=0.3)
     found = []
-    for in_cache in (1, losses.IN_CACHE):
-        monkeypatch.setattr(losses, "IN_CACHE", in_cache)
+    for in_cache in (1, losses.VALUES_IN_CACHE):
+        monkeypatch.setattr(losses, "VALUES_IN_CACHE", in_cache)
         leaf = logits.clone().requires_grad_()
         pairs = pairwise_mask_loss(kind, leaf, masks, labels)
         pairs.square().sum().backward()

@@ -1,4 +1,4 @@
-"""ATFM: laws of its states, a flow that ends in the masks, two stages that leave each other alone, a Dice
+"""ATFM: distributions of its states, a flow that ends in the masks, two stages that leave each other alone, a Dice
 with a gradient."""
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from ambiseg.methods.atfm.model import ATFM, dice_loss
 from ambiseg.methods.ssn import SSNSettings
 from ambiseg.methods.ssn.model import SSN
 from ambiseg.networks.settings import UNetSettings
+from model_helpers import perturbed
 
 BINARY, MULTI = LabelSpace.binary(), LabelSpace.of_classes(3)
 SMALL = UNetSettings(width=8, depth=2)
@@ -34,14 +35,6 @@ def make(labels=BINARY, seed=0, **settings):
     return ATFM(3, labels, SMALL, ATFMSettings(**{"rank": 2, **settings}))
 
 
-def shaken(model, size=0.3):
-    """The same model with other weights everywhere, so that nothing is at its start."""
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter += size * torch.randn_like(parameter)
-    return model
-
-
 def annotated(labels, images=2, count=3, size=(4, 5), seed=1):
     """Random images of three channels with equally probable annotations."""
     g = torch.Generator().manual_seed(seed)
@@ -49,7 +42,7 @@ def annotated(labels, images=2, count=3, size=(4, 5), seed=1):
     return torch.randn(images, 3, *size, generator=g), MaskSet.uniform(masks, labels)
 
 
-def some_law(pixels, seed=2):
+def some_normal(pixels, seed=2):
     g = torch.Generator().manual_seed(seed)
     mean, factor = torch.randn(1, pixels, generator=g), torch.randn(1, pixels, 2, generator=g)
     return LowRankNormal(mean, 0.2 + torch.rand(1, pixels, generator=g), factor)
@@ -62,23 +55,23 @@ def gradients(model, part):
 # -- the truncation point ------------------------------------------------------------------------------------
 
 
-def test_a_diffused_normal_law_keeps_its_form():
+def test_a_diffused_normal_distribution_keeps_its_form():
     """Theorem 1: of ``a x + s e`` with x ~ N(mu, D D^T + L), in closed form and by sampling."""
-    law, (a, s) = some_law(4), (0.8, 0.6)
-    diffused = LowRankNormal(a * law.mean, a**2 * law.diagonal + s**2, a * law.factor)
-    torch.testing.assert_close(diffused.covariance(), a**2 * law.covariance() + s**2 * torch.eye(4))
+    normal, (a, s) = some_normal(4), (0.8, 0.6)
+    diffused = LowRankNormal(a * normal.mean, a**2 * normal.diagonal + s**2, a * normal.factor)
+    torch.testing.assert_close(diffused.covariance(), a**2 * normal.covariance() + s**2 * torch.eye(4))
     g = torch.Generator().manual_seed(0)
-    x = law.sample(200_000, g)[0]
+    x = normal.sample(200_000, g)[0]
     x = a * x + s * torch.randn(x.shape, generator=g)
     torch.testing.assert_close(x.mean(0), diffused.mean[0], atol=0.02, rtol=0)
     torch.testing.assert_close(x.T.cov(), diffused.covariance()[0], atol=0.04, rtol=0)
 
 
-def test_a_normal_law_is_met_by_a_diffusion_whose_noise_fits_in_it():
+def test_a_normal_distribution_is_met_by_a_diffusion_whose_noise_fits_in_it():
     """Theorem 2, as far as it holds: up to the step at which the noise has the least variance of the given
-    law, some law of the data leads exactly to it; beyond, none does, for the data would need a variance below
-    0."""
-    given = some_law(4)
+    distribution, some distribution of the data leads exactly to it; beyond, none does, for the data would need a
+    variance below 0."""
+    given = some_normal(4)
     least = float(torch.linalg.eigvalsh(given.covariance()[0])[0])
     for s2, possible in ((0.9 * least, True), (1.1 * least, False)):
         a2 = 1 - s2
@@ -95,28 +88,30 @@ def test_a_normal_law_is_met_by_a_diffusion_whose_noise_fits_in_it():
 
 def test_states_of_the_flow_are_normal_around_each_mask(monkeypatch):
     """``x_t`` given ``x_1`` and t is N(t x_1 + (1 - t) mu, (1 - t)^2 Sigma) where the source is logits."""
-    model, (image, truth) = shaken(make(source="logits", prior_share=0.0)), annotated(BINARY, 1, 1, (2, 2))
-    law, count, seen = model.truncation(image), 40_000, []
-    monkeypatch.setattr(model, "truncation", lambda _: law_of(law, count))
+    model, (image, truth) = perturbed(make(source="logits", prior_share=0.0)), annotated(BINARY, 1, 1, (2, 2))
+    normal, count, seen = model.truncation(image), 40_000, []
+    monkeypatch.setattr(model, "truncation", lambda _: repeated(normal, count))
     monkeypatch.setattr(model, "velocity", lambda _, state, __: seen.append(state) or torch.zeros_like(state))
     monkeypatch.setattr(torch, "rand", lambda *size, **_: torch.full(size, 0.3))
     model.loss(
         image.expand(count, -1, -1, -1), MaskSet.uniform(truth.masks.expand(count, -1, -1, -1), BINARY)
     )
     x = seen[0].flatten(1)
-    mean = 0.3 * truth.masks[0, 0].flatten() + 0.7 * law.mean[0]
+    mean = 0.3 * truth.masks[0, 0].flatten() + 0.7 * normal.mean[0]
     torch.testing.assert_close(x.mean(0), mean, atol=0.03, rtol=0)
-    torch.testing.assert_close(x.T.cov(), 0.49 * law.covariance()[0], atol=0.05, rtol=0.03)
+    torch.testing.assert_close(x.T.cov(), 0.49 * normal.covariance()[0], atol=0.05, rtol=0.03)
 
 
-def law_of(law, count):
-    """The law of one image for a batch of equal images."""
-    return LowRankNormal(*(v.expand(count, *v.shape[1:]) for v in (law.mean, law.diagonal, law.factor)))
+def repeated(normal, count):
+    """The distribution of one image for a batch of equal images."""
+    return LowRankNormal(
+        *(v.expand(count, *v.shape[1:]) for v in (normal.mean, normal.diagonal, normal.factor))
+    )
 
 
 def test_the_exact_velocity_ends_in_the_masks_with_their_probabilities(monkeypatch):
-    """A law that is frozen before the flow learns is no limit to what the flow can reach."""
-    model, law = make(source="logits", steps=50), some_law(6)
+    """A distribution that is frozen before the flow learns is no limit to what the flow can reach."""
+    model, normal = make(source="logits", steps=50), some_normal(6)
     masks = torch.tensor([[0, 0, 1, 1, 0, 1], [1, 1, 1, 0, 0, 0], [0, 0, 0, 0, 0, 0]])
     weights = torch.tensor([0.5, 0.3, 0.2])
 
@@ -124,11 +119,11 @@ def test_the_exact_velocity_ends_in_the_masks_with_their_probabilities(monkeypat
         t = time[0]
         x = state.flatten(1)[:, None]
         source = (x - t * masks) / (1 - t)
-        share = (weights.log() + law.log_prob(source.flatten(0, 1)[None]).view(-1, 3)).softmax(1)
+        share = (weights.log() + normal.log_prob(source.flatten(0, 1)[None]).view(-1, 3)).softmax(1)
         return ((share @ masks.float() - x[:, 0]) / (1 - t)).view(state.shape)
 
     monkeypatch.setattr(model, "velocity", exact)
-    monkeypatch.setattr(model, "truncation", lambda _: law)
+    monkeypatch.setattr(model, "truncation", lambda _: normal)
     found = model.predict(torch.zeros(1, 3, 2, 3), 4000, torch.Generator().manual_seed(0))
     hits = (found.masks[0].flatten(1)[:, None] == masks).all(2)
     assert hits.any(1).float().mean() > 0.99
@@ -158,7 +153,7 @@ def test_the_prior_runs_once_for_any_number_of_samples(monkeypatch):
 
 @SPACES
 def test_the_first_stage_is_an_ssn(labels):
-    model, batch = shaken(make(labels)), annotated(labels)
+    model, batch = perturbed(make(labels)), annotated(labels)
     torch.manual_seed(3)
     ours = model.loss(*batch)["loss"]
     torch.manual_seed(3)
@@ -173,7 +168,7 @@ def test_the_first_stage_is_an_ssn(labels):
 @pytest.mark.parametrize("start", ["prior", "noise"])
 def test_the_loss_is_the_mean_of_those_of_single_annotations(labels, start):
     """By weight, for the same draws; three annotations, one void in part, one that is not there."""
-    model = shaken(make(labels, prior_share=0.0, alpha=0.3, start=start), 0.1)
+    model = perturbed(make(labels, prior_share=0.0, alpha=0.3, start=start), 0.1)
     images, truth = annotated(labels)
     truth.masks[0, 1, :2] = labels.void
     truth = replace(truth, weights=torch.tensor([[0.2, 0.5, 0.3], [0.6, 0.4, 0.0]]))
@@ -212,7 +207,7 @@ def test_the_soft_dice_has_a_gradient_and_the_hard_one_none(labels):
     images, truth = annotated(labels)
 
     def gradient(dice, alpha):
-        model = shaken(make(labels, prior_share=0.0, dice=dice, alpha=alpha), 0.1)
+        model = perturbed(make(labels, prior_share=0.0, dice=dice, alpha=alpha), 0.1)
         torch.manual_seed(4)
         losses = model.loss(images, truth)
         losses["loss"].backward()
@@ -228,7 +223,7 @@ def test_the_soft_dice_has_a_gradient_and_the_hard_one_none(labels):
 
 
 def test_evaluation_measures_both_stages_at_any_time():
-    model, batch = shaken(make(), 0.1), annotated(BINARY)
+    model, batch = perturbed(make(), 0.1), annotated(BINARY)
 
     def total(progress):
         model.progress = progress
@@ -248,7 +243,7 @@ def test_evaluation_measures_both_stages_at_any_time():
 )
 def test_a_stage_leaves_the_other_in_every_bit(progress, trained, kept):
     """Also where an optimiser has momentum and weight decay for all weights."""
-    model, batch = shaken(make(), 0.1), annotated(BINARY)
+    model, batch = perturbed(make(), 0.1), annotated(BINARY)
     optimiser = torch.optim.AdamW(model.parameters(), 1e-2, weight_decay=0.1)
     for model.progress in (0.0, 0.9, progress):  # momentum for all
         optimiser.zero_grad()

@@ -6,14 +6,14 @@ import pytest
 import torch
 
 from ambiseg.methods import METHODS
-from ambiseg.testing import CHECKS, subjects
+from ambiseg.testing import CHECKS, trials
 
-SUBJECTS = {place: (name, place) for name, spec in METHODS.items() for place in subjects(spec)}
+TRIALS = {place: (name, place) for name, spec in METHODS.items() for place in trials(spec)}
 
 
 @pytest.mark.parametrize("check", CHECKS)
-@pytest.mark.parametrize("place", SUBJECTS)
+@pytest.mark.parametrize("place", TRIALS)
 def test_method(place, check, seed):
-    name, _ = SUBJECTS[place]
+    name, _ = TRIALS[place]
     torch.manual_seed(seed)
-    CHECKS[check](subjects(METHODS[name], seed)[place])
+    CHECKS[check](trials(METHODS[name], seed)[place])

@@ -1,4 +1,4 @@
-"""Flow matching: targets and means agree with the path, a known law is learnt, samples follow it, proposals
+"""Flow matching: targets and means agree with the path, a known distribution is learnt, samples follow it, proposals
 start from it."""
 
 from __future__ import annotations
@@ -72,11 +72,11 @@ def test_samples_follow_the_law_of_the_annotations(labels):
     torch.manual_seed(0)
     masks = torch.zeros(1, 3, 8, 8, dtype=torch.uint8)
     masks[0, 0, :4], masks[0, 1, :, :4], masks[0, 2, 4:] = 1, 1, 1
-    law = MaskSet(masks, torch.tensor([[0.6, 0.3, 0.1]]), BINARY)
+    truth = MaskSet(masks, torch.tensor([[0.6, 0.3, 0.1]]), BINARY)
     model = FlowMatching(1, BINARY, UNetSettings(width=16, depth=3), FlowMatchingSettings(steps=8)).train()
     optimiser = torch.optim.Adam(model.parameters(), 3e-3)
     image = torch.zeros(32, 1, 8, 8)
-    stacked = MaskSet.stack([law] * 32)
+    stacked = MaskSet.stack([truth] * 32)
     for step in range(250):
         for group in optimiser.param_groups:
             group["lr"] = 3e-3 * (1 - step / 250)
@@ -87,7 +87,7 @@ def test_samples_follow_the_law_of_the_annotations(labels):
     agreement = (samples[:, None] == masks[0]).float().mean((2, 3))
     frequency = torch.bincount(agreement.argmax(1), minlength=3) / 200
     assert float(agreement.amax(1).mean()) > 0.97
-    assert float((frequency - law.weights[0]).abs().max()) < 0.12
+    assert float((frequency - truth.weights[0]).abs().max()) < 0.12
 
 
 def test_many_samples_are_integrated_in_parts():
@@ -117,7 +117,7 @@ def test_proposals_start_from_a_flow_model(kind):
     near 1."""
     torch.manual_seed(0)
     backbone = UNetSettings(width=8, depth=2, kind=kind)
-    flow = FlowMatching(3, MULTI, backbone).eval()
+    flow = FlowMatching(3, MULTI, backbone, FlowMatchingSettings()).eval()
     settings = ModeProposalsSettings(proposals=5, flow_input=True, flow_time=0.3, head_init_jitter=0.1)
     proposals = ModeProposals(3, MULTI, backbone, settings).eval()
     proposals.start_from(flow)
@@ -154,7 +154,7 @@ def test_frozen_parts_do_not_learn():
 def test_no_start_from_a_stranger():
     torch.manual_seed(0)
     with pytest.raises(AmbisegError, match="FlowMatching cannot start from the weights of ModeProposals"):
-        make().start_from(ModeProposals(3, BINARY, SMALL))
+        make().start_from(ModeProposals(3, BINARY, SMALL, ModeProposalsSettings()))
 
 
 def test_shifted_times_are_early_and_keep_their_ends():

@@ -3,8 +3,6 @@ should."""
 
 from __future__ import annotations
 
-import itertools
-
 import pytest
 import torch
 
@@ -20,6 +18,7 @@ from ambiseg.metrics import hm_iou_unique
 from ambiseg.nested_settings import from_values
 from ambiseg.networks.settings import UNetSettings
 from ambiseg.testing import problem, train_on_problem
+from model_helpers import check_likelihoods_sum_to_one, perturbed
 
 BINARY, MULTI = LabelSpace.binary(), LabelSpace.of_classes(3)
 SMALL = UNetSettings(width=8, depth=2)
@@ -42,25 +41,20 @@ def make(labels=BINARY, seed=0, samples=16, likelihood_samples=512, **flow):
     return FlowSSN(3, labels, SMALL, settings).eval()
 
 
-def shaken(model, size=0.3):
-    """The same model with other weights everywhere, so that nothing is at its start."""
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter += size * torch.randn_like(parameter)
-    return model
-
-
 @SPACES
 @pytest.mark.parametrize("body", BODIES)
 def test_samples_of_the_inverse_flow_know_their_density(labels, body):
-    """Against inverting the flow step by step and the density of an independent normal law."""
-    model, images = shaken(make(labels, kind="autoregressive", **BODIES[body]), 0.15), torch.randn(2, 3, 3, 4)
+    """Against inverting the flow step by step and the density of an independent normal distribution."""
+    model, images = (
+        perturbed(make(labels, kind="autoregressive", **BODIES[body]), 0.15),
+        torch.randn(2, 3, 3, 4),
+    )
     with torch.no_grad():
         eta, log_prob = model.draw_logits(images, 5)
         u, log_det = model.flow.inverse(eta.flatten(0, 1))
         base = model.distribution(images)
-        law = torch.distributions.Normal(base.mu[:, None], base.log_sigma.exp()[:, None])
-        expected = law.log_prob(u.view(eta.shape)).flatten(2).sum(2) + log_det.view(2, 5)
+        normal = torch.distributions.Normal(base.mu[:, None], base.log_sigma.exp()[:, None])
+        expected = normal.log_prob(u.view(eta.shape)).flatten(2).sum(2) + log_det.view(2, 5)
     assert base.log_sigma.abs().max() > 0.1 and log_det.abs().max() > 0.05
     torch.testing.assert_close(log_prob, expected, rtol=1e-4, atol=1e-3)
 
@@ -76,21 +70,7 @@ def test_samples_of_the_inverse_flow_know_their_density(labels, body):
 )
 @pytest.mark.parametrize("labels, size", [(BINARY, (2, 2)), (MULTI, (1, 2))], ids=["binary", "multi-class"])
 def test_likelihoods_of_all_label_maps_sum_to_one(labels, size, flow):
-    """For the same draws, whatever they are; a void pixel is summed over."""
-    model = shaken(make(labels, likelihood_samples=7, **flow))
-    pixels = size[0] * size[1]
-    maps = torch.tensor(list(itertools.product(range(labels.classes), repeat=pixels)), dtype=torch.uint8)
-    image, maps = torch.randn(1, 3, *size), maps.view(-1, *size)
-
-    def likelihood(mask):
-        torch.manual_seed(1)
-        return float(model.log_prob(image, mask[None]).exp())
-
-    assert sum(likelihood(mask) for mask in maps) == pytest.approx(1, abs=1e-5)
-    void = maps[0].clone()
-    void[0, 0] = labels.void
-    same = [m for m in maps if torch.equal(m.flatten()[1:], maps[0].flatten()[1:])]
-    assert likelihood(void) == pytest.approx(sum(map(likelihood, same)), abs=1e-5)
+    check_likelihoods_sum_to_one(perturbed(make(labels, likelihood_samples=7, **flow)), size)
 
 
 def test_the_likelihood_of_one_pixel_is_an_integral():
@@ -111,7 +91,7 @@ def test_the_likelihood_of_one_pixel_is_an_integral():
 
 @SPACES
 def test_the_discrete_loss_is_the_likelihood_of_all_annotations(labels):
-    model = shaken(make(labels, kind="autoregressive", draws=6, likelihood_samples=6, body=strips(3)))
+    model = perturbed(make(labels, kind="autoregressive", draws=6, likelihood_samples=6, body=strips(3)))
     images, masks = torch.randn(2, 3, 4, 5), torch.randint(0, labels.classes, (2, 3, 4, 5)).to(torch.uint8)
     masks[0, 1, :2] = labels.void
     weights = torch.tensor([[0.2, 0.5, 0.3], [0.6, 0.4, 0.0]])
@@ -126,7 +106,7 @@ def test_the_discrete_loss_is_the_likelihood_of_all_annotations(labels):
 
 
 def test_the_entropy_of_the_dual_objective_is_that_of_the_logits():
-    """The linear flow at its start is a normal law, whose entropy is known."""
+    """The linear flow at its start is a normal distribution, whose entropy is known."""
     model = make(
         kind="autoregressive",
         draws=20_000,
@@ -156,7 +136,7 @@ def test_the_divergence_of_the_dual_objective_is_zero_for_equal_laws_and_above_f
         model.second.mu.bias += 0.5
         other = model.loss(image, MaskSet.uniform(masks, BINARY))
         sigma = model.distribution(image).log_sigma.exp()
-    # KL of normal laws of equal variances: half the squared distance over the variance.
+    # KL of normal distributions of equal variances: half the squared distance over the variance.
     assert float(other["kl"]) == pytest.approx(float((0.125 / sigma.square()).mean()), abs=0.01)
 
 
@@ -169,7 +149,7 @@ def test_the_continuous_loss_leads_gradients_through_the_interpolant_to_the_base
 
 
 class Oracle(torch.nn.Module):
-    """Knows a law of label maps: the mean of y given y_t where u is N(mu, 1) (16), as logits."""
+    """Knows a distribution of label maps: the mean of y given y_t where u is N(mu, 1) (16), as logits."""
 
     def __init__(self, masks, weights, mu):
         super().__init__()
@@ -282,7 +262,7 @@ def test_mistakes_are_named():
 
 
 def test_gradient_reaches_both_models_of_the_dual_objective():
-    model = shaken(make(kind="autoregressive", against_collapse={"kind": "maf"}, body=strips(4)))
+    model = perturbed(make(kind="autoregressive", against_collapse={"kind": "maf"}, body=strips(4)))
     model.loss(*problem(BINARY))["loss"].backward()
     assert all(bool(p.grad.any()) for p in model.parameters())
 
@@ -301,7 +281,7 @@ def test_the_mean_of_logarithms_is_a_choice():
     images, masks = torch.randn(2, 3, 4, 4), torch.randint(0, 2, (2, 1, 4, 4)).to(torch.uint8)
     losses = []
     for estimator in ("log-mean", "mean-log"):
-        model = shaken(make(kind="autoregressive", body=strips(2), estimator=estimator))
+        model = perturbed(make(kind="autoregressive", body=strips(2), estimator=estimator))
         torch.manual_seed(1)
         losses.append(float(model.loss(images, MaskSet.uniform(masks, BINARY))["loss"].detach()))
     assert losses[1] > losses[0] + 0.01
@@ -316,7 +296,7 @@ def test_log_scales_of_the_base_are_bounded():
 
 @SPACES
 def test_the_continuous_loss_is_the_cross_entropy_of_the_interpolant(labels, monkeypatch):
-    model = shaken(make(labels))
+    model = perturbed(make(labels))
     images, masks = torch.randn(2, 3, 4, 4), torch.randint(0, labels.classes, (2, 4, 4)).to(torch.uint8)
     monkeypatch.setattr(torch, "rand", lambda *_, **__: torch.tensor([0.25, 0.75]))
     monkeypatch.setattr(flow_ssn, "standard_normal", lambda shape, *_: torch.ones(shape))

@@ -15,6 +15,7 @@ from ambiseg.maskset import MaskSet
 from ambiseg.methods.image2image_vae import Image2ImageVAESettings
 from ambiseg.methods.image2image_vae.model import Image2ImageVAE
 from ambiseg.networks.settings import UNetSettings
+from model_helpers import train, two_masks_each
 
 BINARY, MULTI = LabelSpace.binary(), LabelSpace.of_classes(4)
 
@@ -116,20 +117,11 @@ def test_samples_are_passes_of_latents_of_the_generator():
 
 
 def test_two_masks_of_an_image_are_both_sampled():
-    model, masks = make(latent_size=2, depth=1), torch.zeros(2, 2, 8, 8, dtype=torch.uint8)
-    masks[:, 0, :, :4], masks[:, 1, 5:] = 1, 1
-    images, annotations = (
-        torch.cat([masks.float(), torch.rand(2, 1, 8, 8)], 1),
-        MaskSet.uniform(masks, BINARY),
-    )
-    optimiser = torch.optim.Adam(model.parameters(), 1e-2)
-    for _ in range(160):
-        optimiser.zero_grad()
-        model.loss(images, annotations)["loss"].backward()
-        optimiser.step()
-    found = model.eval().predict(images, 64, torch.Generator().manual_seed(0)).masks
+    model, (images, annotations) = make(latent_size=2, depth=1), two_masks_each()
+    found = train(model, images, annotations, 160).predict(images, 64, torch.Generator().manual_seed(0)).masks
     near = [
-        (found == masks[:, k : k + 1]).flatten(2).float().mean(2).ge(0.95).float().mean(1) for k in range(2)
+        (found == annotations.masks[:, k : k + 1]).flatten(2).float().mean(2).ge(0.95).float().mean(1)
+        for k in range(2)
     ]
     assert float(torch.stack(near).min()) > 0.2
 

@@ -8,14 +8,14 @@ import torch
 from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
 from ambiseg.methods import METHODS
-from ambiseg.testing import CHANNELS, SIZE, subjects
+from ambiseg.testing import CHANNELS, SIZE, trials
 
 STEPS = 2000
 SUBJECTS = {
-    place: subject
+    place: trial
     for spec in METHODS.values()
-    for place, subject in subjects(spec).items()
-    if subject.labels.is_binary
+    for place, trial in trials(spec).items()
+    if trial.labels.is_binary
 }
 
 

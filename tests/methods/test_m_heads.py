@@ -12,6 +12,7 @@ from ambiseg.maskset import MaskSet
 from ambiseg.methods.m_heads import MHeadsSettings
 from ambiseg.methods.m_heads.model import MHeads, oracle_loss
 from ambiseg.networks.settings import UNetSettings
+from model_helpers import train, two_masks_each
 
 BINARY, MULTI = LabelSpace.binary(), LabelSpace.of_classes(4)
 
@@ -83,20 +84,12 @@ def test_masks_are_those_of_the_first_heads(asked, given):
 
 
 def test_two_masks_of_an_image_are_both_learnt():
-    model, masks = make(heads=4), torch.zeros(2, 2, 8, 8, dtype=torch.uint8)
-    masks[:, 0, :, :4], masks[:, 1, 5:] = 1, 1
-    images, annotations = (
-        torch.cat([masks.float(), torch.rand(2, 1, 8, 8)], 1),
-        MaskSet.uniform(masks, BINARY),
-    )
-    optimiser = torch.optim.Adam(model.parameters(), 1e-2)
-    for _ in range(80):
-        optimiser.zero_grad()
-        model.loss(images, annotations)["loss"].backward()
-        optimiser.step()
-    found = model.eval().predict(images).masks
+    model, (images, annotations) = make(heads=4), two_masks_each()
+    found = train(model, images, annotations, 80).predict(images).masks
     for k in range(2):
-        assert bool((found == masks[:, k : k + 1]).flatten(2).float().mean(2).amax(1).ge(0.95).all())
+        assert bool(
+            (found == annotations.masks[:, k : k + 1]).flatten(2).float().mean(2).amax(1).ge(0.95).all()
+        )
 
 
 @pytest.mark.parametrize("settings", [{"heads": 0}, {"relaxation": -0.1}, {"relaxation": 1.5}])

@@ -16,7 +16,6 @@ from ambiseg.losses.energy_score import energy_score
 from ambiseg.losses.mask_losses import pairwise_mask_loss
 from ambiseg.maskset import MaskSet
 from ambiseg.methods.mode_proposals import (
-    AssignmentSettings,
     ModeProposalsSettings,
     SelectionSettings,
     single_label,
@@ -24,7 +23,7 @@ from ambiseg.methods.mode_proposals import (
 from ambiseg.methods.mode_proposals.energy import energy_loss
 from ambiseg.methods.mode_proposals.model import ModeProposals
 from ambiseg.methods.mode_proposals.selection import positive_unlabelled_risk
-from ambiseg.methods.mode_proposals.single_label import LEAST_CHANCE, importance, propensity
+from ambiseg.methods.mode_proposals.single_label import LEAST_COUNTED_PROBABILITY, importance, propensity
 from ambiseg.nested_settings import merged, replaced
 from ambiseg.networks.settings import UNetSettings
 from ambiseg.overlap import pairwise_overlap
@@ -176,15 +175,13 @@ def test_where_it_is_positive_both_variants_agree():
     assert values[0] == values[1]
 
 
-def test_balanced_visits_weigh_every_mode_alike():
+def test_inverse_propensities_weigh_every_mode_alike():
     """Modes of probability 1/2, 1/4, 1/4, drawn in these shares, pi = N / M: mask loss and positives are
     means over modes."""
-    visits = torch.tensor([0, 0, 1, 2])
+    drawn = torch.tensor([0, 0, 1, 2])
     masks = torch.eye(4, dtype=torch.uint8)[None, :3, :, None]
     logits = 4 * torch.eye(M)[None, :, None, :, None].expand(4, -1, -1, -1, -1)
-    model = make(
-        assignment__inverse_propensity_power=1.0, selection__gradient="clamp", selection__positive_prior=3 / M
-    )
+    model = make(inverse_propensity_power=1.0, selection__gradient="clamp", selection__positive_prior=3 / M)
     with torch.no_grad():
         cost = pairwise_mask_loss("dice-focal", logits[:1], masks, BINARY)[0]
         winner = cost.argmin(0)
@@ -194,13 +191,13 @@ def test_balanced_visits_weigh_every_mode_alike():
         )
         scores = torch.randn(1, M).expand(4, -1)
         found = model._single_label_loss(
-            cost.T[visits], logits, masks[0, visits, None], scores, chance.log().expand(4, -1)
+            cost.T[drawn], logits, masks[0, drawn, None], scores, chance.log().expand(4, -1)
         )
     assert float(found["mask"]) == pytest.approx(float(cost.amin(0).mean()), rel=1e-5)
     positive = functional.softplus(-scores[0, winner]).mean()
     as_negative = functional.softplus(scores[0, winner]).mean()
     others = torch.stack(
-        [functional.softplus(scores[0, k]) for i in visits for k in range(M) if k != winner[i]]
+        [functional.softplus(scores[0, k]) for i in drawn for k in range(M) if k != winner[i]]
     )
     expected = 3 / M * positive + (others.mean() - 3 / M * as_negative).clamp(min=0)
     assert float(found["selection"]) == pytest.approx(float(expected), rel=1e-5)
@@ -208,17 +205,17 @@ def test_balanced_visits_weigh_every_mode_alike():
 
 def test_a_winner_without_probability_is_balanced_as_if_it_had_a_little():
     winner, chance = torch.tensor([[0], [1]]), torch.tensor([[-90.0, 0.0, -90.0, -90.0]] * 2).softmax(1)
-    assert propensity(winner, chance, AssignmentSettings()) is None
-    found = propensity(winner, chance, AssignmentSettings(inverse_propensity_power=1.0))
-    assert found.flatten().tolist() == pytest.approx([LEAST_CHANCE, 1.0])
+    assert propensity(winner, chance, 0.0) is None
+    found = propensity(winner, chance, 1.0)
+    assert found.flatten().tolist() == pytest.approx([LEAST_COUNTED_PROBABILITY, 1.0])
     weight = importance(found, 0.5)
-    assert float(weight[0] / weight[1]) == pytest.approx(LEAST_CHANCE**-0.5)
+    assert float(weight[0] / weight[1]) == pytest.approx(LEAST_COUNTED_PROBABILITY**-0.5)
     assert float(weight.mean()) == pytest.approx(1.0)
 
 
-@pytest.mark.parametrize("asked", [{"assignment__inverse_propensity_power": 0.5}, {"assignment__start": 0.7}])
+@pytest.mark.parametrize("asked", [{"inverse_propensity_power": 0.5}, {"competition__start": 0.7}])
 def test_what_needs_probabilities_is_refused_without_them(asked):
-    with pytest.raises(AmbisegError, match="without the probability head"):
+    with pytest.raises(AmbisegError, match="need the probability head"):
         make(probability=None, **asked)
 
 
@@ -255,7 +252,7 @@ def test_the_energy_score_trains_what_it_is_asked_to(target):
     images, annotations = batch()
 
     def gradients(**settings):
-        model = make(selection__weight=0.0, probability__weight=0.0, energy__floor=0.0, **settings)
+        model = make(selection__weight=0.0, probability__weight=0.0, energy__uniform_share=0.0, **settings)
         model.loss(images, annotations)["loss"].backward()
         return {name: p.grad for name, p in model.named_parameters()}
 
@@ -270,7 +267,8 @@ def test_the_energy_score_trains_what_it_is_asked_to(target):
 
 
 @pytest.mark.parametrize(
-    "asked, copies", [({}, M), ({"energy__proposals": 1}, M - 1), ({"energy__mask_loss_weight": 0.0}, 0)]
+    "asked, copies",
+    [({}, M), ({"energy__reserved_proposals": 1}, M - 1), ({"energy__mask_loss_weight": 0.0}, 0)],
 )
 def test_heads_that_the_energy_score_alone_trains_start_on_their_own(asked, copies):
     heads = make(energy__weight=1.0, **asked).h.weight.detach().flatten(1)
@@ -284,9 +282,9 @@ def test_proposals_of_the_energy_score_win_nothing_and_alone_learn_from_it(n):
     energy score."""
     images, annotations = batch(n=n)
     alone = dict(selection__weight=0.0, probability__weight=0.0)
-    energy_alone = {**alone, "energy__weight": 1.0, "energy__floor": 0.0}
+    energy_alone = {**alone, "energy__weight": 1.0, "energy__uniform_share": 0.0}
     e = 1 if n == 3 else 2  # as many winners as modes at least
-    split = make(energy__proposals=e, **energy_alone)
+    split = make(energy__reserved_proposals=e, **energy_alone)
     winners = make(proposals=M - e, **alone)
     energy = make(energy__mask_loss_weight=0.0, **energy_alone)
     energy.load_state_dict(split.state_dict())
@@ -304,7 +302,7 @@ def test_proposals_of_the_energy_score_win_nothing_and_alone_learn_from_it(n):
 @pytest.mark.parametrize("floor", [0.0, 0.3, 1.0])
 def test_masks_learn_at_probabilities_that_have_a_floor(floor):
     images, annotations = batch()
-    model = make(energy__weight=1.0, energy__floor=floor, energy__trains="masks")
+    model = make(energy__weight=1.0, energy__uniform_share=floor, energy__trains="masks")
     logits, _, chance = model(images)
     logits, p = logits.detach().requires_grad_(), chance.softmax(1).detach()
     found = energy_loss(logits, annotations, chance, BINARY, model.settings.energy)
@@ -333,9 +331,9 @@ def test_the_energy_score_of_degenerate_sets_trains_on(n, case):
 @pytest.mark.parametrize(
     "asked, why",
     [
-        ({"energy__proposals": M, "energy__weight": 1.0}, "not all: received 4"),
+        ({"energy__reserved_proposals": M, "energy__weight": 1.0}, "not all: received 4"),
         (
-            {"energy__proposals": 2, "energy__weight": 1.0, "assignment__sharing": {"kind": "relaxed"}},
+            {"energy__reserved_proposals": 2, "energy__weight": 1.0, "assignment": {"kind": "relaxed"}},
             "lets all proposals learn",
         ),
         (
@@ -424,21 +422,26 @@ def shares(model, cost):
     return single_label.shares(cost, won, model.settings.assignment, model.progress)
 
 
+def competition_of(model):
+    """The competition, if it has begun."""
+    competition = model.settings.competition
+    return competition if model.progress >= competition.start else None
+
+
 def winner_of(model, cost, probability):
     """Who learns from each mask."""
-    return single_label.winner(cost, probability.softmax(1), model.settings.assignment, model.progress)
+    return single_label.winner(cost, probability.softmax(1), competition_of(model))
 
 
 def target_of(model, cost, won, probability):
     """What the probability head learns."""
-    chance = probability.softmax(1)
-    return single_label.probability_target(cost, won, chance, model.settings.assignment, model.progress)
+    return single_label.probability_target(cost, won, probability.softmax(1), competition_of(model))
 
 
 @pytest.mark.parametrize("sharing", ["closest", "relaxed", "annealed"])
 def test_shares_of_a_mask_sum_to_one(sharing):
     cost = torch.rand(5, M, generator=torch.Generator().manual_seed(1))
-    model = make(assignment__sharing={"kind": sharing})
+    model = make(assignment={"kind": sharing})
     for model.progress in (0.0, 0.3, 0.6, 1.0):
         found = shares(model, cost)
         assert (found >= 0).all() and found.sum(1).allclose(torch.ones(5))
@@ -449,8 +452,8 @@ def test_annealed_sharing_becomes_winner():
     images, annotations = batch(n=1)
     cost = torch.rand(5, M, generator=torch.Generator().manual_seed(1))
     annealed, winner = (
-        make(assignment__sharing={"kind": "annealed"}),
-        make(assignment__sharing={"kind": "closest"}),
+        make(assignment={"kind": "annealed"}),
+        make(assignment={"kind": "closest"}),
     )
     top = []
     for annealed.progress in (0.0, 0.2, 0.4, 0.49, 0.5, 0.9, 1.0):
@@ -468,7 +471,7 @@ def test_annealed_sharing_becomes_winner():
 def test_relaxed_sharing_by_hand():
     epsilon = 0.3
     images, annotations = batch(n=1)
-    model = make(assignment__sharing={"kind": "relaxed", "share": epsilon})
+    model = make(assignment={"kind": "relaxed", "share_of_others": epsilon})
     logits = outputs(model, images)[0]
     expected = []
     for z, y in zip(logits, annotations.masks.numpy(), strict=True):
@@ -495,7 +498,7 @@ def test_more_modes_than_proposals():
 
 
 def test_one_proposal():
-    model = make(proposals=1, assignment__sharing={"kind": "relaxed"})
+    model = make(proposals=1, assignment={"kind": "relaxed"})
     for n in (1, 3):
         assert all(math.isfinite(value) for value in losses(model, *batch(n=n)).values())
 
@@ -514,7 +517,7 @@ def test_competition_is_the_assignment_of_classification_em():
     .1 log 4 = .139."""
     cost = torch.tensor([[0.10, 0.23, 0.9], [0.10, 0.25, 0.9], [0.30, 0.20, 0.9], [0.9, 0.9, 0.2]])
     probability = torch.tensor([0.2, 0.8, 0.0]).log().expand(4, 3)
-    model = make(assignment__start=0.5, assignment__temperature=0.1, proposals=3)
+    model = make(competition__start=0.5, competition__temperature=0.1, proposals=3)
     model.progress = 0.4
     assert winner_of(model, cost, probability).flatten().tolist() == cost.argmin(1).tolist()
     model.progress = 0.5
@@ -535,27 +538,40 @@ def test_the_posterior_shares_a_mask_by_likelihood_and_probability():
     probability = torch.tensor([[0.2, 0.3, 0.5], [0.2, 0.8, 0.0], [0.5, 0.25, 0.25]]).log()
     won = torch.eye(3)
     model = make(
-        assignment__start=0.5, assignment__temperature=tau, assignment__target="posterior", proposals=3
+        competition__start=0.5,
+        competition__temperature=tau,
+        competition__probability_target="posterior",
+        proposals=3,
     )
     model.progress = 0.4
     assert torch.equal(target_of(model, cost, won, probability), won)
     model.progress = 0.5
     expected = torch.tensor([[0.2, 0.3, 0.5], [0.5, 0.5, 0.0], [2 / 3, 1 / 3, 0.0]])
     torch.testing.assert_close(target_of(model, cost, won, probability), expected, atol=1e-5, rtol=0)
-    winner = make(assignment__start=0.0, assignment__temperature=tau, proposals=3)
+    winner = make(competition__start=0.0, competition__temperature=tau, proposals=3)
     assert torch.equal(target_of(winner, cost, won, probability), won)
 
 
-@pytest.mark.parametrize(
-    ("asked", "hint"),
-    [
-        ({"assignment__temperature": 0.0}, "above 0"),
-        ({"assignment__target": "posterior"}, "assignment.start"),
-    ],
-)
-def test_what_a_competition_needs(asked, hint):
-    with pytest.raises(AmbisegError, match=hint):
-        make(**asked)
+def test_a_competition_needs_a_temperature_above_0():
+    with pytest.raises(AmbisegError, match="competition.temperature is above 0, received 0.0"):
+        make(competition__temperature=0.0)
+
+
+def test_the_loss_lets_duplicates_compete_from_the_start_that_is_set():
+    """One temperature so high that only probabilities count: from ``start`` on the most probable wins."""
+    images, annotations = batch(n=1)
+    model = make(competition={"start": 0.5, "temperature": 1e9}, selection__weight=0.0)
+    logits, _, probability = outputs(model, images)
+    cost = np.array(
+        [
+            [mask_loss("dice-focal", z, y[0], BINARY) for z in one]
+            for one, y in zip(logits, annotations.masks.numpy(), strict=True)
+        ]
+    )
+    most_probable = cost[np.arange(len(images)), probability.argmax(1)].mean()
+    for model.progress, expected in ((0.49, cost.min(1).mean()), (0.5, most_probable)):
+        assert losses(model, images, annotations)["mask"] == pytest.approx(expected, rel=1e-5)
+    assert most_probable > cost.min(1).mean()
 
 
 def test_score_cost_breaks_ties_for_the_higher_score_only():
@@ -587,18 +603,18 @@ def test_the_duplicate_cue_is_the_closeness_of_every_two_proposals(labels):
     torch.testing.assert_close(closeness, (1.01 - iou).log() / math.log(0.01), atol=1e-5, rtol=0)
     torch.testing.assert_close(closeness.diagonal(dim1=1, dim2=2), torch.ones(2, masks.shape[1]))
     model.loss(images, annotations)["loss"].backward()
-    assert all(p.grad is not None and bool(p.grad.abs().sum() > 0) for p in model.sel.alike.parameters())
+    assert all(p.grad is not None and bool(p.grad.abs().sum() > 0) for p in model.sel.duplicates.parameters())
 
 
 def test_the_duplicate_cue_reaches_the_heads_and_bends_no_mask():
     model, (images, annotations) = make(selection__duplicate_cue=True), batch()
     _, scores, _ = outputs(model, images)
-    model.sel.alike.out.bias.data += 1
+    model.sel.duplicates.out.bias.data += 1
     np.testing.assert_allclose(outputs(model, images)[1], scores + 1, atol=1e-5)
     plain = make()
-    plain.load_state_dict({k: v for k, v in model.state_dict().items() if ".alike." not in k})
+    plain.load_state_dict({k: v for k, v in model.state_dict().items() if ".duplicates." not in k})
     for one in (model, plain):
         one.loss(images, annotations)["loss"].backward()
     for a, b in zip(model.g.parameters(), plain.g.parameters(), strict=True):
         torch.testing.assert_close(a.grad, b.grad)
-    assert make(selection__duplicate_cue=True, proposals=1).sel.alike is None
+    assert make(selection__duplicate_cue=True, proposals=1).sel.duplicates is None

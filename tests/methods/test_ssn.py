@@ -1,9 +1,7 @@
-"""SSN: its likelihood is an integral and a distribution, samples follow the law of the logits, nothing
+"""SSN: its likelihood is an integral and a distribution, samples follow the distribution of the logits, nothing
 overflows."""
 
 from __future__ import annotations
-
-import itertools
 
 import pytest
 import torch
@@ -17,6 +15,7 @@ from ambiseg.methods.ssn import SSNSettings
 from ambiseg.methods.ssn.model import SSN
 from ambiseg.networks.settings import UNetSettings
 from ambiseg.testing import BACKBONE, CHANNELS, problem, train_on_problem
+from model_helpers import check_likelihoods_sum_to_one
 
 BINARY, MULTI = LabelSpace.binary(), LabelSpace.of_classes(4)
 SMALL = UNetSettings(width=8, depth=2)
@@ -42,8 +41,8 @@ def test_the_likelihood_of_one_pixel_is_an_integral():
         torch.randn(1, 3, 1, 1, generator=torch.Generator().manual_seed(4)),
     )
     with torch.no_grad():
-        law = model.distribution(image)
-    mean, scale = law.mean.double().item(), law.covariance().double().sqrt().item()
+        normal = model.distribution(image)
+    mean, scale = normal.mean.double().item(), normal.covariance().double().sqrt().item()
     assert scale > 0.5
     z = torch.linspace(-10, 10, 4001, dtype=torch.float64)
     density = torch.exp(-z.square() / 2)
@@ -55,20 +54,7 @@ def test_the_likelihood_of_one_pixel_is_an_integral():
 
 @pytest.mark.parametrize("labels, size", [(BINARY, (2, 2)), (MULTI, (1, 2))], ids=["binary", "multi-class"])
 def test_likelihoods_of_all_label_maps_sum_to_one(labels, size):
-    """For the same draws, whatever they are; a void pixel is summed over."""
-    model, pixels = strengthened(make(labels, likelihood_samples=7), 3), size[0] * size[1]
-    maps = torch.tensor(list(itertools.product(range(labels.classes), repeat=pixels)), dtype=torch.uint8)
-    image, maps = torch.randn(1, 3, *size), maps.view(-1, *size)
-
-    def likelihood(mask):
-        torch.manual_seed(1)
-        return float(model.log_prob(image, mask[None]).exp())
-
-    assert sum(likelihood(mask) for mask in maps) == pytest.approx(1, abs=1e-5)
-    void = maps[0].clone()
-    void[0, 0] = labels.void
-    same = [m for m in maps if torch.equal(m.flatten()[1:], maps[0].flatten()[1:])]
-    assert likelihood(void) == pytest.approx(sum(map(likelihood, same)), abs=1e-5)
+    check_likelihoods_sum_to_one(strengthened(make(labels, likelihood_samples=7), 3), size)
 
 
 @pytest.mark.parametrize("antithetic", [False, True])
@@ -114,11 +100,11 @@ def test_the_mean_may_be_trained_first():
 
 @pytest.mark.parametrize("labels", [BINARY, MULTI], ids=["binary", "multi-class"])
 def test_samples_follow_the_law_of_the_logits(labels):
-    """Mean and covariance of the probabilities of a few pixels, against draws of the dense law."""
+    """Mean and covariance of the probabilities of a few pixels, against draws of the dense distribution."""
     model, images = strengthened(make(labels, rank=3), 3), torch.randn(1, 3, 2, 2)
     with torch.no_grad():
-        law = model.distribution(images)
-    dense = torch.distributions.MultivariateNormal(law.mean[0], law.covariance()[0])
+        normal = model.distribution(images)
+    dense = torch.distributions.MultivariateNormal(normal.mean[0], normal.covariance()[0])
     torch.manual_seed(5)
     expected = labels.probabilities(dense.sample((40_000,)).view(1, -1, labels.channels, 2, 2), dim=2)
     found = model.predict(images, 40_000, torch.Generator().manual_seed(0)).probabilities
@@ -157,9 +143,9 @@ def test_a_new_model_starts_gently():
     images = torch.randn(4, 3, 16, 16)
     for rank in (1, 10, 100):
         with torch.no_grad():
-            law = make(rank=rank).distribution(images)
-        assert float(law.diagonal.min()) > 0.05 and float(law.diagonal.max()) < 0.2
-        assert 1e-3 < float(law.factor.square().sum(2).mean()) < 2
+            normal = make(rank=rank).distribution(images)
+        assert float(normal.diagonal.min()) > 0.05 and float(normal.diagonal.max()) < 0.2
+        assert 1e-3 < float(normal.factor.square().sum(2).mean()) < 2
 
 
 @pytest.mark.parametrize("labels", [BINARY, MULTI], ids=["binary", "multi-class"])

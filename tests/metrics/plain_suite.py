@@ -152,7 +152,7 @@ class Pair:
         return matchings(self.to_modes)
 
     @property
-    def settled(self) -> bool:
+    def unambiguous(self) -> bool:
         """Whether neither the matching nor the nearest modes leave a choice."""
         return self.decided and len(self.partners) == 1
 
@@ -494,7 +494,7 @@ def brier_values(pair: Pair) -> dict[str, list[tuple[float, float]]]:
 
 
 def pooled_values(pairs: list[Pair]) -> dict[str, float]:
-    """The metrics that pool all images before they divide; of images that are `settled`."""
+    """The metrics that pool all images before they divide; of images that are `unambiguous`."""
     partners = [pair.partners[0] for pair in pairs]
     counts = [
         confusion(partner, pair.predictions.scores) for partner, pair in zip(partners, pairs, strict=True)

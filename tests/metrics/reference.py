@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
 
-laws = settings(max_examples=60, deadline=None)
+properties = settings(max_examples=60, deadline=None)
 """Settings of all property tests."""
 
 SPACE = (2, 4)

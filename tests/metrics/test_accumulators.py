@@ -9,7 +9,7 @@ import matplotlib.pyplot as plt
 import pytest
 import torch
 from hypothesis import given
-from reference import Case, as_set, cases, laws
+from reference import Case, as_set, cases, properties
 
 from ambiseg.errors import AmbisegError, UnknownNameError
 from ambiseg.labels import LabelSpace
@@ -44,7 +44,7 @@ def test_the_table_is_complete_and_consistent() -> None:
         assert documented.__doc__ and "Trap:" in documented.__doc__
 
 
-@laws
+@properties
 @given(cases())
 def test_values_stay_within_their_bounds(case: Case) -> None:
     for name, value in evaluate_all(case.predictions, case.annotations, DRAWN).items():
@@ -54,7 +54,7 @@ def test_values_stay_within_their_bounds(case: Case) -> None:
             assert bool((inside | value.isnan()).all()), name
 
 
-@laws
+@properties
 @given(cases())
 def test_sharing_one_comparison_changes_nothing(case: Case) -> None:
     together = evaluate_all(case.predictions, case.annotations, DRAWN)
@@ -64,7 +64,7 @@ def test_sharing_one_comparison_changes_nothing(case: Case) -> None:
         close(METRICS[name].function(case.predictions, case.annotations), value)
 
 
-@laws
+@properties
 @given(cases())
 def test_padded_sets_are_as_good_as_unpadded(case: Case) -> None:
     together = evaluate_all(case.predictions, case.annotations, DRAWN)
@@ -74,7 +74,7 @@ def test_padded_sets_are_as_good_as_unpadded(case: Case) -> None:
             close(alone[name], together[name][b : b + 1])
 
 
-@laws
+@properties
 @given(cases())
 def test_images_padded_with_void_are_as_good_as_unpadded(case: Case) -> None:
     size = [n + 2 for n in case.predictions.masks.shape[2:]]
@@ -87,7 +87,7 @@ def test_images_padded_with_void_are_as_good_as_unpadded(case: Case) -> None:
         close(value, before[name])
 
 
-@laws
+@properties
 @given(cases())
 def test_batches_merged_are_one_batch(case: Case) -> None:
     whole, parts, shared = (metric_collection(DRAWN) for _ in range(3))
@@ -102,7 +102,7 @@ def test_batches_merged_are_one_batch(case: Case) -> None:
         close(shared.compute()[name], values[name])
 
 
-@laws
+@properties
 @given(cases())
 def test_pooling(case: Case) -> None:
     values = metric_collection(DRAWN)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from reference import Case, Plain, as_set, cases, laws, overlap, table
+from reference import Case, Plain, as_set, cases, overlap, properties, table
 
 from ambiseg.errors import AmbisegError, UnknownNameError
 from ambiseg.labels import LabelSpace
@@ -53,7 +53,7 @@ def same(value: torch.Tensor, wanted: list[float], atol: float = 2e-6) -> None:
     np.testing.assert_allclose(value.numpy(), wanted, atol=atol)
 
 
-@laws
+@properties
 @given(cases())
 def test_agreement_against_loops(case: Case) -> None:
     agreement = annotator_agreement(case.annotations)
@@ -78,7 +78,7 @@ def test_agreement_against_loops(case: Case) -> None:
     same(agreement.fleiss_kappa, [fleiss(valid_pixels(a), case.labels.classes) for a in raters])
 
 
-@laws
+@properties
 @given(cases())
 def test_leave_one_out_is_ged_of_one_against_the_others(case: Case) -> None:
     wanted = []
@@ -96,7 +96,7 @@ def test_leave_one_out_is_ged_of_one_against_the_others(case: Case) -> None:
     same(annotator_agreement(case.annotations).ged_leave_one_out, wanted)
 
 
-@laws
+@properties
 @given(cases())
 def test_spread_is_the_diversity_of_the_annotations(case: Case) -> None:
     spread = annotator_agreement(case.annotations).spread
@@ -105,7 +105,7 @@ def test_spread_is_the_diversity_of_the_annotations(case: Case) -> None:
     torch.testing.assert_close(spread, merged, atol=2e-6, rtol=0)
 
 
-@laws
+@properties
 @given(cases())
 def test_order_and_padding_do_not_matter(case: Case) -> None:
     order = torch.randperm(case.annotations.masks.shape[1], generator=seeded())
@@ -116,7 +116,7 @@ def test_order_and_padding_do_not_matter(case: Case) -> None:
             torch.testing.assert_close(getattr(after, name), value, atol=2e-6, rtol=0, equal_nan=True)
 
 
-@laws
+@properties
 @given(cases(uniform=True))
 def test_identical_annotators_agree_fully(case: Case) -> None:
     first = case.annotations.gather(torch.zeros(len(case.images), 3, dtype=torch.int64))
@@ -190,7 +190,7 @@ def every_draw(a: Plain, labels: LabelSpace, samples: int):  # type: ignore[no-u
         yield float(np.prod(a.weights[list(chosen)])), as_set(picked, labels)
 
 
-@laws
+@properties
 @given(cases(most=3), st.integers(1, 3))
 def test_expected_ged_of_the_annotation_oracle_is_spread_over_n(case: Case, samples: int) -> None:
     for _, a in case.images:
@@ -214,10 +214,10 @@ def test_drawn_ged_approaches_its_expectation() -> None:
     masks = torch.tensor([FULL, HALF, EMPTY, [1, 0, 0, 0]], dtype=torch.uint8)
     images, repeats = 200, 8
     for chance in ([0.4, 0.3, 0.2, 0.1], [0.5, 0.5, 0.0, 0.0]):
-        law = MaskSet(masks.repeat(images, 1, 1), torch.tensor([chance] * images), BINARY)
-        spread, squares = annotator_agreement(law).spread[0], law.weights[0].square().sum()
+        distribution = MaskSet(masks.repeat(images, 1, 1), torch.tensor([chance] * images), BINARY)
+        spread, squares = annotator_agreement(distribution).spread[0], distribution.weights[0].square().sum()
         for samples in (1, 2, 7):
-            found = reachable_table(law, ["ged", "ged_unbiased"], samples, repeats, seeded())
+            found = reachable_table(distribution, ["ged", "ged_unbiased"], samples, repeats, seeded())
             wanted = {"ged": spread / samples}
             if samples > 1:
                 wanted["ged_unbiased"] = -spread * squares / (1 - squares)
@@ -236,7 +236,7 @@ def test_matching_ceiling_rises_to_one() -> None:
     assert means[-1] == pytest.approx(1, abs=1e-6)
 
 
-@laws
+@properties
 @given(cases(), st.integers(1, 6))
 def test_names_functions_and_tables_agree(case: Case, samples: int) -> None:
     names = ["ged", "hm_iou_unique", "diversity"]

@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from reference import Case, cases, laws, table
+from reference import Case, cases, properties, table
 
 from ambiseg.errors import AmbisegError, UnknownNameError
 from ambiseg.labels import LabelSpace
@@ -50,7 +50,7 @@ def entries(case: Case, b: int) -> list[tuple[float, float, float]]:
     return rows
 
 
-@laws
+@properties
 @given(cases())
 def test_brier_scores_agree_with_sums_by_entry(case: Case) -> None:
     scores = brier_scores(case.predictions, case.annotations)
@@ -66,7 +66,7 @@ def test_brier_scores_agree_with_sums_by_entry(case: Case) -> None:
             assert skill[b].item() == pytest.approx(1 - error / guess, rel=1e-3, abs=1e-4)
 
 
-@laws
+@properties
 @given(cases())
 def test_entries_are_two_distributions(case: Case) -> None:
     pairs = mode_probabilities(case.predictions, case.annotations)
@@ -79,7 +79,7 @@ def test_entries_are_two_distributions(case: Case) -> None:
     assert bool((pairs.there | ~pairs.is_mode).all())
 
 
-@laws
+@properties
 @given(cases())
 def test_the_truth_has_full_skill(case: Case) -> None:
     void = (
@@ -111,7 +111,7 @@ def test_equally_probable_modes_allow_no_skill(weights: list[float]) -> None:
     assert bool(brier_skill_score(weighted([0.9, 0.1]), weighted(weights)).isnan())
 
 
-@laws
+@properties
 @given(cases())
 def test_reliability_bins_hold_all_entries(case: Case) -> None:
     result = mode_reliability(case.predictions, case.annotations, bins=4)
@@ -154,7 +154,7 @@ def reweighted(case: Case, seed: int) -> tuple[MaskSet, MaskSet]:
     return replace(modes, weights=chance * modes.present).normalised(), modes
 
 
-@laws
+@properties
 @given(cases())
 def test_nearest_modes_agree_with_trying_all(case: Case) -> None:
     ratio = mode_ratio(case.predictions, case.annotations)
@@ -171,7 +171,7 @@ def test_nearest_modes_agree_with_trying_all(case: Case) -> None:
         assert float(ratio.estimated[b, len(rows) :].sum()) == 0
 
 
-@laws
+@properties
 @given(cases(void=False), st.integers(0, 1000))
 def test_exact_copies_have_the_ratio_of_their_weights(case: Case, seed: int) -> None:
     predictions, modes = reweighted(case, seed)
@@ -185,7 +185,7 @@ def test_exact_copies_have_the_ratio_of_their_weights(case: Case, seed: int) -> 
     torch.testing.assert_close(same.estimated, same.true)
 
 
-@laws
+@properties
 @given(cases())
 def test_brier_scores_of_nearest_modes_agree_with_sums_by_entry(case: Case) -> None:
     scores = brier_scores(case.predictions, case.annotations, assignment="nearest")
@@ -197,7 +197,7 @@ def test_brier_scores_of_nearest_modes_agree_with_sums_by_entry(case: Case) -> N
         assert scores.uniform[b].item() == pytest.approx(((rows[:, 2] - rows[:, 1]) ** 2).mean(), abs=1e-6)
 
 
-@laws
+@properties
 @given(cases(), st.sampled_from(["matched", "nearest"]), st.sampled_from([1e-6, 1e-3, 0.3]))
 def test_distances_of_probabilities_agree_with_sums_by_entry(
     case: Case, assignment: str, floor: float
@@ -213,7 +213,7 @@ def test_distances_of_probabilities_agree_with_sums_by_entry(
         assert divergence[b].item() == pytest.approx(wanted, abs=2e-6)
 
 
-@laws
+@properties
 @given(cases(), st.sampled_from(["matched", "nearest"]))
 def test_bounds_of_distances_of_probabilities(case: Case, assignment: str) -> None:
     sets = (case.predictions, case.annotations)
@@ -223,7 +223,7 @@ def test_bounds_of_distances_of_probabilities(case: Case, assignment: str) -> No
     assert bool((divergence >= 2 * variation**2 - 1e-4).all()), "Pinsker's inequality"
 
 
-@laws
+@properties
 @given(cases(void=False), st.integers(0, 1000))
 def test_total_variation_is_symmetric_and_kl_zero_for_equal_only(case: Case, seed: int) -> None:
     p, q = reweighted(case, seed)
@@ -300,7 +300,7 @@ def test_a_swap_of_alike_modes_is_forgiven_and_one_of_others_is_not() -> None:
         assert (float(brier_skill_score(swapped, truth, "merged")) > 1 - 1e-5) == forgiven
 
 
-@laws
+@properties
 @given(cases())
 def test_merging_changes_nothing_where_no_modes_are_alike(case: Case) -> None:
     pair = Comparison(case.predictions, case.annotations)

@@ -1,4 +1,4 @@
-"""Laws of coverage and of expected draws: independent versions, closed forms, invariances, simulation."""
+"""Properties of coverage and of expected draws: independent versions, closed forms, invariances, simulation."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from reference import Case, Plain, cases, laws, table
+from reference import Case, Plain, cases, properties, table
 from scipy.integrate import quad
 
 from ambiseg.errors import AmbisegError
@@ -67,7 +67,7 @@ def expected(case: Case, value: torch.Tensor, function: Callable[[Plain, Plain],
     np.testing.assert_allclose(value.numpy(), [function(p, a) for p, a in case.images], rtol=1e-6, atol=1e-6)
 
 
-@laws
+@properties
 @given(cases(), taus)
 def test_coverage_against_loops(case: Case, tau: float) -> None:
     def by_mode(p: Plain, a: Plain) -> list[tuple[float, bool]]:
@@ -85,7 +85,7 @@ def test_coverage_against_loops(case: Case, tau: float) -> None:
     expected(case, precision_at(pair, tau=tau), precise)
 
 
-@laws
+@properties
 @given(cases(), taus)
 def test_modes_and_draws_against_loops(case: Case, tau: float) -> None:
     pair = Comparison(case.predictions, case.annotations)
@@ -101,7 +101,7 @@ def test_modes_and_draws_against_loops(case: Case, tau: float) -> None:
     )
 
 
-@laws
+@properties
 @given(cases())
 def test_bounds_and_relations(case: Case) -> None:
     pair = Comparison(case.predictions, case.annotations)
@@ -119,7 +119,7 @@ def test_bounds_and_relations(case: Case) -> None:
         torch.testing.assert_close(metric(pair, tau=0), torch.ones(len(count)))
 
 
-@laws
+@properties
 @given(cases())
 def test_everything_falls_with_tau(case: Case) -> None:
     pair = Comparison(case.predictions, case.annotations)
@@ -130,7 +130,7 @@ def test_everything_falls_with_tau(case: Case) -> None:
         assert bool((values[1:] <= values[:-1] + 1e-5).all()), metric
 
 
-@laws
+@properties
 @given(cases(void=False))
 def test_the_truth_reaches_itself(case: Case) -> None:
     pair = Comparison(case.annotations, case.annotations)
@@ -141,7 +141,7 @@ def test_the_truth_reaches_itself(case: Case) -> None:
     expected(case, expected_draws(pair, tau=1), lambda p, a: inclusion_exclusion(a.merged().weights.tolist()))
 
 
-@laws
+@properties
 @given(cases(), taus)
 def test_duplicates_count_once(case: Case, tau: float) -> None:
     again = torch.tensor([[0, *range(case.annotations.masks.shape[1])]] * len(case.images))
@@ -160,7 +160,7 @@ def test_duplicates_count_once(case: Case, tau: float) -> None:
         )
 
 
-@laws
+@properties
 @given(cases(), taus)
 def test_order_does_not_matter(case: Case, tau: float) -> None:
     def shuffled(given: MaskSet) -> MaskSet:
@@ -181,7 +181,7 @@ def test_order_does_not_matter(case: Case, tau: float) -> None:
         )
 
 
-@laws
+@properties
 @given(cases())
 def test_padding_is_not_there(case: Case) -> None:
     wide = case.predictions.padded(9), case.annotations.padded(11)
@@ -245,14 +245,14 @@ def test_uniform_collector_takes_n_harmonic_n(n: int) -> None:
     assert draws_of(half).item() == pytest.approx(2 * wanted, rel=1e-9)
 
 
-@laws
+@properties
 @given(st.floats(1e-6, 0.5), st.floats(1e-6, 0.5))
 def test_two_things(a: float, b: float) -> None:
     q = torch.tensor([[a, b]], dtype=torch.float64)
     assert draws_of(q).item() == pytest.approx(1 / a + 1 / b - 1 / (a + b), rel=1e-9)
 
 
-@laws
+@properties
 @given(st.lists(st.floats(-6, 0), min_size=1, max_size=8), st.floats(0.1, 1))
 def test_collector_against_inclusion_exclusion(logs: list[float], total: float) -> None:
     q = np.power(10.0, logs)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from reference import Case, Plain, cases, laws
+from reference import Case, Plain, cases, properties
 from torch import Tensor
 from torch.distributions import Bernoulli, Categorical, Independent, MixtureSameFamily
 
@@ -78,7 +78,7 @@ def plain_bits(a: Plain, values: list[float]) -> float:
     return total / mass if mass else math.nan
 
 
-@laws
+@properties
 @given(cases(), st.integers(0, 1000), st.booleans())
 def test_log_likelihood_agrees_with_sums_pixel_by_pixel(case: Case, seed: int, sure: bool) -> None:
     predictions = softened(case, seed, sure)
@@ -93,7 +93,7 @@ def test_log_likelihood_agrees_with_sums_pixel_by_pixel(case: Case, seed: int, s
         np.testing.assert_allclose(bits[b].numpy(), plain_bits(a, wanted), rtol=1e-6, atol=1e-6)
 
 
-@laws
+@properties
 @given(cases(), st.integers(0, 1000))
 def test_bits_of_agrees_with_bits_per_dimension(case: Case, seed: int) -> None:
     pair = Comparison(softened(case, seed), case.annotations)
@@ -104,7 +104,7 @@ def test_bits_of_agrees_with_bits_per_dimension(case: Case, seed: int) -> None:
     assert bool((value[case.annotations.present] <= 1e-9).all())
 
 
-@laws
+@properties
 @given(cases(), st.integers(0, 1000))
 def test_order_and_duplicates_of_predictions_do_not_matter(case: Case, seed: int) -> None:
     predictions = softened(case, seed)
@@ -118,7 +118,7 @@ def test_order_and_duplicates_of_predictions_do_not_matter(case: Case, seed: int
         )
 
 
-@laws
+@properties
 @given(cases(void=False), st.integers(0, 1000))
 def test_mixtures_agree_with_torch(case: Case, seed: int) -> None:
     predictions = softened(case, seed, sure=False)

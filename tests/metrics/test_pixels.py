@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from reference import Case, cases, laws
+from reference import Case, cases, properties
 
 from ambiseg.errors import AmbisegError, UnknownNameError
 from ambiseg.labels import LabelSpace
@@ -96,7 +96,7 @@ def kinds(case: Case) -> list[str]:
     return ["auto", "top1", "classwise", *(["foreground"] if case.labels.is_binary else [])]
 
 
-@laws
+@properties
 @given(cases(), st.booleans(), st.sampled_from([1, 2, 4, 10]))
 def test_bins_agree_with_sums_pixel_by_pixel(case: Case, soft: bool, bins: int) -> None:
     case = softened(case) if soft else case
@@ -115,7 +115,7 @@ def test_bins_agree_with_sums_pixel_by_pixel(case: Case, soft: bool, bins: int) 
                     np.testing.assert_allclose(sums[b, g].numpy(), wanted, atol=1e-6)
 
 
-@laws
+@properties
 @given(cases(), st.booleans(), st.sampled_from([1, 3, 10]))
 def test_error_agrees_with_the_mean_gap(case: Case, soft: bool, bins: int) -> None:
     case = softened(case) if soft else case
@@ -129,7 +129,7 @@ def test_error_agrees_with_the_mean_gap(case: Case, soft: bool, bins: int) -> No
         np.testing.assert_allclose(pooled.numpy(), [plain_error(together, bins)], atol=1e-6)
 
 
-@laws
+@properties
 @given(cases())
 def test_the_truth_is_calibrated(case: Case) -> None:
     for kind in kinds(case):
@@ -137,7 +137,7 @@ def test_the_truth_is_calibrated(case: Case) -> None:
         assert bool((value.isnan() | (value.abs() < 1e-6)).all())
 
 
-@laws
+@properties
 @given(cases(), st.booleans())
 def test_order_and_duplicates_do_not_matter(case: Case, soft: bool) -> None:
     case = softened(case) if soft else case
@@ -153,7 +153,7 @@ def test_order_and_duplicates_do_not_matter(case: Case, soft: bool) -> None:
             )
 
 
-@laws
+@properties
 @given(cases(), st.booleans())
 def test_bins_of_parts_add_up(case: Case, soft: bool) -> None:
     case = softened(case) if soft else case
@@ -171,7 +171,7 @@ def test_bins_of_parts_add_up(case: Case, soft: bool) -> None:
         torch.testing.assert_close(doubled.error(), whole.error(), equal_nan=True)
 
 
-@laws
+@properties
 @given(cases(void=False), st.booleans())
 def test_pooling_only_lowers_the_error(case: Case, soft: bool) -> None:
     case = softened(case) if soft else case
@@ -181,14 +181,14 @@ def test_pooling_only_lowers_the_error(case: Case, soft: bool) -> None:
         assert bool(((bins.error() >= 0) & (bins.error() <= 1 + 1e-6)).all())
 
 
-@laws
+@properties
 @given(cases())
 def test_more_bins_of_a_refinement_only_raise_the_error(case: Case) -> None:
     coarse, fine = (ece(case.predictions, case.annotations, bins) for bins in (3, 12))
     assert bool((coarse.isnan() | (coarse <= fine + 1e-6)).all())
 
 
-@laws
+@properties
 @given(cases())
 def test_one_comparison_does_for_both(case: Case) -> None:
     both = Comparison(case.predictions, case.annotations)

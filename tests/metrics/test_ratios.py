@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given
-from reference import Case, Plain, cases, laws
+from reference import Case, Plain, cases, properties
 
 from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
@@ -39,7 +39,7 @@ def counted(plain: Plain, other: Plain, one: int, twin: int) -> tuple[float, flo
     return twins, either
 
 
-@laws
+@properties
 @given(cases())
 def test_class_flips_agree_with_counting_by_pixel(case: Case) -> None:
     pairs = [(0, 1), (1, 0), *([(1, 2), (case.labels.classes - 1, 0)] if case.labels.classes > 2 else [])]
@@ -60,7 +60,7 @@ def test_class_flips_agree_with_counting_by_pixel(case: Case) -> None:
     torch.testing.assert_close(estimated[:, 0], 1 - estimated[:, 1], equal_nan=True)
 
 
-@laws
+@properties
 @given(cases())
 def test_class_flips_of_parts_add_up(case: Case) -> None:
     whole = class_flips(case.predictions, case.annotations, pairs=[(0, 1)]).pooled()
@@ -215,7 +215,7 @@ def test_modes_that_look_alike_share_by_their_own_probabilities() -> None:
     torch.testing.assert_close(found, torch.tensor([0.2, 0.2, 0.6], dtype=torch.float64), rtol=0, atol=1e-6)
 
 
-@laws
+@properties
 @given(cases())
 def test_numbered_modes_add_up_to_those_of_the_image(case: Case) -> None:
     """Against equality mask by mask: the places of one mode hold together what `mode_ratio` gives it."""

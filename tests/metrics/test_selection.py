@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from reference import Case, best_total, cases, laws, table
+from reference import Case, best_total, cases, properties, table
 
 from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
@@ -36,7 +36,7 @@ def proposals(*scores: float) -> MaskSet:
     return MaskSet(MASKS[:, :count], torch.full((1, count), 1 / count), BINARY, torch.tensor([scores]))
 
 
-@laws
+@properties
 @given(cases())
 def test_counts_follow_from_an_optimal_matching(case: Case) -> None:
     pair = Comparison(case.predictions, case.annotations)
@@ -53,7 +53,7 @@ def test_counts_follow_from_an_optimal_matching(case: Case) -> None:
         assert found == (len(kept & matched), len(kept - matched), len(matched - kept))
 
 
-@laws
+@properties
 @given(cases())
 def test_f1_is_the_harmonic_mean_of_precision_and_recall(case: Case) -> None:
     counts = selection_counts(case.predictions, case.annotations)
@@ -106,7 +106,7 @@ def coarse(case: Case) -> Case:
     return replace(case, predictions=replace(case.predictions, scores=scores))
 
 
-@laws
+@properties
 @given(cases())
 def test_precision_and_recall_against_counting(case: Case) -> None:
     pair = Comparison(case.predictions, case.annotations)
@@ -119,7 +119,7 @@ def test_precision_and_recall_against_counting(case: Case) -> None:
         assert recall[b].item() == pytest.approx(both / len(matched), abs=1e-6)
 
 
-@laws
+@properties
 @given(cases())
 def test_average_precision_against_thresholds_one_by_one(given_case: Case) -> None:
     case = coarse(given_case)
@@ -139,7 +139,7 @@ def test_average_precision_against_thresholds_one_by_one(given_case: Case) -> No
     assert average_precision(ranking.scores, ranking.matched).item() == pytest.approx(pooled, abs=1e-6)
 
 
-@laws
+@properties
 @given(cases())
 def test_curve_holds_every_threshold(given_case: Case) -> None:
     ranking = selection_ranking((case := coarse(given_case)).predictions, case.annotations)
@@ -153,7 +153,7 @@ def test_curve_holds_every_threshold(given_case: Case) -> None:
         assert recall.item() == pytest.approx(tp / ranking.matched.sum().item())
 
 
-@laws
+@properties
 @given(cases())
 def test_average_precision_takes_order_only(case: Case) -> None:
     pair = Comparison(case.predictions, case.annotations)
@@ -188,7 +188,7 @@ def test_ranking_is_better_the_earlier_the_match() -> None:
     assert values == pytest.approx([1, (1 + 2 / 3) / 2, (1 / 3 + 2 / 4) / 2])
 
 
-@laws
+@properties
 @given(cases(), st.booleans())
 def test_coverage_curve_against_every_subset_size(given_case: Case, scored: bool) -> None:
     case = coarse(given_case)
@@ -206,7 +206,7 @@ def test_coverage_curve_against_every_subset_size(given_case: Case, scored: bool
     assert bool((curve.diff(dim=1) >= -1e-6).all()), "more proposals never cover less"
 
 
-@laws
+@properties
 @given(cases())
 def test_coverage_curve_is_hm_iou_unique_of_those_kept(case: Case) -> None:
     curve = coverage_curve(case.predictions, case.annotations)

@@ -1,4 +1,4 @@
-"""Laws of the set metrics: each against an independent version, closed forms, and invariances."""
+"""Properties of the set metrics: each against an independent version, closed forms, and invariances."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import ot
 import pytest
 import torch
 from hypothesis import given
-from reference import Case, Plain, best_total, cases, laws, overlap, table
+from reference import Case, Plain, best_total, cases, overlap, properties, table
 from scipy.optimize import linear_sum_assignment
 
 from ambiseg.errors import AmbisegError
@@ -61,7 +61,7 @@ def expected(case: Case, value: torch.Tensor, function) -> None:  # type: ignore
     np.testing.assert_allclose(value.numpy(), wanted, atol=2e-6)
 
 
-@laws
+@properties
 @given(cases())
 def test_hungarian_matching_agrees_with_trying_all(case: Case) -> None:
     def plain(p: Plain, a: Plain) -> float:
@@ -74,7 +74,7 @@ def test_hungarian_matching_agrees_with_trying_all(case: Case) -> None:
     expected(case, hm_iou_unique(case.predictions, case.annotations), unique)
 
 
-@laws
+@properties
 @given(cases())
 def test_tiled_matching_agrees_with_tiling(case: Case) -> None:
     def plain(p: Plain, a: Plain) -> float:
@@ -86,7 +86,7 @@ def test_tiled_matching_agrees_with_tiling(case: Case) -> None:
     expected(case, hm_iou_tiled(case.predictions, case.annotations), plain)
 
 
-@laws
+@properties
 @given(cases())
 def test_m_iou_agrees_with_linear_programme(case: Case) -> None:
     from scipy.optimize import linprog
@@ -101,7 +101,7 @@ def test_m_iou_agrees_with_linear_programme(case: Case) -> None:
     expected(case, m_iou(case.predictions, case.annotations), plain)
 
 
-@laws
+@properties
 @given(cases())
 def test_ged_agrees_with_double_sum(case: Case) -> None:
     sets = (case.predictions, case.annotations)
@@ -110,7 +110,7 @@ def test_ged_agrees_with_double_sum(case: Case) -> None:
     expected(case, ged_unbiased(*sets), lambda p, a: energy(p, a, case.labels, unbiased=True))
 
 
-@laws
+@properties
 @given(cases())
 def test_diversity_agrees_with_double_sum(case: Case) -> None:
     def plain(p: Plain, a: Plain) -> float:
@@ -120,7 +120,7 @@ def test_diversity_agrees_with_double_sum(case: Case) -> None:
     assert torch.equal(diversity(case.predictions), diversity(case.predictions, case.annotations))
 
 
-@laws
+@properties
 @given(cases())
 def test_dice_of_mean_agrees_with_voting_by_pixel(case: Case) -> None:
     def majority(s: Plain) -> np.ndarray:
@@ -138,7 +138,7 @@ def test_dice_of_mean_agrees_with_voting_by_pixel(case: Case) -> None:
     )
 
 
-@laws
+@properties
 @given(cases())
 def test_best_of_the_predictions_by_hand(case: Case) -> None:
     sets = (case.predictions, case.annotations)
@@ -147,7 +147,7 @@ def test_best_of_the_predictions_by_hand(case: Case) -> None:
     assert bool((hm_iou_multi(*sets) >= hm_iou_tiled(*sets) - 1e-6).all())
 
 
-@laws
+@properties
 @given(cases())
 def test_expected_dice_agrees_with_double_sum(case: Case) -> None:
     def plain(p: Plain, a: Plain) -> float:
@@ -156,7 +156,7 @@ def test_expected_dice_agrees_with_double_sum(case: Case) -> None:
     expected(case, expected_dice(case.predictions, case.annotations), plain)
 
 
-@laws
+@properties
 @given(cases())
 def test_soft_dice_agrees_with_cutting_by_hand(case: Case) -> None:
     cuts = (0.15, 0.5, 0.85)
@@ -176,7 +176,7 @@ def test_soft_dice_agrees_with_cutting_by_hand(case: Case) -> None:
     expected(case, soft_dice(case.predictions, case.annotations, cuts), plain)
 
 
-@laws
+@properties
 @given(cases())
 def test_parts_of_ged_add_up(case: Case) -> None:
     sets = (case.predictions, case.annotations)
@@ -187,7 +187,7 @@ def test_parts_of_ged_add_up(case: Case) -> None:
     torch.testing.assert_close(ged_parts(sets[1], sets[0]).between, parts.between)
 
 
-@laws
+@properties
 @given(cases())
 def test_bounds_and_perfection(case: Case) -> None:
     sets = (case.predictions, case.annotations)
@@ -201,7 +201,7 @@ def test_bounds_and_perfection(case: Case) -> None:
     assert bool((ged_unbiased(*sets) >= -2).all())
 
 
-@laws
+@properties
 @given(cases(void=False))
 def test_ged_is_a_squared_distance(case: Case) -> None:
     for distance in ("iou", "dice"):
@@ -210,7 +210,7 @@ def test_ged_is_a_squared_distance(case: Case) -> None:
         torch.testing.assert_close(ged(case.annotations, case.predictions, distance), value)
 
 
-@laws
+@properties
 @given(cases())
 def test_order_does_not_matter(case: Case) -> None:
     order = torch.randperm(case.predictions.masks.shape[1], generator=torch.Generator().manual_seed(0))
@@ -221,7 +221,7 @@ def test_order_does_not_matter(case: Case) -> None:
         )
 
 
-@laws
+@properties
 @given(cases())
 def test_merging_duplicates_changes_no_distribution_metric(case: Case) -> None:
     merged = (case.predictions.merge_identical(), case.annotations.merge_identical())
@@ -231,14 +231,14 @@ def test_merging_duplicates_changes_no_distribution_metric(case: Case) -> None:
         )
 
 
-@laws
+@properties
 @given(cases(uniform=True))
 def test_transport_of_uniform_weights_is_tiled_matching(case: Case) -> None:
     sets = (case.predictions, case.annotations)
     torch.testing.assert_close(m_iou(*sets), hm_iou_tiled(*sets), atol=2e-6, rtol=0)
 
 
-@laws
+@properties
 @given(cases())
 def test_duplicating_an_annotation_leaves_hm_iou_unique(case: Case) -> None:
     twice = case.annotations.gather(
@@ -249,7 +249,7 @@ def test_duplicating_an_annotation_leaves_hm_iou_unique(case: Case) -> None:
     )
 
 
-@laws
+@properties
 @given(cases())
 def test_filtering_only_lowers_hm_iou_unique(case: Case) -> None:
     fewer = case.predictions.filter_scores(0.5)
@@ -294,19 +294,19 @@ def test_dice_of_mean_averages_probabilities_where_kept() -> None:
 
 
 def test_unbiased_ged_averages_to_zero_and_biased_to_its_floor() -> None:
-    law = torch.tensor([FULL, HALF, EMPTY, [1, 0, 0, 0]], dtype=torch.uint8)
+    masks = torch.tensor([FULL, HALF, EMPTY, [1, 0, 0, 0]], dtype=torch.uint8)
     chance = torch.tensor([0.4, 0.3, 0.2, 0.1])
     generator = torch.Generator().manual_seed(0)
     m, n, images = 6, 3, 4000
 
     def draws(count: int) -> MaskSet:
         index = torch.multinomial(chance.expand(images, -1), count, replacement=True, generator=generator)
-        return MaskSet.uniform(law[index], BINARY)
+        return MaskSet.uniform(masks[index], BINARY)
 
     pair = Comparison(draws(m), draws(n))
     error = float(ged_unbiased(pair).std()) / images**0.5
     assert abs(float(ged_unbiased(pair).mean())) < 4 * error
-    spread = float(diversity(MaskSet(law[None], chance[None], BINARY)))
+    spread = float(diversity(MaskSet(masks[None], chance[None], BINARY)))
     assert abs(float(ged(pair).mean()) - spread * (1 / m + 1 / n)) < 4 * error
 
 

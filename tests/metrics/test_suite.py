@@ -1,4 +1,4 @@
-"""Every metric against its plain version on thousands of random sets, laws of all metrics, and two processes
+"""Every metric against its plain version on thousands of random sets, properties of all metrics, and two processes
 as one."""
 
 from __future__ import annotations
@@ -212,7 +212,7 @@ def test_accumulators_agree_with_plain_pooling() -> None:
     @settings(FEW, max_examples=40)
     @given(batches, st.integers(1, IMAGES))
     def check(batch: Batch, size: int) -> None:
-        sure = [b for b, pair in enumerate(batch.pairs) if pair.settled]
+        sure = [b for b, pair in enumerate(batch.pairs) if pair.unambiguous]
         if not sure:
             return
         batch = batch.part(sure)
@@ -236,7 +236,7 @@ def test_accumulators_agree_with_plain_pooling() -> None:
     assert compared["sets"] >= 300
 
 
-# -- laws ----------------------------------------------------------------------------------------------------
+# -- properties ----------------------------------------------------------------------------------------------------
 
 SPLIT_PREDICTIONS = [
     "hm_iou_multi", "m_iou", "max_dice_matching", "ged", "ged_dice", "diversity", "coverage", "covered_mass", "precision_at",

@@ -1,4 +1,4 @@
-"""Flips are those of the masks, q minimises the divergence, products are a law, templates are found in
+"""Flips are those of the masks, q minimises the divergence, products are a distribution, templates are found in
 perturbed scenes."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Exact flows of known laws give their probabilities back; where t = 0 leaves a choice, it is the even one
+"""Exact flows of known distributions give their probabilities back; where t = 0 leaves a choice, it is the even one
 and t > 0 ends it."""
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Cosine:
 
 
 class Exact:
-    """The best denoiser of the law ``modes`` with its weights, by Bayes' rule; ``noise`` spoils what it
+    """The best denoiser of the distribution ``modes`` with its weights, by Bayes' rule; ``noise`` spoils what it
     answers."""
 
     def __init__(self, modes: MaskSet, path=None, noise=0.0):
@@ -76,7 +76,7 @@ def gen(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-def law(seed=0, batch=2, modes=5, labels=BINARY, size=6):
+def random_modes(seed=0, batch=2, modes=5, labels=BINARY, size=6):
     """Random masks with random probabilities."""
     g = gen(seed)
     masks = torch.randint(labels.classes, (batch, modes, size, size), generator=g).to(torch.uint8)
@@ -109,7 +109,7 @@ def variation(p, modes):
 @pytest.mark.parametrize("labels", [BINARY, LabelSpace.of_classes(4, ignore_value=255)])
 @pytest.mark.parametrize("path", [Linear(), Cosine()])
 def test_exact_flows_give_their_law_back(labels, path):
-    modes = law(labels=labels)
+    modes = random_modes(labels=labels)
     if not labels.is_binary:
         modes.masks[:, 1, :2] = labels.void
     flow = typed(Exact(modes, path))
@@ -210,8 +210,8 @@ def test_times_resolve_modes_in_part():
 def test_images_of_a_batch_do_not_touch():
     """Other images and padding change nothing but the noise: with many draws of exact flows the answers
     agree."""
-    small = law(seed=3, batch=1, modes=3)
-    large = law(seed=4, batch=1, modes=6)
+    small = random_modes(seed=3, batch=1, modes=3)
+    large = random_modes(seed=4, batch=1, modes=6)
     modes = MaskSet.stack([small, large])
     flow = Exact(modes)
     for found in (
@@ -223,7 +223,7 @@ def test_images_of_a_batch_do_not_touch():
 
 
 def test_identical_modes_share_evenly():
-    modes = law(batch=1, modes=3)
+    modes = random_modes(batch=1, modes=3)
     twice = modes.gather(torch.tensor([[0, 1, 2, 1]])).normalised()
     expected = modes.weights[0, [0, 1, 2, 1]] * torch.tensor([1, 0.5, 1, 0.5])
     flow = Exact(modes)
@@ -248,7 +248,7 @@ def test_one_mode_and_empty_masks():
 
 
 def test_probabilities_become_weights():
-    modes = MaskSet.stack([law(batch=1, modes=2), law(batch=1, modes=4, seed=1)])
+    modes = MaskSet.stack([random_modes(batch=1, modes=2), random_modes(batch=1, modes=4, seed=1)])
     p = torch.tensor([[0.0, 1.0, 0, 0], [0.1, 0.2, 0.3, 0.4]]).double()
     back = with_probabilities(modes, p)
     assert torch.equal(back.present, modes.present) and torch.allclose(back.weights.double(), p, atol=1e-5)
@@ -258,7 +258,7 @@ def test_probabilities_become_weights():
 
 
 def test_counting_samples():
-    modes = law(batch=2, modes=4, size=12)
+    modes = random_modes(batch=2, modes=4, size=12)
     draws = torch.multinomial(modes.weights, 4000, replacement=True, generator=gen())
     samples = modes.gather(draws)
     samples = MaskSet.uniform(samples.masks, BINARY)
@@ -276,7 +276,7 @@ def test_counting_samples():
 
 def test_the_cost_does_not_grow_with_draws_times_pixels():
     """128 modes at once: the fit sees products only."""
-    modes = law(batch=1, modes=128, size=24)
+    modes = random_modes(batch=1, modes=128, size=24)
     found = posterior_decomposition(
         Exact(modes), images_of(modes), modes, draws=16, generator=gen(), resolutions=(2.0,)
     )
@@ -284,7 +284,7 @@ def test_the_cost_does_not_grow_with_draws_times_pixels():
 
 
 def test_mistakes():
-    modes = law()
+    modes = random_modes()
     flow, images = Exact(modes), images_of(modes)
     with pytest.raises(AmbisegError, match="do not belong together"):
         velocity_decomposition(flow, images[:1], modes)

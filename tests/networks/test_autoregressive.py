@@ -9,6 +9,7 @@ from torch.autograd.functional import jacobian
 
 from ambiseg.errors import AmbisegError
 from ambiseg.networks.autoregressive import CausalTransformer, MaskedLinear
+from model_helpers import perturbed
 
 SIZES = [(1, 3, 5), (3, 2, 3), (2, 1, 1), (1, 4, 6)]
 STRIPS = [(1, 2), (2, 3), (1, 8)]
@@ -17,10 +18,7 @@ STRIPS = [(1, 2), (2, 3), (1, 8)]
 def stirred(body, by=0.3):
     """In float64, with no weight at zero, as after some training."""
     torch.manual_seed(0)
-    with torch.no_grad():
-        for parameter in body.parameters():
-            parameter.add_(by * torch.randn_like(parameter))
-    return body.double()
+    return perturbed(body, by).double()
 
 
 def jacobians(body, shape):

@@ -12,6 +12,7 @@ from ambiseg.networks.backbone import build_backbone
 from ambiseg.networks.ncsnpp import Block, NCSNpp, Smooth
 from ambiseg.networks.settings import UNetSettings
 from ambiseg.networks.unet import UNet
+from model_helpers import perturbed
 
 SMALL = UNetSettings(width=8, depth=3, blocks=2, attention=True, kind="ncsnpp")
 
@@ -19,11 +20,7 @@ SMALL = UNetSettings(width=8, depth=3, blocks=2, attention=True, kind="ncsnpp")
 def make(settings=SMALL, time=False, seed=0):
     """A network in which no layer is zero, as after some training."""
     torch.manual_seed(seed)
-    net = NCSNpp(2, settings, time)
-    with torch.no_grad():
-        for parameter in net.parameters():
-            parameter.add_(0.05 * torch.randn_like(parameter))
-    return net.eval()
+    return perturbed(NCSNpp(2, settings, time), 0.05).eval()
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 3), (13, 21), (16, 1), (33, 32)])

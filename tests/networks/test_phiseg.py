@@ -13,6 +13,7 @@ from ambiseg.errors import AmbisegError
 from ambiseg.networks.backbone import NETWORKS, build_backbone
 from ambiseg.networks.phiseg import BatchNorm, PHiSegUNet
 from ambiseg.networks.settings import UNetSettings
+from model_helpers import perturbed
 
 KINDS = pytest.mark.parametrize("kind", NETWORKS)
 
@@ -22,11 +23,8 @@ def make(kind, seed=0, **settings):
     if kind == "monai":
         pytest.importorskip("monai")
     torch.manual_seed(seed)
-    net = build_backbone(2, UNetSettings(**{"width": 4, "depth": 3, "kind": kind, **settings}))
-    with torch.no_grad():
-        for parameter in net.parameters():
-            parameter.add_(0.05 * torch.randn_like(parameter))
-    return net
+    chosen = UNetSettings(**{"width": 4, "depth": 3, "kind": kind, **settings})
+    return perturbed(build_backbone(2, chosen), 0.05)
 
 
 @KINDS

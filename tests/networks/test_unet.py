@@ -9,6 +9,7 @@ from torch.nn import functional
 from ambiseg.errors import AmbisegError
 from ambiseg.networks.settings import UNetSettings
 from ambiseg.networks.unet import ResidualBlock, SelfAttention, TimeEmbedding, UNet
+from model_helpers import perturbed
 
 SMALL = UNetSettings(width=8, depth=3)
 
@@ -16,11 +17,7 @@ SMALL = UNetSettings(width=8, depth=3)
 def make(settings=SMALL, time=False, seed=0):
     """A network in which no layer is zero, as after some training."""
     torch.manual_seed(seed)
-    net = UNet(2, settings, time)
-    with torch.no_grad():
-        for parameter in net.parameters():
-            parameter.add_(0.05 * torch.randn_like(parameter))
-    return net.eval()
+    return perturbed(UNet(2, settings, time), 0.05).eval()
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 3), (4, 4), (13, 21), (16, 1), (33, 32)])

@@ -56,15 +56,6 @@ def finite(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def read_entries(path: Path) -> dict[str, Any]:
-    """A JSON file as a mapping, empty where it is missing or damaged."""
-    try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return entries if isinstance(entries, dict) else {}
-
-
 def command(*words: object) -> str:
     """A command line to type, quoted where the shell needs it.
 

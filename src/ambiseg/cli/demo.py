@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ambiseg import owned_files
-from ambiseg.cli.console import command, next_commands, read_entries, say, show
+from ambiseg.cli.console import command, next_commands, say, show
 from ambiseg.cli.data import check_wildfires, write_wildfires
 from ambiseg.cli.parsing import parse
 from ambiseg.cli.train import summary
 from ambiseg.engine.settings import TrainSettings
 from ambiseg.errors import AmbisegError
+from ambiseg.json_files import read_mapping
 from ambiseg.networks.settings import UNetSettings
 
 METHOD = "mode-proposals"
@@ -108,7 +109,7 @@ def _run(arguments: DemoArguments) -> None:
     show(facts(evaluation, data))
     show(f"report:  {page}")
     folders = [predictions / name for name in folder_names(paths)]
-    fullest = max(folders, key=lambda folder: len(read_entries(folder / "prediction.json")["masks"]))
+    fullest = max(folders, key=lambda folder: len(read_mapping(folder / "prediction.json")["masks"]))
     show(f"picture: {fullest / 'picture.png'}")
     words = ("ambiseg", "predict", run_path, data / "test" / "images", "--out", out / "all-predictions")
     next_commands((command(*words), "predict all test images"))
@@ -124,7 +125,7 @@ def _simulate(arguments: DemoArguments, data: Path) -> bool:
     note = arguments.out / NOTE
     simulated: dict[str, Any] = {name: getattr(arguments, name) for name in ("scenarios", "size", "seed")}
     wanted = {"data": simulated, "train": {"minutes": arguments.minutes, "labels": arguments.labels}}
-    found = read_entries(note)
+    found = read_mapping(note)
     if found.get("data") == simulated and data.is_dir():
         say("  they are there")
     else:
@@ -142,7 +143,7 @@ def _train(arguments: DemoArguments, data: Path, run_path: Path, anew: bool) -> 
     from ambiseg.engine.run_folder import LAST, TRAINING
     from ambiseg.engine.train import fit, resume
 
-    if not anew and read_entries(run_path / TRAINING).get("interrupted") is False:
+    if not anew and read_mapping(run_path / TRAINING).get("interrupted") is False:
         say("  it is trained")
         return
     if not anew and (run_path / LAST).is_file():

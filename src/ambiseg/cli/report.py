@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 from tyro.conf import OmitArgPrefixes, Positional
 
-from ambiseg.cli.console import command, read_entries, say, show
+from ambiseg.cli.console import command, say, show
 from ambiseg.cli.evaluate import data_of, evaluate_run
 from ambiseg.cli.parsing import Proposing, changed_options, parse
 from ambiseg.cli.predict import settings_of
 from ambiseg.cli.train import train_command
+from ambiseg.json_files import read_mapping
 
 if TYPE_CHECKING:
     import torch
@@ -120,7 +121,7 @@ def summary_of(run_path: Path, model: Run, data: Path, evaluation: Evaluation) -
     from ambiseg.engine.callbacks import clock
     from ambiseg.engine.run_folder import TRAINING
 
-    config, training = model.config, read_entries(run_path / TRAINING)
+    config, training = model.config, read_mapping(run_path / TRAINING)
     facts: list[tuple[str, object]] = [
         ("method", config.method),
         ("labels", f"{config.train.labels}, classes {', '.join(config.labels.names)}"),

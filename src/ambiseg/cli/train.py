@@ -16,7 +16,7 @@ from tyro.conf import UseAppendAction, arg
 
 from ambiseg.cli.console import command, next_commands, say, show, show_json
 from ambiseg.cli.parsing import Shown, parse
-from ambiseg.engine.presets import over, resolve
+from ambiseg.engine.presets import merged_training, resolve
 from ambiseg.engine.settings import TrainSettings
 from ambiseg.errors import AmbisegError
 from ambiseg.methods import METHODS, method_info
@@ -191,7 +191,7 @@ def chosen_values(spec: MethodSpec, arguments: TrainArguments) -> tuple[str, dic
             _say(options["train"], name, value, f"--{name.replace('_', '-')}", f"train.{name}")
     if arguments.masks is not None:
         _say(options["settings"], spec.masks, arguments.masks, "--masks", spec.masks)
-    said["train"] = over(said["train"], options["train"])
+    said["train"] = merged_training(said["train"], options["train"])
     for part in ("backbone", "settings"):
         said[part] = merged(said[part], options[part])
     return preset, said

@@ -187,10 +187,6 @@ class FolderSplit(Split):
         root: the data set.
         split: name of the split.
 
-    Attributes:
-        ids: names of the images, sorted.
-        info: what the data set says about itself.
-
     Raises:
         AmbisegError: no such data set or split, files that cannot be images, doubled ids, wrong weights.csv.
     """

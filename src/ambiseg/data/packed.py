@@ -240,10 +240,6 @@ class PackedSplit(Split):
         path: the HDF5 file.
         split: name of the split.
 
-    Attributes:
-        ids: names of the images, sorted.
-        info: what the data set says about itself.
-
     Raises:
         AmbisegError: no such file or split, not a packed data set, truncated, or with links.
     """

@@ -20,7 +20,7 @@ class Split(Protocol):
     shows its samples as they are stored.
 
     Attributes:
-        ids: names of the images.
+        ids: names of the images, sorted.
         info: what the data set says about itself.
         modes: makes the modes of a stored label map; None unless classes flip.
     """

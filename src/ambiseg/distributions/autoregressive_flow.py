@@ -37,12 +37,12 @@ from torch import Tensor, nn
 from ambiseg.errors import AmbisegError
 from ambiseg.networks.autoregressive import AutoregressiveNetwork, full_precision
 
-BOUND = 5.0
-"""Log-scales are ``BOUND tanh(raw / BOUND)``: no scale leaves [1/148, 148] and none can overflow. Near 0 that
-is the raw value itself, and unlike a hard limit it never stops the gradient altogether."""
+LOG_SCALE_BOUND = 5.0
+"""Bound b of log-scales, which are ``b tanh(raw / b)``: no scale leaves [1/148, 148] and none can overflow.
+Near 0 that is the raw value itself, and unlike a hard limit it never stops the gradient altogether."""
 
-LARGEST = 1e12
-"""Limit of values that are not settled yet while `AffineAutoregressive.inverse` iterates; they can grow
+LARGEST_VALUE = 1e12
+"""Limit of values that have not converged yet while `AffineAutoregressive.inverse` iterates; they can grow
 without bound."""
 
 
@@ -87,9 +87,9 @@ class AffineAutoregressive(nn.Module):
     def inverse(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """``x (N, C, H, W)`` and ``log |det dx/dy| (N,)`` at ``y (N, C, H, W)``, float32.
 
-        Iterates ``x <- (y - m(x)) exp(-s(x))`` on all variables at once. Each pass settles at least the next
-        variable (or strip), so that ``body.steps`` passes are exact: D passes of a masked linear layer, as
-        many as there are strips of a transformer. Without gradients it stops as soon as a pass changes
+        Iterates ``x <- (y - m(x)) exp(-s(x))`` on all variables at once. Each pass makes at least the next
+        variable (or strip) exact, so that ``body.steps`` passes suffice: D passes of a masked linear layer, as many
+        as there are strips of a transformer. Without gradients it stops as soon as a pass changes
         nothing, often much earlier.
         """
         x = full_precision(y)
@@ -103,7 +103,7 @@ class AffineAutoregressive(nn.Module):
 def _moments(body: AutoregressiveNetwork, x: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and bounded log-scale."""
     mean, raw = body(x)
-    return mean, BOUND * torch.tanh(raw / BOUND)
+    return mean, LOG_SCALE_BOUND * torch.tanh(raw / LOG_SCALE_BOUND)
 
 
 def _solve(body: AutoregressiveNetwork, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -111,7 +111,7 @@ def _solve(body: AutoregressiveNetwork, y: Tensor) -> tuple[Tensor, Tensor]:
     x = log_scale = torch.zeros_like(y)
     for _ in range(body.steps(*y.shape[2:])):
         mean, log_scale = _moments(body, x)
-        before, x = x, ((y - mean) * (-log_scale).exp()).clamp(-LARGEST, LARGEST)
+        before, x = x, ((y - mean) * (-log_scale).exp()).clamp(-LARGEST_VALUE, LARGEST_VALUE)
         # With gradients all passes are needed: a value can be right before its derivative is.
         if not x.requires_grad and torch.equal(x, before):
             break

@@ -67,7 +67,7 @@ class LatentNet(nn.Module):
         in_channels: channels C.
         size: N.
         backbone: size of the encoder.
-        bound: log-variances are ``b tanh(s / b)`` of what the network says, s; 0 for s itself.
+        bound: log-variances are ``b tanh(s / b)`` of the network's output s; 0 for s itself.
     """
 
     def __init__(self, in_channels: int, size: int, backbone: UNetSettings, bound: float = 0.0) -> None:

@@ -34,12 +34,13 @@ import torch
 from ambiseg import owned_files
 from ambiseg.atomic_write import write_json
 from ambiseg.data.source import open_split
-from ambiseg.engine.benchmark_run import INTERRUPTED, fail, read_note, work
+from ambiseg.engine.benchmark_run import INTERRUPTED, fail, work
 from ambiseg.engine.callbacks import clock
 from ambiseg.engine.run_folder import CONFIG, TRAIN_VERB
 from ambiseg.engine.settings import TrainSettings
 from ambiseg.engine.suite import Suite
 from ambiseg.errors import AmbisegError
+from ambiseg.json_files import read_mapping
 from ambiseg.methods import method_info
 from ambiseg.metrics import METRICS, metric_info
 from ambiseg.networks.settings import UNetSettings
@@ -84,7 +85,7 @@ class Cell:
 
     def entries(self) -> dict[str, Any]:
         """What the note holds, if it is of this order, else nothing."""
-        return read_note(self.note) if _order(self.note) == self.order else {}
+        return read_mapping(self.note) if _order(self.note) == self.order else {}
 
     def result(self) -> dict[str, Any] | None:
         """What was measured, if it is there."""
@@ -261,7 +262,7 @@ class _Progress:
 
 def _order(note: Path) -> dict[str, Any]:
     """What a note asks for; settings that there were not yet when it was written have their defaults."""
-    order: dict[str, Any] = read_note(note).get("order", {})
+    order: dict[str, Any] = read_mapping(note).get("order", {})
     try:
         return {**order, "training": _completed(order["training"])} if order else {}
     except (AmbisegError, KeyError, TypeError):

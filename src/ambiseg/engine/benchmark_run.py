@@ -8,7 +8,6 @@ what happens when the benchmark itself is killed.
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
@@ -30,6 +29,7 @@ from ambiseg.engine.run_folder import LAST, TRAINING, RunConfig
 from ambiseg.engine.settings import TrainSettings
 from ambiseg.engine.train import fit, resume
 from ambiseg.errors import AmbisegError
+from ambiseg.json_files import read_mapping
 from ambiseg.methods import method_info
 from ambiseg.metrics import METRICS, missing
 from ambiseg.nested_settings import from_values, replaced
@@ -41,18 +41,9 @@ INTERRUPTED = 130
 """Exit status of a run that was asked to stop."""
 
 
-def read_note(path: Path) -> dict[str, Any]:
-    """A JSON file as a mapping, empty where it is missing or damaged."""
-    try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return entries if isinstance(entries, dict) else {}
-
-
 def fail(note: Path, error: str) -> None:
     """Add an error to a note, as one line."""
-    write_json(note, read_note(note) | {"error": " ".join(error.split())})
+    write_json(note, read_mapping(note) | {"error": " ".join(error.split())})
 
 
 def work(note: Path) -> None:
@@ -61,7 +52,7 @@ def work(note: Path) -> None:
     Raises:
         KeyboardInterrupt: interrupted, with a checkpoint to go on from.
     """
-    entries = read_note(note)
+    entries = read_mapping(note)
     try:
         result = _result(note.with_suffix(""), entries)
     except Exception as error:
@@ -79,10 +70,10 @@ def _result(run: Path, entries: dict[str, Any]) -> dict[str, Any]:
     asked, evaluation = entries["order"]["training"], entries["order"]["evaluation"]
     measures_only = "run" in entries
     run = Path(entries["run"]) if measures_only else run
-    training = read_note(run / TRAINING)
+    training = read_mapping(run / TRAINING)
     if not measures_only and training.get("interrupted", True):
         _train(run, entries)
-        training = read_note(run / TRAINING)
+        training = read_mapping(run / TRAINING)
     if int(os.environ.get("LOCAL_RANK", "0")) > 0:
         return {}
     split = open_split(entries["data"], evaluation["split"])

@@ -15,7 +15,7 @@ from typing import Any
 from ambiseg import owned_files
 from ambiseg.data.files.reading import stem_of
 from ambiseg.errors import AmbisegError
-from ambiseg.json_lines import append_json_lines, read_json_lines
+from ambiseg.json_files import append_json_lines, read_json_lines
 
 INDEX = "predictions.jsonl"
 PREDICT = "predict"

@@ -1,4 +1,4 @@
-"""From a preset and what the user says besides to complete settings of training, network and method. Imports
+"""Complete settings of training, network and method from a preset and the values that the user gives. Imports
 no torch."""
 
 from __future__ import annotations
@@ -12,21 +12,21 @@ from ambiseg.methods.spec import RECOMMENDED, MethodSpec
 from ambiseg.nested_settings import from_values, merged, number_problems
 from ambiseg.networks.settings import UNetSettings
 
-LENGTHS = ("updates", "epochs", "minutes")
-"""Ways of saying how long to train; what is said last counts."""
+TRAINING_LENGTHS = ("updates", "epochs", "minutes")
+"""Settings of the length of a training; the one that is given last counts."""
 
 T = TypeVar("T")
 
 
-def over(general: Mapping[str, Any], particular: Mapping[str, Any]) -> dict[str, Any]:
+def merged_training(general: Mapping[str, Any], particular: Mapping[str, Any]) -> dict[str, Any]:
     """Values of `TrainSettings` as one mapping; a particular length replaces every general one.
 
     Example:
-        >>> over({"updates": 90, "lr": 0.1}, {"epochs": 3})
+        >>> merged_training({"updates": 90, "lr": 0.1}, {"epochs": 3})
         {'lr': 0.1, 'epochs': 3}
     """
-    timed = any(particular.get(name) is not None for name in LENGTHS)
-    return {k: v for k, v in general.items() if not (timed and k in LENGTHS)} | dict(particular)
+    timed = any(particular.get(name) is not None for name in TRAINING_LENGTHS)
+    return {k: v for k, v in general.items() if not (timed and k in TRAINING_LENGTHS)} | dict(particular)
 
 
 def resolve(
@@ -56,7 +56,7 @@ def resolve(
         0.1
     """
     chosen, prefix = spec.preset(preset), f"{where}: " if where else ""
-    found = _complete(TrainSettings, chosen.train, train, f"{prefix}train", over)
+    found = _complete(TrainSettings, chosen.train, train, f"{prefix}train", merged_training)
     network = _complete(UNetSettings, chosen.backbone, backbone, f"{prefix}backbone", merged)
     general = merged(chosen.settings, chosen.single) if found.labels == "single" else chosen.settings
     own = _complete(spec.settings, general, settings, f"{prefix}settings", merged)
@@ -66,13 +66,13 @@ def resolve(
     return found, network, own
 
 
-def _complete(cls: type[T], general: Mapping[str, Any], said: Any, where: str, join: Any) -> T:
-    if isinstance(said, cls):
-        return said
-    if said is not None and not isinstance(said, Mapping):
+def _complete(cls: type[T], general: Mapping[str, Any], given: Any, where: str, join: Any) -> T:
+    if isinstance(given, cls):
+        return given
+    if given is not None and not isinstance(given, Mapping):
         raise AmbisegError(
-            f"{where}: {cls.__name__} or a mapping of its values is expected, received {type(said).__name__}"
+            f"{where}: {cls.__name__} or a mapping of its values is expected, received {type(given).__name__}"
         )
-    # A part that is none by default is merged with its own defaults by `from_values`, so only what is said is
-    # passed on.
-    return from_values(cls, join(general, said or {}), where)
+    # A part that is none by default is merged with its own defaults by `from_values`, so only what is given
+    # is passed on.
+    return from_values(cls, join(general, given or {}), where)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from ambiseg.data.files.reading import read_image
 from ambiseg.defaults import FOREGROUND_THRESHOLD
 from ambiseg.engine.hardware import Hardware
 from ambiseg.engine.postprocess import Image, LoadedModel, Postprocessed, PredictSettings, postprocess
-from ambiseg.engine.run_folder import RunConfig, load_weights
+from ambiseg.engine.run_folder import RunConfig, digest_of_tensors, load_weights
 from ambiseg.maskset import MaskSet
 from ambiseg.methods.base import Segmenter
 
@@ -85,11 +84,7 @@ class Run:
 
     def digest(self) -> str:
         """SHA-256 of the weights, by which predictions of two runs are told apart."""
-        total = hashlib.sha256()
-        for name, value in sorted(self.model.state_dict().items()):
-            total.update(name.encode())
-            total.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
-        return total.hexdigest()
+        return digest_of_tensors(self.model.state_dict())
 
     @torch.no_grad()
     def propose(

@@ -16,13 +16,17 @@ Weights are read as safetensors and checkpoints with ``weights_only``: neither c
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from ambiseg.atomic_write import replacing_file, write_text
 from ambiseg.data.batches import Normalization
@@ -131,10 +135,19 @@ class RunConfig:
 
 
 def save_weights(run: Path, model: Segmenter) -> None:
-    """Write ``model.safetensors`` (to a temporary file first)."""
+    """Write ``model.safetensors``, with a checksum of all numbers in it."""
     tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     with replacing_file(run / WEIGHTS) as partial:
-        save_file(tensors, partial, metadata={"format": "pt"})
+        save_file(tensors, partial, metadata={"format": "pt", "sha256": digest_of_tensors(tensors)})
+
+
+def digest_of_tensors(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of names, types, shapes and numbers."""
+    total = hashlib.sha256()
+    for name, value in sorted(tensors.items()):
+        total.update(f"{name} {value.dtype} {list(value.shape)} ".encode())
+        total.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    return total.hexdigest()
 
 
 class OtherSizeError(AmbisegError):
@@ -154,9 +167,15 @@ def load_weights(run: str | Path, config: RunConfig) -> Segmenter:
     if not path.is_file():
         raise AmbisegError(f"{run} holds no {WEIGHTS}: its training has not come to a first validation yet")
     try:
+        with safe_open(path, framework="pt") as file:
+            checksum = (file.metadata() or {}).get("sha256")
         tensors = load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
         raise AmbisegError(f"{path} is no safetensors file ({error}): restore it or train again") from error
+    if checksum != digest_of_tensors(tensors):
+        raise AmbisegError(
+            f"{path} is damaged: its numbers do not have the checksum in it; restore it or train again"
+        )
     model = config.build()
     expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     found = {name: tuple(value.shape) for name, value in tensors.items()}

@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeVar
 
 import yaml
 
-from ambiseg.engine.presets import over, resolve
+from ambiseg.engine.presets import merged_training, resolve
 from ambiseg.engine.settings import TrainSettings
 from ambiseg.errors import AmbisegError, UnknownNameError
 from ambiseg.methods import METHODS, method_info
@@ -56,7 +56,7 @@ class Recipe:
             Recipe(train={'lr': 0.1, 'epochs': 3}, backbone={}, settings={}, samples=16)
         """
         return Recipe(
-            over(general.train, self.train),
+            merged_training(general.train, self.train),
             merged(general.backbone, self.backbone),
             merged(general.settings, self.settings),
             general.samples if self.samples is None else self.samples,

@@ -47,11 +47,11 @@ from torch.nn import functional
 from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
 
-BLOCKS = (2, 4, 8)
-"""Pixels in a row that are one at the coarser scales."""
-NEAR = 1e-3
+BLOCK_SIZES = (2, 4, 8)
+"""Sides in pixels of the blocks that are averaged at the coarser scales."""
+ROOT_SMOOTHING = 1e-3
 """Distances below this are smoothed where a root would have no slope."""
-TINY = 1e-6
+LEAST_PROBABILITY = 1e-6
 """Probabilities below this have the entropy of this one."""
 
 
@@ -155,7 +155,7 @@ def _dice(a: Tensor, b: Tensor, labels: LabelSpace) -> Tensor:
 
 def _scales(a: Tensor, b: Tensor, labels: LabelSpace) -> Tensor:
     found = [_iou(a, b, labels)]
-    for block in BLOCKS:
+    for block in BLOCK_SIZES:
         coarse_a, coarse_b = (_averaged(x, block).flatten(3) for x in (a, b))
         both, union = _sets(coarse_a, coarse_b, labels, power=2)
         pixels = block ** (a.dim() - 3)
@@ -169,7 +169,7 @@ def _jensen_shannon(a: Tensor, b: Tensor, labels: LabelSpace) -> Tensor:
     # One mask of a against all of b at a time: the mixtures of all pairs together would not stay in a cache.
     mixed = torch.stack([_entropy((a[:, k : k + 1] + b) / 2, labels).sum(2) for k in range(a.shape[1])], 1)
     divergence = (mixed - (of_a[:, :, None] + of_b[:, None]) / 2) / math.log(2) / a.shape[3]
-    return (divergence.clamp(min=0) + NEAR**2).sqrt() - NEAR
+    return (divergence.clamp(min=0) + ROOT_SMOOTHING**2).sqrt() - ROOT_SMOOTHING
 
 
 DISTANCES: dict[str, Callable[[Tensor, Tensor, LabelSpace], Tensor]] = {
@@ -204,7 +204,7 @@ def _averaged(masks: Tensor, block: int) -> Tensor:
 
 def _entropy(masks: Tensor, labels: LabelSpace) -> Tensor:
     """Entropy of every pixel in nats, ``(B, M, P)`` of ``(B, M, C, P)``."""
-    entropy: Tensor = torch.special.entr(masks.clamp(min=TINY))
+    entropy: Tensor = torch.special.entr(masks.clamp(min=LEAST_PROBABILITY))
     if labels.is_binary:
-        entropy = entropy + torch.special.entr((1 - masks).clamp(min=TINY))
+        entropy = entropy + torch.special.entr((1 - masks).clamp(min=LEAST_PROBABILITY))
     return entropy.sum(2)

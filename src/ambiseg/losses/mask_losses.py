@@ -26,7 +26,7 @@ DICE_SMOOTHING = 1.0
 FOCAL_GAMMA = 2.0
 """Focusing exponent of the focal loss."""
 
-IN_CACHE = 2**19
+VALUES_IN_CACHE = 2**19
 """Values of proposals that are taken together on a CPU: more do not stay in its cache from one product to the
 next."""
 
@@ -49,7 +49,7 @@ def pairwise_mask_loss(kind: str, logits: Tensor, masks: Tensor, labels: LabelSp
         tensor([[[0.0000],
                  [0.5000]]])
     """
-    sizes = part_sizes(len(logits), logits[:1].numel(), IN_CACHE)
+    sizes = part_sizes(len(logits), logits[:1].numel(), VALUES_IN_CACHE)
     if logits.device.type == "cpu" and len(sizes) > 1:
         parts = zip(torch.split(logits, sizes), torch.split(masks, sizes), strict=True)
         return torch.cat([pairwise_mask_loss(kind, z, y, labels) for z, y in parts])

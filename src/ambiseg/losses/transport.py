@@ -22,7 +22,7 @@ from torch import Tensor
 
 from ambiseg.errors import AmbisegError
 
-SLACK = 1e-6
+CAP_TOLERANCE = 1e-6
 """How far the cap may lie below 1/N by rounding."""
 
 
@@ -134,7 +134,7 @@ def merge_groups(similarity: Tensor, threshold: float) -> Tensor:
 
 def _check(cost: Tensor, cap: float) -> None:
     samples = cost.shape[1]
-    if not cap * samples >= 1 - SLACK:
+    if not cap * samples >= 1 - CAP_TOLERANCE:
         raise AmbisegError(
             f"{samples} samples with at most {cap:g} each cannot take all annotations: the cap is 1/{samples} or more"
         )

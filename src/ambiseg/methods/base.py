@@ -20,7 +20,8 @@ class Segmenter(nn.Module, ABC):
     """A method of ambiguous segmentation: a plain module with a loss and a prediction, free of any training
     framework.
 
-    Every method is built with the same words and offers the same verbs. Full or single labels is a property
+    Every method is built with the same arguments and offers the same methods; `ambiseg.build` fills in the
+    default settings. Full or single labels is a property
     of the annotations that `loss` receives (all masks of an image, or one), not of the class.
 
     Args:

@@ -25,7 +25,7 @@ _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
 @dataclass(frozen=True)
 class Preset:
-    """A named choice of settings: what it says replaces the defaults, nested settings key by key.
+    """A named choice of settings: its values replace the defaults, nested settings key by key.
 
     Attributes:
         source: where the choice comes from, such as a paper and its table, or the command that measured it.
@@ -55,7 +55,7 @@ class TestCase:
             call.
         steps: of the optimiser in which one batch is learnt.
         rate: learning rate of the first step; it falls to 0 along half a cosine, as in training. At a
-            constant rate some methods never come to rest, and chance decides where they are at the last step.
+            constant rate the loss of some methods keeps fluctuating, and the last step is a random one.
         gain: least rise of M-IoU in these steps; 0 for a method that need not find every mode.
         tolerance: largest change of mean masks and weights in bfloat16; larger for a method that draws hard
             masks.

@@ -158,7 +158,7 @@ def total_variation(
     """Total variation between estimated and true mode probabilities.
 
     ``1/2 sum_e |u_e - v_e|`` over the entries of `mode_probabilities`: the share of probability that is on
-    the wrong mode. House definition, for the mode ratio of MoSE (C.2), which is printed as a figure only.
+    the wrong mode. Own definition, for the mode ratio of MoSE (C.2), which is printed as a figure only.
 
     Returns:
         ``(B,)`` in [0, 1], lower is better, 0 for equal probabilities.
@@ -189,7 +189,7 @@ def mode_kl(
     """Kullback-Leibler divergence of the estimated from the true mode probabilities, in nats.
 
     ``sum_e v_e log(v_e / max(u_e, floor))`` over the entries of `mode_probabilities`: true against estimated.
-    House definition, for the mode ratio of MoSE (C.2).
+    Own definition, for the mode ratio of MoSE (C.2).
 
     Returns:
         ``(B,)`` from 0 (for equal probabilities) to ``log(1 / floor)``, lower is better.

@@ -149,15 +149,15 @@ def _active_set(g: Array, b: Array, there: NDArray[np.bool_]) -> Array:
     open_ = np.arange(batch)
     for _ in range(20 * count + 50):
         # Problems whose weights solve the equations of their support take in one more entry, or are done.
-        settled = open_[~stepping[open_]]
-        if len(settled):
-            gradient, size = _parts(g[settled], b[settled], p[settled])
-            slack = (gradient - (p[settled] * gradient).sum(-1, keepdims=True)) / size
-            slack[~there[settled] | support[settled]] = np.inf
+        at_minimum = open_[~stepping[open_]]
+        if len(at_minimum):
+            gradient, size = _parts(g[at_minimum], b[at_minimum], p[at_minimum])
+            slack = (gradient - (p[at_minimum] * gradient).sum(-1, keepdims=True)) / size
+            slack[~there[at_minimum] | support[at_minimum]] = np.inf
             enters = slack.argmin(1)
-            better = slack[np.arange(len(settled)), enters] < -STATIONARY
-            support[settled[better], enters[better]] = True
-            stepping[settled[better]] = True
+            better = slack[np.arange(len(at_minimum)), enters] < -STATIONARY
+            support[at_minimum[better], enters[better]] = True
+            stepping[at_minimum[better]] = True
             open_ = open_[stepping[open_]]
         if not len(open_):
             break

@@ -1,4 +1,4 @@
-"""COCO annotations: polygons against the law of areas, run lengths against stored reference strings, several
+"""COCO annotations: polygons against the area formula, run lengths against stored reference strings, several
 annotators."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Laws of fire spread: published rates, circle and ellipse in closed form, water as a barrier."""
+"""Properties of fire spread: published rates, circle and ellipse in closed form, water as a barrier."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Laws of MarkovShapes: the chain of equation (20), its entropy, the covariance of the pixels, what is
+"""Properties of MarkovShapes: the chain of equation (20), its entropy, the covariance of the pixels, what is
 possible."""
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ def test_probabilities_are_those_of_a_stationary_markov_chain() -> None:
     pairs = np.einsum("k,kai,kbj->abij", probabilities, ONE_HOT, ONE_HOT)
     for earlier in range(4):
         for later in range(earlier, 4):
-            law = np.linalg.matrix_power(TRANSITIONS, later - earlier) / 4
-            np.testing.assert_allclose(pairs[earlier, later], law, atol=1e-15)
+            joint = np.linalg.matrix_power(TRANSITIONS, later - earlier) / 4
+            np.testing.assert_allclose(pairs[earlier, later], joint, atol=1e-15)
     of_three = np.einsum("k,kh,ki,kj->hij", probabilities, *ONE_HOT[:, :3].transpose(1, 0, 2))
     np.testing.assert_allclose(of_three, np.einsum("hi,ij->hij", TRANSITIONS, TRANSITIONS) / 4, atol=1e-15)
 
@@ -78,7 +78,7 @@ def test_scale_repeats_pixels() -> None:
 
 @pytest.mark.parametrize("size", [10, 20])
 def test_covariance_and_its_rank(size: int) -> None:
-    """Sum of weighted outer products; the law of two quadrants between their stencils; the rank of the
+    """Sum of weighted outer products; the distribution of two quadrants between their stencils; the rank of the
     paper."""
     covariance, probabilities = markov_shapes_covariance(size), markov_shapes_probabilities()
     pixels = markov_shapes_masks(size).reshape(256, -1).astype(float)
@@ -93,9 +93,9 @@ def test_covariance_and_its_rank(size: int) -> None:
     grid = covariance.reshape(2, half, 2, half, 2, half, 2, half)
     for earlier in range(4):
         for later in range(earlier, 4):
-            law = np.linalg.matrix_power(TRANSITIONS, later - earlier) / 4 - 1 / 16
+            joint = np.linalg.matrix_power(TRANSITIONS, later - earlier) / 4 - 1 / 16
             block = grid[earlier // 2, :, earlier % 2, :, later // 2, :, later % 2].reshape(half**2, half**2)
-            np.testing.assert_allclose(block, stencils.T @ law @ stencils, atol=1e-14)
+            np.testing.assert_allclose(block, stencils.T @ joint @ stencils, atol=1e-14)
 
 
 @pytest.mark.parametrize("size", [10, 20])

@@ -1,4 +1,4 @@
-"""Laws of the simulated wildfires: symmetry, containment, probabilities, population."""
+"""Properties of the simulated wildfires: symmetry, containment, probabilities, population."""
 
 from __future__ import annotations
 

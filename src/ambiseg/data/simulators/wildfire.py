@@ -1,4 +1,4 @@
-r"""Simulated wildfires: one landscape, eight equally lawful futures.
+r"""Simulated wildfires: one landscape, eight possible futures.
 
 A scenario shows a landscape and the area that a first fire period has burned; its masks are the areas burned
 at the end of a second period under eight winds that differ in *direction* alone. The direction is not in the

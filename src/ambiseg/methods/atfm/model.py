@@ -77,19 +77,18 @@ class ATFM(Segmenter):
     settings: ATFMSettings
 
     def __init__(
-        self,
-        in_channels: int,
-        labels: LabelSpace,
-        backbone: UNetSettings | None = None,
-        settings: ATFMSettings | None = None,
+        self, in_channels: int, labels: LabelSpace, backbone: UNetSettings, settings: ATFMSettings
     ) -> None:
-        s = settings or ATFMSettings()
-        super().__init__(in_channels, labels, backbone or UNetSettings(), s)
-        _check(s)
+        super().__init__(in_channels, labels, backbone, settings)
+        _check(settings)
         self.prior: SSN | None = None
-        if s.start == "prior":
-            self.prior = SSN(in_channels, labels, self.backbone, SSNSettings(rank=s.rank, draws=s.draws))
-        self.g = build_backbone(in_channels + labels.channels, _flow_backbone(self.backbone, s), time=True)
+        if settings.start == "prior":
+            self.prior = SSN(
+                in_channels, labels, self.backbone, SSNSettings(rank=settings.rank, draws=settings.draws)
+            )
+        self.g = build_backbone(
+            in_channels + labels.channels, _flow_backbone(self.backbone, settings), time=True
+        )
         self.h = nn.Conv2d(self.g.out_channels, labels.channels, 3, padding=1)
         # A new flow leaves the samples of the prior as they are.
         nn.init.zeros_(self.h.weight)

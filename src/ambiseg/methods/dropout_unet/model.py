@@ -48,7 +48,8 @@ class DropoutUNet(Segmenter):
         AmbisegError: a share outside [0, 1), no level, or a network without such levels.
 
     Example:
-        >>> model = DropoutUNet(3, LabelSpace.binary(), UNetSettings(width=8, depth=2))
+        >>> small = UNetSettings(width=8, depth=2)
+        >>> model = DropoutUNet(3, LabelSpace.binary(), small, DropoutUNetSettings())
         >>> model.predict(torch.zeros(2, 3, 17, 23), samples=4).masks.shape
         torch.Size([2, 4, 17, 23])
     """
@@ -56,25 +57,20 @@ class DropoutUNet(Segmenter):
     settings: DropoutUNetSettings
 
     def __init__(
-        self,
-        in_channels: int,
-        labels: LabelSpace,
-        backbone: UNetSettings | None = None,
-        settings: DropoutUNetSettings | None = None,
+        self, in_channels: int, labels: LabelSpace, backbone: UNetSettings, settings: DropoutUNetSettings
     ) -> None:
-        s = settings or DropoutUNetSettings()
-        if not 0 <= s.dropout < 1:
-            raise AmbisegError(f"dropout is a share from 0 to below 1, received {s.dropout}")
-        if s.levels < 1:
+        if not 0 <= settings.dropout < 1:
+            raise AmbisegError(f"dropout is a share from 0 to below 1, received {settings.dropout}")
+        if settings.levels < 1:
             raise AmbisegError(
-                f"dropout needs at least one level, received {s.levels}: --dropout 0 turns it off"
+                f"dropout needs at least one level, received {settings.levels}: --dropout 0 turns it off"
             )
-        super().__init__(in_channels, labels, backbone or UNetSettings(), s)
+        super().__init__(in_channels, labels, backbone, settings)
         self.g = build_backbone(in_channels, self.backbone)
         self.h = nn.Conv2d(self.g.out_channels, labels.channels, 1)
-        self.dropouts = dropout_layers(self.g, s.levels)
+        self.dropouts = dropout_layers(self.g, settings.levels)
         for layer in self.dropouts:
-            layer.p = s.dropout
+            layer.p = settings.dropout
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits ``(B, C, H, W)`` under one dropout pattern for each image, in training and in evaluation

@@ -59,24 +59,19 @@ class FlowMatching(Segmenter):
     settings: FlowMatchingSettings
 
     def __init__(
-        self,
-        in_channels: int,
-        labels: LabelSpace,
-        backbone: UNetSettings | None = None,
-        settings: FlowMatchingSettings | None = None,
+        self, in_channels: int, labels: LabelSpace, backbone: UNetSettings, settings: FlowMatchingSettings
     ) -> None:
-        s = settings or FlowMatchingSettings()
-        super().__init__(in_channels, labels, backbone or UNetSettings(), s)
-        if not s.time_shift > 0:
-            raise AmbisegError(f"time_shift is above 0, received {s.time_shift}")
-        self.path = path_named(s.path)
+        super().__init__(in_channels, labels, backbone, settings)
+        if not settings.time_shift > 0:
+            raise AmbisegError(f"time_shift is above 0, received {settings.time_shift}")
+        self.path = path_named(settings.path)
         self.g = build_backbone(in_channels + labels.channels, self.backbone, time=True)
         self.h = nn.Conv2d(self.g.out_channels, labels.channels, 3, padding=1)
 
     # -- the field -------------------------------------------------------------------------------------------
 
     def network(self, images: Tensor, z: Tensor, time: Tensor) -> Tensor:
-        """What the network says about states ``z (B, C, H, W)`` at times ``(B,)``, float32."""
+        """Output of the network for states ``z (B, C, H, W)`` at times ``(B,)``, float32."""
         check_channels(images, self.in_channels)
         out: Tensor = self.h(self.g(torch.cat([images, z.to(images.dtype)], 1), time)).float()
         return out

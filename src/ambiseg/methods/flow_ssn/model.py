@@ -67,7 +67,7 @@ from ambiseg.networks.unet import check_channels
 
 MOST_LOG_SCALE = 7.0
 """``log sigma`` is cut at plus and minus this, so that no exponential overflows."""
-ACTIVATIONS = 16
+ACTIVATIONS_PER_LOGIT = 16
 """Numbers that a flow network holds for each logit, about: samples are drawn in parts, so that memory does
 not grow with them."""
 LAST_TIME = 1 - 1e-3
@@ -136,17 +136,12 @@ class FlowSSN(Segmenter):
     settings: FlowSSNSettings
 
     def __init__(
-        self,
-        in_channels: int,
-        labels: LabelSpace,
-        backbone: UNetSettings | None = None,
-        settings: FlowSSNSettings | None = None,
+        self, in_channels: int, labels: LabelSpace, backbone: UNetSettings, settings: FlowSSNSettings
     ) -> None:
-        s = settings or FlowSSNSettings()
-        super().__init__(in_channels, labels, backbone or UNetSettings(), s)
-        _check(s)
+        super().__init__(in_channels, labels, backbone, settings)
+        _check(settings)
         channels = labels.channels
-        flow = s.flow
+        flow = settings.flow
         learn_scale = flow.base_scale == "learned"
         self.base: BaseNetwork | None = None
         self.second: BaseNetwork | None = None
@@ -317,7 +312,7 @@ class FlowSSN(Segmenter):
         count, base = samples or self.settings.samples, self.distribution(images)
         found = [
             self._sample(images, base, self._noise(images, n, generator))
-            for n in draw_sizes(count, ACTIVATIONS * base.mu.numel())
+            for n in draw_sizes(count, ACTIVATIONS_PER_LOGIT * base.mu.numel())
         ]
         return MaskSet.from_probabilities(torch.cat(found, 1), self.labels)
 
@@ -345,7 +340,7 @@ class FlowSSN(Segmenter):
             ``(B,)`` float32.
         """
         base, nats = self.distribution(images), []
-        for n in draw_sizes(self.settings.likelihood_samples, ACTIVATIONS * base.mu.numel()):
+        for n in draw_sizes(self.settings.likelihood_samples, ACTIVATIONS_PER_LOGIT * base.mu.numel()):
             eta = self._likelihood_logits(images, base, self._noise(images, n))
             nats.append(pairwise_cross_entropy(eta, masks[:, None], self.labels))
         return -marginal(torch.cat(nats, 1))[:, 0]

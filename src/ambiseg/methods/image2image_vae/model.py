@@ -49,7 +49,8 @@ class Image2ImageVAE(Segmenter):
         AmbisegError: no latent dimension, a negative beta, or no room for log-variances.
 
     Example:
-        >>> model = Image2ImageVAE(3, LabelSpace.binary(), UNetSettings(width=8, depth=2))
+        >>> small = UNetSettings(width=8, depth=2)
+        >>> model = Image2ImageVAE(3, LabelSpace.binary(), small, Image2ImageVAESettings())
         >>> model.predict(torch.zeros(2, 3, 17, 23), samples=4).masks.shape
         torch.Size([2, 4, 17, 23])
     """
@@ -57,23 +58,20 @@ class Image2ImageVAE(Segmenter):
     settings: Image2ImageVAESettings
 
     def __init__(
-        self,
-        in_channels: int,
-        labels: LabelSpace,
-        backbone: UNetSettings | None = None,
-        settings: Image2ImageVAESettings | None = None,
+        self, in_channels: int, labels: LabelSpace, backbone: UNetSettings, settings: Image2ImageVAESettings
     ) -> None:
-        s = settings or Image2ImageVAESettings()
-        if s.latent_size < 1:
-            raise AmbisegError(f"latent_size is a number of dimensions, at least 1, received {s.latent_size}")
-        if not s.beta >= 0:
-            raise AmbisegError(f"beta is at least 0, received {s.beta}")
-        if not s.log_variance_bound > 0:
-            raise AmbisegError(f"log_variance_bound is above 0, received {s.log_variance_bound}")
-        super().__init__(in_channels, labels, backbone or UNetSettings(), s)
-        self.g = build_backbone(in_channels + s.latent_size, self.backbone)
+        if settings.latent_size < 1:
+            raise AmbisegError(
+                f"latent_size is a number of dimensions, at least 1, received {settings.latent_size}"
+            )
+        if not settings.beta >= 0:
+            raise AmbisegError(f"beta is at least 0, received {settings.beta}")
+        if not settings.log_variance_bound > 0:
+            raise AmbisegError(f"log_variance_bound is above 0, received {settings.log_variance_bound}")
+        super().__init__(in_channels, labels, backbone, settings)
+        self.g = build_backbone(in_channels + settings.latent_size, self.backbone)
         self.h = nn.Conv2d(self.g.out_channels, labels.channels, 1)
-        self.q = LatentNet(labels.channels, s.latent_size, self.backbone, s.log_variance_bound)
+        self.q = LatentNet(labels.channels, settings.latent_size, self.backbone, settings.log_variance_bound)
 
     def forward(self, images: Tensor, z: Tensor) -> Tensor:
         """Logits ``(B, C, H, W)`` of S (2) for latents ``z (B, N)``."""

@@ -9,7 +9,7 @@ heads ``h_m``.
     l_m = - log P_c(y | z_m)                                      cross-entropy, per pixel
     L(y, x) = (1 - epsilon) l_m* + epsilon / (M - 1) sum_{m != m*} l_m,    m* = argmin_m l_m
 
-The small weight of the others keeps heads from falling idle. With M = 1 the loss is ``l_1``. Of several
+The small weight of the others keeps all heads learning. With M = 1 the loss is ``l_1``. Of several
 annotations of an image one is drawn by its probability each time it is seen. The heads are 1x1 convolutions
 on the last features, each initialised on its own: heads that started as equals and never won would stay
 equal. How often a head wins is not learnt: all are equally probable.
@@ -52,20 +52,15 @@ class MHeads(Segmenter):
     settings: MHeadsSettings
 
     def __init__(
-        self,
-        in_channels: int,
-        labels: LabelSpace,
-        backbone: UNetSettings | None = None,
-        settings: MHeadsSettings | None = None,
+        self, in_channels: int, labels: LabelSpace, backbone: UNetSettings, settings: MHeadsSettings
     ) -> None:
-        s = settings or MHeadsSettings()
-        if s.heads < 1:
-            raise AmbisegError(f"there is at least one head, received {s.heads}")
-        if not 0 <= s.relaxation <= 1:
-            raise AmbisegError(f"relaxation is a weight from 0 to 1, received {s.relaxation}")
-        super().__init__(in_channels, labels, backbone or UNetSettings(), s)
+        if settings.heads < 1:
+            raise AmbisegError(f"there is at least one head, received {settings.heads}")
+        if not 0 <= settings.relaxation <= 1:
+            raise AmbisegError(f"relaxation is a weight from 0 to 1, received {settings.relaxation}")
+        super().__init__(in_channels, labels, backbone, settings)
         self.g = build_backbone(in_channels, self.backbone)
-        self.h = nn.Conv2d(self.g.out_channels, s.heads * labels.channels, 1)
+        self.h = nn.Conv2d(self.g.out_channels, settings.heads * labels.channels, 1)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits of every head ``(B, M, C, H, W)``."""

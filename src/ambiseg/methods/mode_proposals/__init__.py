@@ -10,55 +10,54 @@ from ambiseg.methods.flow_matching import FlowMatchingSettings
 from ambiseg.methods.spec import RECOMMENDED, MethodSpec, Preset, TestCase
 
 EDM_NOISE = math.log(1e3) / 4
-"""What an EDM flow is told where all is noise: `ambiseg.flows.paths.c_noise` at its greatest."""
+"""Time input of an EDM flow at pure noise: the greatest value of `ambiseg.flows.paths.c_noise`."""
 
 
 @dataclass(frozen=True)
-class ClosestLearns:
-    """Single labels: the proposal closest to a mask learns from it, alone (the paper)."""
+class ClosestAssignment:
+    """Single labels: only the proposal closest to the mask learns from it (the paper)."""
 
     kind: Literal["closest"] = "closest"
-    """The closest proposal learns, alone."""
+    """Only the closest proposal learns."""
 
 
 @dataclass(frozen=True)
-class AllLearn:
-    """Single labels: all other proposals learn a little, too (Rupprecht et al. 2017)."""
+class RelaxedAssignment:
+    """Single labels: all other proposals learn a little from the mask as well (Rupprecht et al. 2017)."""
 
     kind: Literal["relaxed"] = "relaxed"
-    """All others learn a little."""
-    share: float = 0.05
-    """Share of the others together."""
+    """All other proposals learn a little."""
+    share_of_others: float = 0.05
+    """Share epsilon of the mask loss that all other proposals get together, evenly."""
 
 
 @dataclass(frozen=True)
-class NearLearn:
-    """Single labels: near rivals learn, too, at a falling temperature (Perera et al. 2024)."""
+class AnnealedAssignment:
+    """Single labels: proposals learn by their closeness to the mask, at a falling temperature (Perera et al.
+    2024)."""
 
     kind: Literal["annealed"] = "annealed"
-    """Near rivals learn, too, by ``softmax(-loss / T)``."""
+    """Every proposal learns with the weight ``softmax(-loss / T)``."""
     temperature: float = 0.1
-    """T at the start, in units of the mask loss; it falls to 0 over half of the training."""
+    """T at the start of training, in units of the mask loss; it falls to 0 at half of the training."""
 
 
 @dataclass(frozen=True)
-class AssignmentSettings:
-    """Single labels: which proposals learn from the one mask of an image."""
+class CompetitionSettings:
+    """Single labels: near-duplicate proposals compete for the mask by their probabilities, so that one of
+    them keeps the mode (not in the paper).
 
-    sharing: ClosestLearns | AllLearn | NearLearn = ClosestLearns()
-    """Which proposals share a mask."""
-    start: float = 1.0
-    """Fraction of training after which duplicate proposals compete for the same mask: it goes to the proposal
-    whose loss less `temperature` times the log of its probability is least. 1: never."""
+    The mask goes to the proposal whose loss less ``temperature`` times the log of its probability is least.
+    """
+
+    start: float = 0.15
+    """Fraction of training after which near-duplicates compete, 0 to 1."""
     temperature: float = 0.01
-    """Temperature of that competition, in units of the mask loss; 0.01 suits dice-focal, 0.001 mse."""
-    target: Literal["winner", "posterior"] = "winner"
-    """What the probability head learns of a mask in that competition: which proposal won, or the posterior of
+    """How much the probability counts against the mask loss, in units of that loss; 0.01 suits dice-focal,
+    0.001 mse."""
+    probability_target: Literal["winner", "posterior"] = "winner"
+    """What the probability head learns from a mask: the proposal that won it, or the posterior probability of
     every proposal (EM), which is fairer to modes that are nearly alike."""
-    inverse_propensity_power: float = 0.0
-    """Power of the inverse of the winner's estimated probability by which its mask loss is weighted, so that
-    rare modes count for more. 0: every sample counts the same (the paper); 1: every mode does, as with full
-    labels. Above 0 the selection loss counts every mode alike."""
 
 
 @dataclass(frozen=True)
@@ -77,8 +76,7 @@ class SelectionSettings:
     image_cue: bool = True
     """Show the head the image as well (not in the paper)."""
     duplicate_cue: bool = False
-    """Show the head how alike every two proposals are (not in the paper), so that it keeps one of
-    duplicates."""
+    """Show the head the IoU of every two proposals (not in the paper), so that it keeps one of duplicates."""
 
 
 @dataclass(frozen=True)
@@ -95,22 +93,23 @@ class EnergySettings:
     squared GED but for a constant."""
 
     weight: float = 1.0
-    """Its weight."""
+    """Weight of the energy score in the loss."""
     start: float = 0.0
-    """Fraction of training after which it counts."""
+    """Fraction of training after which the energy score is added to the loss."""
     kernel: Literal["iou", "dice", "jensen-shannon", "scales"] = "iou"
-    """Distance of masks, soft: one minus the IoU or Dice, the root of the Jensen-Shannon divergence of
+    """Distance between soft masks: one minus the IoU or Dice, the root of the Jensen-Shannon divergence of
     pixels, or one minus the IoU at several scales."""
     trains: Literal["both", "masks", "probabilities"] = "both"
-    """What it trains."""
-    floor: float = 1.0
-    """Share of the weight that is spread evenly over the proposals that it trains, 0 to 1, so that one of no
-    probability learns too. 1: masks learn as if all were equally probable; 0: by their own probabilities."""
-    proposals: int = 0
-    """Number of proposals that it trains alone, and the only ones whose masks it trains; the others learn by
-    the mask loss. 0: it trains all masks, along with the mask loss."""
+    """What the energy score trains: masks, probabilities or both."""
+    uniform_share: float = 1.0
+    """How masks are weighted while they learn, 0 to 1: this share is spread evenly over the proposals, the
+    rest by their probabilities. 1: as if all were equally probable; 0: a mask of probability 0 learns
+    nothing."""
+    reserved_proposals: int = 0
+    """Number of proposals that are reserved for the energy score: only their masks learn from it, and only
+    the others learn from the mask loss. 0: all masks learn from both."""
     mask_loss_weight: float = 1.0
-    """Weight of the mask loss once the energy score counts."""
+    """Weight of the mask loss from ``start`` on."""
 
 
 @dataclass(frozen=True)
@@ -130,10 +129,17 @@ class ModeProposalsSettings:
     """The network is that of a flow model and sees one fixed noise and one fixed time (A.2); ``--init`` of a
     flow-matching run sets it."""
     flow_time: float | None = None
-    """Time that this network is told: t from 0 (noise) to 1, or log(sigma)/4 of the noise level for an EDM
+    """Time input of this network: t from 0 (noise) to 1, or log(sigma)/4 of the noise level for an EDM
     flow. If left out, that of pure noise."""
-    assignment: AssignmentSettings = AssignmentSettings()
-    """Single labels: which proposals learn from a mask."""
+    assignment: ClosestAssignment | RelaxedAssignment | AnnealedAssignment = ClosestAssignment()
+    """Single labels: which proposals learn from the one mask of an image."""
+    competition: CompetitionSettings | None = None
+    """Single labels: competition of near-duplicate proposals for the mask; none: the closest proposal wins
+    (the paper)."""
+    inverse_propensity_power: float = 0.0
+    """Single labels: power of the inverse of the winner's estimated probability by which its mask loss is
+    weighted, so that rare modes count for more. 0: every sample counts the same (the paper); 1: every mode
+    does, as with full labels. Above 0 the selection loss counts every mode alike."""
     selection: SelectionSettings = SelectionSettings()
     """Selection scores."""
     probability: ProbabilitySettings | None = ProbabilitySettings()
@@ -170,7 +176,7 @@ SPEC = MethodSpec(
         RECOMMENDED: Preset(
             source="docs/methods/mode-proposals.md: what won on wildfires, class flips and lung nodules",
             settings={"matching_score_weight": 0.1, "selection": {"duplicate_cue": True}},
-            single={"assignment": {"start": 0.15, "inverse_propensity_power": 0.7}},
+            single={"competition": {"start": 0.15}, "inverse_propensity_power": 0.7},
         ),
         "paper": Preset(
             source="Gerard and Sullivan, sections 3.1 and 4",
@@ -183,13 +189,13 @@ SPEC = MethodSpec(
                 "matching_score_weight": 0.1,
                 "selection": {"image_cue": False, "duplicate_cue": True},
                 "probability": {"weight": 0.0},
-                "energy": {"proposals": 4},
+                "energy": {"reserved_proposals": 4},
             },
         ),
     },
     test=TestCase(
         # Single labels: where the closest proposal alone learns, one of them may win every mask from the
         # start.
-        {"proposals": 8, "selection": {"head_width": 8}, "assignment": {"sharing": {"kind": "annealed"}}}
+        {"proposals": 8, "selection": {"head_width": 8}, "assignment": {"kind": "annealed"}}
     ),
 )

@@ -35,7 +35,7 @@ from ambiseg.maskset import MaskSet
 from ambiseg.matching import match
 from ambiseg.methods.base import Segmenter
 from ambiseg.methods.flow_matching.model import FlowMatching
-from ambiseg.methods.mode_proposals import AllLearn, ModeProposalsSettings, single_label
+from ambiseg.methods.mode_proposals import ModeProposalsSettings, RelaxedAssignment, single_label
 from ambiseg.methods.mode_proposals.energy import energy_loss
 from ambiseg.methods.mode_proposals.selection import SelectionHead, positive_unlabelled_risk
 from ambiseg.networks.backbone import build_backbone
@@ -72,16 +72,12 @@ class ModeProposals(Segmenter):
     noise_seed: Tensor
 
     def __init__(
-        self,
-        in_channels: int,
-        labels: LabelSpace,
-        backbone: UNetSettings | None = None,
-        settings: ModeProposalsSettings | None = None,
+        self, in_channels: int, labels: LabelSpace, backbone: UNetSettings, settings: ModeProposalsSettings
     ) -> None:
-        s = settings or ModeProposalsSettings()
+        s = settings
         _check(s)
-        super().__init__(in_channels, labels, backbone or UNetSettings(), s)
-        self.unmatched = s.energy.proposals if s.energy else 0
+        super().__init__(in_channels, labels, backbone, settings)
+        self.unmatched = s.energy.reserved_proposals if s.energy else 0
         extra = labels.channels if s.flow_input else 0
         self.g = build_backbone(in_channels + extra, self.backbone, time=s.flow_input)
         if s.flow_input:
@@ -117,10 +113,10 @@ class ModeProposals(Segmenter):
         None."""
         features = self._features(images)
         logits = self.h(features).unflatten(1, (self.settings.proposals, self.labels.channels))
-        judged = self.sel(features, self.labels.probabilities(logits.detach(), dim=2), images)
+        output = self.sel(features, self.labels.probabilities(logits.detach(), dim=2), images)
         if self.settings.probability is None:
-            return logits, judged, None
-        scores, probabilities = judged.chunk(2, dim=1)
+            return logits, output, None
+        scores, probabilities = output.chunk(2, dim=1)
         return logits, scores, probabilities
 
     def _features(self, images: Tensor) -> Tensor:
@@ -190,18 +186,19 @@ class ModeProposals(Segmenter):
     def _single_label_loss(
         self, cost: Tensor, logits: Tensor, masks: Tensor, scores: Tensor, probability: Tensor | None
     ) -> dict[str, Tensor]:
-        a, progress = self.settings.assignment, self.progress
-        chance = None if probability is None else probability.detach().float().softmax(1)
-        winners = single_label.winner(cost, chance, a, progress)
+        s = self.settings
+        competition = s.competition if s.competition and self.progress >= s.competition.start else None
+        probabilities = None if probability is None else probability.detach().float().softmax(1)
+        winners = single_label.winner(cost, probabilities, competition)
         won = torch.zeros_like(cost).scatter(1, winners, 1.0)
-        propensities = single_label.propensity(winners, chance, a)
-        shares = single_label.shares(cost, won, a, progress)
-        shares = shares * single_label.importance(propensities, a.inverse_propensity_power)
+        propensities = single_label.propensity(winners, probabilities, s.inverse_propensity_power)
+        shares = single_label.shares(cost, won, s.assignment, self.progress)
+        shares = shares * single_label.importance(propensities, s.inverse_propensity_power)
         image, proposal = torch.nonzero(shares > LEAST_SHARE, as_tuple=True)
         pairs = self._pair_loss(logits[image, proposal], masks[image, 0])
         mask = (shares[image, proposal] * pairs).sum() / len(cost)
-        selection = positive_unlabelled_risk(scores, won, self.settings.selection, propensities)
-        target = single_label.probability_target(cost, won, chance, a, progress)
+        selection = positive_unlabelled_risk(scores, won, s.selection, propensities)
+        target = single_label.probability_target(cost, won, probabilities, competition)
         return _parts(mask, selection, probability, target)
 
     def _pair_loss(self, logits: Tensor, masks: Tensor) -> Tensor:
@@ -238,41 +235,39 @@ def _parts(mask: Tensor, selection: Tensor, probability: Tensor | None, share: T
 def _check(s: ModeProposalsSettings) -> None:
     """Raise `AmbisegError` where settings contradict each other."""
     if s.probability is None:
-        if s.assignment.start < 1 or s.assignment.inverse_propensity_power > 0:
+        if s.competition is not None or s.inverse_propensity_power > 0:
             raise AmbisegError(
-                "without the probability head duplicates cannot compete: also set assignment.start=1 and"
-                " assignment.inverse_propensity_power=0, or keep probability"
+                "competition and inverse_propensity_power need the probability head: also set"
+                " competition=none and inverse_propensity_power=0, or keep probability"
             )
         if s.energy is not None and s.energy.trains == "probabilities":
             raise AmbisegError(
                 "energy.trains=probabilities needs the probability head: leave one of them out"
             )
-    sharing = s.assignment.sharing
+    relaxed = s.assignment if isinstance(s.assignment, RelaxedAssignment) else None
     fractions = {
-        "assignment.start": s.assignment.start,
-        "assignment.sharing.share": sharing.share if isinstance(sharing, AllLearn) else 0.0,
+        "competition.start": s.competition.start if s.competition else 0.0,
+        "assignment.share_of_others": relaxed.share_of_others if relaxed else 0.0,
         "selection.positive_prior": s.selection.positive_prior,
         "energy.start": s.energy.start if s.energy else 0.0,
-        "energy.floor": s.energy.floor if s.energy else 0.0,
+        "energy.uniform_share": s.energy.uniform_share if s.energy else 0.0,
     }
     for name, value in fractions.items():
         if not 0 <= value <= 1:
             raise AmbisegError(f"{name} is from 0 to 1, received {value}")
-    if s.assignment.temperature <= 0:
+    if s.competition is not None and s.competition.temperature <= 0:
         raise AmbisegError(
-            f"assignment.temperature is above 0, received {s.assignment.temperature}: try 0.01"
-        )
-    if s.assignment.target == "posterior" and s.assignment.start >= 1:
-        raise AmbisegError(
-            "assignment.target=posterior has no effect before assignment.start: give it, such as 0.15"
+            f"competition.temperature is above 0, received {s.competition.temperature}: try 0.01"
         )
     if s.energy is None:
         return
-    if not 0 <= s.energy.proposals < s.proposals:
+    if not 0 <= s.energy.reserved_proposals < s.proposals:
         raise AmbisegError(
-            f"energy.proposals are some of the {s.proposals} proposals, not all: received {s.energy.proposals}"
+            f"energy.reserved_proposals are some of the {s.proposals} proposals, not all: received"
+            f" {s.energy.reserved_proposals}"
         )
-    if s.energy.proposals and isinstance(s.assignment.sharing, AllLearn):
+    if s.energy.reserved_proposals and relaxed:
         raise AmbisegError(
-            "the sharing 'relaxed' lets all proposals learn by the mask loss: leave it or energy.proposals out"
+            "assignment=relaxed lets all proposals learn by the mask loss: leave it or"
+            " energy.reserved_proposals out"
         )

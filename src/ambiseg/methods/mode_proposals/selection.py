@@ -17,10 +17,10 @@ from ambiseg.methods.mode_proposals import SelectionSettings
 from ambiseg.networks.discriminator import Discriminator
 from ambiseg.overlap import pairwise_overlap
 
-NEARLY_ALIKE = 0.01
-"""Differences of IoU below this are all the same to the head."""
-MOST_WEIGHT = 10.0
-"""A winner that is weighted by its propensity counts for no more than this many."""
+SMALLEST_DIFFERENCE = 0.01
+"""Masks that differ by less than about this in IoU look the same to the head (epsilon of `_closeness`)."""
+LARGEST_WEIGHT = 10.0
+"""Bound of the inverse-propensity weight of a winner."""
 
 
 class SelectionHead(nn.Module):
@@ -47,17 +47,17 @@ class SelectionHead(nn.Module):
     ) -> None:
         super().__init__()
         self.labels, self.image_cue = labels, settings.image_cue
-        seen = features + proposals * labels.channels + (in_channels if settings.image_cue else 0)
-        self.sel = Discriminator(seen, settings.head_width, heads * proposals)
+        channels = features + proposals * labels.channels + (in_channels if settings.image_cue else 0)
+        self.sel = Discriminator(channels, settings.head_width, heads * proposals)
         cue = settings.duplicate_cue and proposals > 1
-        self.alike = _Alike(proposals, heads * proposals) if cue else None
+        self.duplicates = _DuplicateLayer(proposals, heads * proposals) if cue else None
 
     def forward(self, features: Tensor, masks: Tensor, images: Tensor) -> Tensor:
         """Features ``(B, F, H, W)``, mask probabilities ``(B, M, C, H, W)``, images: to ``(B, heads M)``
         float32."""
-        shown = [features.detach(), masks.flatten(1, 2), *([images] if self.image_cue else [])]
-        judged: Tensor = self.sel(torch.cat([part.to(features.dtype) for part in shown], 1)).float()
-        return judged if self.alike is None else judged + self.alike(self._closeness(masks))
+        inputs = [features.detach(), masks.flatten(1, 2), *([images] if self.image_cue else [])]
+        output: Tensor = self.sel(torch.cat([part.to(features.dtype) for part in inputs], 1)).float()
+        return output if self.duplicates is None else output + self.duplicates(self._closeness(masks))
 
     @torch.no_grad()
     def _closeness(self, masks: Tensor) -> Tensor:
@@ -65,7 +65,7 @@ class SelectionHead(nn.Module):
         M, M)``."""
         decided = self.labels.decide(masks, dim=2)
         iou = pairwise_overlap(decided, decided, self.labels).iou()
-        return (1 - iou + NEARLY_ALIKE).log() / math.log(NEARLY_ALIKE)
+        return (1 - iou + SMALLEST_DIFFERENCE).log() / math.log(SMALLEST_DIFFERENCE)
 
 
 def positive_unlabelled_risk(
@@ -76,9 +76,9 @@ def positive_unlabelled_risk(
         L_PU = pi R_p(+) + max(0, R_u(-) - pi R_p(-))
 
     ``R_p(+/-)`` is the mean BCE of the winners against 1 / 0, ``R_u(-)`` that of all others against 0. This
-    takes winners for a fair draw of all ``pi M`` positives, which they are not where modes differ in
-    probability. With propensities e they are weighted by ``1 / (e pi M)``, the unbiased mean over positives
-    (Bekker, Robberechts and Davis 2019), up to MOST_WEIGHT (Ionides 2008).
+    assumes that winners are a uniform draw of all ``pi M`` positives, which they are not where modes differ
+    in probability. With propensities e they are weighted by ``1 / (e pi M)``, the unbiased mean over positives
+    (Bekker, Robberechts and Davis 2019), up to LARGEST_WEIGHT (Ionides 2008).
 
     Args:
         scores: logits ``(B, M)``.
@@ -93,7 +93,7 @@ def positive_unlabelled_risk(
     as_positive, as_negative = functional.softplus(-scores), functional.softplus(scores)
     weight = won / won.sum()
     if propensities is not None:
-        weight = weight * (1 / (propensities * pi * scores.shape[1])).clamp(max=MOST_WEIGHT)
+        weight = weight * (1 / (propensities * pi * scores.shape[1])).clamp(max=LARGEST_WEIGHT)
     positive_risk = pi * (weight * as_positive).sum()
     unlabelled = ((1 - won) * as_negative).sum() / (1 - won).sum().clamp(min=1)
     negative_risk = unlabelled - pi * (weight * as_negative).sum()
@@ -102,9 +102,9 @@ def positive_unlabelled_risk(
     return positive_risk + negative_risk.clamp(min=0)
 
 
-class _Alike(nn.Module):
-    """From the closeness of all pairs of proposals ``(B, M, M)`` to numbers per image: which proposals say
-    the same."""
+class _DuplicateLayer(nn.Module):
+    """Two layers from the closeness of all pairs of proposals ``(B, M, M)`` to ``outputs`` numbers per image,
+    so that the head can keep one of near-duplicates."""
 
     def __init__(self, proposals: int, outputs: int, width: int = 128) -> None:
         super().__init__()

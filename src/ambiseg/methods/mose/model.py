@@ -54,14 +54,14 @@ from ambiseg.networks.settings import UNetSettings
 from ambiseg.overlap import pairwise_overlap
 from ambiseg.ranking import descending
 
-IN_CACHE = 2**21
+VALUES_IN_CACHE = 2**21
 """Values of one layer that a CPU computes together in training; more would go through main memory at every
 step."""
 SMOOTHING = 1.0
 """Added to intersection and union of the soft IoU, in pixels: two empty masks agree."""
 START_SIGMA = 1 / 8
 """Standard deviation that the experts' priors start with."""
-NOWHERE = -1e30
+LOG_OF_ZERO = -1e30
 """Logarithm of the probability of a group without experts."""
 
 
@@ -108,7 +108,7 @@ class Experts(nn.Module):
         On a CPU a few images are computed together, so that a layer stays in its cache.
         """
         values = z.shape[1] * self.first.out_channels * u[0, 0].numel()
-        sizes = part_sizes(len(u), values, IN_CACHE) if u.device.type == "cpu" else [len(u)]
+        sizes = part_sizes(len(u), values, VALUES_IN_CACHE) if u.device.type == "cpu" else [len(u)]
         parts = zip(torch.split(u, sizes), torch.split(z, sizes), strict=True)
         return torch.cat([self._forward(*part) for part in parts])
 
@@ -141,7 +141,8 @@ class MoSE(Segmenter):
         AmbisegError: settings out of their range.
 
     Example:
-        >>> model = MoSE(3, LabelSpace.binary(), UNetSettings(width=8, depth=2))
+        >>> small = UNetSettings(width=8, depth=2)
+        >>> model = MoSE(3, LabelSpace.binary(), small, MoSESettings())
         >>> found = model.predict(torch.zeros(2, 3, 17, 23), samples=6)
         >>> found.masks.shape, found.weights.shape
         (torch.Size([2, 6, 17, 23]), torch.Size([2, 6]))
@@ -150,14 +151,10 @@ class MoSE(Segmenter):
     settings: MoSESettings
 
     def __init__(
-        self,
-        in_channels: int,
-        labels: LabelSpace,
-        backbone: UNetSettings | None = None,
-        settings: MoSESettings | None = None,
+        self, in_channels: int, labels: LabelSpace, backbone: UNetSettings, settings: MoSESettings
     ) -> None:
-        s = settings or MoSESettings()
-        super().__init__(in_channels, labels, backbone or UNetSettings(), s)
+        super().__init__(in_channels, labels, backbone, settings)
+        s = settings
         _check(s, self.backbone.depth)
         self.cost = s.cost if s.cost != "auto" else "iou" if labels.is_binary else "cross-entropy"
         self.g = build_backbone(in_channels, self.backbone)
@@ -221,7 +218,8 @@ class MoSE(Segmenter):
         """pi(x), ``(B, K)``: how probable it is that the annotation is of each expert's kind.
 
         Example:
-            >>> MoSE(3, LabelSpace.binary(), UNetSettings(width=8, depth=2)).expert_probabilities(torch.zeros(2, 3, 6, 6)).shape
+            >>> model = MoSE(3, LabelSpace.binary(), UNetSettings(width=8, depth=2), MoSESettings())
+            >>> model.expert_probabilities(torch.zeros(2, 3, 6, 6)).shape
             torch.Size([2, 4])
         """
         return self._log_pi(self.g.encode(images)).exp()
@@ -427,7 +425,7 @@ def divergence(received: Tensor, log_pi: Tensor, groups: Tensor | None = None) -
     if groups is not None:
         member = groups[:, None] == torch.arange(groups.shape[1], device=groups.device)[:, None]
         received = (received[:, None] * member).sum(2)
-        log_pi = log_pi[:, None].masked_fill(~member, NOWHERE).logsumexp(2)
+        log_pi = log_pi[:, None].masked_fill(~member, LOG_OF_ZERO).logsumexp(2)
     return (torch.xlogy(received, received) - received * log_pi).sum(1)
 
 

@@ -25,7 +25,7 @@ class ProbabilisticUNetSettings:
     """Share of the training over which beta rises from 0 (not in the paper)."""
     free_bits: float = 0.0
     """KL of each latent dimension, in nats and as a mean over the batch, that costs nothing (not in the
-    paper; Kingma et al. 2016): dimensions that would fall idle stay in use."""
+    paper; Kingma et al. 2016): dimensions that would collapse to the prior stay in use."""
     log_variance_bound: float = 10.0
     """Log-variances stay within plus or minus this, smoothly (not in the paper); 0: no bound."""
     constraint: Literal["beta", "geco"] = "beta"

@@ -96,7 +96,8 @@ class ProbabilisticUNet(Segmenter):
         AmbisegError: settings out of their range.
 
     Example:
-        >>> model = ProbabilisticUNet(3, LabelSpace.binary(), UNetSettings(width=8, depth=2))
+        >>> small = UNetSettings(width=8, depth=2)
+        >>> model = ProbabilisticUNet(3, LabelSpace.binary(), small, ProbabilisticUNetSettings())
         >>> model.predict(torch.zeros(2, 3, 17, 23), samples=4).masks.shape
         torch.Size([2, 4, 17, 23])
     """
@@ -109,17 +110,18 @@ class ProbabilisticUNet(Segmenter):
         self,
         in_channels: int,
         labels: LabelSpace,
-        backbone: UNetSettings | None = None,
-        settings: ProbabilisticUNetSettings | None = None,
+        backbone: UNetSettings,
+        settings: ProbabilisticUNetSettings,
     ) -> None:
-        s = settings or ProbabilisticUNetSettings()
-        super().__init__(in_channels, labels, backbone or UNetSettings(), s)
-        _check(s)
+        super().__init__(in_channels, labels, backbone, settings)
+        _check(settings)
         self.g = build_backbone(in_channels, self.backbone)
-        self.prior = LatentNet(in_channels, s.latent_size, self.backbone, s.log_variance_bound)
+        self.prior = LatentNet(in_channels, settings.latent_size, self.backbone, settings.log_variance_bound)
         both = in_channels + labels.channels
-        self.posterior = LatentNet(both, s.latent_size, self.backbone, s.log_variance_bound)
-        self.combine = Combination(self.g.out_channels, s.latent_size, labels.channels, s.combine_layers)
+        self.posterior = LatentNet(both, settings.latent_size, self.backbone, settings.log_variance_bound)
+        self.combine = Combination(
+            self.g.out_channels, settings.latent_size, labels.channels, settings.combine_layers
+        )
         self.register_buffer("multiplier", torch.ones(()))
         self.register_buffer("violation", torch.zeros(()))
 
@@ -231,7 +233,8 @@ class ProbabilisticUNet(Segmenter):
             AmbisegError: no samples, or modes of another number or size than the images.
 
         Example:
-            >>> model = ProbabilisticUNet(3, LabelSpace.binary(), UNetSettings(width=8, depth=2))
+            >>> small = UNetSettings(width=8, depth=2)
+            >>> model = ProbabilisticUNet(3, LabelSpace.binary(), small, ProbabilisticUNetSettings())
             >>> modes = MaskSet.uniform(torch.zeros(1, 1, 6, 6, dtype=torch.uint8), LabelSpace.binary())
             >>> model.mode_probabilities(torch.zeros(1, 3, 6, 6), modes, samples=10)
             tensor([[1.]], dtype=torch.float64)
@@ -278,7 +281,8 @@ class ProbabilisticUNet(Segmenter):
             AmbisegError: axes that are not two different coordinates, or fewer than two steps.
 
         Example:
-            >>> model = ProbabilisticUNet(3, LabelSpace.binary(), UNetSettings(width=8, depth=2))
+            >>> small = UNetSettings(width=8, depth=2)
+            >>> model = ProbabilisticUNet(3, LabelSpace.binary(), small, ProbabilisticUNetSettings())
             >>> model.latent_grid(torch.zeros(1, 3, 6, 9), size=3).shape
             torch.Size([1, 3, 3, 1, 6, 9])
         """
@@ -325,7 +329,8 @@ class ProbabilisticUNet(Segmenter):
             AmbisegError: no samples.
 
         Example:
-            >>> model = ProbabilisticUNet(3, LabelSpace.binary(), UNetSettings(width=8, depth=2))
+            >>> small = UNetSettings(width=8, depth=2)
+            >>> model = ProbabilisticUNet(3, LabelSpace.binary(), small, ProbabilisticUNetSettings())
             >>> model.log_prob(torch.zeros(2, 3, 6, 6), torch.full((2, 6, 6), 255)).shape
             torch.Size([2])
         """

@@ -66,14 +66,10 @@ class SSN(Segmenter):
     settings: SSNSettings
 
     def __init__(
-        self,
-        in_channels: int,
-        labels: LabelSpace,
-        backbone: UNetSettings | None = None,
-        settings: SSNSettings | None = None,
+        self, in_channels: int, labels: LabelSpace, backbone: UNetSettings, settings: SSNSettings
     ) -> None:
-        s = settings or SSNSettings()
-        super().__init__(in_channels, labels, backbone or UNetSettings(), s)
+        super().__init__(in_channels, labels, backbone, settings)
+        s = settings
         for name in ("rank", "draws", "likelihood_samples", "samples"):
             if getattr(s, name) < 1:
                 raise AmbisegError(f"{name} is 1 or more, received {getattr(s, name)}")

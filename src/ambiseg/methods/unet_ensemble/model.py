@@ -50,17 +50,14 @@ class UNetEnsemble(Segmenter):
     settings: UNetEnsembleSettings
 
     def __init__(
-        self,
-        in_channels: int,
-        labels: LabelSpace,
-        backbone: UNetSettings | None = None,
-        settings: UNetEnsembleSettings | None = None,
+        self, in_channels: int, labels: LabelSpace, backbone: UNetSettings, settings: UNetEnsembleSettings
     ) -> None:
-        s = settings or UNetEnsembleSettings()
-        if s.members < 1:
-            raise AmbisegError(f"an ensemble has at least one member, received {s.members}")
-        super().__init__(in_channels, labels, backbone or UNetSettings(), s)
-        self.members = nn.ModuleList(_Member(in_channels, labels, self.backbone, s) for _ in range(s.members))
+        if settings.members < 1:
+            raise AmbisegError(f"an ensemble has at least one member, received {settings.members}")
+        super().__init__(in_channels, labels, backbone, settings)
+        self.members = nn.ModuleList(
+            _Member(in_channels, labels, self.backbone, settings) for _ in range(settings.members)
+        )
 
     def loss(self, images: Tensor, annotations: MaskSet) -> dict[str, Tensor]:
         """Mean over the members of the cross-entropy in nats per pixel, each with a draw of the annotations

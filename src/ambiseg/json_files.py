@@ -1,4 +1,4 @@
-"""Files of JSON lines that grow: a line is added at the end, and one that a kill left half-written is left out."""
+"""JSON files that a program wrote earlier and that may be missing or damaged, and files of JSON lines that grow."""
 
 from __future__ import annotations
 
@@ -13,8 +13,22 @@ MAX_BYTES = 1 << 28
 """A longer file is not ours."""
 
 
+def read_mapping(path: Path) -> dict[str, Any]:
+    """A JSON file as a mapping, empty where it is missing, damaged or no mapping.
+
+    Example:
+        >>> read_mapping(Path("no-such-file.json"))
+        {}
+    """
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return entries if isinstance(entries, dict) else {}
+
+
 def read_json_lines(path: Path) -> list[Any]:
-    """The values of the lines; none where there is no file, it is a link, or it is no such file."""
+    """The values of the lines, without one that a kill left half-written; none where there is no such file."""
     try:
         if path.is_symlink() or path.stat().st_size > MAX_BYTES:
             return []
