@@ -24,9 +24,10 @@ import torch
 from numpy.typing import NDArray
 
 from ambiseg.atomic_write import write_json, write_text
-from ambiseg.data.batches import prepare
+from ambiseg.data.batches import annotations_of
 from ambiseg.data.sample import Sample
-from ambiseg.data.source import Split, open_split
+from ambiseg.data.source import open_split
+from ambiseg.data.split import Split
 from ambiseg.engine.postprocess import LoadedModel, PredictSettings, postprocess
 from ambiseg.engine.run import Run, load
 from ambiseg.engine.run_folder import METRICS as METRICS_FILE
@@ -173,16 +174,21 @@ def evaluate(
         )
     tally = _Tally(run, flow, source.info.labels, settings, metrics, oracle_draws, seed)
     held: list[Sample] = []
-    for i in range(len(source)):
-        sample = source[i]
-        if held and (len(held) == batch_size or sample.image.shape != held[0].image.shape):
+    done = 0
+
+    def read(stored: Sample) -> None:
+        nonlocal done
+        if held and (len(held) == batch_size or stored.image.shape != held[0].image.shape):
             tally.add(held)
-            held = []
-        held.append(sample)
+            held.clear()
+        held.append(source.shown(stored))
+        done += 1
         if progress is not None:
-            progress(i + 1, len(source))
+            progress(done, len(source))
+
+    digest = source.digest(read)
     tally.add(held)
-    return tally.result(split, source.digest())
+    return tally.result(split, digest)
 
 
 class _Tally:
@@ -222,13 +228,12 @@ class _Tally:
         self.names, self.ready = names, True
 
     def add(self, samples: list[Sample]) -> None:
-        normalization = self.run.config.normalization
         asked, threshold = self.settings.samples, self.settings.foreground_threshold
         predicted = self.run.propose([s.image for s in samples], asked, self.generator, threshold)
         predicted = replace(predicted, labels=self.labels)
         if not self.ready:
             self._prepare(predicted)
-        annotations = MaskSet.stack([prepare(s, normalization, self.labels).annotations for s in samples])
+        annotations = MaskSet.stack([annotations_of(s, self.labels) for s in samples])
         images = [s.image for s in samples]
         found = postprocess(predicted, self.settings, images, self.flow, self.generator)
         every, kept = Comparison(predicted, annotations), Comparison(found.masks, annotations)
