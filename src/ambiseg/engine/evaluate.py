@@ -315,15 +315,14 @@ class _Tally:
         return values.double().numpy()
 
     def _intervals(self, groups: list[str] | None) -> dict[str, dict[str, Interval]]:
-        if self.bootstrap is None:
-            return {}
-        return {
-            column: {
-                name: Interval(*(round(end, 6) for end in metric.interval(self.bootstrap, groups)))
-                for name, metric in collection.items()
-            }
-            for column, collection in self.columns.items()
-        }
+        found: dict[str, dict[str, Interval]] = {}
+        for column, collection in self.columns.items() if self.bootstrap is not None else ():
+            found[column] = {}
+            for name, metric in collection.items():
+                assert isinstance(metric, (MeanOverImages, PooledOverImages)) and self.bootstrap is not None
+                low, high = metric.interval(self.bootstrap, groups)
+                found[column][name] = Interval(round(low, 6), round(high, 6))
+        return found
 
     def result(self, split: str, digest: str) -> Evaluation:
         images = len(self.ids)
