@@ -22,10 +22,10 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
+from ambiseg.atomic_write import write_json
 from ambiseg.data.simulators import markov_shapes as shapes
 from ambiseg.distributions.low_rank import LowRankNormal, effective_rank
 from ambiseg.distributions.monte_carlo import pairwise_cross_entropy
-from ambiseg.engine.run_folder import write_json
 from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
 from ambiseg.methods.flow_ssn import AutoregressiveFlow, EntropyBonus, FlowSSNSettings, LinearLayer

@@ -23,7 +23,7 @@ from scipy.special import expit, logit, ndtr
 from torch import nn
 
 from ambiseg import metrics as m
-from ambiseg.engine.run_folder import write_json
+from ambiseg.atomic_write import write_json
 from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
 from ambiseg.matching import match
