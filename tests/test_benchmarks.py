@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
+import json
+import math
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,7 @@ from ambiseg.engine.suite import load_suite
 from ambiseg.metrics import METRICS
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+RESULTS = BENCHMARKS.parent / "docs" / "results"
 SCRIPTS = sorted(path.stem for path in BENCHMARKS.glob("*.py") if "__main__" in path.read_text())
 SUITES = sorted(path for path in BENCHMARKS.glob("*.yaml") if path.stem != "tables")
 
@@ -26,6 +30,58 @@ def test_a_benchmark_fits_the_library(name: str, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize("path", SUITES, ids=lambda path: path.stem)
 def test_a_suite_fits_the_library(path: Path) -> None:
     assert all(name in METRICS for name in load_suite(path).protocol.metrics)
+
+
+def test_ranks_are_those_that_were_recorded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The closed forms; four classes have fewer draws here."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    importlib.import_module("synthetic").main(["effective-rank", "--quick", "--out", str(tmp_path)])
+    found, recorded = (json.loads((p / "effective-rank.json").read_text()) for p in (tmp_path, RESULTS))
+    assert list(found["curves"]) == list(recorded["curves"])
+    for name, rows in found["curves"].items():
+        if "of 4" not in name:
+            for row, expected in zip(rows, recorded["curves"][name], strict=False):
+                assert row == pytest.approx(expected, rel=2e-3), name
+    assert (tmp_path / "effective-rank.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_shapes_are_measured_against_their_entropy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    synthetic = importlib.import_module("synthetic")
+    synthetic.main(["markov-shapes", "--quick", "--out", str(tmp_path)])
+    found, recorded = (json.loads((p / "markov-shapes.json").read_text()) for p in (tmp_path, RESULTS))
+    assert list(found) == list(recorded)
+    for name, record in found.items():
+        assert record["bits_per_dimension"] > synthetic.FLOOR
+        assert record["gap"] == pytest.approx(record["bits_per_dimension"] / synthetic.FLOOR - 1, abs=1e-3)
+        assert record["parameters"] == recorded[name]["parameters"], name
+        assert 0 <= record["errors"] <= 1 and 0 <= record["total_variation"] <= 1
+    assert len(list(tmp_path.glob("*.png"))) == 2
+
+
+def test_the_pictures_of_metrics_have_their_numbers(tmp_path: Path) -> None:
+    """Parts that draw no random masks equal what was recorded."""
+    path = BENCHMARKS.parent / "examples" / "metric_pictures.py"
+    spec = importlib.util.spec_from_file_location("metric_pictures", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.main(["--quick", "--out", str(tmp_path)])
+    found = json.loads((tmp_path / "pictures.json").read_text())
+    recorded = json.loads((RESULTS / "metrics" / "pictures.json").read_text())
+    for part, names in {
+        "matching": ["hm_iou", "hm_iou_tiled", "hm_iou_multi", "max_dice_matching", "ged"],
+        "draws": ["coverage_curve"],
+    }.items():
+        for name in names:
+            assert found[part][name] == pytest.approx(recorded[part][name], abs=2e-4), name
+    for how in ("matched", "nearest", "merged"):
+        for name, expected in recorded["duplicates"][how].items():
+            assert found["duplicates"][how][name] == pytest.approx(expected, abs=2e-4), (how, name)
+    assert found["draws"]["expected_draws"] == pytest.approx(recorded["draws"]["expected_draws"], rel=1e-4)
+    assert found["energy"]["perfect"]["d(S,Y)"] > 0 and math.isfinite(found["dialects"]["spread"])
+    drawn = {picture.name for picture in tmp_path.glob("*.png")}
+    assert drawn == {picture.name for picture in (RESULTS / "metrics").glob("*.png")}
 
 
 def test_the_pages_show_what_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:

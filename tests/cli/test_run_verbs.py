@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import pickle
+import re
 import shutil
 import struct
 import zlib
@@ -216,6 +217,28 @@ def test_evaluate_as_json_and_unsaved(cli, run):
     assert outcome.status == 0 and entries["split"] == "val" and entries["seed"] == 4
     assert set(entries["all"]) == {"masks_per_image", "ged", "hm_iou"}
     assert not (run / "metrics.json").exists()
+
+
+def test_evaluate_prints_intervals_over_groups(cli, run, tmp_path):
+    outcome = cli("evaluate", run, "--metrics", "ged", "--no-save", "--intervals", "--prefix", "fire-[0-9]+")
+    assert outcome.status == 0 and "95% of 1000 resamples of 5 images" in outcome.out
+    assert re.search(r"GED².* 0\.\d{4}  -?0\.\d{3} to 0\.\d{3}", outcome.out)
+    ids = json.loads(cli("evaluate", run, "--metrics", "ged", "--json").out) and [
+        row["id"] for row in csv.DictReader((run / "per_image.csv").read_text().splitlines())
+    ]
+    table = tmp_path / "groups.csv"
+    table.write_text("id,group\n" + "".join(f"{name},{i // 2}\n" for i, name in enumerate(ids)))
+    words = ("--metrics", "ged", "--groups", table)
+    assert "resamples of 3 groups of images" in cli("evaluate", run, *words, "--no-save", "--intervals").out
+    assert json.loads(cli("evaluate", run, *words, "--json").out)["intervals"]["units"] == 3
+    page = tmp_path / "page.html"
+    cli("report", run, "--groups", table, "--out", page)
+    text = page.read_text()
+    assert "resamples of 3 groups of images" in text and 'class="interval"' in text
+    assert f"--groups {table}" in text
+    assert "give one of them" in cli("evaluate", run, "--groups", table, "--prefix", "f").error
+    table.write_text("id,group\nx,1\n")
+    assert "images have no group" in cli("evaluate", run, "--groups", table).error
 
 
 def test_evaluate_refuses(cli, run, fires, tmp_path):

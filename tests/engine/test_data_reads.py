@@ -1,5 +1,5 @@
 """Before the first step, training reads every training image once, and the first one again to try the
-loss."""
+loss. Evaluation reads every image once."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from ambiseg.data.simulators.wildfire import simulate_wildfires
 from ambiseg.data.source import open_split, write_dataset
 from ambiseg.engine import train as train_module
 from ambiseg.engine.describe import describe
+from ambiseg.engine.evaluate import evaluate
 from ambiseg.engine.run import RunConfig
 from ambiseg.engine.train import resume
 
@@ -88,3 +89,9 @@ def test_a_description_reads_every_image_once_after_the_check(data, reads):
     split = open_split(data, "train")
     assert found.splits[0].measured == len(split)
     assert reads == {("train", i): 1 for i in range(len(split))}
+
+
+def test_evaluation_reads_every_image_once(reads, tiny_run, fires):
+    found = evaluate(tiny_run, fires, "test", metrics=["ged"])
+    assert reads == {("test", i): 1 for i in range(5)}
+    assert found.data_digest == open_split(fires, "test").digest()

@@ -23,6 +23,7 @@ from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
 from ambiseg.metrics import (
     METRICS,
+    Bootstrap,
     annotation_oracle,
     annotator_agreement,
     coverage_curve,
@@ -168,6 +169,30 @@ def test_files_in_the_run_folder(found, tmp_path):
     for name, values in found.per_image.items():
         assert [float(row[name]) for row in rows] == pytest.approx(values.tolist(), rel=1e-5, nan_ok=True)
     assert all(math.isfinite(v) for v in found.all.values())
+
+
+def test_intervals_are_those_of_the_images(found, run, fires, tmp_path):
+    """Of both columns; over groups where there are some, and none where none are asked for."""
+    for name, values in found.per_image.items():
+        if METRICS[name].pooling is None:
+            ends = found.intervals[METRICS[name].columns[0]][name]
+            assert ends == pytest.approx(Bootstrap().mean(values), abs=2e-6, nan_ok=True), name
+    assert {name: list(column) for name, column in found.intervals.items()} == {
+        "all": list(found.all),
+        "kept": list(found.kept),
+    }
+    groups = dict(zip(found.ids, "aabbc", strict=True))
+    grouped = evaluate(run, fires, "test", metrics=["ged", "ece"], groups=groups)
+    expected = Bootstrap().mean(grouped.per_image["ged"], list("aabbc"))
+    assert grouped.intervals["all"]["ged"] == pytest.approx(expected, abs=2e-6)
+    grouped.save(tmp_path)
+    saved = json.loads((tmp_path / METRICS_FILE).read_text())["intervals"]
+    assert (saved["units"], saved["level"], saved["resamples"]) == (3, 0.95, 1000)
+    assert saved["all"]["ged"] == list(grouped.intervals["all"]["ged"])
+    plain = evaluate(run, fires, "test", metrics=["ged"], bootstrap=None)
+    assert plain.intervals == {} and "intervals" not in plain.to_dict()
+    with pytest.raises(AmbisegError, match=f"1 images have no group, such as '{found.ids[0]}'"):
+        evaluate(run, fires, "test", groups={name: "a" for name in found.ids[1:]})
 
 
 def test_chosen_metrics_only(run, fires):

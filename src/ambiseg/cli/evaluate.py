@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from tyro.conf import OmitArgPrefixes, Positional
 
 from ambiseg.cli.console import command, next_commands, progress, say, show, show_json, warn
-from ambiseg.cli.parsing import Proposing, Shown, parse
+from ambiseg.cli.parsing import Grouping, Proposing, Shown, changed_options, parse
 from ambiseg.errors import AmbisegError
 
 EVERY = "all"
@@ -35,6 +35,9 @@ class EvaluateArguments:
     """Which split of it."""
     metrics: str = ""
     """Names of metrics with commas between them, or "all"; the usual ones that fit if left out."""
+    intervals: bool = False
+    """Print the interval of each number (95 %, bootstrap over images); metrics.json always has them."""
+    grouping: OmitArgPrefixes[Grouping] = field(default_factory=Grouping)
     save: Annotated[bool, Shown] = True
     """Do not write metrics.json and per_image.csv into the run folder."""
     json: bool = False
@@ -51,18 +54,21 @@ def run(args: list[str]) -> int:
     model = load(arguments.run)
     data = data_of(model.config, arguments.data)
     names = _metric_names(arguments.metrics)
-    evaluation = evaluate_run(model, data, arguments.split, arguments.proposing, names)
+    evaluation = evaluate_run(model, data, arguments.split, arguments.proposing, names, arguments.grouping)
     if arguments.save:
         evaluation.save(arguments.run)
     if arguments.json:
         show_json({"run": arguments.run, "data": data, **evaluation.to_dict()})
         return 0
-    show(evaluation_table(evaluation))
+    show(evaluation_table(evaluation, arguments.intervals))
+    if arguments.intervals:
+        show(interval_note(evaluation))
     show(facts(evaluation, data))
     if arguments.save:
         say(f"written: {arguments.run / 'metrics.json'}, {arguments.run / 'per_image.csv'}")
     words = ["ambiseg", "report", arguments.run, *(["--data", data] if arguments.data else [])]
     words += ["--split", arguments.split] if arguments.split != "test" else []
+    words += changed_options(arguments.grouping)
     next_commands((command(*words), "one page with curves, numbers and example images"))
     return 0
 
@@ -85,34 +91,43 @@ def data_of(config: RunConfig, given: Path | None) -> Path:
 
 
 def evaluate_run(
-    model: Run, data: Path, split: str, proposing: Proposing | None = None, names: list[str] | None = None
+    model: Run,
+    data: Path,
+    split: str,
+    proposing: Proposing | None = None,
+    names: list[str] | None = None,
+    grouping: Grouping | None = None,
 ) -> Evaluation:
     """Evaluate with a progress bar; warnings about the probabilities go to stderr."""
     from ambiseg.cli.predict import settings_of, undetermined
+    from ambiseg.data.source import open_split
     from ambiseg.engine.evaluate import evaluate
     from ambiseg.engine.postprocess import flow_remark
 
     chosen = proposing or Proposing()
     settings, flow = settings_of(chosen, model)
     warn(flow_remark(model, flow))
+    source = open_split(data, split)
     with progress("evaluating") as update:
         evaluation = evaluate(
             model,
-            data,
+            source,
             split,
             settings,
             flow=flow,
             batch_size=chosen.batch_size,
             seed=chosen.seed,
             metrics=names,
+            groups=(grouping or Grouping()).of(source.ids),
             progress=update,
         )
     warn(undetermined(evaluation.estimate["undetermined"], evaluation.images, chosen))
     return evaluation
 
 
-def evaluation_table(evaluation: Evaluation) -> Table:
-    """Every metric over all masks, over those kept, and for as many draws from the annotations themselves."""
+def evaluation_table(evaluation: Evaluation, intervals: bool = False) -> Table:
+    """Every metric over all masks, over those kept, and for as many draws from the annotations themselves; with
+    ``intervals`` beside the first two."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -127,9 +142,24 @@ def evaluation_table(evaluation: Evaluation) -> Table:
         table.add_column(title, justify="right")
     counts = (evaluation.n_all, evaluation.n_kept, evaluation.n_all)
     table.add_row("masks per image", "", *(f"{count:.2f}" for count in counts[: len(columns)]))
-    for row in metric_rows(columns):
-        table.add_row(row.title, row.arrow, *(Text(text, style="bold") for text in row.texts))
+    for row in metric_rows(columns, evaluation.interval_columns() if intervals else None):
+        cells = [Text(text, style="bold") for text in row.texts]
+        for cell, ends in zip(cells, row.interval_texts, strict=True):
+            cell.append(f"  {ends}" if ends else "", style="not bold")
+        table.add_row(row.title, row.arrow, *cells)
     return table
+
+
+def interval_note(evaluation: Evaluation) -> str:
+    """What the intervals are."""
+    bootstrap = evaluation.bootstrap
+    if bootstrap is None:
+        return ""
+    kind = "images" if evaluation.units == evaluation.images else "groups of images"
+    return (
+        f"intervals: {bootstrap.level:.0%} of {bootstrap.resamples} resamples of {evaluation.units} {kind};"
+        " another training is not in them"
+    )
 
 
 def facts(evaluation: Evaluation, data: Path) -> str:

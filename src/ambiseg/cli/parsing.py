@@ -165,6 +165,31 @@ class Proposing:
             raise AmbisegError(f"--seed must not be negative, received {self.seed}")
 
 
+@dataclass(frozen=True)
+class Grouping:
+    """Which images belong together; intervals draw them together."""
+
+    groups: Path | None = None
+    """CSV with the columns id and group (a patient, a scene), as for 'ambiseg data split'."""
+    prefix: str = ""
+    """Regular expression for the start of an id that names its group, such as "[^_]+" for patient_slice."""
+
+    def of(self, ids: Sequence[str]) -> dict[str, str] | None:
+        """Group of each image that is named; None where each stands alone.
+
+        Raises:
+            AmbisegError: both options, a table that is wrong, or an expression that does not fit.
+        """
+        from ambiseg.data.splits.assignment import groups_by_pattern
+        from ambiseg.data.splits.resplit import read_columns
+
+        if self.groups is not None and self.prefix:
+            raise AmbisegError("--groups and --prefix both say what a group is: give one of them")
+        if self.groups is not None:
+            return {name: row["group"] for name, row in read_columns(self.groups, "group").items()}
+        return groups_by_pattern(ids, self.prefix) if self.prefix else None
+
+
 def at_least_one(**numbers: int | None) -> None:
     """Raise `AmbisegError` if one of the numbers is below 1 (None is allowed)."""
     for name, value in numbers.items():

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from tyro.conf import OmitArgPrefixes, Positional
 
 from ambiseg.cli.console import command, say, show
-from ambiseg.cli.evaluate import data_of, evaluate_run
-from ambiseg.cli.parsing import Proposing, changed_options, parse
+from ambiseg.cli.evaluate import data_of, evaluate_run, interval_note
+from ambiseg.cli.parsing import Grouping, Proposing, changed_options, parse
 from ambiseg.cli.predict import settings_of
 from ambiseg.cli.train import train_command
 from ambiseg.json_files import read_mapping
@@ -46,6 +46,7 @@ class ReportArguments:
     """Which split of it."""
     out: Path | None = None
     """Page to write; report.html in the run folder if left out."""
+    grouping: OmitArgPrefixes[Grouping] = field(default_factory=Grouping)
     proposing: OmitArgPrefixes[Proposing] = field(default_factory=Proposing)
 
 
@@ -63,11 +64,11 @@ def run(args: list[str]) -> int:
 
     model = load(arguments.run)
     data = data_of(model.config, arguments.data)
-    evaluation = evaluate_run(model, data, arguments.split, proposing)
+    evaluation = evaluate_run(model, data, arguments.split, proposing, grouping=arguments.grouping)
     if not (arguments.run / METRICS).exists():
         evaluation.save(arguments.run)
         say(f"written: {arguments.run / METRICS}")
-    page = build_report(arguments.run, model, data, evaluation, proposing, arguments.out)
+    page = build_report(arguments.run, model, data, evaluation, proposing, arguments.out, arguments.grouping)
     show(f"{page}")
     return 0
 
@@ -79,6 +80,7 @@ def build_report(
     evaluation: Evaluation,
     proposing: Proposing | None = None,
     out: Path | None = None,
+    grouping: Grouping | None = None,
 ) -> Path:
     """Write the page about a run that has been evaluated on ``data`` and return where it is."""
     from ambiseg import __version__
@@ -89,15 +91,16 @@ def build_report(
     from ambiseg.report.tables import MetricRow, metric_rows
 
     config, chosen = model.config, proposing or Proposing()
-    where = [run_path, "--data", data, "--split", evaluation.split]
+    where = [run_path, "--data", data, "--split", evaluation.split, *changed_options(grouping or Grouping())]
     name = open_split(data, evaluation.split).info.name
     content = ReportContent(
         title=f"{config.method} on {name}",
         subtitle=f"{run_path}, {evaluation.images} images of the split {evaluation.split}",
         summary=summary_of(run_path, model, data, evaluation),
         curve=training_curve(run_path),
-        metrics=metric_rows(evaluation.columns()),
+        metrics=metric_rows(evaluation.columns(), evaluation.interval_columns()),
         columns=list(evaluation.columns()),
+        metric_note=interval_note(evaluation),
         reliability=(evaluation.estimated, evaluation.true),
         mode_metrics=[MetricRow.of(n, evaluation.kept[n]) for n in MODE_METRICS if n in evaluation.kept],
         pixels=evaluation.pixels,

@@ -71,13 +71,21 @@ class Normalization:
         Raises:
             AmbisegError: another number of channels.
         """
+        self.check(image)
+        mean, std = (np.asarray(v, np.float32)[:, None, None] for v in (self.mean, self.std))
+        return torch.from_numpy((image.astype(np.float32) - mean) / std)
+
+    def stack(self, images: Sequence[np.ndarray[Any, Any]]) -> Tensor:
+        """Normalise images of one size, ``(B, C, H, W)`` float32; `AmbisegError` as for one image."""
+        return torch.stack([self(image) for image in images])
+
+    def check(self, image: np.ndarray[Any, Any]) -> None:
+        """Raise `AmbisegError` where an image ``(C, H, W)`` has another number of channels."""
         if image.shape[0] != len(self.mean):
             raise AmbisegError(
                 f"the image has {image.shape[0]} channel(s), the model was trained on {len(self.mean)}:"
                 " predict with images like those it was trained on"
             )
-        mean, std = (np.asarray(v, np.float32)[:, None, None] for v in (self.mean, self.std))
-        return torch.from_numpy((image.astype(np.float32) - mean) / std)
 
     def to_dict(self) -> dict[str, list[float]]:
         """Plain lists, for the run folder."""

@@ -92,6 +92,7 @@ def _result(run: Path, entries: dict[str, Any]) -> dict[str, Any]:
         batch_size=evaluation["batch_size"],
         seed=asked["train"]["seed"],
         metrics=[name for name in evaluation["metrics"] if not missing(METRICS[name], trial)],
+        bootstrap=None,
     )
     if not measures_only:
         found.save(run)

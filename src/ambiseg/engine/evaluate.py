@@ -7,6 +7,8 @@ of kept masks only, since copies share one mode's mass.
 
 A third column says how far from possible the first one is: the *annotation oracle* draws as many masks from
 the annotations themselves. Below the table stands how far the annotators agree with each other.
+
+The first two columns have intervals over the images (`ambiseg.metrics.intervals`).
 """
 
 from __future__ import annotations
@@ -14,19 +16,21 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torchmetrics import MetricCollection
 
 from ambiseg.atomic_write import write_json, write_text
-from ambiseg.data.batches import prepare
+from ambiseg.data.batches import annotations_of
 from ambiseg.data.sample import Sample
-from ambiseg.data.source import Split, open_split
+from ambiseg.data.source import open_split
+from ambiseg.data.split import Split
 from ambiseg.engine.postprocess import LoadedModel, PredictSettings, postprocess
 from ambiseg.engine.run import Run, load
 from ambiseg.engine.run_folder import METRICS as METRICS_FILE
@@ -36,7 +40,10 @@ from ambiseg.maskset import MaskSet
 from ambiseg.metrics import (
     METRICS,
     AnnotatorAgreement,
+    Bootstrap,
     Comparison,
+    Interval,
+    MeanOverImages,
     PixelBins,
     PooledOverImages,
     annotator_agreement,
@@ -49,6 +56,7 @@ from ambiseg.metrics import (
     oracle_samples,
 )
 
+_BOOTSTRAP = Bootstrap()
 ORACLE_DRAWS = 5
 """How often the annotation oracle is drawn; with a hundred images the mean is then good to a few
 thousandths."""
@@ -64,6 +72,10 @@ class Evaluation:
         oracle: the same for as many draws from the annotations themselves, where draws have what a metric
             needs.
         annotators: mean over images of `AnnotatorAgreement`, by name.
+        intervals: of ``all`` and ``kept``, by the name of the column and of the metric; empty where none were
+            asked for.
+        bootstrap: how they were made; None where none were asked for.
+        units: number of images, or of groups, that they draw.
         n_all, n_kept: mean number of masks per image in either.
         images: number of images.
         seconds_per_image: time in the model per image, in batches, on this machine.
@@ -83,6 +95,9 @@ class Evaluation:
     kept: dict[str, float]
     oracle: dict[str, float]
     annotators: dict[str, float]
+    intervals: dict[str, dict[str, Interval]]
+    bootstrap: Bootstrap | None
+    units: int
     n_all: float
     n_kept: float
     images: int
@@ -104,6 +119,10 @@ class Evaluation:
         columns = {"all masks": self.all, "kept masks": self.kept, "annotation oracle": self.oracle}
         return {title: column for title, column in columns.items() if column}
 
+    def interval_columns(self) -> dict[str, dict[str, Interval]]:
+        """Intervals by metric under the same headings."""
+        return {f"{name} masks": found for name, found in self.intervals.items()}
+
     def to_dict(self) -> dict[str, Any]:
         """The summary as plain values, for ``metrics.json`` and ``--json``."""
         return {
@@ -117,8 +136,18 @@ class Evaluation:
             "kept": {"masks_per_image": self.n_kept, **_plain(self.kept)},
             "oracle": {"masks_per_image": self.n_all, **_plain(self.oracle)},
             "annotators": _plain(self.annotators),
+            **self._interval_record(),
             "seconds_per_image": self.seconds_per_image,
         }
+
+    def _interval_record(self) -> dict[str, Any]:
+        if self.bootstrap is None:
+            return {}
+        ends = {
+            column: {name: None if math.isnan(low) else [low, high] for name, (low, high) in found.items()}
+            for column, found in self.intervals.items()
+        }
+        return {"intervals": {**asdict(self.bootstrap), "units": self.units, **ends}}
 
     def save(self, run: Path) -> None:
         """Write ``metrics.json`` and ``per_image.csv`` into a run folder."""
@@ -142,6 +171,8 @@ def evaluate(
     seed: int = 0,
     metrics: list[str] | None = None,
     oracle_draws: int = ORACLE_DRAWS,
+    bootstrap: Bootstrap | None = _BOOTSTRAP,
+    groups: Mapping[str, str] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """Compare what a run predicts with the annotations of a split.
@@ -156,10 +187,14 @@ def evaluate(
         seed: of sampling methods.
         metrics: names, or "all" alone for every one that fits; the default ones that fit if None.
         oracle_draws: how often the annotation oracle is drawn; 0 leaves it out.
+        bootstrap: how intervals are made; None for none.
+        groups: group (a patient, a scene) of every image by its name: intervals draw whole groups. Images are
+            drawn one by one if None.
         progress: called with images done and in all.
 
     Raises:
-        AmbisegError: no such split, an empty one, other classes than the run's, or an unknown metric.
+        AmbisegError: no such split, an empty one, other classes than the run's, an unknown metric, or an image
+            without a group.
     """
     run = load(run) if isinstance(run, (str, Path)) else run
     source = open_split(data, split) if isinstance(data, (str, Path)) else data
@@ -171,18 +206,26 @@ def evaluate(
             f"the data have the classes {list(source.info.labels.names)}, the run {list(run.config.labels.names)}:"
             " evaluate on data of the same classes"
         )
-    tally = _Tally(run, flow, source.info.labels, settings, metrics, oracle_draws, seed)
+    lost = [name for name in source.ids if groups is not None and name not in groups]
+    if lost:
+        raise AmbisegError(f"{len(lost)} images have no group, such as {lost[0]!r}: give every image one")
+    tally = _Tally(run, flow, source.info.labels, settings, metrics, oracle_draws, seed, bootstrap, groups)
     held: list[Sample] = []
-    for i in range(len(source)):
-        sample = source[i]
-        if held and (len(held) == batch_size or sample.image.shape != held[0].image.shape):
+    done = 0
+
+    def read(stored: Sample) -> None:
+        nonlocal done
+        if held and (len(held) == batch_size or stored.image.shape != held[0].image.shape):
             tally.add(held)
-            held = []
-        held.append(sample)
+            held.clear()
+        held.append(source.shown(stored))
+        done += 1
         if progress is not None:
-            progress(i + 1, len(source))
+            progress(done, len(source))
+
+    digest = source.digest(read)
     tally.add(held)
-    return tally.result(split, source.digest())
+    return tally.result(split, digest)
 
 
 class _Tally:
@@ -197,14 +240,17 @@ class _Tally:
         metrics: list[str] | None,
         oracle_draws: int,
         seed: int,
+        bootstrap: Bootstrap | None,
+        groups: Mapping[str, str] | None,
     ) -> None:
         self.run, self.flow, self.labels, self.settings = run, flow, labels, settings
-        self.wanted = metrics
+        self.wanted, self.bootstrap, self.groups = metrics, bootstrap, groups
         self.oracle_draws, self.seed = oracle_draws, seed
         self.generator = torch.Generator(run.hardware.device).manual_seed(seed)
         self.drawing = torch.Generator().manual_seed(seed)
         self.ids: list[str] = []
-        self.rows: dict[str, list[torch.Tensor]] = {}
+        self.columns: dict[str, MetricCollection] = {}
+        self.pooled: dict[str, list[torch.Tensor]] = {}
         self.agreement: list[AnnotatorAgreement] = []
         self.counts = np.zeros(2)
         self.undetermined = 0
@@ -216,28 +262,29 @@ class _Tally:
         names = self.wanted or default_metrics(predicted)
         if names == ["all"]:
             names = [name for name, info in METRICS.items() if not missing(info, predicted)]
-        self.all = metric_collection(n for n in names if "all" in metric_info(n).columns)
-        self.kept = metric_collection(n for n in names if "kept" in metric_info(n).columns)
+        for column in ("all", "kept"):
+            own = [name for name in names if column in metric_info(name).columns]
+            self.columns[column] = metric_collection(own, keep_images=True)
         self.oracle = metric_collection(n for n in names if METRICS[n].fits_oracle)
         self.names, self.ready = names, True
 
     def add(self, samples: list[Sample]) -> None:
-        normalization = self.run.config.normalization
         asked, threshold = self.settings.samples, self.settings.foreground_threshold
         predicted = self.run.propose([s.image for s in samples], asked, self.generator, threshold)
         predicted = replace(predicted, labels=self.labels)
         if not self.ready:
             self._prepare(predicted)
-        annotations = MaskSet.stack([prepare(s, normalization, self.labels).annotations for s in samples])
+        annotations = MaskSet.stack([annotations_of(s, self.labels) for s in samples])
         images = [s.image for s in samples]
         found = postprocess(predicted, self.settings, images, self.flow, self.generator)
         every, kept = Comparison(predicted, annotations), Comparison(found.masks, annotations)
         self.undetermined += found.determined.count(False)
-        self.all.update(every)
-        self.kept.update(kept)
+        for column, pair in (("all", every), ("kept", kept)):
+            self.columns[column].update(pair)
         for name in self.names:
-            pair = every if METRICS[name].columns[0] == "all" else kept
-            self.rows.setdefault(name, []).append(METRICS[name].function(pair))
+            if METRICS[name].pooling is not None:
+                pair = every if METRICS[name].columns[0] == "all" else kept
+                self.pooled.setdefault(name, []).append(METRICS[name].function(pair))
         if self.oracle_draws:
             count = predicted.masks.shape[1]
             for drawn in oracle_samples(annotations, count, self.oracle_draws, self.drawing):
@@ -255,19 +302,36 @@ class _Tally:
         """The reliability diagram of pixels, from the accumulator of ECE."""
         if "ece" not in self.names:
             return None
-        pooled = self.all["ece"]
+        pooled = self.columns["all"]["ece"]
         assert isinstance(pooled, PooledOverImages)
-        bins = PixelBins(*pooled.joined())
+        bins = PixelBins(*(part[None] for part in pooled.joined()))
         confidence, target = bins.curve()
         return confidence.double().numpy(), target.double().numpy(), bins.count.double().numpy()
 
+    def _per_image(self, name: str) -> NDArray[np.float64]:
+        """Values of the images in the first column of a metric."""
+        mean = self.columns[METRICS[name].columns[0]][name]
+        values = mean.per_image() if isinstance(mean, MeanOverImages) else torch.cat(self.pooled[name])
+        return values.double().numpy()
+
+    def _intervals(self, groups: list[str] | None) -> dict[str, dict[str, Interval]]:
+        found: dict[str, dict[str, Interval]] = {}
+        for column, collection in self.columns.items() if self.bootstrap is not None else ():
+            found[column] = {}
+            for name, metric in collection.items():
+                assert isinstance(metric, (MeanOverImages, PooledOverImages)) and self.bootstrap is not None
+                low, high = metric.interval(self.bootstrap, groups)
+                found[column][name] = Interval(round(low, 6), round(high, 6))
+        return found
+
     def result(self, split: str, digest: str) -> Evaluation:
         images = len(self.ids)
+        groups = None if self.groups is None else [self.groups[name] for name in self.ids]
         n_all, n_kept = self.counts / images
         estimated, true = (torch.cat(column).double().numpy() for column in zip(*self.pairs, strict=True))
         return Evaluation(
-            all=_rounded(self.all.compute()),
-            kept=_rounded(self.kept.compute()),
+            all=_rounded(self.columns["all"].compute()),
+            kept=_rounded(self.columns["kept"].compute()),
             oracle=_rounded(self.oracle.compute()) if self.oracle_draws else {},
             annotators=_rounded(
                 {
@@ -275,6 +339,9 @@ class _Tally:
                     for field in fields(AnnotatorAgreement)
                 }
             ),
+            intervals=self._intervals(groups),
+            bootstrap=self.bootstrap,
+            units=images if groups is None else len(set(groups)),
             n_all=round(float(n_all), 3),
             n_kept=round(float(n_kept), 3),
             images=images,
@@ -285,7 +352,7 @@ class _Tally:
             estimate={**self.settings.estimate.record(self.flow), "undetermined": self.undetermined},
             settings=self.settings.record(),
             ids=tuple(self.ids),
-            per_image={name: torch.cat(values).double().numpy() for name, values in self.rows.items()},
+            per_image={name: self._per_image(name) for name in self.names},
             estimated=estimated,
             true=true,
             pixels=self._pixels(),

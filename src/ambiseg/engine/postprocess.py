@@ -222,7 +222,7 @@ def _estimate_by_flow(
 ) -> Postprocessed:
     network, flow = _velocity_of(settings, flow)
     hardware = flow.hardware
-    batch = hardware.images(torch.stack([flow.config.normalization(image) for image in images]))
+    batch = hardware.images(flow.config.normalization.stack(images))
     with hardware.autocast():
         if settings.kind == "samples":
             samples = network.predict(batch, settings.draws, generator).hard().to("cpu")

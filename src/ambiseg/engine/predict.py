@@ -141,7 +141,7 @@ def predict_files(
             for i in chunk:
                 try:
                     images[i] = read_image(paths[i])
-                    run.config.normalization(images[i])
+                    run.config.normalization.check(images[i])
                 except AmbisegError as error:
                     images.pop(i, None)
                     if i not in done:

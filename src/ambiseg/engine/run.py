@@ -95,7 +95,7 @@ class Run:
         foreground_threshold: float = FOREGROUND_THRESHOLD,
     ) -> MaskSet:
         """All that the model predicts for images of one size, unfiltered, on the CPU."""
-        batch = torch.stack([self.config.normalization(image) for image in images])
+        batch = self.config.normalization.stack(images)
         began = time.perf_counter()
         with self.hardware.autocast():
             predictions: MaskSet = self.model.predict(self.hardware.images(batch), samples, generator)

@@ -37,6 +37,7 @@ from ambiseg.metrics.comparison import Comparison
 from ambiseg.metrics.consensus import consensus, dice_of_mean, expected_dice, soft_dice
 from ambiseg.metrics.coverage import coverage, covered_mass, draws_of, expected_draws, modes_hit, precision_at
 from ambiseg.metrics.energy import GedParts, diversity, ged, ged_parts, ged_unbiased
+from ambiseg.metrics.intervals import Bootstrap, Difference, Interval
 from ambiseg.metrics.likelihood import bits_of, bits_per_dimension, log_likelihood
 from ambiseg.metrics.matching import (
     hm_iou,
@@ -68,10 +69,13 @@ from ambiseg.metrics.selection import (
 __all__ = [
     "METRICS",
     "AnnotatorAgreement",
+    "Bootstrap",
     "BrierScores",
     "TwinPixels",
     "Comparison",
+    "Difference",
     "GedParts",
+    "Interval",
     "MeanOverImages",
     "MetricInfo",
     "ModeProbabilities",

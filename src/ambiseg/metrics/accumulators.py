@@ -1,7 +1,8 @@
 """Metrics over a whole data set: thin torchmetrics accumulators around the per-image functions.
 
 Batches may come in any size and from several processes. Most numbers are means over images; those with a
-`Pooling` join their parts over all images first.
+`Pooling` join their parts over all images first. With ``keep_images`` an accumulator also keeps what each image
+contributed, and gives an interval.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from ambiseg.defaults import SCORE_THRESHOLD
 from ambiseg.errors import AmbisegError
 from ambiseg.maskset import MaskSet
 from ambiseg.metrics.comparison import Comparison
+from ambiseg.metrics.intervals import Bootstrap, Groups, Interval
 from ambiseg.metrics.registry import metric_info
 
 
@@ -28,9 +30,28 @@ class _Accumulator(Metric):
     full_state_update = False
     is_differentiable = False
 
-    def __init__(self, name: str, **settings: Any) -> None:
+    def __init__(self, name: str, keep_images: bool = False, **settings: Any) -> None:
         super().__init__(**settings)
-        self.info = metric_info(name)
+        self.info, self.keep_images = metric_info(name), keep_images
+
+    def interval(self, bootstrap: Bootstrap, groups: Groups = None) -> Interval:
+        """Interval of the figure over the images so far.
+
+        Args:
+            bootstrap: level, resamples and seed.
+            groups: group of every image, in their order.
+
+        Raises:
+            AmbisegError: made without ``keep_images``, or not one group for each image.
+        """
+        if not self.keep_images:
+            raise AmbisegError(
+                f"this accumulator of {self.info.name} kept no values of images: make it with keep_images=True"
+            )
+        return self._interval(bootstrap, groups)
+
+    def _interval(self, bootstrap: Bootstrap, groups: Groups) -> Interval:
+        raise NotImplementedError
 
     @property
     def higher_is_better(self) -> bool | None:  # type: ignore[override]
@@ -65,6 +86,7 @@ class MeanOverImages(_Accumulator):
 
     Args:
         name: key of `METRICS`.
+        keep_images: whether to keep the values of images, for `interval`.
 
     Raises:
         UnknownNameError: there is no such metric.
@@ -81,9 +103,12 @@ class MeanOverImages(_Accumulator):
 
     total: Tensor
     images: Tensor
+    values: list[Tensor]
 
-    def __init__(self, name: str, **settings: Any) -> None:
-        super().__init__(name, **settings)
+    def __init__(self, name: str, keep_images: bool = False, **settings: Any) -> None:
+        super().__init__(name, keep_images, **settings)
+        if keep_images:
+            self.add_state("values", [], dist_reduce_fx="cat")
         self.add_state("total", torch.zeros(()), dist_reduce_fx="sum")
         self.add_state("images", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
@@ -92,6 +117,15 @@ class MeanOverImages(_Accumulator):
         value = self.info.function(predictions, annotations)
         self.total = self.total + value.nansum()
         self.images = self.images + (~value.isnan()).sum()
+        if self.keep_images:
+            self.values.append(value)
+
+    def per_image(self) -> Tensor:
+        """The values of the images so far, ``(images,)``; of an accumulator made with ``keep_images``."""
+        return _concatenated(self.values)
+
+    def _interval(self, bootstrap: Bootstrap, groups: Groups) -> Interval:
+        return bootstrap.mean(self.per_image(), groups)
 
     def compute(self) -> Tensor:
         """The mean; nan before the first image."""
@@ -104,6 +138,7 @@ class PooledOverImages(_Accumulator):
     Args:
         name: key of `METRICS`.
         threshold: of the selection scores.
+        keep_images: whether to keep the parts of images, for `interval`.
 
     Raises:
         UnknownNameError: there is no such metric.
@@ -120,13 +155,17 @@ class PooledOverImages(_Accumulator):
         tensor(0.6667)
     """
 
-    def __init__(self, name: str, threshold: float = SCORE_THRESHOLD, **settings: Any) -> None:
-        super().__init__(name, **settings)
+    def __init__(
+        self, name: str, threshold: float = SCORE_THRESHOLD, keep_images: bool = False, **settings: Any
+    ) -> None:
+        super().__init__(name, keep_images, **settings)
         if self.info.pooling is None:
             raise AmbisegError(f"{name} is a mean over images: use MeanOverImages")
         self.pooling, self.threshold = self.info.pooling, threshold
         for part, zero in self.pooling.sums.items():
             self.add_state(part, zero.clone(), dist_reduce_fx="sum")
+            if keep_images:
+                self.add_state(f"{part}_of_images", [], dist_reduce_fx="cat")
         for part in self.pooling.lists:
             self.add_state(part, [], dist_reduce_fx="cat")
 
@@ -137,7 +176,9 @@ class PooledOverImages(_Accumulator):
             if name in self.pooling.lists:
                 getattr(self, name).append(part)
             else:
-                setattr(self, name, getattr(self, name) + part)
+                setattr(self, name, getattr(self, name) + part.sum(0))
+                if self.keep_images:
+                    getattr(self, f"{name}_of_images").append(part)
 
     def joined(self) -> tuple[Tensor, ...]:
         """The parts of all images so far."""
@@ -148,6 +189,11 @@ class PooledOverImages(_Accumulator):
         """The pooled value; nan before the first image."""
         return self.pooling.value(*self.joined())
 
+    def _interval(self, bootstrap: Bootstrap, groups: Groups) -> Interval:
+        names = [*(f"{name}_of_images" for name in self.pooling.sums), *self.pooling.lists]
+        parts = [_concatenated(getattr(self, name)).cpu() for name in names]
+        return bootstrap.pooled(self.pooling, parts, groups)
+
 
 def _concatenated(parts: list[Tensor] | Tensor) -> Tensor:
     """One tensor of a list that may be empty, or that was joined across processes already."""
@@ -157,12 +203,15 @@ def _concatenated(parts: list[Tensor] | Tensor) -> Tensor:
     return joined
 
 
-def metric_collection(names: Iterable[str], threshold: float = SCORE_THRESHOLD) -> MetricCollection:
+def metric_collection(
+    names: Iterable[str], threshold: float = SCORE_THRESHOLD, keep_images: bool = False
+) -> MetricCollection:
     """Accumulators of several metrics by name, updated together.
 
     Args:
         names: keys of `METRICS`.
         threshold: of the selection scores.
+        keep_images: whether each keeps what images contributed, for `interval`.
 
     Raises:
         UnknownNameError: there is no such metric.
@@ -182,6 +231,8 @@ def metric_collection(names: Iterable[str], threshold: float = SCORE_THRESHOLD) 
     collection = MetricCollection({}, compute_groups=False)
     for name in names:
         pooled = metric_info(name).pooling is not None
-        member = PooledOverImages(name, threshold) if pooled else MeanOverImages(name)
+        member: _Accumulator = (
+            PooledOverImages(name, threshold, keep_images) if pooled else MeanOverImages(name, keep_images)
+        )
         collection.add_metrics({name: member})  # one by one: a dictionary would be sorted by name
     return collection

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -28,11 +28,12 @@ class Pooling:
     """Parts of a metric that are joined over all images, and the value of what was joined.
 
     Attributes:
-        parts: ``(pair, score threshold) -> tensors``, what the images of a batch contribute, in the order of
+        parts: ``(pair, score threshold) -> tensors``, what each image of a batch contributes, in the order of
             ``sums`` or ``lists``.
         value: the metric of the joined parts; nan before the first image.
-        sums: parts that are added up, with their zeros.
-        lists: parts that are kept one after the other, one entry for each proposal.
+        sums: parts ``(images, ...)`` that are added up over images, with their zeros ``(...)``.
+        lists: parts that are kept one after the other, one entry for each proposal; the last one is the number
+            of entries of each image, ``(images,)``.
     """
 
     parts: Callable[[Comparison, float], tuple[Tensor, ...]]
@@ -40,10 +41,25 @@ class Pooling:
     sums: Mapping[str, Tensor] = field(default_factory=dict)
     lists: tuple[str, ...] = ()
 
+    def resampled(self, parts: Sequence[Tensor], counts: Tensor) -> Tensor:
+        """The metric of resamples of the images, ``(resamples,)``.
+
+        Args:
+            parts: of all images.
+            counts: how often a resample holds each image, ``(resamples, images)``.
+        """
+        if self.lists:
+            *lists, entries = parts
+            times = (row.repeat_interleave(entries) for row in counts.long())
+            drawn = ([part.repeat_interleave(row) for part in lists] for row in times)
+            return torch.stack([self.value(*one, entries) for one in drawn])
+        sums = (torch.tensordot(counts, part.to(counts), 1) for part in parts)
+        return torch.stack([self.value(*one) for one in zip(*sums, strict=True)])
+
 
 def _counts(pair: Comparison, threshold: float) -> tuple[Tensor, ...]:
     counts = selection_counts(pair, threshold=threshold)
-    return counts.tp.sum(), counts.fp.sum(), counts.fn.sum()
+    return counts.tp, counts.fp, counts.fn
 
 
 def _of_counts(measure: Callable[[SelectionCounts], Tensor], tp: Tensor, fp: Tensor, fn: Tensor) -> Tensor:
@@ -57,25 +73,25 @@ def _selection(measure: Callable[[SelectionCounts], Tensor]) -> Pooling:
 
 def _ranked(pair: Comparison, _: float) -> tuple[Tensor, ...]:
     ranking = selection_ranking(pair)
-    return ranking.scores, ranking.matched
+    return ranking.scores, ranking.matched, pair.predictions.present.sum(1)
 
 
-def _average_precision(scores: Tensor, matched: Tensor) -> Tensor:
+def _average_precision(scores: Tensor, matched: Tensor, _: Tensor) -> Tensor:
     return average_precision(scores, matched.bool()) if len(scores) else torch.tensor(torch.nan)
 
 
 def _binned(pair: Comparison, _: float) -> tuple[Tensor, ...]:
-    bins = pixel_bins(pair, bins=BINS).pooled()
+    bins = pixel_bins(pair, bins=BINS)
     return bins.confidence, bins.target, bins.count
 
 
 def _calibration_error(confidence: Tensor, target: Tensor, count: Tensor) -> Tensor:
-    return PixelBins(confidence, target, count).error()[0]
+    return PixelBins(confidence[None], target[None], count[None]).error()[0]
 
 
 def _brier_parts(assignment: str, pair: Comparison, _: float) -> tuple[Tensor, ...]:
     scores = brier_scores(pair, assignment=assignment)
-    return scores.score.sum(), scores.uniform.sum(), torch.tensor(len(scores.score))
+    return scores.score, scores.uniform, torch.ones(len(scores.score), dtype=torch.int64)
 
 
 def _brier_skill(score: Tensor, uniform: Tensor, images: Tensor) -> Tensor:
@@ -101,15 +117,15 @@ POOLED_PRECISION = _selection(SelectionCounts.precision)
 """``TP / (TP + FP)``."""
 POOLED_RECALL = _selection(SelectionCounts.recall)
 """``TP / (TP + FN)``."""
-POOLED_RANKING = Pooling(_ranked, _average_precision, lists=("scores", "matched"))
+POOLED_RANKING = Pooling(_ranked, _average_precision, lists=("scores", "matched", "entries"))
 """Average precision, the proposals of all images ranked together."""
 POOLED_PIXELS = Pooling(
     _binned,
     _calibration_error,
     {
-        "confidence": torch.zeros(1, 1, BINS, dtype=torch.float64),
-        "target": torch.zeros(1, 1, BINS, dtype=torch.float64),
-        "count": torch.zeros(1, 1, BINS, dtype=torch.int64),
+        "confidence": torch.zeros(1, BINS, dtype=torch.float64),
+        "target": torch.zeros(1, BINS, dtype=torch.float64),
+        "count": torch.zeros(1, BINS, dtype=torch.int64),
     },
 )
 """Expected calibration error over the pixels of all images together (MoSE)."""

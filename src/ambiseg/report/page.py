@@ -96,6 +96,7 @@ class ReportContent:
         curve: rows of the training curve, see `draw_curve`.
         metrics: measured numbers.
         columns: headings of their values.
+        metric_note: a sentence below the measured numbers.
         reliability: ``(estimated, true)`` probabilities, see `draw_reliability` and `draw_mode_scatter`.
         mode_metrics: what was measured of these probabilities, one value each.
         pixels: ``(confidence, target, count)`` of bins of pixels, see `draw_pixels`.
@@ -112,6 +113,7 @@ class ReportContent:
     curve: Sequence[Mapping[str, float]] = ()
     metrics: Sequence[MetricRow] = ()
     columns: Sequence[str] = ("value",)
+    metric_note: str = ""
     reliability: tuple[ArrayLike, ArrayLike] | None = None
     mode_metrics: Sequence[MetricRow] = ()
     pixels: tuple[ArrayLike, ArrayLike, ArrayLike] | None = None

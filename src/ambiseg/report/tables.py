@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from ambiseg.metrics.intervals import Interval
 from ambiseg.metrics.registry import METRICS, metric_info
 
 
@@ -23,6 +24,7 @@ class MetricRow:
         values: what was measured; nan where the metric is not defined, None where it was not measured.
         note: one sentence that names the dialect.
         higher_is_better: direction; None where neither is good in itself.
+        intervals: of the values, in their order; None where there is none, and fewer where the last have none.
 
     Example:
         >>> row = MetricRow.of("ged", 0.25, None, float("nan"))
@@ -35,6 +37,7 @@ class MetricRow:
     values: tuple[float | None, ...]
     note: str = ""
     higher_is_better: bool | None = None
+    intervals: tuple[Interval | None, ...] = ()
 
     @classmethod
     def of(cls, name: str, *values: float | None) -> MetricRow:
@@ -60,9 +63,23 @@ class MetricRow:
             "" if value is None else f"{value:.4f}" if math.isfinite(value) else "–" for value in self.values
         ]
 
+    @property
+    def interval_texts(self) -> list[str]:
+        """The interval of each value with three decimals, nothing where there is none."""
+        known = [*self.intervals, *[None] * len(self.values)][: len(self.values)]
+        return [
+            "" if one is None or math.isnan(one.low) else f"{one.low:.3f} to {one.high:.3f}" for one in known
+        ]
 
-def metric_rows(columns: Mapping[str, Mapping[str, float]]) -> list[MetricRow]:
+
+def metric_rows(
+    columns: Mapping[str, Mapping[str, float]], intervals: Mapping[str, Mapping[str, Interval]] | None = None
+) -> list[MetricRow]:
     """Rows of a table of several columns, each ``metric -> value``, in the order of `METRICS`.
+
+    Args:
+        columns: values under the heading of each column.
+        intervals: those of some columns, under the same headings.
 
     Example:
         >>> rows = metric_rows({"all": {"ged": 0.2}, "kept": {"ged": 0.3, "m_iou": 0.9}})
@@ -70,4 +87,11 @@ def metric_rows(columns: Mapping[str, Mapping[str, float]]) -> list[MetricRow]:
         [('m_iou', ['', '0.9000']), ('ged', ['0.2000', '0.3000'])]
     """
     names = [name for name in METRICS if any(name in column for column in columns.values())]
-    return [MetricRow.of(name, *(column.get(name) for column in columns.values())) for name in names]
+    known = intervals or {}
+    return [
+        replace(
+            MetricRow.of(name, *(column.get(name) for column in columns.values())),
+            intervals=tuple(known.get(title, {}).get(name) for title in columns),
+        )
+        for name in names
+    ]
