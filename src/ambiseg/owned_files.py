@@ -99,9 +99,11 @@ def foreign(folder: Path) -> list[str]:
             path, inside = folder / here / name, (here / name).as_posix()
             if path.is_symlink():
                 found += [inside] * (inside not in ours)
-            elif name.startswith(PARTIAL) or f"{inside}/" in ours:
+            elif name.startswith(PARTIAL):
                 folders.remove(name)
-                found += [] if name.startswith(PARTIAL) else [f"{inside}/{one}" for one in foreign(path)]
+            elif f"{inside}/" in ours and (path / LIST).is_file():
+                folders.remove(name)
+                found += [f"{inside}/{one}" for one in foreign(path)]
         for name in sorted(files):
             inside = (here / name).as_posix()
             if inside not in ours and name not in (LIST, LOCK, *LITTER):
@@ -122,8 +124,10 @@ def remove(folder: Path, keep_folder: bool = False) -> None:
             continue
         parents.update(between)
         if name.endswith("/"):
-            if path.is_dir() and not path.is_symlink():
+            if (path / LIST).is_file() and not path.is_symlink():
                 remove(path)
+            elif path.is_dir() and not path.is_symlink():
+                parents.add(path)
         elif path.is_symlink() or path.is_file():
             path.unlink(missing_ok=True)
     for parent in (folder, *parents):

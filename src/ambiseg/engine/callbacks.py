@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 import warnings
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -16,6 +17,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Checkpoint, WeightAveraging
+from lightning.pytorch.loggers import Logger
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn
 from rich.text import Text
@@ -190,32 +192,28 @@ class KeepLast(Checkpoint):
 class ListLogs(pl.Callback):
     """Adds what the loggers write to the list of the run folder, so that ``--overwrite`` knows it."""
 
-    def __init__(self, run: Path) -> None:
+    def __init__(self, run: Path, loggers: Sequence[Logger]) -> None:
         self.run = run
+        self.list(loggers)
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
-            self._list(trainer)
-
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._list(trainer)
+    def list(self, loggers: Sequence[Logger]) -> None:
+        """Add what there is, and what is about to appear."""
+        for logger in loggers:
+            folder = Path(logger.log_dir or self.run / "logs")
+            inside = folder.relative_to(self.run).as_posix()
+            names = {path.name for path in folder.glob("*") if path.is_file()} | {
+                "metrics.csv",
+                "hparams.yaml",
+            }
+            owned_files.add(self.run, [f"{inside}/", *(f"{inside}/{name}" for name in sorted(names))])
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Before the first number is logged."""
-        self._list(trainer)
-
-    def _list(self, trainer: pl.Trainer) -> None:
         if trainer.is_global_zero:
-            for logger in trainer.loggers:
-                folder = Path(logger.log_dir or self.run / "logs")
-                names = {path.name for path in folder.glob("*") if path.is_file()} | {
-                    "metrics.csv",
-                    "hparams.yaml",
-                }
-                inside = folder.relative_to(self.run).as_posix()
-                owned_files.add(self.run, (f"{inside}/{name}" for name in sorted(names)))
+            self.list(trainer.loggers)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.is_global_zero:
+            self.list(trainer.loggers)
 
 
 class _TimeLeft(ProgressColumn):

@@ -172,7 +172,7 @@ def load_weights(run: str | Path, config: RunConfig) -> Segmenter:
         tensors = load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
         raise AmbisegError(f"{path} is no safetensors file ({error}): restore it or train again") from error
-    if checksum != digest_of_tensors(tensors):
+    if checksum not in (None, digest_of_tensors(tensors)):
         raise AmbisegError(
             f"{path} is damaged: its numbers do not have the checksum in it; restore it or train again"
         )

@@ -254,7 +254,10 @@ def _train(
         callbacks.append(EarlyStopping(f"val_{metric}", mode=_mode(metric), patience=train.early_stop))
     if not quiet:
         callbacks.append(ProgressLine(budget, train.batch_size, metric))
-    callbacks += [KeepLast(run / LAST), ListLogs(run)]
+    loggers = _loggers(run, train)
+    callbacks.append(KeepLast(run / LAST))
+    if not _is_child():
+        callbacks.append(ListLogs(run, loggers))
     done = int(checkpoint["global_step"]) if checkpoint else 0
     interrupted = False
     with _quiet_lightning():
@@ -268,7 +271,7 @@ def _train(
             check_val_every_n_epoch=None,
             gradient_clip_val=train.clip or None,
             callbacks=callbacks,
-            logger=_loggers(run, train),
+            logger=loggers,
             plugins=[AtomicCheckpoints()],
             log_every_n_steps=10,
             num_sanity_val_steps=0,
