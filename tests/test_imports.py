@@ -15,6 +15,7 @@ ROOMS = (
     {"errors", "version"},
     {"json_files"},
     {"owned_files"},
+    {"escaping", "plain_yaml"},
     {"atomic_write", "defaults", "memory_budget", "nested_settings", "plugins", "ranking"},
     {"labels"},
     {"overlap", "matching"},

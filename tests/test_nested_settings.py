@@ -49,12 +49,20 @@ class Extra:
 
 
 @dataclass(frozen=True)
+class Needed:
+    height: int
+    width: int
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
 class Sampling:
     solver: Euler | Adaptive = Euler()
     choice: Euler | Adaptive | None = None
     extra: Extra | None = None
     count: int | None = None
     precision: Literal["auto", "32"] = "auto"
+    needed: Needed | None = None
 
 
 EVERY = [*(spec.settings for spec in METHODS.values()), TrainSettings, UNetSettings, Sampling]
@@ -117,7 +125,12 @@ def test_numbers_that_yaml_takes_for_words_and_words_that_it_takes_for_numbers()
         ({"solvr": {}}, "unknown key of s 'solvr': did you mean 'solver'"),
         ({"solver": {"kind": "eulr"}}, "did you mean 'euler'"),
         ({"choice": {"steps": 3}}, "say which kind: euler, adaptive"),
-        ({"solver": {"kind": "euler", "tolerance": 0.1}}, "unknown key of s: solver 'tolerance'"),
+        (
+            {"solver": {"kind": "euler", "tolerance": 0.1}},
+            "unknown key of s: solver 'tolerance': euler has no such setting, adaptive has; choose kind: adaptive",
+        ),
+        ({"needed": {}}, "s: needed: height and width must be set, there is no default"),
+        ({"needed": {"width": 3}}, "s: needed: height must be set"),
         ({"solver": {"kind": "euler", "steps": "many"}}, "s: solver: steps is int, received 'many'"),
         ({"extra": 3}, "s: extra: 'key: value' lines are expected, received 3"),
         ({"count": 1.5}, "count is int or none, received 1.5"),
@@ -164,6 +177,22 @@ def test_numbers_are_checked_inside_parts():
     assert number_problems(Sampling(solver=Euler(steps=0))) == ["solver.steps must be at least 1, received 0"]
     bad = Sampling(extra=Extra(float("nan")))
     assert number_problems(bad, "s.") == ["s.extra.weight must be 0 or more, received nan"]
+
+
+def test_numbers_have_upper_bounds():
+    assert number_problems(Sampling(count=1_000_001)) == ["count must be at most 1000000, received 1000001"]
+    assert number_problems(UNetSettings(depth=13), "b.") == ["b.depth must be at most 12, received 13"]
+
+
+def test_options_say_to_which_choice_they_belong_and_whether_it_is_made():
+    options = list(options_of(Sampling, Sampling(extra=Extra(2.0))))
+    found = {(one.path, one.owner): (one.default, one.active, one.required) for one in options}
+    assert found["solver.steps", "solver=euler"] == (10, True, False)
+    assert found["solver.tolerance", "solver=adaptive"] == (1e-6, False, False)
+    assert found["choice.steps", "choice=euler"] == (10, False, False)
+    assert found["extra.weight", ""] == (2.0, True, False)
+    assert found["needed.height", "needed set"] == (None, False, True)
+    assert found["needed.weight", "needed set"] == (1.0, False, False)
 
 
 def test_unknown_names_are_their_own_error():

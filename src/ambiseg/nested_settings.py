@@ -22,9 +22,16 @@ import docstring_parser
 import yaml
 
 from ambiseg.errors import AmbisegError, UnknownNameError
+from ambiseg.plain_yaml import NotPlainError, plain_values
 
 T = TypeVar("T")
 
+MOST = {"depth": 12, "flow_depth": 12, "blocks": 64, "layers": 64, "combine_layers": 64, "members": 256} | {
+    name: 4096 for name in ("proposals", "heads", "experts", "draws")
+}
+"""Greatest values of whole numbers that repeat parts of a network or a loss."""
+MOST_OF_OTHERS = 1_000_000
+"""Greatest value of all others; what they need of memory is checked beside the images."""
 _EXPONENT = re.compile(r"[-+]?\d+\.?\d*[eE][-+]?\d+")
 
 
@@ -52,10 +59,10 @@ def from_values(cls: type[T], values: Any, where: str) -> T:
     for name, value in mapping(values, where).items():
         check_name(f"key of {where}", name, known)
         found[name] = _value(hints[name], value, name, where, _default(known[name]))
-    try:
-        return cls(**found)
-    except TypeError as error:
-        raise AmbisegError(f"{where}: {str(error).partition(') ')[2] or error}") from error
+    missing = [name for name, field in known.items() if _is_required(field) and name not in found]
+    if missing:
+        raise AmbisegError(f"{where}: {' and '.join(missing)} must be set, there is no default")
+    return cls(**found)
 
 
 def to_values(settings: Any) -> dict[str, Any]:
@@ -134,23 +141,32 @@ class Option:
     Attributes:
         path: its place, names joined by dots.
         kind: what it may be, in words.
-        default: its default; None also where the part that it belongs to is None.
+        default: its value, or its default where it is not `active`.
         help: one paragraph.
+        owner: the choices that it belongs to, such as "flow=autoregressive"; empty if it is always there.
+        active: whether these choices are made.
+        required: whether it has no default.
     """
 
     path: str
     kind: str
     default: Any
     help: str
+    owner: str = ""
+    active: bool = True
+    required: bool = False
 
 
-def options_of(cls: type[Any], settings: Any = None, prefix: str = "") -> Iterator[Option]:
-    """Every value of nested settings with its default and its help, parts that are None by default as well.
+def options_of(
+    cls: type[Any], settings: Any = None, prefix: str = "", owner: str = "", active: bool = True
+) -> Iterator[Option]:
+    """Every value of nested settings with its default and its help, parts that are not chosen as well.
 
     Example:
         >>> from ambiseg.networks.settings import UNetSettings
-        >>> next(options_of(UNetSettings))
-        Option(path='width', kind='int', default=32, help='Channels at full resolution.')
+        >>> option = next(options_of(UNetSettings))
+        >>> option.path, option.kind, option.default, option.help
+        ('width', 'int', 32, 'Channels at full resolution.')
     """
     hints, texts = get_type_hints(cls), _texts(cls)
     for field in dataclasses.fields(cls):
@@ -160,15 +176,19 @@ def options_of(cls: type[Any], settings: Any = None, prefix: str = "") -> Iterat
         )
         parts = [kind for kind in _members(hints[field.name]) if is_dataclass(kind)]
         if not parts:
-            yield Option(path, _words(hints[field.name]), value, texts.get(field.name, ""))
+            required = settings is None and _is_required(field)
+            words = _words(hints[field.name])
+            yield Option(path, words, value, texts.get(field.name, ""), owner, active, required)
             continue
         names = [_tag_of(part) if len(parts) > 1 else "settings" for part in parts] + ["none"] * (
             value is None
         )
         if len(parts) > 1 or value is None:
-            yield Option(path, " or ".join(names), _tag(value), texts.get(field.name, ""))
+            yield Option(path, " or ".join(names), _tag(value), texts.get(field.name, ""), owner, active)
         for part in parts:
-            yield from options_of(part, value if isinstance(value, part) else None, f"{path}.")  # type: ignore[arg-type]
+            chosen = isinstance(value, part)  # type: ignore[arg-type]
+            own = f"{path}={_tag_of(part)}" if len(parts) > 1 else owner if chosen else f"{path} set"
+            yield from options_of(part, value if chosen else None, f"{path}.", own, active and chosen)  # type: ignore[arg-type]
 
 
 def flat(settings: Any, prefix: str = "") -> dict[str, Any]:
@@ -191,8 +211,8 @@ def flat(settings: Any, prefix: str = "") -> dict[str, Any]:
 def number_problems(settings: Any, prefix: str = "") -> list[str]:
     """Numbers that make no sense in the settings of a network or a method, one sentence each.
 
-    Whole numbers count something, so they are 1 or more, or 0 where that is the default; all others are
-    finite and 0 or more.
+    Whole numbers count something, so they are 1 or more, or 0 where that is the default, and at most what
+    `MOST` says; all others are finite and 0 or more.
 
     Example:
         >>> from ambiseg.networks.settings import UNetSettings
@@ -210,6 +230,9 @@ def number_problems(settings: Any, prefix: str = "") -> list[str]:
         )
         if whole and value < least:
             found.append(f"{prefix}{field.name} must be at least {least}, received {value}")
+        most = MOST.get(field.name, MOST_OF_OTHERS)
+        if whole and value > most:
+            found.append(f"{prefix}{field.name} must be at most {most}, received {value}")
         if isinstance(value, float) and not 0 <= value < math.inf:
             found.append(f"{prefix}{field.name} must be 0 or more, received {value}")
     return found
@@ -301,6 +324,7 @@ def _value(kind: Any, value: Any, name: str, where: str, default: Any) -> Any:
             if tag is None:
                 raise AmbisegError(f"{inside}: say which kind: {', '.join(tags)}")
             check_name(f"kind of {inside}", tag, tags)
+            _check_owner(values, tag, tags, inside)
             return from_values(tags[tag], values, inside)  # type: ignore[arg-type]
         return from_values(parts[0], values, inside)  # type: ignore[arg-type]
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
@@ -343,6 +367,22 @@ def _tag(value: Any) -> Any:
     return getattr(value, "kind", value) if is_dataclass(value) else value
 
 
+def _check_owner(values: Mapping[str, Any], tag: str, tags: Mapping[str, Any], where: str) -> None:
+    """Say which kind has a setting that the chosen one does not have."""
+    names = {kind: {f.name for f in dataclasses.fields(part)} for kind, part in tags.items()}
+    for name in values:
+        others = [kind for kind, known in names.items() if name in known]
+        if others and tag not in others:
+            raise AmbisegError(
+                f"unknown key of {where} {name!r}: {tag} has no such setting, {' and '.join(others)} has;"
+                f" choose kind: {others[0]}, or leave it out"
+            )
+
+
+def _is_required(field: dataclasses.Field[Any]) -> bool:
+    return field.default is MISSING and field.default_factory is MISSING
+
+
 def _default(field: dataclasses.Field[Any]) -> Any:
     if field.default is not MISSING:
         return field.default
@@ -356,9 +396,9 @@ def _texts(cls: type[Any]) -> dict[str, str]:
 
 def _scalar(text: str) -> Any:
     try:
-        value = yaml.safe_load(text) if text.strip() else ""
-    except yaml.YAMLError as error:
-        raise AmbisegError(f"{text!r} is no value ({' '.join(str(error).split())}): quote it") from error
+        value = plain_values(text) if text.strip() else ""
+    except NotPlainError as error:
+        raise AmbisegError(f"{text!r} is no value ({error}): quote it") from error
     if isinstance(value, str) and _EXPONENT.fullmatch(text.strip()):
         return float(value)  # YAML takes 1e-3 for a word
     return value

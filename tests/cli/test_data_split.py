@@ -7,9 +7,11 @@ import csv
 import numpy as np
 import pytest
 
+from ambiseg.cli.data_split import _write_list
 from ambiseg.data.folder import DatasetInfo, write_folder
 from ambiseg.data.sample import Sample
 from ambiseg.data.source import list_splits, open_split
+from ambiseg.data.splits.resplit import read_columns
 
 IDS = [f"p{p}-{i}" for p in range(10) for i in range(2)]
 
@@ -83,6 +85,15 @@ def test_folds_partition_and_lists_are_followed(cli, root, tmp_path):
     assert {row["id"] for row in listed(out) if row["split"] == "test"} == wanted
     assert cli("data", "split", root, "--out", tmp_path / "new", "--list", out).status == 0
     assert set(open_split(tmp_path / "new", "test").ids) == wanted
+
+
+@pytest.mark.parametrize("name", ["=1+1", "+a", "-a", "@a", "'=a", "'-1", "-1", "a"])
+def test_a_list_is_no_formula_and_is_read_back(tmp_path, name):
+    path = tmp_path / "list.csv"
+    _write_list(path, {name: "train"}, "split", overwrite=False)
+    (cell, _) = list(csv.reader(path.open()))[1]
+    assert cell == "-1" or cell[0] not in "=+-@"
+    assert read_columns(path, "split") == {name: {"split": "train"}}
 
 
 def test_unknown_ids_are_named_once_and_nothing_is_written(cli, root, tmp_path):

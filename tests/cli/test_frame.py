@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import errno
 import itertools
+import json
 import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 import ambiseg
+from ambiseg.cli import console
 from ambiseg.cli import main as frame
 from ambiseg.cli.dispatch import Menu, Verb
 from ambiseg.cli.main import MENU, explain, main
@@ -114,6 +117,7 @@ def test_no_command_shows_the_overview(cli):
         ("train mode-proposals --data x --out y --lrr 1", "did you mean --lr?"),
         ("train mode-proposals --data x --out y --lr fast", "--lr"),
         ("train mode-proposals --data x --out y --labels some", "--labels"),
+        ("train mode-proposals --data x --out y --seed x", "--seed"),
         ("train mode-proposals --data x --out", "--out"),
         ("predict run", "missing --out PATH"),
         ("predict run a.png --out x --samples many", "--samples"),
@@ -137,6 +141,45 @@ def test_typing_errors_are_one_line_in_every_terminal(encoding):
     )
 
 
+def test_choices_are_those_that_can_be_typed(cli):
+    error = cli("train", "ssn", "--data", "x", "--out", "y", "--labels", "half").error
+    assert "'full'" in error and "'single'" in error and "None" not in error
+
+
+NASTY = "a\x1b[2J\nb\x9b\u202ec\udc80[red]"
+SHOWN = r"a\x1b[2J\nb\x9b\u202ec\udc80[red]"
+
+
+def test_words_of_users_do_not_reach_the_terminal_as_they_are(capsys):
+    """Whatever prints spells control characters and line breaks out."""
+    for function in (console.say, console.warn, console.show):
+        function(NASTY)
+    grid = console.Grid(NASTY)
+    grid.column(NASTY)
+    grid.row(NASTY)
+    grid.row([NASTY, "x"])
+    console.show_grid(grid)
+    console.next_commands((NASTY, NASTY))
+    console.show_json({NASTY: [NASTY]})
+    captured = capsys.readouterr()
+    text = captured.out + captured.err
+    assert not set(text) & set(NASTY) - set("a\nbc[red]2J")
+    assert text.count(SHOWN) == 3 + 4 + 2
+    assert json.loads(captured.out[captured.out.index("{") :]) == {NASTY: [NASTY]}
+
+
+def test_errors_spell_file_names_out(cli):
+    assert repr(NASTY)[1:-1] in cli("predict", NASTY, "x.png", "--out", "y").error
+
+
+def test_only_the_console_draws_on_the_terminal():
+    folder = Path(ambiseg.__file__).parent / "cli"
+    users = {
+        path.name for path in folder.glob("*.py") if re.search(r"\brich\b", path.read_text(encoding="utf-8"))
+    }
+    assert users == {"console.py"}
+
+
 def _failing(error):
     def run(args):
         raise error
@@ -147,7 +190,7 @@ def _failing(error):
 @pytest.mark.parametrize(
     ("error", "status", "words"),
     [
-        (AmbisegError("a.png is\nempty"), 2, "error: a.png is empty"),
+        (AmbisegError("a.png is\nempty"), 2, r"error: a.png is\nempty"),
         (OSError(errno.ENOSPC, "No space left on device"), 2, "the disk is full"),
         (RuntimeError("write failed: No space left on device"), 2, "the disk is full"),
         (PermissionError(errno.EACCES, "Permission denied", "/out"), 2, "/out: Permission denied"),

@@ -82,6 +82,7 @@ def test_it_says_what_to_type_next(cli, fires, tmp_path):
         ("--set backbone.width=0", "width"),
         ("--set backbone.depth=0", "depth"),
         ("--set backbone.dropout=2", "dropout"),
+        ("--devices 9", "--devices 9 is more than the 4 images"),
     ],
 )
 def test_senseless_values_leave_nothing_behind(cli, fires, tmp_path, words, hint):
@@ -158,6 +159,64 @@ def test_resume_with_other_data(cli, run, tmp_path):
     words = ("data", "simulate", "wildfire", "--out", tmp_path / "other", "--scenarios", 10, "--size", 16)
     assert cli(*words).status == 0
     assert "--data" in cli("train", "--resume", run, "--data", tmp_path / "other").error
+
+
+def _with(**changes):
+    return lambda entries: yaml.safe_dump({**entries, **changes})
+
+
+def _without(name):
+    return lambda entries: yaml.safe_dump({key: value for key, value in entries.items() if key != name})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda entries: "", "it holds no entries such as 'method: ssn' but None"),
+        (lambda entries: "- 3", "it holds no entries such as 'method: ssn' but [3]"),
+        (_without("method"), "the entry 'method' is missing"),
+        (_without("labels"), "the entry 'labels' is missing"),
+        (_without("normalization"), "the entry 'normalization' is missing"),
+        (_with(method=["ssn"]), "the entry 'method' is a text, received ['ssn']"),
+        (_with(in_channels="many"), "the entry 'in_channels' is a whole number, received 'many'"),
+        (_with(in_channels=10**9), "in_channels is 1 to 10000, received 1000000000"),
+        (_with(backbone=None), "the entry 'backbone' is missing"),
+        (_with(backbone={"width": 10**18}), "backbone.width must be at most 1000000"),
+        (_with(backbone={"depth": 40}), "backbone.depth must be at most 12"),
+        (_with(labels={}), "the entry 'labels: names' is missing"),
+        (_with(labels={"names": ["a", "b"], "colors": [3]}), "the entry 'labels' is wrong"),
+        (_with(normalization={"mean": [0.0], "std": [1.0]}), "normalization: mean are 7 finite numbers"),
+        (
+            _with(normalization={"mean": [0.0] * 7, "std": [float("nan")] * 7}),
+            "normalization: std are 7 finite",
+        ),
+        (_with(normalization={"mean": [0.0] * 7, "std": [0.0] * 7}), "std are numbers above 0"),
+        (_with(train={"devices": 0}), "devices must be at least 1"),
+        (_with(settings={"score_cost": 0.1}, ambiseg="0.0.9"), "ambiseg 0.0.9 wrote it"),
+        (lambda entries: "a: &a [1]\nb: *a", "line 2: write the value in place of the alias *a"),
+        (lambda entries: yaml.safe_dump(entries) + "method: ssn\n", "the key 'method' occurs twice"),
+        (lambda entries: "[" * 50, "more than 20 lists"),
+        (lambda entries: "a: " + "x" * 10**6, "more than 1000000 characters"),
+    ],
+)
+def test_a_damaged_configuration_says_which_entry(cli, run, change, message):
+    path = run / "config.yaml"
+    path.write_text(change(yaml.safe_load(path.read_text())))
+    error = cli("train", "--resume", run).error
+    assert f"{path} cannot be read (" in error and message in error
+    assert error.count(str(path)) == 1 and "Error" not in error
+
+
+def test_a_configuration_of_a_former_layout_to_start_from(cli, fires, run, tmp_path):
+    path = tmp_path / "old.yaml"
+    path.write_text((run / "config.yaml").read_text().replace("matching_score_weight:", "score_cost:"))
+    words = ("train", "mode-proposals", "--data", fires, "--out", tmp_path / "new", "--config", path)
+    error = cli(*words).error
+    assert "'score_cost'" in error and f"{path}: ambiseg 0" in error and "CHANGELOG.md says which" in error
+
+
+def test_a_run_folder_in_place_of_a_method(cli, run):
+    assert f"is a run folder: go on with it by 'ambiseg train --resume {run}'" in cli("train", run).error
 
 
 @pytest.mark.parametrize(

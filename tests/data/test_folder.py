@@ -143,7 +143,7 @@ def test_description_round_trip():
         ("- a", "holds a list"),
         ("name: [", "not valid YAML"),
         ("name: !!python/object/apply:os.system ['true']", "not valid YAML"),
-        ("name: " + "x" * 1_000_001, "shorten"),
+        ("name: " + "x" * 1_000_001, "more than 1000000 characters"),
     ],
 )
 def test_wrong_descriptions_name_file_and_remedy(text, words):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from dataclasses import replace
 
@@ -20,7 +21,9 @@ from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
 from ambiseg.methods import METHODS, build
 from ambiseg.methods.mode_proposals import ModeProposalsSettings
+from ambiseg.networks.backbone import register_network
 from ambiseg.networks.settings import UNetSettings
+from ambiseg.version import __version__
 
 PROPOSALS = METHODS["mode-proposals"]
 CASES = [(spec, name) for spec in METHODS.values() for name in spec.all_presets]
@@ -32,6 +35,10 @@ TINY = {"epochs": 1, "batch_size": 4, "validations": 1, "warmup": 2, "precision"
 def test_every_preset_builds_its_model_and_says_where_it_is_from(spec, name, labels):
     train, backbone, settings = resolve(spec, name, {"labels": labels}, {"width": 8, "depth": 2})
     assert train.labels == labels and spec.preset(name).source
+    if name == "paper":
+        assert (
+            re.search(r"et al\.|Gerard and Sullivan", spec.preset(name).source) and spec.preset(name).differs
+        )
     spec.model_class()(3, LabelSpace.binary(), backbone, settings)
 
 
@@ -69,11 +76,17 @@ def test_complete_settings_are_taken_as_they_are_and_values_go_over_the_preset()
         ("--preset monteiro-lidc", "unknown preset of mode-proposals"),
         ("--set energy.wieght=1", "did you mean 'weight'"),
         ("--set backbone.widht=1", "did you mean 'width'"),
+        ("--set settings.proposals=3", "say --set proposals=VALUE"),
+        ("--set preset=paper", "say --preset paper"),
+        ("--set lr=3", "say --set train.lr=VALUE"),
+        ("--set width=3", "say --set backbone.width=VALUE"),
+        ("--set flow_time=0.3", "flow_time has no effect without flow_input=true"),
+        ("--set assignment.share_of_others=0.3", "closest has no such setting, relaxed has"),
         ("--set masks=3", "unknown key of settings 'masks'"),
         ("--masks 3 --set proposals=4", "contradicts --set proposals=4"),
         ("--lr 1e-3 --set train.lr=1e-4", "contradicts --set train.lr=0.0001"),
         ("--set train.ema=0 --set train.ema=0.5", "given twice"),
-        ("--config missing.yaml", "cannot be read"),
+        ("--config missing.yaml", "does not exist"),
         ("--set competition.start=5", "competition.start is from 0 to 1"),
         ("--set selection.positive_prior=7", "selection.positive_prior is from 0 to 1"),
         ("--set energy.start=2", "energy.start is from 0 to 1"),
@@ -141,12 +154,22 @@ def test_a_network_of_ones_own_is_trained_saved_and_loaded(fires, tmp_path):
         (Shrinking(7, 8, 3), r"returned \(1, 8, 62, 62\) for images of shape \(1, 7, 64, 64\)"),
         (nn.Conv2d(3, 8, 1), r"does not take images of shape \(1, 7, 64, 64\)"),
         (nn.Flatten(), r"returned \(1, 28672\)"),
+        (lambda channels, settings: None, "returned NoneType: return a torch.nn.Module"),
+        (lambda channels, settings: "net", "returned str: return a torch.nn.Module"),
     ],
 )
 def test_a_network_with_another_shape_is_refused_in_one_sentence(fires, tmp_path, network, message):
     with pytest.raises(AmbisegError, match=message):
         fit("ssn", fires, tmp_path / "run", train=TINY, backbone=network, quiet=True)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", [None, "", 3])
+def test_a_network_needs_a_name_and_a_way_to_make_it(name):
+    with pytest.raises(AmbisegError, match=f"under a name, received {name!r}: give it a word"):
+        register_network(name, TwoLayers(3))
+    with pytest.raises(AmbisegError, match="the network 'mine' is a module, or a function .* received str"):
+        register_network("mine", "resnet")
 
 
 def test_a_network_without_time_is_refused_by_flow_methods(fires, tmp_path):
@@ -158,7 +181,8 @@ def test_a_run_of_the_former_layout_is_refused_with_what_to_do(fires, tmp_path, 
     run = train_tiny(tmp_path / "run").run
     path = run / "config.yaml"
     path.write_text(path.read_text().replace("matching_score_weight:", "score_cost:"))
-    with pytest.raises(AmbisegError, match="config.yaml cannot be read .*score_cost.*train again"):
+    wrote = f"ambiseg {__version__} wrote it, .*CHANGELOG.md says which.*train again"
+    with pytest.raises(AmbisegError, match=f"config.yaml cannot be read .*score_cost.*{wrote}"):
         load(run)
 
 

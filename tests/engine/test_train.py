@@ -12,7 +12,7 @@ from dataclasses import replace
 import pytest
 import torch
 import yaml
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from ambiseg.data.augmentation import Augmentation
 from ambiseg.data.info import DatasetInfo
@@ -224,8 +224,10 @@ def test_early_stopping(train_tiny, tmp_path):
     assert result.steps == 6 and not result.interrupted
 
 
-@pytest.mark.parametrize("step", [0, 3])
-def test_a_loss_that_is_no_number_is_explained(step, train_tiny, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("step", "cause"), [(0, "no step was made yet"), (3, "learning rate --lr 0.002 is probably")]
+)
+def test_a_loss_that_is_no_number_is_explained(step, cause, train_tiny, tmp_path, monkeypatch):
     original, calls = ModeProposals.loss, []
 
     def loss(self, images, annotations):
@@ -236,10 +238,29 @@ def test_a_loss_that_is_no_number_is_explained(step, train_tiny, tmp_path, monke
 
     monkeypatch.setattr(ModeProposals, "loss", loss)
     handler = signal.getsignal(signal.SIGINT)
-    message = rf"nan at step {step} \(in: loss, mask; images fire-.*lower --(train\.)?lr"
+    message = rf"nan at step {step} \(in: loss, mask; images fire-.*{cause}.*lower --lr"
     with pytest.raises(AmbisegError, match=message):
         train_tiny(tmp_path / "run")
     assert signal.getsignal(signal.SIGINT) == handler
+
+
+def test_a_learning_rate_that_destroys_the_weights_is_named(train_tiny, tmp_path):
+    with pytest.raises(
+        AmbisegError, match=r"weights .* after step 1: the learning rate --lr 1e\+30 is probably too high"
+    ):
+        train_tiny(tmp_path / "run", epochs=None, updates=1, lr=1e30)
+
+
+def test_every_process_needs_images(train_tiny, fires, whole, tmp_path):
+    with pytest.raises(
+        AmbisegError, match="--devices 5 is more than the 4 images of the split 'val'.*to 4 or less"
+    ):
+        train_tiny(tmp_path / "run", devices=5)
+    with pytest.raises(
+        AmbisegError, match="--devices 3 is more than the 2 images of the split 'val' that are used"
+    ):
+        train_tiny(tmp_path / "run", devices=3, validation_images=2)
+    assert not (tmp_path / "run").exists()
 
 
 def test_two_processes_equal_one_with_the_doubled_batch(train_tiny, tmp_path, capfd):
@@ -342,6 +363,20 @@ def test_a_checkpoint_cannot_execute_anything(write, whole, tmp_path):
     with pytest.raises(AmbisegError, match="last.ckpt is not a checkpoint"):
         resume(run, quiet=True)
     assert not (tmp_path / "harm").exists()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused(value, whole, tmp_path):
+    run = shutil.copytree(whole["full"], tmp_path / "run")
+    checkpoint, weights = load_checkpoint(run / LAST), load_file(run / WEIGHTS)
+    name = next(key for key in weights if weights[key].is_floating_point())
+    checkpoint["state_dict"][f"segmenter.{name}"].view(-1)[0] = value
+    torch.save(checkpoint, run / LAST)
+    weights[name].view(-1)[0] = value
+    save_file(weights, run / WEIGHTS)
+    for what, read in ((LAST, lambda: resume(run, quiet=True)), (WEIGHTS, lambda: load(run))):
+        with pytest.raises(AmbisegError, match=f"{what} holds weights that are NaN or infinite"):
+            read()
 
 
 def test_foreign_checkpoints_are_refused(whole, tmp_path):
@@ -450,11 +485,10 @@ def test_a_flow_model_of_other_data_is_refused(fires, tmp_path, monkeypatch):
     small = {"backbone": UNetSettings(width=8, depth=2), "quiet": True}
     chosen = TrainSettings(epochs=1, batch_size=4, validations=1, precision="32")
     flow = train_module.fit("flow-matching", fires, tmp_path / "flow", train=chosen, **small)
-    text = (flow.run / CONFIG).read_text()
-    (flow.run / CONFIG).write_text(text.replace("in_channels: 7", "in_channels: 3"))
-    with pytest.raises(
-        AmbisegError, match="does not hold a flow-matching model|trained on data with other channels"
-    ):
+    entries = yaml.safe_load((flow.run / CONFIG).read_text())
+    scale = {name: values[:3] for name, values in entries["normalization"].items()}
+    (flow.run / CONFIG).write_text(yaml.safe_dump(entries | {"in_channels": 3, "normalization": scale}))
+    with pytest.raises(AmbisegError, match="trained on data with other channels"):
         later = replace(chosen, init=str(flow.run))
         train_module.fit("mode-proposals", fires, tmp_path / "no", train=later, quiet=True)
 

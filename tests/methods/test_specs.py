@@ -14,7 +14,7 @@ from ambiseg.engine.train import fit
 from ambiseg.errors import AmbisegError, UnknownNameError
 from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
-from ambiseg.methods import METHODS, MethodSpec, build, register, spec_of
+from ambiseg.methods import METHODS, MethodSpec, Preset, build, register, spec_of
 from ambiseg.methods.m_heads.model import MHeads
 from ambiseg.methods.ssn.model import SSN
 from ambiseg.testing import CHECKS, check_method
@@ -26,6 +26,13 @@ class OwnSettings:
 
     samples: int = 4
     """Number of masks."""
+
+
+@dataclass(frozen=True)
+class Bare:
+    """Settings that need an argument."""
+
+    size: int
 
 
 class MyOwnMethod(SSN):
@@ -109,6 +116,75 @@ def test_registering():
     lost = register(replace(spec, name="lost", model="nowhere.model:Lost"))
     with pytest.raises(AmbisegError, match=r"nowhere.model:Lost.*cannot be imported"):
         build(lost.name, 3, LabelSpace.binary())
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"name": 3}, "lower case with hyphens, such as 'my-method', received 3"),
+        ({"summary": None}, "summary of ssn is a text, received None"),
+        ({"model": 3}, "model of ssn is a subclass of ambiseg.Segmenter"),
+        ({"validation": 3}, "validation of ssn is the name of a metric, or 'loss', received 3"),
+        ({"masks": None}, "masks of ssn is the name of a setting, received None"),
+        ({"masks": "sample"}, "unknown setting of ssn that masks names 'sample': did you mean 'samples'"),
+        ({"presets": ["fast"]}, "presets of ssn is a mapping"),
+        ({"presets": {"fast": {"rank": 3}}}, r"presets of ssn are Preset\(...\) by names, received 'fast'"),
+        ({"presets": {3: Preset()}}, r"presets of ssn are Preset\(...\) by names, received 3"),
+        ({"presets": {"fast": Preset(settings={"rnk": 3})}}, "'rnk': did you mean 'rank'"),
+        ({"presets": {"fast": Preset(single={"rnk": 3})}}, "key of single of the preset 'fast' of ssn 'rnk'"),
+        ({"presets": {"fast": Preset(backbone={"widht": 3})}}, "'widht': did you mean 'width'"),
+        ({"presets": {"fast": Preset(train=[3])}}, "train of the preset 'fast' of ssn is a mapping"),
+        ({"starts_from": {"ssn": "mose"}}, "starts_from of ssn are functions"),
+        ({"settings": Bare}, "the settings of ssn have no default for size"),
+    ],
+)
+def test_a_spec_is_checked_when_it_is_made(wrong, message):
+    with pytest.raises(AmbisegError, match=message):
+        replace(METHODS["ssn"], **wrong)
+
+
+TINY = {"epochs": 1, "batch_size": 4, "validations": 1, "warmup": 2, "precision": "32"}
+
+
+def _losing(value):
+    return type("Losing", (MyOwnMethod,), {"loss": lambda self, images, annotations: value})
+
+
+def _predicting(value):
+    return type("Predicting", (MyOwnMethod,), {"predict": lambda self, *args: value})
+
+
+@pytest.mark.parametrize(
+    ("cls", "message"),
+    [
+        (
+            _losing({"mask": torch.ones(())}),
+            r"Losing.loss returned \['mask'\]: put the tensor to minimise under 'loss'",
+        ),
+        (_losing(torch.ones(())), r"Losing.loss returned Tensor of shape \(\): return a dict of tensors"),
+        (_losing({"loss": 3.0}), "Losing.loss returned float under 'loss': return a tensor of one number"),
+        (_losing({"loss": torch.ones(2)}), r"returned Tensor of shape \(2,\) under 'loss'"),
+        (_losing({"loss": torch.ones(())}), "a 'loss' without a gradient"),
+        (_predicting(None), "Predicting.predict returned NoneType: return an ambiseg.MaskSet"),
+        (
+            _predicting(MaskSet.uniform(torch.zeros(1, 2, 8, 8, dtype=torch.uint8), LabelSpace.binary())),
+            r"returned masks of shape \(1, 2, 8, 8\) for images of shape \(1, 7, 16, 16\)",
+        ),
+    ],
+)
+def test_what_a_class_of_ones_own_returns_is_checked(fires, tmp_path, cls, message):
+    spec = MethodSpec("own", "", "", cls, OwnSettings, validation="loss")
+    with pytest.raises(AmbisegError, match=message):
+        fit(spec, fires, tmp_path / "run", train=TINY, backbone={"width": 8, "depth": 2}, quiet=True)
+
+
+def test_a_spec_that_names_nothing_is_no_matter_of_settings(fires, tmp_path):
+    lost = replace(METHODS["ssn"], name="lost", model="nowhere.model:Lost")
+    with pytest.raises(AmbisegError, match="nowhere.model:Lost.*correct its spec") as caught:
+        fit(lost, fires, tmp_path / "run", train=TINY, quiet=True)
+    assert "with these settings" not in str(caught.value)
+    with pytest.raises(AmbisegError, match="did you mean 'ged'"):
+        fit(replace(METHODS["ssn"], name="other", validation="gedd"), fires, tmp_path / "run", quiet=True)
 
 
 class Unsure(MHeads):

@@ -10,6 +10,7 @@ import re
 import numpy as np
 import pytest
 
+from ambiseg.escaping import of_csv_cell
 from ambiseg.report.benchmark_page import DataSection, write_benchmark_page
 from ambiseg.report.benchmark_tables import (
     Measured,
@@ -152,6 +153,16 @@ def test_markdown_keeps_its_columns(table):
 def test_csv_reads_back(table):
     rows = list(csv.reader(io.StringIO(table.csv())))
     assert rows == [["method", "GED² ↓", "GED² ↓ std"], [EVIL, "0.500", "0.250"], ["b", "", ""]]
+
+
+@pytest.mark.parametrize("word", ["=1+1", "+1+1", "-a", "@sum", "\t=1", "a\nb", "[x]", "*", "# a", "!a"])
+def test_cells_are_words_and_no_formula_no_command(word):
+    table = Table("t", (word, "x"), ((Entry(word), Entry(-0.5)),))
+    rows = list(csv.reader(io.StringIO(table.csv())))
+    expected = f"'{word}" if word[0] in "=+-@\t" else word
+    assert rows == [[expected, "x"], [expected, "-0.500"]] and of_csv_cell(expected) == word
+    assert "\n[" not in table.latex() and "\n*" not in table.latex()
+    assert len(table.markdown().splitlines()) == 5 and len(table.latex().splitlines()) == 10
 
 
 def test_latex_escapes_every_special_character(table):

@@ -79,7 +79,7 @@ def run(args: list[str]) -> int:
             if name not in known:
                 raise UnknownNameError(f"{kind} of {suite.name}", name, known)
     if arguments.list:
-        show("\n".join(_contents(suite)))
+        show(*_contents(suite))
         return 0
     return _run(arguments, suite, command("ambiseg", "benchmark", *args))
 
@@ -124,7 +124,7 @@ def _run_in(out: Path, arguments: BenchmarkArguments, suite: Suite, again: str) 
         show_json(results)
     else:
         for path in sorted((out / "tables").glob("*.md")):
-            show(path.read_text(encoding="utf-8"))
+            show(*path.read_text(encoding="utf-8").splitlines())
         next_commands((command("ambiseg", "report", "RUN"), f"one page about a run below {out / 'runs'}"))
     for failure in results["failures"]:
         warn(failure)

@@ -1,4 +1,8 @@
-"""What is printed where: results on stdout, all else on stderr; JSON alone on stdout when it is asked for."""
+"""What is printed where: results on stdout, all else on stderr; JSON alone on stdout when it is asked for.
+
+File names, settings and data reach a terminal through these functions only, which spell control characters
+and line breaks out (`ambiseg.escaping.visible`).
+"""
 
 from __future__ import annotations
 
@@ -6,18 +10,54 @@ import json
 import math
 import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console, RenderableType
+from rich import box
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from ambiseg.escaping import visible, visible_json
 
 
-def say(text: str) -> None:
-    """A remark on stderr, never wrapped."""
-    Console(stderr=True).print(text, soft_wrap=True, highlight=False, markup=False)
+class Grid(Table):
+    """A table of words as they are: no markup, control characters and line breaks spelt out."""
+
+    def __init__(self, title: str = "") -> None:
+        super().__init__(
+            box=box.SIMPLE_HEAD,
+            title=_words(title) if title else None,
+            title_justify="left",
+            title_style="bold",
+        )
+
+    def column(self, name: str, *, right: bool = False, whole: bool = False) -> None:
+        """Add a column: with words at the right, or never wrapped (`whole`)."""
+        self.add_column(_words(name), justify="right" if right else "left", no_wrap=whole, overflow="fold")
+
+    def row(self, *cells: str | Sequence[str], style: str = "") -> None:
+        """Add a row; a cell of several texts has a line for each. ``style`` is that of the first cell."""
+        lines = [_words(cell) if isinstance(cell, str) else _lines(cell) for cell in cells]
+        if style:
+            lines[0].stylize(style)
+        self.add_row(*lines)
+
+
+def _words(text: str) -> Text:
+    return Text(visible(text))
+
+
+def _lines(texts: Sequence[str]) -> Text:
+    return Text("\n").join(map(_words, texts))
+
+
+def say(*lines: str) -> None:
+    """Remarks on stderr, a line each, never wrapped."""
+    _print(Console(stderr=True), lines)
 
 
 def warn(sentence: str) -> None:
@@ -26,18 +66,24 @@ def warn(sentence: str) -> None:
         say(f"ambiseg: warning: {sentence}")
 
 
-def show(result: RenderableType) -> None:
-    """A result on stdout; text is never wrapped, tables get room where there is no terminal."""
-    console = Console(width=None if sys.stdout.isatty() else 120)
-    if isinstance(result, str):
-        console.print(result, soft_wrap=True, highlight=False, markup=False)
-    else:
-        console.print(result)
+def show(*lines: str) -> None:
+    """A result on stdout, a line for each text, never wrapped."""
+    _print(Console(), lines)
+
+
+def show_grid(grid: Grid) -> None:
+    """A table on stdout, with room where there is no terminal."""
+    Console(width=None if sys.stdout.isatty() else 120).print(grid)
+
+
+def _print(console: Console, lines: Sequence[str]) -> None:
+    for line in lines:
+        console.print(_words(line), soft_wrap=True, highlight=False)
 
 
 def show_json(value: Any) -> None:
     """A result as JSON on stdout; numbers that are not finite become null."""
-    print(json.dumps(finite(value), indent=2, ensure_ascii=False))
+    print(visible_json(json.dumps(finite(value), indent=2, ensure_ascii=False)))
 
 
 def finite(value: Any) -> Any:

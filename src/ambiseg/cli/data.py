@@ -11,14 +11,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tyro.conf import Positional
 
-from ambiseg.cli.console import command, next_commands, progress, say, show, show_json
+from ambiseg.cli.console import Grid, command, next_commands, progress, say, show, show_grid, show_json
 from ambiseg.cli.dispatch import Menu, Verb
 from ambiseg.cli.parsing import parse
 from ambiseg.errors import AmbisegError
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from ambiseg.data.check import CheckReport, Summary
     from ambiseg.data.folder import Progress
     from ambiseg.data.info import DatasetInfo
@@ -292,39 +290,31 @@ def _plain(report: CheckReport) -> dict[str, Any]:
 
 
 def _print_report(report: CheckReport, path: Path) -> None:
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
     if report.summaries:
-        show(_summary_table(report.summaries))
+        show_grid(_summary_table(report.summaries))
     if report.problems:
-        table = Table(box=box.SIMPLE_HEAD)
+        table = Grid()
         for title in ("", "where", "what is wrong", "what to do"):
-            table.add_column(title, overflow="fold")
+            table.column(title)
         for problem in report.problems:
             style = "red" if problem.severity == "error" else "yellow"
-            severity = Text(problem.severity, style=style)
-            table.add_row(severity, Text(problem.file), Text(problem.problem), Text(problem.remedy))
-        show(table)
+            table.row(problem.severity, problem.file, problem.problem, problem.remedy, style=style)
+        show_grid(table)
     errors, warnings = len(report.errors), len(report.warnings)
     verdict = "ready to train on" if report.ok else "cannot be trained on"
     show(f"{path}: {errors} errors, {warnings} warnings: {verdict}")
     if report.ok:
-        say(f"next:\n  {command('ambiseg', 'train', 'METHOD', '--data', path)} --out RUN")
+        say("next:", f"  {command('ambiseg', 'train', 'METHOD', '--data', path)} --out RUN")
 
 
-def _summary_table(summaries: tuple[Summary, ...]) -> Table:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD)
+def _summary_table(summaries: tuple[Summary, ...]) -> Grid:
+    table = Grid()
     for title in ("split", "images", "masks", "per image", "sizes", "channels", "types", "share of classes"):
-        table.add_column(title, justify="right" if title in ("images", "masks") else "left")
+        table.column(title, right=title in ("images", "masks"))
     for s in summaries:
         sizes = [f"{h}x{w}" for h, w in sorted(s.sizes, key=lambda size: -s.sizes[size])]
         many = f" and {len(sizes) - 3} more" if len(sizes) > 3 else ""
-        table.add_row(
+        table.row(
             s.split,
             str(s.images),
             str(s.annotations),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from tyro.conf import Positional
 
-from ambiseg.cli.console import command, next_commands, progress, say, show, show_json, warn
+from ambiseg.cli.console import Grid, command, next_commands, progress, say, show, show_grid, show_json, warn
 from ambiseg.cli.parsing import parse
 from ambiseg.errors import AmbisegError
 
@@ -179,16 +179,12 @@ def _number(value: float) -> str:
 
 
 def _print(table: TextTable) -> None:
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    drawn = Table(box=box.SIMPLE_HEAD, title=table.title, title_justify="left", title_style="bold")
+    drawn = Grid(table.title)
     for i, title in enumerate(table.header):
-        drawn.add_column(title, justify="right" if i else "left")
+        drawn.column(title, right=i > 0)
     for row in table.rows:
-        drawn.add_row(*map(Text, row))
-    show(drawn)
+        drawn.row(*row)
+    show_grid(drawn)
     if table.note:
         show(table.note)
 

@@ -7,11 +7,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from rich import box
-from rich.table import Table
 from tyro.conf import OmitArgPrefixes, Positional
 
-from ambiseg.cli.console import command, next_commands, progress, say, show, show_json
+from ambiseg.cli.console import Grid, command, next_commands, progress, say, show, show_grid, show_json
 from ambiseg.cli.parsing import parse
 from ambiseg.data.importers import IMPORTERS, ImportReport, import_dataset, importer
 
@@ -89,13 +87,13 @@ def overview() -> str:
 
 
 def _print(report: ImportReport) -> None:
-    table = Table(box=box.SIMPLE_HEAD)
-    table.add_column("split")
-    table.add_column("images", justify="right")
-    table.add_column("SHA-256", no_wrap=True)
+    table = Grid()
+    table.column("split")
+    table.column("images", right=True)
+    table.column("SHA-256", whole=True)
     for split, images in report.images.items():
-        table.add_row(split, str(images), report.digests[split])
-    show(table)
+        table.row(split, str(images), report.digests[split])
+    show_grid(table)
     show(f"split: {report.split_name}")
     for what, number in report.facts.items():
         show(f"{what}: {number}")

@@ -14,6 +14,7 @@ from tyro.conf import Positional
 from ambiseg.cli.console import command, next_commands, progress, show
 from ambiseg.cli.parsing import parse
 from ambiseg.errors import AmbisegError
+from ambiseg.escaping import csv_cell
 
 if TYPE_CHECKING:
     from ambiseg.data.splits.resplit import Pool
@@ -168,4 +169,5 @@ def _write_list(out: Path, splits: Mapping[str, str], column: str, overwrite: bo
         replacing_file(out, overwrite, ours=lambda path: False) as partial,
         open(partial, "w", newline="", encoding="utf-8") as stream,
     ):
-        csv.writer(stream).writerows([("id", column), *sorted(splits.items())])
+        rows = [("id", column), *sorted(splits.items())]
+        csv.writer(stream).writerows([*map(csv_cell, row)] for row in rows)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ambiseg import owned_files
-from ambiseg.cli.console import command, next_commands, say, show
+from ambiseg.cli.console import command, next_commands, say, show, show_grid
 from ambiseg.cli.data import check_wildfires, write_wildfires
 from ambiseg.cli.parsing import parse
 from ambiseg.cli.train import summary
@@ -105,8 +105,8 @@ def _run(arguments: DemoArguments) -> None:
     with _stage("5/5 report", "one page about the run"):
         page = build_report(run_path, model, data, evaluation)
     say(f"demo finished in {clock(time.monotonic() - began)}")
-    show(evaluation_table(evaluation))
-    show(facts(evaluation, data))
+    show_grid(evaluation_table(evaluation))
+    show(*facts(evaluation, data))
     show(f"report:  {page}")
     folders = [predictions / name for name in folder_names(paths)]
     fullest = max(folders, key=lambda folder: len(read_mapping(folder / "prediction.json")["masks"]))

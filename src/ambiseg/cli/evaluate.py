@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import OmitArgPrefixes, Positional
 
-from ambiseg.cli.console import command, next_commands, progress, say, show, show_json, warn
+from ambiseg.cli.console import Grid, command, next_commands, progress, say, show, show_grid, show_json, warn
 from ambiseg.cli.parsing import Grouping, Proposing, Shown, changed_options, parse
 from ambiseg.errors import AmbisegError
 
@@ -16,8 +16,6 @@ EVERY = "all"
 """Asks for every metric that fits."""
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from ambiseg.engine.evaluate import Evaluation
     from ambiseg.engine.run import Run
     from ambiseg.engine.run_folder import RunConfig
@@ -60,10 +58,10 @@ def run(args: list[str]) -> int:
     if arguments.json:
         show_json({"run": arguments.run, "data": data, **evaluation.to_dict()})
         return 0
-    show(evaluation_table(evaluation, arguments.intervals))
+    show_grid(evaluation_table(evaluation, arguments.intervals))
     if arguments.intervals:
         show(interval_note(evaluation))
-    show(facts(evaluation, data))
+    show(*facts(evaluation, data))
     if arguments.save:
         say(f"written: {arguments.run / 'metrics.json'}, {arguments.run / 'per_image.csv'}")
     words = ["ambiseg", "report", arguments.run, *(["--data", data] if arguments.data else [])]
@@ -125,28 +123,25 @@ def evaluate_run(
     return evaluation
 
 
-def evaluation_table(evaluation: Evaluation, intervals: bool = False) -> Table:
+def evaluation_table(evaluation: Evaluation, intervals: bool = False) -> Grid:
     """Every metric over all masks, over those kept, and for as many draws from the annotations themselves; with
     ``intervals`` beside the first two."""
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
     from ambiseg.report.tables import metric_rows
 
     columns = evaluation.columns()
-    table = Table(box=box.SIMPLE_HEAD)
-    table.add_column("metric")
-    table.add_column("better")
+    table = Grid()
+    table.column("metric")
+    table.column("better")
     for title in columns:
-        table.add_column(title, justify="right")
+        table.column(title, right=True)
     counts = (evaluation.n_all, evaluation.n_kept, evaluation.n_all)
-    table.add_row("masks per image", "", *(f"{count:.2f}" for count in counts[: len(columns)]))
+    table.row("masks per image", "", *(f"{count:.2f}" for count in counts[: len(columns)]))
     for row in metric_rows(columns, evaluation.interval_columns() if intervals else None):
-        cells = [Text(text, style="bold") for text in row.texts]
-        for cell, ends in zip(cells, row.interval_texts, strict=True):
-            cell.append(f"  {ends}" if ends else "", style="not bold")
-        table.add_row(row.title, row.arrow, *cells)
+        texts = [
+            f"{text}  {ends}" if ends else text
+            for text, ends in zip(row.texts, row.interval_texts, strict=True)
+        ]
+        table.row(row.title, row.arrow, *texts)
     return table
 
 
@@ -162,14 +157,14 @@ def interval_note(evaluation: Evaluation) -> str:
     )
 
 
-def facts(evaluation: Evaluation, data: Path) -> str:
+def facts(evaluation: Evaluation, data: Path) -> tuple[str, str]:
     """One line on what was measured, and one on how far the annotators agree."""
     found = evaluation.annotators
     return (
         f"{data}, split {evaluation.split}: {evaluation.images} images, digest {evaluation.data_digest[:12]},"
-        f" seed {evaluation.seed}, {1000 * evaluation.seconds_per_image:.1f} ms per image\n"
+        f" seed {evaluation.seed}, {1000 * evaluation.seconds_per_image:.1f} ms per image",
         f"annotations among themselves: IoU {found['pairwise_iou']:.3f}, Dice {found['pairwise_dice']:.3f},"
-        f" d(Y,Y) {found['spread']:.3f}, unanimous {found['unanimous']:.1%} of pixels"
+        f" d(Y,Y) {found['spread']:.3f}, unanimous {found['unanimous']:.1%} of pixels",
     )
 
 

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 
 from ambiseg.cli.dispatch import Menu, Verb
 from ambiseg.errors import AmbisegError
+from ambiseg.escaping import visible
 from ambiseg.version import __version__
 
 MENU = Menu(
@@ -85,11 +86,12 @@ def explain(error: BaseException) -> tuple[str, int]:
         >>> explain(AmbisegError("a.png is empty: save it again"))
         ('error: a.png is empty: save it again', 2)
     """
-    text = " ".join(str(error).split())
+    text = visible(str(error).strip())
     if isinstance(error, KeyboardInterrupt):
         return f"interrupted{': ' if text else ''}{text}", 130
     if isinstance(error, AmbisegError):
         return f"error: {text}", 2
+    text = visible(" ".join(str(error).split()))
     if any(_is_full(e) for e in _chain(error)):
         return "error: the disk is full (no space left on device): free space or write to another disk", 2
     if type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError):
@@ -98,7 +100,10 @@ def explain(error: BaseException) -> tuple[str, int]:
             2,
         )
     if isinstance(error, OSError) and error.filename is not None:
-        return f"error: {error.filename}: {error.strerror}: check the path and its permissions", 2
+        return (
+            f"error: {visible(str(error.filename))}: {error.strerror}: check the path and its permissions",
+            2,
+        )
     name = type(error).__name__
     return f"error: this is a bug in ambiseg ({name}: {text}): run again with --debug and report it", 1
 

@@ -7,11 +7,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rich import box
-from rich.table import Table
 from tyro.conf import Positional
 
-from ambiseg.cli.console import show, show_json
+from ambiseg.cli.console import Grid, show_grid, show_json
 from ambiseg.cli.parsing import parse
 from ambiseg.methods import METHODS, method_info
 from ambiseg.methods.spec import MethodSpec
@@ -36,12 +34,12 @@ def run(args: list[str]) -> int:
     if arguments.json:
         show_json([{"name": method.name, "summary": method.summary} for method in METHODS.values()])
         return 0
-    table = Table(box=box.SIMPLE_HEAD)
-    table.add_column("method", no_wrap=True)
-    table.add_column("what it is")
+    table = Grid()
+    table.column("method", whole=True)
+    table.column("what it is")
     for method in METHODS.values():
-        table.add_row(method.name, method.summary)
-    show(table)
+        table.row(method.name, method.summary)
+    show_grid(table)
     return 0
 
 
@@ -51,17 +49,17 @@ def _presets(spec: MethodSpec, as_json: bool) -> int:
     if as_json:
         show_json({name: dataclasses.asdict(preset) for name, preset in spec.all_presets.items()})
         return 0
-    table = Table(box=box.SIMPLE_HEAD, title=f"{spec.name}: {spec.summary}")
+    table = Grid(f"{spec.name}: {spec.summary}")
     for column in ("preset", "sets", "source", "differs from it"):
-        table.add_column(column, no_wrap=column == "preset")
+        table.column(column, whole=column == "preset")
     for name, preset in spec.all_presets.items():
         parts = {"train": preset.train, "backbone": preset.backbone, "": preset.settings}
         lines = [
             f"{path}={shown(value)}" for part, values in parts.items() for path, value in _flat(values, part)
         ]
         lines += [f"single labels: {path}={shown(value)}" for path, value in _flat(preset.single)]
-        table.add_row(name, "\n".join(lines) or "the defaults", preset.source, preset.differs or "nothing")
-    show(table)
+        table.row(name, lines or "the defaults", preset.source, preset.differs or "nothing")
+    show_grid(table)
     return 0
 
 

@@ -97,6 +97,7 @@ def sentence(box: str) -> str:
         tail = f"; unrecognized: {' '.join(unknown)}" if unknown else ""
         return f"missing {', '.join(_entries(parts[0]))}{tail}"
     words = " ".join(line.strip() for line in parts[0]).rstrip(". ")
+    words = words.replace("'None', ", "").replace(", 'None'", "")
     near = [name for part in parts if part[0].startswith("Perhaps") for name in _entries(part)]
     hint = f" (did you mean {near[0].split()[0].rstrip(',')}?)" if near else ""
     return words[:1].lower() + words[1:] + hint

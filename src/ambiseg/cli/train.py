@@ -4,21 +4,18 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import yaml
-from rich import box
-from rich.markup import escape
-from rich.table import Table
 from tyro.conf import UseAppendAction, arg
 
-from ambiseg.cli.console import command, next_commands, say, show, show_json
+from ambiseg.cli.console import Grid, command, next_commands, say, show, show_grid, show_json
 from ambiseg.cli.parsing import Shown, parse
 from ambiseg.engine.presets import merged_training, resolve
 from ambiseg.engine.settings import TrainSettings
-from ambiseg.errors import AmbisegError
+from ambiseg.errors import AmbisegError, UnknownNameError
 from ambiseg.methods import METHODS, method_info
 from ambiseg.methods.spec import RECOMMENDED, MethodSpec
 from ambiseg.nested_settings import (
@@ -30,6 +27,9 @@ from ambiseg.nested_settings import (
     parse_assignments,
     shown,
 )
+from ambiseg.networks.settings import UNetSettings
+from ambiseg.plain_yaml import read_yaml_file
+from ambiseg.version import written_by
 
 if TYPE_CHECKING:
     from ambiseg.engine.run_folder import RunConfig
@@ -118,6 +118,11 @@ def run(args: list[str]) -> int:
     name = next((word for word in args if word in METHODS), None)
     if name is None:
         if args and not args[0].startswith("-"):
+            if (Path(args[0]) / "config.yaml").is_file():
+                raise AmbisegError(
+                    f"{args[0]} is a run folder: go on with it by"
+                    f" '{command('ambiseg', 'train', '--resume', args[0])}', or name a method first"
+                )
             method_info(args[0])
         raise AmbisegError(
             f"name a method first: ambiseg train METHOD --data DIR --out RUN ({', '.join(METHODS)})"
@@ -143,11 +148,18 @@ def overview() -> str:
 def _train(name: str, args: list[str]) -> int:
     spec = method_info(name)
     if "--help-all" in args:
-        show(all_settings(spec))
+        show_grid(all_settings(spec))
+        show("Values in parentheses count once the setting under 'only with' is chosen.")
         return 0
     arguments = parse(TrainArguments, args, f"ambiseg train {name}")
     preset, said = chosen_values(spec, arguments)
-    train, backbone, settings = resolve(spec, preset, said["train"], said["backbone"], said["settings"])
+    try:
+        train, backbone, settings = resolve(spec, preset, said["train"], said["backbone"], said["settings"])
+    except UnknownNameError as error:
+        if arguments.config is None:
+            raise
+        version = _read_config(arguments.config, spec).get("ambiseg")
+        raise AmbisegError(f"{error}; {arguments.config}: {written_by(version)}") from error
     from ambiseg.engine.train import fit
 
     result = fit(
@@ -184,6 +196,7 @@ def chosen_values(spec: MethodSpec, arguments: TrainArguments) -> tuple[str, dic
     options: dict[str, Any] = {"train": {}, "backbone": {}, "settings": {}}
     for part in ("train", "backbone"):
         options[part] = dict(mapping(assigned.pop(part, None), f"--set {part}"))
+    _check_places(spec, assigned)
     options["settings"] = assigned
     for name in TRAIN_OPTIONS:
         value = getattr(arguments, name)
@@ -197,6 +210,28 @@ def chosen_values(spec: MethodSpec, arguments: TrainArguments) -> tuple[str, dic
     return preset, said
 
 
+def _check_places(spec: MethodSpec, assigned: Mapping[str, Any]) -> None:
+    """Say where a setting belongs whose name has another beginning, or is an option."""
+    own = {field.name for field in dataclasses.fields(spec.settings)}
+    for name, value in assigned.items():
+        if name in own:
+            continue
+        if name == "preset":
+            raise AmbisegError(
+                f"--set preset={shown(value)}: a preset is an option, say --preset {shown(value)}"
+            )
+        if name == "settings":
+            first = next(iter(value), "NAME") if isinstance(value, Mapping) else "NAME"
+            raise AmbisegError(
+                f"--set settings.{first}: settings of the method have no beginning, say --set {first}=VALUE"
+            )
+        for prefix, cls in (("train", TrainSettings), ("backbone", UNetSettings)):
+            if name in {field.name for field in dataclasses.fields(cls)}:
+                raise AmbisegError(
+                    f"--set {name}: {spec.name} has no such setting of its own, say --set {prefix}.{name}=VALUE"
+                )
+
+
 def _say(values: dict[str, Any], name: str, value: Any, option: str, path: str) -> None:
     if name in values and values[name] != value:
         raise AmbisegError(f"{option} {value} contradicts --set {path}={values[name]}: give one of them")
@@ -204,12 +239,7 @@ def _say(values: dict[str, Any], name: str, value: Any, option: str, path: str) 
 
 
 def _read_config(path: Path, spec: MethodSpec) -> dict[str, Any]:
-    try:
-        stored = mapping(yaml.safe_load(path.read_text(encoding="utf-8")), str(path))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise AmbisegError(
-            f"{path} cannot be read ({' '.join(str(error).split())}): give a YAML file"
-        ) from error
+    stored = mapping(read_yaml_file(path), str(path))
     for key in stored:
         check_name(f"key of {path}", key, CONFIG_KEYS)
     if stored.get("method", spec.name) != spec.name:
@@ -217,15 +247,17 @@ def _read_config(path: Path, spec: MethodSpec) -> dict[str, Any]:
     return dict(stored)
 
 
-def all_settings(spec: MethodSpec) -> Table:
-    """Every setting with its default under the recommended preset and what it does."""
+def all_settings(spec: MethodSpec) -> Grid:
+    """Every setting with its value under the recommended preset and what it does."""
     train, backbone, settings = resolve(spec)
-    table = Table(box=box.SIMPLE_HEAD, title=f"settings of {spec.name}, for --set NAME=VALUE and --config")
-    for column in ("name", "value", "recommended", "meaning"):
-        table.add_column(column, no_wrap=column == "name")
+    table = Grid(f"settings of {spec.name}, for --set NAME=VALUE and --config")
+    for column in ("name", "only with", "value", "recommended", "meaning"):
+        table.column(column, whole=column == "name")
     for part, prefix in ((settings, ""), (backbone, "backbone."), (train, "train.")):
         for option in options_of(type(part), part, prefix):
-            table.add_row(option.path, *map(escape, (option.kind, str(option.default), option.help)))
+            value = "required" if option.required else shown(option.default)
+            value = value if option.active or option.required else f"({value})"
+            table.row(option.path, option.owner, option.kind, value, option.help)
     return table
 
 

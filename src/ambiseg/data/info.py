@@ -16,6 +16,7 @@ import yaml
 from ambiseg.data.class_flips import ClassFlips
 from ambiseg.errors import AmbisegError, UnknownNameError
 from ambiseg.labels import LabelSpace
+from ambiseg.plain_yaml import read_yaml, yaml_text
 
 AUGMENTATIONS = ("flip", "rotate", "scale", "intensity")
 """Kinds of augmentation that a data set can allow or forbid."""
@@ -23,7 +24,6 @@ AUGMENTATIONS = ("flip", "rotate", "scale", "intensity")
 _KEYS = (
     "name", "classes", "ignore_value", "background", "source", "licence", "augment", "channels", "flips", "output",
 )  # fmt: skip
-_MAX_CHARACTERS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -76,13 +76,9 @@ class DatasetInfo:
         Raises:
             AmbisegError: not YAML, no mapping, an unknown key (with a suggestion), a value of the wrong kind.
         """
+        given = read_yaml(text, where)
         try:
-            if len(text) > _MAX_CHARACTERS:
-                raise AmbisegError(
-                    f"{len(text)} characters are more than the {_MAX_CHARACTERS} allowed: shorten it"
-                )
-            entries = yaml.safe_load(text)
-            entries = {} if entries is None else entries
+            entries = {} if given is None else given
             if not isinstance(entries, dict):
                 raise AmbisegError(
                     f"holds a {type(entries).__name__}: write 'key: value' lines, such as 'name: cups'"
@@ -99,10 +95,7 @@ class DatasetInfo:
                 channels=tuple(_word(name, "channels") for name in _list(entries, "channels")),
                 flips=_flips(entries),
             )
-        except yaml.YAMLError as error:
-            line = " ".join(str(error).split())
-            raise AmbisegError(f"{where}: not valid YAML ({line}): correct the file") from error
-        except (AmbisegError, RecursionError) as error:
+        except AmbisegError as error:
             raise AmbisegError(f"{where}: {error}") from error
 
     def to_yaml(self) -> str:
@@ -218,11 +211,8 @@ def info_of_file(path: str | PathLike[str], fallback_name: str) -> DatasetInfo:
         AmbisegError: the file cannot be read or says something wrong.
     """
     try:
-        with open(path, encoding="utf-8-sig") as stream:
-            text = stream.read(_MAX_CHARACTERS + 1)
+        text = yaml_text(path)
     except FileNotFoundError:
         text = ""
-    except (OSError, UnicodeDecodeError) as error:
-        raise AmbisegError(f"{path}: cannot be read ({error}): save it as UTF-8 text") from error
     info = DatasetInfo.from_yaml(text, str(path))
     return info if info.name else replace(info, name=fallback_name)

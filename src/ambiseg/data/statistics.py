@@ -25,12 +25,14 @@ class SplitStatistics:
         types: number types of the images, sorted.
         normalization: mean and standard deviation of each channel.
         digest: SHA-256 over all samples.
+        size: the greatest height and the greatest width.
     """
 
     channels: int
     types: tuple[str, ...]
     normalization: Normalization
     digest: str
+    size: tuple[int, int]
 
     @classmethod
     def of(cls, split: Split, measured: int = MEASURED) -> SplitStatistics:
@@ -45,7 +47,7 @@ class SplitStatistics:
         """
         images = _Images(measured)
         digest = split.digest(images.add)
-        return cls(images.channels, tuple(sorted(images.types)), images.normalization(), digest)
+        return cls(images.channels, tuple(sorted(images.types)), images.normalization(), digest, images.size)
 
 
 @dataclass
@@ -55,6 +57,7 @@ class _Images:
     measured: int
     images: int = 0
     channels: int = 0
+    size: tuple[int, int] = (0, 0)
     types: set[str] = field(default_factory=set)
     pixels: int = 0
     total: NDArray[np.float64] = field(default_factory=lambda: np.zeros(()))
@@ -72,6 +75,7 @@ class _Images:
             self.pixels += image[0].size
             self.total = self.total + image.sum((1, 2))
             self.square = self.square + (image**2).sum((1, 2))
+        self.size = (max(self.size[0], sample.image.shape[1]), max(self.size[1], sample.image.shape[2]))
         self.types.add(sample.image.dtype.name)
         self.channels, self.images = channels, self.images + 1
 

@@ -7,6 +7,7 @@ before a new checkpoint takes the place of the one before.
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -55,11 +56,38 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             problem = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
         else:
             if isinstance(checkpoint, dict) and "global_step" in checkpoint and "ambiseg" in checkpoint:
+                for part in ("state_dict", "current_model_state", "optimizer_states"):
+                    check_finite(dict(_tensors(checkpoint.get(part), part)), path)
                 return checkpoint
             problem = "it does not say that ambiseg wrote it"
     raise AmbisegError(
         f"{path} is not a checkpoint of ambiseg ({problem}): restore it, or train without --resume"
     )
+
+
+def _tensors(value: Any, name: str) -> Iterator[tuple[str, torch.Tensor]]:
+    """All tensors inside of a value, with their places."""
+    if isinstance(value, torch.Tensor):
+        yield name, value
+    items = (
+        value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
+    )
+    for key, inner in items:
+        yield from _tensors(inner, f"{name}: {key}")
+
+
+def check_finite(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
+    """Refuse weights that are NaN or infinite.
+
+    Raises:
+        AmbisegError: with the name of the first of them.
+    """
+    for name, value in tensors.items():
+        if value.is_floating_point() and not bool(value.isfinite().all()):
+            raise AmbisegError(
+                f"{path} holds weights that are NaN or infinite ({name!r}): restore the file, or train again with a"
+                " lower --lr"
+            )
 
 
 def damage(path: Path) -> str:

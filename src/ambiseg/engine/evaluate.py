@@ -35,6 +35,7 @@ from ambiseg.engine.postprocess import LoadedModel, PredictSettings, postprocess
 from ambiseg.engine.run import Run, load
 from ambiseg.engine.run_folder import METRICS as METRICS_FILE
 from ambiseg.errors import AmbisegError
+from ambiseg.escaping import csv_cell
 from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
 from ambiseg.metrics import (
@@ -156,7 +157,7 @@ class Evaluation:
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(["id", *self.per_image])
         for i, name in enumerate(self.ids):
-            writer.writerow([name, *(f"{values[i]:.6g}" for values in self.per_image.values())])
+            writer.writerow([csv_cell(name), *(f"{values[i]:.6g}" for values in self.per_image.values())])
         write_text(run / "per_image.csv", text.getvalue())
 
 

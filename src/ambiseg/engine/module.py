@@ -17,10 +17,21 @@ from ambiseg.engine.hardware import Hardware
 from ambiseg.engine.settings import TrainSettings
 from ambiseg.errors import AmbisegError
 from ambiseg.methods.base import Segmenter
+from ambiseg.methods.contract import losses_of, masks_of
 from ambiseg.metrics import MeanOverImages
 
 LOSS = "loss"
 """Validation by the method's own loss, with the same random numbers every time."""
+
+
+EARLY = 100
+"""Steps within which a loss that is no longer finite speaks of the learning rate."""
+HIGH = 0.1
+"""Learning rate above which it does so at any time."""
+
+
+LARGEST_WEIGHT = 1e10
+"""No network of use has weights of this size."""
 
 
 class TrainingModule(pl.LightningModule):
@@ -55,7 +66,7 @@ class TrainingModule(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         torch.manual_seed(_step_seed(self.train_settings.seed, self.global_step, self.global_rank))
         self.segmenter.progress = self.fraction
-        losses = self.segmenter.loss(batch.images, batch.annotations)
+        losses = losses_of(self.segmenter, batch.images, batch.annotations)
         loss = losses["loss"]
         if not bool(torch.isfinite(loss)):
             self._explain(losses, batch)
@@ -69,15 +80,22 @@ class TrainingModule(pl.LightningModule):
         self.log("lr", self._set_learning_rate())
         return loss
 
+    def on_validation_start(self) -> None:
+        """Weights that the last steps made useless are explained here, not by what they predict."""
+        if not all(bool((p.abs() < LARGEST_WEIGHT).all()) for p in self.segmenter.parameters()):
+            raise AmbisegError(
+                f"weights are no longer finite, or above {LARGEST_WEIGHT:g}, after step {self.global_step}:"
+                f" {self._cause(self.global_step)}"
+            )
+
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         if self.metric_name == LOSS:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(_step_seed(self.train_settings.seed, batch_idx, self.global_rank))
-                self.metric.update(
-                    self.segmenter.loss(batch.images, batch.annotations)["loss"], len(batch.ids)
-                )
+                losses = losses_of(self.segmenter, batch.images, batch.annotations)
+                self.metric.update(losses["loss"], len(batch.ids))
         else:
-            self.metric.update(self.segmenter.predict(batch.images), batch.annotations)
+            self.metric.update(masks_of(self.segmenter, batch.images), batch.annotations)
         self.log(
             f"val_{self.metric_name}", self.metric, on_step=False, on_epoch=True, batch_size=len(batch.ids)
         )
@@ -105,8 +123,22 @@ class TrainingModule(pl.LightningModule):
         parts = ", ".join(name for name, value in losses.items() if not bool(torch.isfinite(value)))
         raise AmbisegError(
             f"the loss became {losses['loss'].item()} at step {self.global_step} (in: {parts}; images"
-            f" {', '.join(batch.ids[:3])}, ...): try a lower --lr or --set train.precision=32, and look at the data with"
-            " 'ambiseg data check'"
+            f" {', '.join(batch.ids[:3])}, ...): {self._cause(self.global_step)}"
+        )
+
+    def _cause(self, steps: int) -> str:
+        """What probably made a number that is not finite after so many steps, and what to do."""
+        rate = f"--lr {self.train_settings.lr:g}"
+        if steps == 0:
+            return (
+                "no step was made yet, so look at the data with 'ambiseg data check', or try"
+                f" --set train.precision=32 and a lower --lr (it is {self.train_settings.lr:g})"
+            )
+        if steps <= EARLY or self.train_settings.lr > HIGH:
+            return f"the learning rate {rate} is probably too high: lower --lr ({TrainSettings().lr:g} suits most data)"
+        return (
+            f"try a lower --lr (it is {self.train_settings.lr:g}) or --set train.precision=32, and look at the data"
+            " with 'ambiseg data check'"
         )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -16,6 +16,7 @@ from ambiseg.engine.postprocess import Image, LoadedModel, Postprocessed, Predic
 from ambiseg.engine.run_folder import RunConfig, digest_of_tensors, load_weights
 from ambiseg.maskset import MaskSet
 from ambiseg.methods.base import Segmenter
+from ambiseg.methods.contract import masks_of
 
 
 class Run:
@@ -98,7 +99,7 @@ class Run:
         batch = self.config.normalization.stack(images)
         began = time.perf_counter()
         with self.hardware.autocast():
-            predictions: MaskSet = self.model.predict(self.hardware.images(batch), samples, generator)
+            predictions: MaskSet = masks_of(self.model, self.hardware.images(batch), samples, generator)
         predictions = predictions.to("cpu")
         if foreground_threshold != FOREGROUND_THRESHOLD:
             predictions = predictions.rethreshold(foreground_threshold)

@@ -17,10 +17,11 @@ Weights are read as safetensors and checkpoints with ``weights_only``: neither c
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import yaml
@@ -30,20 +31,26 @@ from torch import Tensor
 
 from ambiseg.atomic_write import replacing_file, write_text
 from ambiseg.data.batches import Normalization
+from ambiseg.engine.checkpoints import check_finite
+from ambiseg.engine.limits import check_memory, outline
 from ambiseg.engine.settings import TrainSettings
 from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
 from ambiseg.methods import build, method_info
 from ambiseg.methods.base import Segmenter
 from ambiseg.methods.spec import RECOMMENDED
-from ambiseg.nested_settings import from_values
+from ambiseg.nested_settings import fits, from_values, number_problems
 from ambiseg.networks.settings import UNetSettings
-from ambiseg.version import __version__
+from ambiseg.plain_yaml import read_yaml_file
+from ambiseg.version import __version__, written_by
 
 CONFIG, WEIGHTS, TRAINING = "config.yaml", "model.safetensors", "training.json"
 TRAIN_VERB = "train"
 """Verb that the list of a run folder names; see `ambiseg.owned_files`."""
 METRICS, REPORT, LAST = "metrics.json", "report.html", "checkpoints/last.ckpt"
+MAX_CHANNELS = 10_000
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -112,26 +119,106 @@ class RunConfig:
                 f"{run} is not a run folder (it has no {CONFIG}): give the folder that 'ambiseg train' wrote"
             )
         try:
-            entries = yaml.safe_load(path.read_text(encoding="utf-8"))
-            method = method_info(entries["method"])
-            return cls(
-                method=method.name,
-                in_channels=int(entries["in_channels"]),
-                labels=LabelSpace.from_dict(entries["labels"]),
-                normalization=Normalization.from_dict(entries["normalization"]),
-                backbone=from_values(UNetSettings, dict(entries["backbone"]), "backbone"),
-                settings=from_values(method.settings, dict(entries["settings"]), "settings"),
-                train=from_values(TrainSettings, dict(entries["train"]), "train"),
-                data=str(entries.get("data", "")),
-                data_digest=str(entries.get("data_digest", "")),
-                channels=tuple(entries.get("channels") or ()),
-                preset=str(entries.get("preset", RECOMMENDED)),
-                version=str(entries.get("ambiseg", "")),
-            )
-        except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
+            return cls._of(read_yaml_file(path))
+        except AmbisegError as error:
             raise AmbisegError(
-                f"{path} cannot be read ({error}): train again, or restore the file"
+                f"{path} cannot be read ({str(error).removeprefix(f'{path}: ')}): train again, or restore the file"
             ) from error
+
+    @classmethod
+    def _of(cls, found: Any) -> RunConfig:
+        """The configuration of the entries of a ``config.yaml``.
+
+        Raises:
+            AmbisegError: an entry is missing or wrong.
+        """
+        entries = _Entries.of(found)
+        name, version = entries.get("method", str), entries.get("ambiseg", str, "")
+        channels = entries.get("in_channels", int)
+        if not 1 <= channels <= MAX_CHANNELS:
+            raise AmbisegError(f"in_channels is 1 to {MAX_CHANNELS}, received {channels}")
+        labels, scale = entries.get("labels", dict), entries.get("normalization", dict)
+        values = {name: _floats(scale, f"normalization: {name}", name, channels) for name in ("mean", "std")}
+        if not all(value > 0 for value in values["std"]):
+            raise AmbisegError(f"normalization: std are numbers above 0, received {scale['std']}")
+        parts = {name: entries.get(name, dict) for name in ("backbone", "settings", "train")}
+        try:
+            method = method_info(name)
+            backbone = from_values(UNetSettings, parts["backbone"], "backbone")
+            settings = from_values(method.settings, parts["settings"], "settings")
+            train = from_values(TrainSettings, parts["train"], "train")
+        except AmbisegError as error:
+            raise AmbisegError(f"{error}; {written_by(version)}") from error
+        problems = number_problems(backbone, "backbone.") + number_problems(settings) + train.problems()
+        if problems:
+            raise AmbisegError("; ".join(problems))
+        return cls(
+            method=method.name,
+            in_channels=channels,
+            labels=_labels(labels),
+            normalization=Normalization(values["mean"], values["std"]),
+            backbone=backbone,
+            settings=settings,
+            train=train,
+            data=entries.get("data", str, ""),
+            data_digest=entries.get("data_digest", str, ""),
+            channels=tuple(map(str, entries.get("channels", list, []))),
+            preset=entries.get("preset", str, RECOMMENDED),
+            version=version,
+        )
+
+
+class _Entries:
+    """Entries of a file, each of which is asked for with its type."""
+
+    def __init__(self, values: Mapping[str, Any], where: str = "") -> None:
+        self.values, self.where = values, where
+
+    @classmethod
+    def of(cls, found: Any) -> _Entries:
+        if not isinstance(found, Mapping) or not found:
+            raise AmbisegError(f"it holds no entries such as 'method: ssn' but {found!r:.80}")
+        return cls(found)
+
+    def get(self, name: str, kind: type[T], default: T | None = None) -> T:
+        """An entry; the default where it is missing or null.
+
+        Raises:
+            AmbisegError: it is missing, or of another type.
+        """
+        value = self.values.get(name)
+        if value is None and default is not None:
+            return default
+        if value is None:
+            raise AmbisegError(f"the entry '{self.where}{name}' is missing")
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise AmbisegError(f"the entry '{self.where}{name}' is {_TYPES[kind]}, received {value!r:.80}")
+        return value
+
+
+_TYPES: dict[type, str] = {str: "a text", int: "a whole number", dict: "'key: value' lines", list: "a list"}
+
+
+def _floats(values: Mapping[str, Any], where: str, name: str, count: int) -> tuple[float, ...]:
+    found = values.get(name)
+    if (
+        not isinstance(found, list)
+        or len(found) != count
+        or not all(fits(value, float) and math.isfinite(value) for value in found)
+    ):
+        raise AmbisegError(
+            f"{where} are {count} finite numbers, one for each channel, received {found!r:.80}"
+        )
+    return tuple(map(float, found))
+
+
+def _labels(values: Mapping[str, Any]) -> LabelSpace:
+    entries = _Entries(values, "labels: ")
+    entries.get("names", list)
+    try:
+        return LabelSpace.from_dict(dict(values))
+    except (TypeError, ValueError) as error:
+        raise AmbisegError(f"the entry 'labels' is wrong ({error})") from error
 
 
 def save_weights(run: Path, model: Segmenter) -> None:
@@ -172,6 +259,10 @@ def load_weights(run: str | Path, config: RunConfig) -> Segmenter:
         tensors = load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
         raise AmbisegError(f"{path} is no safetensors file ({error}): restore it or train again") from error
+    check_finite(tensors, path)
+    planned = outline(config.build)
+    if planned is not None:
+        check_memory(planned)
     if checksum not in (None, digest_of_tensors(tensors)):
         raise AmbisegError(
             f"{path} is damaged: its numbers do not have the checksum in it; restore it or train again"

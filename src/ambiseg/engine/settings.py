@@ -6,6 +6,17 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+MOST = {
+    "batch_size": 1_000_000,
+    "devices": 1024,
+    "workers": 1024,
+    "seed": 2**63 - 1,
+    "epochs": 10**9,
+    "updates": 10**12,
+    "validations": 1_000_000,
+}
+"""Greatest values that make sense."""
+
 
 @dataclass(frozen=True)
 class TrainSettings:
@@ -79,6 +90,10 @@ class TrainSettings:
         for name in ("weight_decay", "warmup", "clip", "early_stop", "workers", "seed"):
             if not 0 <= getattr(self, name) < math.inf:
                 found.append(f"{name} must be 0 or more, received {getattr(self, name)}")
+        for name, most in MOST.items():
+            value = getattr(self, name)
+            if value is not None and value > most:
+                found.append(f"{name} must be at most {most}, received {value}")
         if not 0 <= self.ema < 1:
             found.append(f"ema must be in [0, 1), received {self.ema}")
         return found

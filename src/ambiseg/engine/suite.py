@@ -15,8 +15,6 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-import yaml
-
 from ambiseg.engine.presets import merged_training, resolve
 from ambiseg.engine.settings import TrainSettings
 from ambiseg.errors import AmbisegError, UnknownNameError
@@ -24,11 +22,11 @@ from ambiseg.methods import METHODS, method_info
 from ambiseg.methods.spec import RECOMMENDED
 from ambiseg.nested_settings import check_name, fits, from_values, mapping, merged, number_problems
 from ambiseg.networks.settings import UNetSettings
+from ambiseg.plain_yaml import read_yaml, yaml_text
 
 T = TypeVar("T")
 
 _KEYS = ("title", "protocol", "data", "all_methods", "methods", "papers")
-_MAX_CHARACTERS = 1_000_000
 _NAME = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.+")
 
 
@@ -243,10 +241,9 @@ def load_suite(name: str | Path) -> Suite:
     if path.suffix not in (".yaml", ".yml"):
         raise UnknownNameError("suite", str(name), [*suite_names(), "FILE.yaml"])
     try:
-        with open(path, encoding="utf-8-sig") as stream:
-            text = stream.read(_MAX_CHARACTERS + 1)
-    except (OSError, UnicodeDecodeError) as error:
-        raise AmbisegError(f"{path}: cannot be read ({error}): name a suite or a YAML file") from error
+        text = yaml_text(path)
+    except FileNotFoundError as error:
+        raise AmbisegError(f"{path} does not exist: name a suite or a YAML file") from error
     return read_suite(text, path.stem, str(path))
 
 
@@ -263,15 +260,7 @@ def read_suite(text: str, name: str, where: str = "") -> Suite:
         AmbisegError: see `load_suite`.
     """
     where = where or name
-    if len(text) > _MAX_CHARACTERS:
-        raise AmbisegError(f"{where}: more than {_MAX_CHARACTERS} characters: shorten it")
-    try:
-        entries = yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError) as error:
-        raise AmbisegError(
-            f"{where}: not valid YAML ({' '.join(str(error).split())}): correct the file"
-        ) from error
-    entries = mapping(entries, where)
+    entries = mapping(read_yaml(text, where, aliases=True), where)
     for key in entries:
         check_name(f"key of {where}", key, _KEYS)
     papers = entries.get("papers") or []

@@ -41,6 +41,7 @@ from ambiseg.engine.callbacks import (
 )
 from ambiseg.engine.checkpoints import AtomicCheckpoints, load_checkpoint
 from ambiseg.engine.hardware import Hardware
+from ambiseg.engine.limits import check_depth, check_memory, outline
 from ambiseg.engine.module import LOSS, TrainingModule
 from ambiseg.engine.presets import resolve
 from ambiseg.engine.run_folder import (
@@ -55,12 +56,14 @@ from ambiseg.engine.run_folder import (
 )
 from ambiseg.engine.settings import TrainSettings
 from ambiseg.errors import AmbisegError
+from ambiseg.labels import LabelSpace
 from ambiseg.methods import MethodSpec, build, method_info, spec_of
 from ambiseg.methods.base import Segmenter
+from ambiseg.methods.contract import losses_of, masks_of
 from ambiseg.methods.spec import RECOMMENDED
-from ambiseg.metrics import METRICS
+from ambiseg.metrics import METRICS, metric_info
 from ambiseg.nested_settings import differences, number_problems, shown
-from ambiseg.networks.backbone import NetworkFactory, register_network
+from ambiseg.networks.backbone import NETWORKS, NetworkFactory, register_network
 from ambiseg.networks.settings import UNetSettings
 
 _PATIENCE = 5.0
@@ -125,7 +128,8 @@ def fit(
     """
     spec = spec_of(method)
     if isinstance(backbone, nn.Module) or (callable(backbone) and not isinstance(backbone, Mapping)):
-        kind = type(backbone).__name__ if isinstance(backbone, nn.Module) else backbone.__name__
+        named = type(backbone) if isinstance(backbone, nn.Module) else backbone
+        kind = getattr(named, "__name__", type(backbone).__name__)
         register_network(kind, backbone, overwrite=True)
         backbone = {"kind": kind}
     chosen, network, own = resolve(spec, preset, train, backbone, settings)
@@ -140,11 +144,11 @@ def fit(
             f"{data}: the split 'train' holds no image: look at it with 'ambiseg data check {data}'"
         )
     val = open_split(data, "val")
+    _check_devices(chosen, split, val)
+    if spec.validation != LOSS:
+        metric_info(spec.validation)
     statistics = SplitStatistics.of(split)
-    try:
-        model = build(spec.name, statistics.channels, split.info.labels, network, own)
-    except ValueError as error:
-        raise AmbisegError(f"{spec.name} cannot be built with these settings: {error}") from error
+    model = _model(spec, chosen, statistics, split.info.labels, network, own)
     if not _is_child():
         _check_target(run, overwrite, [Path(data), *([Path(chosen.init)] if chosen.init else [])])
     config = RunConfig(
@@ -172,6 +176,48 @@ def fit(
         return _train(run, config, split, val, quiet, start=start)
 
 
+def _model(
+    spec: MethodSpec,
+    train: TrainSettings,
+    statistics: SplitStatistics,
+    labels: LabelSpace,
+    network: UNetSettings,
+    settings: Any,
+) -> Segmenter:
+    """The model of these settings, once it is known to fit the images and the memory.
+
+    Raises:
+        AmbisegError: it does not fit, or cannot be built.
+    """
+    spec.model_class()
+
+    def make() -> Segmenter:
+        try:
+            return build(spec.name, statistics.channels, labels, network, settings)
+        except AmbisegError:
+            raise
+        except (ValueError, TypeError) as error:
+            raise AmbisegError(f"{spec.name} cannot be built with these settings: {error}") from error
+
+    planned = outline(make) if network.kind in NETWORKS else None
+    if planned is not None:
+        check_depth(planned, statistics.size)
+        check_memory(planned, statistics.size, train.batch_size, getattr(settings, spec.masks, 1))
+    return make()
+
+
+def _check_devices(train: TrainSettings, split: Split, val: Split) -> None:
+    """Every process needs an image to train on and one to validate on."""
+    for name, count in (("train", len(split)), ("val", min(len(val), train.validation_images))):
+        if count == 0:
+            raise AmbisegError(f"the split {name!r} of {split.info.name} holds no image: add some")
+        if train.devices > count:
+            raise AmbisegError(
+                f"--devices {train.devices} is more than the {count} images of the split {name!r} that are used:"
+                f" each process needs one, so lower it to {count} or less"
+            )
+
+
 def _strategy(devices: int, device: str) -> str:
     """How processes share the work; a stage of a method may leave some weights without gradient."""
     if devices == 1:
@@ -181,10 +227,12 @@ def _strategy(devices: int, device: str) -> str:
 
 @torch.no_grad()
 def _try(model: Segmenter, config: RunConfig, split: Split) -> None:
-    """The loss of one image, so that settings that do not suit the images are refused before a run folder is
-    made."""
+    """The loss of one image, and the masks of a method from elsewhere, so that what does not suit the images is
+    refused before a run folder is made."""
     batch = collate([LabelView(split, config.normalization, config.train.labels)[0]])
-    model.loss(batch.images, batch.annotations)
+    losses_of(model, batch.images, batch.annotations)
+    if not type(model).__module__.startswith("ambiseg."):
+        masks_of(model.eval(), batch.images)
 
 
 def resume(run: str | Path, *, data: str | Path | None = None, quiet: bool = False) -> FitResult:
@@ -208,6 +256,7 @@ def resume(run: str | Path, *, data: str | Path | None = None, quiet: bool = Fal
         raise AmbisegError(
             f"the training split of {source} is not the one that {run} was trained on: give its --data"
         )
+    _check_devices(config.train, split, val)
     wrote, expected = checkpoint["ambiseg"]["method"], type(config.build()).__name__
     if wrote != expected:
         raise AmbisegError(

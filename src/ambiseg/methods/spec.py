@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, is_dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 from ambiseg.errors import AmbisegError, UnknownNameError
+from ambiseg.networks.settings import UNetSettings
 
 if TYPE_CHECKING:
     from ambiseg.methods.base import Segmenter
@@ -74,6 +75,20 @@ class TestCase:
     unused: tuple[str, ...] = ()
 
 
+_TYPES: tuple[tuple[str, type | tuple[type, ...], str], ...] = (
+    ("summary", str, "a text"),
+    ("citation", str, "BibTeX as a text"),
+    ("model", (str, type), "a subclass of ambiseg.Segmenter, or 'module:Class'"),
+    ("presets", Mapping, "a mapping of presets by names"),
+    ("masks", str, "the name of a setting"),
+    ("validation", str, "the name of a metric, or 'loss'"),
+    ("starts_from", Mapping, "a mapping of functions by names of methods"),
+    ("test", TestCase, "a TestCase"),
+    ("variants", Mapping, "a mapping of TestCases by names"),
+)
+"""Types of the fields of `MethodSpec`, with words for them."""
+
+
 @dataclass(frozen=True)
 class MethodSpec:
     """A method as the library and its command line see it.
@@ -95,7 +110,8 @@ class MethodSpec:
         test: how `ambiseg.testing.check_method` tries it; ``variants`` are further cases by name.
 
     Raises:
-        AmbisegError: a name with other characters, or settings that are no dataclass.
+        AmbisegError: a name with other characters, settings that are no dataclass or need arguments, or
+            anything else of another type.
 
     Example:
         >>> from ambiseg.methods import METHODS
@@ -116,14 +132,49 @@ class MethodSpec:
     variants: Mapping[str, TestCase] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not _NAME.fullmatch(self.name):
+        if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
             raise AmbisegError(
                 f"a method is named in lower case with hyphens, such as 'my-method', received {self.name!r}"
             )
-        if not is_dataclass(self.settings):
+        if not isinstance(self.settings, type) or not is_dataclass(self.settings):
             raise AmbisegError(
                 f"the settings of {self.name} are a frozen dataclass, received {self.settings!r}"
             )
+        known = {f.name: f for f in fields(self.settings)}
+        missing = [n for n, f in known.items() if f.default is MISSING and f.default_factory is MISSING]
+        if missing:
+            raise AmbisegError(
+                f"the settings of {self.name} have no default for {', '.join(missing)}: give each field one"
+            )
+        for name, kinds, words in _TYPES:
+            value = getattr(self, name)
+            if not isinstance(value, kinds):
+                raise AmbisegError(f"{name} of {self.name} is {words}, received {value!r}")
+        if self.masks not in known and self.masks != "samples":
+            raise UnknownNameError(f"setting of {self.name} that masks names", self.masks, known)
+        for name, preset in self.presets.items():
+            self._check_preset(name, preset, known)
+        for name, convert in self.starts_from.items():
+            if not isinstance(name, str) or not callable(convert):
+                raise AmbisegError(
+                    f"starts_from of {self.name} are functions by names of methods, received {name!r}: {convert!r}"
+                )
+
+    def _check_preset(self, name: object, preset: object, known: Collection[str]) -> None:
+        """Raise `AmbisegError` for a preset without a name, of another type, or with keys that there are not."""
+        where = f"preset {name!r} of {self.name}"
+        if not isinstance(name, str) or not isinstance(preset, Preset):
+            raise AmbisegError(
+                f"presets of {self.name} are Preset(...) by names, received {name!r}: {preset!r}"
+            )
+        network = [f.name for f in fields(UNetSettings)]
+        for part, names in (("train", None), ("backbone", network), ("settings", known), ("single", known)):
+            values = getattr(preset, part)
+            if not isinstance(values, Mapping):
+                raise AmbisegError(f"{part} of the {where} is a mapping of values, received {values!r}")
+            for key in values:
+                if names is not None and key not in names:
+                    raise UnknownNameError(f"key of {part} of the {where}", str(key), names)
 
     @property
     def all_presets(self) -> dict[str, Preset]:

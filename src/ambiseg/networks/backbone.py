@@ -44,10 +44,17 @@ def register_network(kind: str, factory: NetworkFactory | nn.Module, overwrite: 
             features ``(B, F, H, W)``; or a module, of which every model gets a copy with its weights.
 
     Raises:
-        AmbisegError: another network has that name.
+        AmbisegError: another network has that name, no name, or neither a module nor a function.
 
     Example: see `ambiseg.networks.external`.
     """
+    if not isinstance(kind, str) or not kind:
+        raise AmbisegError(f"a network is registered under a name, received {kind!r}: give it a word")
+    if not callable(factory):
+        raise AmbisegError(
+            f"the network {kind!r} is a module, or a function of channels and settings that makes one, received"
+            f" {type(factory).__name__}"
+        )
     if kind in NETWORKS or (kind in _EXTERNAL and not overwrite):
         raise AmbisegError(f"there is a network {kind!r} already: give yours another name")
     _EXTERNAL[kind] = (
@@ -80,4 +87,9 @@ def build_backbone(in_channels: int, settings: UNetSettings, time: bool = False)
             raise UnknownNameError("network", kind, [*NETWORKS, *_EXTERNAL, *offered])
         register_network(kind, offered[kind].load())
     refuse(settings, kind, time)
-    return ExternalNetwork(_EXTERNAL[kind](in_channels, settings), in_channels, kind)
+    module = _EXTERNAL[kind](in_channels, settings)
+    if not isinstance(module, nn.Module):
+        raise AmbisegError(
+            f"the function of the network {kind} returned {type(module).__name__}: return a torch.nn.Module"
+        )
+    return ExternalNetwork(module, in_channels, kind)

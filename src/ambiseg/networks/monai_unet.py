@@ -20,7 +20,7 @@ from ambiseg.errors import AmbisegError
 from ambiseg.networks.base import Backbone, Encoded, repeated
 from ambiseg.networks.phiseg import refuse
 from ambiseg.networks.settings import UNetSettings
-from ambiseg.networks.unet import check_channels, extend
+from ambiseg.networks.unet import check_channels, extend, level_widths
 
 LEAST_DEPTH = 3
 """MONAI's network has at least this many resolutions."""
@@ -54,7 +54,7 @@ class MonaiUNet(Backbone):
             raise AmbisegError(
                 f"the network monai has {LEAST_DEPTH} resolutions or more, received depth {s.depth}: raise --set backbone.depth"
             )
-        self.widths = tuple(min(s.width * 2**level, s.max_width) for level in range(s.depth))
+        self.widths = tuple(level_widths(s))
         self.in_channels, self.out_channels, self.depth = in_channels, self.widths[0], s.depth
         common = math.gcd(*self.widths)
         net = _dyn_unet()(

@@ -43,6 +43,10 @@ def group_norm(channels: int) -> GroupNorm:
     return GroupNorm(channels // 16 if channels % 16 == 0 else 1, channels)
 
 
+SMALL_SIDE = 64
+"""Images are extended to so many pixels without question."""
+
+
 class ResidualBlock(nn.Module):
     """Two 3x3 convolutions around a skip connection; a time embedding shifts and scales the middle.
 
@@ -134,7 +138,7 @@ class UNet(Backbone):
         super().__init__()
         s = settings or UNetSettings()
         self.in_channels, self.out_channels, self.depth = in_channels, s.width, s.depth
-        widths = [min(s.width * 2**level, s.max_width) for level in range(s.depth)]
+        widths = level_widths(s)
         self.widths = tuple(widths)
         size = 4 * s.width if time else 0
         self.time = TimeEmbedding(size) if time else None
@@ -196,6 +200,19 @@ class UNet(Backbone):
         return functional.silu(self.norm(x))[..., :height, :width]
 
 
+def level_widths(settings: UNetSettings) -> list[int]:
+    """Channels of every level: doubled from ``width`` up to ``max_width``.
+
+    Raises:
+        AmbisegError: a width above the greatest.
+    """
+    if settings.width > settings.max_width:
+        raise AmbisegError(
+            f"backbone.width {settings.width} is above backbone.max_width {settings.max_width}: raise that one, too"
+        )
+    return [min(settings.width * 2**level, settings.max_width) for level in range(settings.depth)]
+
+
 def check_channels(images: Tensor, expected: int) -> None:
     """Raise `AmbisegError` where images have another number of channels than the network takes."""
     if images.shape[1] != expected:
@@ -206,6 +223,15 @@ def check_channels(images: Tensor, expected: int) -> None:
 
 
 def extend(images: Tensor, multiple: int) -> Tensor:
-    """Repeat the last row and column until both sizes are multiples of ``multiple``."""
+    """Repeat the last row and column until both sizes are multiples of ``multiple``.
+
+    Raises:
+        AmbisegError: images far smaller than that, of which a small one would become very large.
+    """
+    if multiple > max(SMALL_SIDE, *images.shape[-2:]):
+        raise AmbisegError(
+            f"images of {images.shape[-2]}x{images.shape[-1]} pixels are too small for a network that halves them"
+            f" {multiple.bit_length() - 1} times: give images of {multiple} pixels or more, or train with a lower depth"
+        )
     bottom, right = (-images.shape[-2]) % multiple, (-images.shape[-1]) % multiple
     return functional.pad(images, (0, right, 0, bottom), mode="replicate") if bottom or right else images

@@ -13,6 +13,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from ambiseg.escaping import csv_cell, visible
+
 Mark = Literal["", "bold", "italic"]
 
 
@@ -77,11 +79,10 @@ class Table:
                 for word in (pair if both else pair[:1])
             ]
 
-        writer.writerow(spread([(word, f"{word} std") for word in self.header]))
+        writer.writerow(csv_cell(word) for word in spread([(word, f"{word} std") for word in self.header]))
         for row in self.rows:
-            writer.writerow(
-                spread([(e.plain, "" if e.std is None else e.text.partition(" ± ")[2]) for e in row])
-            )
+            cells = spread([(e.plain, "" if e.std is None else e.text.partition(" ± ")[2]) for e in row])
+            writer.writerow(map(csv_cell, cells))
         return text.getvalue()
 
     def latex(self) -> str:
@@ -128,25 +129,34 @@ def _row(words: Iterable[str]) -> str:
 
 
 def _md(text: str) -> str:
-    """The text with what Markdown would take for its own escaped."""
-    return "".join("\\" + c if c in "\\|*_`<>[]" else c for c in text)
+    """The text on one line, with what Markdown would take for its own escaped."""
+    return "".join("\\" + c if c in "\\|*_`<>[]#~&!" else c for c in _line(text))
 
 
-_TEX = {c: "\\" + c for c in "&%$#_{}"} | {
-    "\\": "\\textbackslash{}",
-    "~": "\\textasciitilde{}",
-    "^": "\\textasciicircum{}",
-    "<": "$<$",
-    ">": "$>$",
-    "±": "$\\pm$",
-    "²": "$^2$",
-    "↑": "$\\uparrow$",
-    "↓": "$\\downarrow$",
-    "†": "$\\dagger$",
-    "–": "--",
-}
+_TEX = (
+    {c: "\\" + c for c in "&%$#_{}"}
+    | {c: f"{{{c}}}" for c in "[]*"}
+    | {
+        "\\": "\\textbackslash{}",
+        "~": "\\textasciitilde{}",
+        "^": "\\textasciicircum{}",
+        "<": "$<$",
+        ">": "$>$",
+        "±": "$\\pm$",
+        "²": "$^2$",
+        "↑": "$\\uparrow$",
+        "↓": "$\\downarrow$",
+        "†": "$\\dagger$",
+        "–": "--",
+    }
+)
 
 
 def _tex(text: str) -> str:
-    """The text with what LaTeX would take for its own escaped."""
-    return "".join(_TEX.get(c, c) for c in text)
+    """The text on one line, with what LaTeX would take for its own escaped."""
+    return "".join(_TEX.get(c, c) for c in _line(text))
+
+
+def _line(text: str) -> str:
+    """The text with what ends a line as spaces, and other control characters spelt out."""
+    return visible(" ".join(text.split()))

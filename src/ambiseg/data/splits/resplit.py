@@ -25,6 +25,7 @@ from ambiseg.data.source import list_splits, open_split, write_dataset
 from ambiseg.data.split import Split
 from ambiseg.data.splits.assignment import named
 from ambiseg.errors import AmbisegError, UnknownNameError
+from ambiseg.escaping import of_csv_cell
 
 _LARGEST = 1 << 26  # bytes of a table
 
@@ -165,12 +166,13 @@ def read_columns(path: str | PathLike[str], *needed: str) -> dict[str, dict[str,
             for column in ("id", *needed):
                 if column not in header:
                     raise FileProblem(file, f"the header {header} has no column {column!r}", "add it")
-            for row in rows:
-                name = row.pop("id")
-                if None in row or None in row.values():
+            for cells in rows:
+                if None in cells or None in cells.values():
                     raise FileProblem(
                         f"{file}, row {rows.line_num}", "another number of columns", "correct it"
                     )
+                row = {column: of_csv_cell(cell) for column, cell in cells.items()}
+                name = row.pop("id")
                 if name in table:
                     raise FileProblem(
                         f"{file}, row {rows.line_num}", f"id {name!r} occurs twice", "keep one row"

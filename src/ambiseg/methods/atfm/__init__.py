@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from ambiseg.methods.spec import MethodSpec, TestCase
+from ambiseg.methods.spec import PAPER, MethodSpec, Preset, TestCase
 from ambiseg.methods.ssn import SSNSettings
 
 
@@ -70,6 +70,18 @@ SPEC = MethodSpec(
 }""",
     model="ambiseg.methods.atfm.model:ATFM",
     settings=ATFMSettings,
+    presets={
+        PAPER: Preset(
+            source=(
+                "Li et al. 2026, algorithm 1 and 'Implementation Details': M = 20, alpha = 1e-3 as "
+                "for LIDC, Euler"
+            ),
+            differs=(
+                "equation 5 by its first line (estimator=mean-log is the second), a Dice with a "
+                "gradient, one training for both stages; network and optimiser are the library's"
+            ),
+        )
+    },
     validation="loss",
     starts_from={"ssn": atfm_from_ssn},
     test=TestCase({"rank": 1, "samples": 24}, deterministic=False, steps=600, rate=4e-3),

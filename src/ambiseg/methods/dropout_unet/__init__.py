@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ambiseg.methods.spec import MethodSpec, TestCase
+from ambiseg.methods.spec import PAPER, MethodSpec, Preset, TestCase
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,15 @@ SPEC = MethodSpec(
 }""",
     model="ambiseg.methods.dropout_unet.model:DropoutUNet",
     settings=DropoutUNetSettings,
+    presets={
+        PAPER: Preset(
+            source=(
+                "Kendall et al. 2015 as the baseline of Kohl et al. 2018, section 3.2: p = 0.5 in "
+                "the three innermost blocks"
+            ),
+            differs="dropout is inside the residual blocks; network and optimiser are the library's",
+        )
+    },
     validation="loss",
     test=TestCase({"samples": 40}, deterministic=False, gain=0.0),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from ambiseg.methods.spec import MethodSpec, TestCase
+from ambiseg.methods.spec import PAPER, MethodSpec, Preset, TestCase
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,15 @@ SPEC = MethodSpec(
 }""",
     model="ambiseg.methods.flow_matching.model:FlowMatching",
     settings=FlowMatchingSettings,
+    presets={
+        PAPER: Preset(
+            source="Gerard and Sullivan, section 3.2 (equations 13, 16, 17), after Lipman et al.",
+            differs=(
+                "they take a diffusion model (parameterisation=edm, 10 Heun steps); network and "
+                "optimiser are the library's"
+            ),
+        )
+    },
     validation="loss",
     test=TestCase({"samples": 24, "steps": 4}, deterministic=False, steps=400, rate=4e-3),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from ambiseg.methods.spec import MethodSpec, TestCase
+from ambiseg.methods.spec import PAPER, MethodSpec, Preset, TestCase
 
 
 @dataclass(frozen=True)
@@ -130,6 +130,18 @@ SPEC = MethodSpec(
 }""",
     model="ambiseg.methods.flow_ssn.model:FlowSSN",
     settings=FlowSSNSettings,
+    presets={
+        PAPER: Preset(
+            source=(
+                "De Sousa Ribeiro et al. 2025, section 5 (equations 17 to 19): continuous, learnt "
+                "base, Euler in 50 steps"
+            ),
+            differs=(
+                "the base has standard deviation 1, as in the authors' code; network and optimiser "
+                "are the library's"
+            ),
+        )
+    },
     validation="loss",
     test=TestCase(
         {"samples": 24, "flow": {"kind": "continuous", "steps": 10}},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ambiseg.methods.spec import MethodSpec, TestCase
+from ambiseg.methods.spec import PAPER, MethodSpec, Preset, TestCase
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,15 @@ SPEC = MethodSpec(
 }""",
     model="ambiseg.methods.image2image_vae.model:Image2ImageVAE",
     settings=Image2ImageVAESettings,
+    presets={
+        PAPER: Preset(
+            source=(
+                "Zhu et al. 2017 as the baseline of Kohl et al. 2018, section 3.2; 6 latent "
+                "dimensions as in Kohl et al."
+            ),
+            differs="log-variances are bounded; network and optimiser are the library's",
+        )
+    },
     validation="loss",
     test=TestCase({"samples": 24}, deterministic=False, steps=400, rate=4e-3),
 )

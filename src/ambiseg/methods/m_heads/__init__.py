@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ambiseg.methods.spec import MethodSpec, TestCase
+from ambiseg.methods.spec import PAPER, MethodSpec, Preset, TestCase
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,12 @@ SPEC = MethodSpec(
 }""",
     model="ambiseg.methods.m_heads.model:MHeads",
     settings=MHeadsSettings,
+    presets={
+        PAPER: Preset(
+            source=("Rupprecht et al. 2017 as the baseline of Kohl et al. 2018, section 3.2: epsilon = 0.05"),
+            differs="weights of a single head sum to 1; network and optimiser are the library's",
+        )
+    },
     masks="heads",
     test=TestCase({"heads": 8}, draws_labels=True),
 )

@@ -234,6 +234,8 @@ def _parts(mask: Tensor, selection: Tensor, probability: Tensor | None, share: T
 
 def _check(s: ModeProposalsSettings) -> None:
     """Raise `AmbisegError` where settings contradict each other."""
+    if s.flow_time is not None and not s.flow_input:
+        raise AmbisegError("flow_time has no effect without flow_input=true: set both, or leave it out")
     if s.probability is None:
         if s.competition is not None or s.inverse_propensity_power > 0:
             raise AmbisegError(

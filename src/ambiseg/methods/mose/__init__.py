@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from ambiseg.methods.spec import MethodSpec, TestCase
+from ambiseg.methods.spec import PAPER, MethodSpec, Preset, TestCase
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,19 @@ SPEC = MethodSpec(
 }""",
     model="ambiseg.methods.mose.model:MoSE",
     settings=MoSESettings,
+    presets={
+        PAPER: Preset(
+            source=(
+                "Gao et al. 2023, section 4.2 and appendix A.1, LIDC: K = 4, S = 4, gamma from 1/2, "
+                "beta = 1 (10 with single labels)"
+            ),
+            differs=(
+                "gamma rises over half of the training, not where the loss stops falling; network "
+                "and optimiser are the library's"
+            ),
+            single={"beta": 10.0},
+        )
+    },
     validation="ged",
     test=TestCase(
         # Untrained experts are all but equal, and which is nearest changes with the precision: beta keeps

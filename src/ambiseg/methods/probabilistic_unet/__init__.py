@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from ambiseg.methods.spec import MethodSpec, TestCase
+from ambiseg.methods.spec import PAPER, MethodSpec, Preset, TestCase
 
 
 @dataclass(frozen=True)
@@ -50,5 +50,15 @@ SPEC = MethodSpec(
 }""",
     model="ambiseg.methods.probabilistic_unet.model:ProbabilisticUNet",
     settings=ProbabilisticUNetSettings,
+    presets={
+        PAPER: Preset(
+            source=(
+                "Kohl et al. 2018, section 2 (equation 4): 6 latent dimensions, three 1x1 "
+                "convolutions, beta = 1"
+            ),
+            differs="the loss is divided by the number of pixels; network and optimiser are the library's",
+            settings={"log_variance_bound": 0.0},
+        )
+    },
     test=TestCase({"samples": 24}, deterministic=False, steps=450, rate=4e-3),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ambiseg.methods.spec import MethodSpec, TestCase
+from ambiseg.methods.spec import PAPER, MethodSpec, Preset, TestCase
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,15 @@ SPEC = MethodSpec(
 }""",
     model="ambiseg.methods.ssn.model:SSN",
     settings=SSNSettings,
+    presets={
+        PAPER: Preset(
+            source="Monteiro et al. 2020, experiments: rank 10, 20 Monte-Carlo samples",
+            differs=(
+                "the diagonal begins at 0.1 and its logarithm is cut at 15; network and optimiser "
+                "are the library's"
+            ),
+        )
+    },
     validation="ged",
     test=TestCase({"rank": 1, "samples": 24}, deterministic=False, steps=300),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ambiseg.methods.spec import MethodSpec, TestCase
+from ambiseg.methods.spec import PAPER, MethodSpec, Preset, TestCase
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,14 @@ SPEC = MethodSpec(
 }""",
     model="ambiseg.methods.unet_ensemble.model:UNetEnsemble",
     settings=UNetEnsembleSettings,
+    presets={
+        PAPER: Preset(
+            source="Lakshminarayanan et al. 2017 as the baseline of Kohl et al. 2018, section 3.2",
+            differs=(
+                "members are trained side by side on the same images; network and optimiser are the library's"
+            ),
+        )
+    },
     masks="members",
     test=TestCase({"members": 3}, draws_labels=True, gain=0.0),
 )
