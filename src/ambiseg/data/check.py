@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ambiseg.data.class_flip_view import several_label_maps
+from ambiseg.data.files.mask_rules import MaskRules
 from ambiseg.data.files.reading import IMAGE_SUFFIXES, MASK_SUFFIXES, read_image, read_mask
 from ambiseg.data.files.validation import (
     FileProblem,
@@ -265,9 +266,9 @@ class _Check:
         elif not files and not problems:
             self.note([no_mask(masks)])
         labels = self.info.labels if self.info else None
-        ignore = labels.ignore_value if labels else None
+        rules = self.info.mask_rules if self.info else MaskRules()
         for file in files.values():
-            mask = self.attempt(partial(read_mask, file, ignore))
+            mask = self.attempt(partial(read_mask, file, rules))
             if mask is not None:
                 seen.mask(mask)
                 self.note(mask_problems(mask, image.shape[1:] if image is not None else None, labels, file))

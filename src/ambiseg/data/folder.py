@@ -220,9 +220,9 @@ class FolderSplit(Split):
         files, problems = scan_folder(folder, self.root, MASK_SUFFIXES, "mask")
         if not files and not problems:
             problems = [no_mask(folder)]
-        masks = []
+        masks, rules = [], self.info.mask_rules
         for path in files.values():
-            masks.append(read_mask(path, self.info.labels.ignore_value))
+            masks.append(read_mask(path, rules))
             problems += mask_problems(masks[-1], image.shape[1:], self.info.labels, path)
         stated = self._weights.get(sample_id, {})
         problems += weight_problems(stated, tuple(files), self._folder / "weights.csv", sample_id)
