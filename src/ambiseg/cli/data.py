@@ -19,10 +19,11 @@ from ambiseg.errors import AmbisegError
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from ambiseg.data.check import CheckReport, Summary
+    from ambiseg.data.check import CheckReport
     from ambiseg.data.folder import Progress
     from ambiseg.data.info import DatasetInfo
     from ambiseg.data.sample import Sample
+    from ambiseg.data.seen import Summary
 
 FEWEST_SCENARIOS = 10
 """With fewer, a split would be empty."""

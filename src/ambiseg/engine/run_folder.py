@@ -30,6 +30,7 @@ from torch import Tensor
 
 from ambiseg.atomic_write import replacing_file, write_text
 from ambiseg.data.batches import Normalization
+from ambiseg.data.image_range import ImageRange
 from ambiseg.engine.settings import TrainSettings
 from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
@@ -59,6 +60,7 @@ class RunConfig:
         data: the data set as it was given.
         data_digest: hash of the training split.
         channels: names of the image channels, where the data set gives them.
+        images: number types, sizes and range of the training images; None in runs of before these were kept.
         preset: the preset that the settings began with.
         version: of the library.
     """
@@ -73,6 +75,7 @@ class RunConfig:
     data: str = ""
     data_digest: str = ""
     channels: tuple[str, ...] = ()
+    images: ImageRange | None = None
     preset: str = RECOMMENDED
     version: str = __version__
 
@@ -90,6 +93,7 @@ class RunConfig:
             "channels": list(self.channels),
             "labels": self.labels.to_dict(),
             "normalization": self.normalization.to_dict(),
+            "images": None if self.images is None else self.images.to_dict(),
             "backbone": asdict(self.backbone),
             "settings": asdict(self.settings),
             "train": asdict(self.train),
@@ -125,6 +129,7 @@ class RunConfig:
                 data=str(entries.get("data", "")),
                 data_digest=str(entries.get("data_digest", "")),
                 channels=tuple(entries.get("channels") or ()),
+                images=ImageRange.from_dict(entries["images"]) if entries.get("images") else None,
                 preset=str(entries.get("preset", RECOMMENDED)),
                 version=str(entries.get("ambiseg", "")),
             )

@@ -54,7 +54,7 @@ from ambiseg.engine.run_folder import (
     save_weights,
 )
 from ambiseg.engine.settings import TrainSettings
-from ambiseg.errors import AmbisegError
+from ambiseg.errors import AmbisegError, DataWarning
 from ambiseg.methods import MethodSpec, build, method_info, spec_of
 from ambiseg.methods.base import Segmenter
 from ambiseg.methods.spec import RECOMMENDED
@@ -141,6 +141,9 @@ def fit(
         )
     val = open_split(data, "val")
     statistics = SplitStatistics.of(split)
+    if not _is_child():
+        for remark in statistics.remarks:
+            warnings.warn(f"{data}, train: {remark}", DataWarning, stacklevel=2)
     try:
         model = build(spec.name, statistics.channels, split.info.labels, network, own)
     except ValueError as error:
@@ -158,6 +161,7 @@ def fit(
         data=str(data),
         data_digest=statistics.digest,
         channels=split.info.channels,
+        images=statistics.images,
         preset=preset,
     )
     start = _start(config) if chosen.init else None

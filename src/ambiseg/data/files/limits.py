@@ -24,6 +24,9 @@ MAX_VALUES = 4 * MAX_PIXELS
 MAX_HEADER = 1 << 16
 """Largest header of a NumPy array in bytes."""
 
+MAX_RATIO = 1100
+"""Bytes that deflate makes of one byte at most, with some room."""
+
 _TILE_VALUES = 1 << 22
 _STREAMS: dict[int, Callable[[], Any]] = {
     tifffile.COMPRESSION.ADOBE_DEFLATE: zlib.decompressobj,
