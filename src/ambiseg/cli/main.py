@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return status
 
 
-def _show_warning(message: Warning | str, *_: object) -> None:
+def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
     """One line on stderr."""
     print(f"ambiseg: warning: {' '.join(str(message).split())}", file=sys.stderr)
 

@@ -68,13 +68,16 @@ class ImageRange:
         low, high, least, most = (np.asarray(v) for v in (self.low, self.high, self.least, self.most))
         width, wide = most - least, high - low
         outside = np.maximum(found[1] - most, least - found[0])
-        excess = float(np.max(outside / np.where(width > 0, width, np.inf), initial=0.0))
+        excesses = outside / np.where(width > 0, width, np.inf)
+        worst = int(excesses.argmax())
+        excess = float(excesses[worst])
         extent, varied = found[1] - found[0], wide > 0
         share = float(np.max(extent[varied] / wide[varied])) if varied.any() and extent.any() else 1.0
         other_type = image.dtype.name not in self.types
+        of = f" of channel {worst}" if len(image) > 1 else ""
         words = (
-            f"its values are {found[0].min():g} to {found[1].max():g} ({image.dtype.name}), those of the training"
-            f" images {least.min():g} to {most.max():g} ({', '.join(self.types)})"
+            f"its values{of} are {found[0][worst]:g} to {found[1][worst]:g} ({image.dtype.name}), those of the"
+            f" training images {least[worst]:g} to {most[worst]:g} ({', '.join(self.types)})"
         )
         remedy = "give images the number type and scale of the training images"
         if excess > FAR or (other_type and (excess > 1 or share < 1 / 50)):
@@ -199,7 +202,7 @@ def _some(image: NDArray[np.generic]) -> NDArray[np.float32]:
 
 def _extremes(plane: NDArray[np.generic]) -> tuple[float, float, float, float]:
     """Minimum, minimum and maximum without values far from all others, maximum."""
-    least, most = float(plane.min()), float(plane.max())  # type: ignore[arg-type]
+    least, most = float(plane.min()), float(plane.max())
     low, high = least, most
     above, below = plane[plane > least], plane[plane < most]  # type: ignore[operator]
     if above.size and float(above.min()) - least > FAR * (most - float(above.min())) > 0:

@@ -82,14 +82,15 @@ def from_colors(values: NDArray[Any], rules: MaskRules, file: str | PathLike[str
         unknown = {color for color in colors if color not in rules.colors}
         if not unknown:
             table = np.array([rules.colors[color] for color in colors], np.uint8)
-            return table[places].reshape(red.shape)
+            classes: NDArray[np.uint8] = table[places].reshape(red.shape)
+            return classes
         if not grey:
             raise FileProblem(
                 file, f"no class has the colour(s) {_named(unknown)}, {len(colors)} in all", _GIVE_COLORS
             )
     if not grey:
         raise FileProblem(file, "the mask is in colours of 16 bits", "save class numbers as a grey image")
-    return values[0]
+    return np.asarray(values[0])
 
 
 def _named(colors: set[Color]) -> str:
