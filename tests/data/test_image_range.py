@@ -81,3 +81,17 @@ def grey_like(image):
 )
 def test_a_somewhat_other_range_is_warned_of(trained, new, warned):
     assert bool(range_of(trained).difference(new)) == warned
+
+
+@pytest.mark.parametrize("size", [(5, 7), (90, 91)])
+@pytest.mark.parametrize("value", [-1e6, 1e6])
+@pytest.mark.parametrize("place", [0, 1, -1])
+def test_a_stray_is_found_wherever_it_is(size, value, place):
+    image = RNG.uniform(0, 255, (1, *size)).astype(np.float32)
+    image.ravel()[place] = value
+    others = np.delete(image.ravel(), place)
+    tally = RangeTally()
+    tally.add("a", image)
+    (stray,) = tally.strays
+    assert (stray.id, stray.value, stray.pixels) == ("a", value, 1)
+    assert (stray.low, stray.high) == pytest.approx((others.min(), others.max()))

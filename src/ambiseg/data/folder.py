@@ -17,6 +17,7 @@ from __future__ import annotations
 import csv
 import math
 import os
+import shlex
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sized
 from os import PathLike
@@ -247,8 +248,10 @@ def missing_split(root: Path, split: str, splits: Iterable[str]) -> AmbisegError
     """The error that names the splits there are."""
     there = ", ".join(splits)
     remedy = (
-        f"it has {there}" if there else "it has none; images belong in <split>/images, such as train/images"
+        f"it has {there}" if there else "it has none; images belong in train/images, val/images and so on"
     )
+    if there and split in SPLITS:
+        remedy += f", and 'ambiseg data split {shlex.quote(str(root))} --out NEW' makes {', '.join(SPLITS)}"
     return AmbisegError(f"{root} has no split {split!r}: {remedy}")
 
 

@@ -130,7 +130,8 @@ class RangeTally:
             )
         self.types.add(image.dtype.name)
         self.sizes.add((image.shape[1], image.shape[2]))
-        extremes = np.array([_extremes(plane) for plane in image])
+        some = _some(image)
+        extremes = np.array([_extremes(plane, few) for plane, few in zip(image, some, strict=True)])
         for channel, (least, low, high, most) in enumerate(extremes):
             for value, other in ((least, low), (most, high)):
                 if value != other:
@@ -142,7 +143,7 @@ class RangeTally:
             self._pixels += numbers[0].size
             self._total = self._total + numbers.sum((1, 2))
             self._square = self._square + (numbers**2).sum((1, 2))
-            self._some.append(_some(image))
+            self._some.append(some)
         self.channels, self.images = channels, self.images + 1
 
     @property
@@ -200,13 +201,22 @@ def _some(image: NDArray[np.generic]) -> NDArray[np.float32]:
     return flat[:, :: -(-flat.shape[1] // _PIXELS)].astype(np.float32)
 
 
-def _extremes(plane: NDArray[np.generic]) -> tuple[float, float, float, float]:
-    """Minimum, minimum and maximum without values far from all others, maximum."""
+def _extremes(plane: NDArray[Any], some: NDArray[Any]) -> tuple[float, float, float, float]:
+    """Minimum, minimum and maximum without values far from all others, maximum.
+
+    Args:
+        plane: all pixels of a channel.
+        some: some of them; where one of these lies between, nothing is far, and no other pixel is looked at.
+    """
     least, most = float(plane.min()), float(plane.max())
+    between = some[(some > least) & (some < most)]
     low, high = least, most
-    above, below = plane[plane > least], plane[plane < most]  # type: ignore[operator]
-    if above.size and float(above.min()) - least > FAR * (most - float(above.min())) > 0:
-        low = float(above.min())
-    if below.size and most - float(below.max()) > FAR * (float(below.max()) - least) > 0:
-        high = float(below.max())
+    if not between.size or between.min() - least > FAR * (most - between.min()):
+        above = plane[plane > least]
+        if above.size and float(above.min()) - least > FAR * (most - float(above.min())) > 0:
+            low = float(above.min())
+    if not between.size or most - between.max() > FAR * (between.max() - least):
+        below = plane[plane < most]
+        if below.size and most - float(below.max()) > FAR * (float(below.max()) - least) > 0:
+            high = float(below.max())
     return least, low, high, most

@@ -32,8 +32,6 @@ def from_palette(
         FileProblem: colours whose class nothing tells.
     """
     used = [int(i) for i in np.unique(indices)]
-    if used[-1] >= len(palette):
-        raise FileProblem(file, f"it has {len(palette)} colours but uses index {used[-1]}", "export it again")
     whole: list[Color] = [(int(r), int(g), int(b)) for r, g, b in palette]
     colors = {i: whole[i] for i in used}
     table = np.zeros(len(palette), np.uint8)

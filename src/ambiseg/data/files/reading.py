@@ -241,7 +241,12 @@ def _decode(path: Path, as_mask: bool) -> Pixels:
         raise FileProblem(path, f"{suffix!r} is no {what} format{why}", f"use one of {', '.join(known)}")
     try:
         _check_file(path)
-        return _READERS.get(suffix, read_picture)(path)
+        found = _READERS.get(suffix, read_picture)(path)
+        if found.palette is not None and not 0 <= found.values.min() <= found.values.max() < len(
+            found.palette
+        ):
+            raise ValueError(f"it uses other indices than the {len(found.palette)} of its palette")
+        return found
     except AmbisegError:
         raise
     except Exception as error:

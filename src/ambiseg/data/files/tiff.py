@@ -44,8 +44,8 @@ def read_tiff(path: Path) -> Pixels:
             return _by_pillow(path, compression)
         try:
             values = series.asarray()
-        except ValueError as error:
-            plain = page.bitspersample <= 8 or (page.samplesperpixel == 1 and page.bitspersample == 16)
+        except (ValueError, KeyError) as error:
+            plain = page.bitspersample <= 8 or (page.samplesperpixel == 1 and page.bitspersample in (16, 32))
             if "imagecodecs" not in str(error):
                 raise
             if len(tiff.pages) > 1 or not plain:
