@@ -55,9 +55,9 @@ def test_without_train_or_val_nothing_can_be_trained_and_the_remedy_is_a_command
 
 
 def test_full_masks_and_inverse_annotators_are_named_in_check_and_training(tmp_path):
-    void = SHAPE.copy()
-    void[0] = 255
-    train = [sample("a", SHAPE, 1 - SHAPE), sample("b", np.ones_like(SHAPE)), sample("e", void, 1 - SHAPE)]
+    one, other = SHAPE.copy(), 1 - SHAPE
+    one[0] = other[0] = 255
+    train = [sample("a", SHAPE, 1 - SHAPE), sample("b", np.ones_like(SHAPE)), sample("e", one, other)]
     root = dataset(tmp_path, train, DatasetInfo("d", LabelSpace.binary(ignore_value=255)))
     expected = [
         "1 of 5 masks mark every pixel, such as b/r0",

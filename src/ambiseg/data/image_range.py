@@ -131,7 +131,8 @@ class RangeTally:
         self.types.add(image.dtype.name)
         self.sizes.add((image.shape[1], image.shape[2]))
         some = _some(image)
-        extremes = np.array([_extremes(plane, few) for plane, few in zip(image, some, strict=True)])
+        pairs = zip(image, some.astype(np.float64), strict=True)
+        extremes = np.array([_extremes(plane, few) for plane, few in pairs])
         for channel, (least, low, high, most) in enumerate(extremes):
             for value, other in ((least, low), (most, high)):
                 if value != other:

@@ -6,6 +6,7 @@ known is an error with a suggestion: a misspelt ``ignore_valu`` must not silentl
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from os import PathLike
@@ -70,6 +71,10 @@ class DatasetInfo:
             self.flips.output_labels(self.labels)
         if self.mask_threshold is not None and not self.labels.is_binary:
             raise AmbisegError(f"mask_threshold is for two classes, not {self.labels.classes}: remove it")
+        if self.mask_threshold is not None and not 0 <= self.mask_threshold < math.inf:
+            raise AmbisegError(
+                f"mask_threshold is a number from 0, such as 127, received {self.mask_threshold}"
+            )
 
     @property
     def mask_rules(self) -> MaskRules:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,20 +36,18 @@ class MaskOddities:
         self.masks += len(masks)
         if not self.labels.is_binary:
             return
-        varied = []
+        known: dict[tuple[bytes, bytes], str] = {}
         for name, mask in masks.items():
-            foreground = mask == 1
+            foreground, counted = mask == 1, mask != self.labels.void
+            background = counted & ~foreground
             if foreground.all():
                 self.full.append(f"{image_id}/{name}")
-            elif foreground.any():
-                varied.append((name, mask, foreground))
-        for (one, mask, first), (other, theirs, second) in combinations(varied, 2):
-            counted = self._counted(mask) & self._counted(theirs)
-            if counted.any() and bool((first != second)[counted].all()):
-                self.inverse.append(f"{image_id} ({one}, {other})")
-
-    def _counted(self, mask: NDArray[np.uint8]) -> NDArray[np.bool_]:
-        return np.asarray(mask != self.labels.void)
+            elif foreground.any() and background.any():
+                other = known.get((background.tobytes(), foreground.tobytes()))
+                if other is not None:
+                    self.inverse.append(f"{image_id} ({other}, {name})")
+                    break
+                known[foreground.tobytes(), background.tobytes()] = name
 
     def remarks(self) -> list[tuple[str, str]]:
         """What a person should look at, and what to do, one pair for each kind."""

@@ -9,6 +9,7 @@ from PIL import Image
 
 from ambiseg.data.files.mask_rules import MaskRules
 from ambiseg.data.files.reading import read_label_map, read_mask
+from ambiseg.data.info import DatasetInfo
 from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
 
@@ -180,3 +181,18 @@ def test_no_data_of_a_mask_must_be_what_is_ignored(tmp_path):
     assert read_mask(tmp_path / "a.tif", MaskRules(2, 255)).max() == 255
     tifffile.imwrite(tmp_path / "b.tif", SHAPE * 255, extratags=[(42113, "s", 0, "0", True)])
     np.testing.assert_array_equal(read_mask(tmp_path / "b.tif"), SHAPE)
+
+
+def test_the_threshold_is_a_number_for_two_classes():
+    info = DatasetInfo.from_yaml("mask_threshold: 127")
+    assert info.mask_rules.threshold == 127 and DatasetInfo.from_yaml(info.to_yaml()) == info
+    for text, words in (
+        ("mask_threshold: .nan", "a number from 0"),
+        ("mask_threshold: -1", "a number from 0"),
+        ("mask_threshold: high", "a number, such as 127"),
+        ("mask_threshold: true", "a number, such as 127"),
+        ("{classes: [a, b, c], mask_threshold: 1}", "two classes, not 3"),
+        ("name: 2001-99-99", "dataset.yaml"),
+    ):
+        with pytest.raises(AmbisegError, match=words):
+            DatasetInfo.from_yaml(text)

@@ -159,3 +159,13 @@ def test_arrays_that_claim_more_than_they_hold_are_refused(tmp_path):
             archive.writestr("images.npy", content)
         with pytest.raises(FileProblem, match=f"a.npz: .*{words}"):
             npz_array(path, "images")
+
+
+def test_binary_pictures_that_are_transparent_are_refused(tmp_path):
+    picture = Image.fromarray(np.full((4, 4), 255, np.uint8)).convert("LA")
+    picture.save(tmp_path / "a.png")
+    assert read_binary(tmp_path / "a.png").all()
+    picture.putalpha(Image.fromarray(np.eye(4, dtype=np.uint8) * 255))
+    picture.save(tmp_path / "a.png")
+    with pytest.raises(FileProblem, match="75.0% of its pixels are transparent"):
+        read_binary(tmp_path / "a.png")

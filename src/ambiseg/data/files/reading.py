@@ -78,6 +78,13 @@ def read_image(path: str | PathLike[str]) -> NDArray[np.generic]:
     return image
 
 
+def read_opaque(path: str | PathLike[str]) -> NDArray[np.generic]:
+    """The same as `read_image`, for a picture of a mask: transparent pixels are refused."""
+    found = _decode(Path(path), False)
+    _require_opaque(found, path)
+    return canonical_image(found.shown(), path)
+
+
 @dataclass(frozen=True)
 class LabelMap:
     """A mask as it was read.
@@ -113,13 +120,7 @@ def read_label_map(path: str | PathLike[str], rules: MaskRules) -> LabelMap:
     values, colors = found.values, None
     if found.lossy:
         raise FileProblem(path, "the content is JPEG, which alters class numbers", "save it as PNG")
-    if found.alpha is not None and not found.alpha.all():
-        share = 1 - found.alpha.mean()
-        raise FileProblem(
-            path,
-            f"{share:.1%} of its pixels are transparent, so its numbers are not what a viewer shows",
-            "save it without transparency",
-        )
+    _require_opaque(found, path)
     if found.palette is not None:
         numbers, colors = from_palette(values[0], found.palette, rules, path)
     elif found.rgb:
@@ -141,6 +142,16 @@ def read_label_map(path: str | PathLike[str], rules: MaskRules) -> LabelMap:
             f"add 'ignore_value: {nodata:g}' to dataset.yaml, or remove the declaration (tag GDAL_NODATA)",
         )
     return LabelMap(upright(mask, found.orientation), colors)
+
+
+def _require_opaque(found: Pixels, path: str | PathLike[str]) -> None:
+    if found.alpha is not None and not found.alpha.all():
+        share = 1 - found.alpha.mean()
+        raise FileProblem(
+            path,
+            f"{share:.1%} of its pixels are transparent, so its numbers are not what a viewer shows",
+            "save it without transparency",
+        )
 
 
 def _require_measured(image: NDArray[np.generic], nodata: float, path: str | PathLike[str]) -> None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ambiseg.data.files.limits import MAX_HEADER, MAX_RATIO, check_size, npy_header
-from ambiseg.data.files.reading import read_image
+from ambiseg.data.files.reading import read_opaque
 from ambiseg.data.files.validation import FileProblem, mask_problems, value_counts
 from ambiseg.data.folder import ordered_splits, stays_inside
 from ambiseg.data.importers.base import Lazy
@@ -109,9 +109,9 @@ def read_binary(path: Path) -> NDArray[np.uint8]:
     included.
 
     Raises:
-        FileProblem: unreadable, or grey levels that are neither.
+        FileProblem: unreadable, transparent, or grey levels that are neither.
     """
-    values = read_image(path).max(0)
+    values = read_opaque(path).max(0)
     if values.max() <= 1:
         return np.asarray(values > 0, np.uint8)
     half = np.iinfo(values.dtype).max // 2 if values.dtype.kind in "iu" else 0.5
