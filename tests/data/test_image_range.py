@@ -77,6 +77,7 @@ def grey_like(image):
         (grey(0, 200, np.float32), grey(0, 1, np.float32), True),
         (grey(0, 4095, np.uint16), grey(), True),
         (np.zeros((2, 9, 9), np.uint8), grey(), False),
+        (grey(0, 1, channels=3, dtype=np.float32), grey(0, 1, np.float32, 3) + [[[0]], [[90]], [[0]]], True),
     ],
 )
 def test_a_somewhat_other_range_is_warned_of(trained, new, warned):

@@ -61,6 +61,8 @@ class ImageRange:
     def difference(self, image: NDArray[np.generic]) -> str:
         """What an image ``(C, H, W)`` of another range than training's should be warned of; empty if nothing.
 
+        Another scale shows in most channels. One channel alone may be new where training saw little of it.
+
         Raises:
             AmbisegError: numbers of another scale, of which predictions would mean nothing.
         """
@@ -71,6 +73,7 @@ class ImageRange:
         excesses = outside / np.where(width > 0, width, np.inf)
         worst = int(excesses.argmax())
         excess = float(excesses[worst])
+        usual = float(np.median(excesses[width > 0])) if width.any() else 0.0
         extent, varied = found[1] - found[0], wide > 0
         share = float(np.max(extent[varied] / wide[varied])) if varied.any() and extent.any() else 1.0
         other_type = image.dtype.name not in self.types
@@ -80,7 +83,7 @@ class ImageRange:
             f" training images {least[worst]:g} to {most[worst]:g} ({', '.join(self.types)})"
         )
         remedy = "give images the number type and scale of the training images"
-        if excess > FAR or (other_type and (excess > 1 or share < 1 / 50)):
+        if usual > 1 and (excess > FAR or other_type) or (other_type and share < 1 / 50):
             raise AmbisegError(f"{words}: {remedy}")
         if excess > 1 or share < (1 / 8 if other_type else 1 / 50):
             return f"{words}: {remedy}, or predictions may mean nothing"
