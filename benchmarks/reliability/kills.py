@@ -247,7 +247,10 @@ def carry_out(arguments: argparse.Namespace, work: Path) -> dict[str, dict[str, 
                 if outcome in ("same", "ended before"):
                     shutil.rmtree(place)
                 else:
-                    place.rename(Path(tempfile.mkdtemp(prefix=f"{verb.name.split()[-1]}-{outcome}-", dir=work)) / "place")
+                    place.rename(
+                        Path(tempfile.mkdtemp(prefix=f"{verb.name.split()[-1]}-{outcome}-", dir=work))
+                        / "place"
+                    )
             name = f"{verb.name}, and its resume" if twice else verb.name
             table[name] = {k: v for k, v in sorted(outcomes.items()) if k != "ended before"}
             print(f"{name:32} {seconds:5.1f} s  {table[name]}", flush=True)

@@ -33,6 +33,7 @@ _HOMES = {
     "describe": "ambiseg.engine.describe",
     "read_image": "ambiseg.data.files.reading",
     "read_mask": "ambiseg.data.files.reading",
+    "MaskRules": "ambiseg.data.files.mask_rules",
     "open_split": "ambiseg.data.source",
 }
 
@@ -40,6 +41,7 @@ __all__ = [
     "METHODS",
     "AmbisegError",
     "LabelSpace",
+    "MaskRules",
     "MaskSet",
     "MethodSpec",
     "Preset",
@@ -60,6 +62,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from ambiseg.data.files.mask_rules import MaskRules
     from ambiseg.data.files.reading import read_image, read_mask
     from ambiseg.data.source import open_split
     from ambiseg.engine.describe import describe

@@ -15,6 +15,10 @@ class AmbisegError(ValueError):
     """A mistake in the user's input: the message names the place, what was received and the remedy."""
 
 
+class DataWarning(UserWarning):
+    """Something in the user's data that is legal and seldom meant; the command line prints it."""
+
+
 class UnknownNameError(AmbisegError):
     """A name that is not among the known ones, with the nearest known name as a suggestion.
 

@@ -97,7 +97,8 @@ def test_one_bad_file_does_not_stop_the_rest(cli, tiny_run, fires, tmp_path):
     out = tmp_path / "out"
     outcome = cli("predict", tiny_run, corrupt, good, grey, small, "--out", out)
     assert outcome.status == 2 and "2 of 4 images" in outcome.out
-    errors = outcome.err.strip().splitlines()
+    warning, *errors = outcome.err.strip().splitlines()
+    assert warning.startswith("ambiseg: warning: 1 of 4 images: ") and "small.npy: its values" in warning
     assert len(errors) == 2 and all(line.startswith("ambiseg: error: ") for line in errors)
     assert "corrupt.png" in errors[0] and "grey.png" in errors[1] and "channel" in errors[1]
     assert sorted(path.name for path in out.iterdir() if path.is_dir()) == ["fire-00016", "small"]

@@ -142,7 +142,7 @@ ROWS = [
 
 def test_good_data_pass_with_a_summary(root, tmp_path):
     told = []
-    report = check_dataset(root, lambda *values: told.append(values))
+    report = check_dataset(root, lambda *values: told.append(values), to_train=False)
     assert report.problems == () and report.ok
     train, test = report.summaries
     assert (train.split, train.images, train.annotations) == ("train", 2, 4)
@@ -150,13 +150,13 @@ def test_good_data_pass_with_a_summary(root, tmp_path):
     assert (train.sizes, train.channels, train.dtypes) == ({(10, 12): 2}, {1: 2}, {"uint8": 2})
     assert len(train.class_frequencies) == 2 and sum(train.class_frequencies) == pytest.approx(1)
     assert test.images == 2 and told[:2] == [("train", 1, 2), ("train", 2, 2)]
-    assert check_dataset(pack(root, tmp_path / "d.h5")) == report
+    assert check_dataset(pack(root, tmp_path / "d.h5"), to_train=False) == report
 
 
 @pytest.mark.parametrize(("change", "file", "words", "severity"), ROWS)
 def test_every_mistake_is_found_alone(root, change, file, words, severity):
     change(root)
-    report = check_dataset(root)
+    report = check_dataset(root, to_train=False)
     place = f"{root}{file}" if file.startswith(",") else str(root / file)
     hits = [p for p in report.problems if p.file == place and words in p.problem and p.severity == severity]
     assert len(hits) >= 1, report.problems
@@ -171,7 +171,7 @@ def test_all_mistakes_are_found_together(root):
     write_rows("a,r0,1", "a,r1,1", "a,r2,1", "b,r0,x", "z,r0,1")(root)
     (root / "test/images/c.png").write_bytes(b"junk")
     shutil.rmtree(root / "test/masks/d")
-    files = [p.file.removeprefix(f"{root}/") for p in check_dataset(root).errors]
+    files = [p.file.removeprefix(f"{root}/") for p in check_dataset(root, to_train=False).errors]
     assert sorted(files) == [
         "test/images/c.png",
         "test/images/d.png",
@@ -203,13 +203,13 @@ def test_packed_files_obey_the_same_laws(root, tmp_path):
         file["test/samples/0/image"][...] = 5
         del file["test/samples/1/weights"]
         file.create_group("val")
-    report = check_dataset(path)
+    report = check_dataset(path, to_train=False)
     text = "\n".join(map(str, report.problems))
     for words in ("value(s) [9]", "sum to 3", "a leak: b = c", "weights is missing", "/val/ids is missing"):
         assert words in text
     assert [s.images for s in report.summaries] == [2, 2]
     path.write_bytes(b"junk")
-    report = check_dataset(path)
+    report = check_dataset(path, to_train=False)
     assert len(report.problems) == 1 and "truncated" in report.problems[0].problem
 
 

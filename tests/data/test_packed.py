@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import multiprocessing
 import pickle
 
@@ -183,7 +184,7 @@ def test_an_open_split_works_in_other_processes(packed, method):
         (replace("train/samples/0/masks", np.zeros((0, 5, 8), np.uint8)), "weights"),
         (replace("train/samples/0/weights", np.array([0.5])), "sum to 0.5"),
         (replace("train/samples/0/weights", np.array([np.nan])), "NaN"),
-        (replace("train/samples/0/weights", np.array([b"x"])), "damaged"),
+        (replace("train/samples/0/weights", np.array([b"x"])), "values of type"),
         (lambda f: f["train/samples/0"].attrs.__delitem__("annotators"), "damaged"),
         (lambda f: f["train/samples/0"].attrs.__setitem__("annotators", np.array([b"a", b"b"])), "damaged"),
     ],
@@ -270,3 +271,23 @@ def test_overwriting_is_on_demand(packed):
     assert packed_splits(packed) == ["val"]
     with pytest.raises(AmbisegError, match="is a folder"):
         write_packed(packed.parent, {"train": []}, INFO, overwrite=True)
+
+
+def test_black_and_white_masks_of_a_packed_file_are_classes(tmp_path):
+    sample = make_sample("a")
+    sample = dataclasses.replace(sample, masks=sample.masks % 2)
+    path = write_packed(tmp_path / "d.h5", {"train": [sample]}, DatasetInfo("two"))
+    tamper(path, lambda file: file["train/samples/0/masks"].write_direct(sample.masks * 255))
+    np.testing.assert_array_equal(PackedSplit(path, "train")[0].masks, sample.masks)
+
+
+def test_parts_larger_than_any_image_are_not_decoded(packed):
+    def chunked(file):
+        entry = file["train/samples/0"]
+        shape = entry["image"].shape
+        del entry["image"]
+        entry.create_dataset("image", shape, "u1", chunks=(1, 30_000, 30_000), maxshape=(None,) * 3)
+
+    tamper(packed, chunked)
+    with pytest.raises(AmbisegError, match="stored in parts of"):
+        PackedSplit(packed, "train")[1]

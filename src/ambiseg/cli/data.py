@@ -17,10 +17,11 @@ from ambiseg.cli.parsing import parse
 from ambiseg.errors import AmbisegError
 
 if TYPE_CHECKING:
-    from ambiseg.data.check import CheckReport, Summary
+    from ambiseg.data.check import CheckReport
     from ambiseg.data.folder import Progress
     from ambiseg.data.info import DatasetInfo
     from ambiseg.data.sample import Sample
+    from ambiseg.data.seen import Summary
 
 FEWEST_SCENARIOS = 10
 """With fewer, a split would be empty."""

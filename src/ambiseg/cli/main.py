@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 
 from ambiseg.cli.dispatch import Menu, Verb
-from ambiseg.errors import AmbisegError
+from ambiseg.errors import AmbisegError, DataWarning
 from ambiseg.escaping import visible
 from ambiseg.version import __version__
 
@@ -55,6 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         with warnings.catch_warnings():
             if not debug:
                 warnings.simplefilter("ignore")
+                warnings.simplefilter("always", DataWarning)
+                warnings.showwarning = _show_warning
             return _run(args)
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 0 if end.code is None else 2
@@ -67,6 +69,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         sentence, status = explain(error)
         print(f"ambiseg: {sentence}", file=sys.stderr)
         return status
+
+
+def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
+    """One line on stderr."""
+    print(f"ambiseg: warning: {' '.join(str(message).split())}", file=sys.stderr)
 
 
 def _run(args: list[str]) -> int:

@@ -87,7 +87,7 @@ class TrainArguments:
 
 CONFIG_KEYS = (
     *("preset", "train", "backbone", "settings", "ambiseg", "method", "in_channels", "channels", "labels"),
-    *("normalization", "data", "data_digest"),
+    *("normalization", "images", "data", "data_digest"),
 )
 """What the file of ``--config`` may say; of a run's ``config.yaml`` the rest is left to the new run."""
 TRAIN_OPTIONS = ("labels", "epochs", "updates", "minutes", "batch_size", "lr", "seed", "devices", "init")

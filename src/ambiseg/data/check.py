@@ -6,9 +6,10 @@ training; a *warning* is something that a person should look at.
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
 from os import PathLike
@@ -19,28 +20,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ambiseg.data.class_flip_view import several_label_maps
-from ambiseg.data.files.reading import IMAGE_SUFFIXES, MASK_SUFFIXES, read_image, read_mask
+from ambiseg.data.files.mask_rules import MaskRules
+from ambiseg.data.files.reading import IMAGE_SUFFIXES, MASK_SUFFIXES, read_image, read_label_map
 from ambiseg.data.files.validation import (
     FileProblem,
     channel_problem,
     mask_problems,
-    value_counts,
     weight_problems,
 )
 from ambiseg.data.folder import (
     SPLITS,
     Progress,
     folder_splits,
-    no_mask,
     read_info,
     read_weights,
     scan_folder,
     unknown_ids,
 )
 from ambiseg.data.info import DatasetInfo
+from ambiseg.data.mask_names import Cause, MaskNames
 from ambiseg.data.packed import PackedSplit, packed_splits
+from ambiseg.data.seen import PalettesSeen, SplitSeen, Summary
 from ambiseg.data.source import existing
-from ambiseg.data.splits.leakage import Prints, Read, shared
+from ambiseg.data.splits.leakage import shared
+from ambiseg.data.statistics import STRAY_REMEDY, stray_words
 from ambiseg.errors import AmbisegError
 
 SMALLEST = 8
@@ -58,35 +61,6 @@ class Problem:
 
     def __str__(self) -> str:
         return f"{self.severity}: {self.file}: {self.problem}: {self.remedy}"
-
-
-@dataclass(frozen=True)
-class Summary:
-    """What one split holds, counted over the files that could be read.
-
-    Attributes:
-        split: its name.
-        images: number of images.
-        annotations: number of masks.
-        fewest: least masks of one image.
-        mean: masks per image.
-        most: most masks of one image.
-        sizes: images per (height, width).
-        channels: images per number of channels.
-        dtypes: images per number type.
-        class_frequencies: share of each class in the pixels of all masks, void left out; empty if no mask.
-    """
-
-    split: str
-    images: int
-    annotations: int
-    fewest: int
-    mean: float
-    most: int
-    sizes: dict[tuple[int, int], int]
-    channels: dict[int, int]
-    dtypes: dict[str, int]
-    class_frequencies: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -112,60 +86,6 @@ class CheckReport:
         return not self.errors
 
 
-@dataclass
-class _Seen:
-    """What is remembered of one split while it is read."""
-
-    split: str
-    place: str
-    ids: tuple[str, ...] = ()
-    read: Read = field(default=lambda sample_id: None)
-    counted: int = 0
-    annotations: int = 0
-    fewest: int = 0
-    most: int = 0
-    sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
-    channels: Counter[int] = field(default_factory=Counter)
-    dtypes: Counter[str] = field(default_factory=Counter)
-    examples: dict[Any, str] = field(default_factory=dict)
-    values: NDArray[np.int64] = field(default_factory=lambda: np.zeros(256, np.int64))
-    prints: Prints = field(default_factory=Prints)
-
-    def image(self, sample_id: str, image: NDArray[Any]) -> None:
-        self.sizes[(image.shape[1], image.shape[2])] += 1
-        self.channels[image.shape[0]] += 1
-        self.dtypes[image.dtype.name] += 1
-        self.examples.setdefault(image.shape[0], sample_id)
-        self.examples.setdefault(image.dtype.name, sample_id)
-        self.prints.add(sample_id, image)
-
-    def count(self, masks: int) -> None:
-        self.fewest = min(self.fewest, masks) if self.counted else masks
-        self.most = max(self.most, masks)
-        self.annotations += masks
-        self.counted += 1
-
-    def mask(self, mask: NDArray[np.uint8]) -> None:
-        self.values += value_counts(mask)
-
-    def summary(self, info: DatasetInfo | None) -> Summary:
-        last = int(np.flatnonzero(self.values)[-1]) + 1 if self.values.any() else 0
-        pixels = self.values[: info.labels.classes if info else last]
-        shares = pixels / max(1, pixels.sum()) if self.values.any() else pixels[:0]
-        return Summary(
-            self.split,
-            len(self.ids),
-            self.annotations,
-            self.fewest,
-            self.annotations / max(1, self.counted),
-            self.most,
-            dict(self.sizes),
-            dict(self.channels),
-            dict(self.dtypes),
-            tuple(float(s) for s in shares),
-        )
-
-
 class _Check:
     """The walk over a data set; gathers problems."""
 
@@ -173,6 +93,7 @@ class _Check:
         self.path, self.progress = path, progress
         self.problems: list[Problem] = []
         self.info: DatasetInfo | None = None
+        self.palettes = PalettesSeen()
 
     def note(self, found: Iterable[AmbisegError]) -> None:
         for problem in found:
@@ -194,11 +115,11 @@ class _Check:
             self.note([error])
             return None
 
-    def tell(self, seen: _Seen, done: int) -> None:
+    def tell(self, seen: SplitSeen, done: int) -> None:
         if self.progress is not None:
             self.progress(seen.split, done, len(seen.ids))
 
-    def image(self, seen: _Seen, sample_id: str, image: NDArray[Any], where: str) -> None:
+    def image(self, seen: SplitSeen, sample_id: str, image: NDArray[Any], where: str) -> None:
         """Note what is wrong with one image that could be read, and remember it."""
         seen.image(sample_id, image)
         if min(image.shape[1:]) < SMALLEST:
@@ -209,7 +130,7 @@ class _Check:
         if self.info and self.info.channels and len(self.info.channels) != image.shape[0]:
             self.note([channel_problem(where, image.shape[0], self.info.channels)])
 
-    def folder(self) -> list[_Seen]:
+    def folder(self) -> list[SplitSeen]:
         self.info = self.attempt(lambda: read_info(self.path))
         for name in SPLITS:
             if (self.path / name).is_dir() and not (self.path / name / "images").is_dir():
@@ -225,21 +146,35 @@ class _Check:
             self.note([FileProblem(self.path, "there is no split", remedy)])
         return splits
 
-    def folder_split(self, split: str) -> _Seen:
+    def folder_split(self, split: str) -> SplitSeen:
         folder = self.path / split
-        seen = _Seen(split, str(folder))
+        seen = SplitSeen(split, str(folder))
         files, problems = scan_folder(folder / "images", self.path, IMAGE_SUFFIXES, "image")
         table = folder / "weights.csv"
         weights, wrong = read_weights(table, self.path)
         self.note([*problems, *wrong, *unknown_ids(weights, files, table)])
         seen.ids, seen.read = tuple(files), lambda sample_id: read_image(files[sample_id])
         lost = {Path(p.file).name for p in problems}
+        names, missing = MaskNames(folder / "masks"), dict[str, list[Cause]]()
+        for done, (sample_id, path) in enumerate(files.items(), 1):
+            cause = None if (folder / "masks" / sample_id).is_dir() else names.cause(sample_id)
+            if cause is not None:
+                missing.setdefault(cause.problem, []).append(cause)
+            self.folder_sample(seen, folder, sample_id, path, weights.get(sample_id, {}), cause is None)
+            self.tell(seen, done)
+        for causes in missing.values():
+            found, problem, remedy = causes[0]
+            more = f" (and so for {len(causes) - 1} other images)" if len(causes) > 1 else ""
+            self.note([FileProblem(found, problem + more, remedy)])
+        explained = {
+            part
+            for causes in missing.values()
+            for cause in causes
+            for part in (cause.found, cause.found.parent)
+        }
         masks = (folder / "masks").iterdir() if (folder / "masks").is_dir() else ()
         strays = (path for path in masks if path.name not in files and not path.name.startswith("."))
-        self.note(self._stray(path, lost) for path in sorted(strays))
-        for done, (sample_id, path) in enumerate(files.items(), 1):
-            self.folder_sample(seen, folder, sample_id, path, weights.get(sample_id, {}))
-            self.tell(seen, done)
+        self.note(self._stray(path, lost) for path in sorted(strays) if path not in explained)
         return seen
 
     @staticmethod
@@ -248,10 +183,18 @@ class _Check:
             return FileProblem(masks, "the mask belongs to no image", "move it to masks/<id>/<annotator>.png")
         unread = next((name for name in lost if name.startswith(f"{masks.name}.")), None)
         why = f" (images/{unread} cannot be read)" if unread else ""
-        return FileProblem(masks, f"masks without an image{why}", "add the image or remove the folder")
+        return FileProblem(
+            masks, f"masks without an image{why}", "add the image, or give the folder the name of its image"
+        )
 
     def folder_sample(
-        self, seen: _Seen, folder: Path, sample_id: str, path: Path, weights: dict[str, float]
+        self,
+        seen: SplitSeen,
+        folder: Path,
+        sample_id: str,
+        path: Path,
+        weights: dict[str, float],
+        say_missing: bool,
     ) -> None:
         image = self.attempt(lambda: read_image(path))
         if image is not None:
@@ -259,35 +202,41 @@ class _Check:
         masks = folder / "masks" / sample_id
         files, problems = scan_folder(masks, self.path, MASK_SUFFIXES, "mask")
         self.note(problems)
+        if not masks.is_dir() and not say_missing:
+            return
         if not masks.is_dir():
             remedy = f"add masks/{sample_id}/<annotator>.png"
             self.note([FileProblem(path, "the image has no masks folder", remedy)])
         elif not files and not problems:
-            self.note([no_mask(masks)])
+            self.note([MaskNames(masks.parent).missing(sample_id)])
         labels = self.info.labels if self.info else None
-        ignore = labels.ignore_value if labels else None
-        for file in files.values():
-            mask = self.attempt(partial(read_mask, file, ignore))
-            if mask is not None:
+        rules = self.info.mask_rules if self.info else MaskRules()
+        read: dict[str, NDArray[np.uint8]] = {}
+        for name, file in files.items():
+            found = self.attempt(partial(read_label_map, file, rules))
+            if found is not None:
+                mask = read[name] = found.mask
                 seen.mask(mask)
+                self.palettes.add(file, found.colors)
                 self.note(mask_problems(mask, image.shape[1:] if image is not None else None, labels, file))
         seen.count(len(files))
+        seen.take(sample_id, read, labels)
         if self.info and self.info.flips and len(files) > 1:
             self.note([several_label_maps(len(files), str(masks))])
         self.note(weight_problems(weights, tuple(files), folder / "weights.csv", sample_id))
 
-    def packed(self) -> list[_Seen]:
+    def packed(self) -> list[SplitSeen]:
         names = self.attempt(lambda: self.some(packed_splits(self.path))) or ()
         sources = [self.attempt(partial(PackedSplit, self.path, name)) for name in names]
         return [self.packed_split(source) for source in sources if source is not None]
 
-    def packed_split(self, source: PackedSplit) -> _Seen:
+    def packed_split(self, source: PackedSplit) -> SplitSeen:
         places = {sample_id: i for i, sample_id in enumerate(source.ids)}
 
         def read(sample_id: str) -> NDArray[Any]:
             return source.inspect(places[sample_id])[0].image
 
-        seen = _Seen(source.split, f"{self.path}, {source.split}", source.ids, read)
+        seen = SplitSeen(source.split, f"{self.path}, {source.split}", source.ids, read)
         self.info = source.info
         for index, sample_id in enumerate(source.ids):
             found = self.attempt(partial(source.inspect, index))
@@ -296,14 +245,25 @@ class _Check:
                 self.note(problems)
                 self.image(seen, sample_id, sample.image, f"{seen.place}, id {sample_id!r}")
                 seen.mask(sample.masks)
+                seen.take(
+                    sample_id, dict(zip(sample.annotators, sample.masks, strict=True)), self.info.labels
+                )
                 seen.count(len(sample.masks))
                 if self.info.flips and len(sample.masks) > 1:
                     self.note([several_label_maps(len(sample.masks), f"{seen.place}, id {sample_id!r}")])
             self.tell(seen, index + 1)
         return seen
 
-    def whole(self, splits: list[_Seen]) -> None:
+    def whole(self, splits: list[SplitSeen]) -> None:
         """What only shows when all splits are seen together."""
+        if self.palettes.clash is not None:
+            self.note([self.palettes.clash])
+        elif self.palettes.count:
+            self.warn(
+                self.palettes.first,
+                f"{self.palettes.count} mask(s) have a palette of many colours: the index was taken for the class",
+                "look whether the classes are right, or give every class its color in dataset.yaml",
+            )
         background = (self.info.labels.background if self.info else 0) or 0
         for seen in splits:
             if not seen.ids:
@@ -311,13 +271,21 @@ class _Check:
             void = self.info.labels.void if self.info else 255
             if seen.values.any() and not np.delete(seen.values, [background, void]).any():
                 self.warn(seen.place, "no mask marks anything", "check that the class numbers were saved")
+            for problem, remedy in seen.oddities.remarks() if seen.oddities else ():
+                self.warn(seen.place, problem, remedy)
+            stray = seen.range.crushed()
+            if stray is not None and seen.split == "train":
+                problem = f"{stray}, so all images would be constant for training"
+                self.note([FileProblem(seen.place, problem, STRAY_REMEDY)])
+            elif seen.range.strays:
+                self.warn(seen.place, stray_words(seen.range), STRAY_REMEDY)
         self._mixed(splits, [seen.channels for seen in splits], "numbers of channels", "error")
         self._mixed(splits, [seen.dtypes for seen in splits], "number types", "warning")
         for one, other in combinations(splits, 2):
             self._leak(one, other)
 
     def _mixed(
-        self, splits: list[_Seen], counts: list[Any], what: str, severity: Literal["error", "warning"]
+        self, splits: list[SplitSeen], counts: list[Any], what: str, severity: Literal["error", "warning"]
     ) -> None:
         places: dict[Any, str] = {}
         total: Counter[Any] = Counter()
@@ -332,7 +300,7 @@ class _Check:
             problem = f"different {what}: {', '.join(parts)}"
             self.problems.append(Problem(str(self.path), problem, "convert all to one", severity))
 
-    def _leak(self, one: _Seen, other: _Seen) -> None:
+    def _leak(self, one: SplitSeen, other: SplitSeen) -> None:
         place = f"{self.path}, {one.split} and {other.split}"
         common = sorted(set(one.ids) & set(other.ids))
         if common:
@@ -348,12 +316,15 @@ class _Check:
                 self.warn(place, f"{len(some)} {what} image(s), a leak: {pairs}", "keep each in one split")
 
 
-def check_dataset(path: str | PathLike[str], progress: Progress | None = None) -> CheckReport:
+def check_dataset(
+    path: str | PathLike[str], progress: Progress | None = None, to_train: bool = True
+) -> CheckReport:
     """Read a whole data set, folder or packed, and report every problem at once.
 
     Args:
         path: the data set.
         progress: called after every image.
+        to_train: report as errors that there is no split ``train`` or ``val``.
 
     Raises:
         AmbisegError: there is nothing at ``path``.
@@ -362,4 +333,9 @@ def check_dataset(path: str | PathLike[str], progress: Progress | None = None) -
     check = _Check(found, progress)
     splits = check.folder() if found.is_dir() else check.packed()
     check.whole(splits)
+    missing = [name for name in ("train", "val") if name not in {seen.split for seen in splits}]
+    if to_train and splits and missing:
+        command = f"ambiseg data split {shlex.quote(str(found))} --out NEW"
+        remedy = f"make splits with '{command}'"
+        check.note([FileProblem(found, f"there is no split {' and no split '.join(missing)}", remedy)])
     return CheckReport(tuple(check.problems), tuple(seen.summary(check.info) for seen in splits))

@@ -39,7 +39,7 @@ class FlippedSplit(Split):
         self._stored, self._flips = stored, flips
         self.modes = FlipModes(flips, stored.info.labels)
         self.ids = stored.ids
-        self.info = replace(stored.info, labels=self.modes.labels, flips=None)
+        self.info = replace(stored.info, labels=self.modes.labels, flips=None, mask_threshold=None)
 
     def __getitem__(self, index: int) -> Sample:
         """Read one image and make its modes.
@@ -87,4 +87,8 @@ def _with_one_label_map(sample: Sample) -> Sample:
 
 def several_label_maps(count: int, where: str) -> FileProblem:
     """The problem that an image whose classes flip has more than one label map."""
-    return FileProblem(where, f"it has {count} label maps, but classes flip", "keep one of its masks")
+    return FileProblem(
+        where,
+        f"it has {count} label maps, but classes flip",
+        "store one label map per image, or take flips out of dataset.yaml",
+    )

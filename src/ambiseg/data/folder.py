@@ -17,6 +17,8 @@ from __future__ import annotations
 import csv
 import math
 import os
+import shlex
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sized
 from os import PathLike
 from pathlib import Path
@@ -43,6 +45,7 @@ from ambiseg.data.files.validation import (
     weight_problems,
 )
 from ambiseg.data.info import DatasetInfo, info_of_file
+from ambiseg.data.mask_names import MaskNames
 from ambiseg.data.room import RoomCheck
 from ambiseg.data.sample import Sample
 from ambiseg.data.split import Split
@@ -107,11 +110,12 @@ def scan_folder(
         if entry.is_symlink() and not stays_inside(path, root):
             problems.append(FileProblem(path, "the link leads out of the data set", "copy the file into it"))
         elif suffix_of(path) not in suffixes or not entry.is_file():
-            remedy = f"use one of {', '.join(suffixes)}, or move it out of the folder"
+            remedy = f"convert it to one of {', '.join(suffixes)}, or keep it elsewhere"
             problems.append(FileProblem(path, f"this is no {what} file that can be read", remedy))
         elif stem_of(path) in found:
-            other = found[stem_of(path)].name
-            problems.append(FileProblem(path, f"{other} has the same name", f"keep one {what} of the name"))
+            other, role = found[stem_of(path)].name, "id" if what == "image" else "annotator"
+            remedy = f"rename one of them, since the name without suffix is the {role}"
+            problems.append(FileProblem(path, f"{other} has the same name but for its suffix", remedy))
         else:
             found[stem_of(path)] = path
     return dict(sorted(found.items())), problems
@@ -173,11 +177,18 @@ def _take_row(table: dict[str, dict[str, float]], row: list[str]) -> str:
 def unknown_ids(table: Iterable[str], known: Iterable[str], path: Path) -> list[FileProblem]:
     """Ids of weights.csv that have no image."""
     present = set(known)
-    return [
-        FileProblem(path, f"id {name!r} has weights but no image", "remove its rows or add the image")
-        for name in table
-        if name not in present
-    ]
+    composed = {unicodedata.normalize("NFC", name) for name in present}
+    found = []
+    for name in table:
+        if name in present:
+            continue
+        remedy = "correct the id, or add the image"
+        if stem_of(name) in present:
+            remedy = f"write the id without suffix, {stem_of(name)!r}"
+        elif unicodedata.normalize("NFC", name) in composed:
+            remedy = "write it in the Unicode form of the file's name (NFC, NFD)"
+        found.append(FileProblem(path, f"id {name!r} has weights but no image", remedy))
+    return found
 
 
 class FolderSplit(Split):
@@ -207,6 +218,7 @@ class FolderSplit(Split):
         if problems:
             raise problems[0]
         self.ids = tuple(self._images)
+        self._names = MaskNames(self._folder / "masks")
 
     def __getitem__(self, index: int) -> Sample:
         """Read one image, all its masks (in the order of the annotators' names) and their weights.
@@ -219,10 +231,10 @@ class FolderSplit(Split):
         folder = self._folder / "masks" / sample_id
         files, problems = scan_folder(folder, self.root, MASK_SUFFIXES, "mask")
         if not files and not problems:
-            problems = [no_mask(folder)]
-        masks = []
+            problems = [self._names.missing(sample_id)]
+        masks, rules = [], self.info.mask_rules
         for path in files.values():
-            masks.append(read_mask(path, self.info.labels.ignore_value))
+            masks.append(read_mask(path, rules))
             problems += mask_problems(masks[-1], image.shape[1:], self.info.labels, path)
         stated = self._weights.get(sample_id, {})
         problems += weight_problems(stated, tuple(files), self._folder / "weights.csv", sample_id)
@@ -236,14 +248,11 @@ def missing_split(root: Path, split: str, splits: Iterable[str]) -> AmbisegError
     """The error that names the splits there are."""
     there = ", ".join(splits)
     remedy = (
-        f"it has {there}" if there else "it has none; images belong in <split>/images, such as train/images"
+        f"it has {there}" if there else "it has none; images belong in train/images, val/images and so on"
     )
+    if there and split in SPLITS:
+        remedy += f", and 'ambiseg data split {shlex.quote(str(root))} --out NEW' makes {', '.join(SPLITS)}"
     return AmbisegError(f"{root} has no split {split!r}: {remedy}")
-
-
-def no_mask(folder: Path) -> FileProblem:
-    """The problem that an image has no annotation."""
-    return FileProblem(folder, "the image has no mask", "add <annotator>.png here or remove the image")
 
 
 def read_info(root: Path) -> DatasetInfo:

@@ -6,6 +6,7 @@ known is an error with a suggestion: a misspelt ``ignore_valu`` must not silentl
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from os import PathLike
@@ -14,6 +15,7 @@ from typing import Any
 import yaml
 
 from ambiseg.data.class_flips import ClassFlips
+from ambiseg.data.files.mask_rules import MaskRules
 from ambiseg.errors import AmbisegError, UnknownNameError
 from ambiseg.labels import LabelSpace
 from ambiseg.plain_yaml import read_yaml, yaml_text
@@ -23,6 +25,7 @@ AUGMENTATIONS = ("flip", "rotate", "scale", "intensity")
 
 _KEYS = (
     "name", "classes", "ignore_value", "background", "source", "licence", "augment", "channels", "flips", "output",
+    "mask_threshold",
 )  # fmt: skip
 
 
@@ -38,6 +41,8 @@ class DatasetInfo:
         augment: kinds of augmentation (of `AUGMENTATIONS`) that the data allow (True) or forbid (False).
         channels: names of the image channels; empty if nobody named them.
         flips: classes that are switched on and off when the data are read; None if the masks are as stored.
+        mask_threshold: numbers of masks above it are foreground, for two classes with smoothed borders; None if
+            masks hold class numbers.
 
     Raises:
         AmbisegError: an unknown kind of augmentation, a class that flips but is not among the classes.
@@ -54,6 +59,7 @@ class DatasetInfo:
     augment: Mapping[str, bool] = field(default_factory=dict)
     channels: tuple[str, ...] = ()
     flips: ClassFlips | None = None
+    mask_threshold: float | None = None
 
     def __post_init__(self) -> None:
         for kind, allowed in self.augment.items():
@@ -63,6 +69,17 @@ class DatasetInfo:
                 raise AmbisegError(f"augment: {kind} is true or false, received {allowed!r}")
         if self.flips is not None:
             self.flips.output_labels(self.labels)
+        if self.mask_threshold is not None and not self.labels.is_binary:
+            raise AmbisegError(f"mask_threshold is for two classes, not {self.labels.classes}: remove it")
+        if self.mask_threshold is not None and not 0 <= self.mask_threshold < math.inf:
+            raise AmbisegError(
+                f"mask_threshold is a number from 0, such as 127, received {self.mask_threshold}"
+            )
+
+    @property
+    def mask_rules(self) -> MaskRules:
+        """What the numbers and colours of its masks mean."""
+        return MaskRules.of(self.labels, self.mask_threshold)
 
     @classmethod
     def from_yaml(cls, text: str, where: str = "dataset.yaml") -> DatasetInfo:
@@ -70,7 +87,7 @@ class DatasetInfo:
 
         Args:
             text: YAML with any of the keys name, classes, ignore_value, background, source, licence, augment,
-                channels, flips (class to probability), output (of the flips: binary or twins).
+                channels, flips (class to probability), output (of the flips: binary or twins), mask_threshold.
             where: file name for error messages.
 
         Raises:
@@ -94,6 +111,7 @@ class DatasetInfo:
                 augment=_mapping(entries, "augment", "{flip: false}"),
                 channels=tuple(_word(name, "channels") for name in _list(entries, "channels")),
                 flips=_flips(entries),
+                mask_threshold=_number(entries, "mask_threshold"),
             )
         except AmbisegError as error:
             raise AmbisegError(f"{where}: {error}") from error
@@ -118,6 +136,8 @@ class DatasetInfo:
         if self.flips is not None:
             entries["flips"] = {name: float(value) for name, value in self.flips.probabilities.items()}
             entries["output"] = self.flips.output
+        if self.mask_threshold is not None:
+            entries["mask_threshold"] = self.mask_threshold
         return str(
             yaml.safe_dump(entries, sort_keys=False, allow_unicode=True, default_flow_style=None, width=100)
         )
@@ -164,6 +184,13 @@ def _color(value: Any, name: str) -> tuple[int, int, int]:
 def _whole(value: Any, key: str) -> int | None:
     if value is not None and type(value) is not int:
         raise AmbisegError(f"{key} is an integer, received {value!r}")
+    return value
+
+
+def _number(entries: Mapping[str, Any], key: str) -> float | None:
+    value = entries.get(key)
+    if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
+        raise AmbisegError(f"{key} is a number, such as 127, received {value!r}")
     return value
 
 

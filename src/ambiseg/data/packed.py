@@ -13,6 +13,7 @@ before reading. All text has a fixed length: the library can hang on damaged tex
 from __future__ import annotations
 
 import errno
+import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sized
 from dataclasses import replace
@@ -25,10 +26,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ambiseg.atomic_write import replacing_file
-from ambiseg.data.files.reading import check_size
+from ambiseg.data.files.limits import MAX_VALUES, check_size
 from ambiseg.data.files.validation import (
     FileProblem,
     canonical_image,
+    canonical_mask,
     canonical_sample,
     canonical_weights,
     check_name,
@@ -310,10 +312,16 @@ class PackedSplit(Split):
             )
         if not 1 <= len(masks) <= _MAX_MASKS:
             raise FileProblem(where, f"it has {len(masks)} masks", f"pack 1 to {_MAX_MASKS} masks per image")
+        for part in parts.values():
+            if part.dtype.kind not in "buif":
+                raise FileProblem(where, f"{part.name} holds values of type {part.dtype}", _AGAIN)
+            if part.chunks is not None and math.prod(part.chunks) > MAX_VALUES:
+                raise FileProblem(where, f"{part.name} is stored in parts of {part.chunks} values", _AGAIN)
         check_size(where, image.shape)
         check_size(where, masks.shape)
         names = tuple(_decoded(_attribute(entry, "annotators", "S")))
-        pixels, layers = canonical_image(image[()], where), masks[()]
+        pixels, rules = canonical_image(image[()], where), self.info.mask_rules
+        layers = np.stack([canonical_mask(layer, where, rules) for layer in masks[()]])
         values = np.asarray(weights[()], dtype=np.float64)
         problems = []
         for name, layer in zip(names, layers, strict=True):
@@ -330,5 +338,5 @@ def _guarded(where: str, read: Callable[[], _Value]) -> _Value:
         return read()
     except AmbisegError:
         raise
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
+    except Exception as error:
         raise FileProblem(where, f"the file is damaged ({error})", _AGAIN) from error

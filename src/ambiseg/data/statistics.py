@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
-import numpy as np
-from numpy.typing import NDArray
+from dataclasses import dataclass
 
 from ambiseg.data.batches import Normalization
+from ambiseg.data.image_range import MEASURED, ImageRange, RangeTally
+from ambiseg.data.mask_oddities import MaskOddities
 from ambiseg.data.sample import Sample
 from ambiseg.data.split import Split
 from ambiseg.errors import AmbisegError
-
-MEASURED = 2000
-"""Mean and standard deviation are those of so many images, the first ones."""
 
 
 @dataclass(frozen=True)
@@ -22,17 +18,22 @@ class SplitStatistics:
 
     Attributes:
         channels: number of channels, the same for all images.
-        types: number types of the images, sorted.
+        images: number types, sizes and range of the images.
         normalization: mean and standard deviation of each channel.
         digest: SHA-256 over all samples.
-        size: the greatest height and the greatest width.
+        remarks: what a person should look at in the images and masks.
     """
 
     channels: int
-    types: tuple[str, ...]
+    images: ImageRange
     normalization: Normalization
     digest: str
-    size: tuple[int, int]
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def types(self) -> tuple[str, ...]:
+        """Number types of the images, sorted."""
+        return self.images.types
 
     @classmethod
     def of(cls, split: Split, measured: int = MEASURED) -> SplitStatistics:
@@ -43,43 +44,29 @@ class SplitStatistics:
             measured: use so many images, the first ones, for the normalisation.
 
         Raises:
-            AmbisegError: the files of an image are wrong, or images differ in their number of channels.
+            AmbisegError: the files of an image are wrong, images differ in their number of channels, or one
+                value is so far from all others that normalised images would be constant.
         """
-        images = _Images(measured)
-        digest = split.digest(images.add)
-        return cls(images.channels, tuple(sorted(images.types)), images.normalization(), digest, images.size)
+        images, masks = RangeTally(measured), MaskOddities(split.stored.info.labels)
+
+        def read(sample: Sample) -> None:
+            images.add(sample.id, sample.image)
+            masks.add(sample)
+
+        digest = split.digest(read)
+        stray = images.crushed()
+        if stray is not None:
+            raise AmbisegError(f"{stray}, so all images would be constant for training: {STRAY_REMEDY}")
+        remarks = [f"{problem}: {remedy}" for problem, remedy in masks.remarks()]
+        if images.strays:
+            remarks.append(f"{stray_words(images)}: {STRAY_REMEDY}")
+        return cls(images.channels, images.range(), images.normalization(), digest, tuple(remarks))
 
 
-@dataclass
-class _Images:
-    """Sums over the pixels of the images."""
+STRAY_REMEDY = "replace numbers for missing measurements by one within the range of the others"
 
-    measured: int
-    images: int = 0
-    channels: int = 0
-    size: tuple[int, int] = (0, 0)
-    types: set[str] = field(default_factory=set)
-    pixels: int = 0
-    total: NDArray[np.float64] = field(default_factory=lambda: np.zeros(()))
-    square: NDArray[np.float64] = field(default_factory=lambda: np.zeros(()))
 
-    def add(self, sample: Sample) -> None:
-        channels = sample.image.shape[0]
-        if self.images and channels != self.channels:
-            raise AmbisegError(
-                f"image {sample.id!r} has {channels} channels, the ones before {self.channels}:"
-                " all images of a data set need the same channels"
-            )
-        if self.images < self.measured:
-            image = np.asarray(sample.image, np.float64)
-            self.pixels += image[0].size
-            self.total = self.total + image.sum((1, 2))
-            self.square = self.square + (image**2).sum((1, 2))
-        self.size = (max(self.size[0], sample.image.shape[1]), max(self.size[1], sample.image.shape[2]))
-        self.types.add(sample.image.dtype.name)
-        self.channels, self.images = channels, self.images + 1
-
-    def normalization(self) -> Normalization:
-        mean = self.total / self.pixels
-        std = np.sqrt(np.maximum(self.square / self.pixels - mean**2, 0))
-        return Normalization(tuple(mean.tolist()), tuple(np.where(std > 1e-8, std, 1.0).tolist()))
+def stray_words(images: RangeTally) -> str:
+    """The first value that is far from all others, and in how many images there is one."""
+    count = len({stray.id for stray in images.strays})
+    return f"{images.strays[0]}" + (f"; in {count} images there is such a value" if count > 1 else "")

@@ -25,10 +25,11 @@ import torch
 from torchmetrics import MetricCollection
 
 from ambiseg.data.batches import annotations_of
-from ambiseg.data.check import CheckReport, Problem, Summary, check_dataset
+from ambiseg.data.check import CheckReport, Problem, check_dataset
 from ambiseg.data.folder import Progress, missing_split
 from ambiseg.data.info import DatasetInfo
 from ambiseg.data.sample import Sample
+from ambiseg.data.seen import Summary
 from ambiseg.data.source import list_splits, open_split
 from ambiseg.data.split import Split
 from ambiseg.engine.evaluate import ORACLE_DRAWS
@@ -161,7 +162,7 @@ def _checked(path: str | PathLike[str], progress: Progress | None) -> CheckRepor
         if progress is not None:
             progress(f"checking {split}", done, total)
 
-    report = check_dataset(path, tell)
+    report = check_dataset(path, tell, to_train=False)
     if not report.ok:
         first = report.errors[0]
         raise AmbisegError(

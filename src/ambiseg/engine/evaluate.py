@@ -32,7 +32,7 @@ from ambiseg.data.sample import Sample
 from ambiseg.data.source import open_split
 from ambiseg.data.split import Split
 from ambiseg.engine.postprocess import LoadedModel, PredictSettings, postprocess
-from ambiseg.engine.run import Run, load
+from ambiseg.engine.run import Run, load, warn_of_range
 from ambiseg.engine.run_folder import METRICS as METRICS_FILE
 from ambiseg.errors import AmbisegError
 from ambiseg.escaping import csv_cell
@@ -207,15 +207,27 @@ def evaluate(
             f"the data have the classes {list(source.info.labels.names)}, the run {list(run.config.labels.names)}:"
             " evaluate on data of the same classes"
         )
+    names, known = source.info.channels, run.config.channels
+    if names and known and names != known:
+        raise AmbisegError(
+            f"the data have the channels {list(names)}, the run {list(known)}: evaluate on data of the same channels"
+        )
     lost = [name for name in source.ids if groups is not None and name not in groups]
     if lost:
         raise AmbisegError(f"{len(lost)} images have no group, such as {lost[0]!r}: give every image one")
     tally = _Tally(run, flow, source.info.labels, settings, metrics, oracle_draws, seed, bootstrap, groups)
     held: list[Sample] = []
+    remarks: list[str] = []
     done = 0
 
     def read(stored: Sample) -> None:
         nonlocal done
+        try:
+            remark = run.difference(stored.image)
+        except AmbisegError as error:
+            raise AmbisegError(f"image {stored.id!r}: {error}") from error
+        if remark:
+            remarks.append(f"{stored.id!r}: {remark}")
         if held and (len(held) == batch_size or stored.image.shape != held[0].image.shape):
             tally.add(held)
             held.clear()
@@ -226,6 +238,7 @@ def evaluate(
 
     digest = source.digest(read)
     tally.add(held)
+    warn_of_range(remarks, len(source))
     return tally.result(split, digest)
 
 

@@ -19,7 +19,7 @@ from ambiseg.atomic_write import DiskFullError, replacing_folder, working_in
 from ambiseg.data.files.reading import IMAGE_SUFFIXES, read_affine, read_image, suffix_of, write_mask
 from ambiseg.engine.postprocess import Image, LoadedModel, PredictSettings
 from ambiseg.engine.prediction_index import PREDICT, PredictionIndex, folder_names, start
-from ambiseg.engine.run import Run
+from ambiseg.engine.run import Run, warn_of_range
 from ambiseg.errors import AmbisegError
 from ambiseg.maskset import MaskSet
 
@@ -114,7 +114,7 @@ def predict_files(
     paths = list(dict.fromkeys(paths))
     start(out, paths, overwrite, resume)
     settings = (settings or PredictSettings()).for_run(run)
-    names = folder_names(paths)
+    names, remarks = folder_names(paths), list[str]()
     recipe = {
         "run": run.digest(),
         "settings": settings.record(),
@@ -141,7 +141,9 @@ def predict_files(
             for i in chunk:
                 try:
                     images[i] = read_image(paths[i])
-                    run.config.normalization.check(images[i])
+                    remark = run.difference(images[i])
+                    if remark and i not in done:
+                        remarks.append(f"{paths[i]}: {remark}")
                 except AmbisegError as error:
                     images.pop(i, None)
                     if i not in done:
@@ -172,6 +174,7 @@ def predict_files(
                         continue
                     index.add(paths[i], names[i], masks=masks, determined=determined)
                     yield FileResult(paths[i], folder, masks, determined=determined)
+    warn_of_range(remarks, len(paths))
 
 
 def _failed(index: PredictionIndex, path: Path, error: AmbisegError) -> FileResult:

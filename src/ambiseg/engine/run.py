@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,10 +11,12 @@ import numpy as np
 import torch
 
 from ambiseg.data.files.reading import read_image
+from ambiseg.data.files.validation import canonical_image
 from ambiseg.defaults import FOREGROUND_THRESHOLD
 from ambiseg.engine.hardware import Hardware
 from ambiseg.engine.postprocess import Image, LoadedModel, Postprocessed, PredictSettings, postprocess
 from ambiseg.engine.run_folder import RunConfig, digest_of_tensors, load_weights
+from ambiseg.errors import DataWarning
 from ambiseg.maskset import MaskSet
 from ambiseg.methods.base import Segmenter
 from ambiseg.methods.contract import masks_of
@@ -54,8 +57,8 @@ class Run:
         """Masks with probabilities of one image, sorted by probability.
 
         Args:
-            image: a path, or an array ``(C, H, W)`` (or ``(H, W)``) with values like those of training, not
-                normalised.
+            image: a path, or an array ``(C, H, W)``, ``(H, W)`` or, where the number of channels tells,
+                ``(H, W, C)``, with values like those of training, not normalised.
             settings: filters, probabilities and number of samples.
             generator: randomness of sampling methods and flow models.
             flow: a run of flow-matching, where ``settings.estimate`` needs one.
@@ -64,12 +67,32 @@ class Run:
             A `MaskSet` of one image, on the CPU.
 
         Raises:
-            AmbisegError: an unreadable file or another number of channels.
+            AmbisegError: an unreadable file, an array that is no image (NaN, complex, empty, four axes), another
+                number of channels, or values of another scale than the training images.
         """
-        array = read_image(image) if isinstance(image, (str, Path)) else np.asarray(image)
-        return self.predict_batch(
-            [array[None] if array.ndim == 2 else array], settings, generator, flow
-        ).masks
+        array = read_image(image) if isinstance(image, (str, Path)) else self._image(np.asarray(image))
+        remark = self.difference(array)
+        if remark:
+            warnings.warn(remark, DataWarning, stacklevel=2)
+        return self.predict_batch([array], settings, generator, flow).masks
+
+    def _image(self, array: Image) -> Image:
+        """An array as ``(C, H, W)``, under the same rules as a file."""
+        channels = self.config.in_channels
+        if array.ndim == 2:
+            array = array[None]
+        elif array.ndim == 3 and array.shape[0] != channels == array.shape[2]:
+            array = np.moveaxis(array, 2, 0)
+        return canonical_image(array, "the image")
+
+    def difference(self, image: Image) -> str:
+        """What to warn of where an image ``(C, H, W)`` has other numbers than those of training; empty if nothing.
+
+        Raises:
+            AmbisegError: another number of channels, or numbers of another scale.
+        """
+        self.config.normalization.check(image)
+        return "" if self.config.images is None else self.config.images.difference(image)
 
     def predict_batch(
         self,
@@ -106,6 +129,12 @@ class Run:
         self.seconds += time.perf_counter() - began
         self.images += len(images)
         return predictions
+
+
+def warn_of_range(remarks: Sequence[str], images: int) -> None:
+    """One warning about images whose numbers differ from those of training; nothing if there is none."""
+    if remarks:
+        warnings.warn(f"{len(remarks)} of {images} images: {remarks[0]}", DataWarning, stacklevel=3)
 
 
 def load(run: str | Path, precision: str = "auto", device: str | None = None) -> Run:

@@ -31,6 +31,7 @@ from torch import Tensor
 
 from ambiseg.atomic_write import replacing_file, write_text
 from ambiseg.data.batches import Normalization
+from ambiseg.data.image_range import ImageRange
 from ambiseg.engine.checkpoints import check_finite
 from ambiseg.engine.limits import check_memory, outline
 from ambiseg.engine.settings import TrainSettings
@@ -66,6 +67,7 @@ class RunConfig:
         data: the data set as it was given.
         data_digest: hash of the training split.
         channels: names of the image channels, where the data set gives them.
+        images: number types, sizes and range of the training images; None in runs of before these were kept.
         preset: the preset that the settings began with.
         version: of the library.
     """
@@ -80,6 +82,7 @@ class RunConfig:
     data: str = ""
     data_digest: str = ""
     channels: tuple[str, ...] = ()
+    images: ImageRange | None = None
     preset: str = RECOMMENDED
     version: str = __version__
 
@@ -97,6 +100,7 @@ class RunConfig:
             "channels": list(self.channels),
             "labels": self.labels.to_dict(),
             "normalization": self.normalization.to_dict(),
+            "images": None if self.images is None else self.images.to_dict(),
             "backbone": asdict(self.backbone),
             "settings": asdict(self.settings),
             "train": asdict(self.train),
@@ -163,6 +167,7 @@ class RunConfig:
             data=entries.get("data", str, ""),
             data_digest=entries.get("data_digest", str, ""),
             channels=tuple(map(str, entries.get("channels", list, []))),
+            images=_images(entries.get("images", dict, {})),
             preset=entries.get("preset", str, RECOMMENDED),
             version=version,
         )
@@ -210,6 +215,13 @@ def _floats(values: Mapping[str, Any], where: str, name: str, count: int) -> tup
             f"{where} are {count} finite numbers, one for each channel, received {found!r:.80}"
         )
     return tuple(map(float, found))
+
+
+def _images(values: Mapping[str, Any]) -> ImageRange | None:
+    try:
+        return ImageRange.from_dict(values) if values else None
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise AmbisegError(f"the entry 'images' is wrong ({error})") from error
 
 
 def _labels(values: Mapping[str, Any]) -> LabelSpace:

@@ -55,7 +55,7 @@ from ambiseg.engine.run_folder import (
     save_weights,
 )
 from ambiseg.engine.settings import TrainSettings
-from ambiseg.errors import AmbisegError
+from ambiseg.errors import AmbisegError, DataWarning
 from ambiseg.labels import LabelSpace
 from ambiseg.methods import MethodSpec, build, method_info, spec_of
 from ambiseg.methods.base import Segmenter
@@ -148,6 +148,9 @@ def fit(
     if spec.validation != LOSS:
         metric_info(spec.validation)
     statistics = SplitStatistics.of(split)
+    if not _is_child():
+        for remark in statistics.remarks:
+            warnings.warn(f"{data}, train: {remark}", DataWarning, stacklevel=2)
     model = _model(spec, chosen, statistics, split.info.labels, network, own)
     if not _is_child():
         _check_target(run, overwrite, [Path(data), *([Path(chosen.init)] if chosen.init else [])])
@@ -162,6 +165,7 @@ def fit(
         data=str(data),
         data_digest=statistics.digest,
         channels=split.info.channels,
+        images=statistics.images,
         preset=preset,
     )
     start = _start(config) if chosen.init else None
@@ -201,8 +205,8 @@ def _model(
 
     planned = outline(make) if network.kind in NETWORKS else None
     if planned is not None:
-        check_depth(planned, statistics.size)
-        check_memory(planned, statistics.size, train.batch_size, getattr(settings, spec.masks, 1))
+        check_depth(planned, statistics.images.largest)
+        check_memory(planned, statistics.images.largest, train.batch_size, getattr(settings, spec.masks, 1))
     return make()
 
 

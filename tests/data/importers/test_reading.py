@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import subprocess
 import sys
 import zipfile
@@ -124,7 +125,7 @@ def test_arrays_of_strangers_are_checked_before_they_are_decoded(tmp_path):
     path = tmp_path / "a.npz"
     np.savez(path, images=np.zeros((2, 3, 4)), objects=np.array([[[{}]]]))
     assert npz_array(path, "images").shape == (2, 3, 4)
-    for name, words in [("labels", "labels"), ("objects", "store images as numbers")]:
+    for name, words in [("labels", "labels"), ("objects", "save integers or floats")]:
         with pytest.raises(FileProblem, match=f"a.npz: .*{words}"):
             npz_array(path, name)
     header = b"{'descr': '|u1', 'fortran_order': False, 'shape': (1, 999999, 999999), }"
@@ -142,3 +143,29 @@ def test_settings_need_no_torch():
     subprocess.run([sys.executable, "-c", code], check=True)
     for name, importer in IMPORTERS.items():
         assert dataclasses.is_dataclass(importer.settings_class()()), name
+
+
+def test_arrays_that_claim_more_than_they_hold_are_refused(tmp_path):
+    path = tmp_path / "a.npz"
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        header, {"descr": "|u1", "fortran_order": False, "shape": (1_000_000, 512, 512)}
+    )
+    for content, words in [
+        (header.getvalue() + bytes(100), "is stored as"),
+        (b"\x93NUMPY\x02\x00\xff\xff\xff\xff" + bytes(10_000_000), "its header claims 4294967295 bytes"),
+    ]:
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("images.npy", content)
+        with pytest.raises(FileProblem, match=f"a.npz: .*{words}"):
+            npz_array(path, "images")
+
+
+def test_binary_pictures_that_are_transparent_are_refused(tmp_path):
+    picture = Image.fromarray(np.full((4, 4), 255, np.uint8)).convert("LA")
+    picture.save(tmp_path / "a.png")
+    assert read_binary(tmp_path / "a.png").all()
+    picture.putalpha(Image.fromarray(np.eye(4, dtype=np.uint8) * 255))
+    picture.save(tmp_path / "a.png")
+    with pytest.raises(FileProblem, match="75.0% of its pixels are transparent"):
+        read_binary(tmp_path / "a.png")

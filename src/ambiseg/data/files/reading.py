@@ -2,40 +2,40 @@
 
 Everything is checked before it is believed: the size is read from the header before any pixel is decoded,
 pickles are never loaded, and whatever a decoder stumbles over becomes one sentence with the file name.
-Images come out as
-``(C, H, W)``, masks as ``(H, W)``. The first axis of a NIfTI array is the height.
+Images come out as ``(C, H, W)``, masks as ``(H, W)``, turned as a viewer shows them. The first axis of a NIfTI
+array is the height.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tifffile
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
-from PIL.ImageFile import ImageFile
-from PIL.JpegImagePlugin import JpegImageFile
-from PIL.PngImagePlugin import PngImageFile
-from PIL.TiffImagePlugin import TiffImageFile
+from PIL import Image
 
+from ambiseg.data.files.limits import MAX_PIXELS as MAX_PIXELS
+from ambiseg.data.files.limits import MAX_VALUES as MAX_VALUES
+from ambiseg.data.files.limits import check_size as check_size
+from ambiseg.data.files.limits import npy_header
+from ambiseg.data.files.mask_rules import Color, MaskRules
+from ambiseg.data.files.orientation import upright
+from ambiseg.data.files.palette import from_colors, from_palette
+from ambiseg.data.files.pictures import read_picture
+from ambiseg.data.files.pixels import Pixels
+from ambiseg.data.files.tiff import read_tiff
 from ambiseg.data.files.validation import FileProblem, canonical_image, canonical_mask
 from ambiseg.errors import AmbisegError
-
-MAX_PIXELS = 100_000_000
-"""Largest height times width that is decoded."""
-
-MAX_VALUES = 4 * MAX_PIXELS
-"""Largest channels times height times width that is decoded."""
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 MASK_SUFFIXES = (".png", ".tif", ".tiff", ".npy", *NIFTI_SUFFIXES)
 IMAGE_SUFFIXES = (".jpg", ".jpeg", *MASK_SUFFIXES)
 
-_PLAIN_MODES = ("1", "L", "LA", "I;16", "I;16B", "I", "F", "RGB", "RGBA")
 _EXPORT_AGAIN = "it may be truncated or of another format; copy or export it again"
 
 
@@ -64,30 +64,119 @@ def stem_of(path: str | PathLike[str]) -> str:
 def read_image(path: str | PathLike[str]) -> NDArray[np.generic]:
     """Read an image as ``(C, H, W)`` in its own number type: uint8, uint16, int16, or float32 for any other.
 
-    PNG, JPEG, TIFF, NumPy (``(H, W)`` or ``(C, H, W)``) and NIfTI; palettes become RGB, alpha is dropped.
+    PNG, JPEG, TIFF, NumPy (``(H, W)`` or ``(C, H, W)``) and NIfTI. It is turned as a viewer shows it, palettes
+    and inks become RGB, alpha is dropped.
 
     Raises:
-        AmbisegError: missing, unreadable, too large, not one 2-d image, or with NaN or infinite values.
+        AmbisegError: missing, unreadable, too large, not one 2-d image, with NaN or infinite values, or with
+            numbers far outside of the others that the file declares to be no measurement.
     """
-    return canonical_image(_decode(Path(path), False), path)
+    found = _decode(Path(path), False)
+    image = canonical_image(found.shown(), path)
+    if found.nodata is not None and math.isfinite(found.nodata):
+        _require_measured(image, found.nodata, path)
+    return image
 
 
-def read_mask(path: str | PathLike[str], ignore_value: int | None = None) -> NDArray[np.uint8]:
-    """Read a label map as ``(H, W)`` uint8.
+def read_opaque(path: str | PathLike[str]) -> NDArray[np.generic]:
+    """The same as `read_image`, for a picture of a mask: transparent pixels are refused."""
+    found = _decode(Path(path), False)
+    _require_opaque(found, path)
+    return canonical_image(found.shown(), path)
+
+
+@dataclass(frozen=True)
+class LabelMap:
+    """A mask as it was read.
+
+    Attributes:
+        mask: ``(H, W)`` uint8.
+        colors: colour of each index that it holds, where the indices of a palette were taken for the classes.
+    """
+
+    mask: NDArray[np.uint8]
+    colors: dict[int, Color] | None = None
+
+
+def read_mask(path: str | PathLike[str], rules: MaskRules | None = None) -> NDArray[np.uint8]:
+    """Read a label map as ``(H, W)`` uint8, turned as a viewer shows it.
 
     Args:
-        path: PNG (a palette gives its indices), TIFF, NumPy or NIfTI.
-        ignore_value: value of pixels to leave out; unless it is 255, a mask of 0 and 255 becomes 0 and 1.
+        path: PNG, TIFF, NumPy or NIfTI. Numbers are classes; of two classes, black is 0 and white is 1. Colours
+            are those of the classes; of a palette with many others the index is the class.
+        rules: classes, their colours, and the number to leave out; unless that is 255, a mask of 0 and 255
+            becomes 0 and 1.
 
     Raises:
-        AmbisegError: missing, unreadable, too large, in colour, or with values that are no class numbers.
+        AmbisegError: missing, unreadable, too large, not opaque, or with numbers or colours that are no
+            classes.
     """
-    layers = _decode(Path(path), True)
-    if len(layers) != 1:
+    return read_label_map(path, rules or MaskRules()).mask
+
+
+def read_label_map(path: str | PathLike[str], rules: MaskRules) -> LabelMap:
+    """The same as `read_mask`, with the colours whose indices were taken."""
+    found = _decode(Path(path), True)
+    values, colors = found.values, None
+    if found.lossy:
+        raise FileProblem(path, "the content is JPEG, which alters class numbers", "save it as PNG")
+    _require_opaque(found, path)
+    if found.palette is not None:
+        numbers, colors = from_palette(values[0], found.palette, rules, path)
+    elif found.rgb:
+        numbers = from_colors(values, rules, path)
+    elif len(values) > 1 and values.shape[2] == 1:
+        numbers = values[..., 0]
+    elif len(values) == 1:
+        numbers = values[0]
+    else:
         raise FileProblem(
-            path, f"the mask has {len(layers)} channels", "save class numbers, as a grey or palette image"
+            path, f"the mask has {len(values)} channels", "save class numbers, as a grey or palette image"
         )
-    return canonical_mask(layers[0], path, ignore_value)
+    mask = canonical_mask(numbers, path, rules)
+    nodata = found.nodata
+    if nodata and nodata != rules.ignore_value and 0 < nodata < 256 and bool((numbers == nodata).any()):
+        raise FileProblem(
+            path,
+            f"it holds {nodata:g}, which it declares to be no data",
+            f"add 'ignore_value: {nodata:g}' to dataset.yaml, or remove the declaration (tag GDAL_NODATA)",
+        )
+    return LabelMap(upright(mask, found.orientation), colors)
+
+
+def _require_opaque(found: Pixels, path: str | PathLike[str]) -> None:
+    if found.alpha is not None and not found.alpha.all():
+        share = 1 - found.alpha.mean()
+        raise FileProblem(
+            path,
+            f"{share:.1%} of its pixels are transparent, so its numbers are not what a viewer shows",
+            "save it without transparency",
+        )
+
+
+def _require_measured(image: NDArray[np.generic], nodata: float, path: str | PathLike[str]) -> None:
+    """Refuse numbers that are no measurement, unless they lie among the others, such as 0 in uint8."""
+    missing = image == image.dtype.type(nodata) if _holds(image.dtype, nodata) else np.zeros((1,), bool)
+    count = int(missing.sum())
+    if not count:
+        return
+    rest = image[~missing].astype(np.float64)
+    low, high = (rest.min(), rest.max()) if rest.size else (0.0, 0.0)
+    if not 2 * low - high <= nodata <= 2 * high - low:
+        raise FileProblem(
+            path,
+            f"{count} values are {nodata:g}, which it declares to be no data; the others are {low:g} to {high:g}",
+            f"replace them by a number from {low:g} to {high:g}, and mark these pixels with ignore_value in the"
+            " masks",
+        )
+
+
+def _holds(dtype: np.dtype[Any], number: float) -> bool:
+    """Whether a number type has this number."""
+    if dtype.kind == "f":
+        return True
+    info = np.iinfo(dtype)
+    return info.min <= number <= info.max and number == int(number)
 
 
 def read_affine(path: str | PathLike[str]) -> NDArray[np.float64] | None:
@@ -120,7 +209,7 @@ def write_mask(
         AmbisegError: another suffix, another shape, values outside 0..255, or the system refuses the write.
     """
     suffix = suffix_of(partial)
-    values = canonical_mask(np.asarray(mask), partial, 255)
+    values = canonical_mask(np.asarray(mask), partial, MaskRules(ignore_value=255))
     if suffix not in (".png", *NIFTI_SUFFIXES):
         raise FileProblem(partial, f"masks are not written as {suffix!r}", "use .png, .nii or .nii.gz")
     if suffix == ".png":
@@ -131,21 +220,6 @@ def write_mask(
     else:
         nibabel = _nibabel(partial)
         nibabel.save(nibabel.Nifti1Image(values, np.eye(4) if affine is None else affine), partial)
-
-
-def check_size(file: str | PathLike[str], shape: tuple[int, ...]) -> None:
-    """Raise `FileProblem` if an array of ``(..., H, W)`` exceeds `MAX_PIXELS` or `MAX_VALUES`."""
-    height, width = int(shape[-2]), int(shape[-1])
-    values = height * width
-    for extent in shape[:-2]:
-        values *= int(extent)
-    if height * width > MAX_PIXELS or values > MAX_VALUES:
-        raise FileProblem(
-            file,
-            f"{height}x{width} pixels ({values} values) are more than the limit of {MAX_PIXELS} pixels"
-            f" ({MAX_VALUES} values)",
-            "cut it into tiles or scale it down",
-        )
 
 
 def _one_line(error: BaseException) -> str:
@@ -169,8 +243,8 @@ def _check_file(path: Path) -> None:
         raise FileProblem(path, "the file is empty (0 bytes)", "copy or export it again")
 
 
-def _decode(path: Path, as_mask: bool) -> NDArray[Any]:
-    """Pixels as ``(C, H, W)``; whatever goes wrong becomes a `FileProblem`."""
+def _decode(path: Path, as_mask: bool) -> Pixels:
+    """The numbers of a file; whatever goes wrong becomes a `FileProblem`."""
     suffix = suffix_of(path)
     known = MASK_SUFFIXES if as_mask else IMAGE_SUFFIXES
     if suffix not in known:
@@ -178,7 +252,12 @@ def _decode(path: Path, as_mask: bool) -> NDArray[Any]:
         raise FileProblem(path, f"{suffix!r} is no {what} format{why}", f"use one of {', '.join(known)}")
     try:
         _check_file(path)
-        return _READERS.get(suffix, _read_picture)(path, as_mask)
+        found = _READERS.get(suffix, read_picture)(path)
+        if found.palette is not None and not 0 <= found.values.min() <= found.values.max() < len(
+            found.palette
+        ):
+            raise ValueError(f"it uses other indices than the {len(found.palette)} of its palette")
+        return found
     except AmbisegError:
         raise
     except Exception as error:
@@ -186,117 +265,33 @@ def _decode(path: Path, as_mask: bool) -> NDArray[Any]:
         raise FileProblem(path, f"cannot be read as {kind} ({_one_line(error)})", _EXPORT_AGAIN) from error
 
 
-def _open_picture(path: Path) -> ImageFile:
-    """Open by content, since suffixes lie; ``Image.open`` would warn of sizes that are refused here."""
-    for kind in (PngImageFile, JpegImageFile):
-        try:
-            return kind(path)
-        except SyntaxError:
-            continue
-    return TiffImageFile(path)
-
-
-def _read_picture(path: Path, as_mask: bool) -> NDArray[Any]:
-    """PNG and JPEG, and those TIFF compressions that only Pillow decodes."""
-    with _open_picture(path) as opened:
-        check_size(path, (len(opened.getbands()), opened.height, opened.width))
-        raw = str(opened.tile[0].args) if isinstance(opened, PngImageFile) else ""
-        picture: Image.Image = opened
-        if isinstance(opened, JpegImageFile):
-            if as_mask:
-                raise FileProblem(path, "the content is JPEG, which alters class numbers", "save it as PNG")
-            picture = ImageOps.exif_transpose(opened)
-        if raw == "LA;16B":
-            raise FileProblem(path, "16-bit grey with alpha is not read", "save it without alpha or as TIFF")
-        if raw in ("RGB;16B", "RGBA;16B"):
-            return _deep_colors(path, raw)
-        mode = picture.mode
-        if mode == "1" and not as_mask:
-            picture = picture.convert("L")
-        elif mode not in _PLAIN_MODES and not (as_mask and mode == "P"):
-            picture = picture.convert("RGB")
-        values: NDArray[Any] = np.asarray(picture)
-        if as_mask and raw in ("L;2", "L;4"):
-            values = values // (85 if raw == "L;2" else 17)
-    if values.ndim == 2:
-        return values[None]
-    return values[..., : 1 if picture.mode == "LA" else 3].transpose(2, 0, 1)
-
-
-def _deep_colors(path: Path, raw: str) -> NDArray[np.uint16]:
-    """PNG with 16 bits per colour: Pillow hands out 8 of them at a time, the high byte or the low one."""
-    halves: list[NDArray[np.uint16]] = []
-    for order in (raw, raw.replace("16B", "16L")):
-        with PngImageFile(path) as picture:
-            picture.tile = [picture.tile[0]._replace(args=order)]
-            halves.append(np.asarray(picture)[..., :3].astype(np.uint16))
-    return (halves[0] * np.uint16(256) + halves[1]).transpose(2, 0, 1)
-
-
-def _read_tiff(path: Path, as_mask: bool) -> NDArray[Any]:
-    with tifffile.TiffFile(path) as tiff:
-        if len(tiff.series) != 1:
-            raise FileProblem(path, f"it holds {len(tiff.series)} image series", "save one image per file")
-        series = tiff.series[0]
-        page, axes, shape = series.keyframe, series.axes, series.shape
-        y, x = axes.find("Y"), axes.find("X")
-        others = [i for i in range(len(shape)) if i not in (y, x)]
-        if y < 0 or x < 0 or sum(shape[i] > 1 for i in others) > 1:
-            raise FileProblem(path, f"axes {axes} of shape {shape} are not an image", "save one per file")
-        check_size(path, tuple(shape[i] for i in (*others, y, x)))
-        try:
-            values = series.asarray()
-        except ValueError as error:
-            plain = page.bitspersample == 8 or (page.samplesperpixel == 1 and page.bitspersample == 16)
-            if "imagecodecs" not in str(error):
-                raise
-            if len(tiff.pages) > 1 or not plain:
-                raise FileProblem(
-                    path, f"it cannot be decoded ({error})", "pip install imagecodecs"
-                ) from error
-            return _read_picture(path, as_mask)
-        values = values.transpose([*others, y, x]).reshape(-1, shape[y], shape[x])
-        if page.photometric == tifffile.PHOTOMETRIC.MINISWHITE and values.dtype.kind in "bu":
-            values = ~values
-        if page.photometric == tifffile.PHOTOMETRIC.PALETTE and not as_mask:
-            return (np.asarray(page.colormap)[:, values[0]] >> 8).astype(np.uint8)
-        if values.dtype.kind == "b" and not as_mask:
-            return values.astype(np.uint8) * 255
-        alpha = page.extrasamples and int(page.extrasamples[-1]) in (1, 2)
-        return values[:-1] if alpha and len(values) == page.samplesperpixel > 1 else values
-
-
-def _read_numpy(path: Path, as_mask: bool) -> NDArray[Any]:
-    del as_mask
+def _read_numpy(path: Path) -> Pixels:
     with open(path, "rb") as stream:
-        old = np.lib.format.read_magic(stream) == (1, 0)
-        read_header = np.lib.format.read_array_header_1_0 if old else np.lib.format.read_array_header_2_0
-        shape, _, dtype = read_header(stream)
-    if dtype.kind not in "buif":
-        raise FileProblem(path, f"values of type {dtype} are not pixels", "save integers or floats")
-    if len(shape) not in (2, 3) or 0 in shape:
+        shape, _ = npy_header(stream, path)
+    if not 2 <= len(shape) <= 4 or 0 in shape:
         raise FileProblem(
             path, f"the array has shape {shape}", "save it as (height, width) or (channels, ...)"
         )
     check_size(path, shape)
     values: NDArray[Any] = np.load(path, allow_pickle=False)
-    return values[None] if values.ndim == 2 else values
+    while values.ndim > 3 and 1 in (values.shape[0], values.shape[-1]):
+        values = values[0] if values.shape[0] == 1 else values[..., 0]
+    return Pixels(values[None] if values.ndim == 2 else values)
 
 
-def _read_nifti(path: Path, as_mask: bool) -> NDArray[Any]:
-    del as_mask
+def _read_nifti(path: Path) -> Pixels:
     image = _nibabel(path).load(path)
     shape = tuple(int(n) for n in image.shape)
     if len(shape) < 2 or any(n != 1 for n in shape[2:]):
         raise FileProblem(path, f"the array has shape {shape}, a volume", "save one slice per file")
     check_size(path, shape[:2])
     values: NDArray[Any] = np.asanyarray(image.dataobj)
-    return values.reshape(1, *shape[:2])
+    return Pixels(values.reshape(1, *shape[:2]))
 
 
-_READERS: dict[str, Callable[[Path, bool], NDArray[Any]]] = {
-    ".tif": _read_tiff,
-    ".tiff": _read_tiff,
+_READERS: dict[str, Callable[[Path], Pixels]] = {
+    ".tif": read_tiff,
+    ".tiff": read_tiff,
     ".npy": _read_numpy,
     ".nii": _read_nifti,
     ".nii.gz": _read_nifti,

@@ -15,10 +15,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ambiseg.data.files.mask_rules import MaskRules
 from ambiseg.data.info import DatasetInfo
 from ambiseg.data.sample import Sample
 from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
+
+ROUNDING = 1e-3
+"""How far numbers of a mask may be from integers, such as those that a NIfTI file scales."""
 
 WEIGHT_TOLERANCE = 1e-3
 """How far the weights of one image may be from summing to 1."""
@@ -85,27 +89,69 @@ def canonical_image(image: NDArray[Any], file: str | PathLike[str]) -> NDArray[n
     return image
 
 
-def canonical_mask(
-    mask: NDArray[Any], file: str | PathLike[str], ignore_value: int | None
-) -> NDArray[np.uint8]:
-    """A label map ``(H, W)`` as uint8, else `FileProblem`; {0, 255} becomes {0, 1} unless 255 is ignored."""
+def canonical_mask(mask: NDArray[Any], file: str | PathLike[str], rules: MaskRules) -> NDArray[np.uint8]:
+    """A label map ``(H, W)`` as uint8, else `FileProblem`.
+
+    Axes of length 1 before and after height and width go, and numbers within `ROUNDING` of an integer become
+    it. Of two classes, {0, 255} and, in 16 bits, {0, 65535} become {0, 1}, unless 255 is ignored; numbers above
+    the threshold of the rules become 1. Grey levels that are the colours of classes become the classes.
+    """
+    while mask.ndim > 2 and 1 in (mask.shape[-1], mask.shape[0]):
+        mask = mask[..., 0] if mask.shape[-1] == 1 else mask[0]
     if mask.ndim != 2 or mask.size == 0:
         raise FileProblem(
             file, f"the mask has shape {mask.shape}, not (height, width)", "save one 2-d label map"
         )
     if mask.dtype.kind not in "buif":
         raise FileProblem(file, f"values of type {mask.dtype.name} are not classes", "save integers")
-    if mask.dtype.kind == "f" and not (np.isfinite(mask).all() and (mask == np.round(mask)).all()):
-        raise FileProblem(
-            file, "the mask holds fractions or NaN", "save the class numbers, not probabilities"
-        )
+    if rules.threshold is not None and rules.two_classes and mask.max() > 1:
+        above: NDArray[Any] = mask > rules.threshold
+        mask = above if rules.ignore_value is None else np.where(mask == rules.ignore_value, mask, above)
+    if mask.dtype.kind == "f":
+        mask = _whole_numbers(mask, file)
     low, high = mask.min(), mask.max()
+    if high in (255, 65535) and high != rules.ignore_value and rules.two_classes:
+        dark = mask == 0
+        if bool((dark | (mask == high)).all()):
+            _require_dark_background(file, rules)
+            mask, low, high = ~dark, 0, 1
     if low < 0 or high > 255:
         raise FileProblem(file, f"the mask holds values from {low} to {high}", "number the classes 0 to 254")
     mask = np.ascontiguousarray(mask, dtype=np.uint8)
-    if high == 255 and ignore_value != 255 and bool(((mask == 0) | (mask == 255)).all()):
-        mask = mask // 255
-    return mask
+    return mask if rules.is_class(int(high)) else _from_greys(mask, rules)
+
+
+def _whole_numbers(mask: NDArray[Any], file: str | PathLike[str]) -> NDArray[Any]:
+    whole: NDArray[Any] = np.round(mask)
+    if not (np.isfinite(mask).all() and (np.abs(mask - whole) <= ROUNDING).all()):
+        raise FileProblem(
+            file,
+            "the mask holds fractions or NaN",
+            "save the class numbers, not probabilities, or add 'mask_threshold: 0.5' to dataset.yaml",
+        )
+    return whole
+
+
+def _require_dark_background(file: str | PathLike[str], rules: MaskRules) -> None:
+    """Refuse black and white where dataset.yaml gives these colours to the other classes."""
+    greys = rules.greys
+    if greys.get(0, 0) != 0 or greys.get(255, 1) != 1:
+        raise FileProblem(
+            file,
+            f"it is black and white, and dataset.yaml gives black to class {greys.get(0, 0)} and white to class"
+            f" {greys.get(255, 1)}",
+            "save class numbers 0 and 1",
+        )
+
+
+def _from_greys(mask: NDArray[np.uint8], rules: MaskRules) -> NDArray[np.uint8]:
+    """Classes of grey levels, if all of them are colours of classes; else the same numbers."""
+    table = np.zeros(256, np.uint8)
+    present = np.flatnonzero(value_counts(mask)).tolist()
+    if not all(value in rules.greys or value == rules.ignore_value for value in present):
+        return mask
+    table[present] = [rules.greys.get(value, value) for value in present]
+    return table[mask]
 
 
 def value_counts(values: NDArray[np.uint8]) -> NDArray[np.int64]:
@@ -133,18 +179,35 @@ def mask_problems(
             )
         )
     if labels is not None and mask.size and mask.max() >= labels.classes:
-        present = np.flatnonzero(value_counts(mask))
-        wrong = [int(v) for v in present if v >= labels.classes and v != labels.ignore_value]
+        counts = value_counts(mask)
+        wrong = [
+            v for v in np.flatnonzero(counts).tolist() if v >= labels.classes and v != labels.ignore_value
+        ]
         if wrong:
-            found.append(
-                FileProblem(
-                    file,
-                    f"the mask holds the value(s) {wrong[:5]}, but the classes are 0..{labels.classes - 1}"
-                    f" and the value to ignore is {labels.ignore_value}",
-                    "correct the mask, or declare the classes or ignore_value in dataset.yaml",
-                )
-            )
+            found.append(FileProblem(file, *_wrong_values(wrong, counts, labels)))
     return found
+
+
+def _wrong_values(wrong: list[int], counts: NDArray[np.int64], labels: LabelSpace) -> tuple[str, str]:
+    """What is wrong with a mask that holds numbers that are no classes, and what to do; by their likely
+    cause."""
+    if wrong == [255] and labels.ignore_value is None:
+        return (
+            f"the mask holds 255 beside the classes 0..{labels.classes - 1}, and dataset.yaml has no ignore_value",
+            "add 'ignore_value: 255' to dataset.yaml if 255 marks pixels to leave out, else correct the mask",
+        )
+    between = int(counts[1 : wrong[-1]].sum())
+    if labels.is_binary and len(wrong) > 2 and between < counts[0] + counts[wrong[-1]]:
+        return (
+            f"{between / counts.sum():.1%} of the mask's pixels are grey levels between 0 and {wrong[-1]}: its"
+            " borders are smoothed",
+            f"save it without smoothing, or add 'mask_threshold: {wrong[-1] // 2}' to dataset.yaml",
+        )
+    return (
+        f"the mask holds the value(s) {wrong[:5]}, but the classes are 0..{labels.classes - 1}"
+        f" and the value to ignore is {labels.ignore_value}",
+        "correct the mask, or declare the classes, their colors or ignore_value in dataset.yaml",
+    )
 
 
 def weight_problems(
@@ -234,7 +297,8 @@ def canonical_sample(sample: Sample, info: DatasetInfo) -> Sample:
     if not np.isfinite(weights).all():
         found.append(FileProblem(where, "a weight is NaN or infinite", "state probabilities, 0 to 1"))
     order = sorted(range(count), key=lambda i: names[i])
-    layers = [canonical_mask(masks[i], f"{where}, mask {names[i]!r}", 255) for i in order]
+    rules = info.mask_rules
+    layers = [canonical_mask(masks[i], f"{where}, mask {names[i]!r}", rules) for i in order]
     for i, layer in zip(order, layers, strict=True):
         found += mask_problems(layer, image.shape[1:], info.labels, f"{where}, mask {names[i]!r}")
     if found:

@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ambiseg.data.class_flips import ClassFlips
+from ambiseg.data.files.mask_rules import MaskRules
 from ambiseg.data.files.reading import read_image, read_mask
 from ambiseg.data.files.validation import FileProblem
 from ambiseg.data.folder import SPLITS
@@ -138,7 +139,11 @@ def _frame(path: Path, folder: Path, labels: LabelSpace, size: tuple[int, int] |
 
 def _label_map(path: Path) -> NDArray[np.uint8]:
     """Class numbers from an image of them, or of the 32 colours."""
-    layers = read_image(path) if path.name.endswith("_L.png") else read_mask(path, 255)[None]
+    layers = (
+        read_image(path)
+        if path.name.endswith("_L.png")
+        else read_mask(path, MaskRules(ignore_value=255))[None]
+    )
     if len(layers) == 1:
         return np.asarray(layers[0], np.uint8)
     codes = layers.astype(np.int64)

@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ambiseg.data.class_flips import ClassFlips
+from ambiseg.data.files.mask_rules import MaskRules
 from ambiseg.data.files.reading import read_image, read_mask
 from ambiseg.data.files.validation import FileProblem
 from ambiseg.data.importers.base import Imported
@@ -113,7 +114,7 @@ def _splits(
 def _frame(path: Path, source: Path, numbers: NDArray[np.uint8], size: tuple[int, int] | None) -> Sample:
     name = path.name.removesuffix("_leftImg8bit.png")
     file = source / "gtFine" / path.parent.parent.name / path.parent.name / f"{name}_gtFine_labelIds.png"
-    image, ids = read_image(path), read_mask(own_file(source, file), 255)
+    image, ids = read_image(path), read_mask(own_file(source, file), MaskRules(ignore_value=255))
     require_size(ids, image, file)
     if ids.max() > LARGEST:
         wrong = np.unique(ids[ids > LARGEST])[:5].tolist()

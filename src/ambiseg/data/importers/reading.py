@@ -3,6 +3,7 @@ splits, scaling."""
 
 from __future__ import annotations
 
+import math
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ambiseg.data.files.reading import check_size, read_image
+from ambiseg.data.files.limits import MAX_HEADER, MAX_RATIO, check_size, npy_header
+from ambiseg.data.files.reading import read_opaque
 from ambiseg.data.files.validation import FileProblem, mask_problems, value_counts
 from ambiseg.data.folder import ordered_splits, stays_inside
 from ambiseg.data.importers.base import Lazy
@@ -107,9 +109,9 @@ def read_binary(path: Path) -> NDArray[np.uint8]:
     included.
 
     Raises:
-        FileProblem: unreadable, or grey levels that are neither.
+        FileProblem: unreadable, transparent, or grey levels that are neither.
     """
-    values = read_image(path).max(0)
+    values = read_opaque(path).max(0)
     if values.max() <= 1:
         return np.asarray(values > 0, np.uint8)
     half = np.iinfo(values.dtype).max // 2 if values.dtype.kind in "iu" else 0.5
@@ -213,20 +215,27 @@ def npz_array(path: Path, name: str) -> NDArray[Any]:
     """
     try:
         with zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as stream:
-            version = np.lib.format.read_magic(stream)
-            read_header = (
-                np.lib.format.read_array_header_1_0
-                if version == (1, 0)
-                else np.lib.format.read_array_header_2_0
+            shape, dtype = npy_header(stream, path)
+            entry = archive.getinfo(f"{name}.npy")
+        if len(shape) < 3:
+            raise FileProblem(
+                path, f"{name} has shape {shape}", "store images and masks as (n, H, W) or more"
             )
-            shape, _, dtype = read_header(stream)
-        if dtype.kind not in "buif" or len(shape) < 3:
-            raise FileProblem(path, f"{name} has shape {shape}, type {dtype}", "store images as numbers")
         check_size(path, shape[-2:])
+        size = math.prod(shape) * dtype.itemsize
+        if (
+            not size <= entry.file_size <= size + 2 * MAX_HEADER
+            or entry.file_size > MAX_RATIO * path.stat().st_size
+        ):
+            raise FileProblem(
+                path, f"{name} of shape {shape} is stored as {entry.file_size} bytes", "store it again"
+            )
         with np.load(path, allow_pickle=False) as arrays:
             return np.asarray(arrays[name])
-    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        if isinstance(error, AmbisegError):
-            raise
+    except AmbisegError:
+        raise
+    except MemoryError as error:
+        raise FileProblem(path, f"{name} does not fit into memory", "store it in parts") from error
+    except Exception as error:
         line = " ".join(str(error).split())
         raise FileProblem(path, f"cannot be read as npz with {name!r} ({line})", "copy it again") from error

@@ -1,0 +1,94 @@
+"""Bounds on what is decoded: sizes come from headers, and no compressed part may grow beyond its size."""
+
+from __future__ import annotations
+
+import io
+import lzma
+import struct
+import zlib
+from collections.abc import Callable
+from os import PathLike
+from typing import IO, Any
+
+import numpy as np
+import tifffile
+
+from ambiseg.data.files.validation import FileProblem
+
+MAX_PIXELS = 100_000_000
+"""Largest height times width that is decoded."""
+
+MAX_VALUES = 4 * MAX_PIXELS
+"""Largest channels times height times width that is decoded."""
+
+MAX_HEADER = 1 << 16
+"""Largest header of a NumPy array in bytes."""
+
+MAX_RATIO = 1100
+"""Bytes that deflate makes of one byte at most, with some room."""
+
+_TILE_VALUES = 1 << 22
+_STREAMS: dict[int, Callable[[], Any]] = {
+    tifffile.COMPRESSION.ADOBE_DEFLATE: zlib.decompressobj,
+    tifffile.COMPRESSION.DEFLATE: zlib.decompressobj,
+    tifffile.COMPRESSION.LZMA: lzma.LZMADecompressor,
+}
+
+
+def check_size(file: str | PathLike[str], shape: tuple[int, ...]) -> None:
+    """Raise `FileProblem` if an array of ``(..., H, W)`` exceeds `MAX_PIXELS` or `MAX_VALUES`."""
+    height, width = int(shape[-2]), int(shape[-1])
+    values = height * width
+    for extent in shape[:-2]:
+        values *= int(extent)
+    if height * width > MAX_PIXELS or values > MAX_VALUES:
+        raise FileProblem(
+            file,
+            f"{height}x{width} pixels ({values} values) are more than the limit of {MAX_PIXELS} pixels"
+            f" ({MAX_VALUES} values)",
+            "cut it into tiles or scale it down",
+        )
+
+
+def npy_header(stream: IO[bytes], file: str | PathLike[str]) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Shape and number type of a NumPy array, from its first bytes; the stream stands behind them then.
+
+    Raises:
+        FileProblem: a header longer than `MAX_HEADER`, or values that are no numbers.
+        ValueError: no NumPy array.
+    """
+    major, _ = np.lib.format.read_magic(stream)
+    length_format = "<H" if major == 1 else "<I"
+    length_bytes = stream.read(struct.calcsize(length_format))
+    (length,) = struct.unpack(length_format, length_bytes)
+    if length > MAX_HEADER:
+        raise FileProblem(file, f"its header claims {length} bytes", "save the array again with numpy.save")
+    read = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(io.BytesIO(length_bytes + stream.read(length)))
+    if dtype.kind not in "buif":
+        raise FileProblem(file, f"values of type {dtype} are not pixels", "save integers or floats")
+    return shape, dtype
+
+
+def check_segments(file: str | PathLike[str], page: tifffile.TiffPage) -> None:
+    """Raise `FileProblem` if a strip or tile of a TIFF page holds more than its declared size.
+
+    The decoders of tifffile itself (deflate, LZMA) have no bound of their own; all others have.
+    """
+    tile = int(np.prod(page.chunks, dtype=np.float64))
+    if tile > max(_TILE_VALUES, int(np.prod(page.shape, dtype=np.float64))):
+        raise FileProblem(
+            file, f"a part of it is declared with {page.chunks} values", "export it again in smaller tiles"
+        )
+    stream = _STREAMS.get(int(page.compression))
+    if stream is None:
+        return
+    size = 2 * tile * (page.dtype.itemsize if page.dtype is not None else 8) + MAX_HEADER
+    offsets, counts = page.dataoffsets, page.databytecounts
+    for data, index in page.parent.filehandle.read_segments(offsets, counts):
+        if data is not None and len(stream().decompress(data, size + 1)) > size:
+            raise FileProblem(
+                file,
+                f"part {index} expands to more than twice its declared size",
+                "the file is damaged or made to fill the memory; export it again",
+            )

@@ -1,0 +1,118 @@
+"""Sizes are bounded before anything is decoded, and damaged files give one sentence."""
+
+from __future__ import annotations
+
+import struct
+import tracemalloc
+import zlib
+
+import numpy as np
+import pytest
+import tifffile
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from ambiseg.data.files import limits
+from ambiseg.data.files.reading import read_image, read_mask, write_mask
+from ambiseg.errors import AmbisegError
+
+MEGABYTE = 1 << 20
+
+
+def tiff_of(data, compression, side=64, tile=None):
+    """A grey TIFF of one strip or tile, written by hand."""
+    entries = [(256, 4, side), (257, 4, side), (258, 3, 8), (259, 3, compression), (262, 3, 1), (277, 3, 1)]
+    names = (273, 279) if tile is None else (324, 325)
+    entries += [(278, 4, side)] if tile is None else [(322, 4, tile), (323, 4, tile)]
+    start = 8 + 2 + 12 * (len(entries) + 2) + 4
+    entries = sorted([*entries, (names[0], 4, start), (names[1], 4, len(data))])
+    fields = b"".join(
+        struct.pack("<HHI", tag, kind, 1)
+        + struct.pack("<HH" if kind == 3 else "<I", *([value, 0][: 5 - kind]))
+        for tag, kind, value in entries
+    )
+    return b"II*\0" + struct.pack("<IH", 8, len(entries)) + fields + struct.pack("<I", 0) + data
+
+
+def refused_within(read, path, words, size=40 * MEGABYTE):
+    tracemalloc.start()
+    try:
+        with pytest.raises(AmbisegError, match=words):
+            read(path)
+        assert tracemalloc.get_traced_memory()[1] < size
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("compression", [8, 32946, 34925])
+def test_a_strip_that_expands_beyond_its_size_is_not_decoded(tmp_path, compression):
+    if compression == 34925:
+        import lzma
+
+        data = lzma.compress(bytes(200 * MEGABYTE), preset=0)
+    else:
+        data = zlib.compress(bytes(200 * MEGABYTE), 1)
+    (tmp_path / "a.tif").write_bytes(tiff_of(data, compression))
+    for read in (read_image, read_mask):
+        refused_within(read, tmp_path / "a.tif", "a.tif: part 0 expands to more than twice")
+
+
+def test_strips_of_the_right_size_are_read(tmp_path):
+    pixels = np.arange(64 * 64, dtype=np.uint8).reshape(64, 64)
+    for data, compression, tile in (
+        (pixels.tobytes(), 1, None),
+        (zlib.compress(pixels.tobytes()), 8, None),
+        (zlib.compress(pixels.tobytes() + bytes(16)), 8, 64),
+    ):
+        (tmp_path / "a.tif").write_bytes(tiff_of(data, compression, tile=tile))
+        np.testing.assert_array_equal(read_image(tmp_path / "a.tif")[0], pixels)
+
+
+def test_a_tile_larger_than_any_image_is_refused(tmp_path):
+    (tmp_path / "a.tif").write_bytes(tiff_of(zlib.compress(b"x"), 8, tile=1 << 15))
+    refused_within(read_image, tmp_path / "a.tif", "a part of it is declared with")
+
+
+def test_headers_of_arrays_are_bounded(tmp_path):
+    (tmp_path / "a.npy").write_bytes(b"\x93NUMPY\x02\x00" + struct.pack("<I", 1 << 31) + b" " * 1000)
+    refused_within(read_image, tmp_path / "a.npy", "its header claims 2147483648 bytes")
+    assert limits.MAX_HEADER < MEGABYTE
+    np.save(tmp_path / "b.npy", np.zeros((4, 4)))
+    damaged = (tmp_path / "b.npy").read_bytes().replace(b"(4, 4)", b"(4, -4")
+    (tmp_path / "b.npy").write_bytes(damaged)
+    with pytest.raises(AmbisegError, match="b.npy"):
+        read_image(tmp_path / "b.npy")
+
+
+def test_several_pictures_in_one_png_are_refused(tmp_path):
+    first, second = (Image.fromarray(np.full((8, 8), value, np.uint8)) for value in (0, 255))
+    first.save(tmp_path / "a.png", save_all=True, append_images=[second])
+    with pytest.raises(AmbisegError, match="2 pictures: save one per file"):
+        read_image(tmp_path / "a.png")
+
+
+def whole_files(folder):
+    pixels = np.arange(48 * 40, dtype=np.uint8).reshape(48, 40)
+    Image.fromarray(pixels).save(folder / "a.png")
+    Image.fromarray(pixels).save(folder / "a.jpg")
+    tifffile.imwrite(folder / "a.tif", pixels, compression="zlib")
+    np.save(folder / "a.npy", pixels)
+    write_mask(folder / "a.nii.gz", pixels)
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_damaged_bytes_give_an_image_or_one_sentence(tmp_path, data):
+    files = whole_files(tmp_path)
+    name = data.draw(st.sampled_from(sorted(files)))
+    content = bytearray(files[name])
+    for _ in range(data.draw(st.integers(1, 4))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    (tmp_path / name).write_bytes(content)
+    for read in (read_image, read_mask):
+        try:
+            assert 2 <= read(tmp_path / name).ndim <= 3
+        except AmbisegError as error:
+            assert str(tmp_path / name) in str(error)
