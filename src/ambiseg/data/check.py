@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ambiseg.data.class_flip_view import several_label_maps
-from ambiseg.data.files.reading import IMAGE_SUFFIXES, MASK_SUFFIXES, read_image, read_mask
+from ambiseg.data.files.geometry import read_mask_on
+from ambiseg.data.files.reading import IMAGE_SUFFIXES, MASK_SUFFIXES, read_image
 from ambiseg.data.files.validation import (
     FileProblem,
     channel_problem,
@@ -267,7 +268,8 @@ class _Check:
         labels = self.info.labels if self.info else None
         ignore = labels.ignore_value if labels else None
         for file in files.values():
-            mask = self.attempt(partial(read_mask, file, ignore))
+            readable = path if image is not None else file
+            mask = self.attempt(partial(read_mask_on, file, readable, ignore))
             if mask is not None:
                 seen.mask(mask)
                 self.note(mask_problems(mask, image.shape[1:] if image is not None else None, labels, file))
