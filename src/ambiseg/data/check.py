@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ambiseg.data.class_flip_view import several_label_maps
-from ambiseg.data.files.geometry import read_mask_on
-from ambiseg.data.files.reading import IMAGE_SUFFIXES, MASK_SUFFIXES, read_image
+from ambiseg.data.files.geometry import on_image
+from ambiseg.data.files.reading import IMAGE_SUFFIXES, MASK_SUFFIXES, read_image, read_mask
 from ambiseg.data.files.validation import (
     FileProblem,
     channel_problem,
@@ -268,8 +268,9 @@ class _Check:
         labels = self.info.labels if self.info else None
         ignore = labels.ignore_value if labels else None
         for file in files.values():
-            readable = path if image is not None else file
-            mask = self.attempt(partial(read_mask_on, file, readable, ignore))
+            mask = self.attempt(partial(read_mask, file, ignore))
+            if mask is not None and image is not None:
+                mask = self.attempt(partial(on_image, mask, file, path))
             if mask is not None:
                 seen.mask(mask)
                 self.note(mask_problems(mask, image.shape[1:] if image is not None else None, labels, file))

@@ -25,11 +25,12 @@ import numpy as np
 from PIL import Image
 
 from ambiseg.atomic_write import replacing_folder
-from ambiseg.data.files.geometry import read_mask_on
+from ambiseg.data.files.geometry import on_image
 from ambiseg.data.files.reading import (
     IMAGE_SUFFIXES,
     MASK_SUFFIXES,
     read_image,
+    read_mask,
     stem_of,
     suffix_of,
     write_mask,
@@ -222,7 +223,8 @@ class FolderSplit(Split):
             problems = [no_mask(folder)]
         masks = []
         for path in files.values():
-            masks.append(read_mask_on(path, self._images[sample_id], self.info.labels.ignore_value))
+            mask = read_mask(path, self.info.labels.ignore_value)
+            masks.append(on_image(mask, path, self._images[sample_id]))
             problems += mask_problems(masks[-1], image.shape[1:], self.info.labels, path)
         stated = self._weights.get(sample_id, {})
         problems += weight_problems(stated, tuple(files), self._folder / "weights.csv", sample_id)

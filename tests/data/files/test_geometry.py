@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ambiseg.data.check import check_dataset
-from ambiseg.data.files.geometry import header_of, on_grid, read_mask_on
+from ambiseg.data.files.geometry import header_of, on_grid, on_image
 from ambiseg.data.files.reading import read_image, write_mask
 from ambiseg.data.folder import FolderSplit
 from ambiseg.errors import AmbisegError
@@ -159,8 +159,7 @@ def test_slices_of_a_folder_are_compared_too(tmp_path):
 def test_a_mask_of_another_kind_of_file_has_no_place(tmp_path):
     shape = labels((5, 6))
     save(tmp_path / "image.nii.gz", np.zeros((5, 6), np.int16))
-    write_mask(tmp_path / "mask.png", shape)
-    np.testing.assert_array_equal(read_mask_on(tmp_path / "mask.png", tmp_path / "image.nii.gz"), shape)
+    np.testing.assert_array_equal(on_image(shape, tmp_path / "mask.png", tmp_path / "image.nii.gz"), shape)
 
 
 def test_damaged_and_cut_files_are_refused_wherever_the_damage_lies(tmp_path):

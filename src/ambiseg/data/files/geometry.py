@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ambiseg.data.files.nifti import Header, nibabel_of, read_header
-from ambiseg.data.files.reading import NIFTI_SUFFIXES, read_mask, suffix_of
+from ambiseg.data.files.reading import NIFTI_SUFFIXES, suffix_of
 from ambiseg.data.files.validation import FileProblem
 
 TOLERANCE = 0.1
@@ -34,15 +34,19 @@ Placed = Literal["same", "reordered", "resampled"]
 _Orientation = NDArray[Any]
 
 
-def read_mask_on(
-    path: str | PathLike[str], image: str | PathLike[str], ignore_value: int | None = None
+def on_image(
+    mask: NDArray[np.uint8], path: str | PathLike[str], image: str | PathLike[str]
 ) -> NDArray[np.uint8]:
-    """A mask ``(H, W)`` like `read_mask`, in the voxel order of its image where both are NIfTI files.
+    """A mask ``(H, W)`` in the voxel order of its image, where both are NIfTI files; unchanged otherwise.
+
+    Args:
+        mask: as it was read from ``path``.
+        path: file of the mask.
+        image: file of its image.
 
     Raises:
-        AmbisegError: as `read_mask`, or the mask lies elsewhere than its image.
+        FileProblem: the mask lies elsewhere than its image.
     """
-    mask = read_mask(path, ignore_value)
     if suffix_of(path) not in NIFTI_SUFFIXES or suffix_of(image) not in NIFTI_SUFFIXES:
         return mask
     ours, theirs = header_of(Path(path)), header_of(Path(image))
