@@ -50,10 +50,10 @@ def test_what_is_left_out_is_listed_and_changes_the_status(cli, tmp_path):
     outcome = cli(*words, "--out", tmp_path / "a")
     assert outcome.status == 2 and "50 images" in outcome.out
     lines = outcome.err.splitlines()
-    assert lines[0] == "ambiseg: left out, 22 times: this XML cannot be read …"
+    assert lines[0] == "ambiseg: left out (22): this XML cannot be read …"
     assert all(f"bad-0{i}.xml: this XML cannot be read (" in lines[i + 1] for i in range(3))
     assert lines[4] == "  and 19 more, which --json lists"
-    assert lines[5] == "ambiseg: left out, 1 times: its header names no SeriesInstanceUid"
+    assert lines[5] == "ambiseg: left out (1): its header names no SeriesInstanceUid"
     assert "text.xml: its header names no SeriesInstanceUid: download" in lines[6]
     outcome = cli(*words, "--out", tmp_path / "b", "--json")
     told = json.loads(outcome.out)

@@ -109,7 +109,7 @@ def _print(report: ImportReport) -> None:
         show(f"{what}: {number}")
     show(f"{sum(report.images.values())} images in {report.path}")
     for reason, some in by_reason(report.problems).items():
-        say(f"ambiseg: left out, {len(some)} times: {reason}")
+        say(f"ambiseg: left out ({len(some)}): {reason}")
         for problem in some[:EXAMPLES]:
             say(f"  {problem}")
         if len(some) > EXAMPLES:

@@ -129,6 +129,7 @@ def drawn(annotation: Annotation, frame: Frame) -> NDArray[np.bool_]:
         FileProblem: no shape, none inside of the image, or one that is far from its ``area`` or ``bbox``.
     """
     shape, where = annotation.segmentation, annotation.where
+    corners: list[NDArray[np.float64]] = []
     if not shape or shape == [[]]:
         said = "it has no segmentation" if annotation.box is None else "it has a box only, no segmentation"
         raise FileProblem(where, said, "draw a polygon, or remove the annotation")
@@ -147,7 +148,15 @@ def drawn(annotation: Annotation, frame: Frame) -> NDArray[np.bool_]:
         raise FileProblem(where, f"its segmentation is wrong ({line})", _REDRAW) from error
     if not inside.any():
         raise FileProblem(where, "its segmentation marks no pixel", _REDRAW)
-    _check_extent(inside, annotation, frame)
+    down, across = frame.scale
+    rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
+    ends = np.array([columns[0] / across, rows[0] / down, (columns[-1] + 1) / across, (rows[-1] + 1) / down])
+    extents = [ends]
+    if corners:  # a thin tip may lie between the centres of pixels
+        every = np.concatenate(corners).clip(0, frame.stated[::-1])
+        extents.append(np.concatenate([every.min(0), every.max(0)]))
+    _check_box(annotation, extents, frame.stated)
+    _check_area(annotation, inside.sum() / (down * across), ends)
     return inside
 
 
@@ -170,33 +179,37 @@ def _check_corners(corners: list[NDArray[np.float64]], annotation: Annotation, f
         )
 
 
-def _check_extent(inside: NDArray[np.bool_], annotation: Annotation, frame: Frame) -> None:
-    """Compare the drawn pixels with the bounding box and the area that the file states."""
-    down, across = frame.scale
-    rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
-    found = np.array([columns[0] / across, rows[0] / down, (columns[-1] + 1) / across, (rows[-1] + 1) / down])
-    sides = found[2:] - found[:2]
-    box = annotation.box if annotation.box is not None and any(annotation.box) else None
-    if box is not None:
-        x, y, width, height = box
-        ends = np.clip([x, y, x + width, y + height], 0, [*frame.stated[::-1]] * 2)
-        allowed = 2 + 0.25 * max(*sides, width, height)
-        if (np.abs(ends - found) > allowed).any():
-            raise FileProblem(
-                annotation.where,
-                f"its shape lies from {_pair(found[:2])} to {_pair(found[2:])}, its bbox from"
-                f" {_pair((x, y))} to {_pair((x + width, y + height))}",
-                "correct one of the two, or leave bbox out",
-            )
-    pixels = inside.sum() / (down * across)
-    if annotation.area and abs(pixels - annotation.area) > 0.5 * max(pixels, annotation.area) + sides.sum():
-        if box is not None and abs(annotation.area - box[2] * box[3]) <= 0.02 * annotation.area:
-            return  # many tools write the area of the box
-        raise FileProblem(
-            annotation.where,
-            f"its shape has {pixels:.0f} pixels, its area is {annotation.area:g}",
-            "correct one of the two, or leave area out",
-        )
+def _check_box(annotation: Annotation, extents: list[NDArray[np.float64]], stated: Size) -> None:
+    """Compare where a shape lies, left, top, right and bottom, with the bounding box of the file."""
+    if annotation.box is None or not any(annotation.box):
+        return
+    x, y, width, height = annotation.box
+    box = np.clip([x, y, x + width, y + height], 0, [*stated[::-1]] * 2)
+    for ends in extents:
+        sides = ends[2:] - ends[:2]
+        if (np.abs(box - ends) <= 2 + 0.25 * max(*sides, width, height)).all():
+            return
+    raise FileProblem(
+        annotation.where,
+        f"its shape lies from {_pair(extents[0][:2])} to {_pair(extents[0][2:])}, its bbox from {_pair((x, y))} to"
+        f" {_pair((x + width, y + height))}",
+        "correct one of the two, or leave bbox out",
+    )
+
+
+def _check_area(annotation: Annotation, pixels: float, ends: NDArray[np.float64]) -> None:
+    """Compare the number of pixels with the area of the file, which many tools make that of the box."""
+    area, box = annotation.area, annotation.box
+    around = float((ends[2:] - ends[:2]).sum())
+    if not area or abs(pixels - area) <= 0.5 * max(pixels, area) + around:
+        return
+    if box is not None and abs(area - box[2] * box[3]) <= 0.02 * area:
+        return
+    raise FileProblem(
+        annotation.where,
+        f"its shape has {pixels:.0f} pixels, its area is {area:g}",
+        "correct one of the two, or leave area out",
+    )
 
 
 def _pair(point: NDArray[np.float64] | tuple[float, float]) -> str:
