@@ -145,10 +145,10 @@ def test_slices_of_a_folder_are_compared_too(tmp_path):
     shape[1:4, 2:9] = 1
     for name in ("a", "b"):
         save(folder / f"images/{name}.nii.gz", shape.astype(np.int16) * 100, plane)
-        write_mask(folder / f"masks/{name}/png.png", shape)
         for k, order in enumerate(([[0, -1], [1, -1], [2, 1]], [[1, 1], [0, 1], [2, -1]])):
             values, affine = reordered(shape[..., None], plane, np.array(order))
             save(folder / f"masks/{name}/{k}.nii.gz", values[..., 0], affine)
+        write_mask(folder / f"masks/{name}/png.png", shape)
     sample = FolderSplit(tmp_path / "data", "train")[0]
     assert sample.annotators == ("0", "1", "png")
     np.testing.assert_array_equal(sample.masks, [shape] * 3)
