@@ -46,16 +46,20 @@ def test_what_is_left_out_is_listed_and_changes_the_status(cli, tmp_path):
     for i in range(22):
         (folder / f"bad-{i:02d}.xml").write_text("<LidcReadMessage>")
     words = ("data", "import", "lidc-annotations", folder, "--size", 24)
+    (folder / "text.xml").write_text("<LidcReadMessage><ResponseHeader/></LidcReadMessage>")
     outcome = cli(*words, "--out", tmp_path / "a")
     assert outcome.status == 2 and "50 images" in outcome.out
-    assert (
-        outcome.err.count("ambiseg: left out: ") == 20
-        and "bad-19.xml" in outcome.err
-        and "2 more" in outcome.err
-    )
+    lines = outcome.err.splitlines()
+    assert lines[0] == "ambiseg: left out (22): this XML cannot be read …"
+    assert all(f"bad-0{i}.xml: this XML cannot be read (" in lines[i + 1] for i in range(3))
+    assert lines[4] == "  and 19 more, which --json lists"
+    assert lines[5] == "ambiseg: left out (1): its header names no SeriesInstanceUid"
+    assert "text.xml: its header names no SeriesInstanceUid: download" in lines[6]
     outcome = cli(*words, "--out", tmp_path / "b", "--json")
-    problems = json.loads(outcome.out)["problems"]
-    assert outcome.status == 2 and len(problems) == 22 and set(problems[0]) == {"file", "problem", "remedy"}
+    told = json.loads(outcome.out)
+    problems = told["problems"]
+    assert list(told["reasons"].values()) == [22, 1]
+    assert outcome.status == 2 and len(problems) == 23 and set(problems[0]) == {"file", "problem", "remedy"}
 
 
 def test_help_lists_the_importers_and_their_options(cli):

@@ -12,11 +12,12 @@ from tyro.conf import OmitArgPrefixes, Positional
 from ambiseg.cli.console import Grid, command, next_commands, progress, say, show, show_grid, show_json
 from ambiseg.cli.parsing import parse
 from ambiseg.data.importers import IMPORTERS, ImportReport, import_dataset, importer
+from ambiseg.data.importers.summary import by_reason
 
 S = TypeVar("S")
 
-SHOWN_PROBLEMS = 20
-"""More are printed with --json only."""
+EXAMPLES = 3
+"""How many of those that were left out for one reason are shown; --json has all."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +67,15 @@ def run(args: list[str]) -> int:
         )
     if places.json:
         problems = [{"file": p.file, "problem": p.problem, "remedy": p.remedy} for p in report.problems]
+        reasons = {reason: len(some) for reason, some in by_reason(report.problems).items()}
         show_json(
-            {**asdict(report), "problems": problems, "licence": chosen.licence, "citation": chosen.citation}
+            {
+                **asdict(report),
+                "reasons": reasons,
+                "problems": problems,
+                "licence": chosen.licence,
+                "citation": chosen.citation,
+            }
         )
     else:
         _print(report)
@@ -98,10 +106,12 @@ def _print(report: ImportReport) -> None:
     for what, number in report.facts.items():
         show(f"{what}: {number}")
     show(f"{sum(report.images.values())} images in {report.path}")
-    for problem in report.problems[:SHOWN_PROBLEMS]:
-        say(f"ambiseg: left out: {problem}")
-    if len(report.problems) > SHOWN_PROBLEMS:
-        say(f"ambiseg: {len(report.problems) - SHOWN_PROBLEMS} more were left out: --json lists all")
+    for reason, some in by_reason(report.problems).items():
+        say(f"ambiseg: left out ({len(some)}): {reason}")
+        for problem in some[:EXAMPLES]:
+            say(f"  {problem}")
+        if len(some) > EXAMPLES:
+            say(f"  and {len(some) - EXAMPLES} more, which --json lists")
     train = command("ambiseg", "train", "METHOD", "--data", report.path)
     next_commands(
         (command("ambiseg", "data", "check", report.path), "see what it holds"),

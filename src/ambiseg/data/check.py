@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ambiseg.data.class_flip_view import several_label_maps
+from ambiseg.data.files.geometry import on_image
 from ambiseg.data.files.mask_rules import MaskRules
 from ambiseg.data.files.reading import IMAGE_SUFFIXES, MASK_SUFFIXES, read_image, read_label_map
 from ambiseg.data.files.validation import (
@@ -214,8 +215,11 @@ class _Check:
         read: dict[str, NDArray[np.uint8]] = {}
         for name, file in files.items():
             found = self.attempt(partial(read_label_map, file, rules))
-            if found is not None:
-                mask = read[name] = found.mask
+            mask = found.mask if found is not None else None
+            if mask is not None and image is not None:
+                mask = self.attempt(partial(on_image, mask, file, path))
+            if found is not None and mask is not None:
+                read[name] = mask
                 seen.mask(mask)
                 self.palettes.add(file, found.colors)
                 self.note(mask_problems(mask, image.shape[1:] if image is not None else None, labels, file))

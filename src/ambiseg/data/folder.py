@@ -27,6 +27,7 @@ import numpy as np
 from PIL import Image
 
 from ambiseg.atomic_write import replacing_folder
+from ambiseg.data.files.geometry import on_image
 from ambiseg.data.files.reading import (
     IMAGE_SUFFIXES,
     MASK_SUFFIXES,
@@ -234,7 +235,7 @@ class FolderSplit(Split):
             problems = [self._names.missing(sample_id)]
         masks, rules = [], self.info.mask_rules
         for path in files.values():
-            masks.append(read_mask(path, rules))
+            masks.append(on_image(read_mask(path, rules), path, self._images[sample_id]))
             problems += mask_problems(masks[-1], image.shape[1:], self.info.labels, path)
         stated = self._weights.get(sample_id, {})
         problems += weight_problems(stated, tuple(files), self._folder / "weights.csv", sample_id)

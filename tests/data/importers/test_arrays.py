@@ -37,6 +37,14 @@ def test_images_and_masks_are_those_of_the_arrays(tmp_path, packed, channels):
         assert sample.weights.tolist() == [0.5, 0.5] and sample.annotators == ("reader-0", "reader-1")
 
 
+@pytest.mark.parametrize("change", [lambda m: m * np.uint8(255), lambda m: m - 5e-4, lambda m: m > 0])
+def test_masks_of_other_tools(tmp_path, change):
+    _, masks = write(tmp_path)
+    write(tmp_path, masks=change(masks))
+    assert not import_dataset("arrays", tmp_path, tmp_path / "out").problems
+    np.testing.assert_array_equal([s.masks for s in open_split(tmp_path / "out", "train")], masks)
+
+
 def test_one_of_several_data_sets_is_chosen_by_name(tmp_path):
     write(tmp_path), write(tmp_path, "others", count=2)
     with pytest.raises(AmbisegError, match="2 data sets: choose one with --name, such as crops"):
@@ -49,6 +57,7 @@ def test_one_of_several_data_sets_is_chosen_by_name(tmp_path):
     ("arrays", "settings", "message"),
     [
         ({"masks": np.zeros((3, 2, 8, 11), np.int64)}, {}, "do not fit"),
+        ({"masks": np.zeros((3, 2, 8, 9), np.uint8)}, {}, "do not fit"),
         ({"masks": np.full((3, 2, 8, 12), 2, np.uint8)}, {}, "not one image"),
         ({}, {"augment": ("flips",)}, "did you mean 'flip'"),
         ({}, {"name": "other"}, "other-train.npz"),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -60,6 +63,14 @@ def test_bad_files(root, tmp_path, monkeypatch):
     told = [str(problem) for problem in report.problems]
     assert "100.mat: no groundTruth can be read" in told[0] and "102.mat: the mask is 9 high" in told[1]
     assert "103.mat: no groundTruth can be read" in told[2]
+    head = (truth / "train/101.mat").read_bytes()[:128]
+    packed = zlib.compress(bytes(1 << 27))
+    (truth / "test/103.mat").write_bytes(head + struct.pack("<II", 15, len(packed)) + packed)
+    with pytest.raises(AmbisegError, match="103.mat: it unpacks to more than 67108864 bytes"):
+        bsds.read_segmentations(truth / "test/103.mat")
+    (truth / "test/103.mat").write_bytes(bytes(200))
+    with pytest.raises(AmbisegError, match="103.mat: no groundTruth can be read .it is no MATLAB 5 file"):
+        bsds.read_segmentations(truth / "test/103.mat")
     monkeypatch.setattr(bsds, "MAX_BYTES", 10)
     with pytest.raises(AmbisegError, match="101.mat: it is larger than 10 bytes"):
         bsds.read_segmentations(truth / "train/101.mat")

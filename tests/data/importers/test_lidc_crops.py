@@ -121,6 +121,30 @@ def test_arrays_of_objects_and_lies_about_sizes_are_refused(tmp_path):
             read(path)
 
 
+def test_small_pickles_that_ask_for_all_memory(tmp_path):
+    path = tmp_path / "memo.pickle"
+    path.write_bytes(b"\x80\x02}r\xff\xff\xff\xff.")  # a dictionary, kept under the number 2^32 - 1
+    assert read_array_pickle(path) == {}
+    text = b"X" + (10**5).to_bytes(4, "little") + b"a" * 10**5 + b"q\x00"
+    again = b"c_codecs\nencode\nh\x00X\x06\x00\x00\x00latin1\x86R"
+    once, often = (b"\x80\x02(" + text + again * n + b"l." for n in (1, 1000))
+    path.write_bytes(once)
+    assert read_array_pickle(path) == ["a" * 10**5, b"a" * 10**5]
+    path.write_bytes(often)
+    with pytest.raises(AmbisegError, match="the same text is unpacked again and again"):
+        read_array_pickle(path)
+
+
+def test_masks_of_0_and_255(tmp_path):
+    planted = crops()
+    for entry in planted.values():
+        entry["masks"] = [mask.astype(np.uint8) * np.uint8(255) for mask in entry["masks"]]
+    samples, _, problems = read(dump(tmp_path / "a.pickle", planted))
+    assert not problems
+    for sample in (sample for split in samples.values() for sample in split):
+        np.testing.assert_array_equal(sample.masks, np.stack(planted[sample.id]["masks"]) // 255)
+
+
 def test_bad_crops_are_left_out_and_named(tmp_path):
     entries = crops()
     entries["crop_0"]["image"] = np.full((16, 16), np.nan)

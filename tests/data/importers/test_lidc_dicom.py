@@ -177,6 +177,7 @@ def test_a_second_series_is_named(archive, replica):
     )
     twin = write_slice(archive / replica.scans[1].patient / "twin.dcm", replica.scans[1], SLICES[2], 99)
     write_slice(archive / "scout.dcm", scan, SLICES[0], Modality="CR")
+    write_slice(archive / "plan.dcm", scan, SLICES[0], ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
     samples, _, problems = read(archive)
     assert lost(whole, samples) == set() and len(problems) == 3
     for path, words in ((copy, "which was used"), (other, "second CT series"), (twin, "its position -95 mm")):
@@ -202,6 +203,45 @@ def test_files_that_cannot_be_used_are_named(archive, replica):
         ("packed", "compressed"),
     ):
         assert any(f"{name}.dcm" in problem and words in problem for problem in problems), problems
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"PhotometricInterpretation": "MONOCHROME1"}, "its pixels are MONOCHROME1, which a CT is not"),
+        ({"RescaleSlope": None}, "no RescaleSlope and RescaleIntercept make Hounsfield units"),
+        ({"RescaleIntercept": None}, "no RescaleSlope and RescaleIntercept make Hounsfield units"),
+        ({"RescaleSlope": 0}, "no RescaleSlope and RescaleIntercept make Hounsfield units"),
+        ({"RescaleType": "OD"}, "its values are OD, no Hounsfield units"),
+        ({"NumberOfFrames": 2}, "it holds more than one plane"),
+        ({"SamplesPerPixel": 3}, "it holds more than one plane"),
+        ({"ImageOrientationPatient": [-1, 0, 0, 0, -1, 0]}, "no upright axial slice"),
+        ({"ImageOrientationPatient": [-1, 0, 0, 0, 1, 0]}, "no upright axial slice"),
+        ({"ImageOrientationPatient": [1, 0, 0, 0, 0, -1]}, "no upright axial slice"),
+        ({"ImageOrientationPatient": [0, 1, 0, 1, 0, 0]}, "no upright axial slice"),
+        ({"ImageOrientationPatient": [1, 0, 0, 0, 0.95, -0.31]}, None),
+        ({"RescaleType": "HU"}, None),
+    ],
+)
+def test_a_slice_that_is_no_upright_plane_of_hounsfield_units_is_refused(archive, replica, changes, words):
+    import pydicom
+
+    whole, _, _ = read(archive)
+    path = middle(archive, replica)
+    content = pydicom.dcmread(path)
+    for name, value in changes.items():
+        if value is None:
+            delattr(content, name)
+        else:
+            setattr(content, name, value)
+    content.save_as(path)
+    samples, _, problems = read(archive)
+    if words is None:
+        assert not problems
+        for name, sample in whole.items():
+            np.testing.assert_array_equal(samples[name].image, sample.image)
+    else:
+        assert lost(whole, samples) and str(path) in problems[0] and words in problems[0]
 
 
 def test_annotations_may_be_xml_files_among_the_images(archive, replica, monkeypatch):

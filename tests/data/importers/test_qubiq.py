@@ -63,6 +63,27 @@ def test_the_last_axis_of_an_image_are_its_channels(root, tmp_path):
     np.testing.assert_array_equal(open_split(tmp_path / "out", "test")[0].image, values.transpose(2, 0, 1))
 
 
+def test_masks_elsewhere_are_refused_unless_told_otherwise(root, tmp_path):
+    for path in root.glob("*/*/task01_seg03.nii.gz"):
+        nibabel.save(nibabel.Nifti1Image(nibabel.load(path).get_fdata(), np.diag([2.0, 2, 1, 1])), path)
+    with pytest.raises(AmbisegError, match="task01_seg03.nii.gz: its affine places it elsewhere"):
+        import_dataset("qubiq", root, tmp_path / "out")
+    import_dataset("qubiq", root, tmp_path / "out", QubiqSettings(other_grid="voxels"))
+    sample = open_split(tmp_path / "out", "test")[0]
+    case = int(sample.id[4:])
+    np.testing.assert_array_equal(sample.masks, [mask_of(case, 1, rater) for rater in range(1, 4)])
+    values = mask_of(6, 1, 3)[::-1]
+    flipped = np.diag([-1.0, 1, 1, 1])
+    flipped[0, 3] = SIZE[0] - 1
+    nibabel.save(
+        nibabel.Nifti1Image(np.ascontiguousarray(values), flipped),
+        root / "Validation/case06/task01_seg03.nii.gz",
+    )
+    report = import_dataset("qubiq", root, tmp_path / "one")
+    assert report.facts == {"masks put in the voxel order of their image": 1}
+    np.testing.assert_array_equal(open_split(tmp_path / "one", "test")[0].masks[2], mask_of(6, 1, 3))
+
+
 def test_bad_files(root, tmp_path):
     (root / "Training/case01/task01_seg02.nii.gz").write_bytes(b"nothing")
     save(root / "Training/case02/task01_seg01.nii.gz", np.zeros((3, 3), np.uint8))
@@ -71,7 +92,7 @@ def test_bad_files(root, tmp_path):
     report = import_dataset("qubiq", root, tmp_path / "out")
     assert sum(report.images.values()) == 4
     told = " ".join(map(str, report.problems))
-    for words in ("case01/task01_seg02.nii.gz: cannot be read as NIfTI", "case02/task01_seg01.nii.gz: the mask is 3 high",
+    for words in ("case01/task01_seg02.nii.gz: cannot be read as NIfTI", "case02/task01_seg01.nii.gz: the mask has shape (3, 3)",
                   "case06: the case has no mask of task 1"):  # fmt: skip
         assert words in told
     with pytest.raises(AmbisegError, match=r"brain has no task 3: --task is one of \[1, 2\]"):

@@ -24,6 +24,7 @@ from ambiseg.data.files.limits import MAX_VALUES as MAX_VALUES
 from ambiseg.data.files.limits import check_size as check_size
 from ambiseg.data.files.limits import npy_header
 from ambiseg.data.files.mask_rules import Color, MaskRules
+from ambiseg.data.files.nifti import nibabel_of, read_header, read_values
 from ambiseg.data.files.orientation import upright
 from ambiseg.data.files.palette import from_colors, from_palette
 from ambiseg.data.files.pictures import read_picture
@@ -184,7 +185,7 @@ def read_affine(path: str | PathLike[str]) -> NDArray[np.float64] | None:
     if suffix_of(path) not in NIFTI_SUFFIXES:
         return None
     _check_file(Path(path))
-    nibabel = _nibabel(path)
+    nibabel = nibabel_of(path)
     try:
         return np.asarray(nibabel.load(path).affine, dtype=np.float64)
     except Exception as error:
@@ -218,20 +219,12 @@ def write_mask(
             picture.putpalette([part for color in colors for part in color])
         picture.save(partial)
     else:
-        nibabel = _nibabel(partial)
+        nibabel = nibabel_of(partial)
         nibabel.save(nibabel.Nifti1Image(values, np.eye(4) if affine is None else affine), partial)
 
 
 def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())[:200] or type(error).__name__
-
-
-def _nibabel(path: str | PathLike[str]) -> Any:
-    try:
-        import nibabel
-    except ImportError as error:
-        raise FileProblem(path, "NIfTI files need the package nibabel", "pip install nibabel") from error
-    return nibabel
 
 
 def _check_file(path: Path) -> None:
@@ -280,12 +273,11 @@ def _read_numpy(path: Path) -> Pixels:
 
 
 def _read_nifti(path: Path) -> Pixels:
-    image = _nibabel(path).load(path)
-    shape = tuple(int(n) for n in image.shape)
+    header = read_header(path)
+    shape = header.shape
     if len(shape) < 2 or any(n != 1 for n in shape[2:]):
         raise FileProblem(path, f"the array has shape {shape}, a volume", "save one slice per file")
-    check_size(path, shape[:2])
-    values: NDArray[Any] = np.asanyarray(image.dataobj)
+    values = read_values(header, lambda shape: check_size(path, shape[:2]))
     return Pixels(values.reshape(1, *shape[:2]))
 
 

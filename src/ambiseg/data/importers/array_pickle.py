@@ -59,11 +59,16 @@ def _array(raw: Any, kind: Any, shape: Any, order: Any) -> NDArray[Any]:
     return np.frombuffer(data, kind.dtype).reshape(tuple(shape), order=order)
 
 
-class _Unpickler(pickle.Unpickler):
-    """Knows the names of which NumPy's arrays consist, in every version of NumPy and every protocol."""
+class _Unpickler(pickle._Unpickler):
+    """Knows the names of which NumPy's arrays consist, in every version of NumPy and every protocol.
 
-    def __init__(self, stream: BinaryIO) -> None:
+    It is the one in Python, whose memo is a dictionary: that in C makes room for whatever number a file gives
+    to a value, and four bytes then cost all memory.
+    """
+
+    def __init__(self, stream: BinaryIO, size: int) -> None:
         super().__init__(stream, encoding="latin-1")
+        self._text_left = size
 
     def find_class(self, module: str, name: str) -> Any:
         core = re.fullmatch(r"numpy\._?core\.(multiarray|numeric)", module)
@@ -99,6 +104,9 @@ class _Unpickler(pickle.Unpickler):
     def _encode(self, text: Any, encoding: Any) -> bytes:
         if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
             raise pickle.UnpicklingError(f"text that is encoded as {str(encoding)[:20]!r}")
+        self._text_left -= len(text)
+        if self._text_left < 0:
+            raise pickle.UnpicklingError("the same text is unpacked again and again")
         return text.encode("latin-1")
 
 
@@ -115,10 +123,11 @@ def read_array_pickle(path: Path) -> Any:
         FileProblem: truncated, too large, damaged, or naming anything but arrays of numbers and text.
     """
     try:
-        if path.stat().st_size > MAX_BYTES:
+        size = path.stat().st_size
+        if size > MAX_BYTES:
             raise FileProblem(path, f"the pickle is larger than {MAX_BYTES >> 30} GiB", _REMEDY)
         with open(path, "rb") as stream:
-            return _Unpickler(stream).load()
+            return _Unpickler(stream, size).load()
     except FileProblem:
         raise
     except (

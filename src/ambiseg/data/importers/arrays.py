@@ -13,6 +13,7 @@ import numpy as np
 from ambiseg.data.files.validation import FileProblem
 from ambiseg.data.folder import SPLITS
 from ambiseg.data.importers.base import Imported, Lazy
+from ambiseg.data.importers.masks import binary_values
 from ambiseg.data.importers.reading import collected, found_files, nothing_found, npz_array
 from ambiseg.data.importers.settings import ArraysSettings
 from ambiseg.data.info import AUGMENTATIONS, DatasetInfo
@@ -55,7 +56,7 @@ def _name(path: Path) -> str:
 def _samples(path: Path, problems: list[FileProblem]) -> Lazy:
     images, masks = npz_array(path, "images"), npz_array(path, "masks")
     size = images.shape[1:3]
-    if masks.ndim == 4 and masks.dtype == np.uint8 and masks.shape[-1] != size[1]:
+    if masks.ndim == 4 and masks.dtype == np.uint8 and masks.shape[-1] == -(-size[1] // 8) != size[1]:
         masks = np.unpackbits(masks, axis=-1)[..., : size[1]]
     if images.ndim not in (3, 4) or masks.ndim != 4 or (len(masks), *masks.shape[2:]) != (len(images), *size):
         raise FileProblem(
@@ -68,8 +69,7 @@ def _samples(path: Path, problems: list[FileProblem]) -> Lazy:
     weights = np.full(len(readers), 1 / len(readers))
 
     def read(i: int) -> Sample:
-        if masks[i].max(initial=0) > 1 or masks[i].min(initial=0) < 0:
-            raise FileProblem(path, f"mask {i} holds other values than 0 and 1", "store masks as 0 and 1")
-        return Sample(f"crop-{i:05}", channels[i], masks[i].astype(np.uint8), weights, readers)
+        layers = binary_values(masks[i], f"{path}, crop {i}")
+        return Sample(f"crop-{i:05}", channels[i], layers, weights, readers)
 
     return collected(range(len(images)), read, problems)

@@ -15,6 +15,20 @@ from ambiseg.data.files.validation import FileProblem
 from ambiseg.data.info import DatasetInfo
 from ambiseg.data.sample import Sample
 
+Facts = dict[str, int | float | str]
+"""Numbers worth knowing, such as masks that were scaled, by what they count."""
+
+
+def count(facts: Facts, what: str) -> None:
+    """Count one more of ``what``.
+
+    Example:
+        >>> facts = {}
+        >>> count(facts, "scans"), count(facts, "scans"), facts
+        (None, None, {'scans': 2})
+    """
+    facts[what] = int(facts.get(what, 0)) + 1
+
 
 @dataclass(frozen=True)
 class Lazy:
@@ -44,7 +58,8 @@ class Imported:
         splits: samples of each split; where the number is known, as `Lazy`. Fewer may come than announced.
         split_name: how the splits were made, such as ``by patient, 60/20/20, seed 0``.
         problems: what was left out, added to while the splits are read.
-        facts: numbers worth knowing, such as scans and nodules by number of readers.
+        facts: numbers worth knowing, such as scans and nodules by number of readers; may be added to while
+            the splits are read.
     """
 
     info: DatasetInfo

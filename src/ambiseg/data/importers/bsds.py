@@ -13,6 +13,8 @@ Reference: Arbelaez, Maire, Fowlkes, Malik (2011), Contour detection and hierarc
 
 from __future__ import annotations
 
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,10 @@ from ambiseg.labels import LabelSpace
 
 MAX_BYTES = 2_000_000
 """Largest ``.mat`` file that is opened; those of BSDS500 are far smaller."""
+MAX_UNPACKED_BYTES = 1 << 26
+"""How much the compressed parts of such a file may unpack to; those of BSDS500 come to about 3 MB."""
+
+_HEADER, _COMPRESSED = 128, 15
 
 
 def read_bsds(source: Path, settings: BsdsSettings) -> Imported:
@@ -93,8 +99,11 @@ def read_segmentations(path: Path) -> list[NDArray[Any]]:
     if path.stat().st_size > MAX_BYTES:
         raise FileProblem(path, f"it is larger than {MAX_BYTES} bytes", "copy it again")
     try:
+        _check_unpacked(path)
         cells = loadmat(path, variable_names=["groundTruth"])["groundTruth"].ravel()
         found = [np.asarray(cell["Segmentation"][0, 0]) for cell in cells]
+    except FileProblem:
+        raise
     except Exception as error:
         line = " ".join(str(error).split())
         raise FileProblem(
@@ -103,3 +112,22 @@ def read_segmentations(path: Path) -> list[NDArray[Any]]:
     if not found or any(regions.ndim != 2 or regions.dtype.kind not in "ui" for regions in found):
         raise FileProblem(path, "groundTruth holds no Segmentation of whole numbers", "copy it again")
     return found
+
+
+def _check_unpacked(path: Path) -> None:
+    """Unpack every part of a MATLAB 5 file, as far as `MAX_UNPACKED_BYTES`, and keep nothing: scipy would
+    unpack whatever there is."""
+    content = path.read_bytes()
+    order = {b"IM": "<", b"MI": ">"}.get(content[126:_HEADER])
+    if order is None:
+        raise ValueError("it is no MATLAB 5 file")
+    place, left = _HEADER, MAX_UNPACKED_BYTES
+    while place + 8 <= len(content):
+        kind, length = struct.unpack(f"{order}II", content[place : place + 8])
+        if kind == _COMPRESSED:
+            unpacking = zlib.decompressobj()
+            left -= len(unpacking.decompress(content[place + 8 : place + 8 + length], left + 1))
+            if left < 0:
+                said = f"it unpacks to more than {MAX_UNPACKED_BYTES} bytes"
+                raise FileProblem(path, said, "copy it again")
+        place += 8 + length

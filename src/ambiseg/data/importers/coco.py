@@ -6,11 +6,12 @@
     annotations/<annotator>.json        a COCO file each: images, annotations, categories
 
 or one file ``annotations/*.json`` whose annotations carry ``"annotator": NAME``. An image that an annotator's
-file lists without annotations is an empty mask; one that it does not list has no mask of that annotator.
-Class 0 is background, then come the categories by id; where shapes overlap, the later annotation is on top.
+file lists without annotations is an empty mask, if anybody else annotated it; one that it does not list has
+no mask of that annotator. Class 0 is background, then come the categories by id; where shapes overlap, the
+later annotation is on top.
 
-`fill_polygons` marks the pixels whose centres lie inside by the even-odd rule; run lengths go down the
-columns, as the format has it.
+Each annotation is compared with what its file says of itself (`coco_frames`). An image with one that
+contradicts itself is left out, since its mask would lack a shape.
 
 Reference: Lin et al. (2014), Microsoft COCO: common objects in context; the data format on the pages of the
 data set.
@@ -18,17 +19,19 @@ data set.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping
+from os.path import exists
 from pathlib import Path
-from typing import Any
+from posixpath import splitext
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ambiseg.data.files.reading import MAX_PIXELS, read_image
-from ambiseg.data.files.validation import FileProblem
-from ambiseg.data.importers.base import Imported
+from ambiseg.data.files.reading import IMAGE_SUFFIXES, read_image, suffix_of
+from ambiseg.data.files.validation import FileProblem, check_name
+from ambiseg.data.importers.base import Facts, Imported, count
+from ambiseg.data.importers.coco_file import CocoFiles, Drawing, plain_file_name, read_coco_files
+from ambiseg.data.importers.coco_frames import Frame, drawn, exif_orientation, frame_of
 from ambiseg.data.importers.reading import (
     collected,
     found_files,
@@ -43,14 +46,9 @@ from ambiseg.data.sample import Sample
 from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
 
-MAX_BYTES = 1 << 30
-"""Largest annotation file that is read."""
-
-_Shapes = dict[str, dict[str, list[dict[str, Any]]]]
-
 
 def read_coco(source: Path, settings: CocoSettings) -> Imported:
-    """Open images and annotation files; an image with a wrong shape or file is left out and noted.
+    """Open images and annotation files; an image with a wrong annotation or file is left out and noted.
 
     Raises:
         AmbisegError: no annotation file, one that is no COCO file, categories that differ, an unknown
@@ -59,141 +57,100 @@ def read_coco(source: Path, settings: CocoSettings) -> Imported:
     files = found_files(source, "annotations/*.json")
     if not files:
         raise nothing_found(source, "annotations/<annotator>.json with images/")
-    shapes: _Shapes = {}
-    categories: dict[int, str] = {}
-    for file in files:
-        found = _read_file(file, shapes)
-        if categories and found != categories:
-            raise AmbisegError(
-                f"{file}: its categories {found} are not those of {files[0].name}, {categories}: use one list"
+    folder = source / "images"
+    found = read_coco_files(files, lambda name: _below(folder, name))
+    numbers = {category: i for i, category in enumerate(sorted(found.categories), 1)}
+    names = ("background", *(found.categories[category] for category in numbers))
+    info = DatasetInfo(source.name, LabelSpace(names), "COCO annotations")
+    listed, facts = set(found.drawings), Facts()
+    others = [path for path in found_files(folder, "**/*") if suffix_of(path) in IMAGE_SUFFIXES]
+    unlisted = sum(path.relative_to(folder).as_posix() not in listed for path in others)
+    if unlisted:
+        facts["images that no annotation file lists"] = unlisted
+    _take_unannotated(found, folder, settings.empty, facts)
+    ids = _ids(found, folder)
+    splits, how = splits_of(ids, settings, "image")
+
+    def read(name: str) -> Sample | None:
+        if name in found.spoiled:
+            return None
+        path = own_file(folder, folder / name)
+        image, masks, wrong = read_image(path), {}, list[FileProblem]()
+        shown, orientation = (image.shape[1], image.shape[2]), exif_orientation(path)
+        for annotator, drawing in found.drawings[name].items():
+            frame = frame_of(drawing.size, shown, orientation, settings.rotated, path)
+            masks[annotator] = frame.shown(_label_map(drawing, numbers, frame, wrong))
+            if masks[annotator].shape != shown:
+                raise FileProblem(path, "its EXIF tag was not followed", "save it upright")
+            if frame.stated != frame.size:
+                count(facts, "masks scaled to the size of their image")
+        found.problems.extend(wrong)
+        return None if wrong else uniform_sample(ids[name], image, masks)
+
+    lazy = {split: collected(names, read, found.problems) for split, names in splits.items()}
+    return Imported(info, lazy, how, found.problems, facts)
+
+
+def _below(folder: Path, name: str) -> str:
+    """The name of an image below the folder of images, where many files say ``images/`` once more."""
+    plain = plain_file_name(name)
+    rest = plain.removeprefix(f"{folder.name}/")
+    return plain if exists(folder / plain) else rest
+
+
+def _take_unannotated(found: CocoFiles, folder: Path, keep: bool, facts: Facts) -> None:
+    """Leave out and name the images in which nobody drew anything, or keep them with empty masks."""
+    everybody = {annotator for drawings in found.drawings.values() for annotator in drawings}
+    empty = [
+        name
+        for name, drawings in found.drawings.items()
+        if name not in found.spoiled and not any(drawing.annotations for drawing in drawings.values())
+    ]
+    for name in empty:
+        if keep:
+            drawings = found.drawings[name]
+            found.drawings[name] = drawings or {annotator: Drawing(None) for annotator in sorted(everybody)}
+        else:
+            del found.drawings[name]
+            found.problems.append(
+                FileProblem(folder / name, "nobody annotated it", "ask for --empty if it shows nothing")
             )
-        categories = found
-    order = sorted(categories)
-    numbers = {category: i for i, category in enumerate(order, 1)}
-    info = DatasetInfo(
-        source.name, LabelSpace(("background", *(categories[i] for i in order))), "COCO annotations"
-    )
-    ids = {name: Path(name).with_suffix("").as_posix().replace("/", "-") for name in shapes}
-    splits, how = splits_of({name: ids[name] for name in shapes}, settings, "image")
-    problems: list[FileProblem] = []
-
-    def read(name: str) -> Sample:
-        path = own_file(source / "images", source / "images" / name)
-        image, masks = read_image(path), {}
-        for annotator, drawn in shapes[name].items():
-            masks[annotator] = _label_map(drawn, numbers, (image.shape[1], image.shape[2]), path)
-        return uniform_sample(ids[name], image, masks)
-
-    return Imported(
-        info, {split: collected(names, read, problems) for split, names in splits.items()}, how, problems
-    )
+    if keep and empty:
+        facts["images that nobody annotated"] = len(empty)
 
 
-def _read_file(file: Path, shapes: _Shapes) -> dict[int, str]:
-    """Enter the annotations of one file under image and annotator; return its categories."""
-    try:
-        if file.stat().st_size > MAX_BYTES:
-            raise AmbisegError(f"{file}: larger than {MAX_BYTES} bytes: divide it by annotator")
-        content = json.loads(file.read_text(encoding="utf-8-sig"))
-        names = {entry["id"]: str(entry["file_name"]) for entry in content["images"]}
-        categories = {int(entry["id"]): str(entry["name"]) for entry in content["categories"]}
-        several = any("annotator" in annotation for annotation in content["annotations"])
-        if not several:
-            for name in names.values():
-                shapes.setdefault(name, {}).setdefault(file.stem, [])
-        for annotation in content["annotations"]:
-            annotator = str(annotation["annotator"]) if several else file.stem
-            if annotation["category_id"] not in categories:
-                raise AmbisegError(
-                    f"{file}: annotation {annotation.get('id')} has category {annotation['category_id']}, which is not"
-                    " in the class list: add it to categories"
-                )
-            shapes.setdefault(names[annotation["image_id"]], {}).setdefault(annotator, []).append(annotation)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        if isinstance(error, AmbisegError):
-            raise
-        line = " ".join(f"{type(error).__name__} {error}".split())[:200]
-        raise FileProblem(file, f"cannot be read as COCO annotations ({line})", "export it again") from error
-    return categories
+def _ids(found: CocoFiles, folder: Path) -> dict[str, str]:
+    """Id of each image by its file name; an image whose id cannot be used is spoiled."""
+    ids = {name: splitext(name)[0].strip("/.").replace("/", "-") for name in found.drawings}
+    first: dict[str, str] = {}
+    for name, sample_id in ids.items():
+        if name in found.spoiled:
+            continue
+        try:
+            check_name(sample_id, "id")
+            if sample_id in first:
+                said = f"it would have the id {sample_id!r} of {first[sample_id]!r}"
+                raise FileProblem(folder / name, said, "rename one of the two")
+            first[sample_id] = name
+        except AmbisegError as error:
+            found.spoiled.add(name)
+            problem = (
+                error
+                if isinstance(error, FileProblem)
+                else FileProblem(folder / name, str(error), "rename it")
+            )
+            found.problems.append(problem)
+    return ids
 
 
 def _label_map(
-    annotations: Sequence[dict[str, Any]], numbers: dict[int, int], size: tuple[int, int], path: Path
+    drawing: Drawing, numbers: Mapping[int, int], frame: Frame, wrong: list[FileProblem]
 ) -> NDArray[np.uint8]:
-    label_map = np.zeros(size, np.uint8)
-    for annotation in annotations:
-        shape = annotation.get("segmentation")
+    """One annotator's classes in the frame; what cannot be drawn is added to ``wrong``."""
+    label_map = np.zeros(frame.size, np.uint8)
+    for annotation in drawing.annotations:
         try:
-            inside = run_lengths(shape, size) if isinstance(shape, dict) else fill_polygons(shape or [], size)
-        except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
-            line = " ".join(str(error).split())
-            raise FileProblem(
-                path, f"annotation {annotation.get('id')} has a wrong shape ({line})", "correct it"
-            ) from error
-        label_map[inside] = numbers[annotation["category_id"]]
+            label_map[drawn(annotation, frame)] = numbers[annotation.category]
+        except FileProblem as problem:
+            wrong.append(problem)
     return label_map
-
-
-def fill_polygons(polygons: Sequence[Sequence[float]], size: tuple[int, int]) -> NDArray[np.bool_]:
-    """Pixels whose centres lie in any of the polygons ``x1 y1 x2 y2 ...``, ``(H, W)``; corners may lie
-    outside.
-
-    Example:
-        >>> fill_polygons([[1, 0, 3, 0, 3, 1, 1, 1]], (2, 4)).astype(int).tolist()
-        [[0, 1, 1, 0], [0, 0, 0, 0]]
-    """
-    inside = np.zeros(size, bool)
-    for polygon in polygons:
-        corners = np.asarray(polygon, np.float64).reshape(-1, 2)
-        if len(corners) < 3 or not np.isfinite(corners).all():
-            raise ValueError(f"a polygon of {len(corners)} finite corners")
-        x, y = corners.T
-        next_x, next_y = np.roll(x, -1), np.roll(y, -1)
-        first, last = np.clip([np.floor(y.min()), np.ceil(y.max())], 0, size[0]).astype(int)
-        for row in range(first, last):
-            crosses = (y <= row + 0.5) != (next_y <= row + 0.5)
-            share = (row + 0.5 - y[crosses]) / (next_y[crosses] - y[crosses])
-            at = np.sort(x[crosses] + share * (next_x[crosses] - x[crosses]))
-            before = np.searchsorted(at, np.arange(size[1]) + 0.5)
-            inside[row] |= before % 2 == 1
-    return inside
-
-
-def run_lengths(shape: dict[str, Any], size: tuple[int, int]) -> NDArray[np.bool_]:
-    """Pixels of a run-length shape, plain or compressed, ``(H, W)``.
-
-    Raises:
-        ValueError: of another size, or with runs that do not fill it.
-
-    Example:
-        >>> run_lengths({"size": [2, 2], "counts": [1, 2, 1]}, (2, 2)).astype(int).tolist()
-        [[0, 1], [1, 0]]
-    """
-    height, width = (int(n) for n in shape["size"])
-    if (height, width) != size or height * width > MAX_PIXELS:
-        raise ValueError(f"its size is {height} x {width}, the image's {size[0]} x {size[1]}")
-    counts = shape["counts"]
-    runs = np.asarray(_uncompressed(counts) if isinstance(counts, str) else counts, np.int64)
-    if ((runs < 0) | (runs > height * width)).any() or runs.sum() != height * width:
-        raise ValueError(f"its runs fill {int(runs.sum())} of {height * width} pixels")
-    values = np.arange(len(runs)) % 2 == 1
-    return np.repeat(values, runs).reshape(width, height).T
-
-
-def _uncompressed(text: str) -> list[int]:
-    """Run lengths of COCO's compressed text: five bits a character from 48 up, sixth: more follow; from the
-    third on, differences to the one before the last."""
-    runs: list[int] = []
-    place = 0
-    while place < len(text):
-        value, shift, more = 0, 0, True
-        while more:
-            code = ord(text[place]) - 48
-            value |= (code & 31) << shift
-            more, place, shift = bool(code & 32), place + 1, shift + 5
-            if place == len(text) and more:
-                raise ValueError("its run lengths are truncated")
-        if code & 16:
-            value -= 1 << shift
-        runs.append(value + (runs[-2] if len(runs) > 2 else 0))
-    return runs

@@ -26,6 +26,7 @@ from ambiseg.data.importers.array_pickle import PickledArray, read_array_pickle
 from ambiseg.data.importers.base import Imported, Lazy
 from ambiseg.data.importers.lidc_settings import LidcCropsSettings
 from ambiseg.data.importers.lidc_splits import patient_of, split_series
+from ambiseg.data.importers.masks import binary_values
 from ambiseg.data.info import DatasetInfo
 from ambiseg.data.sample import Sample
 from ambiseg.errors import AmbisegError
@@ -117,10 +118,9 @@ def _sample(crop: _Crop, where: str) -> Sample:
         raise FileProblem(where, f"its image has shape {image.shape} and its masks {masks.shape}", _REMEDY)
     check_size(where, masks.shape)
     pixels = canonical_image(image[None], where)
-    if masks.dtype.kind not in "buif" or not ((masks == 0) | (masks == 1)).all():
-        raise FileProblem(where, "its masks hold other values than 0 and 1", _REMEDY)
+    labels = binary_values(masks, where)
     names = tuple(f"reader-{i}" for i in range(1, len(masks) + 1))
-    return Sample(crop.name, pixels, masks.astype(np.uint8), np.full(len(masks), 1 / len(masks)), names)
+    return Sample(crop.name, pixels, labels, np.full(len(masks), 1 / len(masks)), names)
 
 
 def _pickle_crops(source: Path, problems: list[FileProblem]) -> list[_Crop]:

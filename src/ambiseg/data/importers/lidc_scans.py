@@ -24,9 +24,12 @@ _MAX_FILE_BYTES = 1 << 26
 _PLAIN = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2")  # uncompressed transfer syntaxes
 _DEFLATED, _DICOMDIR = "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.3.10"
 _COPY_AGAIN = "download the file again"
+_UPRIGHT = 0.85
+"""Cosine of the largest tilt of a gantry, about 30 degrees."""
 _TAGS = [
-    "SOPClassUID", "Modality", "SeriesInstanceUID", "StudyInstanceUID", "ImagePositionPatient", "PixelSpacing", "SliceThickness",
-    "InstanceNumber", "Rows", "Columns",
+    "SOPClassUID", "Modality", "ImageType", "SeriesInstanceUID", "StudyInstanceUID", "ImagePositionPatient", "PixelSpacing",
+    "SliceThickness", "InstanceNumber", "Rows", "Columns", "ImageOrientationPatient", "PhotometricInterpretation",
+    "NumberOfFrames", "SamplesPerPixel", "RescaleSlope", "RescaleIntercept", "RescaleType",
 ]  # fmt: skip
 
 
@@ -118,7 +121,8 @@ def slice_distance(slices: list[Slice]) -> float:
 
 
 def _header(path: Path) -> Slice | None:
-    """What the header says; None for a file that is no DICOM file, or DICOM but no CT slice.
+    """What the header says; None for a file that is no DICOM file, or DICOM but no CT slice, such as a
+    localizer.
 
     Raises:
         FileProblem: a damaged header, or one that asks for too much memory.
@@ -141,11 +145,12 @@ def _header(path: Path) -> Slice | None:
         header = pydicom.Dataset()
         if syntax != _DEFLATED:  # which would be inflated whole, to whatever size
             header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_TAGS)
-            if header.Modality != "CT":
+            if header.Modality != "CT" or "LOCALIZER" in (header.get("ImageType") or ()):
                 return None
         if syntax not in _PLAIN:
             remedy = "store it uncompressed, such as with gdcmconv --raw"
             raise FileProblem(path, f"its pixels are compressed ({syntax.name})", remedy)
+        _check_kind(path, header)
         down, across = (float(value) for value in header.PixelSpacing)
         if not (0.05 < down < 20 and abs(down - across) < 1e-3 * down):
             raise FileProblem(path, f"its pixels are {down} x {across} mm", "resample it to square pixels")
@@ -175,6 +180,29 @@ def _header(path: Path) -> Slice | None:
         ) from error
 
 
+def _check_kind(path: Path, header: Any) -> None:
+    """Raise `FileProblem` unless it is one upright axial plane of Hounsfield units.
+
+    Outlines are given in the pixels of a slice, at a height: in a slice that is mirrored, turned or not
+    axial they would mean something else.
+    """
+    if int(header.get("NumberOfFrames") or 1) != 1 or int(header.get("SamplesPerPixel") or 1) != 1:
+        raise FileProblem(path, "it holds more than one plane", "export one grey slice per file")
+    grey = str(header.get("PhotometricInterpretation") or "MONOCHROME2")
+    if grey != "MONOCHROME2":
+        raise FileProblem(path, f"its pixels are {grey}, which a CT is not", "export it as MONOCHROME2")
+    if "RescaleSlope" not in header or "RescaleIntercept" not in header or not float(header.RescaleSlope):
+        raise FileProblem(
+            path, "no RescaleSlope and RescaleIntercept make Hounsfield units of it", _COPY_AGAIN
+        )
+    unit = str(header.get("RescaleType") or "HU")
+    if unit not in ("HU", "US"):  # US: unspecified, as older scanners write
+        raise FileProblem(path, f"its values are {unit}, no Hounsfield units", "export it as a CT in HU")
+    axes = [float(value) for value in header.get("ImageOrientationPatient") or (1, 0, 0, 0, 1, 0)]
+    if len(axes) != 6 or min(axes[0], axes[4]) < _UPRIGHT:
+        raise FileProblem(path, f"its axes are {axes}, no upright axial slice", "export axial slices")
+
+
 def hounsfield(piece: Slice) -> NDArray[np.float32]:
     """The pixels of a slice in Hounsfield units, slope times value plus intercept.
 
@@ -183,10 +211,8 @@ def hounsfield(piece: Slice) -> NDArray[np.float32]:
     """
     try:
         content = _pydicom(piece.path).dcmread(piece.path)
-        if int(content.get("NumberOfFrames") or 1) != 1 or int(content.get("SamplesPerPixel", 1)) != 1:
-            raise FileProblem(piece.path, "it holds more than one plane", "export one grey slice per file")
         values = np.asarray(content.pixel_array, np.float32)
-        slope, intercept = float(content.get("RescaleSlope", 1)), float(content.get("RescaleIntercept", 0))
+        slope, intercept = float(content.RescaleSlope), float(content.RescaleIntercept)
     except AmbisegError:
         raise
     except Exception as error:

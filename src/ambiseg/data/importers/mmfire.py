@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from ambiseg.data.files.reading import check_size
 from ambiseg.data.files.validation import FileProblem, canonical_image
 from ambiseg.data.importers.base import Imported
+from ambiseg.data.importers.masks import binary_values
 from ambiseg.data.importers.reading import collected, nothing_found, own_file
 from ambiseg.data.importers.settings import MMFireSettings
 from ambiseg.data.info import AUGMENTATIONS, DatasetInfo
@@ -59,10 +60,8 @@ def read_mmfire(source: Path, settings: MMFireSettings) -> Imported:
 
     def read(i: int) -> Sample:
         where = f"{source}, scenario {i}"
-        image, burned = canonical_image(np.asarray(images[i], np.float32), where), np.asarray(masks[i])
-        if not ((burned == 0) | (burned == 1)).all():
-            raise FileProblem(where, "a mask holds other values than 0 and 1", "copy Y.npy again")
-        return Sample(f"fire-{i:05}", image, burned.astype(np.uint8), weights, names)
+        image = canonical_image(np.asarray(images[i], np.float32), where)
+        return Sample(f"fire-{i:05}", image, binary_values(masks[i], where), weights, names)
 
     first, second = settings.train, settings.train + settings.val
     ranges = {"train": range(first), "val": range(first, second), "test": range(second, count)}

@@ -17,6 +17,7 @@ Reference: Li et al. (2024), QUBIQ: uncertainty quantification for biomedical im
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,14 +25,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ambiseg.data.files.nifti import Header
 from ambiseg.data.files.validation import FileProblem, canonical_image
-from ambiseg.data.importers.base import Imported
-from ambiseg.data.importers.nifti import label_volume, read_volume
+from ambiseg.data.importers.base import Facts, Imported
+from ambiseg.data.importers.nifti import placed_labels, read_volume
 from ambiseg.data.importers.reading import (
     collected,
     found_files,
     nothing_found,
-    require_classes,
     require_size,
     uniform_sample,
 )
@@ -71,29 +72,35 @@ def read_qubiq(source: Path, settings: QubiqSettings) -> Imported:
         f"qubiq-{source.name}-task{settings.task}", LabelSpace.binary(), "QUBIQ (Li et al. 2024)"
     )
     problems: list[FileProblem] = []
-    read = partial(_case, task=settings.task, labels=info.labels)
+    facts: Facts = {}
+    read = partial(_case, settings=settings, labels=info.labels, facts=facts)
     return Imported(
         info,
         {split: collected(folders, read, problems) for split, folders in splits.items() if folders},
         f"Training by case 80/20, seed {settings.seed}; Validation as test",
         problems,
+        facts,
     )
 
 
-def _case(folder: Path, task: int, labels: LabelSpace) -> Sample:
+def _case(folder: Path, settings: QubiqSettings, labels: LabelSpace, facts: Facts) -> Sample:
     path = found_files(folder, "image.nii*")[0]
-    pixels = read_volume(path).squeeze()
+    values, header = read_volume(path)
+    pixels = values.squeeze()
+    if pixels.ndim not in (2, 3):
+        raise FileProblem(path, f"the array has shape {values.shape}", "save height, width and channels")
     if pixels.ndim == 3:
         pixels = np.moveaxis(pixels, -1, 0)
     image = canonical_image(pixels[None] if pixels.ndim == 2 else pixels, path)
+    plane: Header = replace(header, shape=image.shape[1:])
     masks: dict[str, NDArray[Any]] = {}
     for file in found_files(folder, "task*"):
         match = _MASK.fullmatch(file.name)
-        if match and int(match[1]) == task:
-            mask = label_volume(file).squeeze()
+        if match and int(match[1]) == settings.task:
+            mask = placed_labels(file, plane, labels, settings.other_grid, facts).squeeze()
             require_size(mask, image, file)
-            require_classes(mask, labels, file)
             masks[f"rater-{int(match[2]):02}"] = mask
     if not masks:
-        raise FileProblem(folder, f"the case has no mask of task {task}", "unpack the whole distribution")
+        said = f"the case has no mask of task {settings.task}"
+        raise FileProblem(folder, said, "unpack the whole distribution")
     return uniform_sample(folder.name, image, masks)

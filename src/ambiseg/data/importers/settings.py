@@ -100,6 +100,11 @@ class NiftiSettings(SplitSettings):
     """Names of the label values 0, 1, ..."""
     empty: bool = False
     """Import slices in which nobody marks anything, too."""
+    other_grid: Literal["refuse", "resample", "voxels"] = "refuse"
+    """Masks that lie on another grid than their image: refuse leaves the volume out; resample takes the
+    nearest voxel; voxels ignores the affines and takes masks voxel by voxel."""
+    stacked: bool = False
+    """Masks may have a fourth axis with one volume per annotator, and may stand as masks/<volume>.nii.gz."""
 
 
 @dataclass(frozen=True)
@@ -110,11 +115,21 @@ class QubiqSettings:
     """Which structure: the number after ``task``."""
     seed: int = 0
     """Seed of the split of Training into 80 % train and 20 % val."""
+    other_grid: Literal["refuse", "voxels"] = "refuse"
+    """Masks whose affine is not that of their image: refuse leaves the case out; voxels ignores the affines
+    and takes masks pixel by pixel."""
 
 
 @dataclass(frozen=True)
 class CocoSettings(SplitSettings):
     """Options of `coco`."""
+
+    empty: bool = False
+    """Import images in which nobody marks anything, too, with empty masks."""
+    rotated: Literal["by-size", "as-shown", "as-stored"] = "by-size"
+    """Which pixels the coordinates mean where a photograph is rotated by its EXIF tag: by-size, those whose
+    width and height the file states, and photographs that fit both are left out; as-shown, the rotated ones;
+    as-stored, those before the rotation."""
 
 
 @dataclass(frozen=True)
