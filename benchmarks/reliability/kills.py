@@ -167,6 +167,7 @@ def verbs(data: Path, run: Path, arrays: Path, suite: Path) -> list[Verb]:
             images,
             "--batch-size",
             4,
+            "--no-picture",
             again=("--resume",),
             result=digest_of_files,
             name="predict",
