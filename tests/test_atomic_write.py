@@ -161,7 +161,7 @@ def test_two_writers_of_one_place(tmp_path, monkeypatch):
 def test_no_room_is_one_sentence(tmp_path, number, words):
     with (
         pytest.raises(
-            DiskFullError, match=f"a.txt is not written, nothing was changed: .*{words}.* are free"
+            DiskFullError, match=f"a.txt is not written, nothing was changed: .*{words}.* are free there"
         ),
         replacing_file(tmp_path / "a.txt"),
     ):

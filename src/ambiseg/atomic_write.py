@@ -211,20 +211,20 @@ def readable(count: float) -> str:
 def _partial(target: Path, alone: bool) -> Iterator[Path]:
     """A name in a new hidden folder beside ``target``, which is removed at the end with whatever is left in it."""
     stem = f"{PARTIAL}{hashlib.sha256(target.name.encode(errors='surrogateescape')).hexdigest()[:12]}-"
-    with _in_words(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        for left in target.parent.glob(f"{stem}*"):
-            if not _finish_or_remove(left, target, _PATIENCE if alone else 0) and alone:
-                raise AmbisegError(
-                    f"another process is writing {target}: wait until it has ended, or stop it"
-                )
-        folder = target.parent / f"{stem}{secrets.token_hex(4)}"
-        folder.mkdir()
-        try:
+    folder = target.parent / f"{stem}{secrets.token_hex(4)}"
+    try:
+        with _in_words(target, folder):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            for left in target.parent.glob(f"{stem}*"):
+                if not _finish_or_remove(left, target, _PATIENCE if alone else 0) and alone:
+                    raise AmbisegError(
+                        f"another process is writing {target}: wait until it has ended, or stop it"
+                    )
+            folder.mkdir()
             with FileLock(folder / LOCK, timeout=0):
                 yield folder / target.name
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _finish_or_remove(folder: Path, target: Path, wait: float) -> bool:
@@ -250,8 +250,8 @@ def _finish_or_remove(folder: Path, target: Path, wait: float) -> bool:
 
 
 @contextmanager
-def _in_words(target: Path) -> Iterator[None]:
-    """Say in a user's words what the system refused."""
+def _in_words(target: Path, folder: Path) -> Iterator[None]:
+    """Say in a user's words what the system refused; ``folder`` holds what has been written so far."""
     try:
         yield
     except (OSError, RuntimeError) as error:
@@ -259,15 +259,22 @@ def _in_words(target: Path) -> Iterator[None]:
         if number is None and "No space left on device" in str(error):
             number = errno.ENOSPC
         if number in _FULL:
-            free = ""
+            written = readable(tree_size(folder))
             with suppress(OSError):
-                free = f" ({readable(shutil.disk_usage(target.parent).free)} are free)"
+                written += f", {readable(shutil.disk_usage(target.parent).free)} are free there"
             raise DiskFullError(
-                f"{target} is not written, nothing was changed: {_FULL[number]}{free}; free space, or use another disk"
+                f"{target} is not written, nothing was changed: {_FULL[number]} (after {written}); free space, or use"
+                " another disk"
             ) from error
         if isinstance(error, OSError):
             raise AmbisegError(f"{target} cannot be written ({error}): write to another place") from error
         raise
+
+
+def tree_size(path: Path) -> int:
+    """Bytes of a file, or of all files in a folder; 0 where there is nothing."""
+    files = [path] if path.is_file() else [one for one in path.rglob("*") if one.is_file()]
+    return sum(file.stat().st_size for file in files)
 
 
 def _to_disk(path: Path) -> None:

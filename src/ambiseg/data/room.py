@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sized
 from pathlib import Path
 
-from ambiseg.atomic_write import check_space
+from ambiseg.atomic_write import check_space, tree_size
 
 
 class RoomCheck:
@@ -19,7 +19,7 @@ class RoomCheck:
         splits: samples per split; where a length is not known, nothing is checked.
     """
 
-    AT = (16, 256)
+    AT = (2, 16, 256)
     """Images after which the need is estimated."""
 
     def __init__(self, partial: Path, target: Path, splits: Mapping[str, Iterable[object]]) -> None:
@@ -43,12 +43,7 @@ class RoomCheck:
         due = self.due
         self.done += 1
         if due:
-            each = _size(self.partial) / self.done
+            each = tree_size(self.partial) / self.done
             check_space(
                 self.target.parent, round(each * (self.total - self.done)), f"the rest of {self.target}"
             )
-
-
-def _size(path: Path) -> int:
-    files = [path] if path.is_file() else (one for one in path.rglob("*") if one.is_file())
-    return sum(file.stat().st_size for file in files)

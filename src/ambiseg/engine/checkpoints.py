@@ -25,7 +25,11 @@ class AtomicCheckpoints(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Write a checkpoint; the one before stays until the new one has been read back."""
         with replacing_file(Path(path)) as partial:
-            torch.save(checkpoint, partial)
+            with open(partial, "wb") as partial_file:
+                try:
+                    torch.save(checkpoint, partial_file)
+                except RuntimeError as error:
+                    raise error.__context__ if isinstance(error.__context__, OSError) else error from None
             problem = damage(partial)
             if problem:
                 raise AmbisegError(

@@ -22,7 +22,7 @@ from torch.multiprocessing.spawn import ProcessRaisedException
 from torch.utils.data import DataLoader, Subset
 
 from ambiseg import owned_files
-from ambiseg.atomic_write import working_in, write_json
+from ambiseg.atomic_write import check_space, working_in, write_json
 from ambiseg.data.augmentation import Augmentation
 from ambiseg.data.batches import BatchOrder, LabelView, collate
 from ambiseg.data.source import open_split
@@ -66,6 +66,9 @@ from ambiseg.nested_settings import differences, number_problems, shown
 from ambiseg.networks.backbone import NETWORKS, NetworkFactory, register_network
 from ambiseg.networks.settings import UNetSettings
 
+WEIGHTS_IN_A_RUN = 13
+"""Room for a run, in times its weights: the checkpoints of the end and of the best validation and the next one of them
+hold weights, two moments of AdamW and the moving average each, and there is the exported model."""
 _PATIENCE = 5.0
 """Seconds for the processes of a training that was killed to end, before it is resumed."""
 DEFAULT_EPOCHS = 100
@@ -154,6 +157,8 @@ def fit(
     model = _model(spec, chosen, statistics, split.info.labels, network, own)
     if not _is_child():
         _check_target(run, overwrite, [Path(data), *([Path(chosen.init)] if chosen.init else [])])
+        weights = sum(value.numel() * value.element_size() for value in model.state_dict().values())
+        check_space(run, WEIGHTS_IN_A_RUN * weights, f"the run folder {run}")
     config = RunConfig(
         method=spec.name,
         in_channels=statistics.channels,
