@@ -187,3 +187,24 @@ def test_a_link_is_not_followed(cli, fires, tiny_run, tmp_path, verb):
     link.symlink_to(home)
     assert "is a link" in cli(*words_of(verb, fires, tiny_run, tmp_path, link)).error
     assert content(home) == {"thesis.tex": b"years of work"} and link.is_symlink()
+
+
+def test_two_commands_in_one_place_are_refused(cli, fires, tiny_run, tmp_path, monkeypatch):
+    """A resume while the training runs, a second resume, an overwrite, and two predictions into one folder."""
+    from ambiseg.atomic_write import working_in
+    from ambiseg.engine import predict, train
+
+    monkeypatch.setattr(train, "_PATIENCE", 0.0)
+    monkeypatch.setattr(predict, "_PATIENCE", 0.0)
+    run, out = shutil.copytree(tiny_run, tmp_path / "run"), tmp_path / "out"
+    words = ("predict", tiny_run, fires / "test" / "images", "--no-picture", "--out", out)
+    assert cli(*words).status == 0
+    before = content(tmp_path)
+    with working_in(run, "the run folder"), working_in(out, "the folder"):
+        assert "another process works in the run folder" in cli("train", "--resume", run, "--quiet").error
+        again = ("train", "m-heads", "--data", fires, *TRAIN, "--out", run, "--overwrite")
+        assert "another process works in the run folder" in cli(*again).error
+        for option in ("--resume", "--overwrite"):
+            assert "another process works in the folder" in cli(*words, option).error
+    assert content(tmp_path).items() >= before.items()
+    assert cli("train", "--resume", run, "--quiet").status == 0 and cli(*words, "--resume").status == 0
