@@ -6,12 +6,13 @@ import json
 import shutil
 
 import pytest
+from filelock import FileLock
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ambiseg import owned_files
 from ambiseg.errors import AmbisegError
-from ambiseg.owned_files import LIST, LOCK
+from ambiseg.owned_files import LIST, LOCK, PARTIAL
 
 OURS = ("config.yaml", "logs/version_0/metrics.csv", "checkpoints/last.ckpt")
 
@@ -128,6 +129,18 @@ def test_a_list_of_a_stranger_reaches_nothing_outside(tmp_path_factory, noise, n
     (folder / "run" / LIST).write_text(text, encoding="utf-8", newline="\n", errors="replace")
     owned_files.remove(folder / "run")
     assert (folder / "up.txt").exists() and (folder / "run" / "kept.txt").exists()
+
+
+def test_what_a_killed_process_was_writing_is_not_somebody_elses(run):
+    """Also where its folder holds nothing else yet."""
+    put(run, [f"first/{PARTIAL}0123/last.ckpt", f"{PARTIAL}4567/half.png"])
+    assert owned_files.foreign(run) == []
+    with FileLock(run / f"{PARTIAL}4567" / LOCK):
+        owned_files.remove(run)
+        assert files(run) == {f"{PARTIAL}4567", f"{PARTIAL}4567/half.png", f"{PARTIAL}4567/{LOCK}"}, "at work"
+    owned_files.begin(run, "train")
+    owned_files.remove(run)
+    assert not run.exists()
 
 
 def test_a_torn_line_hides_no_other(run):

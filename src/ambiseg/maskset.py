@@ -298,11 +298,7 @@ class MaskSet:
             >>> MaskSet.uniform(masks, LabelSpace.binary()).select_and_reassign(chosen).weights
             tensor([[0.6667, 0.3333]])
         """
-        value = self.weights if self.scores is None else self.scores
-        best = first_largest(value.masked_fill(~self.present, -1), 1)[:, None]
-        chosen = chosen & self.present
-        none = ~chosen.any(1, keepdim=True)
-        chosen = chosen | (none & torch.zeros_like(chosen).scatter(1, best, True))
+        chosen = self.with_best_of(chosen)
         if bool((chosen | ~self.present).all()):
             return self.normalised().compact()
         iou = pairwise_overlap(self.masks, self.masks, self.labels).iou()
@@ -311,6 +307,15 @@ class MaskSet:
         itself = torch.arange(nearest.shape[1], device=nearest.device)
         counted = replace(self, weights=self.weights * (chosen | (likeness > 0))).normalised()
         return counted._reassigned(torch.where(chosen, itself, nearest))
+
+    def with_best_of(self, chosen: Tensor) -> Tensor:
+        """The entries of ``chosen (B, K)`` that are there; where that is none, the best one, by score, else by
+        weight."""
+        value = self.weights if self.scores is None else self.scores
+        best = first_largest(value.masked_fill(~self.present, -1), 1)[:, None]
+        chosen = chosen & self.present
+        none = ~chosen.any(1, keepdim=True)
+        return chosen | (none & torch.zeros_like(chosen).scatter(1, best, True))
 
     def filter_scores(self, threshold: float = SCORE_THRESHOLD) -> MaskSet:
         """Keep entries with ``score > threshold`` (mode proposals, section 3.1) by `select_and_reassign`;

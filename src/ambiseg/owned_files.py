@@ -14,9 +14,12 @@ not on the list belongs to somebody else: it stays, and a command that would hav
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
+
+from filelock import FileLock, Timeout
 
 from ambiseg.errors import AmbisegError
 from ambiseg.json_files import append_json_lines, read_json_lines
@@ -95,6 +98,7 @@ def foreign(folder: Path) -> list[str]:
     found: list[str] = []
     for place, folders, files in os.walk(folder):
         here = Path(place).relative_to(folder)
+        bare = not folders and not files
         for name in sorted(folders):
             path, inside = folder / here / name, (here / name).as_posix()
             if path.is_symlink():
@@ -108,7 +112,7 @@ def foreign(folder: Path) -> list[str]:
             inside = (here / name).as_posix()
             if inside not in ours and name not in (LIST, LOCK, *LITTER):
                 found.append(inside)
-        if not folders and not files and here != Path() and not _holds(here.as_posix(), ours):
+        if bare and here != Path() and not _holds(here.as_posix(), ours):
             found.append(f"{here.as_posix()}/")
     return found
 
@@ -117,6 +121,10 @@ def remove(folder: Path, keep_folder: bool = False) -> None:
     """Remove what the list of ``folder`` names, then the list, then (unless it is kept) the folder if nothing else is
     in it."""
     parents: set[Path] = set() if keep_folder else {folder}
+    for partial in [path for path in folder.rglob(f"{PARTIAL}*") if path.is_dir() and not path.is_symlink()]:
+        if _is_left(partial):
+            shutil.rmtree(partial, ignore_errors=True)
+            parents.update(parent for parent in partial.parents if folder in parent.parents)
     for name in listed(folder):
         path = folder / name
         between = [parent for parent in path.parents if parent != folder and folder in parent.parents]
@@ -224,6 +232,15 @@ def several(names: list[str]) -> str:
     """
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return ", ".join(map(repr, names[:3])) + more
+
+
+def _is_left(partial: Path) -> bool:
+    """Whether the process that prepared files there is gone."""
+    try:
+        with FileLock(partial / LOCK, timeout=0):
+            return True
+    except (Timeout, OSError):
+        return False
 
 
 def _is_inside(name: str) -> bool:
