@@ -17,42 +17,10 @@ from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
 from ambiseg.overlap import pairwise_overlap
+from mask_set_helpers import assert_same_distribution, content, mask_sets
 
 properties = settings(max_examples=60, deadline=None)
 BINARY = LabelSpace.binary()
-
-
-@st.composite
-def mask_sets(draw: st.DrawFn) -> MaskSet:
-    """Batches of duplicates, padding, unequal weights, tied scores, 2 to 4 classes, 1 to 3 axes."""
-    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**32 - 1)))
-    labels = LabelSpace.of_classes(draw(st.integers(2, 4)))
-    batch, count = draw(st.integers(1, 3)), draw(st.integers(1, 5))
-    space = draw(st.sampled_from([(5,), (2, 3), (2, 1, 2)]))
-    pool = torch.randint(0, labels.classes, (4, *space), generator=generator).to(torch.uint8)
-    masks = pool[torch.randint(0, 4, (batch, count), generator=generator)]
-    weights = torch.randint(0, 4, (batch, count), generator=generator).float()
-    weights[:, int(torch.randint(0, count, (1,), generator=generator))] += 1
-    scores = torch.randint(0, 5, (batch, count), generator=generator) / 4 if draw(st.booleans()) else None
-    return MaskSet(masks, weights / weights.sum(1, keepdim=True), labels, scores)
-
-
-def content(given: MaskSet) -> list[dict[bytes, float]]:
-    """Probability of each distinct mask, image by image."""
-    images = []
-    for masks, weights in zip(given.masks, given.weights, strict=True):
-        weight_of: dict[bytes, float] = {}
-        for mask, weight in zip(masks, weights.tolist(), strict=True):
-            if weight > 0:
-                key = mask.numpy().tobytes()
-                weight_of[key] = weight_of.get(key, 0.0) + weight
-        images.append(weight_of)
-    return images
-
-
-def assert_same_law(a: MaskSet, b: MaskSet) -> None:
-    for one, other in zip(content(a), content(b), strict=True):
-        assert one == pytest.approx(other, abs=1e-6)
 
 
 # -- merging and filtering -----------------------------------------------------------------------------------
@@ -62,7 +30,7 @@ def assert_same_law(a: MaskSet, b: MaskSet) -> None:
 @given(mask_sets())
 def test_merging_adds_weights_up(given_set: MaskSet) -> None:
     merged = given_set.merge_identical().validate()
-    assert_same_law(merged, given_set)
+    assert_same_distribution(merged, given_set)
     assert merged.count.tolist() == [len(weight_of) for weight_of in content(given_set)]
     torch.testing.assert_close(merged.mean(), given_set.mean())
     again = merged.merge_identical()
@@ -79,7 +47,7 @@ def test_merging_adds_weights_up(given_set: MaskSet) -> None:
 def test_merging_knows_no_order(given_set: MaskSet) -> None:
     order = torch.randperm(given_set.masks.shape[1], generator=torch.Generator().manual_seed(0))
     shuffled = given_set.gather(order.repeat(len(given_set), 1))
-    assert_same_law(shuffled.merge_identical(), given_set.merge_identical())
+    assert_same_distribution(shuffled.merge_identical(), given_set.merge_identical())
 
 
 def test_merging_keeps_the_mean_of_probabilities() -> None:
@@ -105,7 +73,7 @@ def test_near_duplicates_disappear_and_their_mass_moves(given_set: MaskSet, iou:
         assert set(after) <= set(before)
         assert all(after[key] >= before[key] - 1e-6 for key in after)
     if iou == 1:
-        assert_same_law(left, given_set)
+        assert_same_distribution(left, given_set)
         assert torch.equal(left.count, given_set.merge_identical().count)
 
 
@@ -117,76 +85,6 @@ def test_the_better_of_two_near_duplicates_stays() -> None:
     torch.testing.assert_close(by_score.weights, torch.tensor([[0.8, 0.2]]))
     by_weight = MaskSet(masks, weights, BINARY).drop_near_duplicates(0.7)
     assert by_weight.masks.tolist() == masks[:, [0, 2]].tolist()
-
-
-@properties
-@given(mask_sets(), st.sampled_from([0.0, 0.5, 0.75, 1.0]))
-def test_filtering_never_empties_a_set(given_set: MaskSet, threshold: float) -> None:
-    left = given_set.filter_scores(threshold).validate()
-    if given_set.scores is None or left.scores is None:
-        assert left is given_set
-        return
-    for b in range(len(left)):
-        wanted = given_set.present[b] & (given_set.scores[b] > threshold)
-        assert int(left.count[b]) == max(1, int(wanted.sum()))
-        kept = left.scores[b][left.present[b]]
-        assert (
-            bool((kept > threshold).all()) or float(kept) == given_set.scores[b][given_set.present[b]].max()
-        )
-        if not wanted.any():
-            torch.testing.assert_close(left.weights[b][left.present[b]], torch.ones(1))
-            continue
-        kept_before = given_set.weights[b][wanted]
-        gained = left.weights[b][left.present[b]] - kept_before
-        assert bool((gained >= -1e-6).all()), "what is dropped adds to what is kept"
-
-
-def test_dropped_masks_leave_their_probability_to_the_nearest() -> None:
-    """Two kept masks; one that is like the first, and one that overlaps with neither: it is shared by
-    weight."""
-    masks = torch.zeros(1, 4, 1, 8, dtype=torch.uint8)
-    masks[0, 0, :, :3], masks[0, 1, :, 3:6], masks[0, 2, :, :2], masks[0, 3, :, 6:] = 1, 1, 1, 1
-    weights = torch.tensor([[0.2, 0.1, 0.5, 0.2]])
-    left = MaskSet(masks, weights, BINARY, torch.tensor([[0.9, 0.8, 0.3, 0.2]])).filter_scores(0.5)
-    assert left.masks.tolist() == masks[:, :2].tolist()
-    torch.testing.assert_close(left.weights, torch.tensor([[0.7, 0.1]]) / 0.8)
-
-
-@properties
-@given(mask_sets(), st.integers(0, 2**31))
-def test_dropping_copies_keeps_the_law(given_set: MaskSet, seed: int) -> None:
-    """Copies of every mask with any share of its weight, all rejected: the distribution is what it was."""
-    share = torch.rand(given_set.weights.shape, generator=torch.Generator().manual_seed(seed)) * 0.9
-    scores = torch.full_like(given_set.weights, 0.9)
-    doubled = MaskSet(
-        torch.cat([given_set.masks] * 2, 1),
-        torch.cat([given_set.weights * (1 - share), given_set.weights * share], 1),
-        given_set.labels,
-        torch.cat([scores, torch.zeros_like(scores)], 1),
-    )
-    assert_same_law(doubled.filter_scores(0.5), given_set)
-
-
-@properties
-@given(mask_sets(), st.integers(0, 2**31))
-def test_keeping_some_against_a_plain_loop(given_set: MaskSet, seed: int) -> None:
-    """Each dropped weight goes to the first kept mask of the greatest IoU; what overlaps with none is shared
-    by all."""
-    chosen = torch.rand(given_set.weights.shape, generator=torch.Generator().manual_seed(seed)) < 0.5
-    left = given_set.select_and_reassign(chosen)
-    iou = pairwise_overlap(given_set.masks, given_set.masks, given_set.labels).iou()
-    for b in range(len(given_set)):
-        kept = [k for k in range(chosen.shape[1]) if chosen[b, k] and given_set.present[b, k]]
-        if not kept:
-            assert int(left.count[b]) == 1
-            continue
-        wanted = {k: float(given_set.weights[b, k]) for k in kept}
-        for i in set(range(chosen.shape[1])) - set(kept):
-            nearest = max(kept, key=lambda k: (float(iou[b, i, k]), -k))
-            if iou[b, i, nearest] > 0:
-                wanted[nearest] += float(given_set.weights[b, i])
-        expected = torch.tensor([wanted[k] / sum(wanted.values()) for k in kept])
-        torch.testing.assert_close(left.weights[b][left.present[b]], expected)
 
 
 @pytest.mark.parametrize("classes", [2, 20])
@@ -211,7 +109,7 @@ def test_sort_compact_and_normalised_keep_the_law(given_set: MaskSet) -> None:
     ordered, compact = given_set.sort(), given_set.compact()
     assert bool((ordered.weights.diff(dim=1) <= 0).all())
     for other in (ordered, compact, given_set.normalised(), given_set.hard()):
-        assert_same_law(other, given_set)
+        assert_same_distribution(other, given_set)
     assert compact.masks.shape[1] == int(given_set.count.max())
     for b in range(len(compact)):
         there = given_set.present[b]
@@ -326,7 +224,7 @@ def test_stacking_pads_sets_and_images() -> None:
 @given(mask_sets())
 def test_stacking_undoes_splitting(given_set: MaskSet) -> None:
     back = MaskSet.stack([image.compact() for image in given_set])  # type: ignore[attr-defined]
-    assert_same_law(back, given_set)
+    assert_same_distribution(back, given_set)
 
 
 def test_stacking_keeps_probabilities_of_one_size_only() -> None:

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from ambiseg.atomic_write import replacing_file
-from ambiseg.defaults import DUPLICATE_IOU, SCORE_THRESHOLD
+from ambiseg.defaults import DUPLICATE_IOU
 from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
 from ambiseg.overlap import pairwise_overlap
@@ -284,30 +284,6 @@ class MaskSet:
         """Entries by descending weight, equal ones in their order, those that are not there last."""
         return self.gather(descending(self.weights.masked_fill(~self.present, -1)))
 
-    def select_and_reassign(self, chosen: Tensor) -> MaskSet:
-        """Keep the entries of ``chosen (B, K)``, compacted, and add the weight of every other entry to the
-        kept one most like it.
-
-        That is the one of the highest IoU, the first of several. The weight of entries that overlap with none
-        is shared by all, in proportion. Where nothing of an image is chosen, its best entry (by score, else
-        by weight) stays: a set is never empty.
-
-        Example:
-            >>> masks = torch.tensor([[[1, 1, 0, 0], [0, 0, 0, 1], [1, 1, 1, 0]]])
-            >>> chosen = torch.tensor([[True, True, False]])
-            >>> MaskSet.uniform(masks, LabelSpace.binary()).select_and_reassign(chosen).weights
-            tensor([[0.6667, 0.3333]])
-        """
-        chosen = self.with_best_of(chosen)
-        if bool((chosen | ~self.present).all()):
-            return self.normalised().compact()
-        iou = pairwise_overlap(self.masks, self.masks, self.labels).iou()
-        iou = iou.masked_fill(~chosen[:, None], -1)
-        likeness, nearest = iou.amax(2), first_largest(iou, 2)
-        itself = torch.arange(nearest.shape[1], device=nearest.device)
-        counted = replace(self, weights=self.weights * (chosen | (likeness > 0))).normalised()
-        return counted._reassigned(torch.where(chosen, itself, nearest))
-
     def with_best_of(self, chosen: Tensor) -> Tensor:
         """The entries of ``chosen (B, K)`` that are there; where that is none, the best one, by score, else by
         weight."""
@@ -316,11 +292,6 @@ class MaskSet:
         chosen = chosen & self.present
         none = ~chosen.any(1, keepdim=True)
         return chosen | (none & torch.zeros_like(chosen).scatter(1, best, True))
-
-    def filter_scores(self, threshold: float = SCORE_THRESHOLD) -> MaskSet:
-        """Keep entries with ``score > threshold`` (mode proposals, section 3.1) by `select_and_reassign`;
-        without scores, keep all."""
-        return self if self.scores is None else self.select_and_reassign(exceeds(self.scores, threshold))
 
     def top(self, k: int) -> MaskSet:
         """The ``k`` entries of highest weight, renormalised."""

@@ -26,6 +26,7 @@ from ambiseg.metrics.selection import (
     selection_ranking,
     selection_recall,
 )
+from ambiseg.mode_probabilities.representative_masks import select_and_represent
 
 MASKS = torch.tensor([[[1, 1, 1, 1], [1, 1, 0, 0], [0, 0, 0, 0], [1, 0, 0, 0]]], dtype=torch.uint8)
 BINARY = LabelSpace.binary()
@@ -212,7 +213,7 @@ def test_coverage_curve_is_hm_iou_unique_of_those_kept(case: Case) -> None:
     curve = coverage_curve(case.predictions, case.annotations)
     ranked = case.predictions.scores.masked_fill(~case.predictions.present, -1).sort(1, descending=True)[0]
     for k in range(1, curve.shape[1] + 1):
-        kept = case.predictions.select_and_reassign(case.predictions.scores >= ranked[:, k - 1 : k])
+        kept = select_and_represent(case.predictions, case.predictions.scores >= ranked[:, k - 1 : k])
         torch.testing.assert_close(curve[:, k - 1], hm_iou_unique(kept, case.annotations))
 
 

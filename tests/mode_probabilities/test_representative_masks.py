@@ -7,16 +7,18 @@ from itertools import combinations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
+from ambiseg.engine.postprocess import drop_low_scores
 from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
 from ambiseg.metrics import ged
 from ambiseg.mode_probabilities.representative_masks import represent, select_and_represent
 from ambiseg.overlap import pairwise_overlap
+from mask_set_helpers import assert_same_distribution, mask_sets
 
 BINARY = LabelSpace.binary()
 
@@ -123,11 +125,49 @@ def test_what_is_dropped_goes_where_it_is_like(seed):
     assert found.count.tolist() == kept.sum(1).tolist()
     own = MaskSet(whole.masks, whole.weights * kept, BINARY).compact()
     assert (found.weights >= own.weights - 1e-6).all()
-    nearest = whole.select_and_reassign(chosen)
-    assert (distance(found, whole) <= distance(nearest, whole) + 1e-6).all()
+    spread = (1 - own.weights.sum(1, keepdim=True)) * own.present / own.present.sum(1, keepdim=True)
+    evenly = MaskSet(own.masks, own.weights + spread, BINARY)
+    assert (distance(found, whole) <= distance(evenly, whole) + 1e-6).all()
 
 
 def test_nothing_dropped_changes_nothing():
     whole = random_set(1)
     found = select_and_represent(whole, torch.ones(3, 7, dtype=torch.bool))
     torch.testing.assert_close(found.weights, whole.weights)
+
+
+@settings(max_examples=60, deadline=None)
+@given(mask_sets(), st.sampled_from([0.0, 0.5, 0.75, 1.0]))
+def test_filtering_never_empties_a_set(given_set: MaskSet, threshold: float) -> None:
+    left = drop_low_scores(given_set, threshold).validate()
+    if given_set.scores is None or left.scores is None:
+        assert left is given_set
+        return
+    for b in range(len(left)):
+        wanted = given_set.present[b] & (given_set.scores[b] > threshold)
+        assert int(left.count[b]) == max(1, int(wanted.sum()))
+        kept = left.scores[b][left.present[b]]
+        assert (
+            bool((kept > threshold).all()) or float(kept) == given_set.scores[b][given_set.present[b]].max()
+        )
+        if not wanted.any():
+            torch.testing.assert_close(left.weights[b][left.present[b]], torch.ones(1))
+            continue
+        kept_before = given_set.weights[b][wanted]
+        gained = left.weights[b][left.present[b]] - kept_before
+        assert bool((gained >= -1e-6).all()), "what is dropped adds to what is kept"
+
+
+@settings(max_examples=60, deadline=None)
+@given(mask_sets(), st.integers(0, 2**31))
+def test_dropping_copies_keeps_the_distribution(given_set: MaskSet, seed: int) -> None:
+    """Copies of every mask with any share of its weight, all rejected: the distribution is what it was."""
+    share = torch.rand(given_set.weights.shape, generator=torch.Generator().manual_seed(seed)) * 0.9
+    scores = torch.full_like(given_set.weights, 0.9)
+    doubled = MaskSet(
+        torch.cat([given_set.masks] * 2, 1),
+        torch.cat([given_set.weights * (1 - share), given_set.weights * share], 1),
+        given_set.labels,
+        torch.cat([scores, torch.zeros_like(scores)], 1),
+    )
+    assert_same_distribution(drop_low_scores(doubled, 0.5), given_set)

@@ -31,7 +31,7 @@ class PredictArguments:
     out: Path
     """Folder to write to, one folder in it per image."""
     top: int | None = None
-    """Keep at most this many masks, the most probable ones."""
+    """Keep at most this many masks, those that represent all of them best, each with its share of the probability."""
     pixel_probabilities: bool = False
     """Also write probabilities of every pixel (probabilities.npz)."""
     picture: Annotated[bool, Shown] = True

@@ -35,11 +35,13 @@ from ambiseg.methods.base import Segmenter
 from ambiseg.methods.flow_matching.model import FlowMatching
 from ambiseg.mode_probabilities.class_flips import PATTERNS, structured_decomposition
 from ambiseg.mode_probabilities.posterior_decomposition import posterior_decomposition
+from ambiseg.mode_probabilities.representative_masks import represent, select_and_represent
 from ambiseg.mode_probabilities.velocity_decomposition import (
     assignment_counts,
     velocity_decomposition,
     with_probabilities,
 )
+from ambiseg.ranking import exceeds
 
 Image = NDArray[np.generic]
 Kind = Literal["head", "velocity", "mean", "posterior", "samples"]
@@ -107,13 +109,14 @@ class PredictSettings:
     """What is asked of a model and what is kept of its prediction.
 
     Attributes:
-        score_threshold: proposals with a lower selection score are dropped and add their probability to those
-            most like them; None keeps all.
+        score_threshold: proposals with a lower selection score are dropped, and their probability goes to the masks
+            that represent them best; None keeps all.
         duplicate_iou: of proposals more alike than this, the best stays and takes their probability; 1 for
             identical ones, None keeps all. "auto": 1 where scores reject copies
             (`Segmenter.full_labels_reject_copies`) and low ones are dropped, else .95.
         samples: masks asked of the model; None for the method's own number.
-        top: at most this many masks, the most probable ones; None for all.
+        top: at most this many masks, those that represent all of them best, each with its share of the
+            probability; None for all.
         estimate: where the probabilities of kept masks come from.
         foreground_threshold: pixels with a higher probability are foreground (binary labels).
     """
@@ -159,9 +162,11 @@ def postprocess(
     flow: LoadedModel | None = None,
     generator: torch.Generator | None = None,
 ) -> Postprocessed:
-    """Drop near-duplicates, then low scores; estimate probabilities; sort by probability.
+    """Drop near-duplicates, then low scores; estimate probabilities; keep the masks that represent all best; sort by
+    probability.
 
-    What is dropped adds its probability to the kept mask most like it.
+    A near-duplicate adds its probability to the mask that it is a copy of. What a low score drops, or ``top``, is
+    represented by the masks that stay (`ambiseg.mode_probabilities.representative_masks`).
 
     Args:
         proposals: all that a model predicts.
@@ -179,10 +184,18 @@ def postprocess(
     if iou is not None:
         masks = masks.drop_near_duplicates(iou)
     if settings.score_threshold is not None:
-        masks = masks.filter_scores(settings.score_threshold)
+        masks = drop_low_scores(masks, settings.score_threshold)
     found = estimate_probabilities(masks, settings.estimate, images, flow, generator)
-    ranked = found.masks.sort() if settings.top is None else found.masks.top(settings.top)
+    ranked = found.masks.sort() if settings.top is None else represent(found.masks, settings.top)
     return replace(found, masks=ranked)
+
+
+def drop_low_scores(proposals: MaskSet, threshold: float = SCORE_THRESHOLD) -> MaskSet:
+    """Keep proposals with ``score > threshold`` (mode proposals, section 3.1); the best one where that is none. What is
+    dropped is represented by those that stay. Without scores, all stay."""
+    if proposals.scores is None:
+        return proposals
+    return select_and_represent(proposals, exceeds(proposals.scores, threshold))
 
 
 def estimate_probabilities(

@@ -85,7 +85,7 @@ def selection_counts(
     Raises:
         AmbisegError: the predictions carry no scores, or the sets do not belong together.
 
-    Trap: pass *all* proposals. After `MaskSet.filter_scores` there is nothing left to reject, and a proposal
+    Trap: pass *all* proposals. After low scores are dropped there is nothing left to reject, and a proposal
     of weight 0 counts as padding.
 
     Example:

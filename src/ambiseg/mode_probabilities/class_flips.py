@@ -162,7 +162,7 @@ def find_templates(
     (B.2.1), the first components, each thresholded by Otsu's method; templates may overlap.
 
     Args:
-        modes: ``(B, M, *S)`` proposals, best without low scores (`MaskSet.filter_scores`).
+        modes: ``(B, M, *S)`` proposals, best without low scores (`ambiseg.engine.postprocess.drop_low_scores`).
         weights: ``(B, M)`` how much each proposal counts, or None for all that are there alike.
         count: templates P.
         how: ``atoms`` or ``pca``.
