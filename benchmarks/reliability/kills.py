@@ -94,7 +94,10 @@ def kill(words: list[str], temporary: Path, after: float) -> bool:
     time.sleep(after)
     ended, _ = os.waitpid(child, os.WNOHANG)
     if not ended:
-        os.killpg(child, signal.SIGKILL)
+        try:
+            os.killpg(child, signal.SIGKILL)
+        except ProcessLookupError:  # it has not made its group yet
+            os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
     return not ended
 
@@ -290,6 +293,7 @@ if __name__ == "__main__":
     folder.mkdir(exist_ok=True)
     found = carry_out(chosen, folder)
     if chosen.out:
+        before = json.loads(chosen.out.read_text())["outcomes"] if chosen.out.exists() else {}
         chosen.out.parent.mkdir(parents=True, exist_ok=True)
-        chosen.out.write_text(json.dumps({"seed": chosen.seed, "outcomes": found}, indent=2) + "\n")
+        chosen.out.write_text(json.dumps({"seed": chosen.seed, "outcomes": {**before, **found}}, indent=2) + "\n")
     sys.exit(any(set(outcomes) - {"same"} for outcomes in found.values()))
