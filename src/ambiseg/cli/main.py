@@ -27,6 +27,7 @@ MENU = Menu(
         Verb("data", "simulate, check and pack data sets", "ambiseg.cli.data:run"),
         Verb("train", "train a method on a data set, or go on with a run", "ambiseg.cli.train:run"),
         Verb("predict", "masks, probabilities and a picture of each image", "ambiseg.cli.predict:run"),
+        Verb("mix", "several runs as one, with weights fitted on validation images", "ambiseg.cli.mix:run"),
         Verb("evaluate", "measure a run against annotations", "ambiseg.cli.evaluate:run"),
         Verb("report", "one page with curves, numbers and example images of a run", "ambiseg.cli.report:run"),
         Verb(

@@ -85,6 +85,7 @@ def build_report(
     """Write the page about a run that has been evaluated on ``data`` and return where it is."""
     from ambiseg import __version__
     from ambiseg.data.source import open_split
+    from ambiseg.engine.run import MIXTURE_METHOD
     from ambiseg.engine.run_folder import REPORT
     from ambiseg.engine.train import training_curve
     from ambiseg.report.page import ReportContent, write_report
@@ -107,7 +108,11 @@ def build_report(
         coverage=evaluation.coverage,
         groups=case_groups(model, data, evaluation, chosen),
         commands=[
-            ("Train it again", train_command(config, run_path)),
+            *(
+                []
+                if config.method == MIXTURE_METHOD
+                else [("Train it again", train_command(config, run_path))]
+            ),
             ("Measure it again", command("ambiseg", "evaluate", *where, *changed_options(chosen))),
             ("Draw this page again", command("ambiseg", "report", *where, *changed_options(chosen))),
         ],

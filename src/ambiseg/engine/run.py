@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +15,16 @@ from ambiseg.data.files.reading import read_image
 from ambiseg.data.files.validation import canonical_image
 from ambiseg.defaults import FOREGROUND_THRESHOLD
 from ambiseg.engine.hardware import Hardware
+from ambiseg.engine.mixture import MIXTURE, MixtureConfig, MixtureModel
 from ambiseg.engine.postprocess import Image, LoadedModel, Postprocessed, PredictSettings, postprocess
 from ambiseg.engine.run_folder import RunConfig, digest_of_tensors, load_weights
-from ambiseg.errors import DataWarning
+from ambiseg.errors import AmbisegError, DataWarning
 from ambiseg.maskset import MaskSet
 from ambiseg.methods.base import Segmenter
 from ambiseg.methods.contract import masks_of
+
+MIXTURE_METHOD = "mixture"
+"""Name of the method of a mixture, which is none that can be trained."""
 
 
 class Run:
@@ -148,5 +153,54 @@ def load(run: str | Path, precision: str = "auto", device: str | None = None) ->
     Raises:
         AmbisegError: not a run folder, or no weights that fit it.
     """
+    if (Path(run) / MIXTURE).is_file():
+        return _load_mixture(Path(run), precision, device)
     config = RunConfig.load(run)
     return Run(config, load_weights(run, config), Hardware.choose(precision, device=device), Path(run))
+
+
+def _load_mixture(folder: Path, precision: str, device: str | None) -> Run:
+    mixture = MixtureConfig.load(folder)
+    members = []
+    for place, digest in zip(mixture.runs, mixture.digests, strict=True):
+        member = folder / place
+        if (member / MIXTURE).is_file():
+            raise AmbisegError(
+                f"{folder / MIXTURE}: {member} is a mixture itself: mix the runs that it holds"
+            )
+        members.append(load(member, precision, device))
+        if members[-1].digest() != digest:
+            raise AmbisegError(
+                f"{member} was trained again since it was mixed in {folder}: make the mixture again"
+            )
+    return mixed(members, mixture.weights, folder)
+
+
+def mixed(runs: Sequence[Run], weights: Sequence[float], folder: Path | None = None) -> Run:
+    """Several runs as one: the weighted union of their masks (`ambiseg.engine.mixture`).
+
+    Args:
+        runs: trained on the same data; methods, settings and seeds may differ.
+        weights: of each run, sum 1.
+        folder: where the mixture is stored, if it is.
+
+    Raises:
+        AmbisegError: runs of other classes, channels or training images.
+    """
+    first = runs[0]
+    for run in runs:
+        if run.config.method == MIXTURE_METHOD:
+            raise AmbisegError(f"{run.folder} is a mixture itself: mix the runs that it holds")
+    for other in runs[1:]:
+        for what, ours, theirs in (
+            ("classes", first.config.labels, other.config.labels),
+            ("channels", first.config.in_channels, other.config.in_channels),
+            ("training images", first.config.data_digest, other.config.data_digest),
+            ("normalisation", first.config.normalization, other.config.normalization),
+        ):
+            if ours != theirs:
+                raise AmbisegError(
+                    f"{first.folder} and {other.folder} cannot be mixed: they have other {what}; mix runs of one data set"
+                )
+    config = replace(first.config, method=MIXTURE_METHOD)
+    return Run(config, MixtureModel([run.model for run in runs], weights), first.hardware, folder)
