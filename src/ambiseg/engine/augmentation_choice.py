@@ -88,22 +88,33 @@ class PairedTest:
 
     @classmethod
     def of(cls, kind: str, differences: np.ndarray[Any, Any], learnt: float) -> PairedTest:
-        """Student's test that the mean of paired differences ``(images,)`` is above 0.
+        """Student's test that the mean of paired differences ``(images,)`` is above 0; nothing passes where
+        nothing was learnt.
 
         Example:
             >>> PairedTest.of("flip", np.array([0.1, 0.3, 0.2, 0.2]), 2.0)
-            PairedTest(kind='flip', harm=0.1, upper=0.148, p=0.0082)
+            PairedTest(kind='flip', harm=0.1, upper=0.148, p=0.0081)
         """
-        count, mean = len(differences), float(differences.mean())
-        error = float(differences.std(ddof=1)) / math.sqrt(count) if count > 1 else math.inf
-        bound = error * float(stats.t.ppf(1 - LEVEL, count - 1)) if count > 1 else math.inf
-        p = float(stats.t.sf(mean / error, count - 1)) if error > 0 else float(mean <= 0)
-        return cls(kind, round(mean / learnt, 4), round((mean + bound) / learnt, 4), round(p, 4))
+        p, _, upper = _student(differences)
+        if learnt <= 0:
+            return cls(kind, math.inf, math.inf, round(p, 4))
+        return cls(kind, round(float(differences.mean()) / learnt, 4), round(upper / learnt, 4), round(p, 4))
 
     @property
     def passed(self) -> bool:
         """Whether this kind may be used."""
         return self.p >= LEVEL and self.upper < MARGIN
+
+
+def _student(values: np.ndarray[Any, Any]) -> tuple[float, float, float]:
+    """p of a mean so high where it is 0 or less, and its one-sided bounds below and above."""
+    count, mean = len(values), float(values.mean())
+    if count < 2:
+        return 1.0, -math.inf, math.inf
+    error = float(values.std(ddof=1)) / math.sqrt(count)
+    bound = error * float(stats.t.ppf(1 - LEVEL, count - 1))
+    p = float(stats.t.sf(mean / error, count - 1)) if error > 0 else float(mean <= 0)
+    return p, mean - bound, mean + bound
 
 
 @dataclass(frozen=True)
@@ -296,7 +307,8 @@ class _Pilot:
         own = self._predict(images)
         constant = self.rate.view(1, -1, 1, 1).expand_as(own)
         score, of_constant = (_score(q, target, labelled, self.labels) for q in (own, constant))
-        learnt = float((of_constant - score).mean())
+        gain = (of_constant - score).double().numpy()
+        learnt = float(gain.mean()) if _student(gain)[1] > 0 else 0.0
         found = []
         for kind in kinds:
             total, count = own.clone(), torch.ones_like(labelled)
