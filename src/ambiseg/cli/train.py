@@ -242,7 +242,7 @@ def _check_places(spec: MethodSpec, assigned: Mapping[str, Any]) -> None:
 
 def _augment(arguments: TrainArguments) -> str | bool | list[str] | None:
     """The value of `TrainSettings.augment` that the two options stand for; None without them."""
-    kinds = list(arguments.augment)
+    kinds: list[str] = list(arguments.augment)
     if kinds and arguments.no_augment:
         raise AmbisegError(f"--augment {' '.join(kinds)} contradicts --no-augment: give one of them")
     if "auto" in kinds:

@@ -266,17 +266,18 @@ class _Pilot:
         self.seed, self.labels = train.seed, split.info.labels
         view = LabelView(SpreadSplit(split, TRAIN_IMAGES), normalization, train.labels, seed=train.seed)
         self.train = _coarse(view, None)
-        self.val = _coarse(LabelView(SpreadSplit(val, VAL_IMAGES), normalization), self.train[0].shape[-2:])
+        height, width = self.train[0].shape[-2:]
+        self.val = _coarse(LabelView(SpreadSplit(val, VAL_IMAGES), normalization), (height, width))
         images, target, labelled = self.train
         self.rate = (target.sum((0, 2, 3)) / labelled.sum().clamp(min=1)).clamp(NEAR, 1 - NEAR)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             head = nn.Conv2d(WIDTH, len(self.rate), 1)
             nn.init.zeros_(head.weight)
-            with torch.no_grad():
-                head.bias.copy_(self.rate.logit() if self.labels.is_binary else self.rate.log())
+            head.bias = nn.Parameter(self.rate.logit() if self.labels.is_binary else self.rate.log())
             body = UNet(images.shape[1], UNetSettings(width=WIDTH, depth=DEPTH))
-            self.network = nn.Sequential(body, head).to(memory_format=torch.channels_last)
+            network = nn.Sequential(body, head)
+            self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
             self.network(images[:1])
         samples = 3 * BATCH * PILOT_UPDATES + VIEWS * len(self.val[0])
@@ -295,7 +296,7 @@ class _Pilot:
             chosen = [index for _, index in next(order)]
             loss = _score(self._predict(images[chosen]), target[chosen], labelled[chosen], self.labels).mean()
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
             optimizer.step()
         return True
@@ -320,11 +321,11 @@ class _Pilot:
         return tuple(found)
 
     def _predict(self, images: Tensor) -> Tensor:
-        logits = [self.network(part) for part in images.split(64)]
+        logits = [self.network(part) for part in torch.split(images, 64)]
         return self.labels.probabilities(torch.cat(logits))
 
 
-def _coarse(view: LabelView, size: tuple[int, int] | torch.Size | None) -> Pixels:
+def _coarse(view: LabelView, size: tuple[int, int] | None) -> Pixels:
     """Images and mean masks, averaged over blocks of pixels."""
     found = []
     for index in range(len(view)):

@@ -253,7 +253,7 @@ def _try(model: Segmenter, config: RunConfig, split: Split) -> int:
         losses_of(model, batch.images, batch.annotations)
     if not type(model).__module__.startswith("ambiseg."):
         masks_of(model.eval(), batch.images)
-    return counter.get_total_flops()
+    return int(counter.get_total_flops())
 
 
 def _steps(train: TrainSettings, images: int) -> int | None:
