@@ -260,32 +260,33 @@ def choose_augmentation(
 
 
 class _Pilot:
-    """The small network f with its images."""
+    """The small network f, which reads its images when it is trained."""
 
     def __init__(self, split: Split, val: Split, normalization: Normalization, train: TrainSettings) -> None:
         self.seed, self.labels = train.seed, split.info.labels
-        view = LabelView(SpreadSplit(split, TRAIN_IMAGES), normalization, train.labels, seed=train.seed)
-        self.train = _coarse(view, None)
-        height, width = self.train[0].shape[-2:]
-        self.val = _coarse(LabelView(SpreadSplit(val, VAL_IMAGES), normalization), (height, width))
-        images, target, labelled = self.train
-        self.rate = (target.sum((0, 2, 3)) / labelled.sum().clamp(min=1)).clamp(NEAR, 1 - NEAR)
+        self.views = (
+            LabelView(SpreadSplit(split, TRAIN_IMAGES), normalization, train.labels, seed=train.seed),
+            LabelView(SpreadSplit(val, VAL_IMAGES), normalization),
+        )
+        image = self.views[0][0].image
+        factor = min(1.0, SIDE / min(image.shape[1:]))
+        self.size = (round(image.shape[1] * factor), round(image.shape[2] * factor))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            head = nn.Conv2d(WIDTH, len(self.rate), 1)
-            nn.init.zeros_(head.weight)
-            head.bias = nn.Parameter(self.rate.logit() if self.labels.is_binary else self.rate.log())
-            body = UNet(images.shape[1], UNetSettings(width=WIDTH, depth=DEPTH))
-            network = nn.Sequential(body, head)
-            self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self.head = nn.Conv2d(WIDTH, self.labels.channels, 1)
+            network = nn.Sequential(UNet(len(image), UNetSettings(width=WIDTH, depth=DEPTH)), self.head)
+        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            self.network(images[:1])
-        samples = 3 * BATCH * PILOT_UPDATES + VIEWS * len(self.val[0])
+            self.network(image.new_zeros(1, len(image), *self.size))
+        samples = 3 * BATCH * PILOT_UPDATES + VIEWS * len(self.views[1])
         self.operations = SLOWNESS * counter.get_total_flops() * samples
 
     def trained(self, deadline: float) -> bool:
-        """Train it; False where time ran out."""
-        images, target, labelled = self.train
+        """Train it from the constant prediction on; False where time ran out."""
+        (images, target, labelled), self.val = (_coarse(view, self.size) for view in self.views)
+        self.rate = (target.sum((0, 2, 3)) / labelled.sum().clamp(min=1)).clamp(NEAR, 1 - NEAR)
+        nn.init.zeros_(self.head.weight)
+        self.head.bias = nn.Parameter(self.rate.logit() if self.labels.is_binary else self.rate.log())
         optimizer = torch.optim.AdamW(self.network.parameters(), lr=RATE, weight_decay=0.01)
         order = iter(BatchOrder(len(images), BATCH, self.seed))
         for step in range(PILOT_UPDATES):
@@ -325,14 +326,11 @@ class _Pilot:
         return self.labels.probabilities(torch.cat(logits))
 
 
-def _coarse(view: LabelView, size: tuple[int, int] | None) -> Pixels:
+def _coarse(view: LabelView, size: tuple[int, int]) -> Pixels:
     """Images and mean masks, averaged over blocks of pixels."""
     found = []
     for index in range(len(view)):
         item = view[index]
-        height, width = item.image.shape[1:]
-        factor = min(1.0, SIDE / min(height, width))
-        size = size or (round(height * factor), round(width * factor))
         masks, labels = item.annotations, view.labels
         target = sum(
             weight * labels.one_hot(mask, dim=0)
