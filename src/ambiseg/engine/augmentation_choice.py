@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
@@ -147,8 +147,11 @@ class AugmentationChoice:
         return cls(**{kind: getattr(augmentation, kind) for kind in AUGMENTATIONS}, reason=reason, **measured)
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> AugmentationChoice:
-        """The inverse of `to_dict`."""
+    def from_dict(cls, values: Mapping[str, Any]) -> AugmentationChoice:
+        """The inverse of `to_dict`; ValueError, KeyError or TypeError for other values."""
+        for kind in AUGMENTATIONS:
+            if not isinstance(values[kind], bool):
+                raise ValueError(f"{kind} is true or false, received {values[kind]!r}")
         tests = tuple(PairedTest(**test) for test in values.get("tests", ()))
         return cls(**{**values, "tests": tests})
 
