@@ -295,5 +295,7 @@ if __name__ == "__main__":
     if chosen.out:
         before = json.loads(chosen.out.read_text())["outcomes"] if chosen.out.exists() else {}
         chosen.out.parent.mkdir(parents=True, exist_ok=True)
-        chosen.out.write_text(json.dumps({"seed": chosen.seed, "outcomes": {**before, **found}}, indent=2) + "\n")
+        chosen.out.write_text(
+            json.dumps({"seed": chosen.seed, "outcomes": {**before, **found}}, indent=2) + "\n"
+        )
     sys.exit(any(set(outcomes) - {"same"} for outcomes in found.values()))
