@@ -52,7 +52,8 @@ def measure(
     }
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Measure the runs of the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -70,3 +71,7 @@ if __name__ == "__main__":
         print(json.dumps(rows[-1]), flush=True)
     if chosen.out:
         chosen.out.write_text(json.dumps(rows, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

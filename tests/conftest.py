@@ -26,7 +26,8 @@ def train_tiny(fires):
     from ambiseg.networks.settings import UNetSettings
 
     def train(out, data=fires, overwrite=False, proposals=6, **settings):
-        chosen = {"epochs": 4, "batch_size": 4, "warmup": 2, "validations": 2, "precision": "32", **settings}
+        plain = {"epochs": 4, "batch_size": 4, "warmup": 2, "validations": 2, "precision": "32"}
+        chosen = {**plain, "augment": True, **settings}
         if "minutes" in settings:
             del chosen["epochs"]
         return fit(

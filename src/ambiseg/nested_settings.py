@@ -354,6 +354,8 @@ def _words(kind: Any) -> str:
         return " or ".join(map(repr, inner))
     if origin in (UnionType, Union):
         return " or ".join(_words(one) for one in inner)
+    if origin is tuple:
+        return f"list of {_words(inner[0])}"
     if kind is type(None):
         return "none"
     return kind.__name__ if isinstance(kind, type) and not inner else str(kind)

@@ -143,6 +143,7 @@ def summary_of(run_path: Path, model: Run, data: Path, evaluation: Evaluation) -
     return [
         *facts,
         ("seed of training", config.train.seed),
+        ("augmentation", config.augmentation or "not recorded"),
         ("data", f"{data}, split {evaluation.split}"),
         ("images", evaluation.images),
         ("digest of the split", evaluation.data_digest[:16]),

@@ -67,6 +67,11 @@ class TrainArguments:
     """Peak learning rate of AdamW."""
     seed: Annotated[int | None, OfPreset] = None
     """Seed of initialisation, order, label draws and augmentation."""
+    augment: Annotated[tuple[Literal["auto", "flip", "rotate", "scale", "intensity"], ...], OfPreset] = ()
+    """Kinds of augmentation; auto: those that dataset.yaml allows, and where it is silent those that pass a
+    test on validation images."""
+    no_augment: bool = False
+    """No augmentation."""
     devices: Annotated[int | None, OfPreset] = None
     """Processes (CPU) or GPUs."""
     init: Annotated[str | None, Shown] = None
@@ -87,7 +92,7 @@ class TrainArguments:
 
 CONFIG_KEYS = (
     *("preset", "train", "backbone", "settings", "ambiseg", "method", "in_channels", "channels", "labels"),
-    *("normalization", "images", "data", "data_digest"),
+    *("normalization", "images", "data", "data_digest", "augmentation"),
 )
 """What the file of ``--config`` may say; of a run's ``config.yaml`` the rest is left to the new run."""
 TRAIN_OPTIONS = ("labels", "epochs", "updates", "minutes", "batch_size", "lr", "seed", "devices", "init")
@@ -202,6 +207,9 @@ def chosen_values(spec: MethodSpec, arguments: TrainArguments) -> tuple[str, dic
         value = getattr(arguments, name)
         if value is not None:
             _say(options["train"], name, value, f"--{name.replace('_', '-')}", f"train.{name}")
+    augment = _augment(arguments)
+    if augment is not None:
+        _say(options["train"], "augment", augment, "--augment", "train.augment")
     if arguments.masks is not None:
         _say(options["settings"], spec.masks, arguments.masks, "--masks", spec.masks)
     said["train"] = merged_training(said["train"], options["train"])
@@ -230,6 +238,18 @@ def _check_places(spec: MethodSpec, assigned: Mapping[str, Any]) -> None:
                 raise AmbisegError(
                     f"--set {name}: {spec.name} has no such setting of its own, say --set {prefix}.{name}=VALUE"
                 )
+
+
+def _augment(arguments: TrainArguments) -> str | bool | list[str] | None:
+    """The value of `TrainSettings.augment` that the two options stand for; None without them."""
+    kinds: list[str] = list(arguments.augment)
+    if kinds and arguments.no_augment:
+        raise AmbisegError(f"--augment {' '.join(kinds)} contradicts --no-augment: give one of them")
+    if "auto" in kinds:
+        if len(kinds) > 1:
+            raise AmbisegError(f"--augment {' '.join(kinds)}: give auto alone, or kinds without auto")
+        return "auto"
+    return False if arguments.no_augment else kinds or None
 
 
 def _say(values: dict[str, Any], name: str, value: Any, option: str, path: str) -> None:

@@ -64,18 +64,21 @@ class Budget(pl.Callback):
         steps: total steps, or None.
         minutes: wall-clock budget, or None; exactly one of the two is given.
         validations: how many to do; the last one is at the end.
+        before: seconds used before the training, which count.
     """
 
     CALIBRATION = 0.03
     """Share of a time budget after which the speed is known well enough to space the validations."""
 
-    def __init__(self, steps: int | None, minutes: float | None, validations: int) -> None:
+    def __init__(
+        self, steps: int | None, minutes: float | None, validations: int, before: float = 0.0
+    ) -> None:
         self.steps, self.seconds, self.validations = (
             steps,
             None if minutes is None else 60 * minutes,
             validations,
         )
-        self.before = 0.0
+        self.before = before
         self.started = time.monotonic()
         self.first_step = 0
 

@@ -32,6 +32,7 @@ from torch import Tensor
 from ambiseg.atomic_write import replacing_file, write_text
 from ambiseg.data.batches import Normalization
 from ambiseg.data.image_range import ImageRange
+from ambiseg.engine.augmentation_choice import AugmentationChoice
 from ambiseg.engine.checkpoints import check_finite
 from ambiseg.engine.limits import check_memory, outline
 from ambiseg.engine.settings import TrainSettings
@@ -69,6 +70,7 @@ class RunConfig:
         channels: names of the image channels, where the data set gives them.
         images: number types, sizes and range of the training images; None in runs of before these were kept.
         preset: the preset that the settings began with.
+        augmentation: which augmentation is used and why; None in runs of earlier versions.
         version: of the library.
     """
 
@@ -84,6 +86,7 @@ class RunConfig:
     channels: tuple[str, ...] = ()
     images: ImageRange | None = None
     preset: str = RECOMMENDED
+    augmentation: AugmentationChoice | None = None
     version: str = __version__
 
     def build(self) -> Segmenter:
@@ -107,6 +110,8 @@ class RunConfig:
             "data": self.data,
             "data_digest": self.data_digest,
         }
+        if self.augmentation is not None:
+            entries["augmentation"] = self.augmentation.to_dict()
         write_text(run / CONFIG, yaml.safe_dump(entries, sort_keys=False, default_flow_style=None, width=110))
 
     @classmethod
@@ -169,6 +174,7 @@ class RunConfig:
             channels=tuple(map(str, entries.get("channels", list, []))),
             images=_images(entries.get("images", dict, {})),
             preset=entries.get("preset", str, RECOMMENDED),
+            augmentation=_augmentation(entries.get("augmentation", dict, {})),
             version=version,
         )
 
@@ -222,6 +228,13 @@ def _images(values: Mapping[str, Any]) -> ImageRange | None:
         return ImageRange.from_dict(values) if values else None
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise AmbisegError(f"the entry 'images' is wrong ({error})") from error
+
+
+def _augmentation(values: Mapping[str, Any]) -> AugmentationChoice | None:
+    try:
+        return AugmentationChoice.from_dict(values) if values else None
+    except (KeyError, TypeError, ValueError) as error:
+        raise AmbisegError(f"the entry 'augmentation' is wrong ({error})") from error
 
 
 def _labels(values: Mapping[str, Any]) -> LabelSpace:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
+
+Kind = Literal["flip", "rotate", "scale", "intensity"]
+"""Kinds of augmentation."""
 
 MOST = {
     "batch_size": 1_000_000,
@@ -50,8 +53,10 @@ class TrainSettings:
     """Largest norm of the gradient; 0 for no clipping."""
     ema: float = 0.999
     """Decay of the moving average of the weights that is validated and kept; 0 for none."""
-    augment: bool = True
-    """Whether to do the augmentation that the data set allows."""
+    augment: Literal["auto"] | bool | tuple[Kind, ...] = "auto"
+    """Kinds of augmentation: a list of flip, rotate, scale and intensity; no; yes for those that dataset.yaml
+    allows, and flips where it is silent; auto for those that it allows, and where it is silent those that pass
+    a test on validation images."""
     validations: int = 8
     """Validations over the whole run."""
     validation_images: int = 200
@@ -94,6 +99,9 @@ class TrainSettings:
             value = getattr(self, name)
             if value is not None and value > most:
                 found.append(f"{name} must be at most {most}, received {value}")
+        if isinstance(self.augment, tuple):
+            kinds = get_args(Kind)
+            found += [f"augment: {k!r} is none of {', '.join(kinds)}" for k in self.augment if k not in kinds]
         if not 0 <= self.ema < 1:
             found.append(f"ema must be in [0, 1), received {self.ema}")
         return found

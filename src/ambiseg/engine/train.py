@@ -6,10 +6,12 @@ import csv
 import logging
 import math
 import os
+import sys
+import time
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +22,15 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from torch import nn
 from torch.multiprocessing.spawn import ProcessRaisedException
 from torch.utils.data import DataLoader, Subset
+from torch.utils.flop_counter import FlopCounterMode
 
 from ambiseg import owned_files
 from ambiseg.atomic_write import check_space, working_in, write_json
-from ambiseg.data.augmentation import Augmentation
 from ambiseg.data.batches import BatchOrder, LabelView, collate
 from ambiseg.data.source import open_split
 from ambiseg.data.split import Split
 from ambiseg.data.statistics import SplitStatistics
+from ambiseg.engine.augmentation_choice import choose_augmentation, told
 from ambiseg.engine.callbacks import (
     LOGGERS,
     Budget,
@@ -174,15 +177,22 @@ def fit(
         preset=preset,
     )
     start = _start(config) if chosen.init else None
-    _try(model, config, split)
+    operations = 3 * _try(model, config, split) * chosen.batch_size * chosen.devices
+    began = time.monotonic()
+    augmentation = choose_augmentation(
+        chosen, split, val, config.normalization, _steps(chosen, len(split)), operations, str(data)
+    )
+    config, before = replace(config, augmentation=augmentation), time.monotonic() - began
     if _is_child():
-        return _train(run, config, split, val, quiet, start=start)
+        return _train(run, config, split, val, quiet, start=start, before=before)
     owned_files.enter(run, TRAIN_VERB)
     with working_in(run, "the run folder"):
         owned_files.remove(run, keep_folder=True)
         owned_files.begin(run, TRAIN_VERB)
         config.save(run)
-        return _train(run, config, split, val, quiet, start=start)
+        if not quiet:
+            print(told(augmentation), file=sys.stderr)
+        return _train(run, config, split, val, quiet, start=start, before=before)
 
 
 def _model(
@@ -235,13 +245,23 @@ def _strategy(devices: int, device: str) -> str:
 
 
 @torch.no_grad()
-def _try(model: Segmenter, config: RunConfig, split: Split) -> None:
+def _try(model: Segmenter, config: RunConfig, split: Split) -> int:
     """The loss of one image, and the masks of a method from elsewhere, so that what does not suit the images is
-    refused before a run folder is made."""
+    refused before a run folder is made; and how many operations the loss takes."""
     batch = collate([LabelView(split, config.normalization, config.train.labels)[0]])
-    losses_of(model, batch.images, batch.annotations)
+    with FlopCounterMode(display=False) as counter:
+        losses_of(model, batch.images, batch.annotations)
     if not type(model).__module__.startswith("ambiseg."):
         masks_of(model.eval(), batch.images)
+    return int(counter.get_total_flops())
+
+
+def _steps(train: TrainSettings, images: int) -> int | None:
+    """Optimiser steps of a run; None where it has a time."""
+    if train.minutes is not None:
+        return None
+    epochs = train.epochs or DEFAULT_EPOCHS
+    return train.updates or math.ceil(epochs * images / (train.batch_size * train.devices))
 
 
 def resume(run: str | Path, *, data: str | Path | None = None, quiet: bool = False) -> FitResult:
@@ -271,6 +291,9 @@ def resume(run: str | Path, *, data: str | Path | None = None, quiet: bool = Fal
         raise AmbisegError(
             f"{run / LAST} was written by {wrote}, but {run / CONFIG} says {expected}: restore the run"
         )
+    if config.augmentation is None:  # a run of an earlier version, whose settings say yes or no
+        chosen = choose_augmentation(config.train, split, val, config.normalization, None, 0)
+        config = replace(config, augmentation=chosen)
     if _is_child():
         return _train(run, config, split, val, quiet, checkpoint=checkpoint)
     with working_in(run, "the run folder", _PATIENCE):
@@ -287,6 +310,7 @@ def _train(
     *,
     start: Segmenter | None = None,
     checkpoint: dict[str, Any] | None = None,
+    before: float = 0.0,
 ) -> FitResult:
     train = config.train
     hardware = Hardware.choose(train.precision, train.channels_last)
@@ -297,11 +321,7 @@ def _train(
     module = TrainingModule(model, train, hardware, metric)
     if hardware.channels_last:
         module.to(memory_format=torch.channels_last)
-    steps = None
-    if train.minutes is None:
-        epochs = train.epochs or DEFAULT_EPOCHS
-        steps = train.updates or math.ceil(epochs * len(split) / (train.batch_size * train.devices))
-    budget = Budget(steps, train.minutes, train.validations)
+    budget = Budget(_steps(train, len(split)), train.minutes, train.validations, before)
     best = ModelCheckpoint(
         run / "checkpoints", "best", monitor=f"val_{metric}", mode=_mode(metric), enable_version_counter=False
     )
@@ -421,8 +441,9 @@ class _Loaders(pl.LightningDataModule):
     def train_dataloader(self) -> DataLoader[Any]:
         train, trainer = self.config.train, self.trainer
         assert trainer is not None
-        augmentation = Augmentation.of(self.split.info.augment) if train.augment else Augmentation.none()
-        view = LabelView(self.split, self.config.normalization, train.labels, augmentation, train.seed)
+        chosen = self.config.augmentation
+        assert chosen is not None
+        view = LabelView(self.split, self.config.normalization, train.labels, chosen.augmentation, train.seed)
         order = BatchOrder(
             len(view), train.batch_size, train.seed, self.start, trainer.global_rank, trainer.world_size
         )

@@ -27,7 +27,7 @@ def read_arrays(source: Path, settings: ArraysSettings) -> Imported:
     Raises:
         AmbisegError: no file for training, several data sets and no name, or arrays that do not fit.
     """
-    for name in settings.augment:
+    for name in settings.augment or ():
         if name not in AUGMENTATIONS:
             raise UnknownNameError("augmentation", name, AUGMENTATIONS)
     found = found_files(source, f"{settings.name or '*'}-train.npz") if source.is_dir() else []
@@ -43,7 +43,8 @@ def read_arrays(source: Path, settings: ArraysSettings) -> Imported:
         for split in SPLITS
         if (path := found[0].with_name(f"{name}-{split}.npz")).is_file()
     }
-    augment = {one: one in settings.augment for one in AUGMENTATIONS}
+    kinds = settings.augment
+    augment = {} if kinds is None else {one: one in kinds for one in AUGMENTATIONS}
     return Imported(
         DatasetInfo(name, augment=augment, licence=settings.licence), splits, "as distributed", problems
     )

@@ -138,7 +138,8 @@ class ArraysSettings:
 
     name: str = ""
     """Beginning of the names of the files, such as lidc-on-ct-64; needed where there are several."""
-    augment: tuple[str, ...] = ("flip",)
-    """What training may do to the images: some of flip, rotate, scale, intensity."""
+    augment: tuple[str, ...] | None = None
+    """What training may do to the images: some of flip, rotate, scale, intensity; if left out, training tests
+    them."""
     licence: str = ""
     """Terms of the data."""

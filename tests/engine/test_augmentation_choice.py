@@ -1,0 +1,213 @@
+"""Who decides about augmentation, and that the test on validation images refuses what masks do not survive."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from ambiseg.data.augmentation import Augmentation
+from ambiseg.data.batches import Normalization
+from ambiseg.data.info import AUGMENTATIONS, DatasetInfo
+from ambiseg.data.sample import Sample
+from ambiseg.data.split import Split
+from ambiseg.engine import augmentation_choice
+from ambiseg.engine.augmentation_choice import (
+    LEAST_IMAGES,
+    LEAST_MINUTES,
+    LEAST_UPDATES,
+    PILOT_UPDATES,
+    AugmentationChoice,
+    PairedTest,
+    _views,
+    choose_augmentation,
+    told,
+)
+from ambiseg.engine.run_folder import RunConfig
+from ambiseg.engine.settings import TrainSettings
+from ambiseg.engine.train import resume
+from ambiseg.errors import AmbisegError
+
+SIZE, COUNT = 16, 64
+LONG = {"steps": 10_000, "operations": 1e9}
+
+
+class Drops(Split):
+    """Images of one square, which runs to its left in one mask and to its right in the other."""
+
+    def __init__(self, left: float, seed: int, info: DatasetInfo | None = None, count: int = COUNT) -> None:
+        self.left, self.seed, self.info = left, seed, info or DatasetInfo("drops")
+        self.ids = tuple(f"drop-{index}" for index in range(count))
+
+    def __getitem__(self, index: int) -> Sample:
+        rng = np.random.default_rng([self.seed, index])
+        row, column = rng.integers(1, SIZE - 4), rng.integers(5, SIZE - 7)
+        image = np.zeros((1, SIZE, SIZE), np.float32)
+        image[0, row : row + 3, column : column + 3] = 1
+        masks = np.zeros((2, SIZE, SIZE), np.uint8)
+        masks[0, row : row + 3, column - 5 : column + 3] = 1
+        masks[1, row : row + 3, column : column + 8] = 1
+        return Sample(self.ids[index], image, masks, np.array([self.left, 1 - self.left]), ("a", "b"))
+
+
+def choice(left=0.5, info=None, train=None, count=COUNT, **length) -> AugmentationChoice:
+    train = train or TrainSettings()
+    splits = [Drops(left, seed, info, count) for seed in (1, 2)]
+    return choose_augmentation(train, *splits, Normalization((0.05,), (0.2,)), **(LONG | length))
+
+
+@pytest.fixture
+def no_test(monkeypatch):
+    """A pilot that must not be asked."""
+
+    def asked(*arguments):
+        raise AssertionError("a test was made")
+
+    monkeypatch.setattr(augmentation_choice, "_Pilot", asked)
+
+
+def silent_about(*kinds):
+    return DatasetInfo("d", augment={kind: False for kind in AUGMENTATIONS if kind not in kinds})
+
+
+@pytest.mark.parametrize("left", [0.85, 0.15])
+def test_a_flip_that_swaps_the_probabilities_is_refused(left):
+    found = choice(left, silent_about("flip"))
+    (test,) = found.tests
+    assert not found.flip and test.harm > 0.01 and test.p < 1e-4
+    assert found.updates == PILOT_UPDATES and found.images == COUNT and 0 < found.share <= 0.1
+
+
+def test_a_flip_that_masks_survive_is_used():
+    found = choice(0.5, silent_about("flip"))
+    assert found.flip and found.tests[0].upper < 0.01 and found.tests[0].p > 0.05
+
+
+def test_the_same_seed_decides_alike_and_leaves_random_numbers_alone():
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    first = choice(0.6)
+    assert torch.equal(torch.rand(1), expected)
+    assert choice(0.6) == first
+    assert {test.kind for test in first.tests} == set(AUGMENTATIONS)
+
+
+def test_the_paired_test_is_students():
+    rng = np.random.default_rng(5)
+    for shift in (-0.3, 0.0, 0.3):
+        values = rng.normal(shift, 1, 50)
+        test, other = PairedTest.of("flip", values, 2.0), stats.ttest_1samp(values, 0, alternative="greater")
+        bound = stats.ttest_1samp(values, 0).confidence_interval(0.90).high
+        assert test.p == pytest.approx(other.pvalue, abs=1e-4)
+        assert (test.harm, test.upper) == pytest.approx((values.mean() / 2, bound / 2), abs=1e-4)
+
+
+def test_a_kind_passes_where_harm_is_neither_found_nor_possible():
+    same, more = np.zeros(30), np.full(30, 0.1)
+    assert PairedTest.of("flip", same, 1.0).passed and PairedTest.of("flip", -more, 1.0).passed
+    assert not PairedTest.of("flip", more, 1.0).passed
+    noise = np.random.default_rng(1).normal(0, 1, 30)
+    vague = PairedTest.of("flip", noise - noise.mean(), 1.0)
+    assert vague.p == 0.5 and not vague.passed  # the harm could be large
+    assert not PairedTest.of("flip", -more, 0.0).passed  # the pilot has learnt nothing
+    assert not PairedTest.of("flip", -more, -1.0).passed
+    assert not PairedTest.of("flip", np.array([-1.0]), 1.0).passed
+
+
+@pytest.mark.parametrize("kind", AUGMENTATIONS)
+def test_views_are_undone(kind):
+    y, x = torch.meshgrid(torch.linspace(-1, 1, 32), torch.linspace(-1, 1, 32), indexing="ij")
+    images = torch.stack([torch.sin(2 * x + y), x * y])[None]
+    for moved, back in _views(kind, images, np.random.default_rng(0)):
+        weight = back(torch.ones_like(images))
+        if kind == "intensity":
+            assert torch.equal(back(images), images) and not torch.equal(moved, images)
+        else:
+            inside = weight > 0.999
+            assert float(inside.float().mean()) > 0.7
+            torch.testing.assert_close(back(moved)[inside], images[inside], atol=0.06, rtol=0)
+
+
+def test_settings_then_the_data_set_decide_without_a_test(no_test):
+    named = DatasetInfo("d", augment=dict.fromkeys(AUGMENTATIONS, False) | {"rotate": True})
+    assert choice(info=named).augmentation == Augmentation(flip=False, rotate=True)
+    assert choice(info=named).reason == "dataset.yaml"
+    assert choice(train=TrainSettings(augment=False)).augmentation == Augmentation.none()
+    assert choice(info=named, train=TrainSettings(augment=False)).augmentation == Augmentation.none()
+    kinds = TrainSettings(augment=("flip", "scale"))
+    assert choice(train=kinds).augmentation == Augmentation(flip=True, scale=True)
+    assert choice(train=TrainSettings(augment=True)).augmentation == Augmentation(flip=True)
+    with pytest.raises(AmbisegError, match="flip is forbidden by dataset.yaml"):
+        choice(info=named, train=kinds)
+
+
+def test_kinds_that_the_data_set_names_are_not_tested():
+    found = choice(info=DatasetInfo("d", augment={"flip": False, "rotate": True, "scale": False}))
+    assert found.rotate and not found.flip and not found.scale
+    assert [test.kind for test in found.tests] == ["intensity"]
+
+
+@pytest.mark.parametrize(
+    "short",
+    [
+        {"steps": LEAST_UPDATES - 1},
+        {"count": LEAST_IMAGES - 1},
+        {"steps": None, "train": TrainSettings(minutes=LEAST_MINUTES / 2)},
+    ],
+)
+def test_short_runs_are_not_tested_and_use_nothing(short, no_test):
+    found = choice(**short)
+    assert found.augmentation == Augmentation.none() and not found.tests
+    assert "not tested" in found.reason
+    allowed = choice(info=DatasetInfo("d", augment={"rotate": True}), **short)
+    assert allowed.augmentation == Augmentation(flip=False, rotate=True)
+
+
+def test_a_test_that_costs_more_than_a_tenth_is_not_made(monkeypatch):
+    assert "% of the training" in choice(operations=1e3).reason
+    clock = iter(range(0, 10**6, 60))
+    monkeypatch.setattr(augmentation_choice.time, "monotonic", lambda: next(clock))
+    found = choice(steps=None, train=TrainSettings(minutes=10))
+    assert "% of the time" in found.reason and found.augmentation == Augmentation.none()
+
+
+def test_the_choice_is_told_and_stored():
+    test = PairedTest("flip", 0.019, 0.023, 0.0001)
+    found = AugmentationChoice.of(Augmentation.none(), "flip tested", tests=(test,), images=9, share=0.01)
+    assert AugmentationChoice.from_dict(found.to_dict()) == found
+    assert told(found) == "augmentation: none (flip tested: harm flip +1.9 %, p 0.0001)"
+    used = told(replace(found, flip=True))
+    assert "--no-augment" in used and "augment: {flip: false}" in used
+
+
+def test_resuming_keeps_the_decision(tiny_run, tmp_path, monkeypatch, no_test):
+    decided = AugmentationChoice.of(Augmentation(flip=False, rotate=True), "tested", images=7)
+    run = shutil.copytree(tiny_run, tmp_path / "run")
+    config = replace(RunConfig.load(run), augmentation=decided)
+    config.save(run)
+    assert RunConfig.load(run) == config
+    text = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(text.replace("epochs: 10", "epochs: 11"))
+    seen = []
+    original = Augmentation.__call__
+    monkeypatch.setattr(Augmentation, "__call__", lambda s, *args: seen.append(s) or original(s, *args))
+    resume(run, quiet=True)
+    assert decided.augmentation in seen
+    assert set(seen) == {decided.augmentation, Augmentation.none()}
+    assert RunConfig.load(run).augmentation == decided
+
+
+def test_runs_of_earlier_versions_go_on_as_they_began(tiny_run, tmp_path, monkeypatch):
+    run = shutil.copytree(tiny_run, tmp_path / "run")
+    config = replace(RunConfig.load(run), augmentation=None)
+    replace(config, train=replace(config.train, augment=True, epochs=11)).save(run)
+    seen = []
+    original = Augmentation.__call__
+    monkeypatch.setattr(Augmentation, "__call__", lambda s, *args: seen.append(s) or original(s, *args))
+    resume(run, quiet=True)
+    assert set(seen) == {Augmentation(flip=True), Augmentation.none()}
