@@ -51,6 +51,22 @@ def test_a_file_appears_when_it_is_complete(tmp_path):
         pass
 
 
+def test_others_may_read_a_file_as_far_as_the_system_says(tmp_path):
+    """Not as the library that writes it says."""
+    for name, partial_mode in (("plain", None), ("private", 0o600)):
+        with replacing_file(tmp_path / name) as partial:
+            partial.write_text("x")
+            if partial_mode:
+                partial.chmod(partial_mode)
+    assert (tmp_path / "plain").stat().st_mode == (tmp_path / "private").stat().st_mode
+
+
+def test_who_works_in_a_folder_clears_up_after_killed_ones(tmp_path):
+    (tmp_path / "checkpoints" / f"{PARTIAL}0123").mkdir(parents=True)
+    with working_in(tmp_path, "the folder"):
+        assert names(tmp_path / "checkpoints") == []
+
+
 def test_only_files_of_ours_are_replaced(tmp_path):
     target = tmp_path / "thesis.docx"
     target.write_text("years of work")

@@ -62,7 +62,10 @@ def replacing_file(
     _refuse_existing(target, overwrite)
     refuse_foreign(target, ours)
     with _partial(target, alone) as partial:
+        ordinary = partial.with_name("ordinary")
+        ordinary.touch()
         yield partial
+        partial.chmod(ordinary.stat().st_mode)  # some libraries write files that nobody else may read
         _to_disk(partial)
         owned_files.add_path(target)
         os.replace(partial, target)
@@ -146,7 +149,7 @@ def write_json(path: Path, value: Any) -> None:
 
 @contextmanager
 def working_in(folder: Path, what: str, wait: float = 0) -> Iterator[None]:
-    """Be the only process that works in ``folder``, for the time of the block.
+    """Be the only process that works in ``folder``, for the time of the block; what killed ones left in it is removed.
 
     Args:
         folder: exists.
@@ -168,6 +171,7 @@ def working_in(folder: Path, what: str, wait: float = 0) -> Iterator[None]:
             f"{folder} cannot be written to ({error.strerror}): choose another --out"
         ) from error
     try:
+        owned_files.remove_left(folder)
         yield
     finally:
         lock.release()

@@ -121,10 +121,8 @@ def remove(folder: Path, keep_folder: bool = False) -> None:
     """Remove what the list of ``folder`` names, then the list, then (unless it is kept) the folder if nothing else is
     in it."""
     parents: set[Path] = set() if keep_folder else {folder}
-    for partial in [path for path in folder.rglob(f"{PARTIAL}*") if path.is_dir() and not path.is_symlink()]:
-        if _is_left(partial):
-            shutil.rmtree(partial, ignore_errors=True)
-            parents.update(parent for parent in partial.parents if folder in parent.parents)
+    for left in remove_left(folder):
+        parents.update(parent for parent in left.parents if folder in parent.parents)
     for name in listed(folder):
         path = folder / name
         between = [parent for parent in path.parents if parent != folder and folder in parent.parents]
@@ -146,6 +144,15 @@ def remove(folder: Path, keep_folder: bool = False) -> None:
     for parent in sorted(parents, key=lambda path: len(path.parts), reverse=True):
         with suppress(OSError):
             parent.rmdir()
+
+
+def remove_left(folder: Path) -> list[Path]:
+    """Remove what killed processes were preparing anywhere in ``folder``; where that was."""
+    found = [path for path in folder.rglob(f"{PARTIAL}*") if path.is_dir() and not path.is_symlink()]
+    left = [path for path in found if _is_left(path)]
+    for path in left:
+        shutil.rmtree(path, ignore_errors=True)
+    return left
 
 
 def check_replaceable(target: Path, verbs: Iterable[str], inputs: Iterable[Path] = ()) -> None:
