@@ -94,9 +94,24 @@ def write_case(folder: Path, case: Case) -> Path:
 def outcome(method: str, data: Path, run: Path, updates: int, labels: str) -> str:
     """`TRAINED`, the sentence that refuses the data, or what is wrong."""
     spec, test = METHODS[method], METHODS[method].test
-    train = {"updates": updates, "batch_size": 4, "validations": 2, "warmup": 5, "lr": test.rate, "labels": labels}
+    train = {
+        "updates": updates,
+        "batch_size": 4,
+        "validations": 2,
+        "warmup": 5,
+        "lr": test.rate,
+        "labels": labels,
+    }
     try:
-        fit(spec, data, run, train=train, backbone={"width": 8, "depth": 2}, settings=test.settings, quiet=True)
+        fit(
+            spec,
+            data,
+            run,
+            train=train,
+            backbone={"width": 8, "depth": 2},
+            settings=test.settings,
+            quiet=True,
+        )
         rows = training_curve(run)
         lost = {name for row in rows for name, value in row.items() if not np.isfinite(value)}
         lost |= {name for name, value in load_file(run / WEIGHTS).items() if not bool(value.isfinite().all())}
@@ -117,7 +132,9 @@ def is_right(outcome: str) -> bool:
 
 
 def main(words: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--methods", nargs="*", default=list(METHODS))
     parser.add_argument("--cases", nargs="*", default=list(CASES))
     parser.add_argument("--updates", type=int, default=150)
@@ -137,7 +154,9 @@ def main(words: list[str] | None = None) -> int:
     if chosen.out:
         chosen.out.parent.mkdir(parents=True, exist_ok=True)
         chosen.out.write_text(json.dumps({"updates": chosen.updates, "outcomes": table}, indent=2) + "\n")
-    return int(not all(is_right(found) for row in table.values() for cell in row.values() for found in cell.values()))
+    return int(
+        not all(is_right(found) for row in table.values() for cell in row.values() for found in cell.values())
+    )
 
 
 if __name__ == "__main__":

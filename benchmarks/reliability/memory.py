@@ -26,11 +26,22 @@ from ambiseg.data.source import write_dataset
 from ambiseg.engine.run import load
 from ambiseg.engine.train import fit
 from ambiseg.labels import LabelSpace
-from ambiseg.memory_budget import prediction_bytes
+from ambiseg.memory_budget import network_parts, prediction_bytes
 
 MIB = 2**20
 IMAGES, EVALUATED = (500, 1500, 3000), (8, 24, 72)
-METHODS = ("mode-proposals", "ssn", "probabilistic-unet", "mose", "dropout-unet", "flow-matching")
+CASES = [
+    ("mode-proposals", 32, 2, "32"),
+    ("mode-proposals", 32, 2, "bf16"),
+    ("mode-proposals", 8, 2, "32"),
+    ("mode-proposals", 8, 4, "32"),
+    ("mode-proposals", 32, 4, "32"),
+    ("ssn", 32, 2, "32"),
+    ("probabilistic-unet", 32, 2, "32"),
+    ("mose", 32, 2, "32"),
+    ("dropout-unet", 8, 2, "32"),
+]
+"""Method, width, classes and precision."""
 
 
 def peak(action: Callable[[], object]) -> float:
@@ -74,7 +85,9 @@ def trained(place: Path, method: str, width: int, classes: int = 2) -> Path:
         data = place / f"data-{classes}"
         if not data.exists():
             few = samples(16, 2, classes)
-            write_dataset(data, {"train": few, "val": few}, DatasetInfo("noise", LabelSpace.of_classes(classes)))
+            write_dataset(
+                data, {"train": few, "val": few}, DatasetInfo("noise", LabelSpace.of_classes(classes))
+            )
         train = {"updates": 1, "batch_size": 2, "validations": 1}
         fit(method, data, run, train=train, backbone={"width": width}, quiet=True)
     return run
@@ -108,27 +121,31 @@ def estimate(place: Path) -> list[dict[str, Any]]:
     """One image of 1024x1024 with 16 masks, measured and as `prediction_bytes` expects."""
     rows = []
     image = np.random.default_rng(0).normal(size=(1, 1024, 1024)).astype(np.float32)
-    cases = [(method, 32, 2, "32") for method in METHODS]
-    cases += [("mode-proposals", 8, 2, "32"), ("mode-proposals", 32, 4, "32"), ("mode-proposals", 32, 2, "bf16")]
-    for method, width, classes, precision in cases:
+    for method, width, classes, precision in CASES:
         folder = trained(place, method, width, classes)
 
         def one(folder: Path = folder, precision: str = precision) -> None:
             load(folder, precision, "cpu").predict(image)
 
         channels = 16 * (1 if classes == 2 else classes)
-        expected = prediction_bytes(image.size, width, channels, precision == "bf16")
+        together = network_parts(16, 1, image.size * width)[0] if method == "dropout-unet" else 1
+        expected = prediction_bytes(image.size, width, channels, together, precision == "bf16")
         row = {"method": method, "width": width, "classes": classes, "precision": precision, "MiB": peak(one)}
         rows.append({**row, "expected MiB": round(expected / MIB, 1)})
-        print("   ", rows[-1], flush=True)
     return rows
 
 
-PARTS: dict[str, Callable[[Path], list[dict[str, Any]]]] = {"predict": predict, "evaluate": evaluate, "estimate": estimate}
+PARTS: dict[str, Callable[[Path], list[dict[str, Any]]]] = {
+    "predict": predict,
+    "evaluate": evaluate,
+    "estimate": estimate,
+}
 
 
 def main(words: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--parts", nargs="*", default=list(PARTS), choices=list(PARTS))
     parser.add_argument("--out", type=Path, help="JSON to write")
     chosen = parser.parse_args(words)

@@ -12,10 +12,10 @@ masks."""
 NETWORK_ELEMENTS = 2**27
 """Values of one layer of a whole network that are held together: 512 MiB in float32. Up to 256x256 pixels and a
 width of 32, `MASKS` decides."""
-BYTES_OF_NETWORK = 36
+BYTES_OF_NETWORK = 34
 """Bytes that a U-Net takes in float32 for each pixel and channel at full resolution: about nine layers."""
-BYTES_OF_MASK = 13
-"""Bytes that a mask takes for each pixel and channel: probabilities, as they are made, joined and filtered."""
+BYTES_OF_MASK = 15
+"""Bytes for each pixel and channel of features and masks: as they are made, joined and filtered."""
 
 
 def part_sizes(count: int, size: int, most: int | None = None, multiple: int = 1) -> list[int]:
@@ -55,20 +55,21 @@ def network_parts(count: int, images: int, values: int) -> list[int]:
     return part_sizes(count, 1, min(MASKS // images, NETWORK_ELEMENTS // values))
 
 
-def prediction_bytes(pixels: int, width: int, channels: int, bf16: bool = False) -> int:
-    """About what a prediction takes of memory: the U-Net at full resolution, and the masks that are kept.
+def prediction_bytes(pixels: int, width: int, channels: int, together: int = 1, bf16: bool = False) -> int:
+    """About what a prediction takes of memory at its peak: in the U-Net, or with the masks that it gives.
 
-    The factors were measured (``benchmarks/reliability/memory.py``). A method that needs more than one U-Net at
-    a time takes more.
+    The factors were measured (``benchmarks/reliability/memory.py``).
 
     Args:
         pixels: of all images of the batch.
         width: channels of the network at full resolution.
         channels: of all masks of an image together, as the label space has them.
+        together: masks of each image that pass through the network together.
         bf16: whether the network computes in bfloat16.
 
     Example:
         >>> prediction_bytes(20000 * 20000, width=32, channels=16) // 2**30
-        506
+        405
     """
-    return pixels * (width * (BYTES_OF_NETWORK // 2 if bf16 else BYTES_OF_NETWORK) + channels * BYTES_OF_MASK)
+    features = width // 2 if bf16 else width
+    return pixels * max(BYTES_OF_NETWORK * features * together, BYTES_OF_MASK * (features + channels))

@@ -111,6 +111,16 @@ def test_a_fixed_number_of_masks_needs_no_more_where_more_are_asked_for(tiny_run
     assert run.propose([image], samples=100).masks.shape[1] == 6
 
 
+def test_a_method_that_runs_the_network_for_each_mask_needs_several_networks(tiny_run, limit, monkeypatch):
+    run = load(tiny_run, precision="32")
+    image = np.zeros((run.config.in_channels, 16, 16), np.float32)
+    limit(prediction_bytes(256, width=8, channels=6, together=6) - 1)
+    assert len(run.propose([image]))
+    monkeypatch.setattr(run.model, "passes_for_each_mask", True)
+    with pytest.raises(NotEnoughMemoryError):
+        run.propose([image])
+
+
 def test_where_the_memory_is_unknown_nothing_is_refused(tiny_run, limit):
     run = load(tiny_run, precision="32")
     limit(None)
@@ -120,7 +130,9 @@ def test_where_the_memory_is_unknown_nothing_is_refused(tiny_run, limit):
 def test_one_image_too_large_does_not_end_the_others(tiny_run, limit, tmp_path):
     run, rng = load(tiny_run, precision="32"), np.random.default_rng(0)
     for name, size in (("a", 16), ("b", 64), ("c", 16)):
-        np.save(tmp_path / f"{name}.npy", rng.normal(size=(run.config.in_channels, size, size)).astype(np.float32))
+        np.save(
+            tmp_path / f"{name}.npy", rng.normal(size=(run.config.in_channels, size, size)).astype(np.float32)
+        )
     limit(prediction_bytes(2 * 256, width=8, channels=6))
     paths = sorted(tmp_path.glob("*.npy"))
     found = {result.path.stem: result for result in predict_files(run, paths, tmp_path / "out")}
@@ -132,11 +144,15 @@ def test_one_image_too_large_does_not_end_the_others(tiny_run, limit, tmp_path):
     assert again["b"].masks > 0
 
 
-@pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")])
+@pytest.mark.parametrize(
+    "error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")]
+)
 def test_a_refusal_of_the_system_is_the_same_error(limit, error):
     limit(None)
     with (
-        pytest.raises(NotEnoughMemoryError, match=r"^this does not fit in memory \(2.0 GiB or more\): take less$"),
+        pytest.raises(
+            NotEnoughMemoryError, match=r"^this does not fit in memory \(2.0 GiB or more\): take less$"
+        ),
         refusing_too_much("this", 2 * GIB, "cpu", "take less"),
     ):
         raise error

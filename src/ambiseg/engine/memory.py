@@ -95,4 +95,6 @@ def refusing_too_much(what: str, needed: int, device: str, remedy: str) -> Itera
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "allocate" not in str(error):
             raise
-        raise NotEnoughMemoryError(f"{what} does not fit in memory ({readable(needed)} or more): {remedy}") from error
+        raise NotEnoughMemoryError(
+            f"{what} does not fit in memory ({readable(needed)} or more): {remedy}"
+        ) from error

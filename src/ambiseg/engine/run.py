@@ -20,7 +20,7 @@ from ambiseg.engine.postprocess import Image, LoadedModel, Postprocessed, Predic
 from ambiseg.engine.run_folder import RunConfig, digest_of_tensors, load_weights
 from ambiseg.errors import DataWarning
 from ambiseg.maskset import MaskSet
-from ambiseg.memory_budget import prediction_bytes
+from ambiseg.memory_budget import network_parts, prediction_bytes
 from ambiseg.methods import method_info
 from ambiseg.methods.base import Segmenter
 from ambiseg.methods.contract import masks_of
@@ -146,11 +146,10 @@ class Run:
         own = int(getattr(config.settings, spec.masks))
         masks = own if samples is None or (spec.test.deterministic and samples > own) else samples
         count, (height, width) = len(images), images[0].shape[1:]
+        pixels, network = count * height * width, config.backbone.width
+        parts = network_parts(masks, count, pixels * network) if self.model.passes_for_each_mask else [1]
         needed = prediction_bytes(
-            count * height * width,
-            config.backbone.width,
-            masks * config.labels.channels,
-            self.hardware.bf16,
+            pixels, network, masks * config.labels.channels, parts[0], self.hardware.bf16
         )
         fewer = "fewer images at a time (--batch-size), " if count > 1 else ""
         return refusing_too_much(

@@ -55,6 +55,7 @@ class DropoutUNet(Segmenter):
     """
 
     settings: DropoutUNetSettings
+    passes_for_each_mask = True
 
     def __init__(
         self, in_channels: int, labels: LabelSpace, backbone: UNetSettings, settings: DropoutUNetSettings

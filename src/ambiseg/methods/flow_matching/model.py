@@ -57,6 +57,7 @@ class FlowMatching(Segmenter):
     """
 
     settings: FlowMatchingSettings
+    passes_for_each_mask = True
 
     def __init__(
         self, in_channels: int, labels: LabelSpace, backbone: UNetSettings, settings: FlowMatchingSettings

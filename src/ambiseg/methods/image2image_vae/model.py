@@ -56,6 +56,7 @@ class Image2ImageVAE(Segmenter):
     """
 
     settings: Image2ImageVAESettings
+    passes_for_each_mask = True
 
     def __init__(
         self, in_channels: int, labels: LabelSpace, backbone: UNetSettings, settings: Image2ImageVAESettings
