@@ -12,6 +12,7 @@ import argparse
 import json
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,7 @@ from ambiseg.data.source import write_dataset
 from ambiseg.engine.run import load
 from ambiseg.engine.run_folder import WEIGHTS
 from ambiseg.engine.train import fit, training_curve
-from ambiseg.errors import AmbisegError
+from ambiseg.errors import AmbisegError, DataWarning
 from ambiseg.labels import LabelSpace
 from ambiseg.methods import METHODS
 
@@ -102,6 +103,7 @@ def outcome(method: str, data: Path, run: Path, updates: int, labels: str) -> st
         "lr": test.rate,
         "labels": labels,
     }
+    warnings.simplefilter("ignore", DataWarning)
     try:
         fit(
             spec,

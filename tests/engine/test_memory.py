@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from ambiseg.data.source import open_split
 from ambiseg.engine import memory
 from ambiseg.engine.memory import NotEnoughMemoryError, available_memory, refusing_too_much
 from ambiseg.engine.predict import predict_files
@@ -127,12 +128,10 @@ def test_where_the_memory_is_unknown_nothing_is_refused(tiny_run, limit):
     assert len(run.propose([np.zeros((run.config.in_channels, 16, 16), np.float32)])) == 1
 
 
-def test_one_image_too_large_does_not_end_the_others(tiny_run, limit, tmp_path):
-    run, rng = load(tiny_run, precision="32"), np.random.default_rng(0)
-    for name, size in (("a", 16), ("b", 64), ("c", 16)):
-        np.save(
-            tmp_path / f"{name}.npy", rng.normal(size=(run.config.in_channels, size, size)).astype(np.float32)
-        )
+def test_one_image_too_large_does_not_end_the_others(tiny_run, fires, limit, tmp_path):
+    run, image = load(tiny_run, precision="32"), open_split(fires, "test")[0].image
+    for name, times in (("a", 1), ("b", 4), ("c", 1)):
+        np.save(tmp_path / f"{name}.npy", np.tile(image, (1, times, times)))
     limit(prediction_bytes(2 * 256, width=8, channels=6))
     paths = sorted(tmp_path.glob("*.npy"))
     found = {result.path.stem: result for result in predict_files(run, paths, tmp_path / "out")}
