@@ -348,6 +348,37 @@ def extreme_inputs_give_finite_gradients(trial: Trial) -> None:
             )
 
 
+def extreme_data_can_be_trained_on(trial: Trial) -> None:
+    """Some updates on masks that are empty, full, one pixel, without the last class, or void alone, and on
+    images without contrast, leave losses and weights finite and predictions valid."""
+    last, void = trial.labels.classes - 1, trial.labels.void
+    pixel = torch.zeros(SIZE, SIZE, dtype=torch.uint8)
+    pixel[3, 5] = last
+    cases: dict[str, Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]] = {
+        "empty masks": lambda images, masks: (images, masks * 0),
+        "full masks": lambda images, masks: (images, torch.full_like(masks, last)),
+        "masks of one pixel": lambda images, masks: (images, pixel.expand_as(masks)),
+        "masks without the last class": lambda images, masks: (images, masks.masked_fill(masks == last, 0)),
+        "void": lambda images, masks: (images, torch.full_like(masks, void)),
+        "images without contrast": lambda images, masks: (images * 0, masks),
+    }
+    for name, change in cases.items():
+        model = trial.model().train()
+        optimiser = torch.optim.Adam(model.parameters(), trial.case.rate)
+        for step in range(4):
+            model.progress = step / 4
+            images, annotations = trial.problem(LABEL_MODES[step % 2], seed=step)
+            images, masks = change(images, annotations.masks)
+            loss = model.loss(images, replace(annotations, masks=masks))["loss"]
+            assert bool(torch.isfinite(loss)), f"{name}: the loss is {loss.item()} after {step} updates"
+            optimiser.zero_grad()
+            torch.autograd.backward(loss)
+            optimiser.step()
+        lost = [n for n, value in model.state_dict().items() if not bool(value.isfinite().all())]
+        assert not lost, f"{name}: {', '.join(lost)} is not finite after 4 updates"
+        prediction_of(model, images, samples=2).validate()
+
+
 def absent_masks_have_no_influence(trial: Trial) -> None:
     """A mask of weight 0 is not there."""
     model, (images, annotations) = trial.model(), trial.problem()
@@ -414,6 +445,7 @@ CHECKS: dict[str, Callable[[Trial], None]] = {
         bfloat16_stays_near,
         void_is_only_a_mark,
         extreme_inputs_give_finite_gradients,
+        extreme_data_can_be_trained_on,
         absent_masks_have_no_influence,
         the_loss_is_a_mean_over_images,
         as_many_masks_as_asked_for,

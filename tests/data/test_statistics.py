@@ -44,6 +44,28 @@ def test_normalised_images_have_mean_zero_and_deviation_one(folder):
     assert Normalization.from_dict(normalization.to_dict()) == normalization
 
 
+def test_a_constant_image_has_deviation_one_however_large_it_is(tmp_path):
+    """0.1 and 1000.1 are no binary numbers, so sums of their squares round; 65535 is the largest of its type."""
+    for value, dtype in ((0.1, np.float32), (1000.1, np.float32), (65535, np.uint16)):
+        image, mask = np.full((1, 31, 29), value, dtype), np.zeros((1, 31, 29), np.uint8)
+        some = [Sample(f"i{i}", image, mask, np.ones(1), ("a",)) for i in range(3)]
+        name = f"{value}".replace(".", "-")
+        split = open_split(write_folder(tmp_path / name, {"train": some}, DatasetInfo()), "train")
+        normalization = SplitStatistics.of(split).normalization
+        assert normalization.std == (1.0,) and normalization.mean == pytest.approx((float(dtype(value)),))
+        assert not normalization(image).any()
+
+
+def test_a_small_deviation_around_a_large_mean_is_found(tmp_path):
+    values = 1e6 + np.arange(3 * 63).reshape(3, 1, 9, 7) % 4 / 16
+    mask = np.zeros((1, 9, 7), np.uint8)
+    some = [Sample(f"i{i}", v.astype(np.float32), mask, np.ones(1), ("a",)) for i, v in enumerate(values)]
+    split = open_split(write_folder(tmp_path / "data", {"train": some}, DatasetInfo()), "train")
+    normalization = SplitStatistics.of(split).normalization
+    assert normalization.mean == pytest.approx((values.mean(),), rel=1e-15)
+    assert normalization.std == pytest.approx((values.std(),), rel=1e-12)
+
+
 def test_statistics_are_those_of_the_split_in_every_form(folder, tmp_path):
     split = open_split(folder, "train")
     found = SplitStatistics.of(split)

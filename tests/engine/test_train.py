@@ -149,6 +149,18 @@ def test_the_curve_spans_all_sessions(train_tiny, tmp_path, at_step):
     assert [row["step"] for row in rows if "val_hm_iou_unique" in row] == [11.0, 23.0]
 
 
+def test_a_row_of_the_curve_holds_what_its_step_computed(fires, tmp_path):
+    """The prior of a truncated flow is trained first: its loss is not repeated while the flow is trained."""
+    chosen = {"updates": 30, "batch_size": 4, "validations": 1, "precision": "32"}
+    small = {"backbone": {"width": 8, "depth": 2}, "settings": {"rank": 1, "prior_share": 0.5}}
+    result = train_module.fit("atfm", fires, tmp_path / "run", train=chosen, quiet=True, **small)
+    rows = {row["step"]: row for row in training_curve(result.run) if "train_loss" in row}
+    prior, flow = {"train_prior"}, {"train_flow", "train_dice"}
+    parts = {step: set(row) & (prior | flow) for step, row in rows.items()}
+    assert parts == {9.0: prior, 19.0: flow, 29.0: flow}
+    assert rows[9.0]["train_loss"] == rows[9.0]["train_prior"]
+
+
 def test_the_kept_weights_are_the_best_validation(train_tiny, fires, tmp_path):
     """The best value of the curve, and what the exported model reaches on the validation images."""
     from ambiseg.engine.evaluate import evaluate
@@ -184,8 +196,8 @@ def test_learning_rate_rises_and_falls(train_tiny, tmp_path, monkeypatch):
     original = TrainingModule._set_learning_rate
 
     def remember(self):
-        rates.append(original(self))
-        return rates[-1]
+        original(self)
+        rates.append(self.optimizers().param_groups[0]["lr"])
 
     monkeypatch.setattr(TrainingModule, "_set_learning_rate", remember)
     train_tiny(tmp_path / "run", lr=0.01, warmup=4)

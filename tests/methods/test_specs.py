@@ -226,6 +226,16 @@ class Negligent(MHeads):
         return found
 
 
+class Undefined(MHeads):
+    """A planted fault: the loss over the valid pixels is 0 / 0 where there are none."""
+
+    def loss(self, images, annotations):
+        found = super().loss(images, annotations)
+        valid = annotations.labels.valid(annotations.masks).float()
+        found["loss"] = found["loss"] * valid.sum() / valid.sum()
+        return found
+
+
 @pytest.mark.parametrize(
     ("model", "check"),
     [
@@ -234,6 +244,7 @@ class Negligent(MHeads):
         (Frozen, "gradients_reach_every_parameter"),
         (Voracious, "as_many_masks_as_asked_for"),
         (Negligent, "void_is_only_a_mark"),
+        (Undefined, "extreme_data_can_be_trained_on"),
     ],
 )
 def test_a_planted_fault_is_found(model, check):

@@ -109,7 +109,10 @@ class Stray:
 
 @dataclass
 class RangeTally:
-    """Sums over the pixels of the images of a split, taken one after the other."""
+    """Sums over the pixels of the images of a split, taken one after the other.
+
+    They are of differences to the first pixel of all, so that a constant has a deviation of exactly 0.
+    """
 
     measured: int = MEASURED
     images: int = 0
@@ -118,6 +121,7 @@ class RangeTally:
     sizes: set[tuple[int, int]] = field(default_factory=set)
     _far: list[tuple[int, Stray]] = field(default_factory=list)
     _pixels: int = 0
+    _first: NDArray[np.float64] = field(default_factory=lambda: np.zeros(()))
     _total: NDArray[np.float64] = field(default_factory=lambda: np.zeros(()))
     _square: NDArray[np.float64] = field(default_factory=lambda: np.zeros(()))
     _extremes: list[NDArray[np.float64]] = field(default_factory=list)
@@ -144,6 +148,9 @@ class RangeTally:
         self._extremes.append(extremes.T)
         if self.images < self.measured:
             numbers = np.asarray(image, np.float64)
+            if not self.images:
+                self._first = numbers[:, :1, :1]
+            numbers = numbers - self._first
             self._pixels += numbers[0].size
             self._total = self._total + numbers.sum((1, 2))
             self._square = self._square + (numbers**2).sum((1, 2))
@@ -168,6 +175,7 @@ class RangeTally:
         """Mean and standard deviation of each channel; 1 where a channel is constant."""
         mean = self._total / self._pixels
         std = np.sqrt(np.maximum(self._square / self._pixels - mean**2, 0))
+        mean = mean + self._first[:, 0, 0]
         return Normalization(tuple(mean.tolist()), tuple(np.where(std > 1e-8, std, 1.0).tolist()))
 
     def crushed(self) -> Stray | None:

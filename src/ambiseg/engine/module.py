@@ -63,22 +63,29 @@ class TrainingModule(pl.LightningModule):
             )
         return moved
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         torch.manual_seed(_step_seed(self.train_settings.seed, self.global_step, self.global_rank))
         self.segmenter.progress = self.fraction
         losses = losses_of(self.segmenter, batch.images, batch.annotations)
         loss = losses["loss"]
         if not bool(torch.isfinite(loss)):
             self._explain(losses, batch)
-        for name, value in losses.items():
-            self.log(
-                f"train_{name}",
-                value.detach(),
-                batch_size=len(batch.ids),
-                sync_dist=self.trainer.world_size > 1,
-            )
-        self.log("lr", self._set_learning_rate())
-        return loss
+        self._set_learning_rate()
+        return losses
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """Log what this step computed.
+
+        Lightning's own `log` repeats the last value of a part that a later stage of a method has no longer.
+        """
+        if not self.trainer.should_stop and self.global_step % self.trainer.log_every_n_steps:  # type: ignore[attr-defined]
+            return
+        reduce = self.trainer.strategy.reduce
+        row = {f"train_{name}": float(reduce(value.detach())) for name, value in outputs.items()}
+        row["lr"] = self.optimizers().param_groups[0]["lr"]  # type: ignore[union-attr]
+        for logger in self.loggers:
+            logger.log_metrics(row, step=self.global_step - 1)
+            logger.save()
 
     def on_validation_start(self) -> None:
         """Weights that the last steps made useless are explained here, not by what they predict."""
@@ -112,12 +119,11 @@ class TrainingModule(pl.LightningModule):
         ]
         return torch.optim.AdamW(groups, lr=self.train_settings.lr)
 
-    def _set_learning_rate(self) -> float:
+    def _set_learning_rate(self) -> None:
         rise = min(1.0, (self.global_step + 1) / max(1, self.train_settings.warmup))
         rate = self.train_settings.lr * rise * (1 + math.cos(math.pi * self.fraction)) / 2
         for group in self.optimizers().param_groups:  # type: ignore[union-attr]
             group["lr"] = rate
-        return rate
 
     def _explain(self, losses: dict[str, Tensor], batch: Batch) -> None:
         parts = ", ".join(name for name, value in losses.items() if not bool(torch.isfinite(value)))

@@ -17,6 +17,7 @@ from torch import Tensor
 from ambiseg import owned_files
 from ambiseg.atomic_write import DiskFullError, replacing_folder, working_in
 from ambiseg.data.files.reading import IMAGE_SUFFIXES, read_affine, read_image, suffix_of, write_mask
+from ambiseg.engine.memory import NotEnoughMemoryError
 from ambiseg.engine.postprocess import Image, LoadedModel, PredictSettings
 from ambiseg.engine.prediction_index import PREDICT, PredictionIndex, folder_names, start
 from ambiseg.engine.run import Run, warn_of_range
@@ -104,8 +105,8 @@ def predict_files(
         picture: called with image, prediction and a path to write a picture to.
 
     Yields:
-        One `FileResult` per image; an image that cannot be read, or whose prediction cannot be written, is
-        reported and the rest goes on.
+        One `FileResult` per image; an image that cannot be read, that is too large for the memory, or whose
+        prediction cannot be written, is reported and the rest goes on.
 
     Raises:
         AmbisegError: ``out`` holds predictions already and neither ``overwrite`` nor ``resume`` is given, or
@@ -151,7 +152,11 @@ def predict_files(
             generator = torch.Generator(run.hardware.device).manual_seed(_mixed(seed, first))
             for shape in dict.fromkeys(image.shape for image in images.values()):
                 rows = [i for i, image in images.items() if image.shape == shape]
-                found = run.predict_batch([images[i] for i in rows], settings, generator, flow)
+                try:
+                    found = run.predict_batch([images[i] for i in rows], settings, generator, flow)
+                except NotEnoughMemoryError as error:
+                    yield from (_failed(index, paths[i], error) for i in rows if i not in done)
+                    continue
                 for row, i in enumerate(rows):
                     if i in done:
                         continue

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,11 +16,14 @@ from ambiseg.data.files.reading import read_image
 from ambiseg.data.files.validation import canonical_image
 from ambiseg.defaults import FOREGROUND_THRESHOLD
 from ambiseg.engine.hardware import Hardware
+from ambiseg.engine.memory import refusing_too_much
 from ambiseg.engine.mixture import MIXTURE, MixtureConfig, MixtureModel
 from ambiseg.engine.postprocess import Image, LoadedModel, Postprocessed, PredictSettings, postprocess
 from ambiseg.engine.run_folder import RunConfig, digest_of_tensors, load_weights
 from ambiseg.errors import AmbisegError, DataWarning
 from ambiseg.maskset import MaskSet
+from ambiseg.memory_budget import network_parts, prediction_bytes
+from ambiseg.methods import method_info
 from ambiseg.methods.base import Segmenter
 from ambiseg.methods.contract import masks_of
 
@@ -123,17 +127,44 @@ class Run:
         generator: torch.Generator | None = None,
         foreground_threshold: float = FOREGROUND_THRESHOLD,
     ) -> MaskSet:
-        """All that the model predicts for images of one size, unfiltered, on the CPU."""
-        batch = self.config.normalization.stack(images)
+        """All that the model predicts for images of one size, unfiltered, on the CPU.
+
+        Raises:
+            NotEnoughMemoryError: it needs more memory than there is.
+        """
         began = time.perf_counter()
-        with self.hardware.autocast():
-            predictions: MaskSet = masks_of(self.model, self.hardware.images(batch), samples, generator)
-        predictions = predictions.to("cpu")
-        if foreground_threshold != FOREGROUND_THRESHOLD:
-            predictions = predictions.rethreshold(foreground_threshold)
+        with self._refusing_too_much(images, samples), self.hardware.autocast():
+            batch = self.hardware.images(self.config.normalization.stack(images))
+            predictions: MaskSet = masks_of(self.model, batch, samples, generator)
+            predictions = predictions.to("cpu")
+            if foreground_threshold != FOREGROUND_THRESHOLD:
+                predictions = predictions.rethreshold(foreground_threshold)
         self.seconds += time.perf_counter() - began
         self.images += len(images)
         return predictions
+
+    def _refusing_too_much(
+        self, images: Sequence[Image], samples: int | None
+    ) -> AbstractContextManager[None]:
+        """Refuse images whose prediction does not fit in memory; of mixtures nothing is known."""
+        if self.config.method == MIXTURE_METHOD:
+            return nullcontext()
+        config, spec = self.config, method_info(self.config.method)
+        own = int(getattr(config.settings, spec.masks))
+        masks = own if samples is None or (spec.test.deterministic and samples > own) else samples
+        count, (height, width) = len(images), images[0].shape[1:]
+        pixels, network = count * height * width, config.backbone.width
+        parts = network_parts(masks, count, pixels * network) if self.model.passes_for_each_mask else [1]
+        needed = prediction_bytes(
+            pixels, network, masks * config.labels.channels, parts[0], self.hardware.bf16
+        )
+        fewer = "fewer images at a time (--batch-size), " if count > 1 else ""
+        return refusing_too_much(
+            f"the prediction of {masks} masks for {count} image(s) of {height}x{width} pixels",
+            needed,
+            self.hardware.device,
+            f"ask for {fewer}fewer masks (--samples), or cut the images into smaller ones",
+        )
 
 
 def warn_of_range(remarks: Sequence[str], images: int) -> None:

@@ -33,7 +33,11 @@ class Segmenter(nn.Module, ABC):
     Attributes:
         progress: share of the training that is done, 0 to 1; the trainer sets it, schedules inside a method
             read it.
+        passes_for_each_mask: whether every mask takes a pass of its own through the whole network, in parts of
+            `ambiseg.memory_budget.network_parts`; the estimate of memory asks for it.
     """
+
+    passes_for_each_mask = False
 
     def __init__(self, in_channels: int, labels: LabelSpace, backbone: UNetSettings, settings: Any) -> None:
         super().__init__()

@@ -26,7 +26,7 @@ from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
 from ambiseg.losses.mask_losses import cross_entropy_per_pixel
 from ambiseg.maskset import MaskSet
-from ambiseg.memory_budget import MASKS, part_sizes
+from ambiseg.memory_budget import network_parts
 from ambiseg.methods.base import Segmenter
 from ambiseg.methods.dropout_unet import DropoutUNetSettings
 from ambiseg.networks.backbone import build_backbone
@@ -55,6 +55,7 @@ class DropoutUNet(Segmenter):
     """
 
     settings: DropoutUNetSettings
+    passes_for_each_mask = True
 
     def __init__(
         self, in_channels: int, labels: LabelSpace, backbone: UNetSettings, settings: DropoutUNetSettings
@@ -105,9 +106,9 @@ class DropoutUNet(Segmenter):
         Dropout knows only the global random numbers: they are seeded from ``generator``, and put back
         afterwards.
         """
-        parts = []
+        values, parts = images[:, 0].numel() * self.g.out_channels, []
         with _seeded(images.device, generator):
-            for count in part_sizes(samples or self.settings.samples, len(images), MASKS):
+            for count in network_parts(samples or self.settings.samples, len(images), values):
                 logits = self(images.repeat_interleave(count, 0))
                 share = self.labels.probabilities(logits)
                 parts.append(share.reshape(len(images), count, *logits.shape[1:]))

@@ -32,7 +32,7 @@ from ambiseg.flows.paths import FLOOR, edm_loss_weight, edm_posterior_mean, path
 from ambiseg.flows.solvers import integrate
 from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
-from ambiseg.memory_budget import MASKS, part_sizes
+from ambiseg.memory_budget import network_parts
 from ambiseg.methods.base import Segmenter
 from ambiseg.methods.flow_matching import FlowMatchingSettings, SpellSettings
 from ambiseg.networks.backbone import build_backbone
@@ -57,6 +57,7 @@ class FlowMatching(Segmenter):
     """
 
     settings: FlowMatchingSettings
+    passes_for_each_mask = True
 
     def __init__(
         self, in_channels: int, labels: LabelSpace, backbone: UNetSettings, settings: FlowMatchingSettings
@@ -154,7 +155,8 @@ class FlowMatching(Segmenter):
         shape = (len(images), count, self.labels.channels, *images.shape[2:])
         z = standard_normal(shape, images.device, generator)
         guided_together = self.settings.guidance is not None
-        sizes = [count] if guided_together else part_sizes(count, len(images), MASKS)
+        values = images[:, 0].numel() * self.g.out_channels
+        sizes = [count] if guided_together else network_parts(count, len(images), values)
         ends = [self._integrate(images, part) for part in torch.split(z, sizes, 1)]
         share = self.labels.normalized((torch.cat(ends, 1) + 1) / 2, dim=2)
         return MaskSet.from_probabilities(share, self.labels)

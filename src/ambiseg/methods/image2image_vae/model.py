@@ -27,7 +27,7 @@ from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
 from ambiseg.losses.mask_losses import cross_entropy
 from ambiseg.maskset import MaskSet
-from ambiseg.memory_budget import MASKS, part_sizes
+from ambiseg.memory_budget import network_parts
 from ambiseg.methods.base import Segmenter
 from ambiseg.methods.image2image_vae import Image2ImageVAESettings
 from ambiseg.networks.backbone import build_backbone
@@ -56,6 +56,7 @@ class Image2ImageVAE(Segmenter):
     """
 
     settings: Image2ImageVAESettings
+    passes_for_each_mask = True
 
     def __init__(
         self, in_channels: int, labels: LabelSpace, backbone: UNetSettings, settings: Image2ImageVAESettings
@@ -104,7 +105,7 @@ class Image2ImageVAE(Segmenter):
         """Samples of equal weight; ``settings.samples`` of them unless asked otherwise."""
         shape = (len(images), samples or self.settings.samples, self.settings.latent_size)
         z = standard_normal(shape, images.device, generator)
-        sizes = part_sizes(z.shape[1], len(images), MASKS)
+        sizes = network_parts(z.shape[1], len(images), images[:, 0].numel() * self.g.out_channels)
         parts = [self._masks(images, part) for part in torch.split(z, sizes, 1)]
         return MaskSet.from_probabilities(torch.cat(parts, 1), self.labels)
 
