@@ -78,7 +78,8 @@ class TrainingModule(pl.LightningModule):
 
         Lightning's own `log` repeats the last value of a part that a later stage of a method has no longer.
         """
-        if not self.trainer.should_stop and self.global_step % self.trainer.log_every_n_steps:  # type: ignore[attr-defined]
+        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if not self.trainer.should_stop and self.global_step % every:
             return
         reduce = self.trainer.strategy.reduce
         row = {f"train_{name}": float(reduce(value.detach())) for name, value in outputs.items()}

@@ -97,7 +97,6 @@ class PredictionIndex:
         """Add an image that is done; ``folder`` is None where it has failed."""
         entry = {"image": str(path), "folder": folder, "state": _state(path), **outcome}
         append_json_lines(self.path, [entry])
-        self.entries[str(path)] = entry
 
     def done(self, path: Path, folder: str) -> dict[str, Any] | None:
         """The entry of an image whose prediction is complete, and which has not changed since."""
