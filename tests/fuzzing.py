@@ -281,7 +281,7 @@ def _mask_set(_: Path, file: Path) -> str:
 
 
 def _owned(root: Path, _: Path) -> str:
-    assert not any(name.startswith(("/", "..")) for name in listed(root)), "a name that leads out"
+    assert not any(name.startswith("/") or ".." in Path(name).parts for name in listed(root)), "a name that leads out"
     foreign(root)
     check_replaceable(root, ["predict"])
     return ""
@@ -300,11 +300,11 @@ def _command(*words: str) -> Callable[[Path, Path], str]:
 
     def read(root: Path, _: Path) -> str:
         args = [word.replace("@", str(root)).replace("%", str(root.parents[2] / "corpus")) for word in words]
-        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()) as told:
+        with redirect_stdout(io.StringIO()) as shown, redirect_stderr(io.StringIO()) as told:
             status = main(args)
         lines = [line for line in told.getvalue().splitlines() if line.strip()]
         if status == 2:
-            raise _Refused(lines[-1] if lines else "")
+            raise _Refused(lines[-1] if lines else " ".join(shown.getvalue().split()))
         assert status == 0, f"exit status {status}: {lines[-1:]}"
         return ""
 

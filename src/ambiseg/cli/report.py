@@ -13,7 +13,9 @@ from ambiseg.cli.evaluate import data_of, evaluate_run, interval_note
 from ambiseg.cli.parsing import Grouping, Proposing, changed_options, parse
 from ambiseg.cli.predict import settings_of
 from ambiseg.cli.train import train_command
+from ambiseg.errors import AmbisegError
 from ambiseg.json_files import read_mapping
+from ambiseg.nested_settings import fits
 
 if TYPE_CHECKING:
     import torch
@@ -136,10 +138,12 @@ def summary_of(run_path: Path, model: Run, data: Path, evaluation: Evaluation) -
         ("image channels", ", ".join(config.channels) or config.in_channels),
     ]
     if training:
-        facts += [
-            ("parameters", f"{training.get('parameters', 0):,}"),
-            ("training", f"{training.get('steps')} steps in {clock(training.get('seconds', 0))}"),
-        ]
+        parameters, steps, seconds = (training.get(name, 0) for name in ("parameters", "steps", "seconds"))
+        if not (fits(parameters, int) and fits(steps, int) and fits(seconds, float) and 0 <= seconds < 1e9):
+            raise AmbisegError(
+                f"{run_path / TRAINING} holds no numbers of parameters, steps and seconds: restore it, or remove it"
+            )
+        facts += [("parameters", f"{parameters:,}"), ("training", f"{steps} steps in {clock(seconds)}")]
     return [
         *facts,
         ("seed of training", config.train.seed),

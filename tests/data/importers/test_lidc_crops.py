@@ -135,6 +135,14 @@ def test_small_pickles_that_ask_for_all_memory(tmp_path):
         read_array_pickle(path)
 
 
+@pytest.mark.parametrize("code", [pickle.BINBYTES8, pickle.BYTEARRAY8, pickle.BINUNICODE8, pickle.FRAME])
+def test_lengths_beyond_the_file_take_no_memory(tmp_path, code):
+    path = tmp_path / "long.pickle"
+    path.write_bytes(b"\x80\x05" + code + (1 << 45).to_bytes(8, "little") + b"abc.")
+    with pytest.raises(AmbisegError, match="long.pickle: .*a part of it is longer than the file"):
+        read_array_pickle(path)
+
+
 def test_masks_of_0_and_255(tmp_path):
     planted = crops()
     for entry in planted.values():
