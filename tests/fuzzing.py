@@ -54,6 +54,7 @@ from ambiseg.maskset import MaskSet
 from ambiseg.owned_files import check_replaceable, foreign, listed
 
 SECONDS, BYTES = 10, 1 << 30
+"""What a reader may take: time of the processor, and memory that it really uses; it may ask for four times as much."""
 OUTCOMES = ("right", "clear error", "checksum", "WRONG")
 _CHECKSUM = re.compile(r"checksum|fletcher32|filter returned failure|CRC|file is damaged", re.IGNORECASE)
 _NUMBER = re.compile(rb"-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?")
@@ -320,28 +321,28 @@ def _first(root: Path, file: Path) -> Path:
 
 
 READERS: tuple[Reader, ...] = (
-    *(Reader(f"image {kind}", ("pictures", f"image-*.{kind}"), _image, share=2) for kind in corpus.IMAGE_KINDS),
-    *(Reader(f"mask {kind}", ("pictures", f"mask-*.{kind}"), _mask, share=2) for kind in corpus.MASK_KINDS),
+    *(Reader(f"image {kind}", ("pictures", f"image-*.{kind}"), _image, share=3) for kind in corpus.IMAGE_KINDS),
+    *(Reader(f"mask {kind}", ("pictures", f"mask-*.{kind}"), _mask, share=3) for kind in corpus.MASK_KINDS),
     Reader("dataset.yaml", ("info", "*.yaml"), _info, share=2),
     Reader("weights.csv", ("folder", "*/weights.csv"), lambda root, _: _data(root)),
     Reader("data folder", ("folder", "*/*/**/*.*"), lambda root, _: _data(root)),
     Reader("packed data", ("packed", "*.h5"), _packed, checked=True, share=3),
     Reader("import coco", ("coco", "annotations/*.json"), _import("coco")),
-    Reader("import lidc", ("lidc", "**/*.*"), _import("lidc", lambda root, _: root / "dicom"), share=0.4),
-    Reader("import lidc-annotations, sqlite", ("lidc", "*.sqlite"), _import("lidc-annotations", _first)),
-    Reader("import lidc-annotations, XML", ("lidc", "xml/**/*.xml"), _import("lidc-annotations", lambda root, _: root / "xml"), share=0.4),
+    Reader("import lidc", ("lidc", "**/*.*"), _import("lidc", lambda root, _: root / "dicom"), share=0.2),
+    Reader("import lidc-annotations, sqlite", ("lidc", "*.sqlite"), _import("lidc-annotations", _first), share=0.4),
+    Reader("import lidc-annotations, XML", ("lidc", "xml/**/*.xml"), _import("lidc-annotations", lambda root, _: root / "xml"), share=0.2),
     Reader("import lidc-crops, pickle", ("crops", "*.pickle"), _import("lidc-crops", _first)),
     Reader("import lidc-crops, HDF5", ("crops", "*.hdf5"), _import("lidc-crops", _first, split="stored")),
-    Reader("import bsds", ("bsds", "**/*.*"), _import("bsds")),
+    Reader("import bsds", ("bsds", "**/*.*"), _import("bsds"), share=0.5),
     Reader("import arrays", ("arrays", "*.npz"), _import("arrays")),
     Reader("import mmfire", ("mmfire", "*.npy"), _import("mmfire")),
     Reader("import camvid, npz", ("camvid-npz", "*.npz"), _import("camvid")),
-    Reader("import camvid", ("camvid", "**/*.png"), _import("camvid")),
-    Reader("import cityscapes", ("cityscapes", "**/*.png"), _import("cityscapes")),
-    Reader("import refuge", ("refuge", "**/*.*"), _import("refuge")),
-    Reader("import isic", ("isic", "**/*.*"), _import("isic")),
-    Reader("import qubiq", ("qubiq", "**/*.gz"), _import("qubiq")),
-    Reader("import nifti", ("nifti", "**/*.gz"), _import("nifti")),
+    Reader("import camvid", ("camvid", "**/*.png"), _import("camvid"), share=0.3),
+    Reader("import cityscapes", ("cityscapes", "**/*.png"), _import("cityscapes"), share=0.3),
+    Reader("import refuge", ("refuge", "**/*.*"), _import("refuge"), share=0.3),
+    Reader("import isic", ("isic", "**/*.*"), _import("isic"), share=0.3),
+    Reader("import qubiq", ("qubiq", "**/*.gz"), _import("qubiq"), share=0.3),
+    Reader("import nifti", ("nifti", "**/*.gz"), _import("nifti"), share=0.3),
     Reader("list of splits", ("lists", "*.csv"), lambda _, file: str(read_columns(file, "split"))),
     Reader("config.yaml", ("run", "config.yaml"), lambda root, _: str(RunConfig.load(root)), share=3),
     Reader("model.safetensors", ("run", "model.safetensors"), _weights, checked=True, share=3),
@@ -355,7 +356,7 @@ READERS: tuple[Reader, ...] = (
     Reader("evaluate", ("run", "[cm]*.*"), _command("evaluate", "@", "--data", "%/folder"), share=0.1),
     Reader("report", ("run", "**/*.[cjsy]*"), _command("report", "@", "--data", "%/folder"), share=0.05),
     Reader("train --resume", ("run", "**/*.[cy]*"), _command("train", "--resume", "@", "--quiet"), share=0.05),
-    Reader("data check", ("folder", "**/*.*"), _command("data", "check", "@"), share=0.5),
+    Reader("data check", ("folder", "**/*.*"), _command("data", "check", "@"), share=0.3),
 )  # fmt: skip
 
 
@@ -400,12 +401,8 @@ def trial(reader: Reader, pristine: Path, work: Path, seed: int, expected: Any) 
         word = "right" if same or found == expected else "WRONG"
         detail = "" if word == "right" else "other numbers, without a word"
     except AmbisegError as error:
-        text, chain = str(error), error
-        while chain is not None and not isinstance(chain, MemoryError):
-            chain = chain.__cause__ or chain.__context__
-        if isinstance(chain, MemoryError):
-            detail = f"no memory: {text}"
-        elif "\n" in text.strip() or "bug in ambiseg" in text:
+        text = str(error)
+        if "\n" in text.strip() or "bug in ambiseg" in text:
             detail = f"no sentence: {text}"
         elif file.name not in text and str(work) not in text:
             detail = f"names no file: {text}"
@@ -449,7 +446,7 @@ def _guard(allowed: Path) -> None:
     signal.signal(signal.SIGPROF, late)
     sys.addaudithook(hook)
     pages = int(Path("/proc/self/statm").read_text().split()[0])
-    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + BYTES,) * 2)
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + 4 * BYTES,) * 2)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
@@ -504,7 +501,7 @@ def _child(reader: Reader, pristine: Path, work: Path, seeds: Sequence[int], giv
         silent = os.open(os.devnull, os.O_WRONLY)
         os.dup2(silent, 2)
         work.mkdir(parents=True, exist_ok=True)
-        expected = expected_of(reader, pristine, work / "w")
+        expected = expected_of(reader, pristine, work / "w") if reader.checked else None
         _guard(work)
         started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         for seed in seeds:

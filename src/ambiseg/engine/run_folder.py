@@ -226,7 +226,7 @@ def _floats(values: Mapping[str, Any], where: str, name: str, count: int) -> tup
 def _images(values: Mapping[str, Any]) -> ImageRange | None:
     try:
         return ImageRange.from_dict(values) if values else None
-    except (KeyError, IndexError, TypeError, ValueError) as error:
+    except (LookupError, ArithmeticError, AttributeError, TypeError, ValueError) as error:
         raise AmbisegError(f"the entry 'images' is wrong ({error})") from error
 
 
@@ -242,7 +242,7 @@ def _labels(values: Mapping[str, Any]) -> LabelSpace:
     entries.get("names", list)
     try:
         return LabelSpace.from_dict(dict(values))
-    except (TypeError, ValueError) as error:
+    except (LookupError, ArithmeticError, AttributeError, TypeError, ValueError) as error:
         raise AmbisegError(f"the entry 'labels' is wrong ({error})") from error
 
 
