@@ -81,9 +81,15 @@ def pictures(folder: Path) -> None:
     Image.fromarray(_noise(*SIZE, 4), mode="CMYK").save(out / "image-ink.jpg")
     for packing in ("tiff_lzw", "packbits", "tiff_adobe_deflate", "jpeg"):
         Image.fromarray(_noise(*SIZE, 3)).save(out / f"image-{packing}.tif", compression=packing)
-    tifffile.imwrite(out / "image-lzma.tif", _noise(64, 48), compression="lzma", tile=(16, 16), predictor=True)
+    tifffile.imwrite(
+        out / "image-lzma.tif", _noise(64, 48), compression="lzma", tile=(16, 16), predictor=True
+    )
     tifffile.imwrite(out / "image-plain.tif", _noise(*SIZE).astype(np.float32), byteorder=">", bigtiff=True)
-    for name, values in {"u1": _noise(*SIZE), "f4": _noise(3, *SIZE) / np.float32(7), "i2": _noise(*SIZE, kind=np.int16)}.items():
+    for name, values in {
+        "u1": _noise(*SIZE),
+        "f4": _noise(3, *SIZE) / np.float32(7),
+        "i2": _noise(*SIZE, kind=np.int16),
+    }.items():
         for suffix in ("npy", "nii", "nii.gz"):
             _save(out / f"image-{name}.{suffix}", values if suffix == "npy" else values.reshape(-1, 12))
     mask = _noise(*SIZE, most=1)
@@ -105,7 +111,10 @@ def _rotated() -> Image.Exif:
 
 def data_sets(folder: Path) -> None:
     """The same data as a folder and packed; a description of several classes; a list of splits; a mask set."""
-    splits = {name: list(simulate_wildfires(2, size=16, start=i)) for i, name in ((0, "train"), (4, "val"), (8, "test"))}
+    splits = {
+        name: list(simulate_wildfires(2, size=16, start=i))
+        for i, name in ((0, "train"), (4, "val"), (8, "test"))
+    }
     for name in ("folder", "packed"):
         path = folder / "folder" if name == "folder" else folder / "packed/fires.h5"
         path.parent.mkdir(exist_ok=True)
@@ -115,14 +124,20 @@ def data_sets(folder: Path) -> None:
     (folder / "info").mkdir()
     info = DatasetInfo("streets", labels, "a camera", "CC0", {"flip": False}, ("red", "green", "blue"))
     (folder / "info/classes.yaml").write_text(info.to_yaml())
-    (folder / "info/flips.yaml").write_text("name: a\nclasses: [rest, road, car]\nflips: {road: 0.05, car: 0.5}\noutput: binary\n")
+    (folder / "info/flips.yaml").write_text(
+        "name: a\nclasses: [rest, road, car]\nflips: {road: 0.05, car: 0.5}\noutput: binary\n"
+    )
     (folder / "info/threshold.yaml").write_text("name: a\nmask_threshold: 127\nbackground: 0\n")
     (folder / "lists").mkdir()
     with open(folder / "lists/splits.csv", "w", newline="") as stream:
-        csv.writer(stream).writerows([("id", "split"), ("a", "train"), ("b-1", "val"), ("c", "test"), ("d", "test")])
+        csv.writer(stream).writerows(
+            [("id", "split"), ("a", "train"), ("b-1", "val"), ("c", "test"), ("d", "test")]
+        )
     (folder / "masksets").mkdir()
     test = splits["test"][0]
-    MaskSet.uniform(__import__("torch").from_numpy(test.masks[None]), LabelSpace.binary()).save(folder / "masksets/a.npz")
+    MaskSet.uniform(__import__("torch").from_numpy(test.masks[None]), LabelSpace.binary()).save(
+        folder / "masksets/a.npz"
+    )
 
 
 def medical(folder: Path) -> None:
@@ -166,7 +181,9 @@ def photographs(folder: Path) -> None:
         for i in range(2):
             name = f"bonn_{i:06}_000019"
             _save(folder / f"cityscapes/leftImg8bit/{split}/bonn/{name}_leftImg8bit.png", _noise(8, 16, 3))
-            _save(folder / f"cityscapes/gtFine/{split}/bonn/{name}_gtFine_labelIds.png", _noise(8, 16, most=33))
+            _save(
+                folder / f"cityscapes/gtFine/{split}/bonn/{name}_gtFine_labelIds.png", _noise(8, 16, most=33)
+            )
     for case in ("Training-400/Glaucoma/g0001", "Validation-400/V0001", "Test-400/T0001"):
         path = folder / "refuge" / case
         _save(path / f"{path.name}.jpg", _noise(*SIZE, 3))
@@ -192,13 +209,21 @@ def coco(folder: Path) -> None:
     for i in range(4):
         _save(folder / f"images/a{i}.png", _noise(*SIZE, 3))
     images = [{"id": i, "file_name": f"a{i}.png", "width": SIZE[1], "height": SIZE[0]} for i in range(4)]
-    shapes = ([[1, 1, 6, 1, 6, 6, 1, 6]], {"size": list(SIZE), "counts": [10, 20, 66]}, {"size": list(SIZE), "counts": ":d0R2"})
+    shapes = (
+        [[1, 1, 6, 1, 6, 6, 1, 6]],
+        {"size": list(SIZE), "counts": [10, 20, 66]},
+        {"size": list(SIZE), "counts": ":d0R2"},
+    )
     for who in ("ann", "bob"):
         drawn = [
             {"id": i, "image_id": i, "category_id": 3, "segmentation": shapes[i % 3], "area": 20.0, "bbox": [1, 1, 5, 5]}
             for i in range(4)
         ]  # fmt: skip
-        content = {"images": images, "annotations": drawn, "categories": [{"id": 3, "name": "cell"}, {"id": 5, "name": "wall"}]}
+        content = {
+            "images": images,
+            "annotations": drawn,
+            "categories": [{"id": 3, "name": "cell"}, {"id": 5, "name": "wall"}],
+        }
         (folder / "annotations").mkdir(exist_ok=True)
         (folder / f"annotations/{who}.json").write_text(json.dumps(content))
 
@@ -206,12 +231,34 @@ def coco(folder: Path) -> None:
 def run(folder: Path) -> None:
     """A run that was trained for some steps and evaluated, and a folder of predictions."""
     out, data = folder / "run", folder / "folder"
-    words = ["train", "m-heads", "--data", data, "--out", out, "--updates", "4", "--batch-size", "2", "--masks", "2", "--quiet"]
+    words = [
+        "train",
+        "m-heads",
+        "--data",
+        data,
+        "--out",
+        out,
+        "--updates",
+        "4",
+        "--batch-size",
+        "2",
+        "--masks",
+        "2",
+        "--quiet",
+    ]
     words += ["--set", "backbone.width=4", "--set", "backbone.depth=2", "--set", "train.validations=2"]
-    for verb in (words, ["evaluate", out, "--data", data], ["predict", out, folder / "new.npy", "--out", folder / "predictions"]):
+    for verb in (
+        words,
+        ["evaluate", out, "--data", data],
+        ["predict", out, folder / "new.npy", "--out", folder / "predictions"],
+    ):
         assert main(list(map(str, verb))) == 0, verb
     entry = {"image": "new.npy", "folder": "new", "state": None, "masks": 2, "determined": True}
-    lines = [{"run": "x", "seed": 0}, entry, {**entry, "image": "b.npy", "folder": None, "error": "b.npy is empty"}]
+    lines = [
+        {"run": "x", "seed": 0},
+        entry,
+        {**entry, "image": "b.npy", "folder": None, "error": "b.npy is empty"},
+    ]
     (folder / "predictions/predictions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 

@@ -33,11 +33,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import fuzz_corpus as corpus
 import numpy as np
 import torch
 import yaml
 
+import fuzz_corpus as corpus
 from ambiseg.cli.main import main
 from ambiseg.data.files.reading import read_image, read_mask
 from ambiseg.data.importers import import_dataset
@@ -71,7 +71,9 @@ _NUMBERS = (
 
 def mutate(rng: random.Random, content: bytes, others: Sequence[bytes]) -> tuple[bytes, bool]:
     """Damaged content, and whether its checksums were made anew."""
-    damage = rng.choice((_flip, _flip, _truncate, _cut, _splice, _repeat, _zeros, _length, _length, _text, _text, _text))
+    damage = rng.choice(
+        (_flip, _flip, _truncate, _cut, _splice, _repeat, _zeros, _length, _length, _text, _text, _text)
+    )
     if damage is not _splice and rng.random() < 0.4:
         inner = _inside(rng, content, lambda part: damage(rng, part, others))
         if inner is not None:
@@ -121,7 +123,9 @@ def _length(rng: random.Random, content: bytes, _: Sequence[bytes]) -> bytes:
     """A number of 2, 4 or 8 bytes, most of them near the beginning, becomes another one."""
     kind = rng.choice("HIQ")
     place = rng.randrange(max(1, min(len(content), rng.choice((128, 1024, len(content))))))
-    value = rng.choice((0, 1, 2, 255, 1 << 15, (1 << 16) - 1, 1 << 31, (1 << 31) - 1, (1 << 32) - 1, 1 << 40, (1 << 64) - 1))
+    value = rng.choice(
+        (0, 1, 2, 255, 1 << 15, (1 << 16) - 1, 1 << 31, (1 << 31) - 1, (1 << 32) - 1, 1 << 40, (1 << 64) - 1)
+    )
     number = struct.pack(rng.choice("<>") + kind, value % (1 << 8 * struct.calcsize(kind)))
     return content[:place] + number + content[place + len(number) :]
 
@@ -156,7 +160,11 @@ def _inside(rng: random.Random, content: bytes, damage: Callable[[bytes], bytes]
             place += 12 + length
         at = rng.randrange(len(chunks))
         kind, data = chunks[at]
-        data = zlib.compress(damage(zlib.decompress(data))) if kind == b"IDAT" and rng.random() < 0.5 else damage(data)
+        data = (
+            zlib.compress(damage(zlib.decompress(data)))
+            if kind == b"IDAT" and rng.random() < 0.5
+            else damage(data)
+        )
         chunks[at] = (kind, data)
         parts = (struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in chunks)
         return content[:8] + b"".join(parts)
@@ -228,7 +236,9 @@ def _data(path: Path) -> str:
         for sample in open_split(path, name):
             assert np.isfinite(sample.image).all() and abs(sample.weights.sum() - 1) < 1e-6, "no sample"
             assert (sample.weights >= 0).all(), "a negative weight"
-            total.update(f"{name} {sample.id} {sample.annotators} {sample.image.dtype} {sample.image.shape}".encode())
+            total.update(
+                f"{name} {sample.id} {sample.annotators} {sample.image.dtype} {sample.image.shape}".encode()
+            )
             for part in (sample.image, sample.masks, sample.weights):
                 total.update(np.ascontiguousarray(part).tobytes())
     return total.hexdigest()
@@ -238,7 +248,9 @@ def _packed(_: Path, file: Path) -> str:
     return _data(file) + open_split(file, list_splits(file)[0]).info.to_yaml()
 
 
-def _import(name: str, source: Callable[[Path, Path], Path] = lambda root, _: root, **options: Any) -> Callable[[Path, Path], str]:
+def _import(
+    name: str, source: Callable[[Path, Path], Path] = lambda root, _: root, **options: Any
+) -> Callable[[Path, Path], str]:
     def read(root: Path, file: Path) -> str:
         settings = corpus.importer_settings(name, root, options)
         out = root.parent / "out"
@@ -282,7 +294,9 @@ def _mask_set(_: Path, file: Path) -> str:
 
 
 def _owned(root: Path, _: Path) -> str:
-    assert not any(name.startswith("/") or ".." in Path(name).parts for name in listed(root)), "a name that leads out"
+    assert not any(name.startswith("/") or ".." in Path(name).parts for name in listed(root)), (
+        "a name that leads out"
+    )
     foreign(root)
     check_replaceable(root, ["predict"])
     return ""
@@ -320,6 +334,10 @@ def _first(root: Path, file: Path) -> Path:
     return file
 
 
+def _xml(root: Path, file: Path) -> Path:
+    return root / "xml"
+
+
 READERS: tuple[Reader, ...] = (
     *(Reader(f"image {kind}", ("pictures", f"image-*.{kind}"), _image, share=3) for kind in corpus.IMAGE_KINDS),
     *(Reader(f"mask {kind}", ("pictures", f"mask-*.{kind}"), _mask, share=3) for kind in corpus.MASK_KINDS),
@@ -330,7 +348,7 @@ READERS: tuple[Reader, ...] = (
     Reader("import coco", ("coco", "annotations/*.json"), _import("coco")),
     Reader("import lidc", ("lidc", "**/*.*"), _import("lidc", lambda root, _: root / "dicom"), share=0.2),
     Reader("import lidc-annotations, sqlite", ("lidc", "*.sqlite"), _import("lidc-annotations", _first), share=0.4),
-    Reader("import lidc-annotations, XML", ("lidc", "xml/**/*.xml"), _import("lidc-annotations", lambda root, _: root / "xml"), share=0.2),
+    Reader("import lidc-annotations, XML", ("lidc", "xml/**/*.xml"), _import("lidc-annotations", _xml), share=0.2),
     Reader("import lidc-crops, pickle", ("crops", "*.pickle"), _import("lidc-crops", _first)),
     Reader("import lidc-crops, HDF5", ("crops", "*.hdf5"), _import("lidc-crops", _first, split="stored")),
     Reader("import bsds", ("bsds", "**/*.*"), _import("bsds"), share=0.5),
@@ -397,7 +415,9 @@ def trial(reader: Reader, pristine: Path, work: Path, seed: int, expected: Any) 
     signal.setitimer(signal.ITIMER_PROF, SECONDS)
     try:
         found = reader.read(root, file)
-        same = not reader.checked or remade or changed in [path.read_bytes() for path in files if path != file]
+        same = (
+            not reader.checked or remade or changed in [path.read_bytes() for path in files if path != file]
+        )
         word = "right" if same or found == expected else "WRONG"
         detail = "" if word == "right" else "other numbers, without a word"
     except AmbisegError as error:
@@ -427,15 +447,29 @@ def _guard(allowed: Path) -> None:
     inside = (str(allowed), "/dev/null", "/proc/self")
 
     def hook(event: str, args: tuple[Any, ...]) -> None:
-        if event in ("os.system", "subprocess.Popen", "os.exec", "os.posix_spawn", "os.fork", "socket.connect", "pickle.find_class"):
+        if event in (
+            "os.system",
+            "subprocess.Popen",
+            "os.exec",
+            "os.posix_spawn",
+            "os.fork",
+            "socket.connect",
+            "pickle.find_class",
+        ):
             raise _ForbiddenError(f"{event} {args[:2]}")
         if event == "open":
             writes = isinstance(args[2], int) and args[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
             paths = args[:1] if writes else ()
         else:
-            paths = args[:2] if event in ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link", "os.symlink") else ()
+            paths = (
+                args[:2]
+                if event in ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link", "os.symlink")
+                else ()
+            )
         for path in paths:
-            if isinstance(path, (str, bytes, os.PathLike)) and not os.path.abspath(os.fsdecode(path)).startswith(inside):
+            if isinstance(path, (str, bytes, os.PathLike)) and not os.path.abspath(
+                os.fsdecode(path)
+            ).startswith(inside):
                 raise _ForbiddenError(f"{event} {path!r}")
 
     def late(*_: Any) -> None:
@@ -490,7 +524,9 @@ def outcomes(reader: Reader, pristine: Path, work: Path, seeds: Sequence[int]) -
             os.kill(child, signal.SIGKILL)
         _, status = os.waitpid(child, 0)
         if at < len(seeds) and status != 256 * 75:
-            yield Outcome(reader.name, seeds[at], "WRONG", f"the process ended with {os.waitstatus_to_exitcode(status)}")
+            yield Outcome(
+                reader.name, seeds[at], "WRONG", f"the process ended with {os.waitstatus_to_exitcode(status)}"
+            )
             at += 1
 
 

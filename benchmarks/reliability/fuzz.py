@@ -22,13 +22,15 @@ from pathlib import Path
 TESTS = Path(__file__).parents[2] / "tests"
 sys.path[:0] = [str(TESTS), str(TESTS / "data" / "importers")]
 
-import fuzzing  # noqa: E402
+import fuzzing  # type: ignore[import-not-found]  # noqa: E402
 
 PER_ROUND = 25
 """Mutations of a reader of share 1 in one process; there is a round of all readers after the other."""
 
 
-def carry_out(readers: list[fuzzing.Reader], arguments: argparse.Namespace, base: Path) -> dict[str, Counter[str]]:
+def carry_out(
+    readers: list[fuzzing.Reader], arguments: argparse.Namespace, base: Path
+) -> dict[str, Counter[str]]:
     """Outcomes of each reader, until the time or the mutations are used up."""
     corpus, work = base / "corpus", base / "work"
     if not corpus.exists():
@@ -40,7 +42,11 @@ def carry_out(readers: list[fuzzing.Reader], arguments: argparse.Namespace, base
     first = dict.fromkeys(table, arguments.seed)
     while True:
         for reader in readers:
-            over = done >= arguments.mutations if arguments.mutations else time.monotonic() - began > arguments.seconds
+            over = (
+                done >= arguments.mutations
+                if arguments.mutations
+                else time.monotonic() - began > arguments.seconds
+            )
             if over:
                 return table
             seeds = fuzzing.seeds_of(reader, per_share, first[reader.name])
@@ -64,18 +70,26 @@ def show(table: dict[str, Counter[str]]) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Run; exit status 1 if an outcome is wrong."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seconds", type=float, default=300, help="how long, unless --mutations is given")
     parser.add_argument("--mutations", type=int, default=0, help="how many at least")
-    parser.add_argument("--reader", action="append", default=[], help="a reader of the table; all if left out")
+    parser.add_argument(
+        "--reader", action="append", default=[], help="a reader of the table; all if left out"
+    )
     parser.add_argument("--seed", type=int, default=0, help="number of the first mutation of each reader")
-    parser.add_argument("--work", type=Path, help="folder of the corpus and of wrong inputs; a new one if left out")
+    parser.add_argument(
+        "--work", type=Path, help="folder of the corpus and of wrong inputs; a new one if left out"
+    )
     parser.add_argument("--out", type=Path, help="JSON to write")
     arguments = parser.parse_args(argv)
     names = [reader.name for reader in fuzzing.READERS]
     if unknown := set(arguments.reader) - set(names):
         parser.error(f"unknown reader {sorted(unknown)}: choose from {names}")
-    readers = [reader for reader in fuzzing.READERS if not arguments.reader or reader.name in arguments.reader]
+    readers = [
+        reader for reader in fuzzing.READERS if not arguments.reader or reader.name in arguments.reader
+    ]
     base = Path(arguments.work or tempfile.mkdtemp(prefix="fuzz-")).resolve()
     table = carry_out(readers, arguments, base)
     show(table)
@@ -87,7 +101,11 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.out:
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
         rows = {name: {word: found[word] for word in fuzzing.OUTCOMES} for name, found in table.items()}
-        record = {"seed": arguments.seed, "mutations": sum(found.total() for found in table.values()), "outcomes": rows}
+        record = {
+            "seed": arguments.seed,
+            "mutations": sum(found.total() for found in table.values()),
+            "outcomes": rows,
+        }
         arguments.out.write_text(json.dumps(record, indent=2) + "\n")
     return int(wrong > 0)
 

@@ -393,7 +393,6 @@ class MaskSet:
                 f"{path} is not a mask set written by MaskSet.save ({line}): write it again"
             ) from error
 
-
     def _check_numbers(self) -> None:
         """Raise `AmbisegError` for weights of another sum than 1, NaN, and integers that are no classes."""
         if not bool((self.weights >= 0).all() & ((self.weights.sum(1) - 1).abs() < 1e-3).all()):

@@ -286,7 +286,9 @@ def test_a_white_block_that_becomes_black_is_noticed(tmp_path):
     image = np.full((1, 9, 12), 255, np.uint8)
     image[0, 0, :2] = 7
     sample = dataclasses.replace(make_sample("a"), image=image)
-    path = write_packed(tmp_path / "d.h5", {"train": [sample]}, DatasetInfo("three", LabelSpace.of_classes(3)))
+    path = write_packed(
+        tmp_path / "d.h5", {"train": [sample]}, DatasetInfo("three", LabelSpace.of_classes(3))
+    )
     white, content = bytes([255] * 106), path.read_bytes()
     assert content.count(white) == 1
     path.write_bytes(content.replace(white, bytes(106)))

@@ -172,7 +172,7 @@ def _write_array(entry: h5py.Group, name: str, values: NDArray[Any], **options: 
 
 
 def _crc32(values: NDArray[Any]) -> int:
-    return zlib.crc32(np.ascontiguousarray(values).view(np.uint8))
+    return zlib.crc32(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data)
 
 
 def _values(stored: h5py.Dataset, where: str) -> NDArray[Any]:
@@ -288,7 +288,9 @@ class PackedSplit(Split):
         )
         if ids.ndim != 1 or ids.dtype.kind != "S" or ids.nbytes > _MAX_BYTES:
             raise FileProblem(self.path, f"{ids.name} is not a list of names", _AGAIN)
-        return DatasetInfo.from_yaml(file.attrs["info"].decode(), str(self.path)), _decoded(_values(ids, str(self.path)))
+        return DatasetInfo.from_yaml(file.attrs["info"].decode(), str(self.path)), _decoded(
+            _values(ids, str(self.path))
+        )
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_file": None, "_owner": -1}

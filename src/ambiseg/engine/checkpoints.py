@@ -72,7 +72,9 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 def _is_ours(checkpoint: Mapping[str, Any]) -> bool:
     """Whether it says how far the training was, and which method wrote it."""
     step, wrote = checkpoint.get("global_step"), checkpoint.get("ambiseg")
-    return type(step) is int and step >= 0 and isinstance(wrote, dict) and isinstance(wrote.get("method"), str)
+    return (
+        type(step) is int and step >= 0 and isinstance(wrote, dict) and isinstance(wrote.get("method"), str)
+    )
 
 
 def _tensors(value: Any, name: str) -> Iterator[tuple[str, torch.Tensor]]:

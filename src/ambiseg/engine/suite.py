@@ -338,9 +338,7 @@ def _check(suite: Suite) -> None:
             or entry.preset != RECOMMENDED
             or any(part.train or part.backbone for part in parts)
         ):
-            raise AmbisegError(
-                f"{name} measures the run of {entry.run_of}: say settings and samples only"
-            )
+            raise AmbisegError(f"{name} measures the run of {entry.run_of}: say settings and samples only")
         for other in (*entry.data, *entry.overrides):
             check_name("data set", other, suite.data)
         suite.lineage(name)
