@@ -6,7 +6,9 @@ Each function of `PARTS` makes one or more folders.
 from __future__ import annotations
 
 import csv
+import io
 import json
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,8 @@ import test_camvid
 import test_lidc_crops
 import test_mmfire
 import tifffile
+import torch
+import yaml
 from lidc_replica import five_patients
 from PIL import Image
 
@@ -27,6 +31,7 @@ from ambiseg.data.importers import importer
 from ambiseg.data.info import DatasetInfo
 from ambiseg.data.simulators.wildfire import simulate_wildfires
 from ambiseg.data.source import write_dataset
+from ambiseg.engine.mixture import MixtureConfig
 from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
 
@@ -135,9 +140,7 @@ def data_sets(folder: Path) -> None:
         )
     (folder / "masksets").mkdir()
     test = splits["test"][0]
-    MaskSet.uniform(__import__("torch").from_numpy(test.masks[None]), LabelSpace.binary()).save(
-        folder / "masksets/a.npz"
-    )
+    MaskSet.uniform(torch.from_numpy(test.masks[None]), LabelSpace.binary()).save(folder / "masksets/a.npz")
 
 
 def medical(folder: Path) -> None:
@@ -228,6 +231,16 @@ def coco(folder: Path) -> None:
         (folder / f"annotations/{who}.json").write_text(json.dumps(content))
 
 
+def settings(folder: Path) -> None:
+    """A suite and a mixture."""
+    (folder / "suites").mkdir()
+    (folder / "suites/small.yaml").write_text(yaml.safe_dump(SUITE))
+    (folder / "mixture").mkdir()
+    MixtureConfig(("../a", "../b"), (0.25, 0.75), ("12ab", "34cd"), {"split": "val", "images": 4}).save(
+        folder / "mixture"
+    )
+
+
 def run(folder: Path) -> None:
     """A run that was trained for some steps and evaluated, and a folder of predictions."""
     out, data = folder / "run", folder / "folder"
@@ -252,7 +265,8 @@ def run(folder: Path) -> None:
         ["evaluate", out, "--data", data],
         ["predict", out, folder / "new.npy", "--out", folder / "predictions"],
     ):
-        assert main(list(map(str, verb))) == 0, verb
+        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()) as told:
+            assert main(list(map(str, verb))) == 0, told.getvalue()
     entry = {"image": "new.npy", "folder": "new", "state": None, "masks": 2, "determined": True}
     lines = [
         {"run": "x", "seed": 0},
@@ -262,7 +276,7 @@ def run(folder: Path) -> None:
     (folder / "predictions/predictions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
-PARTS = (pictures, data_sets, medical, photographs, run)
+PARTS = (pictures, data_sets, medical, photographs, settings, run)
 
 
 def importer_settings(name: str, root: Path, options: dict[str, Any]) -> Any:

@@ -35,7 +35,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 
 import fuzz_corpus as corpus
 from ambiseg.cli.main import main
@@ -45,6 +44,7 @@ from ambiseg.data.info import DatasetInfo, info_of_file
 from ambiseg.data.source import list_splits, open_split
 from ambiseg.data.splits.resplit import read_columns
 from ambiseg.engine.checkpoints import load_checkpoint
+from ambiseg.engine.mixture import MixtureConfig
 from ambiseg.engine.prediction_index import PredictionIndex
 from ambiseg.engine.run_folder import RunConfig, load_weights
 from ambiseg.engine.suite import load_suite
@@ -363,6 +363,7 @@ READERS: tuple[Reader, ...] = (
     Reader("import nifti", ("nifti", "**/*.gz"), _import("nifti"), share=0.3),
     Reader("list of splits", ("lists", "*.csv"), lambda _, file: str(read_columns(file, "split"))),
     Reader("config.yaml", ("run", "config.yaml"), lambda root, _: str(RunConfig.load(root)), share=3),
+    Reader("mixture.yaml", ("mixture", "mixture.yaml"), lambda root, _: str(MixtureConfig.load(root)), share=2),
     Reader("model.safetensors", ("run", "model.safetensors"), _weights, checked=True, share=3),
     Reader("last.ckpt", ("run", "checkpoints/last.ckpt"), _checkpoint, checked=True, share=3),
     Reader("logs/metrics.csv", ("run", "logs/*/metrics.csv"), _curve),
@@ -562,6 +563,4 @@ def make_corpus(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for make in corpus.PARTS:
         make(folder)
-    (folder / "suites").mkdir()
-    (folder / "suites/small.yaml").write_text(yaml.safe_dump(corpus.SUITE))
     return folder
