@@ -246,6 +246,10 @@ def test_hdf5_of_another_shape_is_refused(tmp_path):
     }.items():
         with pytest.raises(AmbisegError, match=f"{name}.h5"):
             read(hdf5(tmp_path / f"{name}.h5", **changes))
+    with h5py.File(hdf5(tmp_path / "name.h5"), "r+") as file:
+        file.move("test", "test\x01")
+    with pytest.raises(AmbisegError, match=r"name\.h5: split 'test\\x01' cannot name a file"):
+        read(tmp_path / "name.h5", split="stored")
     (tmp_path / "no.h5").write_bytes(b"no HDF5")
     with pytest.raises(AmbisegError, match=r"no\.h5: it cannot be read as HDF5"):
         read(tmp_path / "no.h5")
