@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import math
 import pickle
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -320,6 +322,28 @@ def test_other_files_are_refused(tmp_path: Path, kind: str) -> None:
         MaskSet.load(tmp_path / "bad.npz")
     with pytest.raises(AmbisegError, match="not a mask set"):
         MaskSet.load(tmp_path / "missing.npz")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("weights", np.array([[math.nan, 0.5]]), "weights are not numbers from 0 whose sum is 1"),
+        ("weights", np.array([[0.9, 0.9]]), "whose sum is 1"),
+        ("weights", np.array([[1.5, -0.5]]), "whose sum is 1"),
+        ("scores", np.array([[0.5, math.inf]]), "scores are NaN or infinite"),
+        ("masks", np.full((1, 2, 4), 7, np.uint8), r"holds the value\(s\) \[7\]"),
+    ],
+)
+def test_files_with_numbers_without_sense_are_refused(
+    tmp_path: Path, name: str, value: Any, words: str
+) -> None:
+    path = tmp_path / "set.npz"
+    MaskSet.uniform(torch.zeros(1, 2, 4, dtype=torch.uint8), BINARY).save(path)
+    with np.load(path) as file:
+        arrays = {key: file[key] for key in file.files}
+    np.savez(path, **(arrays | {name: value}))
+    with pytest.raises(AmbisegError, match=f"set.npz is not a mask set .*{words}"):
+        MaskSet.load(path)
 
 
 def test_damage_anywhere_is_an_error_or_harmless(tmp_path: Path) -> None:

@@ -12,8 +12,6 @@ number of axes. Shapes: B images, K masks, C channels of the label space, ``*S``
 from __future__ import annotations
 
 import json
-import zipfile
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,9 +26,6 @@ from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
 from ambiseg.overlap import pairwise_overlap
 from ambiseg.ranking import descending, exceeds, first_largest
-
-_DAMAGE = (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
-"""What numpy, zipfile, json and torch raise on a file that is not a mask set."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -389,11 +384,24 @@ class MaskSet:
                 arrays = {name: file[name] for name in file.files}
             labels = LabelSpace.from_dict(json.loads(arrays.pop("labels").tobytes()))
             tensors = {name: torch.from_numpy(value) for name, value in arrays.items()}
-            return cls(labels=labels, **tensors)
-        except _DAMAGE as error:
+            found = cls(labels=labels, **tensors)
+            found._check_numbers()
+            return found
+        except Exception as error:  # numpy, zipfile, json and torch object to damage each in its own way
+            line = " ".join(str(error).split())[:200] or type(error).__name__
             raise AmbisegError(
-                f"{path} is not a mask set written by MaskSet.save ({error}): write it again"
+                f"{path} is not a mask set written by MaskSet.save ({line}): write it again"
             ) from error
+
+    def _check_numbers(self) -> None:
+        """Raise `AmbisegError` for weights of another sum than 1, NaN, and integers that are no classes."""
+        if not bool((self.weights >= 0).all() & ((self.weights.sum(1) - 1).abs() < 1e-3).all()):
+            raise AmbisegError("its weights are not numbers from 0 whose sum is 1")
+        for name in ("scores", "probabilities"):
+            value = getattr(self, name)
+            if value is not None and not bool(value.isfinite().all()):
+                raise AmbisegError(f"its {name} are NaN or infinite")
+        self.labels.check(self.masks, "it")
 
 
 def _weighted_sum(weights: Tensor, value: Tensor) -> Tensor:

@@ -274,6 +274,11 @@ def test_report_is_one_page(cli, run):
     assert (run / "metrics.json").exists()
 
 
+def test_report_of_a_damaged_run(cli, run):
+    (run / "training.json").write_text('{"parameters": 5, "steps": "many", "seconds": 3}')
+    assert "training.json holds no numbers of parameters, steps and seconds" in cli("report", run).error
+
+
 def test_report_elsewhere_of_another_split(cli, run, fires, tmp_path):
     page = tmp_path / "pages" / "train.html"
     assert cli("report", run, "--split", "train", "--data", fires, "--out", page).status == 0

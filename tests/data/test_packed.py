@@ -277,8 +277,34 @@ def test_black_and_white_masks_of_a_packed_file_are_classes(tmp_path):
     sample = make_sample("a")
     sample = dataclasses.replace(sample, masks=sample.masks % 2)
     path = write_packed(tmp_path / "d.h5", {"train": [sample]}, DatasetInfo("two"))
-    tamper(path, lambda file: file["train/samples/0/masks"].write_direct(sample.masks * 255))
+    tamper(path, replace("train/samples/0/masks", sample.masks * 255))
     np.testing.assert_array_equal(PackedSplit(path, "train")[0].masks, sample.masks)
+
+
+def test_a_white_block_that_becomes_black_is_noticed(tmp_path):
+    """To Fletcher-32, the checksum of HDF5, the bytes 00 00 and ff ff are the same."""
+    image = np.full((1, 9, 12), 255, np.uint8)
+    image[0, 0, :2] = 7
+    sample = dataclasses.replace(make_sample("a"), image=image)
+    path = write_packed(
+        tmp_path / "d.h5", {"train": [sample]}, DatasetInfo("three", LabelSpace.of_classes(3))
+    )
+    white, content = bytes([255] * 106), path.read_bytes()
+    assert content.count(white) == 1
+    path.write_bytes(content.replace(white, bytes(106)))
+    with pytest.raises(AmbisegError, match="d.h5, train, id 'a': .*image does not have the checksum"):
+        PackedSplit(path, "train")[0]
+
+
+def test_files_without_the_second_checksum_are_read(packed):
+    before = [sample.image for sample in PackedSplit(packed, "train")]
+
+    def forget(_, part):
+        part.attrs.pop("crc32", None)
+
+    tamper(packed, lambda file: file.visititems(forget))
+    for sample, image in zip(PackedSplit(packed, "train"), before, strict=True):
+        np.testing.assert_array_equal(sample.image, image)
 
 
 def test_parts_larger_than_any_image_are_not_decoded(packed):

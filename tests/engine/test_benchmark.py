@@ -52,6 +52,19 @@ def measured(cells):
     return [{name: cell.result()[name] for name in MEASURED} for cell in cells]
 
 
+def test_a_mistake_in_a_suite_names_its_file(tmp_path):
+    path = tmp_path / "mine.yaml"
+    for change, words in (
+        ("width: null", "backbone: width is int, received None"),
+        ("width: 0", "width"),
+    ):
+        path.write_text(
+            f"protocol: {{backbone: {{{change}}}}}\ndata: {{a: {{path: a}}}}\nmethods: {{ssn: }}\n"
+        )
+        with pytest.raises(AmbisegError, match=f"mine.yaml: .*{words}"):
+            load_suite(path)
+
+
 def test_killed_and_started_again_it_gives_the_same(suite, fires, tmp_path, monkeypatch):
     """Killed between two validations, in the evaluation, and with half a checkpoint on disk."""
     whole = matrix(suite, fires, tmp_path / "whole")

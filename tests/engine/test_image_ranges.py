@@ -13,7 +13,7 @@ from ambiseg.data.source import open_split, write_dataset
 from ambiseg.engine.evaluate import evaluate
 from ambiseg.engine.predict import predict_files
 from ambiseg.engine.run import Run, load
-from ambiseg.engine.run_folder import CONFIG
+from ambiseg.engine.run_folder import CONFIG, RunConfig
 from ambiseg.errors import AmbisegError, DataWarning
 
 
@@ -35,6 +35,15 @@ def test_the_run_folder_holds_what_training_saw(run, fires, tiny_run):
     np.testing.assert_allclose(stored.most, np.max([i.max((1, 2)) for i in images], 0), rtol=1e-6)
     entries = yaml.safe_load((tiny_run / CONFIG).read_text())
     assert entries["images"]["types"] == ["float32"]
+
+
+@pytest.mark.parametrize("numbers", [[0.0], [float("nan")] * 7, ["x"] * 7, {}, 5])
+def test_a_damaged_range_is_named(numbers, run, tmp_path):
+    entries = yaml.safe_load((run.folder / CONFIG).read_text())
+    entries["images"]["low"] = numbers
+    (tmp_path / CONFIG).write_text(yaml.safe_dump(entries))
+    with pytest.raises(AmbisegError, match="config.yaml cannot be read .the entry 'images' is wrong"):
+        RunConfig.load(tmp_path)
 
 
 def test_runs_without_a_stored_range_still_predict(run, tiny_run, image, tmp_path):

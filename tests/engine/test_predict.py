@@ -19,7 +19,7 @@ from ambiseg.data.source import open_split
 from ambiseg.engine.hardware import Hardware
 from ambiseg.engine.postprocess import PredictSettings, postprocess
 from ambiseg.engine.predict import find_images, predict_files
-from ambiseg.engine.prediction_index import LONGEST, folder_names
+from ambiseg.engine.prediction_index import LONGEST, PredictionIndex, folder_names
 from ambiseg.engine.run import Run, load
 from ambiseg.engine.run_folder import CONFIG, WEIGHTS, RunConfig
 from ambiseg.engine.settings import TrainSettings
@@ -292,6 +292,19 @@ def test_a_prediction_that_stopped_goes_on_and_ends_the_same(run, files, tmp_pat
     assert [path for path, kept in again.items() if not kept] == [paths[0]], "an image that changed"
     with pytest.raises(AmbisegError, match="another seed: give the same"):
         list(predict_files(run, paths, parts, batch_size=2, seed=1, resume=True))
+
+
+@pytest.mark.parametrize("change", [{"masks": "2"}, {"masks": None}, {"determined": 3}, {"folder": 5}])
+def test_an_entry_that_is_damaged_is_predicted_again(change, tmp_path):
+    whole = {"image": "a.png", "folder": "a", "state": None, "masks": 2, "determined": True}
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/prediction.json").write_text("{}")
+    for entry, expected in ((whole, whole), ({**whole, **change}, None)):
+        lines = [{"seed": 0}, {"image": "b.png"}, entry]
+        (tmp_path / "predictions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        index = PredictionIndex(tmp_path)
+        assert index.done(Path("a.png"), "a") == expected
+        assert index.done(Path("b.png"), "b") is None
 
 
 def test_results_are_not_overwritten_unless_asked(run, files, tmp_path):

@@ -161,6 +161,19 @@ def test_a_row_of_the_curve_holds_what_its_step_computed(fires, tmp_path):
     assert rows[9.0]["train_loss"] == rows[9.0]["train_prior"]
 
 
+@pytest.mark.parametrize("damage", ["x,", "inf,", ",,,,,,,,,,9,9", "\0"])
+def test_a_damaged_curve_is_named(damage, whole, tmp_path):
+    run = shutil.copytree(whole["full"], tmp_path / "run")
+    path = next(run.glob("logs/version_*/metrics.csv"))
+    header, *_ = path.read_text().splitlines()
+    assert "step" in header
+    path.write_text(f"{header}\n" + ",".join([damage.strip(",")] * len(header.split(","))) + "\n")
+    with pytest.raises(
+        AmbisegError, match="metrics.csv is no training curve .*: restore the file, or remove it"
+    ):
+        training_curve(run)
+
+
 def test_the_kept_weights_are_the_best_validation(train_tiny, fires, tmp_path):
     """The best value of the curve, and what the exported model reaches on the validation images."""
     from ambiseg.engine.evaluate import evaluate
@@ -397,7 +410,8 @@ def test_foreign_checkpoints_are_refused(whole, tmp_path):
     torch.save({**checkpoint, "ambiseg": {"method": "Crystal"}}, run / LAST)
     with pytest.raises(AmbisegError, match="written by Crystal, but .* says ModeProposals"):
         resume(run, quiet=True)
-    for content in ({"weights": torch.ones(2)}, [1, 2]):
+    others = ({**checkpoint, "ambiseg": "ModeProposals"}, {**checkpoint, "global_step": "9"})
+    for content in (*others, {"weights": torch.ones(2)}, [1, 2]):
         torch.save(content, run / LAST)
         with pytest.raises(AmbisegError, match="not a checkpoint of ambiseg"):
             resume(run, quiet=True)

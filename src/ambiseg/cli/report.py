@@ -13,7 +13,9 @@ from ambiseg.cli.evaluate import data_of, evaluate_run, interval_note
 from ambiseg.cli.parsing import Grouping, Proposing, changed_options, parse
 from ambiseg.cli.predict import settings_of
 from ambiseg.cli.train import train_command
+from ambiseg.errors import AmbisegError
 from ambiseg.json_files import read_mapping
+from ambiseg.nested_settings import fits
 
 if TYPE_CHECKING:
     import torch
@@ -61,8 +63,10 @@ def run(args: list[str]) -> int:
         check_page(arguments.out)
     from ambiseg.engine.run import load
     from ambiseg.engine.run_folder import METRICS
+    from ambiseg.engine.train import training_curve
 
     model = load(arguments.run)
+    facts_of_training(arguments.run), training_curve(arguments.run)  # named before anything is measured
     data = data_of(model.config, arguments.data)
     evaluation = evaluate_run(model, data, arguments.split, proposing, grouping=arguments.grouping)
     if not (arguments.run / METRICS).exists():
@@ -126,22 +130,15 @@ def build_report(
 
 def summary_of(run_path: Path, model: Run, data: Path, evaluation: Evaluation) -> list[tuple[str, object]]:
     """Facts about a run: what it is, how it was trained, what it was measured on."""
-    from ambiseg.engine.callbacks import clock
-    from ambiseg.engine.run_folder import TRAINING
-
-    config, training = model.config, read_mapping(run_path / TRAINING)
+    config = model.config
     facts: list[tuple[str, object]] = [
         ("method", config.method),
         ("labels", f"{config.train.labels}, classes {', '.join(config.labels.names)}"),
         ("image channels", ", ".join(config.channels) or config.in_channels),
     ]
-    if training:
-        facts += [
-            ("parameters", f"{training.get('parameters', 0):,}"),
-            ("training", f"{training.get('steps')} steps in {clock(training.get('seconds', 0))}"),
-        ]
     return [
         *facts,
+        *facts_of_training(run_path),
         ("seed of training", config.train.seed),
         ("augmentation", config.augmentation or "not recorded"),
         ("data", f"{data}, split {evaluation.split}"),
@@ -150,6 +147,26 @@ def summary_of(run_path: Path, model: Run, data: Path, evaluation: Evaluation) -
         ("masks per image", f"{evaluation.n_all:g} predicted, {evaluation.n_kept:g} kept"),
         ("time per image", f"{1000 * evaluation.seconds_per_image:.1f} ms ({model.hardware.device})"),
     ]
+
+
+def facts_of_training(run_path: Path) -> list[tuple[str, object]]:
+    """What ``training.json`` tells, nothing where there is none.
+
+    Raises:
+        AmbisegError: it holds something else.
+    """
+    from ambiseg.engine.callbacks import clock
+    from ambiseg.engine.run_folder import TRAINING
+
+    training = read_mapping(run_path / TRAINING)
+    if not training:
+        return []
+    parameters, steps, seconds = (training.get(name, 0) for name in ("parameters", "steps", "seconds"))
+    if not (fits(parameters, int) and fits(steps, int) and fits(seconds, float) and 0 <= seconds < 1e9):
+        raise AmbisegError(
+            f"{run_path / TRAINING} holds no numbers of parameters, steps and seconds: restore it, or remove it"
+        )
+    return [("parameters", f"{parameters:,}"), ("training", f"{steps} steps in {clock(seconds)}")]
 
 
 def case_groups(model: Run, data: Path, evaluation: Evaluation, proposing: Proposing) -> list[CaseGroup]:

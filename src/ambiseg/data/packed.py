@@ -6,6 +6,9 @@ Layout, version 1::
     /<split>/ids           (n,) strings, in the order written
     /<split>/samples/<i>/  image (C, H, W), masks (N, H, W) uint8, weights (N,), attribute annotators (N,)
 
+Every array has the checksum of HDF5, Fletcher-32, and an attribute crc32: to Fletcher-32 the bytes 00 00 and ff ff are
+the same, so a block of white pixels that a disk loses would come back as a block of black ones.
+
 A file from a stranger is not trusted: links, external and virtual storage are refused, and sizes are checked
 before reading. All text has a fixed length: the library can hang on damaged text of variable length.
 """
@@ -15,6 +18,7 @@ from __future__ import annotations
 import errno
 import math
 import os
+import zlib
 from collections.abc import Callable, Iterable, Mapping, Sized
 from dataclasses import replace
 from os import PathLike
@@ -157,13 +161,28 @@ def _write_split(
         room.wrote_one()
         if progress is not None:
             progress(split, len(ids), total)
-    group["ids"] = _encoded(ids)
+    _write_array(group, "ids", _encoded(ids))
 
 
 def _write_array(entry: h5py.Group, name: str, values: NDArray[Any], **options: Any) -> None:
     """Store an array with a checksum, so that a flipped bit is an error and no other number."""
-    chunks = values.shape if values.size <= _WHOLE_CHUNK else True
-    entry.create_dataset(name, data=values, chunks=chunks, fletcher32=True, **options)
+    chunks = values.shape if 0 < values.size <= _WHOLE_CHUNK else True
+    stored = entry.create_dataset(name, data=values, chunks=chunks, fletcher32=True, **options)
+    stored.attrs["crc32"] = np.uint32(_crc32(values))
+
+
+def _crc32(values: NDArray[Any]) -> int:
+    return zlib.crc32(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data)
+
+
+def _values(stored: h5py.Dataset, where: str) -> NDArray[Any]:
+    """The values of an array, compared with the checksum of those that were written; older files have none."""
+    values: NDArray[Any] = stored[()]
+    checksum = _attribute(stored, "crc32", "iu")
+    if checksum is not None and checksum != _crc32(values):
+        said = f"{stored.name} does not have the checksum in its attribute crc32"
+        raise FileProblem(where, said, f"{_AGAIN}, or remove the attribute if you changed the array yourself")
+    return values
 
 
 def _encoded(names: Iterable[str]) -> NDArray[np.bytes_]:
@@ -175,7 +194,7 @@ def _decoded(texts: NDArray[np.bytes_]) -> list[str]:
     return [text.decode() for text in texts.tolist()]
 
 
-def _attribute(holder: h5py.Group, name: str, kinds: str) -> Any:
+def _attribute(holder: h5py.Group | h5py.Dataset, name: str, kinds: str) -> Any:
     """An attribute whose type is one of NumPy's ``kinds``, else None."""
     if name not in holder.attrs or holder.attrs.get_id(name).dtype.kind not in kinds:
         return None
@@ -269,7 +288,9 @@ class PackedSplit(Split):
         )
         if ids.ndim != 1 or ids.dtype.kind != "S" or ids.nbytes > _MAX_BYTES:
             raise FileProblem(self.path, f"{ids.name} is not a list of names", _AGAIN)
-        return DatasetInfo.from_yaml(file.attrs["info"].decode(), str(self.path)), _decoded(ids[:])
+        return DatasetInfo.from_yaml(file.attrs["info"].decode(), str(self.path)), _decoded(
+            _values(ids, str(self.path))
+        )
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_file": None, "_owner": -1}
@@ -320,9 +341,9 @@ class PackedSplit(Split):
         check_size(where, image.shape)
         check_size(where, masks.shape)
         names = tuple(_decoded(_attribute(entry, "annotators", "S")))
-        pixels, rules = canonical_image(image[()], where), self.info.mask_rules
-        layers = np.stack([canonical_mask(layer, where, rules) for layer in masks[()]])
-        values = np.asarray(weights[()], dtype=np.float64)
+        pixels, rules = canonical_image(_values(image, where), where), self.info.mask_rules
+        layers = np.stack([canonical_mask(layer, where, rules) for layer in _values(masks, where)])
+        values = np.asarray(_values(weights, where), dtype=np.float64)
         problems = []
         for name, layer in zip(names, layers, strict=True):
             problems += mask_problems(layer, pixels.shape[1:], self.info.labels, f"{where}, mask {name!r}")

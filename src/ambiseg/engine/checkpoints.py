@@ -59,13 +59,21 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         except Exception as error:
             problem = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
         else:
-            if isinstance(checkpoint, dict) and "global_step" in checkpoint and "ambiseg" in checkpoint:
+            if isinstance(checkpoint, dict) and _is_ours(checkpoint):
                 for part in ("state_dict", "current_model_state", "optimizer_states"):
                     check_finite(dict(_tensors(checkpoint.get(part), part)), path)
                 return checkpoint
             problem = "it does not say that ambiseg wrote it"
     raise AmbisegError(
         f"{path} is not a checkpoint of ambiseg ({problem}): restore it, or train without --resume"
+    )
+
+
+def _is_ours(checkpoint: Mapping[str, Any]) -> bool:
+    """Whether it says how far the training was, and which method wrote it."""
+    step, wrote = checkpoint.get("global_step"), checkpoint.get("ambiseg")
+    return (
+        type(step) is int and step >= 0 and isinstance(wrote, dict) and isinstance(wrote.get("method"), str)
     )
 
 

@@ -73,7 +73,7 @@ class PredictionIndex:
         self.entries: dict[str, dict[str, Any]] = {
             str(line.get("image")): line
             for line in lines[1:]
-            if isinstance(line.get("folder"), (str, type(None)))
+            if line.get("folder") is None or _is_complete(line)
         }
 
     def begin(self, recipe: dict[str, Any]) -> None:
@@ -101,9 +101,18 @@ class PredictionIndex:
     def done(self, path: Path, folder: str) -> dict[str, Any] | None:
         """The entry of an image whose prediction is complete, and which has not changed since."""
         entry = self.entries.get(str(path))
-        if entry is None or entry["folder"] != folder or entry.get("state") != _state(path):
+        if entry is None or entry.get("folder") != folder or entry.get("state") != _state(path):
             return None
         return entry if (self.path.parent / folder / "prediction.json").is_file() else None
+
+
+def _is_complete(entry: dict[str, Any]) -> bool:
+    """Whether an entry says what `predict` wrote; one that is damaged is predicted again."""
+    return (
+        isinstance(entry["folder"], str)
+        and type(entry.get("masks")) is int
+        and isinstance(entry.get("determined"), bool)
+    )
 
 
 def _state(path: Path) -> list[int] | None:

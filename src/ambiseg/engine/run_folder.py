@@ -172,7 +172,7 @@ class RunConfig:
             data=entries.get("data", str, ""),
             data_digest=entries.get("data_digest", str, ""),
             channels=tuple(map(str, entries.get("channels", list, []))),
-            images=_images(entries.get("images", dict, {})),
+            images=_images(entries.get("images", dict, {}), channels),
             preset=entries.get("preset", str, RECOMMENDED),
             augmentation=_augmentation(entries.get("augmentation", dict, {})),
             version=version,
@@ -223,11 +223,17 @@ def _floats(values: Mapping[str, Any], where: str, name: str, count: int) -> tup
     return tuple(map(float, found))
 
 
-def _images(values: Mapping[str, Any]) -> ImageRange | None:
+def _images(values: Mapping[str, Any], channels: int) -> ImageRange | None:
     try:
-        return ImageRange.from_dict(values) if values else None
-    except (KeyError, IndexError, TypeError, ValueError) as error:
+        found = ImageRange.from_dict(values) if values else None
+    except (LookupError, ArithmeticError, AttributeError, TypeError, ValueError) as error:
         raise AmbisegError(f"the entry 'images' is wrong ({error})") from error
+    for row in () if found is None else (found.least, found.low, found.high, found.most):
+        if len(row) != channels or not all(map(math.isfinite, row)):
+            raise AmbisegError(
+                f"the entry 'images' is wrong ({list(row)!r:.80} are not {channels} finite numbers)"
+            )
+    return found
 
 
 def _augmentation(values: Mapping[str, Any]) -> AugmentationChoice | None:
@@ -242,7 +248,7 @@ def _labels(values: Mapping[str, Any]) -> LabelSpace:
     entries.get("names", list)
     try:
         return LabelSpace.from_dict(dict(values))
-    except (TypeError, ValueError) as error:
+    except (LookupError, ArithmeticError, AttributeError, TypeError, ValueError) as error:
         raise AmbisegError(f"the entry 'labels' is wrong ({error})") from error
 
 

@@ -277,7 +277,10 @@ def read_suite(text: str, name: str, where: str = "") -> Suite:
         _methods(entries, where),
         tuple(_paper(entry, f"{where}: papers") for entry in papers),
     )
-    _check(suite, where)
+    try:
+        _check(suite)
+    except AmbisegError as error:
+        raise AmbisegError(f"{where}: {str(error).removeprefix(f'{name}: ')}") from error
     return suite
 
 
@@ -311,7 +314,7 @@ def _paper(entry: Any, where: str) -> PaperEntry:
     return from_values(PaperEntry, given | {"values": values}, where)
 
 
-def _check(suite: Suite, where: str) -> None:
+def _check(suite: Suite) -> None:
     """What one entry says of another holds, and every run can be resolved.
 
     Names of metrics are checked where they are used, since their table needs torch.
@@ -320,12 +323,12 @@ def _check(suite: Suite, where: str) -> None:
     for name, data in suite.data.items():
         problems += number_problems(data, f"{name}.")
     if problems:
-        raise AmbisegError(f"{where}: {'; '.join(problems)}")
+        raise AmbisegError("; ".join(problems))
     for name, data in suite.data.items():
         ways = [data.simulate, data.path, data.importer]
         if sum(map(bool, ways)) != 1 or bool(data.source) != bool(data.importer):
             raise AmbisegError(
-                f"{where}: {name}: say one of 'simulate', 'path', or 'import' with 'source', how to get it"
+                f"{name}: say one of 'simulate', 'path', or 'import' with 'source', how to get it"
             )
     for name, entry in suite.methods.items():
         parts = (entry, *entry.overrides.values())
@@ -335,9 +338,7 @@ def _check(suite: Suite, where: str) -> None:
             or entry.preset != RECOMMENDED
             or any(part.train or part.backbone for part in parts)
         ):
-            raise AmbisegError(
-                f"{where}: {name} measures the run of {entry.run_of}: say settings and samples only"
-            )
+            raise AmbisegError(f"{name} measures the run of {entry.run_of}: say settings and samples only")
         for other in (*entry.data, *entry.overrides):
             check_name("data set", other, suite.data)
         suite.lineage(name)

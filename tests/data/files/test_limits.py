@@ -45,6 +45,35 @@ def refused_within(read, path, words, size=40 * MEGABYTE):
         tracemalloc.stop()
 
 
+def test_pages_in_a_circle_are_refused(tmp_path):
+    """A page of two tags follows the first one, and itself."""
+    content = bytearray(tiff_of(zlib.compress(bytes(64 * 64)), 8))
+    (count,) = struct.unpack_from("<H", content, 8)
+    second = len(content)
+    struct.pack_into("<I", content, 10 + 12 * count, second)
+    (tmp_path / "a.tif").write_bytes(
+        bytes(content) + struct.pack("<H", 2) + bytes(24) + struct.pack("<I", second)
+    )
+    refused_within(read_image, tmp_path / "a.tif", "a.tif: its list of pages runs in a circle")
+
+
+def test_a_part_larger_than_the_file_is_refused(tmp_path):
+    content = bytearray(tiff_of(zlib.compress(bytes(64 * 64)), 8))
+    place = content.index(struct.pack("<HHI", 279, 4, 1))
+    struct.pack_into("<I", content, place + 8, 1 << 31)
+    (tmp_path / "a.tif").write_bytes(content)
+    refused_within(read_image, tmp_path / "a.tif", "a.tif: a part of it is declared larger than the file")
+
+
+def test_a_damaged_tiff_prints_nothing(tmp_path, capfd):
+    content = bytearray(tiff_of(zlib.compress(bytes(64 * 64)), 8))
+    content[12:14] = b"\0\0"  # the type of the first tag
+    (tmp_path / "a.tif").write_bytes(content)
+    with pytest.raises(AmbisegError, match="a.tif"):
+        read_image(tmp_path / "a.tif")
+    assert capfd.readouterr() == ("", "")
+
+
 @pytest.mark.parametrize("compression", [8, 32946, 34925])
 def test_a_strip_that_expands_beyond_its_size_is_not_decoded(tmp_path, compression):
     if compression == 34925:

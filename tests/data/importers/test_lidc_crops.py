@@ -135,6 +135,14 @@ def test_small_pickles_that_ask_for_all_memory(tmp_path):
         read_array_pickle(path)
 
 
+@pytest.mark.parametrize("code", [pickle.BINBYTES8, pickle.BYTEARRAY8, pickle.BINUNICODE8, pickle.FRAME])
+def test_lengths_beyond_the_file_take_no_memory(tmp_path, code):
+    path = tmp_path / "long.pickle"
+    path.write_bytes(b"\x80\x05" + code + (1 << 45).to_bytes(8, "little") + b"abc.")
+    with pytest.raises(AmbisegError, match="long.pickle: .*a part of it is longer than the file"):
+        read_array_pickle(path)
+
+
 def test_masks_of_0_and_255(tmp_path):
     planted = crops()
     for entry in planted.values():
@@ -238,6 +246,10 @@ def test_hdf5_of_another_shape_is_refused(tmp_path):
     }.items():
         with pytest.raises(AmbisegError, match=f"{name}.h5"):
             read(hdf5(tmp_path / f"{name}.h5", **changes))
+    with h5py.File(hdf5(tmp_path / "name.h5"), "r+") as file:
+        file.move("test", "test\x01")
+    with pytest.raises(AmbisegError, match=r"name\.h5: split 'test\\x01' cannot name a file"):
+        read(tmp_path / "name.h5", split="stored")
     (tmp_path / "no.h5").write_bytes(b"no HDF5")
     with pytest.raises(AmbisegError, match=r"no\.h5: it cannot be read as HDF5"):
         read(tmp_path / "no.h5")

@@ -40,6 +40,18 @@ def test_arrays_become_splits_by_number(fires, tmp_path):
     assert not any(open_split(tmp_path / "out", "test").info.augment.values())
 
 
+def test_a_header_that_no_array_has_is_named(fires, tmp_path):
+    folder = write(tmp_path / "in", fires)
+    content = (folder / "X.npy").read_bytes()
+    huge = b"(9" + b"0" * 30
+    place = content.index(b"(6, ")
+    (folder / "X.npy").write_bytes(
+        content[:place] + huge + content[place + 2 : 118] + b"    " + content[128:]
+    )
+    with pytest.raises(AmbisegError, match="X.npy: cannot be read as a NumPy array"):
+        import_dataset("mmfire", folder, tmp_path / "out", SETTINGS)
+
+
 def test_arrays_as_the_authors_write_them(fires, tmp_path):
     """Numbers of twice the width, and outcomes of equal probability."""
     np.save(tmp_path / "X.npy", np.stack([fire.image for fire in fires]).astype(np.float64))

@@ -27,6 +27,9 @@ MAX_HEADER = 1 << 16
 MAX_RATIO = 1100
 """Bytes that deflate makes of one byte at most, with some room."""
 
+MAX_TAGS = 50_000
+"""Tags of all pages of a TIFF; a page of a usual one has twenty."""
+
 _TILE_VALUES = 1 << 22
 _STREAMS: dict[int, Callable[[], Any]] = {
     tifffile.COMPRESSION.ADOBE_DEFLATE: zlib.decompressobj,
@@ -70,6 +73,25 @@ def npy_header(stream: IO[bytes], file: str | PathLike[str]) -> tuple[tuple[int,
     return shape, dtype
 
 
+def check_pages(file: str | PathLike[str], tiff: tifffile.TiffFile) -> None:
+    """Raise `FileProblem` if the pages of a TIFF follow each other in a circle, or have very many tags.
+
+    tifffile parses every page, however often it comes.
+    """
+    stream, form = tiff.filehandle, tiff.tiff
+    offset, seen, tags = tiff.pages.first.offset, set[int](), 0
+    while 0 < offset < stream.size and offset not in seen and tags <= MAX_TAGS:
+        seen.add(offset)
+        stream.seek(offset)
+        (count,) = struct.unpack(form.tagnoformat, stream.read(form.tagnosize))
+        tags += count
+        stream.seek(offset + form.tagnosize + count * form.tagsize)
+        following = stream.read(form.offsetsize)
+        offset = struct.unpack(form.offsetformat, following)[0] if len(following) == form.offsetsize else 0
+    if offset in seen or tags > MAX_TAGS:
+        raise FileProblem(file, "its list of pages runs in a circle or has no end", "export it again")
+
+
 def check_segments(file: str | PathLike[str], page: tifffile.TiffPage) -> None:
     """Raise `FileProblem` if a strip or tile of a TIFF page holds more than its declared size.
 
@@ -83,6 +105,8 @@ def check_segments(file: str | PathLike[str], page: tifffile.TiffPage) -> None:
     stream = _STREAMS.get(int(page.compression))
     if stream is None:
         return
+    if max(page.databytecounts, default=0) > page.parent.filehandle.size:
+        raise FileProblem(file, "a part of it is declared larger than the file", "copy or export it again")
     size = 2 * tile * (page.dtype.itemsize if page.dtype is not None else 8) + MAX_HEADER
     offsets, counts = page.dataoffsets, page.databytecounts
     for data, index in page.parent.filehandle.read_segments(offsets, counts):

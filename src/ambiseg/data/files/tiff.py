@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,13 @@ import tifffile
 from numpy.typing import NDArray
 from tifffile import COMPRESSION, PHOTOMETRIC
 
-from ambiseg.data.files.limits import check_segments, check_size
+from ambiseg.data.files.limits import check_pages, check_segments, check_size
 from ambiseg.data.files.orientation import TAG
 from ambiseg.data.files.pictures import NODATA, number_of, read_picture
 from ambiseg.data.files.pixels import Pixels, colors_of, without_ink
 from ambiseg.data.files.validation import FileProblem
+
+logging.getLogger("tifffile").addHandler(logging.NullHandler())  # it tells of damage what errors tell here
 
 _CHANNEL_AXES = "SC"
 _JPEG = (COMPRESSION.OJPEG, COMPRESSION.JPEG)
@@ -30,6 +33,7 @@ def read_tiff(path: Path) -> Pixels:
             package.
     """
     with tifffile.TiffFile(path) as tiff:
+        check_pages(path, tiff)
         if len(tiff.series) != 1:
             raise FileProblem(path, f"it holds {len(tiff.series)} image series", "save one image per file")
         series = tiff.series[0]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import struct
 from pathlib import Path
 from typing import Any, BinaryIO, Never
 
@@ -59,6 +60,20 @@ def _array(raw: Any, kind: Any, shape: Any, order: Any) -> NDArray[Any]:
     return np.frombuffer(data, kind.dtype).reshape(tuple(shape), order=order)
 
 
+class _Stream:
+    """A file of which no more is asked for than it has: a pickle states lengths of its own, for which memory would be taken
+    before a byte is read."""
+
+    def __init__(self, stream: BinaryIO, size: int) -> None:
+        self._stream, self._size = stream, size
+        self.readline = stream.readline
+
+    def read(self, count: int) -> bytes:
+        if count > self._size:
+            raise pickle.UnpicklingError("a part of it is longer than the file")
+        return self._stream.read(count)
+
+
 class _Unpickler(pickle._Unpickler):
     """Knows the names of which NumPy's arrays consist, in every version of NumPy and every protocol.
 
@@ -66,9 +81,18 @@ class _Unpickler(pickle._Unpickler):
     to a value, and four bytes then cost all memory.
     """
 
+    dispatch = dict(pickle._Unpickler.dispatch)
+
     def __init__(self, stream: BinaryIO, size: int) -> None:
-        super().__init__(stream, encoding="latin-1")
+        super().__init__(_Stream(stream, size), encoding="latin-1")
         self._text_left = size
+
+    def load_bytearray8(self) -> None:
+        """Read the bytes first; the method of the standard library makes room for them first."""
+        (length,) = struct.unpack("<Q", self.read(8))  # type: ignore[attr-defined]
+        self.append(bytearray(self.read(length)))  # type: ignore[attr-defined]
+
+    dispatch[pickle.BYTEARRAY8[0]] = load_bytearray8  # type: ignore[assignment]
 
     def find_class(self, module: str, name: str) -> Any:
         core = re.fullmatch(r"numpy\._?core\.(multiarray|numeric)", module)

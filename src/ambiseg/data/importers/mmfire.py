@@ -81,8 +81,8 @@ def _open(path: Path) -> NDArray[Any]:
     """An array that stays on disk; a truncated file is named."""
     try:
         values: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        line = " ".join(str(error).split())
+    except Exception as error:  # numpy objects to a damaged header in many ways
+        line = " ".join(str(error).split())[:200]
         raise FileProblem(
             path, f"cannot be read as a NumPy array ({line})", "it may be truncated; copy it again"
         ) from error
