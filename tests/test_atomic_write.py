@@ -246,8 +246,8 @@ ELSEWHERE = {
     ("report/files.py", "savefig"): "into memory",
     ("report/files.py", "save"): "into memory",
 }
-OWN_METHODS = {"config", "evaluation", "found"}
-"""Objects whose ``save`` writes through these functions."""
+OWN_METHODS = {"config", "evaluation", "found", "logger"}
+"""Objects whose ``save`` writes through these functions, or is that of Lightning's logger."""
 
 
 def writes(tree):

@@ -19,7 +19,7 @@ def path(tmp_path):
     """A checkpoint."""
     state = {"w": torch.arange(500.0), "b": torch.ones(3, 4)}
     AtomicCheckpoints().save_checkpoint(
-        {"global_step": 7, "ambiseg": {}, "state_dict": state}, tmp_path / "last.ckpt"
+        {"global_step": 7, "ambiseg": {"method": "SSN"}, "state_dict": state}, tmp_path / "last.ckpt"
     )
     return tmp_path / "last.ckpt"
 
