@@ -163,7 +163,9 @@ class Proposing:
         if self.all and given:
             raise AmbisegError(f"--all keeps every mask: leave out {' and '.join(given)}")
         if self.temperature != "auto" and self.probabilities != "head":
-            raise AmbisegError(f"--temperature is of use with --probabilities head only, received {self.probabilities}")
+            raise AmbisegError(
+                f"--temperature is of use with --probabilities head only, received {self.probabilities}"
+            )
         at_least_one(samples=self.samples, batch_size=self.batch_size, draws=self.draws)
         if self.probabilities != "head" and self.flow is None:
             raise AmbisegError(

@@ -49,7 +49,7 @@ FEWEST = 8
 """Images from which candidates are compared."""
 IMAGES = 200
 """At most this many images, spread evenly over the split."""
-HELD = 2**30
+HELD = 2**28
 """Bytes of predicted masks that are held; of large images fewer are used."""
 BATCH = 16
 """Images in one pass."""
@@ -87,6 +87,13 @@ class _Batch:
 
     predictions: dict[float, MaskSet]
     annotations: MaskSet
+
+    def merged(self, iou: float | None) -> _Batch:
+        """The same without near-duplicates, the first step of `postprocess`, which many candidates share."""
+        if iou is None:
+            return self
+        decided = {t: masks.drop_near_duplicates(iou) for t, masks in self.predictions.items()}
+        return replace(self, predictions=decided)
 
 
 def choose_filter(
@@ -135,9 +142,12 @@ def choose_filter(
     values, curve, done = EVERYTHING, [], 0
     total = sum(map(len, steps.values()))
     for step, changes in steps.items():
-        candidates = []
+        candidates: list[Candidate] = []
         for change in changes:
-            candidates.append(measured(replace(values, **change), batches))
+            tried = replace(values, **change)
+            if not candidates or tried.duplicate_iou != candidates[-1].values.duplicate_iou:
+                merged = [batch.merged(tried.duplicate_iou) for batch in batches]
+            candidates.append(measured(tried, merged))
             done += 1
             if progress is not None:
                 progress(done, total)
@@ -209,8 +219,8 @@ def _predicted(run: Run, split: Split, seed: int) -> Iterator[_Batch]:
 
 
 def measured(values: FilterValues, batches: Sequence[_Batch]) -> Candidate:
-    """What a filter comes to on every image."""
-    settings = PredictSettings(**asdict(values))
+    """What a filter comes to on every image of batches whose near-duplicates are merged."""
+    settings = PredictSettings(**asdict(replace(values, duplicate_iou=None)))
     scores, masks = [], []
     for batch in batches:
         kept = postprocess(batch.predictions[values.foreground_threshold], settings).masks

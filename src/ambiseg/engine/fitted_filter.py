@@ -43,7 +43,9 @@ class FilterValues:
         """
         shares = ("score_threshold", "probability_threshold", "duplicate_iou", "foreground_threshold")
         given = {name: value for name in shares if (value := getattr(self, name)) is not None}
-        found = [f"{name} is 0 to 1, received {value}" for name, value in given.items() if not 0 <= value <= 1]
+        found = [
+            f"{name} is 0 to 1, received {value}" for name, value in given.items() if not 0 <= value <= 1
+        ]
         if not 0 < self.temperature < math.inf:
             found.append(f"temperature must be above 0, received {self.temperature}")
         return found
@@ -56,7 +58,9 @@ class FilterValues:
             'masks above an IoU of 0.95 merged, scores below 0.2 dropped'
         """
         iou = self.duplicate_iou
-        merged = "identical masks merged" if iou == 1 else f"masks above an IoU of {iou:g} merged" if iou else ""
+        merged = (
+            "identical masks merged" if iou == 1 else f"masks above an IoU of {iou:g} merged" if iou else ""
+        )
         parts = [merged] * bool(merged)
         if self.score_threshold is not None:
             parts.append(f"scores below {self.score_threshold:g} dropped")
