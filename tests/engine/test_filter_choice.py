@@ -39,6 +39,7 @@ class Images(Split):
                 np.full((1, *masks.shape[1:]), n, np.float32),
                 masks,
                 np.full(len(masks), 1 / len(masks)),
+                ("",) * len(masks),
             )
             for n, masks in enumerate(annotations)
         ]
