@@ -24,6 +24,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import product
+from typing import Any
 
 import numpy as np
 import torch
@@ -123,7 +124,7 @@ def choose_filter(
         raise AmbisegError(f"the split {name!r} of {split.info.name} holds no image: add some")
     run.check_data(split)
     chosen = SpreadSplit(split, min(images, len(split)))
-    where = {"data": data, "split": name, "seed": seed}
+    where: dict[str, Any] = {"data": data, "split": name, "seed": seed}
     if len(chosen) < FEWEST:
         count = f"{len(chosen)} image{'s' * (len(chosen) > 1)}"
         message = (
@@ -134,12 +135,13 @@ def choose_filter(
     chosen = SpreadSplit(split, min(len(chosen), _room(run, chosen[0])))
     batches = list(_predicted(run, chosen, seed))
     first = batches[0].predictions[FOREGROUND_THRESHOLD]
-    steps = {
+    steps: dict[str, list[dict[str, Any]]] = {
         "filter": filters(with_scores=first.scores is not None),
         "foreground": [{"foreground_threshold": t} for t in batches[0].predictions],
         "temperature": [{"temperature": t} for t in TEMPERATURES],
     }
-    values, curve, done = EVERYTHING, [], 0
+    values, done = EVERYTHING, 0
+    curve: list[dict[str, Any]] = []
     total = sum(map(len, steps.values()))
     for step, changes in steps.items():
         candidates: list[Candidate] = []
@@ -248,7 +250,7 @@ class Compared:
 def compare(candidates: Sequence[Candidate]) -> Compared:
     """Compare candidates on two images or more; the order of the images changes nothing."""
     scores = np.stack([candidate.scores for candidate in candidates])
-    means = np.array([_mean(row) for row in scores])
+    means = [_mean(row) for row in scores]
     best = min(range(len(means)), key=lambda i: (round(means[i], 9), _mean(candidates[i].masks), i))
     differences = np.sort(scores - scores[best], axis=1)
     worse_by, error = differences.mean(1), differences.std(1, ddof=1) / np.sqrt(scores.shape[1])
@@ -267,7 +269,7 @@ def smallest(candidates: Sequence[Candidate], compared: Compared) -> int:
 
 def _row(
     step: str, candidates: Sequence[Candidate], compared: Compared, index: int, chosen: bool
-) -> dict[str, object]:
+) -> dict[str, Any]:
     candidate = candidates[index]
     return {
         "step": step,
