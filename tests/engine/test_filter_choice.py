@@ -32,13 +32,13 @@ BINARY = LabelSpace.binary()
 class Images(Split):
     """Images in memory with annotations; every pixel of an image is its number."""
 
-    def __init__(self, annotations, info=None):
+    def __init__(self, annotations, info=None, weights=None):
         self.samples = [
             Sample(
                 f"i{n:03}",
                 np.full((1, *masks.shape[1:]), n, np.float32),
                 masks,
-                np.full(len(masks), 1 / len(masks)),
+                np.full(len(masks), 1 / len(masks)) if weights is None else np.array(weights),
                 ("",) * len(masks),
             )
             for n, masks in enumerate(annotations)
@@ -113,6 +113,16 @@ def test_of_filters_that_are_as_good_the_smallest_set_wins():
     assert kept == 3 and found.values == FilterValues(None, 0.01, 1.0)
     row = next(row for row in found.curve if row["chosen"])
     assert row["worse_by"] + row["standard_error"] <= TOLERANCE
+
+
+def test_rare_modes_stay_though_the_energy_score_hardly_sees_them():
+    sets, weights = [blocks(n) for n in range(COUNT)], [0.498, 0.498, 0.002, 0.002]
+    proposals = [proposed(s, weights, [0.9, 0.9, 0.9, 0.9]) for s in sets]
+    found = choose_filter(Model(proposals), Images(sets, weights=weights))
+    (last,) = [row for row in found.curve if row["chosen"] and row["step"] == "filter"]
+    dropping = [row for row in found.curve if row["probability_threshold"] == 0.01]
+    assert last["masks"] == 4 and found.values == EVERYTHING and last["coverage"] == 1
+    assert dropping[0]["masks"] == 2 and dropping[0]["worse_by"] < TOLERANCE
 
 
 def test_a_difference_that_may_be_chance_keeps_masks():

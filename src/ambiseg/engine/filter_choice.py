@@ -14,9 +14,11 @@ candidates. There are three steps:
 3. **temperature** of the probabilities.
 
 A candidate is *not worse* than the best one of its step where the mean difference over images plus one standard error
-of it is at most `TOLERANCE`. Of the filters that are not worse, the one that keeps the fewest masks is chosen; of
-thresholds and temperatures that are not worse, the one nearest to the default. With fewer than `FEWEST` images nothing
-is compared: all masks stay, identical ones are merged.
+of it is at most `TOLERANCE`. The energy score hardly sees a mode of one in a hundred, so a second rule guards coverage:
+against the best of those, the loss of HM IoU* (every distinct annotation counts alike) plus one standard error is at
+most `COVERAGE`. Of the filters that are not worse, the one that keeps the fewest masks is chosen; of thresholds and
+temperatures that are not worse, the one nearest to the default. With fewer than `FEWEST` images nothing is compared:
+all masks stay, identical ones are merged.
 """
 
 from __future__ import annotations
@@ -40,12 +42,14 @@ from ambiseg.engine.postprocess import PredictSettings, postprocess
 from ambiseg.engine.run import Run, warn_of_range
 from ambiseg.errors import AmbisegError
 from ambiseg.maskset import MaskSet
-from ambiseg.metrics import ged_parts
+from ambiseg.metrics import Comparison, ged_parts, hm_iou_unique
 
 Floats = NDArray[np.float64]
 
 TOLERANCE = 0.0015
 """Loss of energy score that a smaller set may cost (.003 of GED^2)."""
+COVERAGE = 0.03
+"""Loss of HM IoU* that a smaller set may cost."""
 FEWEST = 8
 """Images from which candidates are compared."""
 IMAGES = 200
@@ -74,11 +78,13 @@ class Candidate:
     Attributes:
         values: the filter.
         scores: energy score, ``(N,)``.
+        coverage: HM IoU*, ``(N,)``.
         masks: number of masks that are kept, ``(N,)``.
     """
 
     values: FilterValues
     scores: Floats
+    coverage: Floats
     masks: Floats
 
 
@@ -223,13 +229,16 @@ def _predicted(run: Run, split: Split, seed: int) -> Iterator[_Batch]:
 def measured(values: FilterValues, batches: Sequence[_Batch]) -> Candidate:
     """What a filter comes to on every image of batches whose near-duplicates are merged."""
     settings = PredictSettings(**asdict(replace(values, duplicate_iou=None)))
-    scores, masks = [], []
+    columns: list[list[torch.Tensor]] = [[], [], []]
     for batch in batches:
         kept = postprocess(batch.predictions[values.foreground_threshold], settings).masks
-        parts = ged_parts(kept, batch.annotations)
-        scores.append(parts.between - parts.predictions / 2)
-        masks.append(kept.count)
-    return Candidate(values, torch.cat(scores).double().numpy(), torch.cat(masks).double().numpy())
+        pair = Comparison(kept, batch.annotations)
+        parts = ged_parts(pair)
+        found = (parts.between - parts.predictions / 2, hm_iou_unique(pair), kept.count)
+        for column, value in zip(columns, found, strict=True):
+            column.append(value.double())
+    scores, coverage, masks = (torch.cat(column).numpy() for column in columns)
+    return Candidate(values, scores, coverage, masks)
 
 
 @dataclass(frozen=True)
@@ -239,7 +248,7 @@ class Compared:
     Attributes:
         worse_by: mean over images, ``(T,)``.
         standard_error: of this mean, ``(T,)``.
-        not_worse: whether the sum of both is at most `TOLERANCE`, ``(T,)``.
+        not_worse: whether the sum of both is at most `TOLERANCE`, and coverage hardly suffers, ``(T,)``.
     """
 
     worse_by: Floats
@@ -252,9 +261,18 @@ def compare(candidates: Sequence[Candidate]) -> Compared:
     scores = np.stack([candidate.scores for candidate in candidates])
     means = [_mean(row) for row in scores]
     best = min(range(len(means)), key=lambda i: (round(means[i], 9), _mean(candidates[i].masks), i))
-    differences = np.sort(scores - scores[best], axis=1)
-    worse_by, error = differences.mean(1), differences.std(1, ddof=1) / np.sqrt(scores.shape[1])
-    return Compared(worse_by, error, worse_by + error <= TOLERANCE + 1e-9)
+    worse_by, error = _paired(scores - scores[best])
+    good = worse_by + error <= TOLERANCE + 1e-9
+    coverage = np.stack([candidate.coverage for candidate in candidates])
+    widest = max(map(int, np.flatnonzero(good)), key=lambda i: (round(_mean(coverage[i]), 9), -i))
+    loss, error_of_loss = _paired(coverage[widest] - coverage)
+    return Compared(worse_by, error, good & (loss + error_of_loss <= COVERAGE + 1e-9))
+
+
+def _paired(differences: Floats) -> tuple[Floats, Floats]:
+    """Mean over images of differences ``(T, N)`` and its standard error, whatever the order of the images."""
+    ordered = np.sort(differences, axis=1)
+    return ordered.mean(1), ordered.std(1, ddof=1) / np.sqrt(ordered.shape[1])
 
 
 def smallest(candidates: Sequence[Candidate], compared: Compared) -> int:
@@ -276,6 +294,7 @@ def _row(
         **asdict(candidate.values),
         "masks": round(_mean(candidate.masks), 4),
         "energy_score": round(_mean(candidate.scores), 6),
+        "coverage": round(_mean(candidate.coverage), 6),
         "worse_by": round(float(compared.worse_by[index]), 6),
         "standard_error": round(float(compared.standard_error[index]), 6),
         "chosen": chosen,

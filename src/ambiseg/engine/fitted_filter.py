@@ -86,7 +86,7 @@ class FittedFilter:
         tolerance: largest loss of energy score against the best candidate.
         spread: mean over images of d(Y, Y), so that GED^2 is twice the energy score minus this.
         curve: one entry for each candidate: ``step`` (filter, foreground or temperature), the values, ``masks`` per
-            image, ``energy_score``, ``worse_by`` (mean paired difference to the best of its step),
+            image, ``energy_score``, ``coverage`` (HM IoU*), ``worse_by`` (mean paired difference to the best of its step),
             ``standard_error`` of it, and whether it was ``chosen``.
     """
 
