@@ -220,7 +220,16 @@ def _trains_and_agrees(context: Context, data: Path, kind: str, precision: str) 
         train = {"updates": sizes.updates, "batch_size": 8, "lr": 1e-3, "warmup": 5, "precision": precision}
         train |= {"validations": 1, "validation_images": 4, "seed": context.seed}
         run, small = context.work / f"methods-{kind}-{precision}", {"width": 8, "depth": 2}
-        ambiseg.fit(name, data, run, train=train, backbone=small, settings=SMALL.get(kind, {}), quiet=True)
+        ambiseg.fit(
+            name,
+            data,
+            run,
+            train=train,
+            backbone=small,
+            settings=SMALL.get(kind, {}),
+            quiet=True,
+            fit_filter=False,
+        )
         losses = [row["train_loss"] for row in training_curve(run) if "train_loss" in row]
         if not all(map(math.isfinite, losses)):
             raise ValueError(f"losses are not finite: {losses}")
@@ -484,7 +493,9 @@ def _train(
     run = context.work / f"run-{len(list(context.work.glob('run-*')))}"
     recipe = {"batch_size": context.sizes.batch, "lr": 2e-3, "validations": 4, "seed": context.seed, **train}
     recipe |= {"minutes": seconds / 60, "workers": min(context.sizes.workers, len(os.sched_getaffinity(0)))}
-    ambiseg.fit(method, data, run, train=recipe, backbone={"width": width}, settings=settings)
+    ambiseg.fit(
+        method, data, run, train=recipe, backbone={"width": width}, settings=settings, fit_filter=False
+    )
     return run
 
 

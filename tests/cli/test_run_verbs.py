@@ -10,7 +10,7 @@ import re
 import shutil
 import struct
 import zlib
-from dataclasses import fields
+from dataclasses import asdict, fields
 
 import numpy as np
 import pytest
@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from ambiseg.cli.main import main
 from ambiseg.cli.parsing import Proposing
 from ambiseg.cli.predict import settings_of
+from ambiseg.engine.fitted_filter import FilterValues, FittedFilter
 from ambiseg.engine.postprocess import PredictSettings
 from ambiseg.engine.run import load
 
@@ -33,7 +34,7 @@ def run(tiny_run, tmp_path):
 
 def test_the_defaults_are_those_of_the_library():
     shared = {f.name for f in fields(Proposing)} & {f.name for f in fields(PredictSettings)}
-    assert shared == {"score_threshold", "duplicate_iou", "samples", "foreground_threshold"}
+    assert shared == {*asdict(FilterValues()), "samples"}
     assert all(getattr(Proposing(), name) == getattr(PredictSettings(), name) for name in shared)
 
 
@@ -43,10 +44,42 @@ def test_what_the_filters_are_told(cli, tiny_run):
     everything, _ = settings_of(Proposing(all=True), model)
     assert (everything.score_threshold, everything.duplicate_iou) == (None, None)
     error = cli("evaluate", tiny_run, "--all", "--duplicate-iou", 0.9).error
-    assert "--all keeps every mask" in error
+    assert "--all keeps every mask: leave out --duplicate-iou" in error
     content = json.loads(cli("evaluate", tiny_run, "--all", "--no-save", "--json").out)
     assert content["kept"]["masks_per_image"] == content["all"]["masks_per_image"]
     assert content["settings"]["duplicate_iou"] is None
+
+
+def test_a_filter_is_chosen_again_and_then_used(cli, run):
+    """On the 12 training images, and twice the same."""
+    outcome = cli("calibrate-filter", run, "--split", "train")
+    assert outcome.status == 0 and "chosen on 12 images of the split train: GED²" in outcome.out
+    found = FittedFilter.load(run)
+    assert found.message == outcome.out.strip() and found.images == 12 and found.predicted == 6
+    again = json.loads(cli("calibrate-filter", run, "--split", "train", "--json").out)
+    assert again["values"] == asdict(found.values) and again["curve"] == list(found.curve)
+    settings = json.loads(cli("evaluate", run, "--no-save", "--json").out)["settings"]
+    assert settings == {**asdict(found.values), "samples": None, "top": None}
+    given = cli("evaluate", run, "--no-save", "--json", "--score-threshold", 0.3, "--temperature", 2)
+    settings = json.loads(given.out)["settings"]
+    assert (settings["score_threshold"], settings["temperature"]) == (0.3, 2)
+    assert cli("report", run).status == 0
+    page = (run / "report.html").read_text()
+    assert (
+        "What is kept" in page
+        and "chosen on 12 images" in page
+        and "against the threshold below which" in page
+    )
+
+
+def test_a_filter_cannot_be_chosen(cli, run, tmp_path):
+    assert "no split 'best'" in cli("calibrate-filter", run, "--split", "best").error
+    assert "not a run folder" in cli("calibrate-filter", tmp_path).error
+    assert "--images must be at least 1" in cli("calibrate-filter", run, "--images", 0).error
+    assert "too few" in cli("calibrate-filter", run, "--split", "train", "--images", 1).out
+    (run / "filter.json").write_text("damaged")
+    assert "filter.json cannot be used" in cli("evaluate", run).error
+    assert cli("calibrate-filter", run).status == 0 and cli("evaluate", run, "--no-save").status == 0
 
 
 # -- predict -------------------------------------------------------------------------------------------------
@@ -129,6 +162,8 @@ def test_a_huge_header_is_refused(cli, tiny_run, tmp_path):
         ("--score-threshold 2", "--score-threshold"),
         ("--duplicate-iou nan", "--duplicate-iou"),
         ("--foreground-threshold 1.5", "--foreground-threshold"),
+        ("--probability-threshold -1", "--probability-threshold"),
+        ("--temperature 0", "--temperature must be above 0"),
         ("--samples 0", "--samples"),
         ("--top -1", "--top"),
         ("--batch-size 0", "--batch-size"),

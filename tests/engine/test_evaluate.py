@@ -251,11 +251,13 @@ def test_the_foreground_threshold_decides_all_masks(run, fires):
     evaluation = evaluate(run, fires, "test", settings, metrics=["ged"])
     assert evaluation.per_image["ged"].tolist() == pytest.approx(expected, abs=1e-5)
     assert evaluation.to_dict()["settings"] == {
-        "score_threshold": 0.5,
+        "score_threshold": None,
+        "probability_threshold": None,
         "duplicate_iou": 1.0,
         "samples": None,
         "top": None,
         "foreground_threshold": threshold,
+        "temperature": 1.0,
     }
     assert (
         evaluation.per_image["ged"].tolist()

@@ -103,5 +103,5 @@ def test_other_channels_are_refused(run, fires, tmp_path):
     names = tuple("abcdefg")
     data = write_dataset(tmp_path / "other", {"test": [split[0]]}, replace(split.info, channels=names))
     named = Run(replace(run.config, channels=names[::-1]), run.model, run.hardware)
-    with pytest.raises(AmbisegError, match="evaluate on data of the same channels"):
+    with pytest.raises(AmbisegError, match="give data of the same channels"):
         evaluate(named, data, oracle_draws=0)

@@ -192,6 +192,8 @@ def test_files_tell_the_whole_prediction(run, files, tmp_path, batch_size):
             "samples": None,
             "top": None,
             "foreground_threshold": 0.4,
+            "probability_threshold": None,
+            "temperature": 1.0,
         }
         assert result.masks == len(entries) == int(expected.count[0])
         given = [entry["probability"] for entry in entries]

@@ -155,7 +155,7 @@ def _train(arguments: DemoArguments, data: Path, run_path: Path, anew: bool) -> 
         )
     if result.interrupted:
         raise KeyboardInterrupt
-    say(f"  {summary(result)}")
+    say(f"  {summary(result)}", f"  {result.filter}")
 
 
 @contextmanager

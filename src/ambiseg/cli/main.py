@@ -31,6 +31,11 @@ MENU = Menu(
         Verb("evaluate", "measure a run against annotations", "ambiseg.cli.evaluate:run"),
         Verb("report", "one page with curves, numbers and example images of a run", "ambiseg.cli.report:run"),
         Verb(
+            "calibrate-filter",
+            "choose on annotated images which masks a run keeps",
+            "ambiseg.cli.calibrate:run",
+        ),
+        Verb(
             "benchmark",
             "every method on every data set under one protocol, as tables",
             "ambiseg.cli.benchmark:run",

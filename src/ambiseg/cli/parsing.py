@@ -7,6 +7,7 @@ here they are read back into the single line that every other error of this comm
 from __future__ import annotations
 
 import io
+import math
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import redirect_stderr
@@ -18,7 +19,6 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 import docstring_parser
 import tyro
 
-from ambiseg.defaults import FOREGROUND_THRESHOLD, SCORE_THRESHOLD
 from ambiseg.errors import AmbisegError
 
 T = TypeVar("T")
@@ -108,20 +108,28 @@ def _entries(lines: list[str]) -> list[str]:
     return [line.strip() for line in lines if re.match(r" {4}\S", line)]
 
 
+FILTERS = ("score_threshold", "probability_threshold", "duplicate_iou")
+"""Options that drop masks."""
+
+
 @dataclass(frozen=True)
 class Proposing:
     """Which masks are asked of the model and kept."""
 
     all: bool = False
     """Keep every mask that the model predicts: no filter."""
-    score_threshold: float = SCORE_THRESHOLD
-    """Drop masks with a lower selection score; their probability goes to the masks most like them."""
+    score_threshold: float | Literal["auto"] = "auto"
+    """Drop masks with a lower selection score; the masks that represent them best get their probability. This and the
+    next four are "auto": the values fitted on the validation images of the run (filter.json)."""
+    probability_threshold: float | Literal["auto"] = "auto"
+    """Drop masks with a lower probability in the same way."""
     duplicate_iou: float | Literal["auto"] = "auto"
-    """Of masks more alike than this keep the best, with their joint probability; 1: of identical ones; auto:
-    1 where scores reject copies, as those of mode proposals with full labels do, else 0.95."""
-    foreground_threshold: float = FOREGROUND_THRESHOLD
+    """Of masks more alike than this keep the best, with their joint probability; 1: of identical ones."""
+    foreground_threshold: float | Literal["auto"] = "auto"
     """Pixels with a higher probability are foreground (one class). Below one half small objects are missed
     less often."""
+    temperature: float | Literal["auto"] = "auto"
+    """Probabilities of kept masks are taken to the power of one over this: more even above 1."""
     samples: int | None = None
     """Masks to ask of the model; the method's own number if left out."""
     probabilities: Literal["head", "velocity", "mean", "posterior", "samples"] = "head"
@@ -145,12 +153,19 @@ class Proposing:
 
     def check(self) -> None:
         """Raise `AmbisegError` if a value makes no sense."""
-        for name in ("score_threshold", "duplicate_iou", "foreground_threshold"):
+        for name in (*FILTERS, "foreground_threshold"):
             value = getattr(self, name)
             if value != "auto" and not 0 <= value <= 1:
                 raise AmbisegError(f"--{name.replace('_', '-')} is 0 to 1, received {value}")
-        if self.all and (self.score_threshold != SCORE_THRESHOLD or self.duplicate_iou != "auto"):
-            raise AmbisegError("--all keeps every mask: leave out --score-threshold and --duplicate-iou")
+        if self.temperature != "auto" and not 0 < self.temperature < math.inf:
+            raise AmbisegError(f"--temperature must be above 0, received {self.temperature}")
+        given = [f"--{name.replace('_', '-')}" for name in FILTERS if getattr(self, name) != "auto"]
+        if self.all and given:
+            raise AmbisegError(f"--all keeps every mask: leave out {' and '.join(given)}")
+        if self.temperature != "auto" and self.probabilities != "head":
+            raise AmbisegError(
+                f"--temperature is of use with --probabilities head only, received {self.probabilities}"
+            )
         at_least_one(samples=self.samples, batch_size=self.batch_size, draws=self.draws)
         if self.probabilities != "head" and self.flow is None:
             raise AmbisegError(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from tyro.conf import OmitArgPrefixes, Positional
 
 from ambiseg.cli.console import command, next_commands, progress, say, show, show_json, warn
-from ambiseg.cli.parsing import Proposing, Shown, at_least_one, parse
+from ambiseg.cli.parsing import FILTERS, Proposing, Shown, at_least_one, parse
 from ambiseg.errors import AmbisegError
 
 if TYPE_CHECKING:
@@ -111,13 +111,14 @@ def settings_of(
     flow = None if proposing.flow is None else load(proposing.flow)
     estimate = EstimateSettings(proposing.probabilities, proposing.draws, proposing.flips, proposing.robust)
     check_estimate(estimate, model, flow)
+    filters = {name: None if proposing.all else getattr(proposing, name) for name in FILTERS}
     settings = PredictSettings(
-        None if proposing.all else proposing.score_threshold,
-        None if proposing.all else proposing.duplicate_iou,
-        proposing.samples,
-        top,
-        estimate,
-        proposing.foreground_threshold,
+        **filters,
+        samples=proposing.samples,
+        top=top,
+        estimate=estimate,
+        foreground_threshold=proposing.foreground_threshold,
+        temperature=proposing.temperature,
     )
     return settings, flow
 

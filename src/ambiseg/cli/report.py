@@ -98,6 +98,11 @@ def build_report(
     config, chosen = model.config, proposing or Proposing()
     where = [run_path, "--data", data, "--split", evaluation.split, *changed_options(grouping or Grouping())]
     name = open_split(data, evaluation.split).info.name
+    fitted, drawn = model.fitted, None
+    if fitted is not None and fitted.curve:
+        iou = fitted.values.duplicate_iou
+        rows = [row for row in fitted.curve if row["step"] == "filter" and row["duplicate_iou"] == iou]
+        drawn = (rows, fitted.spread)
     content = ReportContent(
         title=f"{config.method} on {name}",
         subtitle=f"{run_path}, {evaluation.images} images of the split {evaluation.split}",
@@ -110,6 +115,8 @@ def build_report(
         mode_metrics=[MetricRow.of(n, evaluation.kept[n]) for n in MODE_METRICS if n in evaluation.kept],
         pixels=evaluation.pixels,
         coverage=evaluation.coverage,
+        filter=drawn,
+        filter_note="" if fitted is None else fitted.message,
         groups=case_groups(model, data, evaluation, chosen),
         commands=[
             *(

@@ -295,7 +295,7 @@ def _tell(result: FitResult, as_json: bool) -> int:
     if as_json:
         show_json(dataclasses.asdict(result))
         return 0
-    show(summary(result))
+    show(summary(result), *([result.filter] if result.filter else []))
     say(f"run folder: {result.run}")
     next_commands(
         (command("ambiseg", "evaluate", result.run), "measure it on the test split"),

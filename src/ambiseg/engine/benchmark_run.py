@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 import traceback
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,9 @@ import torch
 
 from ambiseg.atomic_write import working_in, write_json
 from ambiseg.data.source import SpreadSplit, open_split
-from ambiseg.defaults import DUPLICATE_IOU
 from ambiseg.engine.checkpoints import load_checkpoint
 from ambiseg.engine.evaluate import Evaluation, evaluate
+from ambiseg.engine.fitted_filter import FilterValues
 from ambiseg.engine.postprocess import PredictSettings
 from ambiseg.engine.run import Run, load
 from ambiseg.engine.run_folder import LAST, TRAINING, RunConfig
@@ -87,8 +88,8 @@ def _result(run: Path, entries: dict[str, Any]) -> dict[str, Any]:
         model,
         split,
         evaluation["split"],
-        # one meaning of "kept" for all methods, whether their scores reject copies or not
-        PredictSettings(duplicate_iou=DUPLICATE_IOU, samples=evaluation["samples"]),
+        # one meaning of "kept" for all methods, whether their scores reject copies or not, and whatever was fitted
+        PredictSettings(**asdict(FilterValues()), samples=evaluation["samples"]),
         batch_size=evaluation["batch_size"],
         seed=asked["train"]["seed"],
         metrics=[name for name in evaluation["metrics"] if not missing(METRICS[name], trial)],
@@ -119,7 +120,7 @@ def _train(run: Path, entries: dict[str, Any]) -> None:
     if begun:
         with working_in(run, "the run folder", _PATIENCE):
             pass  # the process of a benchmark that was killed has written its checkpoint
-        result = resume(run, data=entries["data"])
+        result = resume(run, data=entries["data"], fit_filter=False)
     else:
         result = fit(
             asked["method"],
@@ -131,6 +132,7 @@ def _train(run: Path, entries: dict[str, Any]) -> None:
             backbone=from_values(UNetSettings, asked["backbone"], "backbone"),
             settings=from_values(method_info(asked["method"]).settings, asked["settings"], "settings"),
             overwrite=True,
+            fit_filter=False,
         )
     if result.interrupted:
         raise KeyboardInterrupt

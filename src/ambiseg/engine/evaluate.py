@@ -202,16 +202,7 @@ def evaluate(
     settings = (settings or PredictSettings()).for_run(run)
     if len(source) == 0:
         raise AmbisegError(f"{data}: the split {split!r} holds no image")
-    if source.info.labels.names != run.config.labels.names:
-        raise AmbisegError(
-            f"the data have the classes {list(source.info.labels.names)}, the run {list(run.config.labels.names)}:"
-            " evaluate on data of the same classes"
-        )
-    names, known = source.info.channels, run.config.channels
-    if names and known and names != known:
-        raise AmbisegError(
-            f"the data have the channels {list(names)}, the run {list(known)}: evaluate on data of the same channels"
-        )
+    run.check_data(source)
     lost = [name for name in source.ids if groups is not None and name not in groups]
     if lost:
         raise AmbisegError(f"{len(lost)} images have no group, such as {lost[0]!r}: give every image one")
@@ -283,7 +274,7 @@ class _Tally:
         self.names, self.ready = names, True
 
     def add(self, samples: list[Sample]) -> None:
-        asked, threshold = self.settings.samples, self.settings.foreground_threshold
+        asked, threshold = self.settings.samples, self.settings.values().foreground_threshold
         predicted = self.run.propose([s.image for s in samples], asked, self.generator, threshold)
         predicted = replace(predicted, labels=self.labels)
         if not self.ready:

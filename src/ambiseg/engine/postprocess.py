@@ -18,7 +18,7 @@ estimate p^ only: ``flips`` areas T_c are found in the masks, and
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
@@ -26,7 +26,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ambiseg.defaults import DUPLICATE_IOU, FOREGROUND_THRESHOLD, SCORE_THRESHOLD
+from ambiseg.defaults import DUPLICATE_IOU, LEAST_PROBABILITY, SCORE_THRESHOLD
+from ambiseg.engine.fitted_filter import FilterValues, FittedFilter
 from ambiseg.engine.hardware import Hardware
 from ambiseg.engine.run_folder import RunConfig
 from ambiseg.errors import AmbisegError, UnknownNameError
@@ -45,6 +46,7 @@ from ambiseg.ranking import exceeds
 
 Image = NDArray[np.generic]
 Kind = Literal["head", "velocity", "mean", "posterior", "samples"]
+Auto = Literal["auto"]
 DRAWS = 64
 """Draws of noise, or samples, for each image (table 11)."""
 
@@ -56,6 +58,9 @@ class LoadedModel(Protocol):
     model: Segmenter
     hardware: Hardware
     folder: Path | None
+
+    @property
+    def fitted(self) -> FittedFilter | None: ...
 
 
 @dataclass(frozen=True)
@@ -108,37 +113,81 @@ class EstimateSettings:
 class PredictSettings:
     """What is asked of a model and what is kept of its prediction.
 
+    "auto" stands for the value that was fitted on the run's validation images (`ambiseg.engine.filter_choice`); for
+    the default named below where none was.
+
     Attributes:
         score_threshold: proposals with a lower selection score are dropped, and their probability goes to the masks
-            that represent them best; None keeps all.
+            that represent them best; None keeps all. Default: .5.
         duplicate_iou: of proposals more alike than this, the best stays and takes their probability; 1 for
-            identical ones, None keeps all. "auto": 1 where scores reject copies
+            identical ones, None keeps all. Default: 1 where scores reject copies
             (`Segmenter.full_labels_reject_copies`) and low ones are dropped, else .95.
         samples: masks asked of the model; None for the method's own number.
         top: at most this many masks, those that represent all of them best, each with its share of the
             probability; None for all.
         estimate: where the probabilities of kept masks come from.
-        foreground_threshold: pixels with a higher probability are foreground (binary labels).
+        foreground_threshold: pixels with a higher probability are foreground (binary labels). Default: .5.
+        probability_threshold: masks to which the method gives a lower probability are dropped, as by
+            ``score_threshold``. Default: None. Where one of the two thresholds is given, "auto" for the other one
+            is None.
+        temperature: the method's own probabilities of kept masks become w^(1/T), normalised. Default: 1. A fitted
+            one counts with the fitted filter only.
     """
 
-    score_threshold: float | None = SCORE_THRESHOLD
-    duplicate_iou: float | Literal["auto"] | None = "auto"
+    score_threshold: float | Auto | None = "auto"
+    duplicate_iou: float | Auto | None = "auto"
     samples: int | None = None
     top: int | None = None
     estimate: EstimateSettings = field(default_factory=EstimateSettings)
-    foreground_threshold: float = FOREGROUND_THRESHOLD
+    foreground_threshold: float | Auto = "auto"
+    probability_threshold: float | Auto | None = "auto"
+    temperature: float | Auto = "auto"
+
+    def values(self, fitted: FittedFilter | None = None, rejects_copies: bool = False) -> FilterValues:
+        """The filter that these settings come to.
+
+        Args:
+            fitted: that of the run.
+            rejects_copies: whether low scores of the run mark copies.
+
+        Example:
+            >>> PredictSettings(probability_threshold=0.05).values()  # doctest: +NORMALIZE_WHITESPACE
+            FilterValues(score_threshold=None, probability_threshold=0.05, duplicate_iou=0.95,
+                foreground_threshold=0.5, temperature=1.0)
+        """
+        known = FilterValues() if fitted is None else fitted.values
+        if fitted is not None and self.samples not in (None, fitted.predicted):
+            known = replace(known, probability_threshold=None)  # it depends on how many masks share the whole
+        drops = (self.score_threshold, self.probability_threshold)
+        if drops != ("auto", "auto"):
+            known = replace(known, score_threshold=None, probability_threshold=None)
+        score = _given(self.score_threshold, known.score_threshold)
+        if fitted is None:
+            known = replace(known, duplicate_iou=1.0 if rejects_copies and score else DUPLICATE_IOU)
+        as_fitted = {*drops, self.duplicate_iou} == {"auto"} and self.estimate.kind == "head"
+        return FilterValues(
+            score,
+            _given(self.probability_threshold, known.probability_threshold),
+            _given(self.duplicate_iou, known.duplicate_iou),
+            _given(self.foreground_threshold, known.foreground_threshold),
+            _given(self.temperature, known.temperature if as_fitted else 1.0),
+        )
 
     def for_run(self, run: LoadedModel) -> PredictSettings:
-        """The same with the duplicate filter that "auto" means for a run."""
-        if self.duplicate_iou != "auto":
+        """The same with what "auto" means for a run."""
+        if "auto" not in asdict(self).values():
             return self
         rejects = run.model.full_labels_reject_copies and run.config.train.labels == "full"
-        return replace(self, duplicate_iou=1.0 if rejects and self.score_threshold else DUPLICATE_IOU)
+        return replace(self, **asdict(self.values(run.fitted, rejects)))
 
     def record(self) -> dict[str, Any]:
         """The settings as plain values, for ``prediction.json`` and ``metrics.json``; `EstimateSettings`
         record themselves."""
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "estimate"}
+
+
+def _given(value: Any, automatic: Any) -> Any:
+    return automatic if value == "auto" else value
 
 
 @dataclass(frozen=True)
@@ -162,16 +211,16 @@ def postprocess(
     flow: LoadedModel | None = None,
     generator: torch.Generator | None = None,
 ) -> Postprocessed:
-    """Drop near-duplicates, then low scores; estimate probabilities; keep the masks that represent all best; sort by
-    probability.
+    """Drop near-duplicates, then low scores and low probabilities; estimate probabilities; keep the masks that represent
+    all best; sort by probability.
 
-    A near-duplicate adds its probability to the mask that it is a copy of. What a low score drops, or ``top``, is
+    A near-duplicate adds its probability to the mask that it is a copy of. What a threshold drops, or ``top``, is
     represented by the masks that stay (`ambiseg.mode_probabilities.representative_masks`).
 
     Args:
         proposals: all that a model predicts.
-        settings: filters and probabilities; an "auto" duplicate filter (see `PredictSettings.for_run`) is
-            .95.
+        settings: filters and probabilities; "auto" (see `PredictSettings.for_run`) is the default, and .95 for
+            near-duplicates. The foreground threshold has been applied before (`Run.propose`).
         images: of one size, ``(C, H, W)`` each, not normalised; only a flow model needs them.
         flow: a loaded run of flow-matching, for the kinds of probabilities that need one.
         generator: source of noise of the flow model.
@@ -179,15 +228,31 @@ def postprocess(
     Raises:
         AmbisegError: no flow model where one is needed, or one of another method.
     """
-    masks = proposals
-    iou = DUPLICATE_IOU if settings.duplicate_iou == "auto" else settings.duplicate_iou
-    if iou is not None:
-        masks = masks.drop_near_duplicates(iou)
-    if settings.score_threshold is not None:
-        masks = drop_low_scores(masks, settings.score_threshold)
+    masks, values = proposals, settings.values()
+    if values.duplicate_iou is not None:
+        masks = masks.drop_near_duplicates(values.duplicate_iou)
+    if values.score_threshold is not None:
+        masks = drop_low_scores(masks, values.score_threshold)
+    if values.probability_threshold is not None:
+        masks = select_and_represent(masks, exceeds(masks.weights, values.probability_threshold))
+    if values.temperature != 1 and settings.estimate.kind == "head":
+        masks = tempered(masks, values.temperature)
     found = estimate_probabilities(masks, settings.estimate, images, flow, generator)
     ranked = found.masks.sort() if settings.top is None else represent(found.masks, settings.top)
     return replace(found, masks=ranked)
+
+
+def tempered(masks: MaskSet, temperature: float) -> MaskSet:
+    """The same masks with probabilities ``w^(1/T)``, normalised: more even for T > 1.
+
+    Example:
+        >>> from ambiseg.labels import LabelSpace
+        >>> pair = MaskSet(torch.tensor([[[0, 1], [1, 1]]]), torch.tensor([[0.8, 0.2]]), LabelSpace.binary())
+        >>> tempered(pair, 2.0).weights
+        tensor([[0.6667, 0.3333]])
+    """
+    powers = (masks.weights.double().log() / temperature).softmax(1).to(masks.weights.dtype)
+    return replace(masks, weights=powers.clamp(min=LEAST_PROBABILITY) * masks.present).normalised()
 
 
 def drop_low_scores(proposals: MaskSet, threshold: float = SCORE_THRESHOLD) -> MaskSet:

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,9 @@ import torch
 
 from ambiseg.data.files.reading import read_image
 from ambiseg.data.files.validation import canonical_image
+from ambiseg.data.split import Split
 from ambiseg.defaults import FOREGROUND_THRESHOLD
+from ambiseg.engine.fitted_filter import FittedFilter
 from ambiseg.engine.hardware import Hardware
 from ambiseg.engine.memory import refusing_too_much
 from ambiseg.engine.mixture import MIXTURE, MixtureConfig, MixtureModel
@@ -55,6 +58,15 @@ class Run:
         self.model = model.eval()
         hardware.place(model)
         self.seconds, self.images = 0.0, 0
+
+    @cached_property
+    def fitted(self) -> FittedFilter | None:
+        """The filter in the run folder; None where there is none.
+
+        Raises:
+            AmbisegError: its file is damaged.
+        """
+        return None if self.folder is None else FittedFilter.load(self.folder)
 
     def predict(
         self,
@@ -103,6 +115,19 @@ class Run:
         self.config.normalization.check(image)
         return "" if self.config.images is None else self.config.images.difference(image)
 
+    def check_data(self, split: Split) -> None:
+        """Raise `AmbisegError` where a split has other classes or channels than the training images."""
+        ours, theirs = self.config.labels.names, split.info.labels.names
+        if theirs != ours:
+            raise AmbisegError(
+                f"the data have the classes {list(theirs)}, the run {list(ours)}: give data of the same classes"
+            )
+        names, known = split.info.channels, self.config.channels
+        if names and known and names != known:
+            raise AmbisegError(
+                f"the data have the channels {list(names)}, the run {list(known)}: give data of the same channels"
+            )
+
     def predict_batch(
         self,
         images: Sequence[Image],
@@ -112,7 +137,8 @@ class Run:
     ) -> Postprocessed:
         """Masks with probabilities of several images of one size, in one pass, after `postprocess`."""
         settings = (settings or PredictSettings()).for_run(self)
-        proposals = self.propose(images, settings.samples, generator, settings.foreground_threshold)
+        threshold = settings.values().foreground_threshold
+        proposals = self.propose(images, settings.samples, generator, threshold)
         return postprocess(proposals, settings, images, flow, generator)
 
     def digest(self) -> str:

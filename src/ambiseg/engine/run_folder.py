@@ -7,6 +7,7 @@
       model.safetensors    weights of the best validation (moving average)
       logs/version_*/metrics.csv    training curve, one file per session
       training.json        steps, seconds, best validation
+      filter.json          what is kept of predictions, fitted on the validation split
       metrics.json         what `evaluate` measured
       report.html          what `report` drew
       checkpoints/last.ckpt    to go on from (`train --resume`)
@@ -49,6 +50,7 @@ from ambiseg.version import __version__, written_by
 CONFIG, WEIGHTS, TRAINING = "config.yaml", "model.safetensors", "training.json"
 TRAIN_VERB = "train"
 """Verb that the list of a run folder names; see `ambiseg.owned_files`."""
+FILTER = "filter.json"
 METRICS, REPORT, LAST = "metrics.json", "report.html", "checkpoints/last.ckpt"
 MAX_CHANNELS = 10_000
 

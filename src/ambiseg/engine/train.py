@@ -43,15 +43,18 @@ from ambiseg.engine.callbacks import (
     silence_lightning,
 )
 from ambiseg.engine.checkpoints import AtomicCheckpoints, load_checkpoint
+from ambiseg.engine.filter_choice import choose_filter
 from ambiseg.engine.hardware import Hardware
 from ambiseg.engine.limits import check_depth, check_memory, outline
 from ambiseg.engine.module import LOSS, TrainingModule
 from ambiseg.engine.presets import resolve
+from ambiseg.engine.run import Run
 from ambiseg.engine.run_folder import (
     CONFIG,
     LAST,
     TRAIN_VERB,
     TRAINING,
+    WEIGHTS,
     OtherSizeError,
     RunConfig,
     load_weights,
@@ -74,6 +77,8 @@ WEIGHTS_IN_A_RUN = 13
 hold weights, two moments of AdamW and the moving average each, and there is the exported model."""
 _PATIENCE = 5.0
 """Seconds for the processes of a training that was killed to end, before it is resumed."""
+SLOW_IMAGES = 32
+"""Images on which the filter of a method is chosen that samples slowly (one that is validated by its loss)."""
 DEFAULT_EPOCHS = 100
 """Epochs where neither epochs nor updates nor minutes are given."""
 
@@ -89,6 +94,7 @@ class FitResult:
         metric: name of the validation metric.
         best: its best value.
         interrupted: whether a signal ended the run early (``resume`` goes on).
+        filter: what predictions of the run keep, in one sentence; empty where that was not fitted.
     """
 
     run: Path
@@ -97,6 +103,7 @@ class FitResult:
     metric: str
     best: float | None
     interrupted: bool
+    filter: str = ""
 
 
 def fit(
@@ -110,6 +117,7 @@ def fit(
     settings: Any = None,
     overwrite: bool = False,
     quiet: bool = False,
+    fit_filter: bool = True,
 ) -> FitResult:
     """Train ``method`` on the ``train`` split of ``data`` and write a run folder.
 
@@ -124,6 +132,7 @@ def fit(
             (`ambiseg.networks.backbone.register_network`).
         overwrite: replace an existing run folder.
         quiet: no progress line.
+        fit_filter: choose on the validation images what predictions keep (`ambiseg.engine.filter_choice`).
 
     Raises:
         AmbisegError: unknown method, senseless settings, missing splits, an existing ``out``, weights to
@@ -184,7 +193,7 @@ def fit(
     )
     config, before = replace(config, augmentation=augmentation), time.monotonic() - began
     if _is_child():
-        return _train(run, config, split, val, quiet, start=start, before=before)
+        return _train(run, config, split, val, quiet, fit_filter, start=start, before=before)
     owned_files.enter(run, TRAIN_VERB)
     with working_in(run, "the run folder"):
         owned_files.remove(run, keep_folder=True)
@@ -192,7 +201,7 @@ def fit(
         config.save(run)
         if not quiet:
             print(told(augmentation), file=sys.stderr)
-        return _train(run, config, split, val, quiet, start=start, before=before)
+        return _train(run, config, split, val, quiet, fit_filter, start=start, before=before)
 
 
 def _model(
@@ -264,7 +273,9 @@ def _steps(train: TrainSettings, images: int) -> int | None:
     return train.updates or math.ceil(epochs * images / (train.batch_size * train.devices))
 
 
-def resume(run: str | Path, *, data: str | Path | None = None, quiet: bool = False) -> FitResult:
+def resume(
+    run: str | Path, *, data: str | Path | None = None, quiet: bool = False, fit_filter: bool = True
+) -> FitResult:
     """Go on with an interrupted run from its last checkpoint: same batches, same optimiser, same moving
     average.
 
@@ -272,6 +283,7 @@ def resume(run: str | Path, *, data: str | Path | None = None, quiet: bool = Fal
         run: the run folder.
         data: where the data are now, if they moved.
         quiet: no progress line.
+        fit_filter: choose what predictions keep at the end, as `fit` does.
 
     Raises:
         AmbisegError: not a run folder, no checkpoint, another method's checkpoint, or other training data.
@@ -295,10 +307,10 @@ def resume(run: str | Path, *, data: str | Path | None = None, quiet: bool = Fal
         chosen = choose_augmentation(config.train, split, val, config.normalization, None, 0)
         config = replace(config, augmentation=chosen)
     if _is_child():
-        return _train(run, config, split, val, quiet, checkpoint=checkpoint)
+        return _train(run, config, split, val, quiet, fit_filter, checkpoint=checkpoint)
     with working_in(run, "the run folder", _PATIENCE):
         owned_files.begin(run, TRAIN_VERB)
-        return _train(run, config, split, val, quiet, checkpoint=load_checkpoint(run / LAST))
+        return _train(run, config, split, val, quiet, fit_filter, checkpoint=load_checkpoint(run / LAST))
 
 
 def _train(
@@ -307,6 +319,7 @@ def _train(
     split: Split,
     val: Split,
     quiet: bool,
+    fit_filter: bool,
     *,
     start: Segmenter | None = None,
     checkpoint: dict[str, Any] | None = None,
@@ -365,7 +378,21 @@ def _train(
             interrupted = True
         except ProcessRaisedException as error:
             interrupted = _reason_of(error)
-    return _finish(run, config, interrupted)
+    result = _finish(run, config, interrupted)
+    if fit_filter and not interrupted and not _is_child() and (run / WEIGHTS).is_file():
+        result = replace(result, filter=_fit_filter(run, config, val, hardware))
+    return result
+
+
+def _fit_filter(run: Path, config: RunConfig, val: Split, hardware: Hardware) -> str:
+    """Choose what predictions keep, write it into the run folder, and say it."""
+    images = config.train.validation_images
+    if method_info(config.method).validation == LOSS:
+        images = min(images, SLOW_IMAGES)
+    model = Run(config, load_weights(run, config), hardware, run)
+    found = choose_filter(model, val, data=config.data, images=images, seed=config.train.seed)
+    found.save(run)
+    return found.message
 
 
 def _suited(

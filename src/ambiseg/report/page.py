@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
@@ -26,6 +27,7 @@ from ambiseg.report.pictures import draw_case_row
 from ambiseg.report.plots import (
     draw_coverage,
     draw_curve,
+    draw_filter,
     draw_mode_scatter,
     draw_pixels,
     draw_reliability,
@@ -101,6 +103,8 @@ class ReportContent:
         mode_metrics: what was measured of these probabilities, one value each.
         pixels: ``(confidence, target, count)`` of bins of pixels, see `draw_pixels`.
         coverage: of the k best masks, see `draw_coverage`.
+        filter: curve of the fitted filter and mean d(Y, Y), see `draw_filter`.
+        filter_note: a sentence about it.
         groups: images to show.
         commands: how to repeat it, ``(explanation, command line)``.
         channels: names of the channels of the images, see `background_of`.
@@ -118,6 +122,8 @@ class ReportContent:
     mode_metrics: Sequence[MetricRow] = ()
     pixels: tuple[ArrayLike, ArrayLike, ArrayLike] | None = None
     coverage: ArrayLike = ()
+    filter: tuple[Sequence[Mapping[str, Any]], float] | None = None
+    filter_note: str = ""
     groups: Sequence[CaseGroup] = ()
     commands: Sequence[tuple[str, str]] = ()
     channels: Sequence[str] = ()
@@ -159,6 +165,7 @@ def write_report(content: ReportContent, path: str | os.PathLike[str]) -> None:
         modes=int((np.asarray(true) > 0).sum()),
         pixels=embedded(draw_pixels(*content.pixels)) if content.pixels is not None else None,
         coverage=embedded(draw_coverage(content.coverage)) if np.size(content.coverage) > 1 else None,
+        filter=embedded(draw_filter(*content.filter)) if content.filter is not None else None,
         groups=groups,
         classes=_classes(content.groups),
     )

@@ -377,6 +377,56 @@ def draw_coverage(values: ArrayLike, title: str = "HM IoU*") -> Figure:
     return figure
 
 
+THRESHOLDS = {"score_threshold": "score threshold", "probability_threshold": "probability threshold"}
+"""Dropping rules of a filter and how plots name them."""
+
+
+def draw_filter(rows: Sequence[Mapping[str, Any]], spread: float = 0.0) -> Figure:
+    """GED² and number of masks against the threshold below which masks are dropped, and what was chosen.
+
+    Args:
+        rows: the curve of a fitted filter: ``score_threshold`` and ``probability_threshold`` (None for none),
+            ``energy_score``, ``standard_error`` of the difference to the best, ``masks``, ``chosen``.
+        spread: mean of d(Y, Y): GED² is twice the energy score minus this.
+
+    Example:
+        >>> keeps_all = {"score_threshold": None, "probability_threshold": None, "energy_score": 0.2,
+        ...              "standard_error": 0.0, "masks": 9.0, "chosen": True}
+        >>> drops = {**keeps_all, "probability_threshold": 0.1, "masks": 2.0, "chosen": False}
+        >>> [axes.get_xlabel() for axes in draw_filter([keeps_all, drops]).axes]
+        ['probability threshold', '']
+    """
+    names = [name for name in THRESHOLDS if any(row[name] is not None for row in rows)]
+    figure = Figure(figsize=(5.2 * max(1, len(names)), 3.4), facecolor="white", layout="constrained")
+    for axes, name in zip(
+        figure.subplots(1, len(names), squeeze=False)[0] if names else (), names, strict=True
+    ):
+        others = [other for other in THRESHOLDS if other != name]
+        shown = [row for row in rows if all(row[other] is None for other in others)]
+        x = np.array([row[name] or 0.0 for row in shown])
+        ged = np.array([2 * row["energy_score"] - spread for row in shown])
+        error = 2 * np.array([row["standard_error"] for row in shown])
+        twin = axes.twinx()
+        twin.plot(
+            x, [row["masks"] for row in shown], "-o", color="#c3c8cf", markersize=3, linewidth=1.2, zorder=0
+        )
+        twin.set_ylabel("masks per image (grey)", fontsize=8, color=FAINT)
+        twin.set_ylim(bottom=0)
+        style_axes(twin)
+        twin.grid(False)
+        axes.set_zorder(twin.get_zorder() + 1)
+        axes.patch.set_visible(False)
+        axes.fill_between(x, ged - error, ged + error, color=COLORS[0], alpha=0.2, linewidth=0)
+        axes.plot(x, ged, "-o", color=COLORS[0], markersize=4, linewidth=1.6)
+        for i in (i for i, row in enumerate(shown) if row["chosen"]):
+            axes.plot(x[i], ged[i], "o", color=COLORS[1], markersize=9, label="chosen")
+            axes.legend(fontsize=7.5, frameon=False, loc="lower right")
+        axes.set_xlabel(THRESHOLDS[name], fontsize=8, color=INK)
+        axes.set_ylabel("GED²", fontsize=8, color=INK)
+        style_axes(axes)
+    return figure
+
+
 def reliability_bins(estimated: Floats, true: Floats) -> tuple[Floats, Floats, NDArray[np.int64]]:
     """Mean estimate and mean truth of every bin of the estimate that is not empty, and the count of every
     bin."""
