@@ -513,7 +513,8 @@ def test_a_flow_model_of_other_data_is_refused(fires, tmp_path, monkeypatch):
     flow = train_module.fit("flow-matching", fires, tmp_path / "flow", train=chosen, **small)
     entries = yaml.safe_load((flow.run / CONFIG).read_text())
     scale = {name: values[:3] for name, values in entries["normalization"].items()}
-    (flow.run / CONFIG).write_text(yaml.safe_dump(entries | {"in_channels": 3, "normalization": scale}))
+    other = {"in_channels": 3, "normalization": scale, "images": None}
+    (flow.run / CONFIG).write_text(yaml.safe_dump(entries | other))
     with pytest.raises(AmbisegError, match="trained on data with other channels"):
         later = replace(chosen, init=str(flow.run))
         train_module.fit("mode-proposals", fires, tmp_path / "no", train=later, quiet=True)
