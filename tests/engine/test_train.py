@@ -8,6 +8,7 @@ import pickle
 import shutil
 import signal
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -147,6 +148,23 @@ def test_the_curve_spans_all_sessions(train_tiny, tmp_path, at_step):
     assert steps == sorted(set(steps)) and steps[-1] == 23
     assert [row["step"] for row in rows if "train_loss" in row] == [9.0, 19.0, 23.0]
     assert [row["step"] for row in rows if "val_hm_iou_unique" in row] == [11.0, 23.0]
+
+
+def test_the_curve_is_on_disk_before_the_checkpoint_that_counts_it(train_tiny, tmp_path, monkeypatch):
+    """A kill right after the checkpoint loses no row: the run that goes on does not log it again."""
+    seen, original = [], train_module.AtomicCheckpoints.save_checkpoint
+
+    def remember(self, checkpoint, path, storage_options=None):
+        original(self, checkpoint, path, storage_options)
+        if Path(path).name == "last.ckpt":
+            rows = training_curve(tmp_path / "run")
+            seen.append(
+                (checkpoint["global_step"], [row["step"] for row in rows if "val_hm_iou_unique" in row])
+            )
+
+    monkeypatch.setattr(train_module.AtomicCheckpoints, "save_checkpoint", remember)
+    train_tiny(tmp_path / "run", epochs=8)
+    assert seen == [(12, [11.0]), (24, [11.0, 23.0])]
 
 
 def test_a_row_of_the_curve_holds_what_its_step_computed(fires, tmp_path):
