@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import math
 import os
 import pickle
@@ -21,6 +22,7 @@ from ambiseg.data.source import open_split, write_dataset
 from ambiseg.engine import callbacks
 from ambiseg.engine import train as train_module
 from ambiseg.engine.checkpoints import load_checkpoint
+from ambiseg.engine.curve import CurveLogger
 from ambiseg.engine.module import TrainingModule
 from ambiseg.engine.run import load
 from ambiseg.engine.run_folder import CONFIG, LAST, TRAINING, WEIGHTS, RunConfig
@@ -150,21 +152,30 @@ def test_the_curve_spans_all_sessions(train_tiny, tmp_path, at_step):
     assert [row["step"] for row in rows if "val_hm_iou_unique" in row] == [11.0, 23.0]
 
 
-def test_the_curve_is_on_disk_before_the_checkpoint_that_counts_it(train_tiny, tmp_path, monkeypatch):
-    """A kill right after the checkpoint loses no row: the run that goes on does not log it again."""
-    seen, original = [], train_module.AtomicCheckpoints.save_checkpoint
+def test_a_kill_while_a_column_is_added_loses_no_row(tmp_path, monkeypatch):
+    logger = CurveLogger(tmp_path, name="logs")
+    logger.log_metrics({"val": 0.5}, step=5)
+    logger.save()
+    logger.log_metrics({"loss": 0.1}, step=9)
+    path = Path(logger.log_dir) / "metrics.csv"
+    before = path.read_bytes()
 
-    def remember(self, checkpoint, path, storage_options=None):
-        original(self, checkpoint, path, storage_options)
-        if Path(path).name == "last.ckpt":
-            rows = training_curve(tmp_path / "run")
-            seen.append(
-                (checkpoint["global_step"], [row["step"] for row in rows if "val_hm_iou_unique" in row])
-            )
+    def killed(*_):
+        raise KeyboardInterrupt
 
-    monkeypatch.setattr(train_module.AtomicCheckpoints, "save_checkpoint", remember)
-    train_tiny(tmp_path / "run", epochs=8)
-    assert seen == [(12, [11.0]), (24, [11.0, 23.0])]
+    with monkeypatch.context() as patch:
+        patch.setattr(csv.DictWriter, "writerows", killed)
+        with pytest.raises(KeyboardInterrupt):
+            logger.save()
+    assert path.read_bytes() == before
+    logger.save()
+    logger.log_metrics({"loss": 0.05, "val": 0.4}, step=19)
+    logger.save()
+    assert training_curve(tmp_path) == [
+        {"step": 5, "val": 0.5},
+        {"step": 9, "loss": 0.1},
+        {"step": 19, "loss": 0.05, "val": 0.4},
+    ]
 
 
 def test_a_row_of_the_curve_holds_what_its_step_computed(fires, tmp_path):

@@ -177,8 +177,6 @@ class KeepLast(Checkpoint):
             raise TrainingInterrupted
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        for logger in trainer.loggers:
-            logger.save()  # first: a run that goes on from here does not log again what came before
         trainer.save_checkpoint(self.path)
         if not trainer.should_stop and trainer.strategy.reduce_boolean_decision(self.asked, all=False):
             raise TrainingInterrupted

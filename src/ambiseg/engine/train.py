@@ -18,7 +18,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
-from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from torch import nn
 from torch.multiprocessing.spawn import ProcessRaisedException
 from torch.utils.data import DataLoader, Subset
@@ -43,6 +43,7 @@ from ambiseg.engine.callbacks import (
     silence_lightning,
 )
 from ambiseg.engine.checkpoints import AtomicCheckpoints, load_checkpoint
+from ambiseg.engine.curve import CurveLogger
 from ambiseg.engine.filter_choice import choose_filter
 from ambiseg.engine.hardware import Hardware
 from ambiseg.engine.limits import check_depth, check_memory, outline
@@ -535,7 +536,7 @@ def _check_target(run: Path, overwrite: bool, inputs: list[Path]) -> None:
 
 
 def _loggers(run: Path, train: TrainSettings) -> list[Logger]:
-    loggers: list[Logger] = [CSVLogger(run, name="logs")]
+    loggers: list[Logger] = [CurveLogger(run, name="logs")]
     if train.tensorboard:
         try:
             loggers.append(TensorBoardLogger(run, name="tensorboard"))
