@@ -243,6 +243,7 @@ LOW = ("atomic_write.py", "owned_files.py", "json_files.py")
 ELSEWHERE = {
     ("engine/benchmark.py", "open"): "the log of a run is appended to",
     ("engine/benchmark_run.py", "open"): "the log of a run is appended to",
+    ("engine/curve.py", "save"): "rows are appended",
     ("report/files.py", "savefig"): "into memory",
     ("report/files.py", "save"): "into memory",
 }

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ambiseg import owned_files
+from ambiseg.atomic_write import replacing_file
 from ambiseg.errors import AmbisegError
 from ambiseg.owned_files import LIST, LOCK, PARTIAL
 
@@ -139,6 +140,22 @@ def test_what_a_killed_process_was_writing_is_not_somebody_elses(run):
         owned_files.remove(run)
         assert files(run) == {f"{PARTIAL}4567", f"{PARTIAL}4567/half.png", f"{PARTIAL}4567/{LOCK}"}, "at work"
     owned_files.begin(run, "train")
+    owned_files.remove(run)
+    assert not run.exists()
+
+
+def test_a_list_that_was_killed_as_it_began_is_begun_again(tmp_path):
+    (tmp_path / LIST).touch()
+    owned_files.enter(tmp_path, "train")
+    owned_files.add(tmp_path, ["config.yaml"])
+    assert owned_files.verb_of(tmp_path) == "train" and owned_files.listed(tmp_path) == {"config.yaml"}
+
+
+def test_a_folder_that_was_killed_before_its_first_file_is_ours(run):
+    with replacing_file(run / "tables" / "deep" / "a.md") as partial:
+        partial.write_text("x")
+    (run / "tables" / "deep" / "a.md").unlink()
+    assert owned_files.foreign(run) == []
     owned_files.remove(run)
     assert not run.exists()
 

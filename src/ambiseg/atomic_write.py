@@ -218,6 +218,8 @@ def _partial(target: Path, alone: bool) -> Iterator[Path]:
     folder = target.parent / f"{stem}{secrets.token_hex(4)}"
     try:
         with _in_words(target, folder):
+            for missing in [parent for parent in target.parents if not parent.exists()]:
+                owned_files.add_path(missing, is_folder=True)
             target.parent.mkdir(parents=True, exist_ok=True)
             for left in target.parent.glob(f"{stem}*"):
                 if not _finish_or_remove(left, target, _PATIENCE if alone else 0) and alone:

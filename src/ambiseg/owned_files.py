@@ -13,6 +13,7 @@ not on the list belongs to somebody else: it stays, and a command that would hav
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Iterable
@@ -37,10 +38,12 @@ _DEEPEST = 6
 
 
 def begin(folder: Path, verb: str) -> None:
-    """Say that ``folder`` was made by ``ambiseg VERB``; a list that is there already stays."""
-    path = folder / LIST
-    if not path.exists():
-        append_json_lines(path, [{"ambiseg": __version__, "verb": verb}])
+    """Say that ``folder`` was made by ``ambiseg VERB``; a list that says who made it stays."""
+    if verb_of(folder) is None:
+        names = [line for line in read_json_lines(folder / LIST) if isinstance(line, str)]
+        lines = [{"ambiseg": __version__, "verb": verb}, *names]
+        with open(folder / LIST, "wb") as stream:
+            stream.write("".join(json.dumps(line) + "\n" for line in lines).encode())
 
 
 def verb_of(folder: Path) -> str | None:
