@@ -149,6 +149,7 @@ def predict_files(
                     images.pop(i, None)
                     if i not in done:
                         yield _failed(index, paths[i], error)
+            owned_files.add(out, [f"{names[i]}/" for i in images if i not in done])
             generator = torch.Generator(run.hardware.device).manual_seed(_mixed(seed, first))
             for shape in dict.fromkeys(image.shape for image in images.values()):
                 rows = [i for i, image in images.items() if image.shape == shape]
@@ -167,7 +168,6 @@ def predict_files(
                     }
                     folder, masks = out / names[i], int(one.count[0])
                     try:
-                        owned_files.add(out, [f"{names[i]}/"])
                         with replacing_folder(folder, True, PREDICT, durable=False) as partial:
                             _write_prediction(
                                 partial, paths[i], images[i], one, how, pixel_probabilities, picture
