@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
+from ambiseg.mode_probabilities.representative_masks import represent, select_and_represent
 from ambiseg.ranking import ROUNDING, descending, exceeds, first_largest, reaches
 
 seeds = st.integers(0, 2**32 - 1)
@@ -56,7 +57,8 @@ def test_rounding_of_weights_changes_no_choice(seed):
         lambda s: s.duplicate_index(0.5),
         lambda s: s.sort().masks,
         lambda s: s.top(3).masks,
-        lambda s: s.select_and_reassign(chosen).masks,
+        lambda s: select_and_represent(s, chosen).masks,
+        lambda s: represent(s, 3).masks,
         lambda s: s.drop_near_duplicates(0.5).masks,
     ):
         one, other = (operation(s) for s in sets)

@@ -26,9 +26,11 @@ from ambiseg.plain_yaml import NotPlainError, plain_values
 
 T = TypeVar("T")
 
-MOST = {"depth": 12, "flow_depth": 12, "blocks": 64, "layers": 64, "combine_layers": 64, "members": 256} | {
-    name: 4096 for name in ("proposals", "heads", "experts", "draws")
-}
+MOST = (
+    {"depth": 12, "flow_depth": 12, "blocks": 64, "layers": 64, "combine_layers": 64, "members": 256}
+    | {name: 4096 for name in ("proposals", "heads", "experts")}
+    | {"draws": 100_000}
+)
 """Greatest values of whole numbers that repeat parts of a network or a loss."""
 MOST_OF_OTHERS = 1_000_000
 """Greatest value of all others; what they need of memory is checked beside the images."""

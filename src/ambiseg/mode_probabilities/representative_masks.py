@@ -27,6 +27,7 @@ from ambiseg.errors import AmbisegError
 from ambiseg.maskset import MaskSet
 from ambiseg.mode_probabilities.simplex_least_squares import least_squares_on_simplex
 from ambiseg.overlap import pairwise_overlap
+from ambiseg.ranking import descending, first_largest
 
 CANDIDATES = 6
 """Masks that are tried as the next one of a subset: those that are missing most."""
@@ -64,16 +65,14 @@ def represent(whole: MaskSet, count: int) -> MaskSet:
     for _ in range(count):
         missing = moment - torch.einsum("bij,bj->bi", kernel, fitted)
         missing = missing.masked_fill(chosen | ~whole.present, -torch.inf)
-        most = missing.topk(min(CANDIDATES, missing.shape[1]), dim=1)
-        some = most.values.isfinite()
-        candidates = torch.where(
-            some, most.indices, most.indices[:, :1]
-        )  # where fewer are left: the first again
+        most = descending(missing)[:, :CANDIDATES]
+        some = missing.gather(1, most).isfinite()
+        candidates = torch.where(some, most, most[:, :1])  # where fewer are left: the first again
         joins = torch.zeros_like(chosen)[:, None].repeat(1, candidates.shape[1], 1)
         joins.scatter_(2, candidates[..., None], some[:, :1, None].expand(-1, candidates.shape[1], -1))
         trials = chosen[:, None] | joins
         found, energies = _fit(kernel, moment, trials)
-        best = energies.argmin(1)
+        best = first_largest(-energies, 1)
         row = torch.arange(len(best), device=best.device)
         chosen, fitted = trials[row, best], found[row, best]
     return replace(whole, weights=fitted.to(whole.weights.dtype)).compact().sort()
