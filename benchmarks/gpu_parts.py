@@ -33,11 +33,11 @@ from ambiseg.data.importers import import_dataset
 from ambiseg.data.importers.settings import ArraysSettings
 from ambiseg.data.source import SpreadSplit, open_split
 from ambiseg.defaults import DUPLICATE_IOU
+from ambiseg.engine.curve import training_curve
 from ambiseg.engine.hardware import Hardware
 from ambiseg.engine.postprocess import PredictSettings
 from ambiseg.engine.run_folder import TRAINING, RunConfig
 from ambiseg.engine.suite import Suite, load_suite
-from ambiseg.engine.train import training_curve
 from ambiseg.json_files import read_mapping
 from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet

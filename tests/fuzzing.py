@@ -44,11 +44,11 @@ from ambiseg.data.info import DatasetInfo, info_of_file
 from ambiseg.data.source import list_splits, open_split
 from ambiseg.data.splits.resplit import read_columns
 from ambiseg.engine.checkpoints import load_checkpoint
+from ambiseg.engine.curve import training_curve
 from ambiseg.engine.mixture import MixtureConfig
 from ambiseg.engine.prediction_index import PredictionIndex
 from ambiseg.engine.run_folder import RunConfig, load_weights
 from ambiseg.engine.suite import load_suite
-from ambiseg.engine.train import training_curve
 from ambiseg.errors import AmbisegError
 from ambiseg.maskset import MaskSet
 from ambiseg.owned_files import check_replaceable, foreign, listed

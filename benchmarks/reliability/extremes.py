@@ -25,9 +25,10 @@ from safetensors.torch import load_file
 from ambiseg.data.info import DatasetInfo
 from ambiseg.data.sample import Sample
 from ambiseg.data.source import write_dataset
+from ambiseg.engine.curve import training_curve
 from ambiseg.engine.run import load
 from ambiseg.engine.run_folder import WEIGHTS
-from ambiseg.engine.train import fit, training_curve
+from ambiseg.engine.train import fit
 from ambiseg.errors import AmbisegError, DataWarning
 from ambiseg.labels import LabelSpace
 from ambiseg.methods import METHODS

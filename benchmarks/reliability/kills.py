@@ -29,8 +29,8 @@ from safetensors.torch import load_file
 
 from ambiseg.cli.main import main
 from ambiseg.data.source import list_splits, open_split
+from ambiseg.engine.curve import training_curve
 from ambiseg.engine.run_folder import CONFIG, LAST, WEIGHTS, digest_of_tensors
-from ambiseg.engine.train import training_curve
 from ambiseg.owned_files import LIST, LOCK, PARTIAL
 
 TRAIN = ["--updates", "24", "--batch-size", "2", "--quiet"]

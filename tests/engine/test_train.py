@@ -22,12 +22,12 @@ from ambiseg.data.source import open_split, write_dataset
 from ambiseg.engine import callbacks
 from ambiseg.engine import train as train_module
 from ambiseg.engine.checkpoints import load_checkpoint
-from ambiseg.engine.curve import CurveLogger
+from ambiseg.engine.curve import CurveLogger, training_curve
 from ambiseg.engine.module import TrainingModule
 from ambiseg.engine.run import load
 from ambiseg.engine.run_folder import CONFIG, LAST, TRAINING, WEIGHTS, RunConfig
 from ambiseg.engine.settings import TrainSettings
-from ambiseg.engine.train import resume, training_curve
+from ambiseg.engine.train import resume
 from ambiseg.errors import AmbisegError
 from ambiseg.methods.mode_proposals import ModeProposalsSettings, SelectionSettings
 from ambiseg.methods.mode_proposals.model import ModeProposals

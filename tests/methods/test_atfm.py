@@ -11,9 +11,10 @@ from safetensors.torch import load_file
 
 from ambiseg import memory_budget
 from ambiseg.distributions.low_rank import LowRankNormal
+from ambiseg.engine.curve import training_curve
 from ambiseg.engine.run_folder import WEIGHTS, RunConfig
 from ambiseg.engine.settings import TrainSettings
-from ambiseg.engine.train import fit, training_curve
+from ambiseg.engine.train import fit
 from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
 from ambiseg.losses.mask_losses import pairwise_mask_loss

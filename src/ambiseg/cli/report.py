@@ -61,9 +61,9 @@ def run(args: list[str]) -> int:
         from ambiseg.report.files import check_page
 
         check_page(arguments.out)
+    from ambiseg.engine.curve import training_curve
     from ambiseg.engine.run import load
     from ambiseg.engine.run_folder import METRICS
-    from ambiseg.engine.train import training_curve
 
     model = load(arguments.run)
     facts_of_training(arguments.run), training_curve(arguments.run)  # named before anything is measured
@@ -89,9 +89,9 @@ def build_report(
     """Write the page about a run that has been evaluated on ``data`` and return where it is."""
     from ambiseg import __version__
     from ambiseg.data.source import open_split
+    from ambiseg.engine.curve import training_curve
     from ambiseg.engine.run import MIXTURE_METHOD
     from ambiseg.engine.run_folder import REPORT
-    from ambiseg.engine.train import training_curve
     from ambiseg.report.page import ReportContent, write_report
     from ambiseg.report.tables import MetricRow, metric_rows
 

@@ -11,6 +11,7 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 
 from ambiseg.atomic_write import replacing_file
+from ambiseg.errors import AmbisegError
 
 
 class CurveLogger(CSVLogger):
@@ -42,3 +43,26 @@ class _CurveWriter(ExperimentWriter):
                 writer.writerows(rows)
             self.metrics_keys = keys
         super().save()
+
+
+def training_curve(run: str | Path) -> list[dict[str, float]]:
+    """Rows of the training curve, all sessions of the run in order of steps.
+
+    Raises:
+        AmbisegError: a file of the curve is damaged.
+    """
+    rows: dict[int, dict[str, float]] = {}
+    for path in sorted(
+        Path(run).glob("logs/version_*/metrics.csv"), key=lambda p: int(p.parent.name.split("_")[1])
+    ):
+        try:
+            with open(path, newline="", encoding="utf-8") as file:
+                for row in csv.DictReader(file):
+                    values = {str(name): float(value) for name, value in row.items() if value}
+                    rows.setdefault(int(values["step"]), {}).update(values)
+        except (ValueError, OverflowError, KeyError, TypeError, csv.Error) as error:
+            line = " ".join(str(error).split())[:200]
+            raise AmbisegError(
+                f"{path} is no training curve ({line}): restore the file, or remove it"
+            ) from error
+    return [rows[step] for step in sorted(rows)]

@@ -213,12 +213,8 @@ def evaluate(
 
     def read(stored: Sample) -> None:
         nonlocal done
-        try:
-            remark = run.difference(stored.image)
-        except AmbisegError as error:
-            raise AmbisegError(f"image {stored.id!r}: {error}") from error
-        if remark:
-            remarks.append(f"{stored.id!r}: {remark}")
+        if remark := run.remark_on(stored):
+            remarks.append(remark)
         if held and (len(held) == batch_size or stored.image.shape != held[0].image.shape):
             tally.add(held)
             held.clear()

@@ -212,12 +212,8 @@ def _predicted(run: Run, split: Split, seed: int) -> Iterator[_Batch]:
         return _Batch(decided, MaskSet.stack([annotations_of(s, labels) for s in held]))
 
     for sample in split:
-        try:
-            remark = run.difference(sample.image)
-        except AmbisegError as error:
-            raise AmbisegError(f"image {sample.id!r}: {error}") from error
-        if remark:
-            remarks.append(f"{sample.id!r}: {remark}")
+        if remark := run.remark_on(sample):
+            remarks.append(remark)
         if held and (len(held) == BATCH or sample.image.shape != held[0].image.shape):
             yield batch()
             held.clear()

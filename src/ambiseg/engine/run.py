@@ -15,6 +15,7 @@ import torch
 
 from ambiseg.data.files.reading import read_image
 from ambiseg.data.files.validation import canonical_image
+from ambiseg.data.sample import Sample
 from ambiseg.data.split import Split
 from ambiseg.defaults import FOREGROUND_THRESHOLD
 from ambiseg.engine.fitted_filter import FittedFilter
@@ -127,6 +128,14 @@ class Run:
             raise AmbisegError(
                 f"the data have the channels {list(names)}, the run {list(known)}: give data of the same channels"
             )
+
+    def remark_on(self, sample: Sample) -> str:
+        """`difference` of the image of a sample, with its id in every sentence."""
+        try:
+            remark = self.difference(sample.image)
+        except AmbisegError as error:
+            raise AmbisegError(f"image {sample.id!r}: {error}") from error
+        return f"{sample.id!r}: {remark}" if remark else ""
 
     def predict_batch(
         self,
