@@ -20,7 +20,7 @@ from ambiseg.engine.filter_choice import EVERYTHING, choose_filter
 from ambiseg.engine.postprocess import PredictSettings
 from ambiseg.engine.run import Run, load
 
-METRICS = ["ged", "hm_iou_unique"]
+METRICS = ["ged", "hm_iou_unique", "selection_f1", "brier_skill_score"]
 
 
 class Part(Split):
@@ -51,10 +51,12 @@ def measure(folder: Path, seed: int) -> dict[str, Any]:
         table = evaluate(
             plain, other, "val", settings, metrics=METRICS, oracle_draws=0, bootstrap=None, seed=seed
         )
-        found[name] = {"masks": round(table.n_kept, 2), **table.kept}
+        score = {"selection_f1": table.all["selection_f1"]} if table.all.get("selection_f1") is not None else {}
+        found[name] = {"masks": round(table.n_kept, 2), **table.kept, **score}
     return {
         "run": folder.name,
-        "data": Path(run.config.data).name,
+        "data": Path(run.config.data).stem,
+        "labels": run.config.train.labels,
         "fitted on": fitted.images,
         "measured on": len(whole) - half,
         "values": asdict(fitted.values),

@@ -45,7 +45,7 @@ def measure(
     means = {name: round(float(np.mean(column)), 4) for name, column in values.items()}
     return {
         "method": run.config.method,
-        "data": Path(run.config.data).name,
+        "data": Path(run.config.data).stem,
         "images": len(source),
         "seed": seed,
         **means,
