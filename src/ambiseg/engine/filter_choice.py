@@ -16,8 +16,8 @@ candidates. There are three steps:
 A candidate is *not worse* than the best one of its step where the mean difference over images plus one standard error
 of it is at most `TOLERANCE`. The energy score hardly sees a mode of one in a hundred, so a second rule guards coverage:
 against the best of those, the loss of HM IoU* (every distinct annotation counts alike) plus one standard error is at
-most `COVERAGE`. Of the filters that are not worse, the one that keeps the fewest masks is chosen; of thresholds and
-temperatures that are not worse, the one nearest to the default. With fewer than `FEWEST` images nothing is compared:
+most `COVERAGE`. Of the filters that are not worse, the one that keeps the fewest masks is chosen. Foreground threshold and temperature stay as they are
+by default unless another value gains more than `TOLERANCE` beyond one standard error. With fewer than `FEWEST` images nothing is compared:
 all masks stay, identical ones are merged.
 """
 
@@ -160,7 +160,7 @@ def choose_filter(
             if progress is not None:
                 progress(done, total)
         found = compare(candidates)
-        index = smallest(candidates, found) if step == "filter" else int(np.argmax(found.not_worse))
+        index = smallest(candidates, found) if step == "filter" else default_or_better(found)
         curve += [_row(step, candidates, found, i, i == index) for i in range(len(candidates))]
         values = candidates[index].values
     spread = _mean(np.concatenate([_spread(batch) for batch in batches]))
@@ -279,6 +279,14 @@ def smallest(candidates: Sequence[Candidate], compared: Compared) -> int:
         map(int, good),
         key=lambda i: (round(_mean(candidates[i].masks), 6), round(float(compared.worse_by[i]), 9), i),
     )
+
+
+def default_or_better(compared: Compared) -> int:
+    """Index 0, the default, unless the best candidate gains more than `TOLERANCE` over it by more than one standard
+    error; then the one nearest to the default that is not worse than the best."""
+    if compared.worse_by[0] - compared.standard_error[0] <= TOLERANCE:
+        return 0
+    return int(np.argmax(compared.not_worse))
 
 
 def _row(
