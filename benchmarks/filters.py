@@ -51,7 +51,9 @@ def measure(folder: Path, seed: int) -> dict[str, Any]:
         table = evaluate(
             plain, other, "val", settings, metrics=METRICS, oracle_draws=0, bootstrap=None, seed=seed
         )
-        score = {"selection_f1": table.all["selection_f1"]} if table.all.get("selection_f1") is not None else {}
+        score = (
+            {"selection_f1": table.all["selection_f1"]} if table.all.get("selection_f1") is not None else {}
+        )
         found[name] = {"masks": round(table.n_kept, 2), **table.kept, **score}
     return {
         "run": folder.name,

@@ -163,7 +163,7 @@ def test_candidates_pass_through_the_function_that_predicts(with_scores):
     truth = [(rng.random((3, 8, 8)) < 0.4).astype(np.uint8) for _ in range(FEWEST)]
     found = choose_filter(Model(proposals), Images(truth))
     rows = [row for row in found.curve if row["step"] == "filter"]
-    assert len(rows) == len(filters(with_scores)) == (60 if with_scores else 25)
+    assert len(rows) == len(filters(with_scores)) == (66 if with_scores else 31)
     annotations = MaskSet.stack([MaskSet.uniform(torch.from_numpy(t)[None], BINARY) for t in truth])
     for row in rows:
         values = FilterValues(**{name: row[name] for name in asdict(EVERYTHING)})
@@ -297,7 +297,7 @@ def test_a_run_predicts_with_its_filter(tiny_run, fires, tmp_path):
     plain = Run(run.config, run.model, run.hardware)
     expected = plain.predict(image, PredictSettings(**asdict(FITTED.values)))
     assert torch.equal(found.masks, expected.masks) and torch.equal(found.weights, expected.weights)
-    assert PredictSettings().for_run(run).record() == {**asdict(FITTED.values), "samples": None, "top": None}
+    assert PredictSettings().for_run(run).record() == {**asdict(FITTED.values), "samples": None}
     assert PredictSettings().for_run(plain).record()["score_threshold"] == 0.5
 
 

@@ -115,7 +115,7 @@ def settings_of(
     settings = PredictSettings(
         **filters,
         samples=proposing.samples,
-        top=top,
+        top=top if top is not None or proposing.all else "auto",
         estimate=estimate,
         foreground_threshold=proposing.foreground_threshold,
         temperature=proposing.temperature,

@@ -10,22 +10,22 @@ proper score, one annotation per image is enough, and GED^2 = 2 ES - d(Y, Y), wh
 candidates. There are three steps:
 
 1. **filter**: every near-duplicate IoU with every dropping rule (none, a score threshold, a probability threshold);
+   and the K masks that represent all of them best;
 2. **foreground**: the foreground threshold, where two classes have pixel probabilities;
 3. **temperature** of the probabilities.
 
 A candidate is *not worse* than the best one of its step where the mean difference over images plus one standard error
 of it is at most `TOLERANCE`. The energy score hardly sees a mode of one in a hundred, so a second rule guards coverage:
 against the best of those, the loss of HM IoU* (every distinct annotation counts alike) plus one standard error is at
-most `COVERAGE`. Of the filters that are not worse, the one that keeps the fewest masks is chosen. Foreground threshold and temperature stay as they are
-by default unless another value gains more than `TOLERANCE` beyond one standard error. With fewer than `FEWEST` images nothing is compared:
-all masks stay, identical ones are merged.
+most `COVERAGE`. Of the filters that are not worse, the one that keeps the fewest masks is chosen. Foreground threshold
+and temperature stay as they are by default unless another value gains more than `TOLERANCE` beyond one standard error.
+With fewer than `FEWEST` images nothing is compared: all masks stay, identical ones are merged.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -61,6 +61,7 @@ BATCH = 16
 DUPLICATE_IOUS = (1.0, 0.99, 0.95, 0.9, 0.8)
 SCORES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 PROBABILITIES = (0.01, 0.02, 0.05, 0.1)
+TOPS = (4, 6, 8, 10, 12, 16)
 FOREGROUNDS = (FOREGROUND_THRESHOLD, 0.375, 0.25)
 """The default first, the one nearest to it next."""
 TEMPERATURES = (1.0, 1.4, 0.7, 2.0, 0.5)
@@ -182,12 +183,17 @@ def choose_filter(
     )
 
 
-def filters(with_scores: bool) -> list[dict[str, float | None]]:
+def filters(with_scores: bool) -> list[dict[str, Any]]:
     """The candidates of the first step; the first of them keeps all."""
-    rules: list[dict[str, float | None]] = [{"score_threshold": None, "probability_threshold": None}]
+    rules: list[dict[str, Any]] = [{"score_threshold": None, "probability_threshold": None}]
     rules += [{"score_threshold": t} for t in SCORES if with_scores]
     rules += [{"probability_threshold": t} for t in PROBABILITIES]
-    return [{"duplicate_iou": iou, **rule} for iou, rule in product(DUPLICATE_IOUS, rules)]
+    tops = [{**rules[0], "top": count} for count in TOPS]
+    return [
+        {"duplicate_iou": iou, **rule}
+        for iou in DUPLICATE_IOUS
+        for rule in rules + (tops if iou == 1 else [])
+    ]
 
 
 def _room(run: Run, sample: Sample) -> int:

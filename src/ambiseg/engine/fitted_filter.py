@@ -33,6 +33,8 @@ class FilterValues:
     """Pixels with a higher probability are foreground (binary labels)."""
     temperature: float = 1.0
     """Probabilities are taken to the power of one over this and normalised."""
+    top: int | None = None
+    """So many masks stay at most, those that represent all of them best; None keeps all."""
 
     def problems(self) -> list[str]:
         """Values that make no sense, one sentence each.
@@ -48,6 +50,8 @@ class FilterValues:
         ]
         if not 0 < self.temperature < math.inf:
             found.append(f"temperature must be above 0, received {self.temperature}")
+        if self.top is not None and self.top < 1:
+            found.append(f"top is 1 or more, received {self.top}")
         return found
 
     def words(self) -> str:
@@ -66,6 +70,8 @@ class FilterValues:
             parts.append(f"scores below {self.score_threshold:g} dropped")
         if self.probability_threshold is not None:
             parts.append(f"probabilities below {self.probability_threshold:g} dropped")
+        if self.top is not None:
+            parts.append(f"the {self.top} that represent all of them")
         if self.foreground_threshold != FOREGROUND_THRESHOLD:
             parts.append(f"foreground above {self.foreground_threshold:g}")
         if self.temperature != 1:

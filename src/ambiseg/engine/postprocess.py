@@ -124,7 +124,7 @@ class PredictSettings:
             (`Segmenter.full_labels_reject_copies`) and low ones are dropped, else .95.
         samples: masks asked of the model; None for the method's own number.
         top: at most this many masks, those that represent all of them best, each with its share of the
-            probability; None for all.
+            probability; None for all. Default: None.
         estimate: where the probabilities of kept masks come from.
         foreground_threshold: pixels with a higher probability are foreground (binary labels). Default: .5.
         probability_threshold: masks to which the method gives a lower probability are dropped, as by
@@ -137,7 +137,7 @@ class PredictSettings:
     score_threshold: float | Auto | None = "auto"
     duplicate_iou: float | Auto | None = "auto"
     samples: int | None = None
-    top: int | None = None
+    top: int | Auto | None = "auto"
     estimate: EstimateSettings = field(default_factory=EstimateSettings)
     foreground_threshold: float | Auto = "auto"
     probability_threshold: float | Auto | None = "auto"
@@ -153,14 +153,16 @@ class PredictSettings:
         Example:
             >>> PredictSettings(probability_threshold=0.05).values()  # doctest: +NORMALIZE_WHITESPACE
             FilterValues(score_threshold=None, probability_threshold=0.05, duplicate_iou=0.95,
-                foreground_threshold=0.5, temperature=1.0)
+                foreground_threshold=0.5, temperature=1.0, top=None)
         """
         known = FilterValues() if fitted is None else fitted.values
         if fitted is not None and self.samples not in (None, fitted.predicted):
-            known = replace(known, probability_threshold=None)  # it depends on how many masks share the whole
+            known = replace(
+                known, probability_threshold=None, top=None
+            )  # they depend on how many masks there are
         drops = (self.score_threshold, self.probability_threshold)
         if drops != ("auto", "auto"):
-            known = replace(known, score_threshold=None, probability_threshold=None)
+            known = replace(known, score_threshold=None, probability_threshold=None, top=None)
         score = _given(self.score_threshold, known.score_threshold)
         if fitted is None:
             known = replace(known, duplicate_iou=1.0 if rejects_copies and score else DUPLICATE_IOU)
@@ -171,6 +173,7 @@ class PredictSettings:
             _given(self.duplicate_iou, known.duplicate_iou),
             _given(self.foreground_threshold, known.foreground_threshold),
             _given(self.temperature, known.temperature if as_fitted else 1.0),
+            _given(self.top, known.top),
         )
 
     def for_run(self, run: LoadedModel) -> PredictSettings:
@@ -238,7 +241,7 @@ def postprocess(
     if values.temperature != 1 and settings.estimate.kind == "head":
         masks = tempered(masks, values.temperature)
     found = estimate_probabilities(masks, settings.estimate, images, flow, generator)
-    ranked = found.masks.sort() if settings.top is None else represent(found.masks, settings.top)
+    ranked = found.masks.sort() if values.top is None else represent(found.masks, values.top)
     return replace(found, masks=ranked)
 
 
