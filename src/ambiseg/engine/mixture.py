@@ -118,10 +118,15 @@ class MixtureModel(Segmenter):
         self, images: Tensor, samples: int | None = None, generator: torch.Generator | None = None
     ) -> MaskSet:
         """All masks of all models, model by model."""
-        parts = []
-        for member, weight in zip(self.members, self.weights.tolist(), strict=True):
+        found = []
+        for member in self.members:
             assert isinstance(member, Segmenter)
-            parts.append((member.predict(images, samples, generator), weight))
+            found.append(member.predict(images, samples, generator))
+        return self.joined(found)
+
+    def joined(self, predictions: Sequence[MaskSet]) -> MaskSet:
+        """The union of what each model predicts, weighted."""
+        parts = list(zip(predictions, self.weights.tolist(), strict=True))
         probabilities = [part.probabilities for part, _ in parts]
         whole = all(value is not None for value in probabilities)
         return MaskSet(
