@@ -34,7 +34,7 @@ def run(tiny_run, tmp_path):
 
 def test_the_defaults_are_those_of_the_library():
     shared = {f.name for f in fields(Proposing)} & {f.name for f in fields(PredictSettings)}
-    assert shared == {*asdict(FilterValues()), "samples"}
+    assert shared == {*asdict(FilterValues()), "samples"} - {"top"}
     assert all(getattr(Proposing(), name) == getattr(PredictSettings(), name) for name in shared)
 
 
@@ -59,7 +59,7 @@ def test_a_filter_is_chosen_again_and_then_used(cli, run):
     again = json.loads(cli("calibrate-filter", run, "--split", "train", "--json").out)
     assert again["values"] == asdict(found.values) and again["curve"] == list(found.curve)
     settings = json.loads(cli("evaluate", run, "--no-save", "--json").out)["settings"]
-    assert settings == {**asdict(found.values), "samples": None, "top": None}
+    assert settings == {**asdict(found.values), "samples": None}
     given = cli("evaluate", run, "--no-save", "--json", "--score-threshold", 0.3, "--temperature", 2)
     settings = json.loads(given.out)["settings"]
     assert (settings["score_threshold"], settings["temperature"]) == (0.3, 2)
