@@ -20,7 +20,7 @@ from ambiseg.engine.filter_choice import EVERYTHING, choose_filter
 from ambiseg.engine.postprocess import PredictSettings
 from ambiseg.engine.run import Run, load
 
-METRICS = ["ged", "hm_iou_unique", "selection_f1", "brier_skill_score"]
+METRICS = ["ged", "hm_iou_unique", "brier_skill_score"]
 
 
 class Part(Split):
@@ -51,10 +51,7 @@ def measure(folder: Path, seed: int) -> dict[str, Any]:
         table = evaluate(
             plain, other, "val", settings, metrics=METRICS, oracle_draws=0, bootstrap=None, seed=seed
         )
-        score = (
-            {"selection_f1": table.all["selection_f1"]} if table.all.get("selection_f1") is not None else {}
-        )
-        found[name] = {"masks": round(table.n_kept, 2), **table.kept, **score}
+        found[name] = {"masks": round(table.n_kept, 2), **table.kept}
     return {
         "run": folder.name,
         "data": Path(run.config.data).stem,

@@ -1,7 +1,9 @@
-"""What a mixture of runs is worth: weights fitted on one half of images of the validation split, measured on the other half,
-three times.
+"""What a mixture of runs is worth: weights are fitted on one half of validation images and measured on the other, three
+times.
 
     python benchmarks/mixtures.py RUN RUN RUN --images 200 --out docs/results/mixtures.json
+
+The entry of the runs' data set in the file is replaced, others stay.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,57 +20,59 @@ import torch
 
 from ambiseg.data.batches import annotations_of
 from ambiseg.data.source import SpreadSplit, open_split
-from ambiseg.engine.mixture import MixtureFit
+from ambiseg.engine.mixture import MixtureFit, MixtureModel
 from ambiseg.engine.run import load, mixed
+from ambiseg.maskset import MaskSet
 from ambiseg.metrics import ged, hm_iou_unique
+
+HALVINGS = 3
+
+
+def figures(predicted: Iterable[MaskSet], truth: Iterable[MaskSet]) -> dict[str, float]:
+    """Mean GED and HM IoU* over images."""
+    pairs = [(float(ged(p, t)), float(hm_iou_unique(p, t))) for p, t in zip(predicted, truth, strict=True)]
+    return dict(zip(("ged", "hm_iou_unique"), np.mean(pairs, axis=0).round(4).tolist(), strict=True))
 
 
 def measure(folders: list[Path], images: int, seed: int) -> dict[str, Any]:
-    """Rows of three halvings: weights, GED and HM IoU* of each run and of the mixture, and milliseconds per image."""
+    """Rows of three halvings: weights, figures of each run and of the mixture; and milliseconds per image."""
     runs = [load(folder) for folder in folders]
     source = SpreadSplit(open_split(runs[0].config.data, "val"), images)
     generators = [torch.Generator(run.hardware.device).manual_seed(seed) for run in runs]
-    seconds = np.zeros(len(runs))
+    milliseconds = np.zeros(len(runs))
     found, truth = [], []
     for sample in source:
         row = []
         for i, (run, generator) in enumerate(zip(runs, generators, strict=True)):
             began = time.perf_counter()
             row.append(run.propose([sample.image], None, generator))
-            seconds[i] += time.perf_counter() - began
+            milliseconds[i] += 1000 * (time.perf_counter() - began) / len(source)
         found.append(row)
         truth.append(annotations_of(sample, runs[0].config.labels))
-    splits = []
-    for split in range(3):
-        order = np.random.default_rng(seed + split).permutation(len(truth))
-        half = len(order) // 2
+    halvings = []
+    for number in range(HALVINGS):
+        order = np.random.default_rng(seed + number).permutation(len(truth))
+        fitted, measured = np.array_split(order, 2)
         fit = MixtureFit(len(runs))
-        for i in order[:half]:
+        for i in fitted:
             fit.add(found[i], truth[i])
         weights = fit.weights()
-        union = mixed(runs, weights).model
-        columns: dict[str, list[list[float]]] = {
-            name: [[], []] for name in [*(f.name for f in folders), "mixture"]
-        }
-        for i in order[half:]:
-            sets = dict(zip((f.name for f in folders), found[i], strict=True)) | {
-                "mixture": union.joined(found[i])  # type: ignore[operator]
+        model = mixed(runs, weights).model
+        assert isinstance(model, MixtureModel)
+        held = [truth[i] for i in measured]
+        alone = {f.name: figures((found[i][r] for i in measured), held) for r, f in enumerate(folders)}
+        halvings.append(
+            {
+                "weights": dict(zip(alone, [round(weight, 3) for weight in weights], strict=True)),
+                "runs": alone,
+                "best": {
+                    "ged": min(row["ged"] for row in alone.values()),
+                    "hm_iou_unique": max(row["hm_iou_unique"] for row in alone.values()),
+                },
+                "mixture": figures((model.joined(found[i]) for i in measured), held),
             }
-            for name, masks in sets.items():
-                columns[name][0].append(float(ged(masks, truth[i])))
-                columns[name][1].append(float(hm_iou_unique(masks, truth[i])))
-        means = {
-            name: {"ged": round(float(np.mean(g)), 4), "hm_iou_unique": round(float(np.mean(h)), 4)}
-            for name, (g, h) in columns.items()
-        }
-        splits.append({"weights": [round(w, 3) for w in weights], **means})
-    milliseconds = (1000 * seconds / len(truth)).round(1).tolist()
-    return {
-        "data": Path(runs[0].config.data).stem,
-        "images": len(truth),
-        "ms": [*milliseconds, round(sum(milliseconds), 1)],
-        "splits": splits,
-    }
+        )
+    return {"images": len(truth), "seed": seed, "ms": milliseconds.round(1).tolist(), "halvings": halvings}
 
 
 def main() -> None:
@@ -80,10 +85,12 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path)
     chosen = parser.parse_args()
-    table = measure(chosen.runs, chosen.images, chosen.seed)
+    data = Path(load(chosen.runs[0]).config.data).stem
+    table = {data: measure(chosen.runs, chosen.images, chosen.seed)}
     print(json.dumps(table, indent=2))
     if chosen.out:
-        chosen.out.write_text(json.dumps(table, indent=2) + "\n")
+        before = json.loads(chosen.out.read_text()) if chosen.out.exists() else {}
+        chosen.out.write_text(json.dumps(before | table, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ def measure(
     run = load(folder)
     source = SpreadSplit(open_split(run.config.data, split), images)
     generator = torch.Generator(run.hardware.device).manual_seed(seed)
-    values: dict[str, list[float]] = {}
+    values: dict[str, dict[str, list[float]]] = {}
     for sample in source:
         truth = annotations_of(sample, run.config.labels)
         whole = run.propose([sample.image], samples, generator)
@@ -38,11 +38,14 @@ def measure(
             began = time.perf_counter()
             rows[f"{count} representative"] = (represent(whole, count), 1000 * (time.perf_counter() - began))
         for name, (found, milliseconds) in rows.items():
-            values.setdefault(f"{name}: GED", []).append(float(ged(found, truth)))
-            values.setdefault(f"{name}: HM IoU*", []).append(float(hm_iou_unique(found, truth)))
-            if milliseconds:
-                values.setdefault(f"{name}: ms", []).append(milliseconds)
-    means = {name: round(float(np.mean(column)), 4) for name, column in values.items()}
+            columns = values.setdefault(name, {"ged": [], "hm_iou_unique": [], "ms": []})
+            columns["ged"].append(float(ged(found, truth)))
+            columns["hm_iou_unique"].append(float(hm_iou_unique(found, truth)))
+            columns["ms"].append(milliseconds)
+    means = {
+        row: {name: round(float(np.mean(column)), 4) for name, column in columns.items() if any(column)}
+        for row, columns in values.items()
+    }
     return {
         "method": run.config.method,
         "data": Path(run.config.data).stem,

@@ -34,7 +34,7 @@ def run(tiny_run, tmp_path):
 
 def test_the_defaults_are_those_of_the_library():
     shared = {f.name for f in fields(Proposing)} & {f.name for f in fields(PredictSettings)}
-    assert shared == {*asdict(FilterValues()), "samples"} - {"top"}
+    assert shared == {*asdict(FilterValues()), "samples"}
     assert all(getattr(Proposing(), name) == getattr(PredictSettings(), name) for name in shared)
 
 
@@ -42,7 +42,8 @@ def test_what_the_filters_are_told(cli, tiny_run):
     model = load(tiny_run)
     assert settings_of(Proposing(duplicate_iou=1.0), model)[0].duplicate_iou == 1.0
     everything, _ = settings_of(Proposing(all=True), model)
-    assert (everything.score_threshold, everything.duplicate_iou) == (None, None)
+    assert (everything.score_threshold, everything.duplicate_iou, everything.top) == (None, None, None)
+    assert settings_of(Proposing(all=True, top=2), model)[0].top == 2
     error = cli("evaluate", tiny_run, "--all", "--duplicate-iou", 0.9).error
     assert "--all keeps every mask: leave out --duplicate-iou" in error
     content = json.loads(cli("evaluate", tiny_run, "--all", "--no-save", "--json").out)

@@ -16,7 +16,15 @@ from ambiseg.data.sample import Sample
 from ambiseg.data.source import open_split
 from ambiseg.data.split import Split
 from ambiseg.engine import filter_choice
-from ambiseg.engine.filter_choice import EVERYTHING, FEWEST, TOLERANCE, choose_filter, filters
+from ambiseg.engine.filter_choice import (
+    EVERYTHING,
+    FEWEST,
+    TOLERANCE,
+    Compared,
+    choose_filter,
+    default_or_better,
+    filters,
+)
 from ambiseg.engine.fitted_filter import FilterValues, FittedFilter
 from ambiseg.engine.postprocess import EstimateSettings, PredictSettings, postprocess
 from ambiseg.engine.run import Run, load
@@ -113,6 +121,31 @@ def test_of_filters_that_are_as_good_the_smallest_set_wins():
     assert kept == 3 and found.values == FilterValues(None, 0.01, 1.0)
     row = next(row for row in found.curve if row["chosen"])
     assert row["worse_by"] + row["standard_error"] <= TOLERANCE
+
+
+def test_masks_that_represent_all_win_where_no_threshold_can_tell():
+    """A rare mode has less weight than a worse copy of a frequent one, and their scores are the same."""
+    sets, proposals = [blocks(n) for n in range(COUNT)], []
+    for s in sets:
+        copy = s[:1].copy()
+        copy[0, 0] = 0  # 9 of 12 pixels
+        proposals.append(proposed(np.concatenate([s, copy]), [0.505, 0.24, 0.2, 0.025, 0.03], [0.9] * 5))
+    found = choose_filter(Model(proposals), Images(sets, weights=[0.535, 0.24, 0.2, 0.025]))
+    assert found.values == FilterValues(None, None, 1.0, top=4)
+    (last,) = [row for row in found.curve if row["chosen"] and row["step"] == "filter"]
+    assert last["masks"] == 4 and last["coverage"] == 1
+
+
+def test_another_value_has_to_be_clearly_better_than_the_default():
+    def index(worse_by, error):
+        by, se = np.array(worse_by), np.array(error)
+        return default_or_better(Compared(by, se, by + se <= TOLERANCE))
+
+    assert index([0.0, 0.01], [0.0, 0.001]) == 0, "the default is best"
+    assert index([0.004, 0.0], [0.003, 0.0]) == 0, "it may be chance"
+    assert index([0.0014, 0.0], [0.0, 0.0]) == 0, "it gains too little"
+    assert index([0.004, 0.0, 0.001], [0.001, 0.0, 0.0001]) == 1
+    assert index([0.004, 0.001, 0.0], [0.001, 0.0001, 0.0]) == 1, "the one nearest to the default"
 
 
 def test_rare_modes_stay_though_the_energy_score_hardly_sees_them():
@@ -284,6 +317,10 @@ def test_automatic_values_are_the_fitted_ones_and_given_ones_override():
     assert PredictSettings(None, None).values(FITTED) == FilterValues(None, None, None, 0.375, 1.0)
     assert PredictSettings(samples=6).values(FITTED) == FITTED.values
     assert PredictSettings(samples=64).values(FITTED).probability_threshold is None
+    few = replace(FITTED, values=FilterValues(None, None, 1.0, top=3))
+    assert [PredictSettings(top=k).values(few).top for k in ("auto", 2, None)] == [3, 2, None]
+    assert PredictSettings(samples=64).values(few).top is None, "3 of 6 is not 3 of 64"
+    assert PredictSettings(score_threshold=0.3).values(few).top is None, "one dropping rule"
     flow = PredictSettings(estimate=EstimateSettings("velocity"))
     assert flow.values(FITTED).temperature == 1, "it was fitted on the method's own probabilities"
 

@@ -120,7 +120,7 @@ class Proposing:
     """Keep every mask that the model predicts: no filter."""
     score_threshold: float | Literal["auto"] = "auto"
     """Drop masks with a lower selection score; the masks that represent them best get their probability. This and the
-    next four are "auto": the values fitted on the validation images of the run (filter.json)."""
+    next five are "auto": the values fitted on the validation images of the run (filter.json)."""
     probability_threshold: float | Literal["auto"] = "auto"
     """Drop masks with a lower probability in the same way."""
     duplicate_iou: float | Literal["auto"] = "auto"
@@ -130,6 +130,8 @@ class Proposing:
     less often."""
     temperature: float | Literal["auto"] = "auto"
     """Probabilities of kept masks are taken to the power of one over this: more even above 1."""
+    top: int | Literal["auto"] = "auto"
+    """Keep at most this many masks, those that represent all of them best, each with its share of the probability."""
     samples: int | None = None
     """Masks to ask of the model; the method's own number if left out."""
     probabilities: Literal["head", "velocity", "mean", "posterior", "samples"] = "head"
@@ -166,6 +168,7 @@ class Proposing:
             raise AmbisegError(
                 f"--temperature is of use with --probabilities head only, received {self.probabilities}"
             )
+        at_least_one(top=None if self.top == "auto" else self.top)
         at_least_one(samples=self.samples, batch_size=self.batch_size, draws=self.draws)
         if self.probabilities != "head" and self.flow is None:
             raise AmbisegError(

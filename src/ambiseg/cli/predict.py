@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from tyro.conf import OmitArgPrefixes, Positional
 
 from ambiseg.cli.console import command, next_commands, progress, say, show, show_json, warn
-from ambiseg.cli.parsing import FILTERS, Proposing, Shown, at_least_one, parse
+from ambiseg.cli.parsing import FILTERS, Proposing, Shown, parse
 from ambiseg.errors import AmbisegError
 
 if TYPE_CHECKING:
@@ -30,8 +30,6 @@ class PredictArguments:
     """Images, or folders of images."""
     out: Path
     """Folder to write to, one folder in it per image."""
-    top: int | None = None
-    """Keep at most this many masks, those that represent all of them best, each with its share of the probability."""
     pixel_probabilities: bool = False
     """Also write probabilities of every pixel (probabilities.npz)."""
     picture: Annotated[bool, Shown] = True
@@ -49,7 +47,6 @@ def run(args: list[str]) -> int:
     """Predict; exit status 2 if an image could not be read."""
     arguments = parse(PredictArguments, args, "ambiseg predict")
     arguments.proposing.check()
-    at_least_one(top=arguments.top)
     if not arguments.images:
         raise AmbisegError("no image to predict: name images or a folder of them, after the run")
     from ambiseg.engine.postprocess import flow_remark
@@ -58,7 +55,7 @@ def run(args: list[str]) -> int:
 
     model = load(arguments.run)
     paths = find_images(arguments.images)
-    settings, flow = settings_of(arguments.proposing, model, arguments.top)
+    settings, flow = settings_of(arguments.proposing, model)
     warn(flow_remark(model, flow))
     results = predict(
         model,
@@ -97,9 +94,7 @@ def run(args: list[str]) -> int:
     return 2 if failed else 0
 
 
-def settings_of(
-    proposing: Proposing, model: Run, top: int | None = None
-) -> tuple[PredictSettings, Run | None]:
+def settings_of(proposing: Proposing, model: Run) -> tuple[PredictSettings, Run | None]:
     """The library's settings for these options, for a run, and the flow run that they name.
 
     Raises:
@@ -115,7 +110,7 @@ def settings_of(
     settings = PredictSettings(
         **filters,
         samples=proposing.samples,
-        top=top if top is not None or proposing.all else "auto",
+        top=None if proposing.all and proposing.top == "auto" else proposing.top,
         estimate=estimate,
         foreground_threshold=proposing.foreground_threshold,
         temperature=proposing.temperature,

@@ -9,7 +9,7 @@ of the kept masks S with their probabilities and the annotations Y (`ambiseg.met
 proper score, one annotation per image is enough, and GED^2 = 2 ES - d(Y, Y), where d(Y, Y) is the same for all
 candidates. There are three steps:
 
-1. **filter**: every near-duplicate IoU with every dropping rule (none, a score threshold, a probability threshold);
+1. **filter**: every near-duplicate IoU with every dropping rule (none, a score threshold, a probability threshold),
    and the K masks that represent all of them best;
 2. **foreground**: the foreground threshold, where two classes have pixel probabilities;
 3. **temperature** of the probabilities.
@@ -62,6 +62,7 @@ DUPLICATE_IOUS = (1.0, 0.99, 0.95, 0.9, 0.8)
 SCORES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 PROBABILITIES = (0.01, 0.02, 0.05, 0.1)
 TOPS = (4, 6, 8, 10, 12, 16)
+"""Numbers of masks that represent all of them."""
 FOREGROUNDS = (FOREGROUND_THRESHOLD, 0.375, 0.25)
 """The default first, the one nearest to it next."""
 TEMPERATURES = (1.0, 1.4, 0.7, 2.0, 0.5)

@@ -129,7 +129,7 @@ class PredictSettings:
         foreground_threshold: pixels with a higher probability are foreground (binary labels). Default: .5.
         probability_threshold: masks to which the method gives a lower probability are dropped, as by
             ``score_threshold``. Default: None. Where one of the two thresholds is given, "auto" for the other one
-            is None.
+            and for ``top`` is None.
         temperature: the method's own probabilities of kept masks become w^(1/T), normalised. Default: 1. A fitted
             one counts with the fitted filter only.
     """
@@ -157,9 +157,8 @@ class PredictSettings:
         """
         known = FilterValues() if fitted is None else fitted.values
         if fitted is not None and self.samples not in (None, fitted.predicted):
-            known = replace(
-                known, probability_threshold=None, top=None
-            )  # they depend on how many masks there are
+            # these depend on how many masks the model is asked for
+            known = replace(known, probability_threshold=None, top=None)
         drops = (self.score_threshold, self.probability_threshold)
         if drops != ("auto", "auto"):
             known = replace(known, score_threshold=None, probability_threshold=None, top=None)

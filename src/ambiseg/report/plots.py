@@ -377,15 +377,19 @@ def draw_coverage(values: ArrayLike, title: str = "HM IoU*") -> Figure:
     return figure
 
 
-THRESHOLDS = {"score_threshold": "score threshold", "probability_threshold": "probability threshold"}
+RULES = {
+    "score_threshold": "score threshold",
+    "probability_threshold": "probability threshold",
+    "top": "masks that represent all of them",
+}
 """Dropping rules of a filter and how plots name them."""
 
 
 def draw_filter(rows: Sequence[Mapping[str, Any]], spread: float = 0.0) -> Figure:
-    """GED² and number of masks against the threshold below which masks are dropped, and what was chosen.
+    """GED² and number of masks against the values of each dropping rule, and what was chosen.
 
     Args:
-        rows: the curve of a fitted filter: ``score_threshold`` and ``probability_threshold`` (None for none),
+        rows: the curve of a fitted filter: ``score_threshold``, ``probability_threshold`` and ``top`` (None for none),
             ``energy_score``, ``standard_error`` of the difference to the best, ``masks``, ``chosen``.
         spread: mean of d(Y, Y): GED² is twice the energy score minus this.
 
@@ -396,14 +400,19 @@ def draw_filter(rows: Sequence[Mapping[str, Any]], spread: float = 0.0) -> Figur
         >>> [axes.get_xlabel() for axes in draw_filter([keeps_all, drops]).axes]
         ['probability threshold', '']
     """
-    names = [name for name in THRESHOLDS if any(row[name] is not None for row in rows)]
+    names = [name for name in RULES if any(row.get(name) is not None for row in rows)]
     figure = Figure(figsize=(5.2 * max(1, len(names)), 3.4), facecolor="white", layout="constrained")
     for axes, name in zip(
         figure.subplots(1, len(names), squeeze=False)[0] if names else (), names, strict=True
     ):
-        others = [other for other in THRESHOLDS if other != name]
-        shown = [row for row in rows if all(row[other] is None for other in others)]
-        x = np.array([row[name] or 0.0 for row in shown])
+        others = [other for other in RULES if other != name]
+        shown = [row for row in rows if all(row.get(other) is None for other in others)]
+        all_kept = [
+            row["masks"] if name == "top" else 0.0 for row in shown
+        ]  # where a row without a rule stands
+        x = np.array([row.get(name) or place for row, place in zip(shown, all_kept, strict=True)])
+        order = np.argsort(x, kind="stable")
+        shown, x = [shown[i] for i in order], x[order]
         ged = np.array([2 * row["energy_score"] - spread for row in shown])
         error = 2 * np.array([row["standard_error"] for row in shown])
         twin = axes.twinx()
@@ -421,7 +430,7 @@ def draw_filter(rows: Sequence[Mapping[str, Any]], spread: float = 0.0) -> Figur
         for i in (i for i, row in enumerate(shown) if row["chosen"]):
             axes.plot(x[i], ged[i], "o", color=COLORS[1], markersize=9, label="chosen")
             axes.legend(fontsize=7.5, frameon=False, loc="lower right")
-        axes.set_xlabel(THRESHOLDS[name], fontsize=8, color=INK)
+        axes.set_xlabel(RULES[name], fontsize=8, color=INK)
         axes.set_ylabel("GED²", fontsize=8, color=INK)
         style_axes(axes)
     return figure
