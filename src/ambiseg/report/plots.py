@@ -429,7 +429,7 @@ def draw_filter(rows: Sequence[Mapping[str, Any]], spread: float = 0.0) -> Figur
         axes.plot(x, ged, "-o", color=COLORS[0], markersize=4, linewidth=1.6)
         for i in (i for i, row in enumerate(shown) if row["chosen"]):
             axes.plot(x[i], ged[i], "o", color=COLORS[1], markersize=9, label="chosen")
-            axes.legend(fontsize=7.5, frameon=False, loc="lower right")
+            axes.legend(fontsize=7.5, frameon=False, loc="best")
         axes.set_xlabel(RULES[name], fontsize=8, color=INK)
         axes.set_ylabel("GED²", fontsize=8, color=INK)
         style_axes(axes)
