@@ -7,13 +7,18 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 DEMO ?= demo
 
-.PHONY: demo test slow seeds variants lint clean
+.PHONY: demo test docs slow seeds variants lint clean
 
 demo: $(VENV)/installed
 	$(BIN)/ambiseg demo --out $(DEMO)
 
 test: $(VENV)/installed-dev lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --doctest-modules
+
+# The site, in docs/_build/html. A warning, a link to nowhere, a page or a sentence that is too long: an error.
+docs: $(VENV)/installed-dev
+	$(BIN)/python docs/prose.py
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet docs docs/_build/html
 
 slow: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -m slow

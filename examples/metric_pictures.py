@@ -1,4 +1,4 @@
-"""The pictures of docs/metrics.md and every number that its text quotes from them.
+"""The pictures of docs/metrics/index.md and every number that its text quotes from them.
 
     python examples/metric_pictures.py --out docs/results/metrics
 

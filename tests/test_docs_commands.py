@@ -1,5 +1,5 @@
 """The documentation names only what is there: options of `ambiseg train`, settings, files and modules; and
-the code of docs/extending.md runs."""
+the code of docs/extending/index.md runs."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ def test_where_to_change_names_files_and_what_is_in_them():
 
 def test_the_code_of_extending_runs(tmp_path):
     """All blocks of Python together, in a process of their own, since they register methods."""
-    code = "\n".join(blocks((ROOT / "docs" / "extending.md").read_text(), "python"))
+    code = "\n".join(blocks((ROOT / "docs" / "extending" / "index.md").read_text(), "python"))
     script = tmp_path / "blocks.py"
     script.write_text(code)
     command = [sys.executable, str(script)]

@@ -184,7 +184,7 @@ SPEC = MethodSpec(
             settings={"selection": {"image_cue": False}},
         ),
         "energy": Preset(
-            source="docs/energy-score.md, recipe 'quarter': lower GED, better probabilities, lower selection F1",
+            source="docs/methods/energy-score.md, recipe 'quarter': lower GED, better probabilities, lower selection F1",
             settings={
                 "matching_score_weight": 0.1,
                 "selection": {"image_cue": False, "duplicate_cue": True},
