@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from sphinx.application import Sphinx
+
 import ambiseg
 
 project = "ambiseg"
@@ -53,3 +55,27 @@ html_theme = "furo"
 html_title = f"ambiseg {release}"
 html_static_path: list[str] = []
 html_copy_source = False
+
+
+def formulas_as_text(
+    app: Sphinx, what: str, name: str, thing: object, options: object, lines: list[str]
+) -> None:
+    """Show the indented blocks of a docstring, which are its formulas, as they stand."""
+    shown: list[str] = []
+    before, within, introduced = 0, False, False
+    for line in lines:
+        indent = len(line) - len(line.lstrip())
+        if line.strip():
+            within = within and indent > before
+            if not within and shown and not shown[-1] and indent > before and not introduced:
+                shown += [" " * before + ".. code-block:: text", ""]
+                within = True
+            if not within:
+                before, introduced = indent, line.rstrip().endswith("::")
+        shown.append(line)
+    lines[:] = shown
+
+
+def setup(app: Sphinx) -> None:
+    """Register what is done to docstrings, before napoleon reads them."""
+    app.connect("autodoc-process-docstring", formulas_as_text, priority=400)
