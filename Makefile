@@ -7,18 +7,25 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 DEMO ?= demo
 
-.PHONY: demo test docs slow seeds variants lint clean
+.PHONY: demo test docs package slow seeds variants lint clean
 
 demo: $(VENV)/installed
 	$(BIN)/ambiseg demo --out $(DEMO)
 
-test: $(VENV)/installed-dev lint
+test: $(VENV)/installed-dev lint docs
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --doctest-modules
 
 # The site, in docs/_build/html. A warning, a link to nowhere, a page or a sentence that is too long: an error.
 docs: $(VENV)/installed-dev
 	$(BIN)/python docs/prose.py
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet docs docs/_build/html
+
+# The wheel and the sdist in dist/, and whether a package index would take them and show their page.
+package: $(VENV)/installed-dev
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[package]'
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation --outdir dist
+	$(BIN)/python -m twine check --strict dist/*
 
 slow: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -m slow
