@@ -12,7 +12,10 @@ import yaml
 from scipy.optimize import minimize
 
 from ambiseg.data.batches import annotations_of
+from ambiseg.data.files.reading import read_mask, write_mask
 from ambiseg.data.source import open_split
+from ambiseg.engine.filter_choice import FEWEST
+from ambiseg.engine.fitted_filter import FittedFilter
 from ambiseg.engine.mixture import MIXTURE, MixtureFit
 from ambiseg.engine.run import load, mixed
 from ambiseg.errors import AmbisegError
@@ -93,11 +96,15 @@ def test_a_run_that_is_right_takes_all_and_equal_runs_share():
 
 def test_every_command_takes_a_mixture(cli, runs, fires, tmp_path):
     mix = tmp_path / "mix"
-    outcome = cli("mix", *runs, "--out", mix, "--data", fires, "--json")
+    annotated = ("--data", fires, "--split", "train")
+    outcome = cli("mix", *runs, "--out", mix, *annotated, "--json")
     assert outcome.status == 0
     found = json.loads(outcome.out)
     assert sum(row["weight"] for row in found["runs"]) == pytest.approx(1)
     assert found["ged"]["mixture"] <= min(found["ged"][str(run)] for run in runs) + 1e-9
+    fitted = FittedFilter.load(mix)
+    assert fitted.message == found["filter"] and fitted.images == len(open_split(fires, "train")) >= FEWEST
+    assert cli("calibrate-filter", mix, *annotated).status == 0 and FittedFilter.load(mix) == fitted
     images = fires / "test" / "images"
     words = ("predict", mix, images, "--out", tmp_path / "out", "--no-picture", "--top", 3)
     assert cli(*words).status == 0
@@ -108,6 +115,41 @@ def test_every_command_takes_a_mixture(cli, runs, fires, tmp_path):
     assert "exists already" in cli("mix", *runs, "--out", mix, "--data", fires).error
     assert cli("mix", *runs, "--out", mix, "--data", fires, "--weights", 1, 2, 1, "--overwrite").status == 0
     assert yaml.safe_load((mix / MIXTURE).read_text())["runs"][1]["weight"] == 0.5
+    assert FittedFilter.load(mix) is None
+
+
+@pytest.mark.parametrize("annotations", ["one image", "all the same", "all empty", "none alike"])
+def test_a_mixture_is_fitted_on_any_images(cli, runs, fires, tmp_path, annotations):
+    """The weights are the best ones of what is there; a filter is chosen from eight images on."""
+    data, mix = tmp_path / "data", tmp_path / "mix"
+    shutil.copytree(fires, data)
+    images = sorted((data / "train" / "images").iterdir())
+    kept = images[:1] if annotations == "one image" else images
+    for image in images:
+        masks = data / "train" / "masks" / image.stem
+        if image not in kept:
+            image.unlink()
+            shutil.rmtree(masks)
+            continue
+        for n, file in enumerate(sorted(masks.iterdir())):
+            value = np.array(read_mask(file))
+            if annotations == "all the same":
+                value[:] = 0
+                value[4:12, 4:12] = 1
+            elif annotations == "all empty":
+                value[:] = 0
+            elif annotations == "none alike":
+                value[:] = 0
+                value[n : n + 5, 3 : 9 + n] = 1
+            write_mask(file, value)
+    (data / "train" / "weights.csv").unlink(missing_ok=True)
+    outcome = cli("mix", *runs, "--out", mix, "--data", data, "--split", "train", "--json")
+    assert outcome.status == 0
+    found = json.loads(outcome.out)
+    assert sum(row["weight"] for row in found["runs"]) == pytest.approx(1)
+    assert found["ged"]["mixture"] <= min(found["ged"][str(run)] for run in runs) + 1e-9
+    assert FittedFilter.load(mix).images == (len(kept) if len(kept) >= FEWEST else 0)
+    assert cli("predict", mix, images[0], "--out", tmp_path / "out", "--no-picture").status == 0
 
 
 def test_what_cannot_be_mixed_is_refused(cli, runs, fires, train_tiny, tmp_path):

@@ -15,6 +15,7 @@ from ambiseg.cli.parsing import at_least_one, parse
 from ambiseg.errors import AmbisegError
 
 if TYPE_CHECKING:
+    from ambiseg.engine.fitted_filter import FittedFilter
     from ambiseg.engine.run import Run
 
 MIX = "mix"
@@ -23,7 +24,9 @@ MIX = "mix"
 
 @dataclass(frozen=True)
 class MixArguments:
-    """Mix trained runs: all their masks, each run with a weight that makes the mean GED on validation images smallest."""
+    """Mix trained runs: all their masks, each run with a weight that makes the mean GED on validation images smallest.
+
+    The same images then choose which masks predictions of the mixture keep (filter.json)."""
 
     runs: Positional[tuple[Path, ...]]
     """Run folders, trained on the same data; methods, settings and seeds may differ."""
@@ -60,11 +63,12 @@ def run(args: list[str]) -> int:
     runs = [load(folder) for folder in arguments.runs]
     mixed(runs, [1 / len(runs)] * len(runs))
     table: dict[str, float] = {}
+    filtering: FittedFilter | None = None
     if arguments.weights:
         weights = checked_weights(arguments.weights, len(runs), "--weights")
         chosen: dict[str, object] = {"by": "given"}
     else:
-        weights, table, chosen = _fitted(arguments, runs)
+        weights, table, chosen, filtering = _fitted(arguments, runs)
     kept = [i for i, weight in enumerate(weights) if weight > 0]
     with replacing_folder(arguments.out, arguments.overwrite, MIX, inputs=arguments.runs) as partial:
         MixtureConfig(
@@ -73,9 +77,12 @@ def run(args: list[str]) -> int:
             tuple(runs[i].digest() for i in kept),
             chosen,
         ).save(partial)
+        if filtering is not None:
+            filtering.save(partial)
     if arguments.json:
         rows = [{"run": folder, "weight": w} for folder, w in zip(arguments.runs, weights, strict=True)]
-        show_json({"out": arguments.out, "runs": rows, "ged": table})
+        kept_masks = filtering.message if filtering else ""
+        show_json({"out": arguments.out, "runs": rows, "ged": table, "filter": kept_masks})
         return 0
     grid = Grid()
     grid.column("run")
@@ -87,6 +94,8 @@ def run(args: list[str]) -> int:
         grid.row("mixture", "", f"{table['mixture']:.4f}")
     show_grid(grid)
     show(f"mixture of {len(kept)} runs in {arguments.out}")
+    if filtering is not None:
+        show(filtering.message)
     next_commands(
         (command("ambiseg", "evaluate", arguments.out), "measure it on the test split"),
         (
@@ -99,14 +108,16 @@ def run(args: list[str]) -> int:
 
 def _fitted(
     arguments: MixArguments, runs: Sequence[Run]
-) -> tuple[tuple[float, ...], dict[str, float], dict[str, object]]:
-    """Weights, the mean GED of each run and of the mixture on the images, and how it was done."""
+) -> tuple[tuple[float, ...], dict[str, float], dict[str, object], FittedFilter]:
+    """Weights, the mean GED of each run and of the mixture on the images, how it was done, and the filter."""
     import torch
 
     from ambiseg.cli.evaluate import data_of
     from ambiseg.data.batches import annotations_of
     from ambiseg.data.source import SpreadSplit, open_split
+    from ambiseg.engine.filter_choice import choose_filter
     from ambiseg.engine.mixture import MixtureFit
+    from ambiseg.engine.run import mixed
 
     data = data_of(runs[0].config, arguments.data)
     split = SpreadSplit(open_split(data, arguments.split), arguments.images)
@@ -129,4 +140,10 @@ def _fitted(
         "images": fit.images,
         "seed": arguments.seed,
     }
-    return weights, {**alone, "mixture": fit.ged(weights)}, how
+    used = [(run, weight) for run, weight in zip(runs, weights, strict=True) if weight > 0]
+    mixture = mixed([run for run, _ in used], [weight for _, weight in used])
+    with progress("choosing a filter") as update:
+        filtering = choose_filter(
+            mixture, split, arguments.split, data=str(data), seed=arguments.seed, progress=update
+        )
+    return weights, {**alone, "mixture": fit.ged(weights)}, how, filtering
