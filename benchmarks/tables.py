@@ -8,7 +8,8 @@ by hand. What the words of ``tables.yaml`` mean:
 
 - ``file``: a result below ``docs/results``; ``files``: several, each one row, by their titles. A table of
   ``ambiseg benchmark`` (.md) is copied.
-- ``rows``: where the rows are. Names are joined by dots; ``*`` stands for every entry.
+- ``rows``: where the rows are. Names are joined by dots; ``*`` stands for every entry. Or a title and a place for
+  every row; ``{@1}`` is the title.
 - ``columns``: heading and what stands below it. A list of metrics has their titles as headings; its key says
   where they are.
 - ``lines``: rows that are written out, in place of ``rows`` and ``columns``.
@@ -55,8 +56,18 @@ def look_up(node: Any, path: str) -> Any:
     return _MISSING
 
 
-def rows_of(node: Any, path: str, names: tuple[str, ...] = ()) -> Iterator[tuple[Any, tuple[str, ...]]]:
-    """Every row below a path, and what its stars stand for."""
+def rows_of(
+    node: Any, path: str | dict[str, str], names: tuple[str, ...] = ()
+) -> Iterator[tuple[Any, tuple[str, ...]]]:
+    """Every row below a path, and what its stars stand for; of a mapping, the row of every title.
+
+    Example:
+        >>> list(rows_of({"a": {"b": 5}}, {"first": "a.b"}))
+        [(5, ('first',))]
+    """
+    if isinstance(path, dict):
+        yield from ((look_up(node, place), (title,)) for title, place in path.items())
+        return
     before, star, after = path.partition("*")
     found = look_up(node, before.strip(".")) if before else node
     if not star:
