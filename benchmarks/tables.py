@@ -8,8 +8,7 @@ by hand. What the words of ``tables.yaml`` mean:
 
 - ``file``: a result below ``docs/results``; ``files``: several, each one row, by their titles. A table of
   ``ambiseg benchmark`` (.md) is copied.
-- ``rows``: where the rows are. Names are joined by dots; ``*`` stands for every entry. Or a title and a place for
-  every row; ``{@1}`` is the title.
+- ``rows``: where the rows are. Names are joined by dots; ``*`` stands for every entry.
 - ``columns``: heading and what stands below it. A list of metrics has their titles as headings; its key says
   where they are.
 - ``lines``: rows that are written out, in place of ``rows`` and ``columns``.
@@ -18,6 +17,8 @@ by hand. What the words of ``tables.yaml`` mean:
 In all of these ``{path:format}`` is a value, in rows one of the row; ``{100*path}`` is multiplied,
 ``{/path}`` begins at the whole file, ``{@1}`` is what the first ``*`` stands for. Torch is imported for the
 titles of metrics alone.
+
+``rows`` may also be a mapping from the title of each row to its place; ``{@1}`` is the title.
 """
 
 from __future__ import annotations
