@@ -17,6 +17,8 @@ by hand. What the words of ``tables.yaml`` mean:
 In all of these ``{path:format}`` is a value, in rows one of the row; ``{100*path}`` is multiplied,
 ``{/path}`` begins at the whole file, ``{@1}`` is what the first ``*`` stands for. Torch is imported for the
 titles of metrics alone.
+
+``rows`` may also be a mapping from the title of each row to its place; ``{@1}`` is the title.
 """
 
 from __future__ import annotations
@@ -55,8 +57,18 @@ def look_up(node: Any, path: str) -> Any:
     return _MISSING
 
 
-def rows_of(node: Any, path: str, names: tuple[str, ...] = ()) -> Iterator[tuple[Any, tuple[str, ...]]]:
-    """Every row below a path, and what its stars stand for."""
+def rows_of(
+    node: Any, path: str | dict[str, str], names: tuple[str, ...] = ()
+) -> Iterator[tuple[Any, tuple[str, ...]]]:
+    """Every row below a path, and what its stars stand for; of a mapping, the row of every title.
+
+    Example:
+        >>> list(rows_of({"a": {"b": 5}}, {"first": "a.b"}))
+        [(5, ('first',))]
+    """
+    if isinstance(path, dict):
+        yield from ((look_up(node, place), (title,)) for title, place in path.items())
+        return
     before, star, after = path.partition("*")
     found = look_up(node, before.strip(".")) if before else node
     if not star:
