@@ -9,6 +9,7 @@ by hand. What the words of ``tables.yaml`` mean:
 - ``file``: a result below ``docs/results``; ``files``: several, each one row, by their titles. A table of
   ``ambiseg benchmark`` (.md) is copied.
 - ``rows``: where the rows are. Names are joined by dots; ``*`` stands for every entry.
+- ``where``: values that a row must have to be shown.
 - ``columns``: heading and what stands below it. A list of metrics has their titles as headings; its key says
   where they are.
 - ``lines``: rows that are written out, in place of ``rows`` and ``columns``.
@@ -170,6 +171,7 @@ def drawn(spec: dict[str, Any], results: Path = RESULTS) -> str:
         rows = [
             [filled(cell, row, names, found) for cell in columns.values()]
             for row, names in rows_of(found, spec["rows"])
+            if all(look_up(row, path) == value for path, value in spec.get("where", {}).items())
         ]
     note = filled(spec.get("note", ""), found)
     if isinstance(found, dict) and found.get("smoke"):
