@@ -10,6 +10,7 @@ Masks of methods are made by hand from these, so a figure shows how a method wor
 from __future__ import annotations
 
 import argparse
+import io
 import textwrap
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -17,7 +18,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, FancyArrowPatch, FancyBboxPatch
 from matplotlib.path import Path as Line
@@ -28,6 +28,7 @@ from scipy.ndimage import gaussian_filter
 from ambiseg.data.simulators.wildfire import simulate_wildfire
 
 Array = NDArray[np.float64]
+Share = Array | int
 WIDTH, HEIGHT, FONT, LEADING = 1400, 450, 15.0, 26
 NETWORK, RANDOM, ANNOTATION, MASK = "#2b6cb0", "#c8640c", "#7a4bb0", "#23824f"
 INK, GREY, PALE = "#1f2328", "#5a6270", "#98a0aa"
@@ -62,7 +63,7 @@ def rgb(colour: str) -> Array:
 def noise(seed: int) -> Array:
     """Normal numbers in shades of orange."""
     value = np.random.default_rng(seed).standard_normal((32, 32, 1)).clip(-2, 2) / 4 + 0.5
-    return np.kron(1 - value * (1 - rgb(RANDOM)), np.ones((2, 2, 1)))
+    return np.asarray(np.kron(1 - value * (1 - rgb(RANDOM)), np.ones((2, 2, 1))), np.float64)
 
 
 class Scene:
@@ -72,26 +73,23 @@ class Scene:
         sample = simulate_wildfire(seed=0, index=index)
         ground = sample.image[2, :, :, None].astype(np.float64)
         self.grey = 0.35 + 0.55 * (ground - ground.min()) / np.ptp(ground)
-        self.image = np.where(sample.image[6, :, :, None] > 0.5, [0.75, 0.13, 0.10], self.grey)
+        self.image = np.where(sample.image[6, :, :, None] == 1, [0.75, 0.13, 0.10], self.grey)
         self.truth = sample.masks[[5, 1, 7, 3]].astype(np.float64)
         self.mean: Array = np.tensordot(PROBABILITIES, self.truth, 1)
+        self.factors = np.sqrt(PROBABILITIES)[:, None, None] * (self.truth - self.mean)
 
-    def mask(self, share: Array | int, colour: str = MASK) -> Array:
+    def mask(self, share: Share, colour: str = MASK) -> Array:
         """An outcome, a mask, or the probability of every pixel, over pale ground."""
         share = self.truth[share] if isinstance(share, int) else share
-        return np.asarray(0.84 + 0.14 * self.grey + share[..., None] * (rgb(colour) - 0.84 - 0.14 * self.grey))
+        return np.asarray(
+            0.84 + 0.14 * self.grey + share[..., None] * (rgb(colour) - 0.84 - 0.14 * self.grey)
+        )
 
     def varied(self, share: Array, seed: int, amount: float, width: float = 3) -> Array:
         """A mask of these probabilities, thresholded after smooth noise near the object."""
         field = gaussian_filter(np.random.default_rng(seed).standard_normal(share.shape), width)
         near = gaussian_filter(share, 3) > 0.1
         return np.asarray(gaussian_filter(share, 1) + amount * near * field / field.std() > 0.5, np.float64)
-
-    def factors(self) -> list[Array]:
-        """Three fields: their sum, each times a normal number, has the covariance of the outcomes."""
-        apart = (self.truth - self.mean) * np.sqrt(PROBABILITIES)[:, None, None]
-        _, sizes, fields = np.linalg.svd(apart.reshape(4, -1), full_matrices=False)
-        return [(size * field).reshape(64, 64) for size, field in zip(sizes[:3], fields[:3], strict=True)]
 
 
 FIRE = Scene(81)
@@ -117,36 +115,39 @@ class Sheet:
             down = y + LEADING * (i - (len(lines) - 1) / 2)
             self.axes.text(x, down, line, color=colour, fontsize=FONT, ha=at, va="center_baseline", zorder=3)
 
-    def note(self, x: float, y: float, words: str, letters: int) -> None:
-        """A sentence or two, in lines of so many letters."""
-        self.text(x, y, textwrap.fill(words, letters), at="left")
-
     def caption(self, part: Part, words: str) -> Part:
         self.text(part.x + part.w / 2, part.y + part.h + 15 + LEADING / 2 * words.count("\n"), words)
         return part
 
-    def box(self, x: float, y: float, w: float, h: float, words: str, colour: str = NETWORK, dashed: bool = False) -> Part:
+    def box(self, x: float, y: float, w: float, h: float, words: str, dashed: bool = False) -> Part:
+        colour = RANDOM if words == "z" else NETWORK
         self.text(x + w / 2, y + h / 2, words)
         return self.frame(Part(x, y, w, h), FILL[colour], colour, 12, dashed)
 
-    def training(self, y: float, x: float = 25, w: float = 1350) -> None:
-        """The frame of what happens only in training, down to the lower edge."""
+    def training(
+        self, y: float, note: str, width: int, x: float = 25, w: float = 1350, inset: float = 16
+    ) -> None:
+        """The frame of what happens only in training, down to the lower edge, and a note in lines of so many letters."""
         self.frame(Part(x, y, w, HEIGHT - 18 - y), "#fafafa", GREY, 14, True)
         self.text(x + 16, y + 22, "training only", GREY, "left")
+        lines = textwrap.fill(note, width, break_on_hyphens=False)
+        self.text(x + inset, (y + HEIGHT) / 2 + (8 if inset == 16 else -9), lines, at="left")
 
-    def picture(self, x: float, y: float, size: float, colours: Array, words: str = "", edge: str = GREY) -> Part:
+    def picture(
+        self, x: float, y: float, size: float, shown: Array, words: str = "", edge: str = GREY
+    ) -> Part:
         extent = (x, x + size, y + size, y)
-        self.axes.imshow(colours.clip(0, 1), extent=extent, aspect="auto", interpolation="nearest", zorder=1)
+        self.axes.imshow(shown.clip(0, 1), extent=extent, aspect="auto", interpolation="nearest", zorder=1)
         return self.caption(self.frame(Part(x, y, size, size), "none", edge, 0.1), words)
 
     def image(self, x: float, y: float, words: str = "image") -> Part:
         return self.picture(x, y, 110, FIRE.image, words)
 
-    def mask(self, x: float, y: float, size: float, share: Array | int, words: str = "", colour: str = MASK,
+    def mask(self, x: float, y: float, size: float, share: Share, words: str = "", colour: str = MASK,
              scene: Scene = FIRE) -> Part:  # fmt: skip
         return self.picture(x, y, size, scene.mask(share, colour), words, colour)
 
-    def samples(self, source: Part, y: float, words: str, shown: Sequence[Array | int] = (0, 1, 0, 2)) -> None:
+    def samples(self, source: Part, y: float, words: str, shown: Sequence[Share] = (0, 1, 0, 2)) -> None:
         """Four masks of equal weight at the right, and the arrow to them."""
         for i, share in enumerate(shown):
             self.mask(1110 + i % 2 * 108, 15 + i // 2 * 130, 96, share, "1/K")
@@ -188,36 +189,38 @@ class Sheet:
 
     def straight(self, note: str, start: Array, words: str, network: str, learns: str) -> None:
         """How a flow learns from states on a straight line."""
-        self.training(305)
-        self.note(41, 375, note, 36)
+        self.training(305, note, 38)
         self.picture(490, 320, 76, start, words, RANDOM)
         truth = self.mask(615, 320, 76, 1, "annotation", ANNOTATION)
         state = self.picture(765, 320, 76, (start + FIRE.mask(1, ANNOTATION)) / 2, "state")
         self.text(590, 358, "+")
-        self.chain(truth, state, self.box(895, 335, 110, 46, network, dashed=True), Part(1060, 358), training=True)
+        net = self.box(895, 335, 110, 46, network, dashed=True)
+        self.chain(truth, state, net, Part(1060, 358), training=True)
         self.text(1072, 358, learns, at="left")
 
     def latent(self, words: str, inputs: Sequence[Array], note: str) -> tuple[Part, Part]:
         """A normal distribution and z, in training of the posterior net."""
-        self.training(305)
-        normal, z = self.normal(430, 165, 120, 70, words), self.box(640, 177, 60, 46, "z", RANDOM)
+        self.training(305, note, 52, inset=765)
+        normal, z = self.normal(430, 165, 120, 70, words), self.box(640, 177, 60, 46, "z")
         self.arrow(normal, z, words="draw")
         for i, shown in enumerate(inputs):
-            self.picture(110 - 78 * i, 346, 70, shown, "", GREY if i else ANNOTATION)
+            self.picture(114 - 74 * i, 348, 66, shown, "", GREY if i else ANNOTATION)
+        net = self.box(210, 346, 150, 70, "posterior net", dashed=True)
         posterior = self.normal(430, 346, 120, 70, dashed=True)
-        self.chain(Part(180, 381), self.box(210, 346, 150, 70, "posterior net", dashed=True), posterior, training=True)
+        self.chain(Part(180, 381), net, posterior, training=True)
         self.arrow(posterior, Part(670, 381), z, training=True, words="draw")
         self.arrow(Part(490, 266), posterior, training=True, style="<|-|>")
         self.text(515, 290, "KL", GREY)
-        self.note(790, 367, note, 52)
         return normal, z
 
-    def rows(self, source: Part, boxes: Sequence[Part], x: float, shown: Sequence[Array | int], words: str) -> list[Part]:
+    def rows(
+        self, a: Part, boxes: Sequence[Part], x: float, shown: Sequence[Share], words: str
+    ) -> list[Part]:
         """A network for every mask: arrows from a part to boxes that lie below each other, and their masks."""
         found = []
         for box, share in zip(boxes, shown, strict=True):
             y = box.y + box.h / 2
-            self.arrow(source, Part(boxes[0].x - 40, source.y + source.h / 2), Part(boxes[0].x - 40, y), box)
+            self.arrow(a, Part(boxes[0].x - 40, a.y + a.h / 2), Part(boxes[0].x - 40, y), box)
             found.append(self.mask(x, y - 42, 84, share))
             self.arrow(box, found[-1])
             self.text(x + 100, y, words, at="left")
@@ -225,31 +228,30 @@ class Sheet:
 
     def save(self, path: Path) -> None:
         """With a palette, so that the file is small; its last colour is that of the transparent corners."""
-        canvas = FigureCanvasAgg(self.figure)
-        canvas.draw()
-        pixels = np.asarray(canvas.buffer_rgba())
-        drawn = Image.fromarray(pixels[..., :3]).quantize(255, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+        self.figure.savefig(buffer := io.BytesIO(), format="rgba")
+        pixels = np.frombuffer(buffer.getvalue(), np.uint8).reshape(HEIGHT, WIDTH, 4)
+        drawn = Image.fromarray(pixels[..., :3]).quantize(255, Image.Quantize.MAXCOVERAGE, kmeans=3)
         drawn.putpalette([*(drawn.getpalette() or []), 255, 255, 255])
         drawn.paste(255, mask=Image.fromarray(pixels[..., 3] < 128))
         drawn.save(path, optimize=True, transparency=255)
 
 
+# fmt: off
 def mode_proposals(s: Sheet) -> None:
-    shown = [0, 1, 2, 3, FIRE.varied(FIRE.truth[0], 3, 0.14)]
+    shown: list[Share] = [0, 1, 2, 3, FIRE.varied(FIRE.truth[0], 3, 0.14)]
     found = [s.mask(490 + 108 * k, 45, 96, share) for k, share in enumerate(shown)]
     s.chain(s.image(30, 45), s.box(180, 50, 120, 100, "U-Net,\none pass"), s.box(340, 50, 110, 100, "M heads"), found[0])
     s.chain(found[-1], s.box(1085, 45, 285, 96, "selection head\nsees all masks at once"), Part(1228, 170))
     for k, words in enumerate(("1.0\n53 %", "1.0\n27 %", "0.9\n13 %", "1.0\n7 %", "0.0\n0 %")):
         s.text(538 + 108 * k, 174, words, GREY if k == 4 else INK)
     s.text(1040, 187, "selection score,\nprobability", at="left")
-    s.training(225)
-    s.note(41, 345, "Hungarian matching pairs each annotation with one mask. The mask loss compares pairs.", 31)
+    s.training(225, "Hungarian matching pairs each annotation with one mask. The mask loss compares pairs.", 31)
     for i, k in enumerate((1, 0, 3, 2)):
         truth = s.mask(490 + 108 * i, 310, 96, k, "", ANNOTATION)
         s.arrow(Part(truth.x + 48, 310), Part(538 + 108 * k, 206), training=True, style="<|-|>")
-    s.text(985, 270, "no partner:\nscore 0", GREY)
+    s.text(985, 277, "no partner:\nscore 0", GREY)
     s.arrow(Part(970, 245), Part(970, 206), training=True)
-    s.note(1045, 350, "Scores learn which masks have a partner, probabilities the weight of the partner.", 28)
+    s.text(1045, 355, "Scores learn which masks\nhave a partner, probabilities\nthe weight of the partner.", at="left")
 
 
 def energy_score(s: Sheet) -> None:
@@ -259,18 +261,18 @@ def energy_score(s: Sheet) -> None:
         start = found[a] if b == a + 1 else Part(found[a].x + 60, 182)
         s.arrow(start, found[b], training=True, style="<|-|>", colour=RANDOM)
     s.text(590, 202, "apart", RANDOM)
+    note = "The energy score: twice the mean distance to the annotations minus the mean distance between two masks." \
+        " Both means count masks by probability."
+    s.training(15, note, 22, 930, 445, 180)
     truth = s.mask(960, 145, 120, 0, "annotation", ANNOTATION)
     for y in (90, 315):
         s.arrow(Part(780, y), truth, training=True, colour=ANNOTATION)
-        s.text(905, 105 if y == 90 else 300, "towards", ANNOTATION)
-    s.text(1110, 95, "training only", GREY, "left")
-    words = "The energy score: twice the mean distance to the annotations minus the mean distance of two masks."
-    s.note(1110, 185, words, 24)
-    s.note(1110, 295, "Both means count masks by probability.", 24)
+        s.text(865, 90 if y == 90 else 315, "towards", ANNOTATION)
 
 
 def flow_matching(s: Sheet) -> None:
-    s.arrow(s.image(30, 148), s.box(200, 240, 1010, 46, "U-Net: velocity of the state at time t, given the image; run in every step"))
+    field = s.box(200, 240, 1010, 46, "U-Net: velocity of the state at time t, given the image; run in every step")
+    s.arrow(s.image(30, 148), field)
     s.flows(205, 230, [noise(0), noise(1)], ("noise, t = 0", "t = 0.25", "t = 0.5", "t = 0.75", "mask, t = 1"))
     note = "An annotation is drawn by its weight, noise and time at random."
     s.straight(note, noise(5), "noise", "U-Net", "learns the velocity\nannotation − noise")
@@ -293,19 +295,17 @@ def probabilistic_unet(s: Sheet) -> None:
 def ssn(s: Sheet) -> None:
     net, mean = s.box(180, 105, 120, 100, "U-Net,\none pass"), s.picture(360, 15, 96, FIRE.mask(FIRE.mean), "mean")
     normal, factors = s.normal(750, 75, 160, 100, "normal distribution\nof all logits"), []
-    for i, field in enumerate(FIRE.factors()):
-        size = (np.abs(field) / np.abs(field).max())[..., None]
-        shown = 1 - size * (1 - np.where(field[..., None] > 0, rgb(MASK), rgb(GREY)))
+    for i, field in enumerate(FIRE.factors[:3, :, :, None] / 0.7):
+        shown = 1 - abs(field) * (1 - np.where(field > 0, rgb(MASK), rgb(GREY)))
         factors.append(s.picture(360 + 108 * i, 165, 96, shown))
     s.text(516, 276, "low-rank factor, and a variance per pixel")
     s.chain(s.image(30, 100), net, mean, normal)
-    s.arrow(net, factors[0])
-    s.arrow(factors[-1], normal)
-    numbers = (np.random.default_rng(seed).standard_normal(3) for seed in (1, 4, 3, 20))
-    draws = [FIRE.mean + np.tensordot(e, FIRE.factors(), 1) > 0.5 for e in numbers]
+    s.chain(net, factors[0])
+    s.chain(factors[-1], normal)
+    numbers = (np.random.default_rng(seed).standard_normal(4) for seed in (3, 11, 4, 7))
+    draws = [np.asarray(FIRE.mean + np.tensordot(e, FIRE.factors, 1) > 0.5, np.float64) for e in numbers]
     s.samples(normal, 125, "draw K times", draws)
-    s.training(310)
-    s.note(41, 385, "Maximised: how probable the annotations are under the distribution, estimated from many draws.", 52)
+    s.training(310, "Maximised: how probable the annotations are under the distribution, estimated from many draws.", 52)
     truth = [s.mask(756 + 108 * k, 324, 96, k, "", ANNOTATION) for k in range(4)]
     s.arrow(truth[0], Part(804, 240), training=True)
 
@@ -329,7 +329,9 @@ def mose(s: Sheet) -> None:
     last = s.box(560, 45, 90, 305, "last\nlayers")
     s.chain(s.image(30, 80), net, gate)
     s.arrow(net, Part(230, 25), Part(605, 25), last)
-    s.training(10, 900, 475)
+    note = "Optimal transport couples masks with annotations. The loss is the cost of this coupling. The gate learns" \
+        " how much each expert received."
+    s.training(10, note, 26, 900, 475, 185)
     for k, (weight, half) in enumerate((("60 %", "30 %"), ("30 %", "15 %"), ("10 %", "5 %"))):
         y, masks = 54 + 102 * k, [FIRE.varied(FIRE.truth[k], k + 9 * i, 0.15) for i in (0, 1)]
         normal = s.normal(390, y, 120, 60, f"expert {k + 1}: {weight}")
@@ -338,8 +340,6 @@ def mose(s: Sheet) -> None:
         found = [s.mask(690 + 82 * i, y, 70, mask, half) for i, mask in enumerate(masks)]
         s.arrow(Part(650, y + 35), found[0])
         s.arrow(found[1], s.mask(990, y, 70, k, weight, ANNOTATION), training=True)
-    words = "Optimal transport couples masks with annotations. The loss is the cost of this coupling. The gate learns"
-    s.note(1085, 210, f"{words} how much each expert received.", 26)
     s.text(30, 400, "Every expert draws its own z, which changes the features before the last layers.", at="left")
 
 
@@ -353,7 +353,7 @@ def atfm(s: Sheet) -> None:
     s.arrow(normal, Part(680, 75), words="draw")
     s.picture(500, 112, 84, 0.5 + noise(0) / 2, "noise", PALE)
     s.arrow(Part(588, 154), Part(684, 154), words="skipped", colour=PALE)
-    note = "First the prior learns alone, as an SSN. Then it is frozen, and the flow learns."
+    note = "First the prior learns, as an SSN. Then it is frozen and the flow learns."
     s.straight(note, soft[1], "start", "flow", "learns the velocity\nannotation − start")
 
 
@@ -367,24 +367,25 @@ def dropout_unet(s: Sheet) -> None:
                 s.axes.add_patch(Circle(at, 4.5, fc=fill, ec=edge, lw=1.5, zorder=2))
     masks = [FIRE.varied(FIRE.mean, seed, 0.2, 2) for seed in range(3)]
     s.rows(s.image(30, 100), boxes, 660, masks, "weight 1/K")
-    s.note(940, 155, "One pass per mask. Every pass drops other activations (orange), half of those in the inner levels.", 38)
-    s.training(315)
-    s.note(41, 385, "An annotation is drawn by its weight. Cross-entropy, with dropout.", 37)
+    s.text(940, 155, "One pass per mask. Every pass drops\nother activations (orange), half of\nthose of the inner levels.",
+           at="left")
+    s.training(315, "An annotation is drawn by its weight. Cross-entropy, with dropout.", 37)
     s.arrow(s.mask(660, 333, 84, 1, "", ANNOTATION), Part(702, 302), training=True)
 
 
 def unet_ensemble(s: Sheet) -> None:
-    s.training(12, 740, 635)
+    note = "Every U-Net starts from other random weights and draws its own annotation of every image (cross-entropy)."
+    s.training(12, note, 28, 740, 635, 280)
     boxes = [s.box(240, 31 + 103 * row, 150, 70, f"U-Net {row + 1}") for row in range(4)]
     masks = [FIRE.varied(FIRE.mean, seed, 0.1) for seed in range(4)]
     for mask, k in zip(s.rows(s.image(30, 150), boxes, 490, masks, "weight 1/4"), (0, 1, 0, 2), strict=True):
         s.arrow(s.mask(905, mask.y, 84, k, "", ANNOTATION), Part(715, mask.y + 42), training=True)
-    words = "Every U-Net starts from other random weights and draws its own annotation of every image (cross-entropy)."
-    s.note(1020, 220, words, 28)
 
 
 def m_heads(s: Sheet) -> None:
-    s.training(12, 740, 635)
+    note = "An annotation is drawn by its weight. The nearest mask learns with weight 1 − ε, all others share ε" \
+        " (cross-entropy)."
+    s.training(12, note, 31, 740, 635, 275)
     truth, net = s.mask(900, 158, 84, 1, "annotation", ANNOTATION), s.box(180, 150, 120, 100, "U-Net,\none pass")
     s.chain(s.image(30, 145), net)
     boxes = [s.box(370, 41 + 103 * row, 110, 50, f"head {row + 1}") for row in range(4)]
@@ -392,8 +393,6 @@ def m_heads(s: Sheet) -> None:
         width, colour = (4.0, ANNOTATION) if row == 1 else (1.5, "")
         s.arrow(truth, Part(700, mask.y + 42), training=True, width=width, colour=colour)
     s.text(780, 193, "1 − ε", ANNOTATION)
-    words = "An annotation is drawn by its weight. The nearest mask learns with weight 1 − ε, all others share ε"
-    s.note(1015, 215, f"{words} (cross-entropy).", 30)
 
 
 def image2image_vae(s: Sheet) -> None:
@@ -408,21 +407,21 @@ def image2image_vae(s: Sheet) -> None:
 
 
 def overview(s: Sheet) -> None:
-    s.training(15, 25, 600)
+    s.training(15, "", 9, w=600)
     for row, index in enumerate((117, 123)):
         scene, y = Scene(index), 75 + 150 * row
         s.picture(45, y, 100, scene.image, "image" if row else "")
         for k in range(4):
             s.mask(165 + 112 * k, y, 100, k, "", ANNOTATION, scene)
     s.text(383, 340, "masks of the annotators")
-    s.text(325, 395, "One mask per image is enough for all methods.", GREY)
+    s.text(325, 395, "One mask per image also works.", GREY)
     model = s.box(690, 80, 150, 100, "model")
     s.arrow(Part(625, 130), model, training=True)
     s.arrow(s.image(710, 270, "new image"), model)
-    found = [s.mask(960 + k % 2 * 180, 25 + k // 2 * 180, 140, k, WEIGHTS[k]) for k in range(4)]
+    for k in range(4):
+        s.mask(960 + k % 2 * 180, 25 + k // 2 * 180, 140, k, WEIGHTS[k])
     s.arrow(model, Part(945, 130))
     s.text(1120, 410, "all plausible masks, with their probabilities")
-    del found
 
 
 FIGURES: dict[str, Callable[[Sheet], None]] = {
@@ -431,7 +430,8 @@ FIGURES: dict[str, Callable[[Sheet], None]] = {
         mode_proposals, energy_score, flow_matching, probabilistic_unet, ssn, flow_ssn, mose, atfm,
         dropout_unet, unet_ensemble, m_heads, image2image_vae, overview,
     )
-}  # fmt: skip
+}
+# fmt: on
 """The figures by their file names."""
 
 
