@@ -81,9 +81,8 @@ class Scene:
     def mask(self, share: Share, colour: str = MASK) -> Array:
         """An outcome, a mask, or the probability of every pixel, over pale ground."""
         share = self.truth[share] if isinstance(share, int) else share
-        return np.asarray(
-            0.84 + 0.14 * self.grey + share[..., None] * (rgb(colour) - 0.84 - 0.14 * self.grey)
-        )
+        ground = 0.84 + 0.14 * self.grey
+        return np.asarray(ground + share[..., None] * (rgb(colour) - ground))
 
     def varied(self, share: Array, seed: int, amount: float, width: float = 3) -> Array:
         """A mask of these probabilities, thresholded after smooth noise near the object."""
@@ -281,8 +280,8 @@ def flow_matching(s: Sheet) -> None:
 def probabilistic_unet(s: Sheet) -> None:
     image, prior = s.image(30, 70), s.box(210, 160, 150, 80, "prior net")
     net, last = s.box(210, 25, 150, 80, "U-Net,\none pass"), s.box(720, 25, 220, 80, "last layers:\n1 × 1 convolutions")
-    note = "The posterior net sees image and annotation. Its z must give the annotation (cross-entropy). KL keeps the" \
-        " prior near the posterior."
+    note = "The posterior net sees image and annotation. Its z must give the annotation (cross-entropy). KL keeps" \
+        " prior and posterior close."
     normal, z = s.latent("p(z | image)", [FIRE.mask(1, ANNOTATION), FIRE.image], note)
     for box in (net, prior):
         s.arrow(image, Part(175, 125), Part(175, box.y + 40), box)
@@ -328,6 +327,7 @@ def mose(s: Sheet) -> None:
     net, gate = s.box(175, 85, 110, 100, "U-Net,\none pass"), s.box(175, 250, 110, 60, "gate")
     last = s.box(560, 45, 90, 305, "last\nlayers")
     s.chain(s.image(30, 80), net, gate)
+    s.text(315, 330, "weights")
     s.arrow(net, Part(230, 25), Part(605, 25), last)
     note = "Optimal transport couples masks with annotations. The loss is the cost of this coupling. The gate learns" \
         " how much each expert received."
