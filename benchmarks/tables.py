@@ -9,7 +9,7 @@ by hand. What the words of ``tables.yaml`` mean:
 - ``file``: a result below ``docs/results``; ``files``: several, each one row, by their titles. A table of
   ``ambiseg benchmark`` (.md) is copied.
 - ``rows``: where the rows are. Names are joined by dots; ``*`` stands for every entry.
-- ``where``: values that a row must have to be shown.
+- ``where``: keep the rows whose values are these; a list holds the values that are allowed.
 - ``columns``: heading and what stands below it. A list of metrics has their titles as headings; its key says
   where they are.
 - ``lines``: rows that are written out, in place of ``rows`` and ``columns``.
@@ -78,6 +78,18 @@ def rows_of(
         entries = found.items() if isinstance(found, dict) else enumerate(found)
         for name, entry in entries:
             yield from rows_of(entry, after.strip("."), (*names, str(name)))
+
+
+def fits(row: Any, where: dict[str, Any]) -> bool:
+    """Whether a row has the values of ``where``.
+
+    Example:
+        >>> fits({"method": "ssn", "seed": 1}, {"method": ["ssn", "mose"], "seed": 1})
+        True
+    """
+    return all(
+        look_up(row, path) in (value if isinstance(value, list) else [value]) for path, value in where.items()
+    )
 
 
 def shown(value: Any, style: str | None) -> str:
@@ -171,7 +183,7 @@ def drawn(spec: dict[str, Any], results: Path = RESULTS) -> str:
         rows = [
             [filled(cell, row, names, found) for cell in columns.values()]
             for row, names in rows_of(found, spec["rows"])
-            if all(look_up(row, path) == value for path, value in spec.get("where", {}).items())
+            if fits(row, spec.get("where", {}))
         ]
     note = filled(spec.get("note", ""), found)
     if isinstance(found, dict) and found.get("smoke"):

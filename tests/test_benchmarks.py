@@ -104,6 +104,9 @@ def test_values_and_rows_of_a_table(monkeypatch: pytest.MonkeyPatch, tmp_path: P
         "| a | 0.500 | 3 | 3 of – |",
         "| b | 1.00 to 2.00 |  |  |",
     ]
+    assert tables.drawn({**spec, "where": {"n": [2, 3]}}, tmp_path).splitlines()[2:] == [
+        "| a | 0.500 | 3 | 3 of – |"
+    ]
     spec = {"file": "x.json", "head": ["t"], "lines": [["{10*runs.a.t:.1f} ms"]], "note": "{runs.a.n} runs"}
     assert tables.drawn(spec, tmp_path).splitlines()[2:] == ["| 5.0 ms |", "", "3 runs"]
     assert tables.drawn({"file": "y.json", "rows": "*", "columns": {}}, tmp_path) == tables.NOT_YET
