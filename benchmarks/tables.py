@@ -204,8 +204,8 @@ def main() -> None:
     for page in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
         old = page.read_text(encoding="utf-8")
         new = re.sub(
-            r"(<!-- table ([\w-]+) -->\n).*?(\n<!-- end -->)",
-            lambda match: match[1] + made[match[2]] + match[3],
+            r"(<!-- table ([\w-]+) -->\n).*?(<!-- end -->)",
+            lambda match: f"{match[1]}{made[match[2]]}\n{match[3]}",
             old,
             flags=re.DOTALL,
         )
