@@ -117,6 +117,14 @@ def test_bold_only_where_the_best_differs_from_all_others():
     assert marks({"a": 0.1, "b": 0.2}, {"b": 0.049}, higher_is_better=False) == {"a": "bold"}
 
 
+@pytest.mark.parametrize(("images", "mark"), [(5, ""), (6, "bold")])
+def test_too_few_images_are_not_tested(images, mark):
+    """The least p-value of n images is 2 / 2^n: .0625 of five, .03125 of six."""
+    hard = np.random.default_rng(2).random(images)
+    table = data_table([run("a", hard), run("b", hard + np.linspace(0.1, 0.2, images))], ["ged"])
+    assert [e.mark for e in column(table, "GED²")][:2] == [mark, ""]
+
+
 def test_what_is_not_defined_or_not_measured():
     nowhere = run("b", [0.5, 0.5], metric="ece")
     broken = run("c", [0.5, 0.5])
@@ -134,7 +142,7 @@ def test_printed_values_stand_beside_ours_marked_where_the_protocol_differs():
     assert [row[0].text for row in table.rows[-2:]] == ["a: Same (1999), table 1", "a: Other (2001) †"]
     assert [e.text for e in column(table, "GED²")[-2:]] == ["0.250 ± 0.010", "0.500"]
     assert [e.text for e in column(table, "masks")[-2:]] == ["16", ""]
-    assert table.notes[-1] == "† Other (2001): another protocol: another split."
+    assert table.notes[-1] == "† Other (2001), different protocol: another split."
 
 
 @pytest.fixture

@@ -3,9 +3,11 @@
 A figure is the mean over seeds, with the standard deviation where there are several. The best of a column is
 marked after a test, paired over images: the values of an image are averaged over seeds, and the best method
 is compared with every other by the two-sided Wilcoxon signed-rank test, the p-values corrected after Holm
-(1979). **Bold** is the best one where it differs from all others (p < 0.05); where it does not, it and those
-that cannot be told from it are *italic*. Figures that pool all images before they divide have no value of an
-image, and metrics without a direction have no best: neither is marked.
+(1979). The best value is **bold** if the difference to every other method is significant (p < 0.05).
+Otherwise it is *italic*, and so is every value that does not differ significantly from it.
+
+Nothing is marked where no test is possible: metrics that pool all images have no value per image, metrics
+without a direction have no best value, and fewer than `FEWEST` images never give p < 0.05.
 """
 
 from __future__ import annotations
@@ -26,6 +28,8 @@ Number = float | None
 
 LEVEL = 0.05
 """Corrected p-value below which two methods differ."""
+FEWEST = 6
+"""Images with which the test can reach `LEVEL` at all: the least p-value of n images is 2 / 2^n."""
 
 
 @dataclass(frozen=True)
@@ -129,8 +133,8 @@ def against_best(
 def marks(
     figures: Mapping[str, float], p_values: Mapping[str, float], higher_is_better: bool
 ) -> dict[str, Mark]:
-    """Bold for a best method that differs from all others; else italic for it and those that it does not
-    differ from.
+    """Bold for a best method that differs from all others; else italic for it and for those that do not
+    differ from it.
 
     Example:
         >>> marks({"a": 0.9, "b": 0.8, "c": 0.7}, {"b": 0.2, "c": 0.01}, True)
@@ -201,7 +205,7 @@ def data_table(runs: Sequence[Measured], metrics: Sequence[str], papers: Sequenc
             samples = None if paper.samples is None else float(paper.samples)
             rows.append((Entry(label), Entry(None), Entry(None), Entry(samples, digits=0), *figures, *ends))
         if paper.differs:
-            notes.append(f"† {paper.paper}: another protocol: {paper.differs}.")
+            notes.append(f"† {paper.paper}, different protocol: {paper.differs}.")
     first = runs[0]
     n = max(round(run.masks) for run in runs)
     header: tuple[str, ...] = ("method", "labels", "seeds", "masks")
@@ -225,12 +229,13 @@ def _explanations(run: Measured, metrics: Sequence[str], n: int) -> list[str]:
     )
     return [
         *dialects,
-        f"n: masks per image, {n} unless the column 'masks' says otherwise. Figures are of all masks, probabilities (BSS) of the"
-        " kept ones; mean ± standard deviation over seeds.",
-        f"Bold: the best, different from all others (Wilcoxon signed-rank test over images, Holm, p < {LEVEL}); italic: the best"
-        " and those that it cannot be told from. Figures that pool images are not tested.",
-        "Annotation oracle: as many draws from the annotations themselves, the ceiling (or, where less is better, the floor) of"
-        f" samplers. Annotators among themselves: {agreement}.",
+        f"n is the number of masks per image: {n}, unless the column 'masks' gives another one. Metrics are computed over all"
+        " masks, BSS over the kept masks. Values are means over seeds, ± one standard deviation where there are several seeds.",
+        f"Bold: best value, and its difference to every other method is significant (Wilcoxon signed-rank test over images, Holm,"
+        f" p < {LEVEL}). Italic: best value, or not significantly different from it. Not tested: metrics that pool images, and"
+        f" data with fewer than {FEWEST} images.",
+        "Annotation oracle: a sampler that draws the same number of masks from the annotations themselves. Annotators among"
+        f" themselves: {agreement}.",
         f"Times and memory on {run.hardware}.",
     ]
 
@@ -248,7 +253,8 @@ def _column(metric: str, methods: Mapping[str, Sequence[Measured]]) -> dict[str,
             method: np.mean([np.array(run.per_image[metric], dtype=np.float64) for run in methods[method]], 0)
             for method in figures
         }
-        marked = marks(figures, against_best(figures, per_image, direction), direction)
+        if any(len(values) >= FEWEST for values in per_image.values()):
+            marked = marks(figures, against_best(figures, per_image, direction), direction)
     return {
         method: Entry(
             figures.get(method),
