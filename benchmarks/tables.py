@@ -13,6 +13,9 @@ by hand. What the words of ``tables.yaml`` mean:
 - ``columns``: heading and what stands below it. A list of metrics has their titles as headings; its key says
   where they are.
 - ``lines``: rows that are written out, in place of ``rows`` and ``columns``.
+- ``join``: tables of ``ambiseg benchmark`` side by side, row by row of the same method: for each file, heading and
+  the column that stands below it. Rows of papers are left out; of several annotation oracles the one with the most
+  masks counts.
 - ``head``, ``note``: headings of ``lines``, and a sentence below.
 
 In all of these ``{path:format}`` is a value, in rows one of the row; ``{100*path}`` is multiplied,
@@ -157,8 +160,40 @@ def demo_rows(found: dict[str, Any]) -> Iterator[list[str]]:
             yield [info.title, arrow, *(filled(f"{{{name}}}", column) for column in columns)]
 
 
+def rows_of_suite(text: str) -> dict[str, dict[str, str]]:
+    """Method -> column -> cell of a table of ``ambiseg benchmark``; columns are named without arrow and ``n``."""
+    lines = [
+        [cell.strip() for cell in line.strip().strip("|").split("|")]
+        for line in text.splitlines()
+        if line.startswith("|")
+    ]
+    names = [re.sub(r" [↑↓]|, n = \d+", "", name).replace("\\", "") for name in lines[0]]
+    return {row[0]: dict(zip(names, row, strict=True)) for row in lines[2:] if ":" not in row[0]}
+
+
+def joined(columns: dict[str, dict[str, str]], results: Path) -> str:
+    """Columns of several tables of ``ambiseg benchmark``, joined by method."""
+    found = {name: rows_of_suite((results / name).read_text(encoding="utf-8")) for name in columns}
+    methods = list(dict.fromkeys(method for rows in found.values() for method in rows))
+    head = ["method", *(heading for chosen in columns.values() for heading in chosen)]
+    rows = [
+        [
+            method,
+            *(
+                found[name].get(method, {}).get(column, "")
+                for name, chosen in columns.items()
+                for column in chosen.values()
+            ),
+        ]
+        for method in methods
+    ]
+    return markdown(head, rows)
+
+
 def drawn(spec: dict[str, Any], results: Path = RESULTS) -> str:
     """One table."""
+    if "join" in spec:
+        return joined(spec["join"], results)
     files = spec.get("files") or {"": spec["file"]}
     if not all((results / name).exists() for name in files.values()):
         return NOT_YET

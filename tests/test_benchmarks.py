@@ -110,3 +110,20 @@ def test_values_and_rows_of_a_table(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     spec = {"file": "x.json", "head": ["t"], "lines": [["{10*runs.a.t:.1f} ms"]], "note": "{runs.a.n} runs"}
     assert tables.drawn(spec, tmp_path).splitlines()[2:] == ["| 5.0 ms |", "", "3 runs"]
     assert tables.drawn({"file": "y.json", "rows": "*", "columns": {}}, tmp_path) == tables.NOT_YET
+
+
+def test_tables_of_suites_are_joined_by_method(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    tables = importlib.import_module("tables")
+    head = "### x\n\n| method | HM IoU\\* ↑, n = 4 | masks |\n| --- | --- | --- |\n"
+    oracles = "| oracle | 0.7 | 2 |\n| oracle | 0.8 | 4 |\n| a: Paper (1999) | 0.9 | 4 |\n"
+    (tmp_path / "one.md").write_text(head + "| a | **0.5** | 4 |\n" + oracles + "\n- a note\n")
+    (tmp_path / "two.md").write_text(head + "| b | 0.6 | 2 |\n| a | 0.4 | 4 |\n")
+    columns = {"one.md": {"one": "HM IoU*"}, "two.md": {"two": "HM IoU*", "masks": "masks"}}
+    assert tables.drawn({"join": columns}, tmp_path).splitlines() == [
+        "| method | one | two | masks |",
+        "| --- | --- | --- | --- |",
+        "| a | **0.5** | 0.4 | 4 |",
+        "| oracle | 0.8 |  |  |",
+        "| b |  | 0.6 | 2 |",
+    ]
