@@ -1,4 +1,4 @@
-"""The pictures of docs/metrics/index.md and every number that its text quotes from them.
+"""The pictures of docs/metrics and docs/evaluate.md, and every number that these pages quote from them.
 
     python examples/metric_pictures.py --out docs/results/metrics
 
@@ -24,6 +24,7 @@ from torch import nn
 
 from ambiseg import metrics as m
 from ambiseg.atomic_write import write_json
+from ambiseg.engine.postprocess import PredictSettings, postprocess
 from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
 from ambiseg.matching import match
@@ -237,8 +238,40 @@ def draws(figure: Figure, images: int, counts: Sequence[int]) -> dict[str, Any]:
     return {**result, "expected_draws_of_k_likeliest": likeliest, "expected_draws": all_of}
 
 
+def columns(figure: Figure, images: int, counts: Sequence[int]) -> dict[str, Any]:
+    """The three columns of ``ambiseg evaluate`` on one image: all masks, kept masks, annotation oracle."""
+    shapes = ((24, 20, 15, 11), (24, 28, 9, 15), (30, 24, 10, 8), (14, 30, 6, 6))
+    guesses = ((24, 20, 14.6, 11), (24, 20, 15, 10.7), (24, 28, 9, 14), (24, 28.3, 9, 14), (30, 24.5, 9, 8))
+    masks = [ellipse(48, *s) for s in (*guesses, (15, 30, 5.5, 6), (38, 10, 6, 6), (10, 10, 5, 7))]
+    weights, scores = (0.3, 0.2, 0.2, 0.1, 0.1, 0.05, 0.03, 0.02), (0.98, 0.93, 0.96, 0.9, 0.9, 0.8, 0.2, 0.1)
+    truth = weighted(np.stack([ellipse(48, *s) for s in shapes])[None], (0.5, 0.3, 0.15, 0.05))
+    guess = replace(weighted(np.stack(masks)[None], weights), scores=torch.tensor([scores]))
+    settings = PredictSettings(score_threshold=0.5, duplicate_iou=0.95)
+    oracle = next(m.oracle_samples(truth, len(masks), 1, torch.Generator().manual_seed(2)))
+    sets = {"all masks": guess, "kept masks": postprocess(guess, settings).masks, "annotation oracle": oracle}
+    result: dict[str, Any] = {}
+    for part, (name, given) in zip(
+        figure.subfigures(4, 1), {"annotations": truth, **sets}.items(), strict=True
+    ):
+        cells, shown = part.subplots(1, 8), given.sort().compact()
+        for cell in cells:
+            cell.axis("off")
+        for cell, mask, weight in zip(cells, shown.masks[0], shown.weights[0].tolist(), strict=False):
+            cell.axis("on")
+            cell.imshow(mask, cmap="gray_r", vmax=1.6)
+            cell.set(xticks=[], yticks=[])
+            cell.set_xlabel(f"{weight:.3f}", fontsize=8, labelpad=2)
+        title = f"{name}, with their probabilities"
+        if name in sets:
+            result[name] = means(given, truth, "hm_iou_unique", "ged", "total_variation")
+            result[name]["masks"] = int(given.count[0])
+            title = f"{name}: HM IoU* {result[name]['hm_iou_unique']:.3f}, GED² {result[name]['ged']:.3f}"
+        part.suptitle(title, x=0.01, ha="left", fontsize=9)
+    return result
+
+
 def main(words: Sequence[str] | None = None) -> None:
-    """Write six pictures and ``pictures.json``."""
+    """Write seven pictures and ``pictures.json``."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -249,7 +282,15 @@ def main(words: Sequence[str] | None = None) -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     images, counts = (3, COUNTS[:3]) if arguments.quick else (60, COUNTS)
     result: dict[str, Any] = {"command": "python examples/metric_pictures.py", "seed": 0}
-    heights = {dialects: 5.6, matching: 3.2, energy: 4.2, reliability: 3.1, duplicates: 2.9, draws: 3.1}
+    heights = {
+        dialects: 5.6,
+        matching: 3.2,
+        energy: 4.2,
+        reliability: 3.1,
+        duplicates: 2.9,
+        draws: 3.1,
+        columns: 5.0,
+    }
     for part, height in heights.items():
         figure = Figure(figsize=(7, height), layout="constrained")
         result[part.__name__] = part(figure, images, counts)

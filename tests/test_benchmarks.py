@@ -78,6 +78,8 @@ def test_the_pictures_of_metrics_have_their_numbers(tmp_path: Path) -> None:
     for how in ("matched", "nearest", "merged"):
         for name, expected in recorded["duplicates"][how].items():
             assert found["duplicates"][how][name] == pytest.approx(expected, abs=2e-4), (how, name)
+    for name in ("all masks", "kept masks"):
+        assert found["columns"][name] == pytest.approx(recorded["columns"][name], abs=2e-4), name
     assert found["draws"]["expected_draws"] == pytest.approx(recorded["draws"]["expected_draws"], rel=1e-4)
     assert found["energy"]["perfect"]["d(S,Y)"] > 0 and math.isfinite(found["dialects"]["spread"])
     drawn = {picture.name for picture in tmp_path.glob("*.png")}
