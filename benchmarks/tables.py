@@ -15,7 +15,7 @@ by hand. What the words of ``tables.yaml`` mean:
 - ``lines``: rows that are written out, in place of ``rows`` and ``columns``.
 - ``join``: tables of ``ambiseg benchmark`` side by side, row by row of the same method: for each file, heading and
   the column that stands below it. Rows of papers are left out; of several annotation oracles the one with the most
-  masks counts.
+  masks counts. ``only`` names the methods to show; all if left out.
 - ``head``, ``note``: headings of ``lines``, and a sentence below.
 
 In all of these ``{path:format}`` is a value, in rows one of the row; ``{100*path}`` is multiplied,
@@ -171,10 +171,10 @@ def rows_of_suite(text: str) -> dict[str, dict[str, str]]:
     return {row[0]: dict(zip(names, row, strict=True)) for row in lines[2:] if ":" not in row[0]}
 
 
-def joined(columns: dict[str, dict[str, str]], results: Path) -> str:
+def joined(columns: dict[str, dict[str, str]], results: Path, only: Sequence[str] = ()) -> str:
     """Columns of several tables of ``ambiseg benchmark``, joined by method."""
     found = {name: rows_of_suite((results / name).read_text(encoding="utf-8")) for name in columns}
-    methods = list(dict.fromkeys(method for rows in found.values() for method in rows))
+    methods = only or list(dict.fromkeys(method for rows in found.values() for method in rows))
     head = ["method", *(heading for chosen in columns.values() for heading in chosen)]
     rows = [
         [
@@ -193,7 +193,7 @@ def joined(columns: dict[str, dict[str, str]], results: Path) -> str:
 def drawn(spec: dict[str, Any], results: Path = RESULTS) -> str:
     """One table."""
     if "join" in spec:
-        return joined(spec["join"], results)
+        return joined(spec["join"], results, spec.get("only", ()))
     files = spec.get("files") or {"": spec["file"]}
     if not all((results / name).exists() for name in files.values()):
         return NOT_YET

@@ -129,3 +129,4 @@ def test_tables_of_suites_are_joined_by_method(monkeypatch: pytest.MonkeyPatch, 
         "| oracle | 0.8 |  |  |",
         "| b |  | 0.6 | 2 |",
     ]
+    assert tables.drawn({"join": columns, "only": ["b"]}, tmp_path).splitlines()[2:] == ["| b | 0.6 | 2 |"]
