@@ -250,9 +250,9 @@ def columns(figure: Figure, images: int, counts: Sequence[int]) -> dict[str, Any
     oracle = next(m.oracle_samples(truth, len(masks), 1, torch.Generator().manual_seed(2)))
     sets = {"all masks": guess, "kept masks": postprocess(guess, settings).masks, "annotation oracle": oracle}
     result: dict[str, Any] = {}
-    for part, (name, given) in zip(
-        figure.subfigures(4, 1), {"annotations": truth, **sets}.items(), strict=True
-    ):
+    grid = figure.add_gridspec(4, 1)
+    for row, (name, given) in enumerate({"annotations": truth, **sets}.items()):
+        part = figure.add_subfigure(grid[row])
         cells, shown = part.subplots(1, 8), given.sort().compact()
         for cell in cells:
             cell.axis("off")

@@ -19,6 +19,7 @@ from ambiseg.cli.train import ResumeArguments, TrainArguments, chosen_values
 from ambiseg.engine.presets import resolve
 from ambiseg.engine.settings import TrainSettings
 from ambiseg.methods import METHODS, method_info
+from ambiseg.metrics import METRICS
 from ambiseg.nested_settings import options_of
 from ambiseg.networks.settings import UNetSettings
 
@@ -156,3 +157,15 @@ def test_the_code_of_extending_runs(tmp_path):
     command = [sys.executable, str(script)]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_the_table_of_metrics_is_that_of_the_code():
+    """Title, a star for what is printed by default, and direction."""
+    lines = (ROOT / "docs" / "metrics" / "index.md").read_text().splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.count("|") == 6]
+    rows = {row[1].strip("`"): row for row in cells if row[1].startswith("`")}
+    assert list(rows) and set(rows) == set(METRICS)
+    for name, info in METRICS.items():
+        title, _, _, _, direction = rows[name]
+        assert title.replace("\\", "") == info.title + (" ★" if info.default else ""), name
+        assert direction == {True: "↑", False: "↓", None: "–"}[info.higher_is_better], name
