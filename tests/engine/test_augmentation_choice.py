@@ -12,8 +12,9 @@ from scipy import stats
 
 from ambiseg.data.augmentation import Augmentation
 from ambiseg.data.batches import Normalization
-from ambiseg.data.info import AUGMENTATIONS, DatasetInfo
+from ambiseg.data.info import DatasetInfo
 from ambiseg.data.sample import Sample
+from ambiseg.data.schema import AUGMENTATIONS
 from ambiseg.data.split import Split
 from ambiseg.engine import augmentation_choice
 from ambiseg.engine.augmentation_choice import (
