@@ -169,7 +169,7 @@ KEYS = {
     "channels": Key(
         "list of names",
         "none",
-        "Names of the image channels. Every image must have as many channels.",
+        "Names of the image channels, as many as the images have.",
         _words,
     ),
     "augment": Key(
