@@ -14,6 +14,7 @@ from ambiseg.data.class_flips import ClassFlips
 from ambiseg.data.files.validation import WEIGHT_TOLERANCE
 from ambiseg.data.folder import FolderSplit, read_weights, write_folder
 from ambiseg.data.info import DatasetInfo
+from ambiseg.data.packed import PackedSplit
 from ambiseg.data.sample import Sample
 from ambiseg.data.schema import CLASS_KEYS, COLUMNS, KEYS
 from ambiseg.errors import AmbisegError, UnknownNameError
@@ -26,8 +27,8 @@ page = importlib.import_module("schema")
 TEXT = page.PAGE.read_text(encoding="utf-8")
 
 
-def blocks(language):
-    return re.findall(rf"^```{language}\n(.*?)^```", TEXT, re.M | re.S)
+def blocks(language, text=TEXT):
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.M | re.S)
 
 
 def test_the_page_shows_the_keys_of_the_code():
@@ -56,10 +57,12 @@ def test_the_example_of_weights_is_read(tmp_path):
     assert weights == {"a": {"anna": 0.5, "ben": 0.3, "chris": 0.2}} and not problems
 
 
-def test_the_python_of_the_page_runs(capsys):
-    for block in blocks("python"):
-        exec(block, {})
-    assert "ignore_value: 255" in capsys.readouterr().out
+@pytest.mark.parametrize("name", ["dataset-yaml", "index", "class-flips"])
+def test_the_python_of_the_pages_runs(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (block,) = blocks("python", (DOCS / "data" / f"{name}.md").read_text(encoding="utf-8"))
+    exec(block, {})
+    assert name != "index" or PackedSplit("my-data.h5", "train")[0].annotators == ("anna", "ben")
 
 
 def test_every_key_is_read_and_written():
