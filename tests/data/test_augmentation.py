@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ambiseg.data.augmentation import DEFAULTS, Augmentation
-from ambiseg.data.info import AUGMENTATIONS
+from ambiseg.data.schema import AUGMENTATIONS
 
 VOID = 255
 

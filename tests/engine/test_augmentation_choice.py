@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
+import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,8 +15,9 @@ from scipy import stats
 
 from ambiseg.data.augmentation import Augmentation
 from ambiseg.data.batches import Normalization
-from ambiseg.data.info import AUGMENTATIONS, DatasetInfo
+from ambiseg.data.info import DatasetInfo
 from ambiseg.data.sample import Sample
+from ambiseg.data.schema import AUGMENTATIONS
 from ambiseg.data.split import Split
 from ambiseg.engine import augmentation_choice
 from ambiseg.engine.augmentation_choice import (
@@ -211,3 +215,19 @@ def test_runs_of_earlier_versions_go_on_as_they_began(tiny_run, tmp_path, monkey
     monkeypatch.setattr(Augmentation, "__call__", lambda s, *args: seen.append(s) or original(s, *args))
     resume(run, quiet=True)
     assert set(seen) == {Augmentation(flip=True), Augmentation.none()}
+
+
+def test_the_benchmark_keeps_what_the_seeds_span(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
+    benchmark = importlib.import_module("augmentation")
+    first, second = (PairedTest("flip", harm, harm, p) for harm, p in ((0.0, 0.5), (0.3, 0.01)))
+    choices = [
+        AugmentationChoice.of(Augmentation.none(), "tested", tests=(test,), images=40)
+        for test in (first, second)
+    ]
+    found = benchmark.summary(choices, [1.0, 2.04])
+    flip = {"harm_percent": [0.0, 30.0], "p": [0.01, 0.5], "used": 1}
+    assert found == {"seeds": 2, "seconds": [1.0, 2.0], "flip": flip}
+    for name in ("a", "b"):
+        benchmark.keep(tmp_path / "out.json", name, found)
+    assert json.loads((tmp_path / "out.json").read_text()) == {"a": found, "b": found}

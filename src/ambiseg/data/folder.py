@@ -49,6 +49,7 @@ from ambiseg.data.info import DatasetInfo, info_of_file
 from ambiseg.data.mask_names import MaskNames
 from ambiseg.data.room import RoomCheck
 from ambiseg.data.sample import Sample
+from ambiseg.data.schema import COLUMNS
 from ambiseg.data.split import Split
 from ambiseg.errors import AmbisegError
 
@@ -63,7 +64,7 @@ Progress = Callable[[str, int, int | None], None]
 DATA = "data"
 """Verb that the list of a data set names; see `ambiseg.owned_files`."""
 _LITTER = ("thumbs.db", "desktop.ini")
-_COLUMNS = ["id", "annotator", "weight"]
+_HEADER = list(COLUMNS)
 
 
 def ordered_splits(names: Iterable[str]) -> list[str]:
@@ -137,8 +138,8 @@ def read_weights(path: Path, root: Path) -> tuple[dict[str, dict[str, float]], l
         with open(path, newline="", encoding="utf-8-sig") as stream:
             rows = csv.reader(stream, skipinitialspace=True)
             header = next(rows, [])
-            if header != _COLUMNS:
-                return table, [FileProblem(path, f"the header is {header}", f"write {','.join(_COLUMNS)}")]
+            if header != _HEADER:
+                return table, [FileProblem(path, f"the header is {header}", f"write {','.join(_HEADER)}")]
             for row in rows:
                 problem = _take_row(table, row) if row else ""
                 if problem:
@@ -158,7 +159,7 @@ def read_weights(path: Path, root: Path) -> tuple[dict[str, dict[str, float]], l
 
 def _take_row(table: dict[str, dict[str, float]], row: list[str]) -> str:
     """Enter one row; return what is wrong with it, if anything."""
-    if len(row) != len(_COLUMNS):
+    if len(row) != len(_HEADER):
         return f"the row has {len(row)} columns"
     sample_id, annotator, text = row
     weights = table.setdefault(sample_id, {})
@@ -328,7 +329,7 @@ def _write_split(
             progress(split, done, total)
     if rows:
         with open(partial / "weights.csv", "w", newline="", encoding="utf-8") as stream:
-            csv.writer(stream).writerows([_COLUMNS, *rows])
+            csv.writer(stream).writerows([_HEADER, *rows])
 
 
 def _write_image(partial: Path, sample: Sample) -> None:

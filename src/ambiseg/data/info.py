@@ -16,17 +16,10 @@ import yaml
 
 from ambiseg.data.class_flips import ClassFlips
 from ambiseg.data.files.mask_rules import MaskRules
+from ambiseg.data.schema import AUGMENTATIONS, KEYS, read_keys, word
 from ambiseg.errors import AmbisegError, UnknownNameError
 from ambiseg.labels import LabelSpace
 from ambiseg.plain_yaml import read_yaml, yaml_text
-
-AUGMENTATIONS = ("flip", "rotate", "scale", "intensity")
-"""Kinds of augmentation that a data set can allow or forbid."""
-
-_KEYS = (
-    "name", "classes", "ignore_value", "background", "source", "licence", "augment", "channels", "flips", "output",
-    "mask_threshold",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -86,8 +79,7 @@ class DatasetInfo:
         """Read the text of a ``dataset.yaml``.
 
         Args:
-            text: YAML with any of the keys name, classes, ignore_value, background, source, licence, augment,
-                channels, flips (class to probability), output (of the flips: binary or twins), mask_threshold.
+            text: YAML with any of the keys of `ambiseg.data.schema.KEYS`.
             where: file name for error messages.
 
         Raises:
@@ -100,18 +92,16 @@ class DatasetInfo:
                 raise AmbisegError(
                     f"holds a {type(entries).__name__}: write 'key: value' lines, such as 'name: cups'"
                 )
-            for key in entries:
-                if key not in _KEYS:
-                    raise UnknownNameError("key", str(key), _KEYS)
+            values = read_keys(entries, KEYS)
             return cls(
-                name=_text(entries, "name"),
-                labels=_labels(entries),
-                source=_text(entries, "source"),
-                licence=_text(entries, "licence"),
-                augment=_mapping(entries, "augment", "{flip: false}"),
-                channels=tuple(_word(name, "channels") for name in _list(entries, "channels")),
-                flips=_flips(entries),
-                mask_threshold=_number(entries, "mask_threshold"),
+                name=values["name"],
+                labels=_labels(values, "background" in entries),
+                source=values["source"],
+                licence=values["licence"],
+                augment=values["augment"],
+                channels=values["channels"],
+                flips=_flips(values, "output" in entries),
+                mask_threshold=values["mask_threshold"],
             )
         except AmbisegError as error:
             raise AmbisegError(f"{where}: {error}") from error
@@ -143,90 +133,27 @@ class DatasetInfo:
         )
 
 
-def _labels(entries: Mapping[str, Any]) -> LabelSpace:
-    names: list[str] = []
-    colors: list[tuple[int, int, int]] = []
-    for entry in _list(entries, "classes") or LabelSpace.binary().names:
-        if isinstance(entry, dict):
-            for key in entry:
-                if key not in ("name", "color"):
-                    raise UnknownNameError("key of a class", str(key), ("name", "color"))
-            names.append(_word(entry.get("name"), "classes"))
-            if "color" in entry:
-                colors.append(_color(entry["color"], names[-1]))
-        else:
-            names.append(_word(entry, "classes"))
+def _labels(values: Mapping[str, Any], says_background: bool) -> LabelSpace:
+    classes = values["classes"] or [(name, None) for name in LabelSpace.binary().names]
+    names = [name for name, _ in classes]
+    colors = [color for _, color in classes if color is not None]
     if colors and len(colors) != len(names):
         raise AmbisegError(f"{len(colors)} of {len(names)} classes have a color: give one to each or to none")
-    background = entries.get("background", 0)
+    background = values["background"] if says_background else 0
     if isinstance(background, str):
         if background not in names:
             raise UnknownNameError("background class", background, names)
         background = names.index(background)
-    background = _whole(background, "background")
     if background is not None and not 0 <= background < len(names):
         raise AmbisegError(f"background {background} is not among the classes 0..{len(names) - 1}")
-    ignore = _whole(entries.get("ignore_value"), "ignore_value")
-    return LabelSpace(tuple(names), tuple(colors), ignore_value=ignore, background=background)
+    return LabelSpace(tuple(names), tuple(colors), values["ignore_value"], background)
 
 
-def _color(value: Any, name: str) -> tuple[int, int, int]:
-    whole = (
-        isinstance(value, list) and len(value) == 3 and all(type(v) is int and 0 <= v <= 255 for v in value)
-    )
-    if not whole:
-        raise AmbisegError(
-            f"color of class {name!r} is three integers 0..255, such as [255, 0, 0], received {value!r}"
-        )
-    return (value[0], value[1], value[2])
-
-
-def _whole(value: Any, key: str) -> int | None:
-    if value is not None and type(value) is not int:
-        raise AmbisegError(f"{key} is an integer, received {value!r}")
-    return value
-
-
-def _number(entries: Mapping[str, Any], key: str) -> float | None:
-    value = entries.get(key)
-    if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
-        raise AmbisegError(f"{key} is a number, such as 127, received {value!r}")
-    return value
-
-
-def _word(value: Any, key: str) -> str:
-    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
-        raise AmbisegError(
-            f"{key} are names, received {value!r}: write names, in quotes where YAML sees another kind"
-        )
-    return str(value)
-
-
-def _text(entries: Mapping[str, Any], key: str) -> str:
-    value = entries.get(key)
-    return "" if value is None else _word(value, key)
-
-
-def _list(entries: Mapping[str, Any], key: str) -> list[Any]:
-    value = entries.get(key)
-    if value is not None and not isinstance(value, list):
-        raise AmbisegError(f"{key} is a list, such as [a, b], received {value!r}")
-    return value or []
-
-
-def _mapping(entries: Mapping[str, Any], key: str, example: str) -> dict[str, Any]:
-    value = entries.get(key)
-    if value is not None and not isinstance(value, dict):
-        raise AmbisegError(f"{key} is a mapping, such as {example}, received {value!r}")
-    return value or {}
-
-
-def _flips(entries: Mapping[str, Any]) -> ClassFlips | None:
-    flips = _mapping(entries, "flips", "{road: 0.05}")
-    if flips:
-        named = {_word(name, "flips"): value for name, value in flips.items()}
-        return ClassFlips(named, _text(entries, "output") or "binary")
-    if "output" in entries:
+def _flips(values: Mapping[str, Any], says_output: bool) -> ClassFlips | None:
+    if values["flips"]:
+        named = {word(name, "flips"): value for name, value in values["flips"].items()}
+        return ClassFlips(named, values["output"] or "binary")
+    if says_output:
         raise AmbisegError("output is of use with flips only: say which classes flip, or remove it")
     return None
 

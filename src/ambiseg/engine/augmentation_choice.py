@@ -42,7 +42,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ambiseg.data.augmentation import DEFAULTS, Augmentation
 from ambiseg.data.batches import BatchOrder, LabelView, Normalization
-from ambiseg.data.info import AUGMENTATIONS
+from ambiseg.data.schema import AUGMENTATIONS
 from ambiseg.data.source import SpreadSplit
 from ambiseg.data.split import Split
 from ambiseg.engine.settings import TrainSettings

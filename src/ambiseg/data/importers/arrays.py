@@ -16,8 +16,9 @@ from ambiseg.data.importers.base import Imported, Lazy
 from ambiseg.data.importers.masks import binary_values
 from ambiseg.data.importers.reading import collected, found_files, nothing_found, npz_array
 from ambiseg.data.importers.settings import ArraysSettings
-from ambiseg.data.info import AUGMENTATIONS, DatasetInfo
+from ambiseg.data.info import DatasetInfo
 from ambiseg.data.sample import Sample
+from ambiseg.data.schema import AUGMENTATIONS
 from ambiseg.errors import AmbisegError, UnknownNameError
 
 

@@ -23,8 +23,9 @@ from ambiseg.data.importers.base import Imported
 from ambiseg.data.importers.masks import binary_values
 from ambiseg.data.importers.reading import collected, nothing_found, own_file
 from ambiseg.data.importers.settings import MMFireSettings
-from ambiseg.data.info import AUGMENTATIONS, DatasetInfo
+from ambiseg.data.info import DatasetInfo
 from ambiseg.data.sample import Sample
+from ambiseg.data.schema import AUGMENTATIONS
 from ambiseg.data.simulators.wildfire import CHANNELS, WIND_DIRECTIONS
 from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
