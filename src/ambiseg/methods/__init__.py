@@ -57,7 +57,7 @@ def register(spec: MethodSpec) -> MethodSpec:
     """
     if not isinstance(spec, MethodSpec):
         raise AmbisegError(
-            f"register takes a MethodSpec, received {type(spec).__name__}: see docs/extending/index.md"
+            f"register takes a MethodSpec, received {type(spec).__name__}: see docs/extending/method.md"
         )
     if METHODS.setdefault(spec.name, spec) is not spec:
         raise AmbisegError(f"there is a method {spec.name!r} already: give yours another name")
