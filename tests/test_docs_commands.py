@@ -63,6 +63,9 @@ def parse_command(line: str) -> None:
     if "--help-all" in words:
         assert words[1:] == ["--help-all"]
         return
+    if "--config" in words:  # a file that the reader has
+        at = words.index("--config")
+        del words[at : at + 2]
     for option, value in NEEDED.items():
         words += [] if option in words else [option, value]
     preset, said = chosen_values(spec, parse(TrainArguments, words[1:], "ambiseg train"))
