@@ -5,8 +5,8 @@
 ``gpu.sh`` finds the packages and runs ``benchmarks/gpu.py``. Each part runs in a process of its own
 (``gpu_parts.py``), which is killed at its limit together with its children; whatever becomes of it, the next
 part goes on. A part writes ``OUT/PART.json`` after every row that it has measured, so a part that was stopped
-keeps its rows. ``--resume`` keeps the rows of an earlier call and measures the others. ``docs/gpu.md`` says
-more.
+keeps its rows. ``--resume`` keeps the rows of an earlier call and measures the others.
+``docs/research/gpu-measurements.md`` says more.
 
 This process imports no torch. ``--smoke`` takes the same way on the CPU with tiny sizes.
 """

@@ -1,5 +1,5 @@
 """The documentation names only what is there: options of `ambiseg train`, settings, files and modules; and
-the code of docs/extending/index.md runs."""
+the code of docs/extending runs."""
 
 from __future__ import annotations
 
@@ -29,6 +29,8 @@ IDS = [str(page.relative_to(ROOT)) for page in PAGES]
 sys.path.insert(0, str(ROOT / "examples" / "level-sets" / "src"))
 LEVEL_SETS = importlib.import_module("ambiseg_level_sets").SPEC
 """The method of the example, which is not installed here."""
+GROUPS = ("methods", "networks", "metrics", "importers")
+"""Of entry points, which begin like modules."""
 NEEDED = {"--data": "DATA", "--out": "RUN"}
 """Options that a command in a sentence may leave out."""
 
@@ -61,6 +63,9 @@ def parse_command(line: str) -> None:
     if "--help-all" in words:
         assert words[1:] == ["--help-all"]
         return
+    if "--config" in words:  # a file that the reader has
+        at = words.index("--config")
+        del words[at : at + 2]
     for option, value in NEEDED.items():
         words += [] if option in words else [option, value]
     preset, said = chosen_values(spec, parse(TrainArguments, words[1:], "ambiseg train"))
@@ -124,7 +129,7 @@ def test_every_module_that_is_named_exists(page):
                 continue
             break
         for attribute in parts[length:]:
-            assert hasattr(found, attribute) or attribute in ("methods", "networks"), f"there is no {name}"
+            assert hasattr(found, attribute) or attribute in GROUPS, f"there is no {name}"
             found = getattr(found, attribute, None)
 
 
@@ -149,9 +154,15 @@ def test_where_to_change_names_files_and_what_is_in_them():
         assert name in (ROOT / "src" / "ambiseg" / path).read_text(), f"{path} has no {name}"
 
 
-def test_the_code_of_extending_runs(tmp_path):
-    """All blocks of Python together, in a process of their own, since they register methods."""
-    code = "\n".join(blocks((ROOT / "docs" / "extending" / "index.md").read_text(), "python"))
+EXTENDING = sorted((ROOT / "docs" / "extending").glob("*.md"))
+
+
+@pytest.mark.parametrize("page", EXTENDING, ids=[page.stem for page in EXTENDING])
+def test_the_code_of_extending_runs(page, tmp_path):
+    """All blocks of Python of a page together, behind those of index.md that write the example data; in a process
+    of their own, since they register names."""
+    pages = dict.fromkeys([page.with_name("index.md"), page])
+    code = "\n".join(block for one in pages for block in blocks(one.read_text(), "python"))
     script = tmp_path / "blocks.py"
     script.write_text(code)
     command = [sys.executable, str(script)]

@@ -25,6 +25,8 @@ _HOMES = {
     "MethodSpec": "ambiseg.methods.spec",
     "Preset": "ambiseg.methods.spec",
     "register_network": "ambiseg.networks.backbone",
+    "register_metric": "ambiseg.metrics.registry",
+    "MetricInfo": "ambiseg.metrics.registry",
     "TrainSettings": "ambiseg.engine.settings",
     "UNetSettings": "ambiseg.networks.settings",
     "fit": "ambiseg.engine.train",
@@ -44,6 +46,7 @@ __all__ = [
     "MaskRules",
     "MaskSet",
     "MethodSpec",
+    "MetricInfo",
     "Preset",
     "Segmenter",
     "TrainSettings",
@@ -58,6 +61,7 @@ __all__ = [
     "read_image",
     "read_mask",
     "register",
+    "register_metric",
     "register_network",
 ]
 
@@ -76,6 +80,7 @@ if TYPE_CHECKING:
     from ambiseg.methods import METHODS, build, register
     from ambiseg.methods.base import Segmenter
     from ambiseg.methods.spec import MethodSpec, Preset
+    from ambiseg.metrics.registry import MetricInfo, register_metric
     from ambiseg.networks.backbone import register_network
     from ambiseg.networks.settings import UNetSettings
 

@@ -1,4 +1,4 @@
-"""`check_method`: what every method must satisfy, tried on a small ambiguous problem.
+"""`check_method`: what every method must satisfy, tried on a small ambiguous problem; `check_metric`, likewise.
 
 The methods of this library pass these checks in its own tests; a method of another package runs the same
 ones:
@@ -7,6 +7,12 @@ ones:
 >>> from ambiseg.methods import METHODS
 >>> from ambiseg.testing import CHECKS, check_method
 >>> check_method(METHODS["unet-ensemble"], checks=["valid_predictions", "finite_losses"])
+
+A metric of yours is checked in the same way:
+
+>>> from ambiseg.metrics import METRICS
+>>> from ambiseg.testing import check_metric
+>>> check_metric(METRICS["ged"])
 
 A check raises `AssertionError` with one sentence. Checks that a method is exempt from by its `TestCase`
 (those of equal draws, for a method that draws at random) do nothing. All draw their random numbers from
@@ -34,7 +40,7 @@ from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
 from ambiseg.methods.base import Segmenter
 from ambiseg.methods.spec import MethodSpec, TestCase
-from ambiseg.metrics import m_iou
+from ambiseg.metrics import Comparison, MetricInfo, m_iou
 from ambiseg.nested_settings import merged, replaced
 from ambiseg.networks.settings import UNetSettings
 
@@ -494,3 +500,158 @@ def check_method(spec: MethodSpec, checks: Iterable[str] = (), seed: int = 0) ->
                 CHECKS[name](trial)
             except AssertionError as error:
                 raise AssertionError(f"{place}: {name}: {error}") from error
+
+
+# -- the checks of metrics -----------------------------------------------------------------------------------
+
+
+def predictions_of(labels: LabelSpace, seed: int = 0, count: int = 3) -> MaskSet:
+    """Masks of random pixels for the images of `problem`, with weights, scores and per-pixel probabilities.
+
+    The last image has one mask fewer than the others.
+    """
+    g = torch.Generator().manual_seed(seed)
+    noise = torch.rand(count, 5, labels.channels, SIZE, SIZE, generator=g)
+    weights = torch.rand(count, 5, generator=g) + 0.1
+    weights[-1, -1] = 0
+    chances = noise if labels.channels == 1 else noise / noise.sum(2, keepdim=True)
+    scores = torch.rand(count, 5, generator=g)
+    return MaskSet.from_probabilities(chances, labels, weights / weights.sum(1, keepdim=True), scores)
+
+
+@dataclass(frozen=True)
+class MetricTrial:
+    """A metric with random predictions of a small ambiguous problem."""
+
+    info: MetricInfo
+    predictions: MaskSet
+    annotations: MaskSet
+
+    def values(self, predictions: MaskSet | None = None, annotations: MaskSet | None = None) -> Tensor:
+        """The metric of these sets, or of others."""
+        found: Tensor = self.info.function(predictions or self.predictions, annotations or self.annotations)
+        return found
+
+
+def one_value_for_each_image(trial: MetricTrial) -> None:
+    """A metric returns one float for each image, nan where it is not defined."""
+    found, images = trial.values(), len(trial.predictions)
+    assert isinstance(found, Tensor) and found.shape == (images,), (
+        f"the values of {images} images have shape ({images},), received"
+        f" {tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__}"
+    )
+    assert found.is_floating_point(), f"values are floats, received {found.dtype}"
+
+
+def a_comparison_gives_the_same(trial: MetricTrial) -> None:
+    """One `Comparison` in place of two sets, as ``evaluate`` calls a metric."""
+    try:
+        together = trial.info.function(Comparison(trial.predictions, trial.annotations), None)
+    except (AttributeError, TypeError) as error:
+        raise AssertionError(
+            "the function fails for one Comparison in place of two sets: begin it with"
+            f" 'pair = Comparison.of(predictions, annotations)' ({error})"
+        ) from error
+    torch.testing.assert_close(together, trial.values(), equal_nan=True)
+
+
+def values_lie_in_their_bounds(trial: MetricTrial) -> None:
+    """Of random masks, and of the annotations themselves as predictions."""
+    low, high = trial.info.lower_bound, trial.info.upper_bound
+    for predictions in (trial.predictions, _perfect(trial)):
+        found = trial.values(predictions)
+        inside = found.isnan() | (found >= low - 1e-5) & (found <= high + 1e-5)
+        assert bool(inside.all()), f"{found.tolist()} are not all between {low} and {high}"
+
+
+def perfect_is_not_worse(trial: MetricTrial) -> None:
+    """The annotations themselves are no worse predictions than random masks, in the direction of the metric."""
+    if trial.info.higher_is_better is None or "scores" in trial.info.needs:
+        return
+    perfect, random = trial.values(_perfect(trial)), trial.values()
+    gain = perfect - random if trial.info.higher_is_better else random - perfect
+    assert not bool((gain < -1e-5).any()), (
+        f"the annotations themselves have {perfect.tolist()}, random masks {random.tolist()}: look at higher_is_better"
+    )
+
+
+def images_are_independent(trial: MetricTrial) -> None:
+    """An image has the same value alone, without padding, and in a batch."""
+    together = trial.values()
+    for b in range(len(trial.predictions)):
+        alone = trial.values(trial.predictions[b].compact(), trial.annotations[b].compact())
+        torch.testing.assert_close(alone, together[b : b + 1], equal_nan=True, atol=1e-5, rtol=1e-5)
+
+
+def masks_of_weight_0_are_not_there(trial: MetricTrial) -> None:
+    """What stands in a mask of weight 0 makes no difference, on either side."""
+
+    def changed(given: MaskSet) -> MaskSet:
+        masks, absent = given.masks.clone(), ~given.present
+        masks[absent] = 1 - masks[absent].clamp(max=1)
+        return replace(given, masks=masks)
+
+    found = trial.values(changed(trial.predictions), changed(trial.annotations))
+    torch.testing.assert_close(found, trial.values(), equal_nan=True)
+
+
+def the_number_of_void_does_not_matter(trial: MetricTrial) -> None:
+    """Which integer marks void makes no difference."""
+    labels = trial.annotations.labels
+    hidden = torch.rand(SIZE, SIZE, generator=torch.Generator().manual_seed(5)) < 0.3
+    values = []
+    for void in (200, 255):
+        space = replace(labels, ignore_value=void)
+        masks = trial.annotations.masks.masked_fill(hidden, void)
+        predictions = replace(trial.predictions, labels=space)
+        values.append(trial.values(predictions, MaskSet(masks, trial.annotations.weights, space)))
+    torch.testing.assert_close(values[0], values[1], equal_nan=True)
+
+
+def _perfect(trial: MetricTrial) -> MaskSet:
+    """The annotations as predictions, with scores and nearly certain probabilities."""
+    annotations = trial.annotations
+    chances = annotations.labels.one_hot(annotations.masks, dim=2, dtype=torch.float32)
+    chances = chances.clamp(1e-3, 1 - 1e-3)
+    chances = chances if annotations.labels.channels == 1 else chances / chances.sum(2, keepdim=True)
+    return replace(annotations, scores=torch.ones_like(annotations.weights), probabilities=chances)
+
+
+METRIC_CHECKS: dict[str, Callable[[MetricTrial], None]] = {
+    check.__name__: check
+    for check in (
+        one_value_for_each_image,
+        a_comparison_gives_the_same,
+        values_lie_in_their_bounds,
+        perfect_is_not_worse,
+        images_are_independent,
+        masks_of_weight_0_are_not_there,
+        the_number_of_void_does_not_matter,
+    )
+}
+"""Every check of a metric by its name."""
+
+
+def check_metric(info: MetricInfo, checks: Iterable[str] = (), seed: int = 0) -> None:
+    """Try a metric on random predictions of a small ambiguous problem, binary and multi-class.
+
+    Args:
+        info: the metric, registered or not.
+        checks: names of `METRIC_CHECKS`; all if left out.
+        seed: of the random numbers.
+
+    Raises:
+        AssertionError: the first check that failed, its name and one sentence.
+        UnknownNameError: no such check.
+    """
+    chosen = list(checks) or list(METRIC_CHECKS)
+    for name in chosen:
+        if name not in METRIC_CHECKS:
+            raise UnknownNameError("check", name, METRIC_CHECKS)
+    for place, labels in SPACES.items():
+        trial = MetricTrial(info, predictions_of(labels, seed), problem(labels, seed=seed)[1])
+        for name in chosen:
+            try:
+                METRIC_CHECKS[name](trial)
+            except AssertionError as error:
+                raise AssertionError(f"{info.name}-{place}: {name}: {error}") from error

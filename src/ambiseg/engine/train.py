@@ -16,6 +16,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from torch import nn
@@ -235,7 +236,9 @@ def _model(
 
 
 def _check_devices(train: TrainSettings, split: Split, val: Split) -> None:
-    """Every process needs an image to train on and one to validate on."""
+    """Every process needs an image to train on and one to validate on; and it is started by us."""
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        raise AmbisegError("a training starts its processes itself: leave torchrun out, and give --devices")
     for name, count in (("train", len(split)), ("val", min(len(val), train.validation_images))):
         if count == 0:
             raise AmbisegError(f"the split {name!r} of {split.info.name} holds no image: add some")
@@ -363,7 +366,7 @@ def _train(
             gradient_clip_val=train.clip or None,
             callbacks=callbacks,
             logger=loggers,
-            plugins=[AtomicCheckpoints()],
+            plugins=[AtomicCheckpoints(), LightningEnvironment()],  # our own processes, in a Slurm job too
             log_every_n_steps=10,
             num_sanity_val_steps=0,
             enable_progress_bar=False,

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections import UserDict
 from typing import TYPE_CHECKING, Any
 
 from ambiseg.errors import AmbisegError, UnknownNameError
 from ambiseg.methods.spec import MethodSpec, Preset, TestCase
 from ambiseg.networks.settings import UNetSettings
-from ambiseg.plugins import load_plugins
+from ambiseg.plugins import Registry
 
 if TYPE_CHECKING:
     from ambiseg.labels import LabelSpace
@@ -36,29 +35,7 @@ ENTRY_POINTS = "ambiseg.methods"
 """Group of entry points under which other packages offer a `MethodSpec`."""
 
 
-class _Methods(UserDict[str, MethodSpec]):
-    """Methods by their names; those of other packages join when it is first looked at.
-
-    Not earlier: such a package may be in the middle of its own import when it imports this one.
-    """
-
-    def __init__(self) -> None:
-        self.complete = False
-        super().__init__()
-
-    @property
-    def data(self) -> dict[str, MethodSpec]:
-        if not self.complete:
-            self.complete = True
-            load_plugins(ENTRY_POINTS, lambda name, spec: register(spec))
-        return self.own
-
-    @data.setter
-    def data(self, value: dict[str, MethodSpec]) -> None:
-        self.own = value
-
-
-METHODS = _Methods()
+METHODS: Registry[MethodSpec] = Registry(ENTRY_POINTS, lambda spec: register(spec))
 """Every method by its name."""
 
 
@@ -80,7 +57,7 @@ def register(spec: MethodSpec) -> MethodSpec:
     """
     if not isinstance(spec, MethodSpec):
         raise AmbisegError(
-            f"register takes a MethodSpec, received {type(spec).__name__}: see docs/extending/index.md"
+            f"register takes a MethodSpec, received {type(spec).__name__}: see docs/extending/method.md"
         )
     if METHODS.setdefault(spec.name, spec) is not spec:
         raise AmbisegError(f"there is a method {spec.name!r} already: give yours another name")

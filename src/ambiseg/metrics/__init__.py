@@ -50,7 +50,15 @@ from ambiseg.metrics.matching import (
 from ambiseg.metrics.pixels import PixelBins, ece, pixel_bins
 from ambiseg.metrics.pooling import Pooling
 from ambiseg.metrics.ratios import Ratios, TwinPixels, class_flips, flip_ratios, numbered_mode_ratios
-from ambiseg.metrics.registry import METRICS, MetricInfo, default_metrics, evaluate_all, metric_info, missing
+from ambiseg.metrics.registry import (
+    METRICS,
+    MetricInfo,
+    default_metrics,
+    evaluate_all,
+    metric_info,
+    missing,
+    register_metric,
+)
 from ambiseg.metrics.selection import (
     PrecisionRecallCurve,
     SelectionCounts,
@@ -133,6 +141,7 @@ __all__ = [
     "precision_at",
     "precision_recall_curve",
     "reachable_table",
+    "register_metric",
     "selection_ap",
     "selection_counts",
     "selection_f1",

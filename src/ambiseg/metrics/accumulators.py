@@ -115,6 +115,12 @@ class MeanOverImages(_Accumulator):
     def update(self, predictions: MaskSet | Comparison, annotations: MaskSet | None = None) -> None:
         """Add the images of a batch."""
         value = self.info.function(predictions, annotations)
+        images = len(predictions.predictions if isinstance(predictions, Comparison) else predictions)
+        if not isinstance(value, Tensor) or value.shape != (images,):
+            got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+            raise AmbisegError(
+                f"the metric {self.info.name!r} returned {got} for {images} images: return a tensor of one value each"
+            )
         self.total = self.total + value.nansum()
         self.images = self.images + (~value.isnan()).sum()
         if self.keep_images:

@@ -1,19 +1,20 @@
 """`METRICS`: every metric with title, direction, bounds and dialect; `evaluate_all` computes several at once.
 
 Tables, plots and the command line read this and nothing else, so a new metric is one function and one entry
-here.
+here. Metrics of other packages join by `register_metric` or by an entry point in the group ``ambiseg.metrics``.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 
 from torch import Tensor
 
-from ambiseg.errors import UnknownNameError
+from ambiseg.errors import AmbisegError, UnknownNameError
 from ambiseg.maskset import MaskSet
 from ambiseg.metrics.calibration import brier_skill_score, mode_kl, total_variation
 from ambiseg.metrics.comparison import Comparison
@@ -40,6 +41,14 @@ from ambiseg.metrics.pooling import (
     pooled_brier,
 )
 from ambiseg.metrics.selection import selection_ap, selection_f1, selection_precision, selection_recall
+from ambiseg.plugins import Registry
+
+ENTRY_POINTS = "ambiseg.metrics"
+"""Group of entry points under which other packages offer a `MetricInfo`."""
+
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
+_TAKEN = ("all", "loss", "masks_per_image")
+"""Words that stand for something else where names of metrics stand."""
 
 
 @dataclass(frozen=True)
@@ -237,8 +246,58 @@ _ALL = (
     ),
 )  # fmt: skip
 
-METRICS: dict[str, MetricInfo] = {info.name: info for info in _ALL}
+METRICS: Registry[MetricInfo] = Registry(ENTRY_POINTS, lambda info: register_metric(info))
 """Metrics by name, in the order in which tables print them."""
+METRICS.own.update({info.name: info for info in _ALL})
+
+
+def register_metric(info: MetricInfo, overwrite: bool = False) -> MetricInfo:
+    """Add a metric, which the library and its command line then know by its name.
+
+    Args:
+        info: the metric; registering the same object again does nothing.
+        overwrite: replace a metric of that name, such as an earlier version in a notebook.
+
+    Returns:
+        The entry.
+
+    Raises:
+        AmbisegError: not a `MetricInfo`, an entry with wrong values, or another metric has that name.
+
+    Example:
+        >>> register_metric(METRICS["ged"]).title
+        'GED²'
+    """
+    if not isinstance(info, MetricInfo):
+        raise AmbisegError(
+            f"register_metric takes a MetricInfo, received {type(info).__name__}: see docs/extending/metric.md"
+        )
+    problem = _problem(info)
+    if problem:
+        raise AmbisegError(f"the metric {info.name!r}: {problem}")
+    if METRICS.get(info.name, info) is not info and not overwrite:
+        raise AmbisegError(
+            f"there is a metric {info.name!r} already: give yours another name, or say overwrite=True"
+        )
+    METRICS[info.name] = info
+    return info
+
+
+def _problem(info: MetricInfo) -> str:
+    """What is wrong with an entry; empty if nothing is."""
+    if not isinstance(info.name, str) or not _NAME.fullmatch(info.name):
+        return "its name is lower-case letters, digits and underscores, such as 'area_error'"
+    if info.name in _TAKEN:
+        return f"{', '.join(_TAKEN)} have a meaning of their own: give it another name"
+    if not callable(info.function):
+        return f"its function takes predictions and annotations, received {info.function!r}"
+    if not info.lower_bound < info.upper_bound:
+        return f"its lower bound {info.lower_bound} is not below its upper bound {info.upper_bound}"
+    for word, known in (("columns", ("all", "kept")), ("needs", ("scores", "probabilities", "weights"))):
+        given = getattr(info, word)
+        if not isinstance(given, tuple) or not set(given) <= set(known) or (word == "columns" and not given):
+            return f"its {word} are a tuple of {', '.join(map(repr, known))}, received {given!r}"
+    return ""
 
 
 def metric_info(name: str) -> MetricInfo:

@@ -208,7 +208,7 @@ def register_importer(name: str, entry: Importer) -> None:
     """
     if not isinstance(entry, Importer):
         raise AmbisegError(
-            f"register_importer takes an Importer, received {type(entry).__name__}: see docs/extending/index.md"
+            f"register_importer takes an Importer, received {type(entry).__name__}: see docs/extending/data.md"
         )
     if IMPORTERS.setdefault(name, entry) is not entry:
         raise AmbisegError(f"there is an importer {name!r} already: give yours another name")
