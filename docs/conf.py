@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from docutils import nodes
+from latex2mathml.converter import convert
 from sphinx.application import Sphinx
+from sphinx.writers.html5 import HTML5Translator
 
 import ambiseg
 
@@ -44,7 +47,7 @@ sphinx_gallery_conf = {
     "within_subsection_order": "FileNameSortKey",
     "download_all_examples": False,
     "show_memory": False,
-    "min_reported_time": 1000,
+    "write_computation_times": False,
     "abort_on_example_error": True,
     "remove_config_comments": True,
     "plot_gallery": "True",
@@ -53,7 +56,9 @@ suppress_warnings = ["config.cache"]
 
 html_theme = "furo"
 html_title = f"ambiseg {release}"
-html_static_path: list[str] = []
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_math_renderer = "mathml"
 html_copy_source = False
 
 
@@ -76,6 +81,19 @@ def formulas_as_text(
     lines[:] = shown
 
 
+def inline_formula(translator: HTML5Translator, node: nodes.math) -> None:
+    """A formula as MathML, which browsers draw without a script from elsewhere."""
+    translator.body.append(convert(node.astext()))
+    raise nodes.SkipNode
+
+
+def block_formula(translator: HTML5Translator, node: nodes.math_block) -> None:
+    """The same on lines of its own."""
+    translator.body.append(f'<div class="formula">{convert(node.astext(), display="block")}</div>')
+    raise nodes.SkipNode
+
+
 def setup(app: Sphinx) -> None:
-    """Register what is done to docstrings, before napoleon reads them."""
+    """Register how formulas are drawn, and what is done to docstrings before napoleon reads them."""
+    app.add_html_math_renderer("mathml", (inline_formula, None), (block_formula, None))
     app.connect("autodoc-process-docstring", formulas_as_text, priority=400)
