@@ -48,6 +48,12 @@ sphinx_gallery_conf = {
     "abort_on_example_error": True,
     "remove_config_comments": True,
     "plot_gallery": "True",
+    "image_srcset": ["2x"],
+    "thumbnail_size": (400, 280),
+    "ignore_repr_types": r"matplotlib\..*",
+    "reset_modules": ("matplotlib",),
+    "backreferences_dir": None,
+    "show_signature": False,
 }
 suppress_warnings = ["config.cache"]
 

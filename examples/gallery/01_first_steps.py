@@ -6,6 +6,8 @@ Simulate images that four readers mark in different ways. Train a network on the
 Then predict all plausible masks of a new image, each with its probability.
 """
 
+# sphinx_gallery_thumbnail_number = 2
+
 import tempfile
 from pathlib import Path
 
@@ -35,9 +37,10 @@ plt.show()
 # Train
 # -----
 # `fit` trains a method and writes a run folder. These settings are for a few seconds on a CPU. For your own data,
-# leave them out and give a time instead: `train={"minutes": 30}`.
+# leave them out and give a time instead: `train={"minutes": 30}`. At the end, `fit` chooses on validation images which
+# masks predictions keep.
 
-ambiseg.fit(
+result = ambiseg.fit(
     "mode-proposals",
     data,
     folder / "run",
@@ -46,6 +49,7 @@ ambiseg.fit(
     settings={"proposals": 6},
     quiet=True,
 )
+print(result.filter)
 
 # %%
 # Predict

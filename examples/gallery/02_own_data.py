@@ -61,12 +61,13 @@ info = ambiseg.DatasetInfo(
 )
 data = ambiseg.write_dataset(folder / "spots", splits, info)
 
-for path in sorted(data.rglob("*"))[:18]:
-    print("  " * (len(path.relative_to(data).parts) - 1) + path.name)
+for path in sorted((data / "test").rglob("*.*")):
+    print(path.relative_to(data))
 
 # %%
-# You can also make such a folder yourself, with images as PNG, TIFF, NIfTI or NumPy files. If the name ends with
-# `.h5`, the same function writes one packed file, which is faster to read.
+# That is the split `test`: one file for each image, and one for each mask. You can also make such a folder yourself,
+# with images as PNG, TIFF, NIfTI or NumPy files. If the name ends with `.h5`, the same function writes one packed
+# file, which is faster to read.
 
 packed = ambiseg.write_dataset(folder / "spots.h5", splits, info)
 same = ambiseg.open_split(packed, "test").digest() == ambiseg.open_split(data, "test").digest()
@@ -87,7 +88,7 @@ for summary in report.summaries:
 
 description = ambiseg.describe(data)
 for split in description.splits:
-    print(f"{split.summary.split}: IoU of two annotators {1 - split.disagreement['spread']:.2f}")
+    print(f"{split.summary.split}: IoU of two annotators {split.disagreement['pairwise_iou']:.2f}")
 
 # %%
 # Look at it

@@ -6,6 +6,8 @@ A model says that a mask is right in 30 % of all cases. Is that so? This page sh
 of modes and of pixels, and what the numbers beside it mean.
 """
 
+# sphinx_gallery_thumbnail_number = 2
+
 import tempfile
 from pathlib import Path
 
@@ -58,14 +60,16 @@ for k, cell in enumerate(axes):
     cell.axline((0, 0), slope=1, color="0.7", linestyle="--")
     cell.scatter(true[:, k], estimated[:, k], s=18, alpha=0.7)
     gap = np.abs(estimated[:, k] - true[:, k]).mean()
-    cell.set(title=f"{readers[k]}: mean gap {gap:.3f}", xlabel="true probability", xlim=(0, 0.8), ylim=(0, 0.8))
+    cell.set(
+        title=f"{readers[k]}: mean gap {gap:.3f}", xlabel="true probability", xlim=(0, 0.8), ylim=(0, 0.8)
+    )
 axes[0].set_ylabel("predicted probability")
 plt.show()
 
 # %%
 # The reliability diagram
 # -----------------------
-# Bins collect predictions of similar probability. If a bin lies below the diagonal, the model is too sure there. The
+# Bins collect predictions of similar probability. Below the diagonal, the model gives too high probabilities. The
 # bars show how many modes a bin holds: a bin with few of them is not reliable itself.
 
 bins = np.linspace(0, 0.8, 9)
@@ -80,7 +84,9 @@ figure, (above, below) = plt.subplots(
 )
 above.axline((0, 0), slope=1, color="0.7", linestyle="--", label="right")
 above.plot(mean_estimated, mean_true, "o-", label="mode-proposals")
-above.set(ylabel="true probability (mean of bin)", xlim=(0, 0.8), ylim=(0, 0.8), title="Modes of all test images")
+above.set(
+    ylabel="true probability (mean of bin)", xlim=(0, 0.8), ylim=(0, 0.8), title="Modes of all test images"
+)
 above.legend(frameon=False)
 below.bar(bins + 0.05, count, width=0.09, color="0.7")
 below.set(xlabel="predicted probability (mean of bin)", ylabel="modes")

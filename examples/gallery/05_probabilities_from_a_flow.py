@@ -104,8 +104,8 @@ plt.show()
 # %%
 # What they cost
 # --------------
-# Counting is noisy: with n samples, every probability is a multiple of 1/n. The velocity is nearly as good from one
-# draw as from many. A draw costs one pass through the network, a sample costs ten. What is left is the error of the
+# Counting is noisy: with n samples, every probability is a multiple of 1/n. The velocity needs only a
+# few draws. A draw costs one pass through the network, a sample costs ten. What is left is the error of the
 # network, which has trained for a few seconds only.
 
 counts = (1, 2, 4, 8)

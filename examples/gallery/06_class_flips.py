@@ -6,6 +6,8 @@ Take any data set with one label map per image, and say which of its classes fli
 with its own probability. Every combination is a right answer whose probability is known.
 """
 
+# sphinx_gallery_thumbnail_number = 2
+
 import tempfile
 from pathlib import Path
 

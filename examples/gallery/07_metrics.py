@@ -6,6 +6,8 @@ The same name can stand for different numbers in different papers. Here are a fe
 metrics say about them. No model is involved.
 """
 
+# sphinx_gallery_thumbnail_number = 2
+
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
@@ -60,7 +62,7 @@ plt.show()
 # %%
 # What the metrics say
 # --------------------
-# Green is the best value of a row. HM IoU matches masks one to one, and it does not see probabilities. Its three
+# Dark green is good. HM IoU matches masks one to one, and it does not see probabilities. Its three
 # dialects differ in what they do with repeated annotations: HM IoU* merges them, HM IoU keeps them, and the tiled one
 # repeats both sides until they have the same number. M-IoU and GED weigh masks by their probabilities.
 
@@ -87,10 +89,15 @@ axes.set_title("Best values are bold")
 plt.show()
 
 # %%
+# Two traps stand in this table. HM IoU of "one of two" is 1: a single mask makes a single pair, and nothing else
+# counts. The total variation of "too many" is 0: every mask counts for its nearest annotation, even if it is unlike
+# all of them.
+
+# %%
 # How masks are matched
 # ---------------------
 # HM IoU looks for the assignment with the greatest sum of IoUs. The tiled dialect repeats the set "one of two" four
-# times to match four annotations, so its one mask counts for all of them.
+# times to match four annotations, so its one mask is compared with all of them.
 
 one = predictions["too many"]
 iou = Comparison(one, annotations).cross.iou()[0]

@@ -109,7 +109,10 @@ run = ambiseg.load(folder / "run")
 test = ambiseg.open_split(data, "test")
 sample = test[2]
 ambiseg.plot(
-    sample.image, run.propose([sample.image]), ambiseg.annotations_of(sample, test.info.labels), title="Contours"
+    sample.image,
+    run.propose([sample.image]),
+    ambiseg.annotations_of(sample, test.info.labels),
+    title="Contours",
 )
 plt.show()
 

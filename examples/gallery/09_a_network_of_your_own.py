@@ -10,7 +10,6 @@ import tempfile
 from pathlib import Path
 
 import matplotlib.pyplot as plt
-import torch
 from torch import nn
 
 import ambiseg

@@ -78,7 +78,7 @@ print("one drawn:      ", f"{float(drawn.areas()):.1%} of the image burn")
 # A number of your own for each mask, and its distribution: here the burned area of all outcomes.
 
 figure, axes = plt.subplots(figsize=(6, 2.8), layout="constrained")
-for k, (fire, one) in enumerate(zip(fires, outcomes, strict=True)):
+for k, one in enumerate(outcomes):
     areas, weights = one.areas()[0].numpy(), one.weights[0].numpy()
     axes.scatter(100 * areas, np.full(len(areas), k), s=1500 * weights, alpha=0.5)
     axes.plot(100 * (weights * areas).sum(), k, "k|", markersize=24)

@@ -6,6 +6,8 @@ Methods that sample give a hundred masks of the same weight. Nobody looks at a h
 that stand best for all of them, and the probability of each.
 """
 
+# sphinx_gallery_thumbnail_number = 2
+
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
@@ -37,8 +39,8 @@ plt.show()
 # %%
 # Eight of them
 # -------------
-# The eight masks and their probabilities are chosen together, so that the squared GED to all hundred is smallest. A
-# mask that many others resemble gets a high probability.
+# The masks are chosen one after the other, each time the one that brings GED to all hundred down most. Their
+# probabilities are fitted together. A mask that many others resemble gets a high probability.
 
 few = represent(samples, 8)
 

@@ -6,6 +6,8 @@ Runs of different methods or seeds make different mistakes. A mixture is the uni
 each run. The weights are fitted on validation images, so a run that adds nothing gets the weight zero.
 """
 
+# sphinx_gallery_thumbnail_number = 2
+
 import tempfile
 from pathlib import Path
 
@@ -41,7 +43,7 @@ for method, words in methods.items():
 # %%
 # The best weights
 # ----------------
-# The mean squared GED is a quadratic function of the weights, so its minimum is found exactly. On the command line
+# The mean of GED² over images is a quadratic function of the weights, so its minimum is found exactly. On the command line
 # the same is `ambiseg mix`.
 
 fit = fit_mixture(list(runs.values()), ambiseg.open_split(data, "val"))

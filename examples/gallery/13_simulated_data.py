@@ -6,6 +6,8 @@ Three simulators make data whose probabilities are known exactly: fires, shapes 
 need no download, so they are good for tests of a method.
 """
 
+# sphinx_gallery_thumbnail_number = 2
+
 import matplotlib.pyplot as plt
 import numpy as np
 
@@ -58,7 +60,9 @@ for cell, k in zip(axes.flat, chosen, strict=True):
     cell.imshow(masks[k], cmap="Greys", vmin=0, vmax=1.4)
     cell.set(xticks=[], yticks=[])
     cell.set_title(f"{100 * probabilities[k]:.2f} %", fontsize=10)
-figure.suptitle("Four of the most probable masks, four in the middle, four of the least probable", fontsize=10)
+figure.suptitle(
+    "Four of the most probable masks, four in the middle, four of the least probable", fontsize=10
+)
 plt.show()
 
 # %%
@@ -92,7 +96,9 @@ figure, axes = plt.subplots(1, 5, figsize=(11, 2.6), layout="constrained", width
 for cell, lesion in zip(axes[:4], lesions, strict=False):
     cell.imshow(lesion.image[0], cmap="gray", vmin=-0.3, vmax=1.2)
     for mask, color in zip(lesion.masks[:3], ("tab:orange", "tab:cyan", "tab:red"), strict=True):
-        cell.contour(mask, [0.5], colors=color, linewidths=1.5, linestyles="--" if color == "tab:red" else "-")
+        cell.contour(
+            mask, [0.5], colors=color, linewidths=1.5, linestyles="--" if color == "tab:red" else "-"
+        )
     cell.set_axis_off()
 for k, color in enumerate(("tab:orange", "tab:cyan", "tab:red", "0.5")):
     axes[4].plot(contrast, weights[:, k], ".", color=color, label=READERS[k], markersize=3)
