@@ -46,6 +46,7 @@ sphinx_gallery_conf = {
     "show_memory": False,
     "min_reported_time": 1000,
     "abort_on_example_error": True,
+    "run_stale_examples": True,
     "remove_config_comments": True,
     "plot_gallery": "True",
     "image_srcset": ["2x"],

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from ambiseg.data.folder import Progress
-from ambiseg.data.info import AUGMENTATIONS, DatasetInfo
+from ambiseg.data.info import DatasetInfo
 from ambiseg.data.sample import Sample
+from ambiseg.data.schema import AUGMENTATIONS
 from ambiseg.data.simulators import lesions, markov_shapes, wildfire
 from ambiseg.data.source import write_dataset
 from ambiseg.errors import AmbisegError, UnknownNameError
