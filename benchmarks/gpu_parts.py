@@ -204,9 +204,9 @@ def methods(context: Context) -> list[Row]:
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     data = context.work / "small.h5"
     if not data.exists():
-        from ambiseg.cli.data import write_wildfires
+        from ambiseg.data.simulators.dataset import simulate
 
-        write_wildfires(data, 10 * context.sizes.images // 8, size=context.sizes.image_size, workers=1)
+        simulate("wildfire", data, 10 * context.sizes.images // 8, size=context.sizes.image_size)
     rows = []
     for kind in KINDS:
         for precision in ("32", "bf16"):

@@ -49,8 +49,15 @@ sphinx_gallery_conf = {
     "show_memory": False,
     "write_computation_times": False,
     "abort_on_example_error": True,
+    "run_stale_examples": True,
     "remove_config_comments": True,
     "plot_gallery": "True",
+    "image_srcset": ["2x"],
+    "thumbnail_size": (400, 280),
+    "ignore_repr_types": r"matplotlib\..*",
+    "reset_modules": ("matplotlib",),
+    "backreferences_dir": None,
+    "show_signature": False,
 }
 suppress_warnings = ["config.cache"]
 

@@ -108,13 +108,23 @@ def test_every_setting_that_is_named_exists():
     assert not [pair for pair in sorted(named) if pair[1] not in known]
 
 
+def script_of(path):
+    """The script in examples/gallery that a page of the gallery is made from; other files as they are."""
+    if path.parent != ROOT / "docs" / "gallery":
+        return path
+    name = "README.rst" if path.stem == "index" else f"{path.stem}.py"
+    return ROOT / "examples" / "gallery" / name
+
+
 @pytest.mark.parametrize("page", PAGES, ids=IDS)
 def test_every_file_that_is_named_exists(page):
-    """Files in backquotes count from the root, links from the page; those of benchmarks are left out."""
+    """Files in backquotes count from the root, links from the page; those of benchmarks are left out. Pages of the
+    gallery are made from its scripts."""
     text = page.read_text()
     code = {ROOT / path for path in re.findall(r"`((?:src|tests|examples)/[\w./-]*\w/?)`", text)}
     links = re.findall(r"\]\(([^)#\s]+)[^)]*\)", text)
     linked = {page.parent / link for link in links if "://" not in link and "benchmarks/" not in link}
+    linked = {script_of(path.resolve()) for path in linked}
     assert not [str(path) for path in sorted(code | linked) if not path.exists()]
 
 

@@ -148,7 +148,7 @@ def test_draws_come_as_often_as_weights_say() -> None:
 
 def test_indexing_and_iteration() -> None:
     given_set = MaskSet.uniform(torch.arange(6, dtype=torch.uint8).view(3, 1, 2), LabelSpace.of_classes(6))
-    assert [image.masks.tolist() for image in given_set] == [[[[0, 1]]], [[[2, 3]]], [[[4, 5]]]]  # type: ignore[attr-defined]
+    assert [image.masks.tolist() for image in given_set] == [[[[0, 1]]], [[[2, 3]]], [[[4, 5]]]]
     assert given_set[-1].masks.tolist() == given_set[2].masks.tolist()
     assert len(given_set[1:]) == 2 and len(given_set[torch.tensor([True, False, True])]) == 2
     for outside in (3, -4):
@@ -225,7 +225,7 @@ def test_stacking_pads_sets_and_images() -> None:
 @properties
 @given(mask_sets())
 def test_stacking_undoes_splitting(given_set: MaskSet) -> None:
-    back = MaskSet.stack([image.compact() for image in given_set])  # type: ignore[attr-defined]
+    back = MaskSet.stack([image.compact() for image in given_set])
     assert_same_distribution(back, given_set)
 
 

@@ -37,40 +37,59 @@ _HOMES = {
     "read_mask": "ambiseg.data.files.reading",
     "MaskRules": "ambiseg.data.files.mask_rules",
     "open_split": "ambiseg.data.source",
+    "write_dataset": "ambiseg.data.source",
+    "DatasetInfo": "ambiseg.data.info",
+    "Sample": "ambiseg.data.sample",
+    "annotations_of": "ambiseg.data.batches",
+    "simulate": "ambiseg.data.simulators.dataset",
+    "PredictSettings": "ambiseg.engine.postprocess",
+    "plot": "ambiseg.report.interactive",
 }
 
 __all__ = [
     "METHODS",
     "AmbisegError",
+    "DatasetInfo",
     "LabelSpace",
     "MaskRules",
     "MaskSet",
     "MethodSpec",
     "MetricInfo",
+    "PredictSettings",
     "Preset",
+    "Sample",
     "Segmenter",
     "TrainSettings",
     "UNetSettings",
     "__version__",
+    "annotations_of",
     "build",
     "describe",
     "evaluate",
     "fit",
     "load",
     "open_split",
+    "plot",
     "read_image",
     "read_mask",
     "register",
     "register_metric",
     "register_network",
+    "simulate",
+    "write_dataset",
 ]
 
 if TYPE_CHECKING:
+    from ambiseg.data.batches import annotations_of
     from ambiseg.data.files.mask_rules import MaskRules
     from ambiseg.data.files.reading import read_image, read_mask
-    from ambiseg.data.source import open_split
+    from ambiseg.data.info import DatasetInfo
+    from ambiseg.data.sample import Sample
+    from ambiseg.data.simulators.dataset import simulate
+    from ambiseg.data.source import open_split, write_dataset
     from ambiseg.engine.describe import describe
     from ambiseg.engine.evaluate import evaluate
+    from ambiseg.engine.postprocess import PredictSettings
     from ambiseg.engine.run import load
     from ambiseg.engine.settings import TrainSettings
     from ambiseg.engine.train import fit
@@ -83,6 +102,7 @@ if TYPE_CHECKING:
     from ambiseg.metrics.registry import MetricInfo, register_metric
     from ambiseg.networks.backbone import register_network
     from ambiseg.networks.settings import UNetSettings
+    from ambiseg.report.interactive import plot
 
 
 def __getattr__(name: str) -> Any:

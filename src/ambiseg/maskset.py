@@ -12,7 +12,7 @@ number of axes. Shapes: B images, K masks, C channels of the label space, ``*S``
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -128,6 +128,10 @@ class MaskSet:
     def __len__(self) -> int:
         """Number of images B."""
         return self.masks.shape[0]
+
+    def __iter__(self) -> Iterator[MaskSet]:
+        """The set of each image, with the batch axis (B = 1)."""
+        return (self[index] for index in range(len(self)))
 
     def __getitem__(self, index: int | slice | Tensor) -> MaskSet:
         """The sets of some images of the batch; an integer keeps the batch axis (B = 1).

@@ -76,8 +76,8 @@ def test_defaults_of_markov_shapes(cli, tmp_path):
     [
         ("--size 64", "multiple of 10, received 64"),
         ("--scenarios 9", "at least 10, received 9"),
-        ("--probabilities uniform", "--probabilities is of use with wildfire only"),
-        ("--workers 2", "--workers is of use with wildfire only"),
+        ("--probabilities uniform", "probabilities is of use with wildfire only"),
+        ("--workers 2", "workers is of use with wildfire only"),
     ],
 )
 def test_simulate_markov_shapes_refuses(cli, tmp_path, words, complaint):

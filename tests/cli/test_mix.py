@@ -17,7 +17,7 @@ from ambiseg.data.source import open_split
 from ambiseg.engine.filter_choice import FEWEST
 from ambiseg.engine.fitted_filter import FittedFilter
 from ambiseg.engine.mixture import MIXTURE, MixtureFit
-from ambiseg.engine.run import load, mixed
+from ambiseg.engine.run import fit_mixture, load, mixed
 from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
@@ -64,6 +64,8 @@ def test_the_fit_is_the_mean_ged_and_its_minimum(loaded, fires):
     for weights in ([1.0, 0.0, 0.0], [0.2, 0.5, 0.3]):
         means = [float(ged(mixed(loaded, weights).propose([image]), truth)) for image, truth in pairs]
         assert fit.ged(weights) == pytest.approx(np.mean(means), abs=1e-5)
+    whole = fit_mixture(loaded, open_split(fires, "val"))
+    assert torch.equal(whole.gram, fit.gram) and torch.equal(whole.moment, fit.moment)
     best = minimize(
         fit.ged,
         np.full(3, 1 / 3),

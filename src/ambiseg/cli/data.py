@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,12 +17,9 @@ from ambiseg.errors import AmbisegError
 if TYPE_CHECKING:
     from ambiseg.data.check import CheckReport
     from ambiseg.data.folder import Progress
-    from ambiseg.data.info import DatasetInfo
-    from ambiseg.data.sample import Sample
     from ambiseg.data.seen import Summary
 
-FEWEST_SCENARIOS = 10
-"""With fewer, a split would be empty."""
+Scene = Literal["wildfire", "markov-shapes", "lesions"]
 SCENARIOS_PER_WORKER = 50
 """Another process is started for so many scenarios; for fewer it would not pay."""
 
@@ -33,18 +28,18 @@ SCENARIOS_PER_WORKER = 50
 class SimulateArguments:
     """Simulate a data set whose images have several right answers of known probability."""
 
-    scene: Positional[Literal["wildfire", "markov-shapes"]]
+    scene: Positional[Scene]
     """What to simulate. wildfire: a landscape on fire, and where it burns next under eight winds;
     markov-shapes: a toy whose 256 masks have exactly known probabilities, covariance and entropy, behind an
-    image that tells nothing."""
+    image that tells nothing; lesions: a small lesion that four readers mark in four ways, learnt in a minute."""
     out: Path
     """Data set to make: a folder, or one packed file if the name ends with .h5."""
     scenarios: int | None = None
     """Number of images: 80 % in train, 10 % in val, 10 % in test; 1500 of wildfire, 40 of markov-shapes (all
-    the same) if left out."""
+    the same), 500 of lesions if left out."""
     size: int | None = None
     """Height and width. wildfire: 16 cells or more, 64 if left out; markov-shapes: a multiple of 10 pixels,
-    10 if left out."""
+    10 if left out; lesions: 16 pixels or more, 32 if left out."""
     seed: int = 0
     """Seed: the same one gives the same data. Nothing is random in markov-shapes."""
     probabilities: Literal["skewed", "uniform", "prevailing"] = "skewed"
@@ -112,131 +107,36 @@ def write_simulation(arguments: SimulateArguments) -> int:
     Raises:
         AmbisegError: senseless numbers, or an existing ``out``.
     """
-    default_scenarios, default_size = (1500, 64) if arguments.scene == "wildfire" else (40, 10)
-    scenarios = default_scenarios if arguments.scenarios is None else arguments.scenarios
-    size = default_size if arguments.size is None else arguments.size
-    if arguments.scene == "wildfire":
-        write_wildfires(
-            arguments.out,
-            scenarios,
-            size=size,
-            seed=arguments.seed,
-            probabilities=arguments.probabilities,
-            workers=arguments.workers,
-            overwrite=arguments.overwrite,
-        )
-    else:
-        for name in ("probabilities", "workers"):
-            if getattr(arguments, name) != getattr(SimulateArguments, name):
-                raise AmbisegError(
-                    f"--{name} is of use with wildfire only: leave it out, nothing is drawn at random in markov-shapes"
-                )
-        write_markov_shapes(arguments.out, scenarios, size=size, overwrite=arguments.overwrite)
-    return scenarios
+    from ambiseg.data.simulators.dataset import DEFAULTS
+
+    count = DEFAULTS[arguments.scene][0] if arguments.scenarios is None else arguments.scenarios
+    write_scenes(
+        arguments.scene,
+        arguments.out,
+        count,
+        arguments.workers,
+        size=arguments.size,
+        seed=arguments.seed,
+        probabilities=arguments.probabilities,
+        overwrite=arguments.overwrite,
+    )
+    return count
 
 
-class _Scenarios:
-    """Some of the scenarios of a simulation, as an iterable that knows its length."""
-
-    def __init__(self, make: Callable[..., Iterator[Sample]], start: int, count: int) -> None:
-        self.make, self.start, self.count = make, start, count
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __iter__(self) -> Iterator[Sample]:
-        return self.make(self.count, start=self.start)
-
-
-def _write_splits(
-    out: Path, scenarios: int, make: Callable[..., Iterator[Sample]], info: DatasetInfo, overwrite: bool
-) -> None:
-    """Write what ``make(count, start=...)`` simulates, in splits by number of scenario."""
-    from ambiseg.data.source import write_dataset
-
-    tenth = scenarios // 10
-    train = scenarios - 2 * tenth
-    before = {"train": 0, "val": train, "test": train + tenth}
-    counts = {"train": train, "val": tenth, "test": tenth}
-    splits = {split: _Scenarios(make, before[split], counts[split]) for split in counts}
-    with progress("simulating") as update:
-        write_dataset(
-            out, splits, info, lambda split, done, _: update(before[split] + done, scenarios), overwrite
-        )
-
-
-def _check_scenarios(scenarios: int) -> None:
-    if scenarios < FEWEST_SCENARIOS:
-        raise AmbisegError(f"--scenarios must be at least {FEWEST_SCENARIOS}, received {scenarios}")
-
-
-def write_wildfires(
-    out: Path,
-    scenarios: int,
-    *,
-    size: int = 64,
-    seed: int = 0,
-    probabilities: str = "skewed",
-    workers: int | None = None,
-    overwrite: bool = False,
-) -> None:
-    """Simulate wildfires into splits by number of scenario: the first 80 % train, then 10 % val, 10 % test.
-
-    Raises:
-        AmbisegError: too few scenarios, senseless numbers, or an existing ``out``.
-    """
-    from ambiseg.data.info import DatasetInfo
-    from ambiseg.data.simulators.wildfire import CHANNELS, PREVAILING_CHANNEL, simulate_wildfires
+def write_scenes(scene: Scene, out: Path, scenarios: int, workers: int | None = None, **options: Any) -> None:
+    """`ambiseg.data.simulators.dataset.simulate` with a progress bar, and by default on all cores."""
+    from ambiseg.data.simulators.dataset import simulate as make
 
     if workers is None:
-        workers = max(1, min(_cores(), scenarios // SCENARIOS_PER_WORKER))
-    options: dict[str, Any] = {"size": size, "seed": seed, "probabilities": probabilities, "workers": workers}
-    check_wildfires(scenarios, **options)
-    channels = (*CHANNELS, PREVAILING_CHANNEL) if probabilities == "prevailing" else CHANNELS
-    info = DatasetInfo(
-        name="wildfire",
-        source=f"ambiseg data simulate wildfire --scenarios {scenarios} --size {size} --seed {seed}"
-        f" --probabilities {probabilities}",
-        licence="CC0-1.0",
-        augment=dict.fromkeys(("flip", "rotate", "scale", "intensity"), False),
-        channels=channels,
-    )
-    _write_splits(out, scenarios, partial(simulate_wildfires, **options), info, overwrite)
+        workers = max(1, min(_cores(), scenarios // SCENARIOS_PER_WORKER)) if scene == "wildfire" else 1
+    done: dict[str, int] = {}
+    with progress("simulating") as update:
 
+        def tell(split: str, count: int, _: int | None) -> None:
+            done[split] = count
+            update(sum(done.values()), scenarios)
 
-def check_wildfires(scenarios: int, **options: Any) -> None:
-    """Raise `AmbisegError` for numbers that cannot be simulated; ``options`` are those of
-    `simulate_wildfires`."""
-    from ambiseg.data.simulators.wildfire import simulate_wildfires
-
-    _check_scenarios(scenarios)
-    simulate_wildfires(0, **options)
-
-
-def write_markov_shapes(out: Path, images: int, *, size: int = 10, overwrite: bool = False) -> None:
-    """Write MarkovShapes into splits by number of image: the first 80 % train, then 10 % val, 10 % test.
-
-    The images differ in their ids alone, so a check warns that the splits share one; each has all 256 masks
-    with their exact probabilities.
-
-    Raises:
-        AmbisegError: too few images, a size that is no positive multiple of 10, or an existing ``out``.
-    """
-    from ambiseg.data.info import DatasetInfo
-    from ambiseg.data.simulators.markov_shapes import CHANNELS, simulate_markov_shapes
-    from ambiseg.labels import LabelSpace
-
-    _check_scenarios(images)
-    simulate_markov_shapes(0, size=size)
-    info = DatasetInfo(
-        name="markov-shapes",
-        labels=LabelSpace.binary("shape"),
-        source=f"ambiseg data simulate markov-shapes --scenarios {images} --size {size}",
-        licence="CC0-1.0",
-        augment=dict.fromkeys(("flip", "rotate", "scale", "intensity"), False),
-        channels=CHANNELS,
-    )
-    _write_splits(out, images, partial(simulate_markov_shapes, size=size), info, overwrite)
+        make(scene, out, scenarios, workers=workers, progress=tell, **options)
 
 
 def check(args: list[str]) -> int:

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from ambiseg import owned_files
 from ambiseg.cli.console import command, next_commands, say, show, show_grid
-from ambiseg.cli.data import check_wildfires, write_wildfires
+from ambiseg.cli.data import write_scenes
 from ambiseg.cli.parsing import parse
 from ambiseg.cli.train import summary
 from ambiseg.engine.settings import TrainSettings
@@ -68,9 +68,11 @@ def run(args: list[str]) -> int:
 
 
 def _check(arguments: DemoArguments) -> None:
+    from ambiseg.data.simulators.dataset import check_simulation
+
     if not 0 < arguments.minutes < math.inf:
         raise AmbisegError(f"--minutes must be above 0, received {arguments.minutes}")
-    check_wildfires(arguments.scenarios, size=arguments.size, seed=arguments.seed)
+    check_simulation("wildfire", arguments.scenarios, arguments.size, arguments.seed)
     out = arguments.out
     owned_files.check_maker(out, ["demo"])
     if (out / "run" / "report.html").exists() and not arguments.overwrite:
@@ -129,7 +131,7 @@ def _simulate(arguments: DemoArguments, data: Path) -> bool:
     if found.get("data") == simulated and data.is_dir():
         say("  they are there")
     else:
-        write_wildfires(data, **simulated, overwrite=True)
+        write_scenes("wildfire", data, **simulated, overwrite=True)
     write_json(note, wanted)
     return found != wanted
 

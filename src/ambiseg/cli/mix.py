@@ -110,27 +110,15 @@ def _fitted(
     arguments: MixArguments, runs: Sequence[Run]
 ) -> tuple[tuple[float, ...], dict[str, float], dict[str, object], FittedFilter]:
     """Weights, the mean GED of each run and of the mixture on the images, how it was done, and the filter."""
-    import torch
-
     from ambiseg.cli.evaluate import data_of
-    from ambiseg.data.batches import annotations_of
     from ambiseg.data.source import SpreadSplit, open_split
     from ambiseg.engine.filter_choice import choose_filter
-    from ambiseg.engine.mixture import MixtureFit
-    from ambiseg.engine.run import mixed
+    from ambiseg.engine.run import fit_mixture, mixed
 
     data = data_of(runs[0].config, arguments.data)
     split = SpreadSplit(open_split(data, arguments.split), arguments.images)
-    fit = MixtureFit(len(runs))
-    generators = [torch.Generator(run.hardware.device).manual_seed(arguments.seed) for run in runs]
     with progress("fitting") as update:
-        for done, sample in enumerate(split, 1):
-            found = [
-                run.propose([sample.image], arguments.samples, generator)
-                for run, generator in zip(runs, generators, strict=True)
-            ]
-            fit.add(found, annotations_of(sample, runs[0].config.labels))
-            update(done, len(split))
+        fit = fit_mixture(runs, split, arguments.samples, arguments.seed, update)
     weights = fit.weights()
     alone = {str(f): fit.ged([float(i == r) for i in range(len(runs))]) for r, f in enumerate(arguments.runs)}
     how = {

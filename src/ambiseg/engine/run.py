@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import cached_property
@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ambiseg.data.batches import annotations_of
 from ambiseg.data.files.reading import read_image
 from ambiseg.data.files.validation import canonical_image
 from ambiseg.data.sample import Sample
@@ -21,7 +22,7 @@ from ambiseg.defaults import FOREGROUND_THRESHOLD
 from ambiseg.engine.fitted_filter import FittedFilter
 from ambiseg.engine.hardware import Hardware
 from ambiseg.engine.memory import refusing_too_much
-from ambiseg.engine.mixture import MIXTURE, MixtureConfig, MixtureModel
+from ambiseg.engine.mixture import MIXTURE, MixtureConfig, MixtureFit, MixtureModel
 from ambiseg.engine.postprocess import Image, LoadedModel, Postprocessed, PredictSettings, postprocess
 from ambiseg.engine.run_folder import RunConfig, digest_of_tensors, load_weights
 from ambiseg.errors import AmbisegError, DataWarning
@@ -270,3 +271,39 @@ def mixed(runs: Sequence[Run], weights: Sequence[float], folder: Path | None = N
                 )
     config = replace(first.config, method=MIXTURE_METHOD)
     return Run(config, MixtureModel([run.model for run in runs], weights), first.hardware, folder)
+
+
+def fit_mixture(
+    runs: Sequence[Run],
+    split: Split,
+    samples: int | None = None,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> MixtureFit:
+    """What the weights of a mixture depend on, from all images of a split.
+
+    Args:
+        runs: trained on the same data.
+        split: annotated images that they were not trained on, such as ``val``.
+        samples: masks that each run is asked for; its own number if None.
+        seed: of sampling methods.
+        progress: called with images done and in all.
+
+    Returns:
+        Sums whose ``weights()`` make the mean squared GED smallest; pass them to `mixed`.
+
+    Example:
+        >>> fit = fit_mixture([first, second], open_split("my-data", "val"))                # doctest: +SKIP
+        >>> mixture = mixed([first, second], fit.weights())                                 # doctest: +SKIP
+    """
+    fit = MixtureFit(len(runs))
+    generators = [torch.Generator(run.hardware.device).manual_seed(seed) for run in runs]
+    for done, sample in enumerate(split, 1):
+        found = [
+            run.propose([sample.image], samples, generator)
+            for run, generator in zip(runs, generators, strict=True)
+        ]
+        fit.add(found, annotations_of(sample, runs[0].config.labels))
+        if progress is not None:
+            progress(done, len(split))
+    return fit

@@ -140,6 +140,7 @@ def draw_prediction(
     channels: Sequence[str] = (),
     annotations: MaskSet | None = None,
     title: str = "",
+    heading: str = "Predicted masks",
 ) -> Figure:
     """Everything that a set of masks says about one image.
 
@@ -153,6 +154,7 @@ def draw_prediction(
         channels: names of the channels of the image, see `background_of`.
         annotations: masks to compare with, ``(1, N, H, W)``.
         title: line above all.
+        heading: what ``predictions`` are.
 
     Raises:
         AmbisegError: a batch, masks of another size, or an image that is not ``(C, H, W)``.
@@ -160,7 +162,7 @@ def draw_prediction(
     check_image(image, predictions, annotations)
     predictions = predictions.to("cpu")
     base = reduce_image(background_of(image, channels))
-    blocks = [("Predicted masks", _prepared(predictions, MOST_MASKS))]
+    blocks = [(heading, _prepared(predictions, MOST_MASKS))]
     if annotations is not None:
         blocks.append(("Annotations", _prepared(annotations.to("cpu"), MOST_MASKS)))
     mean, entropy = mean_and_entropy(predictions)
