@@ -398,6 +398,30 @@ def test_a_run_starts_from_the_weights_of_another(whole, train_tiny, tmp_path, m
     assert RunConfig.load(tmp_path / "second").train.init == str(whole["full"])
 
 
+def test_the_seed_draws_the_weights_that_init_has_no_values_for(fires, tmp_path, monkeypatch):
+    """Whatever the global generator was before; the flow of a trained prior is new."""
+    chosen = TrainSettings(updates=1, validations=1, precision="32")
+    run = {"backbone": UNetSettings(width=8, depth=2), "quiet": True, "fit_filter": False}
+    prior = train_module.fit(
+        "ssn", fires, tmp_path / "prior", train=chosen, settings=SSNSettings(rank=2, samples=2), **run
+    )
+    began = []
+
+    def remember(*args, start, **_):
+        began.append(start.state_dict())
+        return None
+
+    monkeypatch.setattr(train_module, "_train", remember)
+    for number, seed in enumerate((5, 5, 6)):
+        torch.manual_seed(number)
+        later = replace(chosen, init=str(prior.run), seed=seed)
+        train_module.fit("atfm", fires, tmp_path / f"run{number}", train=later, **run)
+    assert_same(began[0], began[1])
+    drawn = "g.stem.weight"
+    assert not torch.equal(began[0][drawn], began[2][drawn])
+    assert torch.equal(began[0]["prior.mu.weight"], began[2]["prior.mu.weight"])
+
+
 def test_weights_to_start_from_must_fit(whole, train_tiny, tmp_path):
     with pytest.raises(AmbisegError, match="absent is not a run folder"):
         train_tiny(tmp_path / "run", init=str(tmp_path / "absent"))

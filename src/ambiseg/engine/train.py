@@ -423,6 +423,7 @@ def _start(config: RunConfig) -> Segmenter:
     Raises:
         AmbisegError: no run folder, other channels or classes, or a method that this one cannot start from.
     """
+    torch.manual_seed(config.train.seed)  # weights that --init has no values for are drawn
     init = Path(config.train.init or "")
     source = RunConfig.load(init)
     if source.method == config.method:
