@@ -3,6 +3,8 @@ should."""
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -27,6 +29,9 @@ BODIES = {
     "transformer": {"body": {"kind": "transformer", "strip_height": 1, "strip_width": 2, "width": 16}},
     "linear": {"body": {"kind": "linear", "height": 3, "width": 4}},
 }
+
+
+SECOND_MODEL = {"kind": "autoregressive", "against_collapse": {"kind": "maf"}, "estimator": "mean-log"}
 
 
 def strips(width):
@@ -125,7 +130,7 @@ def test_the_entropy_of_the_dual_objective_is_that_of_the_logits():
 
 
 def test_the_divergence_of_the_dual_objective_is_zero_for_equal_laws_and_above_for_others():
-    model = make(kind="autoregressive", against_collapse={"kind": "maf"}, draws=4000, **BODIES["linear"])
+    model = make(**SECOND_MODEL, draws=4000, **BODIES["linear"])
     image, masks = torch.randn(1, 3, 3, 4), torch.zeros(1, 1, 3, 4, dtype=torch.uint8)
     with torch.no_grad():
         for flow in (model.flow, model.second_flow):
@@ -138,6 +143,29 @@ def test_the_divergence_of_the_dual_objective_is_zero_for_equal_laws_and_above_f
         sigma = model.distribution(image).log_sigma.exp()
     # KL of normal distributions of equal variances: half the squared distance over the variance.
     assert float(other["kl"]) == pytest.approx(float((0.125 / sigma.square()).mean()), abs=0.01)
+
+
+@pytest.mark.parametrize("mean, scale", [(0.0, 1.0), (0.5, 1.0), (1.0, 0.8), (2.0, 0.5)])
+def test_the_dual_objective_with_a_second_model_bounds_its_likelihood(mean, scale):
+    """One pixel, of which the second model knows nothing: the likelihood is one half by symmetry, whatever
+    the first model is. Where the first is the second the bound is E[-log sigmoid(u)]."""
+    one = {"kind": "linear", "height": 1, "width": 1}
+    model = make(**SECOND_MODEL, draws=40_000, body=one)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+        model.base.mu.bias += mean
+        model.base.log_sigma.bias += math.log(scale)
+        loss = float(
+            model.loss(
+                torch.zeros(1, 3, 1, 1), MaskSet.uniform(torch.ones(1, 1, 1, 1, dtype=torch.uint8), BINARY)
+            )["loss"]
+        )
+    assert loss > math.log(2)
+    u = torch.linspace(-10, 10, 4001, dtype=torch.float64)
+    density = torch.distributions.Normal(mean, scale).log_prob(u)
+    nats = -torch.nn.functional.logsigmoid(u) + density - torch.distributions.Normal(0.0, 1.0).log_prob(u)
+    assert loss == pytest.approx(float((density.exp() * nats).sum() * 0.005), abs=0.02)
 
 
 @SPACES
@@ -249,6 +277,10 @@ def test_mistakes_are_named():
             {"kind": "autoregressive", "against_collapse": {"kind": "entropy", "weight": 0.0}},
             "against_collapse.weight is above 0",
         ),
+        (
+            {"kind": "autoregressive", "against_collapse": {"kind": "maf"}},
+            "maf needs flow.estimator=mean-log, received log-mean",
+        ),
         ({"kind": "autoregressive", "prior": "fixed"}, "unknown key of settings: flow 'prior'"),
         ({"kind": "autoregressive", "body": {"kind": "linear", "height": 4}}, "width must be set"),
         ({"kind": "autoregressive", "body": strips(0)}, "strip_width must be at least 1"),
@@ -262,14 +294,14 @@ def test_mistakes_are_named():
 
 
 def test_gradient_reaches_both_models_of_the_dual_objective():
-    model = perturbed(make(kind="autoregressive", against_collapse={"kind": "maf"}, body=strips(4)))
+    model = perturbed(make(**SECOND_MODEL, body=strips(4)))
     model.loss(*problem(BINARY))["loss"].backward()
     assert all(bool(p.grad.any()) for p in model.parameters())
 
 
 @pytest.mark.slow
 def test_the_dual_objective_with_a_second_model_learns():
-    model = make(kind="autoregressive", against_collapse={"kind": "maf"}, body=strips(4), samples=24).train()
+    model = make(**SECOND_MODEL, body=strips(4), samples=24).train()
     images, modes = problem(BINARY)
     train_on_problem(model, BINARY, "full", 450, 3e-3)
     found = model.eval().predict(images, generator=torch.Generator().manual_seed(0))

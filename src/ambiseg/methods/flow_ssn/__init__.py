@@ -82,7 +82,8 @@ class SecondModel:
     """A masked autoregressive flow, trained beside the first, keeps samples apart."""
 
     kind: Literal["maf"] = "maf"
-    """The divergence from a masked autoregressive flow is lowered, which is trained beside the first."""
+    """The divergence from a masked autoregressive flow is lowered, which is trained beside the first; needs
+    estimator=mean-log."""
 
 
 @dataclass(frozen=True)

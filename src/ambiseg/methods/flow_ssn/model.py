@@ -19,7 +19,10 @@ speaks of the Monte-Carlo likelihood of SSN, the logarithm of the mean (13), and
 second model, a masked autoregressive flow that is trained beside the first:
 
     L_dual = L - beta H(p_IAF),    H = E[-log p(u | x) + log |det d eta / d u|]                                 (15)
-    L_dual = L + KL(p_IAF || p_MAF)
+    L_dual = E_IAF[-log p(y | eta)] + KL(p_IAF || p_MAF) >= -log E_MAF[p(y | eta)]
+
+The second line bounds the likelihood of the second model, and only with the mean of ``log p(y | eta)``: the
+logarithm of the mean is below it, and with a second model it is refused.
 
 Continuous time, `ContinuousFlow`: a small network without the image says which label map a partly noisy
 one becomes.
@@ -366,7 +369,14 @@ def _check(s: FlowSSNSettings) -> None:
         raise AmbisegError(
             f"flow.tolerance is above 0, received {s.flow.tolerance}: 1e-6 is exact enough for masks"
         )
-    if isinstance(s.flow, AutoregressiveFlow) and isinstance(s.flow.against_collapse, EntropyBonus):
+    if not isinstance(s.flow, AutoregressiveFlow):
+        return
+    if isinstance(s.flow.against_collapse, SecondModel) and s.flow.estimator != "mean-log":
+        raise AmbisegError(
+            f"flow.against_collapse=maf needs flow.estimator=mean-log, received {s.flow.estimator}: only then is the"
+            " loss a bound of a likelihood"
+        )
+    if isinstance(s.flow.against_collapse, EntropyBonus):
         weight = s.flow.against_collapse.weight
         if not weight > 0:
             raise AmbisegError(
