@@ -129,6 +129,54 @@ def test_the_entropy_of_the_dual_objective_is_that_of_the_logits():
     torch.testing.assert_close(losses["loss"], losses["nats"] - 0.3 * losses["entropy"])
 
 
+def test_the_dual_objective_is_per_pixel_that_is_not_void():
+    """The likelihood, the entropy of these pixels and the divergence of all: of two annotations with other
+    void pixels, by weight."""
+    masks = torch.zeros(1, 2, 3, 4, dtype=torch.uint8)
+    masks[0, 0, 0], masks[0, 1, :, 1:] = BINARY.void, BINARY.void
+    truth = MaskSet(masks, torch.tensor([[0.25, 0.75]]), BINARY)
+    valid = truth.labels.valid(masks)[0].flatten(1).float()
+    bonus = perturbed(
+        make(kind="autoregressive", draws=40_000, against_collapse={"kind": "entropy"}, **BODIES["linear"])
+    )
+    second = make(**SECOND_MODEL, draws=4, **BODIES["linear"])
+    images = torch.randn(1, 3, 3, 4)
+    with torch.no_grad():
+        for parameter in [
+            *bonus.flow.parameters(),
+            *second.flow.parameters(),
+            *second.second_flow.parameters(),
+        ]:
+            parameter.zero_()  # the flow leaves u as it is
+        sigma = bonus.distribution(images).log_sigma.exp().flatten()
+        each = torch.distributions.Normal(torch.zeros(12), sigma).entropy()
+        expected = float(truth.weights[0] @ ((valid @ each) / valid.sum(1)))
+        assert expected != pytest.approx(float(each.mean()), abs=0.05)
+        assert float(bonus.loss(images, truth)["entropy"]) == pytest.approx(expected, abs=0.02)
+
+        second.second.load_state_dict(second.base.state_dict())
+        torch.manual_seed(1)
+        nothing = second.loss(images, truth)
+        second.second.log_sigma.bias += 1.0
+        torch.manual_seed(1)
+        found = second.loss(images, truth)
+        torch.manual_seed(1)
+        whole = second.loss(images, MaskSet.uniform(torch.zeros_like(masks), BINARY))
+    assert float(nothing["kl"]) == pytest.approx(0, abs=1e-6)
+    share = float(truth.weights[0] @ (12 / valid.sum(1)))
+    torch.testing.assert_close(found["kl"], whole["kl"] * share)
+    torch.testing.assert_close(found["loss"], found["nats"] + found["kl"])
+
+
+@pytest.mark.parametrize("kind", ["entropy", "maf"])
+def test_an_annotation_that_is_all_void_has_no_part_in_the_dual_objective(kind):
+    model = perturbed(make(**{**SECOND_MODEL, "against_collapse": {"kind": kind}}, body=strips(4)))
+    images, modes = problem(BINARY)
+    void = MaskSet.uniform(torch.full_like(modes.masks, BINARY.void), BINARY)
+    model.loss(images, void)["loss"].backward()
+    assert not any(bool(p.grad.any()) for p in model.parameters() if p.grad is not None)
+
+
 def test_the_divergence_of_the_dual_objective_is_zero_for_equal_laws_and_above_for_others():
     model = make(**SECOND_MODEL, draws=4000, **BODIES["linear"])
     image, masks = torch.randn(1, 3, 3, 4), torch.zeros(1, 1, 3, 4, dtype=torch.uint8)

@@ -76,13 +76,18 @@ class AffineAutoregressive(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """``y (N, C, H, W)`` and ``log |det dy/dx| (N,)`` at ``x (N, C, H, W)``, one pass, float32."""
+        y, log_scales = self.with_log_scales(x)
+        return y, log_scales.flatten(1).sum(1)
+
+    def with_log_scales(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """``y`` and ``log dy_i/dx_i`` of every variable at ``x``, all ``(N, C, H, W)``, float32."""
         y = full_precision(x)
-        log_det = y.new_zeros(len(y))
+        log_scales = torch.zeros_like(y)
         for body in cast(Iterable[AutoregressiveNetwork], self.bodies):
             mean, log_scale = _moments(body, y)
             y = mean + log_scale.exp() * y
-            log_det = log_det + log_scale.flatten(1).sum(1)
-        return y, log_det
+            log_scales = log_scales + log_scale
+        return y, log_scales
 
     def inverse(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """``x (N, C, H, W)`` and ``log |det dx/dy| (N,)`` at ``y (N, C, H, W)``, float32.

@@ -32,8 +32,8 @@ one becomes.
 
 Gradients reach the base through u. With a free scale the base would shrink until ``y_t`` gives y away, so
 there sigma is 1 unless asked otherwise, as in the authors' code. ``prior="fixed"`` is what the paper compares
-with: ``u ~ N(0, I)``, and the large network, which sees the image, is the flow. A loss is in nats per pixel
-that is not void.
+with: ``u ~ N(0, I)``, and the large network, which sees the image, is the flow. A loss and its
+parts are in nats per pixel that is not void.
 """
 
 from __future__ import annotations
@@ -88,10 +88,10 @@ class Base:
         """``u = mu + sigma e`` for e ``(B, S, C, H, W)``, same shape."""
         return self.mu[:, None] + self.log_sigma.exp()[:, None] * noise
 
-    def log_prob(self, u: Tensor) -> Tensor:
-        """Log-density in nats of ``(B, S, C, H, W)``, ``(B, S)``."""
+    def log_densities(self, u: Tensor) -> Tensor:
+        """Log-densities in nats of the variables of u ``(B, S, C, H, W)``, same shape."""
         e = (u - self.mu[:, None]) * (-self.log_sigma)[:, None].exp()
-        return -(0.5 * e.square() + self.log_sigma[:, None] + 0.5 * math.log(2 * math.pi)).flatten(2).sum(2)
+        return -(0.5 * e.square() + self.log_sigma[:, None] + 0.5 * math.log(2 * math.pi))
 
 
 class BaseNetwork(nn.Module):
@@ -224,39 +224,45 @@ class FlowSSN(Segmenter):
         """
         if isinstance(self.settings.flow, ContinuousFlow):
             raise AmbisegError("a continuous Flow-SSN has no logits of its own to draw: use predict")
-        return self._through(self.distribution(images), self._noise(images, count, generator))
+        eta, densities = self._through(self.distribution(images), self._noise(images, count, generator))
+        return eta, densities.flatten(2).sum(2)
 
     def _through(self, base: Base, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits of noise ``(B, S, C, H, W)`` and the log-density of each given those before, same shape."""
         u = base.draw(noise)
-        eta, log_det = self.flow(u.flatten(0, 1))
-        return eta.view(u.shape), base.log_prob(u) - log_det.view(u.shape[:2])
+        eta, log_scales = self.flow.with_log_scales(u.flatten(0, 1))
+        return eta.view(u.shape), base.log_densities(u) - log_scales.view(u.shape)
 
     def _second_log_prob(self, images: Tensor, eta: Tensor) -> Tensor:
         """``log p_MAF(eta | x)`` of ``(B, S, C, H, W)``, ``(B, S)``: one pass, for the MAF's input is eta
         itself."""
         assert self.second is not None
-        u, log_det = self.second_flow(eta.flatten(0, 1))
-        log_prob: Tensor = self.second(images).log_prob(u.view(eta.shape)) + log_det.view(eta.shape[:2])
-        return log_prob
+        base: Base = self.second(images)
+        u, log_scales = self.second_flow.with_log_scales(eta.flatten(0, 1))
+        return (base.log_densities(u.view(eta.shape)) + log_scales.view(eta.shape)).flatten(2).sum(2)
 
     def _discrete_loss(self, images: Tensor, annotations: MaskSet) -> dict[str, Tensor]:
         flow = self.settings.flow
         assert isinstance(flow, AutoregressiveFlow)
-        eta, log_prob = self.draw_logits(images, flow.draws)
+        eta, densities = self._through(self.distribution(images), self._noise(images, flow.draws))
         pairs = pairwise_cross_entropy(eta, annotations.masks, self.labels)
         nats = marginal(pairs) if flow.estimator == "log-mean" else pairs.mean(1)
         likelihood = expected_nats(nats, annotations).mean()
         if flow.against_collapse is None:
             return {"loss": likelihood}
-        pixels = images[0, 0].numel()
+        valid = self.labels.valid(annotations.masks).flatten(2)
         if isinstance(flow.against_collapse, EntropyBonus):
-            entropy = -log_prob.mean() / pixels
+            # Of valid pixels alone: nothing holds back the entropy of a void one.
+            each = -densities.mean(1).sum(1).flatten(1)
+            entropy = expected_nats((each[:, None] * valid).sum(2), annotations).mean()
             return {
                 "loss": likelihood - flow.against_collapse.weight * entropy,
                 "nats": likelihood,
                 "entropy": entropy,
             }
-        kl = (log_prob - self._second_log_prob(images, eta)).mean() / pixels
+        # Of all logits, as the bound asks; an annotation that is all void has no likelihood to bound.
+        excess = (densities.flatten(2).sum(2) - self._second_log_prob(images, eta)).mean(1)
+        kl = expected_nats(excess[:, None] * valid.any(2), annotations).mean()
         return {"loss": likelihood + kl, "nats": likelihood, "kl": kl}
 
     # -- continuous time -------------------------------------------------------------------------------------
