@@ -78,6 +78,33 @@ def test_likelihoods_of_all_label_maps_sum_to_one(labels, size, flow):
     check_likelihoods_sum_to_one(perturbed(make(labels, likelihood_samples=7, **flow)), size)
 
 
+@pytest.mark.parametrize("drift", ["initial", "conditional"])
+@pytest.mark.parametrize("sampler", ["euler", "midpoint", "heun", "rk4"])
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_the_likelihood_stands_on_the_path_of_the_samples(steps, sampler, drift, monkeypatch):
+    """With the same draws ``log_prob`` asks the flow where ``predict`` does, up to the start of the last
+    step."""
+    model = perturbed(make(steps=steps, sampler=sampler, drift=drift, samples=5, likelihood_samples=5))
+    image, mask = torch.randn(1, 3, 4, 4), torch.ones(1, 4, 4, dtype=torch.uint8)
+    original, asked = model.logits, []
+
+    def remember(images, state, time):
+        asked.append((time.max(), state))
+        return original(images, state, time)
+
+    monkeypatch.setattr(model, "logits", remember)
+    torch.manual_seed(2)
+    model.predict(image)
+    path, asked[:] = list(asked), []
+    torch.manual_seed(2)
+    model.log_prob(image, mask)
+    assert float(asked[-1][0]) == pytest.approx(1 - 1 / steps, abs=1e-6)
+    for (time, state), (expected, where) in zip(asked, path, strict=False):
+        torch.testing.assert_close(time, expected)
+        torch.testing.assert_close(state, where)
+    assert len(asked) <= len(path)
+
+
 def test_the_likelihood_of_one_pixel_is_an_integral():
     """Without a flow the logit of a single pixel is the base itself: against a sum over a grid."""
     model = make(kind="autoregressive", body=strips(1), likelihood_samples=400_000)

@@ -284,8 +284,9 @@ class FlowSSN(Segmenter):
         nats = cross_entropy_per_pixel(self.logits(images, state, time), masks, self.labels)
         return {"loss": nats.mean()}
 
-    def _integrate(self, images: Tensor, u: Tensor, end: float = 1.0) -> Tensor:
-        """The state at ``end`` of the flow (17) from u ``(B, K, C, H, W)``, same shape."""
+    def _integrate(self, images: Tensor, u: Tensor, whole: bool = True) -> Tensor:
+        """The state at the end of the flow (17) from u ``(B, K, C, H, W)``, or one step before it, same
+        shape."""
         s, count = self._continuous, u.shape[1]
         repeated = images if self.base is not None else images.repeat_interleave(count, 0)
 
@@ -297,8 +298,10 @@ class FlowSSN(Segmenter):
             return (mean - state) / (1 - time[:, None, None, None, None].clamp(max=LAST_TIME))
 
         # A posterior mean gives no velocity at t = 1, so the last step ends in the mean itself.
-        last = "euler" if s.drift == "conditional" and s.sampler != "dopri5" else None
-        grid = torch.linspace(0, end, s.steps + 1, dtype=torch.float64)
+        last = "euler" if whole and s.drift == "conditional" and s.sampler != "dopri5" else None
+        grid = torch.linspace(0, 1, s.steps + 1, dtype=torch.float64)
+        if not whole:
+            grid = grid[:-1]
         return integrate(
             velocity, u, method=s.sampler, grid=grid, last=last, rtol=s.tolerance, atol=s.tolerance
         )
@@ -338,8 +341,8 @@ class FlowSSN(Segmenter):
         ``likelihood_samples``.
 
         A Monte-Carlo estimate from the global generator: below the true value on average, and nearer the
-        larger S is. Of a continuous model it is the likelihood of the sampler that stops one step before the
-        end and draws the label map from the categorical distribution there.
+        larger S is. Of a continuous model it is the likelihood of the sampler of `predict` that stops one step
+        before the end, at ``1 - 1 / steps``, and draws the label map from the categorical distribution there.
 
         Args:
             images: ``(B, C, H, W)``.
@@ -360,7 +363,7 @@ class FlowSSN(Segmenter):
         end, count = 1 - 1 / self._continuous.steps, noise.shape[1]
         state = self._pushed(base.draw(noise))
         if end > 0:
-            state = self._integrate(images, state, end)
+            state = self._integrate(images, state, whole=False)
         repeated = images if self.base is not None else images.repeat_interleave(count, 0)
         time = torch.full((state.shape[0] * count,), end, device=state.device)
         return self.logits(repeated, state.flatten(0, 1), time).view(state.shape)
