@@ -69,6 +69,13 @@ def test_layers_are_counted_without_computing_them():
     [
         ("m-heads", {"backbone": {"depth": 6}}, "images of 16x16 pixels 5 times"),
         ("flow-ssn", {"settings": {"flow": {"depth": 6}}}, "set depth to 5 at most"),
+        (
+            "flow-ssn",
+            {"settings": {"flow": {"kind": "autoregressive", "pushforward": "log-softmax"}}},
+            "'pushforward': autoregressive has no such setting",
+        ),
+        ("flow-ssn", {"settings": {"flow": {"draws": 4}}}, "'draws': continuous has no such setting"),
+        ("flow-ssn", {"settings": {"flow": {"prior": "fixed", "width": 8}}}, "flow.width=8 has no effect"),
         ("m-heads", {"backbone": {"depth": 14}}, "backbone.depth must be at most 12, received 14"),
         ("m-heads", {"backbone": {"width": 256}}, "backbone.width 256 is above backbone.max_width 128"),
         ("m-heads", {"backbone": {"width": 999_999, "max_width": 999_999}}, "parameters"),

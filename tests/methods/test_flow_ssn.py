@@ -357,6 +357,14 @@ def test_mistakes_are_named():
             "maf needs flow.estimator=mean-log, received log-mean",
         ),
         ({"kind": "autoregressive", "prior": "fixed"}, "unknown key of settings: flow 'prior'"),
+        (
+            {"kind": "autoregressive", "pushforward": "log-softmax"},
+            "autoregressive has no such setting, continuous has",
+        ),
+        ({"kind": "continuous", "draws": 4}, "continuous has no such setting, autoregressive has"),
+        ({"prior": "fixed", "width": 32}, "flow.width=32 has no effect with flow.prior=fixed"),
+        ({"prior": "fixed", "depth": 2}, "flow.depth=2 has no effect with flow.prior=fixed"),
+        ({"prior": "fixed", "base_scale": "learned"}, "base_scale=learned has no effect"),
         ({"kind": "autoregressive", "body": {"kind": "linear", "height": 4}}, "width must be set"),
         ({"kind": "autoregressive", "body": strips(0)}, "strip_width must be at least 1"),
     ]:

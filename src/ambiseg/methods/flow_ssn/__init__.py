@@ -17,11 +17,11 @@ class ContinuousFlow:
     prior: Literal["learned", "fixed"] = "learned"
     """Base of the flow: a network of the image, or N(0, I) under a flow that sees the image (figure 6)."""
     base_scale: Literal["one", "learned"] = "one"
-    """Standard deviations of the base: 1 (the authors' code), or learnt (equation 11)."""
+    """Standard deviations of a learned prior: 1 (the authors' code), or learnt (equation 11)."""
     pushforward: Literal["identity", "log-softmax"] = "identity"
     """What the base goes through first; log-softmax makes it log-logistic-normal."""
     width: int = 16
-    """Channels of the flow's own U-Net."""
+    """Channels of the flow's own U-Net, which goes with a learned prior."""
     depth: int = 3
     """Its number of resolutions."""
     drift: Literal["initial", "conditional"] = "initial"

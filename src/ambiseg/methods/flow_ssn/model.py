@@ -378,6 +378,14 @@ def _check(s: FlowSSNSettings) -> None:
         raise AmbisegError(
             f"flow.tolerance is above 0, received {s.flow.tolerance}: 1e-6 is exact enough for masks"
         )
+    if isinstance(s.flow, ContinuousFlow) and s.flow.prior == "fixed":
+        for name in ("width", "depth", "base_scale"):
+            value = getattr(s.flow, name)
+            if value != getattr(ContinuousFlow(), name):
+                raise AmbisegError(
+                    f"flow.{name}={value} has no effect with flow.prior=fixed, where the backbone is the flow and its base"
+                    f" is N(0, I): leave flow.{name} or flow.prior out"
+                )
     if not isinstance(s.flow, AutoregressiveFlow):
         return
     if isinstance(s.flow.against_collapse, SecondModel) and s.flow.estimator != "mean-log":
