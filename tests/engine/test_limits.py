@@ -76,6 +76,11 @@ def test_layers_are_counted_without_computing_them():
         ),
         ("flow-ssn", {"settings": {"flow": {"draws": 4}}}, "'draws': continuous has no such setting"),
         ("flow-ssn", {"settings": {"flow": {"prior": "fixed", "width": 8}}}, "flow.width=8 has no effect"),
+        (
+            "atfm",
+            {"settings": {"prior_share": 0.0}},
+            "prior_share=0 trains no prior: start from a trained run",
+        ),
         ("m-heads", {"backbone": {"depth": 14}}, "backbone.depth must be at most 12, received 14"),
         ("m-heads", {"backbone": {"width": 256}}, "backbone.width 256 is above backbone.max_width 128"),
         ("m-heads", {"backbone": {"width": 999_999, "max_width": 999_999}}, "parameters"),

@@ -322,6 +322,11 @@ def test_settings_out_of_range_are_named(wrong):
         make(**wrong)
 
 
+def test_a_prior_that_is_not_trained_needs_the_weights_of_another_run():
+    assert make(prior_share=0.0).needs_init
+    assert not make(prior_share=0.1).needs_init and not make(prior_share=0.0, start="noise").needs_init
+
+
 def test_the_flow_from_noise_has_no_prior():
     model = make(start="noise", steps=3)
     assert model.prior is None and model.truncation(torch.zeros(1, 3, 4, 5)) is None

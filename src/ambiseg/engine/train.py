@@ -137,7 +137,7 @@ def fit(
 
     Raises:
         AmbisegError: unknown method, senseless settings, missing splits, an existing ``out``, weights to
-            start from that do not fit, or a loss that became NaN.
+            start from that are missing or do not fit, or a loss that became NaN.
 
     Example:
         >>> fit("mode-proposals", "my-data", "runs/first", train=TrainSettings(minutes=5))      # doctest: +SKIP
@@ -168,6 +168,8 @@ def fit(
         for remark in statistics.remarks:
             warnings.warn(f"{data}, train: {remark}", DataWarning, stacklevel=2)
     model = _model(spec, chosen, statistics, split.info.labels, network, own)
+    if model.needs_init and not chosen.init:
+        raise AmbisegError(f"{model.needs_init}: start from a trained run with --init, or change the setting")
     if not _is_child():
         _check_target(run, overwrite, [Path(data), *([Path(chosen.init)] if chosen.init else [])])
         weights = sum(value.numel() * value.element_size() for value in model.state_dict().values())

@@ -72,6 +72,12 @@ class Segmenter(nn.Module, ABC):
         are two modes."""
         return False
 
+    @property
+    def needs_init(self) -> str:
+        """The setting for which its training must start from the weights of another run, and why, such as
+        "prior_share=0 trains no prior"; empty where it need not."""
+        return ""
+
     def start_from(self, other: Segmenter) -> None:
         """Take over the weights of another trained model, as far as the method can use them.
 

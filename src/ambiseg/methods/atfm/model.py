@@ -174,6 +174,11 @@ class ATFM(Segmenter):
         out: Tensor = self.h(self.g(torch.cat([images, state.to(images.dtype)], 1), time)).float()
         return out
 
+    @property
+    def needs_init(self) -> str:
+        untrained = self.prior is not None and self.settings.prior_share == 0
+        return "prior_share=0 trains no prior" if untrained else ""
+
     @torch.no_grad()
     def start_from(self, other: Segmenter) -> None:
         """Another model of this method, or a trained SSN, which becomes the prior.
