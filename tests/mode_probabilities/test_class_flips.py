@@ -231,6 +231,23 @@ def test_fewer_areas_than_asked_for(how):
     assert torch.allclose(p, torch.full((3, 2), 0.5).double())
 
 
+@pytest.mark.parametrize("how", ["atoms", "pca"])
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 10**6), size=st.integers(3, 40), areas=st.integers(1, 3), modes=st.integers(1, 5))
+def test_pixels_that_switch_together_are_in_the_same_templates(how, seed, size, areas, modes):
+    """Also where the whole image is one area, whose principal component is the same everywhere."""
+    r = np.random.default_rng(seed)
+    of, on = r.integers(0, areas, size), r.integers(0, 2, (modes, areas))
+    masks = uniform(torch.from_numpy(on[:, of].astype(np.uint8))[None])
+    templates = find_templates(masks, count=2, how=how)[0].numpy()
+    for area in range(areas):
+        alike = (on == on[:, area : area + 1]).all(0)
+        inside = templates[:, alike[of]]
+        assert (inside.all(1) | ~inside.any(1)).all()
+    if areas == 1 and 0 < on.mean() < 1:
+        assert templates.sum(1).tolist() == [size, 0]
+
+
 def test_one_mode_and_mistakes():
     one = uniform(torch.ones(1, 1, 4, 4, dtype=torch.uint8))
     assert structured_decomposition(one, torch.ones(1, 1)).tolist() == [[1.0]]

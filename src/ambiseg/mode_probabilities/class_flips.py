@@ -293,8 +293,10 @@ def _components(on: NDArray[np.bool_], share: Array, count: int) -> NDArray[np.b
     areas = np.zeros((count, on.shape[1]), dtype=bool)
     for c, component in enumerate(components[:count]):
         if strength[c] > 1e-9 * max(1.0, strength[0]):
+            # Pixels of one pattern differ by rounding alone, and all may be of one pattern.
+            values = (component / np.abs(component).max()).round(9)
             # A component's sign is arbitrary: its heavier tail is where the class is.
-            upright = component if (component**3).sum() >= 0 else -component
+            upright = values if (values**3).sum() >= 0 else -values
             areas[c] = upright > _otsu(upright)
     return areas
 
