@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from ambiseg import memory_budget
 from ambiseg.distributions.low_rank import LowRankNormal
 from ambiseg.engine.curve import training_curve
+from ambiseg.engine.run import load
 from ambiseg.engine.run_folder import WEIGHTS, RunConfig
 from ambiseg.engine.settings import TrainSettings
 from ambiseg.engine.train import fit
@@ -20,9 +21,10 @@ from ambiseg.labels import LabelSpace
 from ambiseg.losses.mask_losses import pairwise_mask_loss
 from ambiseg.maskset import MaskSet
 from ambiseg.methods.atfm import ATFMSettings
-from ambiseg.methods.atfm.model import ATFM, dice_loss
+from ambiseg.methods.atfm.model import ATFM, _flow_backbone, dice_loss
 from ambiseg.methods.ssn import SSNSettings
 from ambiseg.methods.ssn.model import SSN
+from ambiseg.networks.backbone import NETWORKS, WITH_TIME, build_backbone
 from ambiseg.networks.settings import UNetSettings
 from model_helpers import perturbed
 
@@ -290,6 +292,38 @@ def test_both_stages_in_one_training_and_a_prior_that_is_there_already(fires, tm
     ours, theirs = load_file(found.run / WEIGHTS), load_file(ssn.run / WEIGHTS)
     assert all(torch.equal(ours[f"prior.{name}"], value) for name, value in theirs.items())
     assert bool(ours["h.weight"].any()) and ours["g.stem.weight"].shape[0] == 12
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_the_flow_of_a_backbone_that_accepts_no_time_is_a_unet_of_its_size(kind):
+    settings = UNetSettings(kind=kind, width=8, depth=3, max_width=16)
+    if kind not in WITH_TIME:
+        with pytest.raises(AmbisegError, match="no place for a time"):
+            build_backbone(3, settings, time=True)
+    chosen = _flow_backbone(settings, ATFMSettings(flow_depth=2))
+    expected = kind if kind in WITH_TIME else "unet"
+    assert chosen == UNetSettings(kind=expected, width=8, depth=2, max_width=16)
+    build_backbone(3, chosen, time=True)
+
+
+def test_a_prior_of_phiseg_can_be_started_from(fires, tmp_path):
+    train = TrainSettings(updates=2, batch_size=4, validations=1, precision="32")
+    run = {"quiet": True, "fit_filter": False}
+    network = UNetSettings(kind="phiseg", width=8, depth=3)
+    ssn = fit(
+        "ssn",
+        fires,
+        tmp_path / "ssn",
+        train=train,
+        backbone=network,
+        settings={"rank": 2, "samples": 2},
+        **run,
+    )
+    found = fit("atfm", fires, tmp_path / "flow", train=replace(train, init=str(ssn.run)), **run)
+    assert RunConfig.load(found.run).backbone == network
+    ours, theirs = load_file(found.run / WEIGHTS), load_file(ssn.run / WEIGHTS)
+    assert all(torch.equal(ours[f"prior.{name}"], value) for name, value in theirs.items())
+    assert load(found.run).model.g.widths == (8, 16, 32)
 
 
 @pytest.mark.parametrize(

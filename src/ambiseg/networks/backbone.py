@@ -32,6 +32,9 @@ NETWORKS: dict[str, type[Backbone]] = {
 """The library's own networks by their kind, all built from channels, settings, and whether they take a
 time."""
 
+WITH_TIME = ("unet", "ncsnpp")
+"""Kinds of networks that accept a time."""
+
 _EXTERNAL: dict[str, NetworkFactory] = {}
 
 

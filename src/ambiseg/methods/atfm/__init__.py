@@ -34,7 +34,8 @@ class ATFMSettings:
     """The Dice loss of the mask that a state leads to as it is, or after a threshold, through which there is
     no gradient."""
     flow_width: int | None = None
-    """Channels of the flow's network at full resolution; if left out, those of the backbone."""
+    """Channels of the flow's network at full resolution; if left out, those of the backbone. The flow is a
+    unet where the backbone accepts no time."""
     flow_depth: int | None = None
     """Its number of resolutions; if left out, that of the backbone."""
     flow_max_width: int | None = None

@@ -50,7 +50,7 @@ from ambiseg.methods.atfm import ATFMSettings
 from ambiseg.methods.base import Segmenter
 from ambiseg.methods.ssn import SSNSettings
 from ambiseg.methods.ssn.model import SSN
-from ambiseg.networks.backbone import build_backbone
+from ambiseg.networks.backbone import WITH_TIME, build_backbone
 from ambiseg.networks.settings import UNetSettings
 from ambiseg.networks.unet import check_channels
 
@@ -61,7 +61,8 @@ class ATFM(Segmenter):
     Args:
         in_channels: channels of the images.
         labels: binary or multi-class.
-        backbone: size of both networks, where the settings ask for no other flow.
+        backbone: kind and size of both networks, where the settings ask for no other flow. Of a kind that
+            accepts no time, such as phiseg, the prior is that network, and the flow a unet of its size.
         settings: stages, prior, flow, sampler.
 
     Raises:
@@ -266,9 +267,11 @@ def dice_loss(end: Tensor, x1: Tensor, valid: Tensor, labels: LabelSpace, hard: 
 
 
 def _flow_backbone(backbone: UNetSettings, s: ATFMSettings) -> UNetSettings:
-    """The network of the flow: the backbone, but for the sizes that the settings name."""
+    """The network of the flow: the backbone, or a unet where that accepts no time, but for the sizes that the
+    settings name."""
+    timed = backbone.kind in WITH_TIME
     return replace(
-        backbone,
+        backbone if timed else UNetSettings(dropout=backbone.dropout),
         width=s.flow_width or backbone.width,
         depth=s.flow_depth or backbone.depth,
         max_width=s.flow_max_width or backbone.max_width,
