@@ -208,6 +208,22 @@ def test_constant_over_confidence_is_its_gap(confidence: float) -> None:
     assert value.item() == pytest.approx(confidence - 0.5, abs=1e-6)
 
 
+def test_the_recipe_for_switchable_classes_counts_pixels_that_are_predicted_so() -> None:
+    """MoSE's: class 2 is the most probable one of two of four pixels, with confidences .6 and .8; the first is
+    class 1 in truth. Voiding what is not annotated as class 2 would count other pixels."""
+    labels = LabelSpace.of_classes(3, ignore_value=255)
+    truth = uniform([1, 2, 2, 0], labels=labels)
+    share = torch.tensor([[0, 0.4, 0.6], [0, 0.2, 0.8], [0, 0.9, 0.1], [1, 0, 0]])
+    predictions = MaskSet.from_probabilities(share.T[None, None], labels)
+    expected = (abs(0.6 - 0) + abs(0.8 - 1)) / 4
+    counted = labels.decide(predictions.mean())[:, None] == 2
+    recipe = replace(truth, masks=torch.where(counted, truth.masks, labels.void))
+    value = ece(predictions, recipe) * counted.float().mean()
+    assert value.item() == pytest.approx(expected, abs=1e-6)
+    other = replace(truth, masks=torch.where(truth.masks == 2, truth.masks, labels.void))
+    assert ece(predictions, other).item() == pytest.approx((abs(0.8 - 1) + abs(0.9 - 0)) / 2, abs=1e-6)
+
+
 def test_groups_are_averaged_and_kinds_differ() -> None:
     three = LabelSpace.of_classes(3)
     truth = uniform([1, 1, 2, 2], labels=three)

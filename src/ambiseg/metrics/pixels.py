@@ -119,8 +119,10 @@ def pixel_bins(
         AmbisegError: ``bins`` below 1, "foreground" of several classes, or the sets do not belong together.
 
     Trap: a confidence at an edge belongs to the upper bin, one less than 1e-6 below it too, since weights
-    round. Of tied classes "top1" takes the lowest, and samples tie often. MoSE looks at the pixels of ten
-    switchable classes of Cityscapes only: for its number make all others void.
+    round. Of tied classes "top1" takes the lowest, and samples tie often. Of Cityscapes MoSE counts a pixel
+    only if its most probable class, by the predictions, is one of the ten switchable ones, and divides by all
+    pixels: for its number make the others void in every annotation, and multiply the error by the share of
+    pixels that are left.
 
     Example:
         >>> from ambiseg.labels import LabelSpace
