@@ -25,14 +25,14 @@ data = ambiseg.simulate("lesions", folder / "lesions.h5", 200, size=24)
 # All methods take the same words for training and network. Only `settings` belongs to the method. A fair comparison
 # gives each method the learning rate and the number of steps that suit it.
 
-train = {"batch_size": 8, "warmup": 10, "ema": 0.9, "validations": 1}
+train = {"batch_size": 8, "warmup": 10, "ema": 0, "validations": 1}
 trainings = {
     "mode-proposals": {
-        "train": {**train, "updates": 100, "lr": 0.005},
+        "train": {**train, "updates": 80, "lr": 0.005},
         "settings": {"proposals": 8},
     },
     "ssn": {
-        "train": {**train, "updates": 180, "lr": 0.01},
+        "train": {**train, "updates": 150, "lr": 0.01},
         "settings": {"samples": 8, "rank": 6, "antithetic": True, "mean_pretraining": 0.3},
     },
 }

@@ -26,12 +26,12 @@ folder = Path(temporary.name)
 # Four readers mark a simulated lesion in four ways. The fainter the lesion, the more probable is the empty mask. So
 # the true probabilities differ from image to image, and a model can see them.
 
-data = ambiseg.simulate("lesions", folder / "lesions.h5", 400, size=24)
+data = ambiseg.simulate("lesions", folder / "lesions.h5", 320, size=24)
 ambiseg.fit(
     "mode-proposals",
     data,
     folder / "run",
-    train={"updates": 120, "batch_size": 8, "lr": 0.005, "warmup": 10, "ema": 0.9, "validations": 1},
+    train={"updates": 140, "batch_size": 10, "lr": 0.005, "warmup": 10, "ema": 0, "validations": 1},
     backbone={"width": 8, "depth": 3},
     settings={"proposals": 6},
     quiet=True,
@@ -42,7 +42,8 @@ run = ambiseg.load(folder / "run")
 # Probabilities of modes
 # ----------------------
 # A mode is one of the different masks that annotators drew. `mode_probabilities` gives each predicted mask to the
-# mode that it resembles most, and adds up the probabilities. Points on the diagonal are right.
+# mode that it resembles most, and adds up the probabilities. Points on the diagonal are right. A point at 0 is a mode
+# to which no predicted mask was nearest.
 
 test = ambiseg.open_split(data, "test")
 readers = test[0].annotators

@@ -30,7 +30,7 @@ ambiseg.fit(
     "flow-matching",
     data,
     folder / "flow",
-    train={"updates": 160, "batch_size": 12, "lr": 0.01, "warmup": 10, "ema": 0.9, "validations": 1},
+    train={"updates": 140, "batch_size": 12, "lr": 0.01, "warmup": 10, "ema": 0, "validations": 1},
     backbone={"width": 8, "depth": 3},
     settings={"target": "posterior", "steps": 5},
     quiet=True,

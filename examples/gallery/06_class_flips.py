@@ -91,7 +91,7 @@ ambiseg.fit(
     "mode-proposals",
     data,
     folder / "run",
-    train={"updates": 100, "batch_size": 8, "lr": 0.005, "warmup": 10, "ema": 0.9, "validations": 1},
+    train={"updates": 100, "batch_size": 8, "lr": 0.005, "warmup": 10, "ema": 0, "validations": 1},
     backbone={"width": 8, "depth": 3},
     settings={"proposals": 6},
     quiet=True,

@@ -100,7 +100,7 @@ ambiseg.fit(
     "contours",
     data,
     folder / "run",
-    train={"updates": 150, "batch_size": 8, "lr": 0.005, "warmup": 10, "ema": 0.9, "validations": 1},
+    train={"updates": 100, "batch_size": 8, "lr": 0.005, "warmup": 10, "ema": 0, "validations": 1},
     backbone={"width": 8, "depth": 3},
     quiet=True,
 )

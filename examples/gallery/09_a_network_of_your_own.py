@@ -56,7 +56,7 @@ for kind in ("near-sighted", "far-sighted"):
         "mode-proposals",
         data,
         folder / kind,
-        train={"updates": 100, "batch_size": 4, "lr": 0.005, "warmup": 10, "ema": 0.9, "validations": 1},
+        train={"updates": 80, "batch_size": 4, "lr": 0.005, "warmup": 10, "ema": 0, "validations": 1},
         backbone={"kind": kind, "width": 16},
         settings={"proposals": 6},
         quiet=True,

@@ -21,7 +21,7 @@ from ambiseg.mode_probabilities.representative_masks import represent
 # A hundred masks
 # ---------------
 # A fire may spread under any wind. Here are a hundred directions, drawn around one that prevails. A trained model
-# would give such masks with `run.predict(image, PredictSettings(samples=100))`.
+# that samples gives such masks with `run.propose([image], 100)`.
 
 fire = simulate_wildfire(seed=0, index=18, size=48)
 rng = np.random.default_rng(0)

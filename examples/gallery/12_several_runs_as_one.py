@@ -26,11 +26,11 @@ folder = Path(temporary.name)
 # --------
 
 data = ambiseg.simulate("lesions", folder / "lesions.h5", 200, size=24)
-train = {"batch_size": 8, "warmup": 10, "ema": 0.9, "validations": 1}
+train = {"batch_size": 8, "warmup": 10, "ema": 0, "validations": 1}
 methods = {
-    "mode-proposals": {"train": {**train, "updates": 80, "lr": 0.005}, "settings": {"proposals": 6}},
+    "mode-proposals": {"train": {**train, "updates": 70, "lr": 0.005}, "settings": {"proposals": 6}},
     "ssn": {
-        "train": {**train, "updates": 150, "lr": 0.01},
+        "train": {**train, "updates": 160, "lr": 0.01},
         "settings": {"rank": 6, "antithetic": True, "mean_pretraining": 0.3},
     },
 }
@@ -73,7 +73,7 @@ for name, evaluation in evaluations.items():
     print(f"{name:15} GED² {evaluation.all['ged']:.3f}, HM IoU* {evaluation.all['hm_iou_unique']:.3f}")
 
 test = ambiseg.open_split(data, "test")
-sample = test[3]
+sample = test[13]
 found = mixture.predict(sample.image, ambiseg.PredictSettings(top=6), torch.Generator().manual_seed(0))
 ambiseg.plot(sample.image, found, ambiseg.annotations_of(sample, test.info.labels), title="Mixture")
 plt.show()
