@@ -14,7 +14,7 @@ from ambiseg.networks.external import ExternalNetwork
 from ambiseg.networks.monai_unet import MonaiUNet
 from ambiseg.networks.ncsnpp import NCSNpp
 from ambiseg.networks.phiseg import PHiSegUNet, refuse
-from ambiseg.networks.settings import UNetSettings
+from ambiseg.networks.settings import ConvolutionSettings, UNetSettings
 from ambiseg.networks.unet import UNet
 
 NetworkFactory = Callable[[int, UNetSettings], nn.Module]
@@ -83,6 +83,11 @@ def build_backbone(in_channels: int, settings: UNetSettings, time: bool = False)
     """
     kind = settings.kind
     if kind in NETWORKS:
+        if kind != "phiseg" and settings.convolutions != ConvolutionSettings():
+            raise AmbisegError(
+                f"backbone.convolutions belongs to the network phiseg, received it for {kind}:"
+                " leave it out, or choose --set backbone.kind=phiseg"
+            )
         return NETWORKS[kind](in_channels, settings, time)
     if kind not in _EXTERNAL:
         offered = {point.name: point for point in entry_points(group=ENTRY_POINTS)}

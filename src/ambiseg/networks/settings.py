@@ -6,6 +6,26 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
+class BatchNormSettings:
+    """Batch normalisation."""
+
+    eps: float = 1e-5
+    """Added to the variances."""
+    momentum: float = 0.1
+    """Weight of a new batch in the running statistics, 0 to 1."""
+
+
+@dataclass(frozen=True)
+class ConvolutionSettings:
+    """What a 3x3 convolution of the network phiseg consists of, before its ReLU."""
+
+    norm: BatchNormSettings | None = BatchNormSettings()
+    """Normalisation; none: none, and a bias (Kohl et al. 2018)."""
+    bias: bool = False
+    """A bias in front of the normalisation as well, as in the public code of MoSE."""
+
+
+@dataclass(frozen=True)
 class UNetSettings:
     """Kind and size of the U-Net that every method builds on."""
 
@@ -26,3 +46,5 @@ class UNetSettings:
     2022), phiseg with batch normalisation, width x (1, 2, 4, 6, 6, 6, 6) (Baumgartner et al. 2019), monai
     (that of nnU-Net, an extra package), or one that was registered. Only unet and ncsnpp accept a time input,
     which flow methods need."""
+    convolutions: ConvolutionSettings = ConvolutionSettings()
+    """Convolutions of phiseg."""
