@@ -45,7 +45,7 @@ def test_the_way_up_can_be_cut_at_every_layer(kind):
     assert torch.equal(net.features(images)[0], whole)
     for layer in range(1, net.depth):
         part = net.decode(encoded, last=layer)
-        assert part.shape[1] == net.widths[net.depth - 1 - layer]
+        assert part.shape[1] == net.up_widths[net.depth - 1 - layer]
         torch.testing.assert_close(net.decode(encoded, part, layer), whole)
         many = net.decode(encoded, part.repeat_interleave(3, 0), layer)
         torch.testing.assert_close(many, whole.repeat_interleave(3, 0))

@@ -9,7 +9,9 @@ from importlib.metadata import entry_points
 from torch import nn
 
 from ambiseg.errors import AmbisegError, UnknownNameError
+from ambiseg.networks.adm import ADM
 from ambiseg.networks.base import Backbone
+from ambiseg.networks.ddpm import DDPM
 from ambiseg.networks.external import ExternalNetwork
 from ambiseg.networks.monai_unet import MonaiUNet
 from ambiseg.networks.ncsnpp import NCSNpp
@@ -28,6 +30,8 @@ NETWORKS: dict[str, type[Backbone]] = {
     "ncsnpp": NCSNpp,
     "phiseg": PHiSegUNet,
     "monai": MonaiUNet,
+    "adm": ADM,
+    "ddpm": DDPM,
 }
 """The library's own networks by their kind, all built from channels, settings, and whether they take a
 time."""

@@ -12,7 +12,7 @@ from torch.nn import functional
 from ambiseg.errors import AmbisegError
 from ambiseg.networks.phiseg import PHiSegEncoder
 from ambiseg.networks.settings import UNetSettings
-from ambiseg.networks.unet import ResidualBlock, check_channels, extend, group_norm
+from ambiseg.networks.unet import ResidualBlock, check_channels, extend, group_norm, level_widths
 
 
 def encoder_like(in_channels: int, settings: UNetSettings) -> Encoder | PHiSegEncoder:
@@ -54,7 +54,7 @@ class Encoder(nn.Module):
     def __init__(self, in_channels: int, settings: UNetSettings | None = None) -> None:
         super().__init__()
         s = settings or UNetSettings()
-        widths = [min(s.width * 2**level, s.max_width) for level in range(s.depth)]
+        widths = level_widths(s)
         self.in_channels, self.out_channels, self.depth = in_channels, widths[-1], s.depth
         layers: list[nn.Module] = [nn.Conv2d(in_channels, widths[0], 3, padding=1)]
         for level, w in enumerate(widths):

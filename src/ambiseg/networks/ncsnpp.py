@@ -23,7 +23,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ambiseg.networks.base import Backbone, Encoded, repeated
+from ambiseg.networks.base import Encoded
+from ambiseg.networks.diffusion import DiffusionUNet
+from ambiseg.networks.phiseg import refuse
 from ambiseg.networks.settings import UNetSettings
 from ambiseg.networks.unet import SelfAttention, check_channels, extend, group_norm
 
@@ -109,7 +111,7 @@ class FourierTime(nn.Module):
         return out
 
 
-class NCSNpp(Backbone):
+class NCSNpp(DiffusionUNet):
     """Image ``(B, C, H, W)`` to features ``(B, 2 width, H, W)``.
 
     Args:
@@ -129,6 +131,7 @@ class NCSNpp(Backbone):
     def __init__(self, in_channels: int, settings: UNetSettings | None = None, time: bool = False) -> None:
         super().__init__()
         s = settings or UNetSettings()
+        refuse(s, "ncsnpp", time=False, factors=())
         width = 2 * s.width
         size = 4 * s.width if time else 0
         self.in_channels, self.out_channels, self.depth, self.blocks = in_channels, width, s.depth, s.blocks
@@ -164,15 +167,7 @@ class NCSNpp(Backbone):
 
     def encoder_parts(self) -> list[nn.Module]:
         """The way down: everything before the two blocks in the middle."""
-        parts: list[nn.Module] = [self.stem, self.encoder, self.down, self.residual]
-        return parts + ([self.time] if self.time is not None else [])
-
-    def innermost_parts(self, levels: int) -> list[nn.Module]:
-        """Encoder and decoder levels around the middle; a block that changes the resolution belongs to the
-        level behind it."""
-        first = max(0, self.depth - levels)
-        down, up = self.down[max(0, first - 1) :], self.up[: levels - 1]
-        return [*self.encoder[first:], self.middle, *down, *self.decoder[:levels], *up]
+        return [*super().encoder_parts(), self.residual]
 
     def encode(self, images: Tensor, time: Tensor | None = None) -> Encoded:
         """Levels of the encoder; the bottleneck is what the two blocks in the middle give."""
@@ -195,19 +190,5 @@ class NCSNpp(Backbone):
             x = block(x, embedding)
         return Encoded([*levels[:-1], x], skips, embedding, (images.shape[-2], images.shape[-1]))
 
-    def decode(
-        self, encoded: Encoded, x: Tensor | None = None, first: int = 0, last: int | None = None
-    ) -> Tensor:
-        begin = 0 if x is None else first + 1
-        x = encoded.levels[-1] if x is None else x
-        embedding = None if encoded.embedding is None else repeated(encoded.embedding, x)
-        skips = encoded.skips[: len(encoded.skips) - begin * (self.blocks + 1)]
-        for i in range(begin, self.depth if last is None else last + 1):
-            if i:
-                x = self.up[i - 1](x, embedding)
-            for block in self.decoder[i]:  # type: ignore[attr-defined]
-                x = block(torch.cat([x, repeated(skips.pop(), x)], 1), embedding)
-        if last is not None:
-            return x
-        height, width = encoded.size
-        return functional.silu(self.norm(x))[..., :height, :width]
+    def end(self, x: Tensor, skips: list[Tensor], embedding: Tensor | None) -> Tensor:
+        return functional.silu(self.norm(x))

@@ -131,7 +131,7 @@ class PHiSegUNet(Backbone):
     def __init__(self, in_channels: int, settings: UNetSettings | None = None, time: bool = False) -> None:
         super().__init__()
         s = settings or UNetSettings(kind="phiseg", depth=7)
-        refuse(s, "phiseg", time, blocks=1, attention=False, dropout=0.0)
+        refuse(s, "phiseg", time, blocks=1, attention=False, dropout=0.0, factors=())
         self.widths = _widths(s)
         self.in_channels, self.out_channels, self.depth = in_channels, s.width, s.depth
         self.encoder = _way_down(in_channels, self.widths, s.convolutions)

@@ -38,13 +38,16 @@ class UNetSettings:
     max_width: int = 128
     """Channels double at every resolution up to this many (unet; ncsnpp has twice its width everywhere)."""
     attention: bool = False
-    """Self-attention at the lowest resolution."""
+    """Self-attention at the lowest resolution; of ddpm linear attention at the others as well."""
     dropout: float = 0.0
     """Dropout inside the residual blocks, 0 to 1."""
     kind: str = "unet"
     """The network: unet (ours), ncsnpp as in score-based generative models (Song et al. 2021; Karras et al.
     2022), phiseg with batch normalisation, width x (1, 2, 4, 6, 6, 6, 6) (Baumgartner et al. 2019), monai
-    (that of nnU-Net, an extra package), or one that was registered. Only unet and ncsnpp accept a time input,
-    which flow methods need."""
+    (that of nnU-Net, an extra package), adm and ddpm as in the public code of Flow-SSN and ATFM, or one that was
+    registered. All but phiseg, monai and registered ones accept a time input, which flow methods need."""
     convolutions: ConvolutionSettings = ConvolutionSettings()
     """Convolutions of phiseg."""
+    factors: tuple[int, ...] = ()
+    """Channels of every resolution in units of the width, such as [1, 2, 2, 4], instead of doubling (unet,
+    monai, adm, ddpm)."""

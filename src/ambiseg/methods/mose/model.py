@@ -183,7 +183,9 @@ class MoSE(Segmenter):
         last = self.g.depth - 1
         self.gating_level = last if s.gating_layer is None else s.gating_layer
         self.noise_layer = None if s.noise_layer in (None, last) else s.noise_layer
-        channels = self.g.out_channels if self.noise_layer is None else self.g.widths[last - self.noise_layer]
+        channels = (
+            self.g.out_channels if self.noise_layer is None else self.g.up_widths[last - self.noise_layer]
+        )
         sizes = (channels, self.g.out_channels, s.latent_size, labels.channels)
         self.experts = (
             NormalisedExperts(*sizes, s.head.norm) if isinstance(s.head, NormalisedHead) else Experts(*sizes)

@@ -54,7 +54,38 @@ SPEC = MethodSpec(
                 "the diagonal begins at 0.1 and its logarithm is cut at 15; network and optimiser "
                 "are the library's"
             ),
-        )
+        ),
+        "lidc": Preset(
+            source=(
+                "De Sousa Ribeiro et al. 2025, table 1, SSN++ of about 20 M parameters: rank 10, 20"
+                " Monte-Carlo samples"
+            ),
+            differs=(
+                "neither its network nor its training is public: this is the network of their Flow-SSN with"
+                " two blocks per resolution, 19,081,708 parameters (20.0 M with two channels and the layers"
+                " that no input reaches); the training is that of their Flow-SSN, on a cosine"
+            ),
+            train={
+                "epochs": 1001,
+                "batch_size": 32,
+                "lr": 1e-4,
+                "weight_decay": 1e-4,
+                "warmup": 2000,
+                "clip": 10.0,
+                "ema": 0.9999,
+                "augment": ("flip", "rotate"),
+            },
+            backbone={
+                "kind": "adm",
+                "width": 32,
+                "depth": 4,
+                "max_width": 256,
+                "blocks": 2,
+                "attention": True,
+                "dropout": 0.1,
+            },
+            settings={"samples": 100},
+        ),
     },
     validation="ged",
     test=TestCase({"rank": 1, "samples": 24}, deterministic=False, steps=300),
