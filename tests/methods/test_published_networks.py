@@ -8,27 +8,27 @@ import torch
 from ambiseg.engine.presets import resolve
 from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
+from ambiseg.maskset import MaskSet
 from ambiseg.methods import METHODS, build
+from ambiseg.networks.backbone import build_backbone
 
 BINARY, CLASSES = LabelSpace.binary(), LabelSpace.of_classes
 
-ONE_LOGIT = 32 + 1
-"""Weights and bias of one more channel of logits: the authors have two for binary masks."""
-SIGMA_OF_A_DIMENSION = 35 * (5 - 1)
+LOGIT = 32 + 1
+"""One more channel of logits from 32 features: the authors have two for binary masks."""
+SIGMAS = 35 * (5 - 1)
 """The authors of MoSE have one standard deviation for each of 5 dimensions of 35 experts, we one for each expert."""
 
 PUBLISHED = {
-    "mose lidc": ("mose", "lidc", 1, BINARY, "", 9_321_195 - ONE_LOGIT),
-    "mose cityscapes": ("mose", "cityscapes", 4, CLASSES(25), "", 9_329_628 - SIGMA_OF_A_DIMENSION),
+    "mose lidc": ("mose", "lidc", 1, BINARY, "", 9_321_195 - LOGIT),
+    "mose cityscapes": ("mose", "cityscapes", 4, CLASSES(25), "", 9_329_628 - SIGMAS),
     "probabilistic u-net": ("probabilistic-unet", "cityscapes", 3, CLASSES(24), "", 17_954_736),
-    "u-net of kohl": (
-        "unet-ensemble",
-        "cityscapes",
-        3,
-        CLASSES(24),
-        "members.15",
-        9_231_456 + 24 * ONE_LOGIT,
-    ),
+    "u-net of kohl": ("unet-ensemble", "cityscapes", 3, CLASSES(24), "members.15", 9_231_456 + 24 * LOGIT),
+    "prior of atfm": ("atfm", "lidc", 1, BINARY, "prior", 2_262_444),
+    "prior of atfm, alone": ("ssn", "atfm-lidc", 1, BINARY, "", 2_262_444),
+    "flow of atfm": ("atfm", "lidc", 1, BINARY, "", 2_262_444 + 38_547_585),
+    "flow of atfm, isic": ("atfm", "isic", 3, BINARY, "g", 152_133_889 - (256 + 1)),
+    "ssn++, about 20 M": ("ssn", "lidc", 1, BINARY, "", 19_081_708),
 }
 """Method, preset, channels of the images, classes, part of the model ("" is all of it), parameters."""
 
@@ -38,7 +38,10 @@ PRESETS = [
     for name, preset in spec.presets.items()
     if preset.backbone and str(spec.model).startswith("ambiseg.")
 ]
-SMALL = {"width": 4, "depth": 3, "factors": []}
+
+
+def count(*modules):
+    return sum(p.numel() for module in modules for p in module.parameters())
 
 
 def outline(method, preset, channels, labels, **over):
@@ -52,7 +55,33 @@ def outline(method, preset, channels, labels, **over):
 def test_parameters_are_as_many_as_published(case):
     method, preset, channels, labels, part, expected = PUBLISHED[case]
     module = outline(method, preset, channels, labels).get_submodule(part)
-    assert sum(p.numel() for p in module.parameters()) == expected
+    assert count(module) == expected
+
+
+@pytest.mark.parametrize(
+    ("preset", "channels", "base", "flow"),
+    [("lidc", 1, 14_290_660, 150_850), ("refuge", 3, 14_626_180, 787_010)],
+)
+def test_flow_ssn_has_what_an_input_reaches_of_the_published_networks(preset, channels, base, flow):
+    """With a time the base has the published size, but for an embedding of an image; it is given no time."""
+
+    def embedding_of_an_image(width):
+        return (width + width) + 2 * width + (width * width + width)
+
+    _, backbone, settings = resolve(METHODS["flow-ssn"], preset)
+    small = settings.flow.network
+    with torch.device("meta"):
+        timed, network = build_backbone(channels, backbone, time=True), build_backbone(2, small, time=True)
+        heads = timed.head(4, 1), network.head(2, 1)
+    assert count(timed, heads[0]) + embedding_of_an_image(32) == base
+    assert count(network, heads[1]) + embedding_of_an_image(small.width) == flow
+    model = outline("flow-ssn", preset, channels, BINARY)
+    of_a_time = [p for n, p in timed.named_parameters() if n.startswith("time.") or ".modulation." in n]
+    assert count(model.base) == count(timed) - sum(p.numel() for p in of_a_time) + 9 * 32 + 1
+    per_channel = 9 * small.width
+    assert count(model.eta, model.head) == count(network, heads[1]) - per_channel - (per_channel + 1)
+    discrete = outline("flow-ssn", f"{preset}-discrete", channels, BINARY)
+    assert count(discrete.base) == count(model.base)
 
 
 def test_the_probabilistic_unet_is_that_of_the_public_code():
@@ -74,7 +103,7 @@ def test_the_probabilistic_unet_is_that_of_the_public_code():
         "posterior": down(3 + 24) + latent,
         "combine": (32 + 6) * 32 + 32 + 2 * (32 * 32 + 32) + 32 * 24 + 24,
     }
-    found = {name: sum(p.numel() for p in part.parameters()) for name, part in model.named_children()}
+    found = {name: count(part) for name, part in model.named_children()}
     assert found == expected
     assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in model.modules())
 
@@ -97,3 +126,33 @@ def test_convolutions_belong_to_phiseg():
         AmbisegError, match="convolutions belongs to the network phiseg, received it for unet"
     ):
         outline("mose", "lidc", 1, BINARY, backbone={"kind": "unet"})
+
+
+SMALL = {"width": 4, "depth": 3, "factors": (), "max_width": 16}
+SMALL_PARTS = {
+    "flow-ssn": {"flow": {"network": {"width": 4, "depth": 2, "max_width": 8}}},
+    "flow-ssn discrete": {"flow": {"body": {"width": 8}}},
+    "atfm": {"flow_network": {"width": 8, "depth": 3, "max_width": 16}},
+    "unet-ensemble": {"members": 2},
+    "mode-proposals": {"selection": {"head_width": 4}},
+}
+
+
+@pytest.mark.parametrize(("method", "preset"), PRESETS)
+def test_presets_of_experiments_train_and_predict(method, preset):
+    torch.manual_seed(0)
+    labels = CLASSES(4) if preset == "cityscapes" else BINARY
+    name = f"{method} discrete" if preset.endswith("-discrete") else method
+    _, backbone, settings = resolve(
+        METHODS[method], preset, backbone=SMALL, settings=SMALL_PARTS.get(name, {})
+    )
+    model = build(method, 3, labels, backbone, settings)
+    images = torch.randn(2, 3, 16, 16)
+    masks = MaskSet.uniform(torch.randint(labels.classes, (2, 3, 16, 16)).to(torch.uint8), labels)
+    model.train()
+    loss = model.loss(images, masks)["loss"]
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert all(bool(torch.isfinite(p.grad).all()) for p in model.parameters() if p.grad is not None)
+    found = model.eval().predict(images, samples=2)
+    assert found.masks.shape[0] == 2 and found.masks.shape[2:] == (16, 16)

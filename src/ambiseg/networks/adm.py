@@ -1,18 +1,18 @@
 """The U-Net of Flow-SSN, for its base and, smaller, for its flow.
 
-De Sousa Ribeiro, Todd, Jones, Kori, Mehta and Glocker (2025), "Flow stochastic segmentation networks", section
-6.2: a slim form of the network of Dhariwal and Nichol (2021), "Diffusion models beat GANs on image synthesis"
-(ADM). In the public code it differs from `UNet` in this:
+De Sousa Ribeiro, Todd, Jones, Kori, Mehta and Glocker (2025), "Flow stochastic segmentation networks",
+section 6.2: a slim form of the network of Dhariwal and Nichol (2021), "Diffusion models beat GANs on image
+synthesis" (ADM). In the public code it differs from `UNet` in this:
 
 - residual blocks also change the resolution, by the mean of 2x2 pixels and by repeating pixels;
 - every block of the encoder has a skip connection, and the decoder has one block more at each resolution;
 - where channels change, the skip connection of a block is a 3x3 convolution;
 - attention is between two blocks in the middle, with heads of 64 channels;
-- sines and cosines of the time have periods up to 2 pi 10 in units of it (10,000 of 1000 steps);
+- the time counts 1000 steps, and the periods of its sines and cosines reach 2 pi 10,000 of them;
 - every block, the attention and the last 3x3 convolution start at zero.
 
-The network of that code holds an embedding of the time also where there is none, as in the base, and one of an
-image also where it gets none: neither is here.
+The network of that code holds an embedding of the time also where there is none, as in the base, and one of
+an image also where it gets none: neither is here.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from ambiseg.networks.unet import ResidualBlock, SelfAttention, TimeEmbedding, g
 HEAD_WIDTH = 64
 """Channels of an attention head, or all where there are fewer."""
 STEPS, LONGEST = 1000.0, 10_000.0
-"""The time counts this many steps; the longest period is 2 pi times the other number of steps, about."""
+"""Steps in a time of 1, and the longest period of its sines and cosines over 2 pi, in steps, about."""
 
 
 class Halve(nn.Module):

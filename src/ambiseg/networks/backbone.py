@@ -12,6 +12,7 @@ from ambiseg.errors import AmbisegError, UnknownNameError
 from ambiseg.networks.adm import ADM
 from ambiseg.networks.base import Backbone
 from ambiseg.networks.ddpm import DDPM
+from ambiseg.networks.edm import EDM
 from ambiseg.networks.external import ExternalNetwork
 from ambiseg.networks.monai_unet import MonaiUNet
 from ambiseg.networks.ncsnpp import NCSNpp
@@ -28,6 +29,7 @@ ENTRY_POINTS = "ambiseg.networks"
 NETWORKS: dict[str, type[Backbone]] = {
     "unet": UNet,
     "ncsnpp": NCSNpp,
+    "edm": EDM,
     "phiseg": PHiSegUNet,
     "monai": MonaiUNet,
     "adm": ADM,
@@ -36,7 +38,7 @@ NETWORKS: dict[str, type[Backbone]] = {
 """The library's own networks by their kind, all built from channels, settings, and whether they take a
 time."""
 
-WITH_TIME = ("unet", "ncsnpp")
+WITH_TIME = ("unet", "ncsnpp", "edm", "adm", "ddpm")
 """Kinds of networks that accept a time."""
 
 _EXTERNAL: dict[str, NetworkFactory] = {}

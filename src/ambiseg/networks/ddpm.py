@@ -3,15 +3,17 @@
 Ho, Jain and Abbeel (2020), "Denoising diffusion probabilistic models", in a widespread form:
 
 - the weights of each 3x3 convolution in a block are standardised (Qiao, Wang, Liu, Shen and Yuille 2019,
-  "Micro-batch training with batch-channel normalization and weight standardization"), and GroupNorm has one group;
-- behind the last block of every level there is linear attention (Shen, Zhang, Zhao, Yi and Li 2021, "Efficient
-  attention: attention with linear complexities"), and between the blocks in the middle full attention;
+  "Micro-batch training with batch-channel normalization and weight standardization"), and GroupNorm has one
+  group;
+- behind the last block of every level there is linear attention (Shen, Zhang, Zhao, Yi and Li 2021,
+  "Efficient attention: attention with linear complexities"), and between the blocks in the middle full
+  attention;
 - the first convolution is 1x1; pixels of 2x2 become channels on the way down;
 - blocks of a level keep its channels on the way down; those of the next one come with the step there;
 - one more block at full resolution sees the first convolution.
 
-Li et al. (2026), "Ambiguity-aware truncated flow matching for ambiguous medical image segmentation", have width
-128 or 256, depth 3 and 2 blocks, and put the image beside the state.
+Li et al. (2026), "Ambiguity-aware truncated flow matching for ambiguous medical image segmentation", have
+width 128 or 256, depth 3 and 2 blocks, and put the image beside the state.
 """
 
 from __future__ import annotations
@@ -109,7 +111,8 @@ class LinearAttention(FullAttention):
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         context = v @ k.softmax(3).mT
-        return context @ (q.softmax(2) * HEAD_WIDTH**-0.5)
+        mixed: Tensor = context @ (q.softmax(2) * HEAD_WIDTH**-0.5)
+        return mixed
 
 
 class Down(nn.Module):

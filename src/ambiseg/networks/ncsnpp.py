@@ -61,7 +61,12 @@ class Block(nn.Module):
         time: length of the time embedding e, 0 for none.
         resample: changes the resolution of both paths, or None.
         attention: self-attention behind it.
+
+    Attributes:
+        PROJECTED: whether a change of the resolution brings a convolution into the skip connection.
     """
+
+    PROJECTED = False
 
     def __init__(
         self,
@@ -73,15 +78,26 @@ class Block(nn.Module):
         attention: bool = False,
     ) -> None:
         super().__init__()
-        self.norm1, self.norm2 = group_norm(inputs), group_norm(outputs)
+        self.norm1, self.norm2 = self.normalisation(inputs), self.normalisation(outputs)
         self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1)
         self.time = nn.Linear(time, outputs) if time else None
         self.dropout = nn.Dropout(dropout)
         self.resample = resample if resample is not None else nn.Identity()
-        self.skip = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
-        self.attention = SelfAttention(outputs) if attention else nn.Identity()
+        projected = inputs != outputs or (self.PROJECTED and resample is not None)
+        self.skip = nn.Conv2d(inputs, outputs, 1) if projected else nn.Identity()
+        self.attention = self.self_attention(outputs) if attention else nn.Identity()
         nn.init.zeros_(self.conv2.weight)
+
+    @staticmethod
+    def normalisation(channels: int) -> nn.GroupNorm:
+        """What stands in front of the convolutions."""
+        return group_norm(channels)
+
+    @staticmethod
+    def self_attention(channels: int) -> nn.Module:
+        """What stands behind them."""
+        return SelfAttention(channels)
 
     def forward(self, x: Tensor, time: Tensor | None) -> Tensor:
         h = self.conv1(self.resample(functional.silu(self.norm1(x))))
@@ -90,6 +106,17 @@ class Block(nn.Module):
         h = self.conv2(self.dropout(functional.silu(self.norm2(h))))
         out: Tensor = self.attention((self.skip(self.resample(x)) + h) * math.sqrt(0.5))
         return out
+
+
+class SmoothThenConv(nn.Conv2d):
+    """Half the resolution, then a 3x3 convolution."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs, 3, padding=1)
+        self.shrink = Smooth(up=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(self.shrink(x))
 
 
 class FourierTime(nn.Module):
@@ -119,6 +146,10 @@ class NCSNpp(DiffusionUNet):
         settings: width, depth, blocks, attention, dropout.
         time: whether `forward` takes a time (generative methods).
 
+    Attributes:
+        BLOCK: class of its blocks.
+        DECODER_ATTENTION: whether the last block of the decoder's lowest level has attention, too.
+
     Raises:
         AmbisegError: an image with another number of channels.
 
@@ -128,10 +159,13 @@ class NCSNpp(DiffusionUNet):
         torch.Size([1, 16, 13, 21])
     """
 
+    BLOCK: type[Block] = Block
+    DECODER_ATTENTION = False
+
     def __init__(self, in_channels: int, settings: UNetSettings | None = None, time: bool = False) -> None:
         super().__init__()
         s = settings or UNetSettings()
-        refuse(s, "ncsnpp", time=False, factors=())
+        refuse(s, s.kind, time=False, factors=())
         width = 2 * s.width
         size = 4 * s.width if time else 0
         self.in_channels, self.out_channels, self.depth, self.blocks = in_channels, width, s.depth, s.blocks
@@ -139,10 +173,9 @@ class NCSNpp(DiffusionUNet):
         self.time = FourierTime(size) if time else None
 
         def block(inputs: int, resample: Smooth | None = None, attention: bool = False) -> Block:
-            return Block(inputs, width, s.dropout, size, resample, attention)
+            return self.BLOCK(inputs, width, s.dropout, size, resample, attention)
 
         self.stem = nn.Conv2d(in_channels, s.width, 3, padding=1)
-        self.shrink = Smooth(up=False)
         self.encoder, self.decoder = nn.ModuleList(), nn.ModuleList()
         self.down, self.up, self.residual = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
         channels, skips = s.width, [s.width]
@@ -150,7 +183,7 @@ class NCSNpp(DiffusionUNet):
             lowest = s.attention and level + 1 == s.depth
             if level:
                 self.down.append(block(channels, Smooth(up=False)))
-                self.residual.append(nn.Conv2d(in_channels if level == 1 else width, width, 3, padding=1))
+                self.residual.append(self.shrinking(in_channels if level == 1 else width, width))
                 channels = width
                 skips.append(channels)
             self.encoder.append(
@@ -162,8 +195,18 @@ class NCSNpp(DiffusionUNet):
         for level in reversed(range(s.depth)):
             if level + 1 < s.depth:
                 self.up.append(block(width, Smooth(up=True)))
-            self.decoder.append(nn.ModuleList(block(width + skips.pop()) for _ in range(s.blocks + 1)))
-        self.norm = group_norm(width)
+            seen = s.attention and self.DECODER_ATTENTION and level + 1 == s.depth
+            self.decoder.append(
+                nn.ModuleList(
+                    block(width + skips.pop(), None, seen and i == s.blocks) for i in range(s.blocks + 1)
+                )
+            )
+        self.norm = self.BLOCK.normalisation(width)
+
+    @staticmethod
+    def shrinking(inputs: int, outputs: int) -> nn.Module:
+        """What brings the input to the next lower resolution and its channels."""
+        return SmoothThenConv(inputs, outputs)
 
     def encoder_parts(self) -> list[nn.Module]:
         """The way down: everything before the two blocks in the middle."""
@@ -178,7 +221,7 @@ class NCSNpp(DiffusionUNet):
         skips, levels = [x], []
         for level in range(self.depth):
             if level:
-                pyramid = self.residual[level - 1](self.shrink(pyramid))
+                pyramid = self.residual[level - 1](pyramid)
                 x = self.down[level - 1](x, embedding)
                 x = pyramid = (x + pyramid) * math.sqrt(0.5)
                 skips.append(x)

@@ -43,9 +43,10 @@ class UNetSettings:
     """Dropout inside the residual blocks, 0 to 1."""
     kind: str = "unet"
     """The network: unet (ours), ncsnpp as in score-based generative models (Song et al. 2021; Karras et al.
-    2022), phiseg with batch normalisation, width x (1, 2, 4, 6, 6, 6, 6) (Baumgartner et al. 2019), monai
-    (that of nnU-Net, an extra package), adm and ddpm as in the public code of Flow-SSN and ATFM, or one that was
-    registered. All but phiseg, monai and registered ones accept a time input, which flow methods need."""
+    2022), edm (that one as the public code of Karras et al. has it), phiseg with batch normalisation, width x
+    (1, 2, 4, 6, 6, 6, 6) (Baumgartner et al. 2019), monai (that of nnU-Net, an extra package), adm and ddpm
+    (those of the public code of Flow-SSN and of ATFM), or one that was registered. phiseg, monai and
+    registered ones accept no time input, which flow methods need."""
     convolutions: ConvolutionSettings = ConvolutionSettings()
     """Convolutions of phiseg."""
     factors: tuple[int, ...] = ()

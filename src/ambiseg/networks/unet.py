@@ -230,8 +230,8 @@ def level_widths(settings: UNetSettings) -> list[int]:
     if settings.factors:
         if len(settings.factors) != settings.depth or min(settings.factors) < 1:
             raise AmbisegError(
-                f"backbone.factors has a number of 1 or more for each of {settings.depth} resolution(s), received"
-                f" {list(settings.factors)}: change it, or backbone.depth"
+                f"backbone.factors has a number of 1 or more for each of {settings.depth} resolution(s),"
+                f" received {list(settings.factors)}: change it, or backbone.depth"
             )
         return [settings.width * factor for factor in settings.factors]
     if settings.width > settings.max_width:

@@ -378,10 +378,6 @@ def _check(s: FlowSSNSettings) -> None:
         raise AmbisegError("; ".join(problems))
     if isinstance(s.flow, ContinuousFlow) and s.flow.network is not None:
         default = ContinuousFlow()
-        if s.flow.prior == "fixed":
-            raise AmbisegError(
-                "a flow with a fixed prior is the backbone: leave flow.network out, or choose --set flow.prior=learned"
-            )
         if (s.flow.width, s.flow.depth) != (default.width, default.depth):
             raise AmbisegError(
                 "flow.network has a width and a depth of its own: leave flow.width and flow.depth out"
@@ -391,12 +387,13 @@ def _check(s: FlowSSNSettings) -> None:
             f"flow.tolerance is above 0, received {s.flow.tolerance}: 1e-6 is exact enough for masks"
         )
     if isinstance(s.flow, ContinuousFlow) and s.flow.prior == "fixed":
-        for name in ("width", "depth", "base_scale"):
+        for name in ("network", "width", "depth", "base_scale"):
             value = getattr(s.flow, name)
             if value != getattr(ContinuousFlow(), name):
+                shown = getattr(value, "kind", value)
                 raise AmbisegError(
-                    f"flow.{name}={value} has no effect with flow.prior=fixed, where the backbone is the flow and its base"
-                    f" is N(0, I): leave flow.{name} or flow.prior out"
+                    f"flow.{name}={shown} has no effect with flow.prior=fixed, where the backbone is the flow"
+                    f" and its base is N(0, I): leave flow.{name} or flow.prior out"
                 )
     if not isinstance(s.flow, AutoregressiveFlow):
         return

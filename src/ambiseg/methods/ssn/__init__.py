@@ -34,6 +34,15 @@ class SSNSettings:
     """Monte-Carlo samples for the likelihood of a mask."""
 
 
+GTR = {"kind": "phiseg", "width": 32, "depth": 4}
+"""Network of the prior of ATFM: batch normalisation, no biases in front of it."""
+GTR_DIFFERS = (
+    "the file of its U-Net is not public, and this one has as many parameters; batch normalisation as by"
+    " default in PyTorch"
+)
+_GTR_SCHEDULE = "the rate falls along a cosine, and is constant in the code"
+_GTR_TRAINING = {"lr": 1e-4, "weight_decay": 1e-4, "warmup": 0, "clip": 0.0, "ema": 0.0}
+
 SPEC = MethodSpec(
     name="ssn",
     summary="samples of a joint normal distribution of all logits with a low-rank covariance (Monteiro et al.)",
@@ -85,6 +94,20 @@ SPEC = MethodSpec(
                 "dropout": 0.1,
             },
             settings={"samples": 100},
+        ),
+        "atfm-lidc": Preset(
+            source="Li et al. 2026, 'Implementation Details': the prior of ATFM, 2,262,444 parameters",
+            differs=f"{GTR_DIFFERS}; {_GTR_SCHEDULE}",
+            train={**_GTR_TRAINING, "epochs": 1000, "batch_size": 256},
+            backbone=GTR,
+            settings={"antithetic": True},
+        ),
+        "atfm-isic": Preset(
+            source="Li et al. 2026, 'Implementation Details': the prior of ATFM on skin lesions",
+            differs=f"{GTR_DIFFERS}; {_GTR_SCHEDULE}",
+            train={**_GTR_TRAINING, "epochs": 400, "batch_size": 8},
+            backbone=GTR,
+            settings={"antithetic": True},
         ),
     },
     validation="ged",
