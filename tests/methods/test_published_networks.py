@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from ambiseg.engine.presets import resolve
+from ambiseg.engine.run import load
+from ambiseg.engine.train import fit
 from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
@@ -128,7 +130,7 @@ def test_convolutions_belong_to_phiseg():
         outline("mose", "lidc", 1, BINARY, backbone={"kind": "unet"})
 
 
-SMALL = {"width": 4, "depth": 3, "factors": (), "max_width": 16}
+SMALL = {"width": 4, "depth": 3, "max_width": 16}
 SMALL_PARTS = {
     "flow-ssn": {"flow": {"network": {"width": 4, "depth": 2, "max_width": 8}}},
     "flow-ssn discrete": {"flow": {"body": {"width": 8}}},
@@ -156,3 +158,14 @@ def test_presets_of_experiments_train_and_predict(method, preset):
     assert all(bool(torch.isfinite(p.grad).all()) for p in model.parameters() if p.grad is not None)
     found = model.eval().predict(images, samples=2)
     assert found.masks.shape[0] == 2 and found.masks.shape[2:] == (16, 16)
+
+
+def test_networks_of_a_run_are_saved_and_loaded(fires, tmp_path):
+    tiny = {"epochs": 1, "batch_size": 4, "validations": 1, "warmup": 2, "precision": "32", "augment": False}
+    parts = {**SMALL_PARTS["flow-ssn"], "samples": 2, "likelihood_samples": 2}
+    found = fit(
+        "flow-ssn", fires, tmp_path / "run", preset="refuge", train=tiny, backbone=SMALL, settings=parts
+    )
+    predictor = load(found.run)
+    assert predictor.config.backbone.factors == (1, 2, 2, 4, 6)
+    assert predictor.config.settings.flow.network.kind == "adm"

@@ -54,7 +54,7 @@ class ADM(DiffusionUNet):
         time: whether `forward` takes a time.
 
     Raises:
-        AmbisegError: factors that do not fit the depth, or an image with another number of channels.
+        AmbisegError: a width above the greatest, or an image with another number of channels.
 
     Example:
         >>> net = ADM(3, UNetSettings(kind="adm", width=8, depth=3, factors=(1, 2, 3)), time=True)

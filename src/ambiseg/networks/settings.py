@@ -50,5 +50,5 @@ class UNetSettings:
     convolutions: ConvolutionSettings = ConvolutionSettings()
     """Convolutions of phiseg."""
     factors: tuple[int, ...] = ()
-    """Channels of every resolution in units of the width, such as [1, 2, 2, 4], instead of doubling (unet,
-    monai, adm, ddpm)."""
+    """Channels of the resolutions in units of the width, such as [1, 2, 2, 4], instead of doubling; further
+    resolutions have the last one (unet, monai, adm, ddpm)."""

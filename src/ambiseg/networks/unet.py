@@ -222,18 +222,22 @@ class UNet(Backbone):
 
 
 def level_widths(settings: UNetSettings) -> list[int]:
-    """Channels of every level: doubled from ``width`` up to ``max_width``, or the ``factors`` of the width.
+    """Channels of every level: doubled from ``width`` up to ``max_width``, or by the ``factors``.
 
     Raises:
-        AmbisegError: a width above the greatest, or factors of another number than the levels.
+        AmbisegError: a width above the greatest, or a factor below 1.
+
+    Example:
+        >>> level_widths(UNetSettings(width=8, depth=4, factors=(1, 3)))
+        [8, 24, 24, 24]
     """
-    if settings.factors:
-        if len(settings.factors) != settings.depth or min(settings.factors) < 1:
-            raise AmbisegError(
-                f"backbone.factors has a number of 1 or more for each of {settings.depth} resolution(s),"
-                f" received {list(settings.factors)}: change it, or backbone.depth"
-            )
-        return [settings.width * factor for factor in settings.factors]
+    factors = settings.factors
+    if factors:
+        if min(factors) < 1:
+            raise AmbisegError(f"backbone.factors are 1 or more, received {list(factors)}")
+        return [
+            settings.width * factor for factor in (*factors, *factors[-1:] * settings.depth)[: settings.depth]
+        ]
     if settings.width > settings.max_width:
         raise AmbisegError(
             f"backbone.width {settings.width} is above backbone.max_width {settings.max_width}: raise that one, too"
