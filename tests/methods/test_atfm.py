@@ -367,3 +367,25 @@ def test_the_flow_from_noise_has_no_prior():
     assert set(model.loss(*annotated(BINARY))) == {"loss", "flow", "dice"}
     x0 = model.draw(torch.zeros(2, 3, 40, 50), None, 20, torch.Generator().manual_seed(0))
     assert abs(float(x0.mean())) < 0.02 and float(x0.std()) == pytest.approx(1, abs=0.02)
+
+
+def test_prior_and_flow_may_be_different_networks():
+    """The prior's needs no place for a time, the flow's does."""
+    flow = UNetSettings(kind="ddpm", width=8, depth=2, attention=True)
+    settings = ATFMSettings(rank=2, flow_network=flow, steps=2)
+    model = ATFM(3, BINARY, UNetSettings(kind="phiseg", width=4, depth=2), settings)
+    assert type(model.prior.g).__name__ == "PHiSegUNet" and type(model.g).__name__ == "DDPM"
+    assert model.predict(torch.zeros(1, 3, 6, 7), samples=3).masks.shape == (1, 3, 6, 7)
+    with pytest.raises(AmbisegError, match="flow_network has a size of its own: leave flow_depth out"):
+        make(flow_network=flow, flow_depth=2)
+
+
+def test_a_grey_image_is_a_weighted_sum_of_its_channels():
+    model, images = perturbed(make(grey=True)), torch.randn(2, 3, 4, 5)
+    state, time = torch.rand(2, 1, 4, 5), torch.rand(2)
+    assert model.g.in_channels == 2
+    grey = 0.299 * images[:, :1] + 0.587 * images[:, 1:2] + 0.114 * images[:, 2:]
+    expected = model.h(model.g(torch.cat([grey, state], 1), time))
+    torch.testing.assert_close(model.velocity(images, state, time), expected)
+    with pytest.raises(AmbisegError, match="grey is made of 3 channels, the images have 1"):
+        ATFM(1, BINARY, SMALL, ATFMSettings(rank=2, grey=True))

@@ -356,6 +356,11 @@ def test_mistakes_are_named():
             {"kind": "autoregressive", "against_collapse": {"kind": "maf"}},
             "maf needs flow.estimator=mean-log, received log-mean",
         ),
+        ({"network": {"width": 8}, "width": 8}, "flow.network has a width and a depth of its own"),
+        (
+            {"network": {"kind": "adm"}, "prior": "fixed"},
+            "flow.network=adm has no effect with flow.prior=fixed",
+        ),
         ({"kind": "autoregressive", "prior": "fixed"}, "unknown key of settings: flow 'prior'"),
         (
             {"kind": "autoregressive", "pushforward": "log-softmax"},
@@ -422,3 +427,15 @@ def test_the_continuous_loss_is_the_cross_entropy_of_the_interpolant(labels, mon
         state = (1 - time[:, None, None, None]) * u + time[:, None, None, None] * y
         expected = cross_entropy_per_pixel(model.logits(images, state, time), masks, labels).mean()
     torch.testing.assert_close(loss, expected)
+
+
+def test_the_flow_can_be_another_network_with_attention_in_its_middle():
+    network = {"kind": "adm", "width": 8, "depth": 2, "max_width": 8, "attention": True}
+    model, plain = make(network=network), make(network={**network, "attention": False})
+    assert type(model.eta).__name__ == "ADM" and not any(bool(p.any()) for p in model.head.parameters())
+    attention = sum(p.numel() for n, p in model.eta.named_parameters() if n.startswith("middle.1."))
+    count, other = (sum(p.numel() for p in net.eta.parameters()) for net in (model, plain))
+    assert attention == 4 * (8 * 8 + 8) + 2 * 8 and count > other + attention
+    images, masks = problem(BINARY)
+    perturbed(model).loss(images, masks)["loss"].backward()
+    assert all(bool(p.grad.any()) for p in model.parameters())

@@ -18,7 +18,8 @@ from ambiseg.maskset import MaskSet
 from ambiseg.methods.mose import MixtureEnergySettings, MoSESettings
 from ambiseg.methods.mose import model as mose
 from ambiseg.methods.mose.model import MoSE, codes, divergence, pairwise_cost
-from ambiseg.networks.settings import UNetSettings
+from ambiseg.networks.settings import BatchNormSettings, UNetSettings
+from model_helpers import perturbed
 
 BINARY, MULTI = LabelSpace.binary(), LabelSpace.of_classes(4)
 SPACES = pytest.mark.parametrize("labels", [BINARY, MULTI], ids=["binary", "multi-class"])
@@ -172,6 +173,23 @@ def test_one_batch_is_a_loop_over_experts():
     torch.testing.assert_close(
         experts.head(experts.fuse(u, z)).view_as(together), together, atol=1e-5, rtol=1e-4
     )
+
+
+def test_normalised_experts_are_the_layers_of_the_public_code_one_by_one():
+    """A convolution that adds the latent's channels, three with batch normalisation and ReLU, a last one."""
+    torch.manual_seed(0)
+    norm = BatchNormSettings(eps=1e-3, momentum=0.01)
+    experts = perturbed(mose.NormalisedExperts(6, 6, 3, 2, norm)).train()
+    u, z = torch.randn(2, 6, 5, 7), torch.randn(2, 4, 3)
+    x = experts.first(experts.fuse(u, z))
+    assert x.shape == (8, 6 + 3, 5, 7)
+    for i in (0, 3, 6):
+        x = experts.rest[i](x)
+        mean, variance = x.mean((0, 2, 3), keepdim=True), x.var((0, 2, 3), correction=0, keepdim=True)
+        weight, bias = (p.detach()[:, None, None] for p in experts.rest[i + 1].parameters())
+        x = ((x - mean) / (variance + 1e-3).sqrt() * weight + bias).relu()
+    torch.testing.assert_close(experts(u, z), experts.rest[9](x), atol=1e-5, rtol=1e-4)
+    assert len(experts.rest) == 10
 
 
 def test_latents_follow_the_priors_of_their_experts():

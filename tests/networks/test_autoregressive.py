@@ -145,3 +145,13 @@ def test_another_size_than_that_of_the_linear_layer_is_an_error():
 def test_impossible_settings_are_errors(make, message):
     with pytest.raises(AmbisegError, match=message):
         make()
+
+
+def test_dropout_is_in_training_only():
+    u = torch.randn(1, 1, 4, 8)
+    plain, dropping = (CausalTransformer(1, (1, 4), 8, heads=2, dropout=p) for p in (0.0, 0.5))
+    dropping.load_state_dict(perturbed(plain).state_dict())
+    assert torch.equal(dropping.eval()(u)[0], plain.eval()(u)[0])
+    dropping.train()
+    assert not torch.equal(dropping(u)[0], dropping(u)[0])
+    assert torch.equal(plain.train()(u)[0], plain(u)[0])

@@ -11,8 +11,9 @@ from torch.nn import functional
 
 from ambiseg.errors import AmbisegError
 from ambiseg.networks.backbone import NETWORKS, build_backbone
+from ambiseg.networks.encoder import encoder_like
 from ambiseg.networks.phiseg import BatchNorm, PHiSegUNet
-from ambiseg.networks.settings import UNetSettings
+from ambiseg.networks.settings import BatchNormSettings, ConvolutionSettings, UNetSettings
 from model_helpers import perturbed
 
 KINDS = pytest.mark.parametrize("kind", NETWORKS)
@@ -45,7 +46,7 @@ def test_the_way_up_can_be_cut_at_every_layer(kind):
     assert torch.equal(net.features(images)[0], whole)
     for layer in range(1, net.depth):
         part = net.decode(encoded, last=layer)
-        assert part.shape[1] == net.widths[net.depth - 1 - layer]
+        assert part.shape[1] == net.up_widths[net.depth - 1 - layer]
         torch.testing.assert_close(net.decode(encoded, part, layer), whole)
         many = net.decode(encoded, part.repeat_interleave(3, 0), layer)
         torch.testing.assert_close(many, whole.repeat_interleave(3, 0))
@@ -149,3 +150,34 @@ def test_dropout_and_freezing_ask_for_networks_they_know():
         model.freeze("encoder")
     model.freeze("all-but-last")
     assert [name for name, p in model.named_parameters() if p.requires_grad] == ["h.weight", "h.bias"]
+
+
+def test_convolutions_without_a_norm_have_a_bias():
+    plain = make("phiseg", convolutions=ConvolutionSettings(norm=None))
+    assert not any(isinstance(module, BatchNorm) for module in plain.modules())
+    assert all(m.bias is not None for m in plain.modules() if isinstance(m, torch.nn.Conv2d))
+    images = torch.randn(3, 2, 8, 8)
+    torch.testing.assert_close(plain(images)[:1], plain(images[:1]))
+
+
+def test_batch_normalisation_takes_its_numbers_from_the_settings():
+    chosen = ConvolutionSettings(norm=BatchNormSettings(eps=0.5, momentum=0.25), bias=True)
+    net = make("phiseg", convolutions=chosen)
+    norms = [module for module in net.modules() if isinstance(module, BatchNorm)]
+    assert {(norm.eps, norm.momentum) for norm in norms} == {(0.5, 0.25)}
+    assert all(m.bias is not None for m in net.modules() if isinstance(m, torch.nn.Conv2d))
+    x = torch.full((1, norms[0].num_features, 1, 1), 2.0)
+    torch.testing.assert_close(
+        norms[0].eval()(x), 2 / 1.5**0.5 * norms[0].weight.view_as(x) + norms[0].bias.view_as(x)
+    )
+
+
+@pytest.mark.parametrize("norm", [None, BatchNormSettings()], ids=["plain", "batch"])
+def test_the_encoder_alone_is_the_way_down_with_a_mean(norm):
+    settings = UNetSettings(width=4, depth=3, kind="phiseg", convolutions=ConvolutionSettings(norm=norm))
+    net, images = PHiSegUNet(2, settings).eval(), torch.randn(2, 2, 13, 9)
+    encoder = encoder_like(2, settings).eval()
+    encoder.load_state_dict({k: v for k, v in net.state_dict().items() if k.startswith("encoder")})
+    torch.testing.assert_close(encoder(images), net.encode(images).levels[-1].mean((2, 3)))
+    with pytest.raises(AmbisegError, match=r"3 channel\(s\), but the model takes 2"):
+        encoder(torch.zeros(1, 3, 8, 8))

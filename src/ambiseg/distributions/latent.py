@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ambiseg.labels import LabelSpace
-from ambiseg.networks.encoder import Encoder
+from ambiseg.networks.encoder import Encoder, encoder_like
 from ambiseg.networks.settings import UNetSettings
 
 
@@ -68,11 +68,14 @@ class LatentNet(nn.Module):
         size: N.
         backbone: size of the encoder.
         bound: log-variances are ``b tanh(s / b)`` of the network's output s; 0 for s itself.
+        same: the encoder is that of the backbone, whichever that is; otherwise that of the library's U-Net.
     """
 
-    def __init__(self, in_channels: int, size: int, backbone: UNetSettings, bound: float = 0.0) -> None:
+    def __init__(
+        self, in_channels: int, size: int, backbone: UNetSettings, bound: float = 0.0, same: bool = False
+    ) -> None:
         super().__init__()
-        self.encoder = Encoder(in_channels, backbone)
+        self.encoder = (encoder_like if same else Encoder)(in_channels, backbone)
         self.out = nn.Linear(self.encoder.out_channels, 2 * size)
         self.bound = bound
 

@@ -114,9 +114,9 @@ class CausalBlock(nn.Module):
     """Causal self-attention, then a two-layer network, each behind a LayerNorm and beside a skip
     connection."""
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, heads: int, dropout: float = 0.0) -> None:
         super().__init__()
-        self.heads = heads
+        self.heads, self.dropout = heads, nn.Dropout(dropout)
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
         self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
         self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
@@ -125,9 +125,10 @@ class CausalBlock(nn.Module):
         batch, length, width = x.shape
         qkv = self.qkv(self.norm1(x)).reshape(batch, length, 3, self.heads, width // self.heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)
-        mixed = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
-        x = x + self.out(mixed.transpose(1, 2).flatten(2))
-        out: Tensor = x + self.mlp(self.norm2(x))
+        share = self.dropout.p if self.training else 0.0
+        mixed = functional.scaled_dot_product_attention(q, k, v, dropout_p=share, is_causal=True)
+        x = x + self.dropout(self.out(mixed.transpose(1, 2).flatten(2)))
+        out: Tensor = x + self.dropout(self.mlp(self.norm2(x)))
         return out
 
 
@@ -154,6 +155,7 @@ class CausalTransformer(AutoregressiveNetwork):
         layers: number of transformer blocks.
         heads: of the attention; they share ``width`` equally.
         within_strip: whether variables depend on earlier ones of their own strip.
+        dropout: share of dropped activations in training.
 
     Raises:
         AmbisegError: a strip without pixels, no layer, or a width that the heads cannot share.
@@ -173,6 +175,7 @@ class CausalTransformer(AutoregressiveNetwork):
         layers: int = 1,
         heads: int = 4,
         within_strip: bool = False,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         if min(strip) < 1:
@@ -187,7 +190,7 @@ class CausalTransformer(AutoregressiveNetwork):
         variables = channels * strip[0] * strip[1]
         self.start = nn.Parameter(torch.zeros(width))
         self.embed = nn.Linear(variables, width)
-        self.blocks = nn.Sequential(*(CausalBlock(width, heads) for _ in range(layers)))
+        self.blocks = nn.Sequential(*(CausalBlock(width, heads, dropout) for _ in range(layers)))
         self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, 2 * variables)
         self.within = nn.Parameter(torch.zeros(2, variables, variables)) if within_strip else None
         nn.init.zeros_(self.head.weight)

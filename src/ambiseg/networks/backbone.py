@@ -9,12 +9,15 @@ from importlib.metadata import entry_points
 from torch import nn
 
 from ambiseg.errors import AmbisegError, UnknownNameError
+from ambiseg.networks.adm import ADM
 from ambiseg.networks.base import Backbone
+from ambiseg.networks.ddpm import DDPM
+from ambiseg.networks.edm import EDM
 from ambiseg.networks.external import ExternalNetwork
 from ambiseg.networks.monai_unet import MonaiUNet
 from ambiseg.networks.ncsnpp import NCSNpp
 from ambiseg.networks.phiseg import PHiSegUNet, refuse
-from ambiseg.networks.settings import UNetSettings
+from ambiseg.networks.settings import ConvolutionSettings, UNetSettings
 from ambiseg.networks.unet import UNet
 
 NetworkFactory = Callable[[int, UNetSettings], nn.Module]
@@ -26,13 +29,16 @@ ENTRY_POINTS = "ambiseg.networks"
 NETWORKS: dict[str, type[Backbone]] = {
     "unet": UNet,
     "ncsnpp": NCSNpp,
+    "edm": EDM,
     "phiseg": PHiSegUNet,
     "monai": MonaiUNet,
+    "adm": ADM,
+    "ddpm": DDPM,
 }
 """The library's own networks by their kind, all built from channels, settings, and whether they take a
 time."""
 
-WITH_TIME = ("unet", "ncsnpp")
+WITH_TIME = ("unet", "ncsnpp", "edm", "adm", "ddpm")
 """Kinds of networks that accept a time."""
 
 _EXTERNAL: dict[str, NetworkFactory] = {}
@@ -83,6 +89,11 @@ def build_backbone(in_channels: int, settings: UNetSettings, time: bool = False)
     """
     kind = settings.kind
     if kind in NETWORKS:
+        if kind != "phiseg" and settings.convolutions != ConvolutionSettings():
+            raise AmbisegError(
+                f"backbone.convolutions belongs to the network phiseg, received it for {kind}:"
+                " leave it out, or choose --set backbone.kind=phiseg"
+            )
         return NETWORKS[kind](in_channels, settings, time)
     if kind not in _EXTERNAL:
         offered = {point.name: point for point in entry_points(group=ENTRY_POINTS)}

@@ -39,13 +39,18 @@ class Backbone(nn.Module, ABC):
     Attributes:
         in_channels, out_channels: of images and features.
         depth: number of levels.
-        widths: channels at every level, the same on the way down and on the way up.
+        widths: channels at every level on the way down, the last one the bottleneck.
+        up_widths: those on the way up, the same unless a network says otherwise.
     """
 
     in_channels: int
     out_channels: int
     depth: int
     widths: tuple[int, ...]
+
+    @property
+    def up_widths(self) -> tuple[int, ...]:
+        return self.widths
 
     @abstractmethod
     def encode(self, images: Tensor, time: Tensor | None = None) -> Encoded:
@@ -91,6 +96,13 @@ class Backbone(nn.Module, ABC):
         raise AmbisegError(
             f"{type(self).__name__} does not name the modules of its levels: choose --set backbone.kind=unet or ncsnpp"
         )
+
+    def head(self, outputs: int, kernel: int) -> nn.Conv2d:
+        """The last convolution of a method: from features to ``outputs`` channels, of size ``kernel``.
+
+        A network that was published with a last convolution of its own gives that one, whatever the size.
+        """
+        return nn.Conv2d(self.out_channels, outputs, kernel, padding=kernel // 2)
 
     def features(self, images: Tensor, time: Tensor | None = None) -> tuple[Tensor, list[Tensor]]:
         """Features of images, and the outputs of the encoder's levels, the last one the bottleneck, from one

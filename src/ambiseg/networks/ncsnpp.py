@@ -23,7 +23,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ambiseg.networks.base import Backbone, Encoded, repeated
+from ambiseg.networks.base import Encoded
+from ambiseg.networks.diffusion import DiffusionUNet
+from ambiseg.networks.phiseg import refuse
 from ambiseg.networks.settings import UNetSettings
 from ambiseg.networks.unet import SelfAttention, check_channels, extend, group_norm
 
@@ -59,7 +61,12 @@ class Block(nn.Module):
         time: length of the time embedding e, 0 for none.
         resample: changes the resolution of both paths, or None.
         attention: self-attention behind it.
+
+    Attributes:
+        PROJECTED: whether a change of the resolution brings a convolution into the skip connection.
     """
+
+    PROJECTED = False
 
     def __init__(
         self,
@@ -71,15 +78,26 @@ class Block(nn.Module):
         attention: bool = False,
     ) -> None:
         super().__init__()
-        self.norm1, self.norm2 = group_norm(inputs), group_norm(outputs)
+        self.norm1, self.norm2 = self.normalisation(inputs), self.normalisation(outputs)
         self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1)
         self.time = nn.Linear(time, outputs) if time else None
         self.dropout = nn.Dropout(dropout)
         self.resample = resample if resample is not None else nn.Identity()
-        self.skip = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
-        self.attention = SelfAttention(outputs) if attention else nn.Identity()
+        projected = inputs != outputs or (self.PROJECTED and resample is not None)
+        self.skip = nn.Conv2d(inputs, outputs, 1) if projected else nn.Identity()
+        self.attention = self.self_attention(outputs) if attention else nn.Identity()
         nn.init.zeros_(self.conv2.weight)
+
+    @staticmethod
+    def normalisation(channels: int) -> nn.GroupNorm:
+        """What stands in front of the convolutions."""
+        return group_norm(channels)
+
+    @staticmethod
+    def self_attention(channels: int) -> nn.Module:
+        """What stands behind them."""
+        return SelfAttention(channels)
 
     def forward(self, x: Tensor, time: Tensor | None) -> Tensor:
         h = self.conv1(self.resample(functional.silu(self.norm1(x))))
@@ -88,6 +106,17 @@ class Block(nn.Module):
         h = self.conv2(self.dropout(functional.silu(self.norm2(h))))
         out: Tensor = self.attention((self.skip(self.resample(x)) + h) * math.sqrt(0.5))
         return out
+
+
+class SmoothThenConv(nn.Conv2d):
+    """Half the resolution, then a 3x3 convolution."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs, 3, padding=1)
+        self.shrink = Smooth(up=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(self.shrink(x))
 
 
 class FourierTime(nn.Module):
@@ -109,13 +138,17 @@ class FourierTime(nn.Module):
         return out
 
 
-class NCSNpp(Backbone):
+class NCSNpp(DiffusionUNet):
     """Image ``(B, C, H, W)`` to features ``(B, 2 width, H, W)``.
 
     Args:
         in_channels: image channels C.
         settings: width, depth, blocks, attention, dropout.
         time: whether `forward` takes a time (generative methods).
+
+    Attributes:
+        BLOCK: class of its blocks.
+        DECODER_ATTENTION: whether the last block of the decoder's lowest level has attention, too.
 
     Raises:
         AmbisegError: an image with another number of channels.
@@ -126,9 +159,13 @@ class NCSNpp(Backbone):
         torch.Size([1, 16, 13, 21])
     """
 
+    BLOCK: type[Block] = Block
+    DECODER_ATTENTION = False
+
     def __init__(self, in_channels: int, settings: UNetSettings | None = None, time: bool = False) -> None:
         super().__init__()
         s = settings or UNetSettings()
+        refuse(s, s.kind, time=False, factors=())
         width = 2 * s.width
         size = 4 * s.width if time else 0
         self.in_channels, self.out_channels, self.depth, self.blocks = in_channels, width, s.depth, s.blocks
@@ -136,10 +173,9 @@ class NCSNpp(Backbone):
         self.time = FourierTime(size) if time else None
 
         def block(inputs: int, resample: Smooth | None = None, attention: bool = False) -> Block:
-            return Block(inputs, width, s.dropout, size, resample, attention)
+            return self.BLOCK(inputs, width, s.dropout, size, resample, attention)
 
         self.stem = nn.Conv2d(in_channels, s.width, 3, padding=1)
-        self.shrink = Smooth(up=False)
         self.encoder, self.decoder = nn.ModuleList(), nn.ModuleList()
         self.down, self.up, self.residual = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
         channels, skips = s.width, [s.width]
@@ -147,7 +183,7 @@ class NCSNpp(Backbone):
             lowest = s.attention and level + 1 == s.depth
             if level:
                 self.down.append(block(channels, Smooth(up=False)))
-                self.residual.append(nn.Conv2d(in_channels if level == 1 else width, width, 3, padding=1))
+                self.residual.append(self.shrinking(in_channels if level == 1 else width, width))
                 channels = width
                 skips.append(channels)
             self.encoder.append(
@@ -159,20 +195,22 @@ class NCSNpp(Backbone):
         for level in reversed(range(s.depth)):
             if level + 1 < s.depth:
                 self.up.append(block(width, Smooth(up=True)))
-            self.decoder.append(nn.ModuleList(block(width + skips.pop()) for _ in range(s.blocks + 1)))
-        self.norm = group_norm(width)
+            seen = s.attention and self.DECODER_ATTENTION and level + 1 == s.depth
+            self.decoder.append(
+                nn.ModuleList(
+                    block(width + skips.pop(), None, seen and i == s.blocks) for i in range(s.blocks + 1)
+                )
+            )
+        self.norm = self.BLOCK.normalisation(width)
+
+    @staticmethod
+    def shrinking(inputs: int, outputs: int) -> nn.Module:
+        """What brings the input to the next lower resolution and its channels."""
+        return SmoothThenConv(inputs, outputs)
 
     def encoder_parts(self) -> list[nn.Module]:
         """The way down: everything before the two blocks in the middle."""
-        parts: list[nn.Module] = [self.stem, self.encoder, self.down, self.residual]
-        return parts + ([self.time] if self.time is not None else [])
-
-    def innermost_parts(self, levels: int) -> list[nn.Module]:
-        """Encoder and decoder levels around the middle; a block that changes the resolution belongs to the
-        level behind it."""
-        first = max(0, self.depth - levels)
-        down, up = self.down[max(0, first - 1) :], self.up[: levels - 1]
-        return [*self.encoder[first:], self.middle, *down, *self.decoder[:levels], *up]
+        return [*super().encoder_parts(), self.residual]
 
     def encode(self, images: Tensor, time: Tensor | None = None) -> Encoded:
         """Levels of the encoder; the bottleneck is what the two blocks in the middle give."""
@@ -183,7 +221,7 @@ class NCSNpp(Backbone):
         skips, levels = [x], []
         for level in range(self.depth):
             if level:
-                pyramid = self.residual[level - 1](self.shrink(pyramid))
+                pyramid = self.residual[level - 1](pyramid)
                 x = self.down[level - 1](x, embedding)
                 x = pyramid = (x + pyramid) * math.sqrt(0.5)
                 skips.append(x)
@@ -195,19 +233,5 @@ class NCSNpp(Backbone):
             x = block(x, embedding)
         return Encoded([*levels[:-1], x], skips, embedding, (images.shape[-2], images.shape[-1]))
 
-    def decode(
-        self, encoded: Encoded, x: Tensor | None = None, first: int = 0, last: int | None = None
-    ) -> Tensor:
-        begin = 0 if x is None else first + 1
-        x = encoded.levels[-1] if x is None else x
-        embedding = None if encoded.embedding is None else repeated(encoded.embedding, x)
-        skips = encoded.skips[: len(encoded.skips) - begin * (self.blocks + 1)]
-        for i in range(begin, self.depth if last is None else last + 1):
-            if i:
-                x = self.up[i - 1](x, embedding)
-            for block in self.decoder[i]:  # type: ignore[attr-defined]
-                x = block(torch.cat([x, repeated(skips.pop(), x)], 1), embedding)
-        if last is not None:
-            return x
-        height, width = encoded.size
-        return functional.silu(self.norm(x))[..., :height, :width]
+    def end(self, x: Tensor, skips: list[Tensor], embedding: Tensor | None) -> Tensor:
+        return functional.silu(self.norm(x))

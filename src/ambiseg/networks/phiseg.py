@@ -5,6 +5,8 @@ capturing uncertainty in medical image segmentation", as Gao, Chen, Zhang and He
 aleatoric uncertainty in segmentation with mixture of stochastic experts", appendix A.1, use it: seven
 resolutions of 32, 64, 128, 192, 192, 192 and 192 channels, at each three 3x3 convolutions with batch
 normalisation and ReLU, on both sides; average pooling on the way down, bilinear upsampling on the way up.
+Without the normalisation it is the U-Net of Kohl et al. (2018), "A probabilistic U-Net for segmentation of
+ambiguous images", in their public code.
 
 Batch normalisation makes the images of a batch see each other in training, and the network another one in
 evaluation, where it uses running means: `ambiseg.networks.unet` has GroupNorm instead.
@@ -18,7 +20,7 @@ from torch.nn import functional
 
 from ambiseg.errors import AmbisegError
 from ambiseg.networks.base import Backbone, Encoded, repeated
-from ambiseg.networks.settings import UNetSettings
+from ambiseg.networks.settings import BatchNormSettings, ConvolutionSettings, UNetSettings
 from ambiseg.networks.unet import check_channels, extend
 
 FACTORS = (1, 2, 4)
@@ -31,7 +33,16 @@ CONVOLUTIONS = 3
 
 class BatchNorm(nn.BatchNorm2d):
     """Batch normalisation that uses its running statistics where a channel has a single value, which has no
-    variance."""
+    variance.
+
+    Args:
+        channels: of what it normalises.
+        settings: its numbers.
+    """
+
+    def __init__(self, channels: int, settings: BatchNormSettings | None = None) -> None:
+        s = settings or BatchNormSettings()
+        super().__init__(channels, s.eps, s.momentum)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.training and x.numel() == x.shape[1]:
@@ -41,16 +52,63 @@ class BatchNorm(nn.BatchNorm2d):
         return super().forward(x)
 
 
-def convolutions(inputs: int, outputs: int) -> nn.Sequential:
-    """Three times 3x3 convolution, batch normalisation and ReLU."""
-    layers: list[nn.Module] = []
+def convolutions(inputs: int, outputs: int, settings: ConvolutionSettings | None = None) -> nn.Sequential:
+    """Three times 3x3 convolution, batch normalisation (unless there is none) and ReLU."""
+    s, layers = settings or ConvolutionSettings(), list[nn.Module]()
     for i in range(CONVOLUTIONS):
-        layers += [
-            nn.Conv2d(inputs if i == 0 else outputs, outputs, 3, padding=1, bias=False),
-            BatchNorm(outputs),
-            nn.ReLU(),
-        ]
+        bias = s.bias or s.norm is None
+        layers.append(nn.Conv2d(inputs if i == 0 else outputs, outputs, 3, padding=1, bias=bias))
+        if s.norm is not None:
+            layers.append(BatchNorm(outputs, s.norm))
+        layers.append(nn.ReLU())
     return nn.Sequential(*layers)
+
+
+def _widths(settings: UNetSettings) -> tuple[int, ...]:
+    """Channels of every level."""
+    factors = [*FACTORS, *[LARGEST_FACTOR] * settings.depth][: settings.depth]
+    return tuple(settings.width * factor for factor in factors)
+
+
+class PHiSegEncoder(nn.Module):
+    """The way down on its own, with a mean over positions at its end: ``(B, C, H, W)`` to ``(B,
+    out_channels)``.
+
+    Args:
+        in_channels: image channels C.
+        settings: width, depth and convolutions.
+
+    Raises:
+        AmbisegError: an image with another number of channels.
+
+    Example:
+        >>> PHiSegEncoder(3, UNetSettings(kind="phiseg", width=4, depth=3))(torch.zeros(2, 3, 13, 1)).shape
+        torch.Size([2, 16])
+    """
+
+    def __init__(self, in_channels: int, settings: UNetSettings) -> None:
+        super().__init__()
+        widths = _widths(settings)
+        self.in_channels, self.out_channels = in_channels, widths[-1]
+        self.encoder = _way_down(in_channels, widths, settings.convolutions)
+
+    def forward(self, images: Tensor) -> Tensor:
+        check_channels(images, self.in_channels)
+        return _levels(self.encoder, images)[-1].mean((2, 3))
+
+
+def _way_down(in_channels: int, widths: tuple[int, ...], settings: ConvolutionSettings) -> nn.ModuleList:
+    pairs = zip((in_channels, *widths), widths, strict=False)
+    return nn.ModuleList(convolutions(*pair, settings) for pair in pairs)
+
+
+def _levels(encoder: nn.ModuleList, images: Tensor) -> list[Tensor]:
+    """Outputs of every level of the way down."""
+    x, levels = extend(images, 2 ** (len(encoder) - 1)), []
+    for level, block in enumerate(encoder):
+        x = block(functional.avg_pool2d(x, 2) if level else x)
+        levels.append(x)
+    return levels
 
 
 class PHiSegUNet(Backbone):
@@ -58,8 +116,7 @@ class PHiSegUNet(Backbone):
 
     Args:
         in_channels: image channels C.
-        settings: width and depth; three convolutions at every level are fixed, there is no attention and no
-            dropout.
+        settings: width, depth and convolutions; there are three at every level, no attention and no dropout.
         time: must be False, the network has no place for a time.
 
     Raises:
@@ -74,24 +131,18 @@ class PHiSegUNet(Backbone):
     def __init__(self, in_channels: int, settings: UNetSettings | None = None, time: bool = False) -> None:
         super().__init__()
         s = settings or UNetSettings(kind="phiseg", depth=7)
-        refuse(s, "phiseg", time, blocks=1, attention=False, dropout=0.0)
-        factors = [*FACTORS, *[LARGEST_FACTOR] * s.depth][: s.depth]
-        self.widths = tuple(s.width * factor for factor in factors)
+        refuse(s, "phiseg", time, blocks=1, attention=False, dropout=0.0, factors=())
+        self.widths = _widths(s)
         self.in_channels, self.out_channels, self.depth = in_channels, s.width, s.depth
-        self.encoder = nn.ModuleList(
-            convolutions(*pair) for pair in zip((in_channels, *self.widths), self.widths, strict=False)
-        )
+        self.encoder = _way_down(in_channels, self.widths, s.convolutions)
         self.decoder = nn.ModuleList(
-            convolutions(upper + lower, upper)
+            convolutions(upper + lower, upper, s.convolutions)
             for upper, lower in zip(self.widths, self.widths[1:], strict=False)
         )
 
     def encode(self, images: Tensor, time: Tensor | None = None) -> Encoded:
         check_channels(images, self.in_channels)
-        x, levels = extend(images, 2 ** (self.depth - 1)), []
-        for level, block in enumerate(self.encoder):
-            x = block(functional.avg_pool2d(x, 2) if level else x)
-            levels.append(x)
+        levels = _levels(self.encoder, images)
         return Encoded(levels, levels[:-1], None, (images.shape[-2], images.shape[-1]))
 
     def decode(

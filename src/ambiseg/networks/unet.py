@@ -11,6 +11,7 @@ features are cut back.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -54,24 +55,36 @@ class ResidualBlock(nn.Module):
         inputs, outputs: channels.
         dropout: share of dropped activations before the second convolution.
         time: length of the time embedding, 0 for none.
+        resample: changes the resolution of both paths, or None.
+        kernel: size of the convolution of the skip connection, where channels change.
     """
 
-    def __init__(self, inputs: int, outputs: int, dropout: float = 0.0, time: int = 0) -> None:
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        dropout: float = 0.0,
+        time: int = 0,
+        resample: nn.Module | None = None,
+        kernel: int = 1,
+    ) -> None:
         super().__init__()
         self.norm1, self.norm2 = group_norm(inputs), group_norm(outputs)
         self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1)
         self.dropout = nn.Dropout(dropout)
-        self.skip = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
+        same = inputs == outputs
+        self.skip = nn.Identity() if same else nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2)
+        self.resample = nn.Identity() if resample is None else resample
         self.modulation = nn.Linear(time, 2 * outputs) if time else None
         nn.init.zeros_(self.conv2.weight)
 
     def forward(self, x: Tensor, time: Tensor | None = None) -> Tensor:
-        h = self.norm2(self.conv1(functional.silu(self.norm1(x))))
+        h = self.norm2(self.conv1(self.resample(functional.silu(self.norm1(x)))))
         if self.modulation is not None and time is not None:
             scale, shift = self.modulation(time)[:, :, None, None].chunk(2, dim=1)
             h = h * (1 + scale) + shift
-        out: Tensor = self.skip(x) + self.conv2(self.dropout(functional.silu(h)))
+        out: Tensor = self.skip(self.resample(x)) + self.conv2(self.dropout(functional.silu(h)))
         return out
 
 
@@ -98,17 +111,25 @@ class SelfAttention(nn.Module):
 
 class TimeEmbedding(nn.Module):
     """Sine and cosine features of a time in [0, 1] through a two-layer network (Ho et al. 2020): ``(B,) ->
-    (B, size)``."""
+    (B, size)``.
+
+    Args:
+        size: of the embedding.
+        frequencies: in radians; half as many as the embedding has numbers, 1 to 1000, if None.
+        activation: between the layers.
+    """
 
     frequencies: Tensor
 
-    def __init__(self, size: int) -> None:
+    def __init__(
+        self, size: int, frequencies: Tensor | None = None, activation: Callable[[], nn.Module] = nn.SiLU
+    ) -> None:
         super().__init__()
-        self.register_buffer(
-            "frequencies", torch.exp(torch.linspace(0.0, math.log(1000.0), size // 2)), persistent=False
-        )
+        if frequencies is None:
+            frequencies = torch.exp(torch.linspace(0.0, math.log(1000.0), size // 2))
+        self.register_buffer("frequencies", frequencies, persistent=False)
         self.net = nn.Sequential(
-            nn.Linear(2 * (size // 2), size), nn.SiLU(), nn.Linear(size, size), nn.SiLU()
+            nn.Linear(2 * len(frequencies), size), activation(), nn.Linear(size, size), nn.SiLU()
         )
 
     def forward(self, time: Tensor) -> Tensor:
@@ -201,11 +222,22 @@ class UNet(Backbone):
 
 
 def level_widths(settings: UNetSettings) -> list[int]:
-    """Channels of every level: doubled from ``width`` up to ``max_width``.
+    """Channels of every level: doubled from ``width`` up to ``max_width``, or by the ``factors``.
 
     Raises:
-        AmbisegError: a width above the greatest.
+        AmbisegError: a width above the greatest, or a factor below 1.
+
+    Example:
+        >>> level_widths(UNetSettings(width=8, depth=4, factors=(1, 3)))
+        [8, 24, 24, 24]
     """
+    factors = settings.factors
+    if factors:
+        if min(factors) < 1:
+            raise AmbisegError(f"backbone.factors are 1 or more, received {list(factors)}")
+        return [
+            settings.width * factor for factor in (*factors, *factors[-1:] * settings.depth)[: settings.depth]
+        ]
     if settings.width > settings.max_width:
         raise AmbisegError(
             f"backbone.width {settings.width} is above backbone.max_width {settings.max_width}: raise that one, too"

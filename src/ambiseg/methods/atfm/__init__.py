@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from ambiseg.methods.spec import PAPER, MethodSpec, Preset, TestCase
-from ambiseg.methods.ssn import SSNSettings
+from ambiseg.methods.ssn import GTR, GTR_DIFFERS, SSNSettings
+from ambiseg.networks.settings import UNetSettings
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,11 @@ class ATFMSettings:
     """Its number of resolutions; if left out, that of the backbone."""
     flow_max_width: int | None = None
     """Its channels double up to this many; if left out, as in the backbone."""
+    flow_network: UNetSettings | None = None
+    """Another network for the flow, such as one that takes a time where the prior's takes none; none: the
+    backbone, of the sizes above."""
+    grey: bool = False
+    """The flow sees a colour image as grey."""
     sampler: Literal["euler", "midpoint", "heun", "rk4", "dopri5"] = "euler"
     """Solver of the flow."""
     steps: int = 25
@@ -58,6 +64,14 @@ def atfm_from_ssn(settings: ATFMSettings, ssn: SSNSettings) -> ATFMSettings:
     """
     return replace(settings, prior_share=0.0, rank=ssn.rank)
 
+
+_FLOW = {"kind": "ddpm", "width": 128, "depth": 3, "max_width": 512, "blocks": 2, "attention": True}
+_TRAINING = {"lr": 1e-4, "weight_decay": 0.0, "warmup": 0, "clip": 0.0, "ema": 0.0}
+_DIFFERS = (
+    "the flow's last convolution begins at 0; a Dice with a gradient; the rate falls along a cosine; times"
+    " are drawn from [0, 1], not from 1000 steps; give --init of an ssn run with the preset {prior},"
+    f" otherwise half of the training is the prior's; of the prior: {GTR_DIFFERS}"
+)
 
 SPEC = MethodSpec(
     name="atfm",
@@ -81,7 +95,32 @@ SPEC = MethodSpec(
                 "equation 5 by its first line (estimator=mean-log is the second), a Dice with a "
                 "gradient, one training for both stages; network and optimiser are the library's"
             ),
-        )
+        ),
+        "lidc": Preset(
+            source=(
+                "Li et al. 2026, table 1, with the networks of their public code: prior of 2,262,444 and"
+                " flow of 38,547,585 parameters"
+            ),
+            differs=_DIFFERS.format(prior="atfm-lidc"),
+            train={**_TRAINING, "epochs": 200, "batch_size": 6},
+            backbone=GTR,
+            settings={"flow_network": _FLOW},
+        ),
+        "isic": Preset(
+            source=(
+                "Li et al. 2026, table 2, with the networks of their public code: flow of 152,133,889"
+                " parameters, which sees a grey image"
+            ),
+            differs=f"grey is made of the normalised channels; {_DIFFERS.format(prior='atfm-isic')}",
+            train={**_TRAINING, "epochs": 120, "batch_size": 1},
+            backbone=GTR,
+            settings={
+                "flow_network": {**_FLOW, "width": 256, "max_width": 1024},
+                "grey": True,
+                "alpha": 1e-4,
+                "steps": 50,
+            },
+        ),
     },
     validation="loss",
     starts_from={"ssn": atfm_from_ssn},

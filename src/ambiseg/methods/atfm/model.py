@@ -54,6 +54,9 @@ from ambiseg.networks.backbone import WITH_TIME, build_backbone
 from ambiseg.networks.settings import UNetSettings
 from ambiseg.networks.unet import check_channels
 
+GREY = (0.299, 0.587, 0.114)
+"""Shares of red, green and blue in a grey image."""
+
 
 class ATFM(Segmenter):
     """Truncated flow matching from the samples of a stochastic segmentation network (Li et al. 2026).
@@ -61,7 +64,7 @@ class ATFM(Segmenter):
     Args:
         in_channels: channels of the images.
         labels: binary or multi-class.
-        backbone: kind and size of both networks, where the settings ask for no other flow. Of a kind that
+        backbone: network of the prior, and of the flow where the settings ask for no other. Of a kind that
             accepts no time, such as phiseg, the prior is that network, and the flow a unet of its size.
         settings: stages, prior, flow, sampler.
 
@@ -87,10 +90,13 @@ class ATFM(Segmenter):
             self.prior = SSN(
                 in_channels, labels, self.backbone, SSNSettings(rank=settings.rank, draws=settings.draws)
             )
-        self.g = build_backbone(
-            in_channels + labels.channels, _flow_backbone(self.backbone, settings), time=True
-        )
-        self.h = nn.Conv2d(self.g.out_channels, labels.channels, 3, padding=1)
+        if settings.grey and in_channels != len(GREY):
+            raise AmbisegError(
+                f"grey is made of {len(GREY)} channels, the images have {in_channels}: leave --set grey out"
+            )
+        seen = 1 if settings.grey else in_channels
+        self.g = build_backbone(seen + labels.channels, _flow_backbone(self.backbone, settings), time=True)
+        self.h = self.g.head(labels.channels, 3)
         # A new flow leaves the samples of the prior as they are.
         nn.init.zeros_(self.h.weight)
         nn.init.zeros_(self.h.bias)  # type: ignore[arg-type]
@@ -172,6 +178,8 @@ class ATFM(Segmenter):
     def velocity(self, images: Tensor, state: Tensor, time: Tensor) -> Tensor:
         """``g(x_t)`` of states ``(N, C, H, W)`` at times ``(N,)`` beside their images, float32."""
         check_channels(images, self.in_channels)
+        if self.settings.grey:
+            images = torch.einsum("bchw,c->bhw", images, images.new_tensor(GREY))[:, None]
         out: Tensor = self.h(self.g(torch.cat([images, state.to(images.dtype)], 1), time)).float()
         return out
 
@@ -267,8 +275,10 @@ def dice_loss(end: Tensor, x1: Tensor, valid: Tensor, labels: LabelSpace, hard: 
 
 
 def _flow_backbone(backbone: UNetSettings, s: ATFMSettings) -> UNetSettings:
-    """The network of the flow: the backbone, or a unet where that accepts no time, but for the sizes that the
-    settings name."""
+    """The network of the flow: one of its own; or the backbone, or a unet where that accepts no time, but for
+    the sizes that the settings name."""
+    if s.flow_network is not None:
+        return s.flow_network
     timed = backbone.kind in WITH_TIME
     return replace(
         backbone if timed else UNetSettings(dropout=backbone.dropout),
@@ -284,6 +294,10 @@ def _check(s: ATFMSettings) -> None:
         value = getattr(s, name)
         if value is not None and value < 1:
             raise AmbisegError(f"{name} is 1 or more, received {value}")
+    if s.flow_network is not None:
+        for name in ("flow_width", "flow_depth", "flow_max_width"):
+            if getattr(s, name) is not None:
+                raise AmbisegError(f"flow_network has a size of its own: leave {name} out")
     if not 0 <= s.alpha < math.inf:
         raise AmbisegError(f"alpha is 0 or more, received {s.alpha}")
     if not 0 <= s.prior_share < 1:

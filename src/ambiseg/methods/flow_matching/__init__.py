@@ -61,6 +61,37 @@ class FlowMatchingSettings:
     """What pushes samples of one image apart; none: nothing."""
 
 
+EDM = {"kind": "edm", "depth": 3, "blocks": 4, "attention": True, "dropout": 0.1}
+"""NCSN++ of the public code that Gerard and Sullivan build on, but for its width."""
+
+
+def _diffusion(width: int, sigma_data: float, epochs: int, log_mean: float) -> Preset:
+    """The diffusion model of a data set."""
+    return Preset(
+        source=(
+            "the diffusion model that Gerard and Sullivan start from: network, Heun sampler, sigma_data and"
+            " length of training of its public code"
+        ),
+        differs=(
+            f"times are uniform on a straight path, not log sigma from N({log_mean:g}, 1.2^2); steps are of"
+            " equal time, not of rho = 7; the least loss of at most 200 validation images chooses the"
+            " weights; AdamW without decay on a cosine, not Adam with betas .9, .99; weights are"
+            " initialised as in PyTorch, the last convolution of a block at 0"
+        ),
+        train={
+            "epochs": epochs,
+            "batch_size": 32,
+            "lr": 1e-4,
+            "weight_decay": 0.0,
+            "warmup": 0,
+            "clip": 0.0,
+            "ema": 0.0,
+        },
+        backbone={**EDM, "width": width},
+        settings={"parameterisation": "edm", "sigma_data": sigma_data, "sampler": "heun", "steps": 10},
+    )
+
+
 SPEC = MethodSpec(
     name="flow-matching",
     summary="samples of the distribution of masks by integrating a learnt velocity field (Lipman et al.)",
@@ -79,7 +110,10 @@ SPEC = MethodSpec(
                 "they take a diffusion model (parameterisation=edm, 10 Heun steps); network and "
                 "optimiser are the library's"
             ),
-        )
+        ),
+        "mmfire": _diffusion(64, 0.1502, 1000, 0.5),
+        "cityscapes": _diffusion(128, 0.0463, 400, 1.5),
+        "lidc": _diffusion(64, 0.1, 200, 0.75),
     },
     validation="loss",
     test=TestCase({"samples": 24, "steps": 4}, deterministic=False, steps=400, rate=4e-3),

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ambiseg.methods.spec import PAPER, MethodSpec, Preset, TestCase
+from ambiseg.networks.settings import UNetSettings
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,8 @@ class ContinuousFlow:
     """Channels of the flow's own U-Net, which goes with a learned prior."""
     depth: int = 3
     """Its number of resolutions."""
+    network: UNetSettings | None = None
+    """Another network for the flow, with a width and depth of its own; none: the library's U-Net."""
     drift: Literal["initial", "conditional"] = "initial"
     """What the predicted mask is led away from: the draw that the flow began with (17), or (not in the paper)
     the mean of all draws that lead to the present state, which keeps the distribution at every time."""
@@ -53,6 +56,8 @@ class StripTransformer:
     """Channels."""
     heads: int = 4
     """Attention heads."""
+    dropout: float = 0.0
+    """Dropout of attention and of what each block adds, 0 to 1."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +123,32 @@ class FlowSSNSettings:
     """Monte-Carlo samples for the likelihood of a mask."""
 
 
+_ADM = {"kind": "adm", "attention": True, "dropout": 0.1}
+_LIDC = {**_ADM, "width": 32, "depth": 4, "max_width": 256}
+_REFUGE = {**_ADM, "width": 32, "depth": 5, "factors": (1, 2, 2, 4, 6), "blocks": 2}
+"""The authors' base networks."""
+_LIDC_TRAINING = {
+    "epochs": 1001,
+    "batch_size": 32,
+    "lr": 1e-4,
+    "weight_decay": 1e-4,
+    "warmup": 2000,
+    "clip": 10.0,
+    "ema": 0.9999,
+    "augment": ("flip", "rotate"),
+}
+_REFUGE_TRAINING = {**_LIDC_TRAINING, "batch_size": 16, "warmup": 1000, "ema": 0.999}
+_TRANSFORMER = {"kind": "transformer", "heads": 1, "dropout": 0.1}
+_DIFFERS = (
+    "one channel and a sigmoid for binary masks, not two channels; the rate falls along a cosine, not"
+    " constant after the warm-up; layers of the code that no input reaches are left out (time and scale of"
+    " the base, embedding of an image in both)"
+)
+_DISCRETE_DIFFERS = (
+    f"{_DIFFERS}; positions of the transformer are sines and cosines, not learnt, and its last layer is"
+    " linear"
+)
+
 _SMALL = {"kind": "autoregressive", "body": {"kind": "transformer", "width": 32}}
 
 SPEC = MethodSpec(
@@ -141,7 +172,64 @@ SPEC = MethodSpec(
                 "the base has standard deviation 1, as in the authors' code; network and optimiser "
                 "are the library's"
             ),
-        )
+        ),
+        "lidc": Preset(
+            source=(
+                "De Sousa Ribeiro et al. 2025, table 1, continuous, with the networks of their public code:"
+                " base of 14,290,660 and flow of 150,850 parameters"
+            ),
+            differs=f"{_DIFFERS}, so 13,590,881 and 150,225 remain",
+            train=_LIDC_TRAINING,
+            backbone=_LIDC,
+            settings={
+                "samples": 100,
+                "flow": {"kind": "continuous", "network": {**_ADM, "width": 16, "depth": 3, "max_width": 16}},
+            },
+        ),
+        "lidc-discrete": Preset(
+            source=(
+                "De Sousa Ribeiro et al. 2025, table 1, discrete, with the base of their public code:"
+                " 14,290,660 parameters"
+            ),
+            differs=_DISCRETE_DIFFERS,
+            train={**_LIDC_TRAINING, "batch_size": 16},
+            backbone=_LIDC,
+            settings={
+                "samples": 100,
+                "flow": {"kind": "autoregressive", "base_scale": "one", "body": _TRANSFORMER},
+            },
+        ),
+        "refuge": Preset(
+            source=(
+                "De Sousa Ribeiro et al. 2025, table 2, continuous, with the networks of their public code:"
+                " base of 14,626,180 and flow of 787,010 parameters"
+            ),
+            differs=f"{_DIFFERS}, so 13,695,233 and 785,249 remain",
+            train=_REFUGE_TRAINING,
+            backbone=_REFUGE,
+            settings={
+                "samples": 100,
+                "flow": {"kind": "continuous", "network": {**_ADM, "width": 32, "depth": 4, "max_width": 32}},
+            },
+        ),
+        "refuge-discrete": Preset(
+            source=(
+                "De Sousa Ribeiro et al. 2025, table 2, discrete, with the base of their public code:"
+                " 14,626,180 parameters"
+            ),
+            differs=_DISCRETE_DIFFERS,
+            train=_REFUGE_TRAINING,
+            backbone=_REFUGE,
+            settings={
+                "samples": 512,
+                "flow": {
+                    "kind": "autoregressive",
+                    "base_scale": "one",
+                    "draws": 32,
+                    "body": {**_TRANSFORMER, "strip_height": 8, "strip_width": 8, "layers": 2, "width": 128},
+                },
+            },
+        ),
     },
     validation="loss",
     test=TestCase(

@@ -100,8 +100,8 @@ class BaseNetwork(nn.Module):
     def __init__(self, in_channels: int, channels: int, backbone: UNetSettings, learn_scale: bool) -> None:
         super().__init__()
         self.g = build_backbone(in_channels, backbone)
-        self.mu = nn.Conv2d(self.g.out_channels, channels, 1)
-        self.log_sigma = nn.Conv2d(self.g.out_channels, channels, 1) if learn_scale else None
+        self.mu = self.g.head(channels, 1)
+        self.log_sigma = self.g.head(channels, 1) if learn_scale else None
         if self.log_sigma is not None:
             nn.init.zeros_(self.log_sigma.weight)
             nn.init.zeros_(self.log_sigma.bias)  # type: ignore[arg-type]
@@ -155,10 +155,10 @@ class FlowSSN(Segmenter):
             if learnt:
                 dropout = self.backbone.dropout
                 small = UNetSettings(flow.width, flow.depth, 1, flow.width, dropout=dropout)
-                self.eta = build_backbone(channels, small, time=True)
+                self.eta = build_backbone(channels, flow.network or small, time=True)
             else:
                 self.eta = build_backbone(in_channels + channels, self.backbone, time=True)
-            self.head = nn.Conv2d(self.eta.out_channels, channels, 3, padding=1)
+            self.head = self.eta.head(channels, 3)
         else:
             self.flow = self._autoregressive(flow.body)
         if isinstance(flow, AutoregressiveFlow) and isinstance(flow.against_collapse, SecondModel):
@@ -170,7 +170,9 @@ class FlowSSN(Segmenter):
         if isinstance(body, LinearLayer):
             return AffineAutoregressive([MaskedLinear(channels, body.height, body.width)])
         strip = (body.strip_height, body.strip_width)
-        network = CausalTransformer(channels, strip, body.width, body.layers, body.heads, body.within_strip)
+        network = CausalTransformer(
+            channels, strip, body.width, body.layers, body.heads, body.within_strip, body.dropout
+        )
         return AffineAutoregressive([network])
 
     @property
@@ -374,17 +376,24 @@ def _check(s: FlowSSNSettings) -> None:
     problems = number_problems(s)
     if problems:
         raise AmbisegError("; ".join(problems))
+    if isinstance(s.flow, ContinuousFlow) and s.flow.network is not None:
+        default = ContinuousFlow()
+        if (s.flow.width, s.flow.depth) != (default.width, default.depth):
+            raise AmbisegError(
+                "flow.network has a width and a depth of its own: leave flow.width and flow.depth out"
+            )
     if isinstance(s.flow, ContinuousFlow) and not s.flow.tolerance > 0:
         raise AmbisegError(
             f"flow.tolerance is above 0, received {s.flow.tolerance}: 1e-6 is exact enough for masks"
         )
     if isinstance(s.flow, ContinuousFlow) and s.flow.prior == "fixed":
-        for name in ("width", "depth", "base_scale"):
+        for name in ("network", "width", "depth", "base_scale"):
             value = getattr(s.flow, name)
             if value != getattr(ContinuousFlow(), name):
+                shown = getattr(value, "kind", value)
                 raise AmbisegError(
-                    f"flow.{name}={value} has no effect with flow.prior=fixed, where the backbone is the flow and its base"
-                    f" is N(0, I): leave flow.{name} or flow.prior out"
+                    f"flow.{name}={shown} has no effect with flow.prior=fixed, where the backbone is the flow"
+                    f" and its base is N(0, I): leave flow.{name} or flow.prior out"
                 )
     if not isinstance(s.flow, AutoregressiveFlow):
         return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ambiseg.methods.probabilistic_unet import CITYSCAPES_DIFFERS, CITYSCAPES_TRAINING, PLAIN_UNET
 from ambiseg.methods.spec import PAPER, MethodSpec, Preset, TestCase
 
 
@@ -18,6 +19,8 @@ class Image2ImageVAESettings:
     lower bound."""
     log_variance_bound: float = 10.0
     """The posterior's log-variances stay between minus and plus this."""
+    same_encoder: bool = False
+    """The posterior net has the encoder of the backbone, also where it is not the library's U-Net."""
     samples: int = 16
     """Number of masks drawn for an image; each is a full pass."""
 
@@ -41,7 +44,14 @@ SPEC = MethodSpec(
                 "dimensions as in Kohl et al."
             ),
             differs="log-variances are bounded; network and optimiser are the library's",
-        )
+        ),
+        "cityscapes": Preset(
+            source="a baseline of Kohl et al. 2018, section 4.2, on the network of their public code",
+            differs=f"log-variances are bounded; no code of it is public; {CITYSCAPES_DIFFERS}",
+            train=CITYSCAPES_TRAINING,
+            backbone=PLAIN_UNET,
+            settings={"same_encoder": True},
+        ),
     },
     validation="loss",
     test=TestCase({"samples": 24}, deterministic=False, steps=400, rate=4e-3),

@@ -72,7 +72,13 @@ class Image2ImageVAE(Segmenter):
         super().__init__(in_channels, labels, backbone, settings)
         self.g = build_backbone(in_channels + settings.latent_size, self.backbone)
         self.h = nn.Conv2d(self.g.out_channels, labels.channels, 1)
-        self.q = LatentNet(labels.channels, settings.latent_size, self.backbone, settings.log_variance_bound)
+        self.q = LatentNet(
+            labels.channels,
+            settings.latent_size,
+            self.backbone,
+            settings.log_variance_bound,
+            settings.same_encoder,
+        )
 
     def forward(self, images: Tensor, z: Tensor) -> Tensor:
         """Logits ``(B, C, H, W)`` of S (2) for latents ``z (B, N)``."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ambiseg.methods.probabilistic_unet import CITYSCAPES_DIFFERS, CITYSCAPES_TRAINING, PLAIN_UNET
 from ambiseg.methods.spec import PAPER, MethodSpec, Preset, TestCase
 
 
@@ -33,7 +34,14 @@ SPEC = MethodSpec(
         PAPER: Preset(
             source=("Rupprecht et al. 2017 as the baseline of Kohl et al. 2018, section 3.2: epsilon = 0.05"),
             differs="weights of a single head sum to 1; network and optimiser are the library's",
-        )
+        ),
+        "cityscapes": Preset(
+            source="a baseline of Kohl et al. 2018, section 4.2, on the network of their public code",
+            differs=f"weights of a single head sum to 1; no code of it is public; {CITYSCAPES_DIFFERS}",
+            train=CITYSCAPES_TRAINING,
+            backbone=PLAIN_UNET,
+            settings={"heads": 16},
+        ),
     },
     masks="heads",
     test=TestCase({"heads": 8}, draws_labels=True),

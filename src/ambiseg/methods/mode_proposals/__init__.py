@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from ambiseg.methods.flow_matching import FlowMatchingSettings
+from ambiseg.methods.flow_matching import EDM, FlowMatchingSettings
 from ambiseg.methods.spec import RECOMMENDED, MethodSpec, Preset, TestCase
 
 EDM_NOISE = math.log(1e3) / 4
@@ -160,6 +160,29 @@ def proposals_from_flow(settings: ModeProposalsSettings, flow: FlowMatchingSetti
     return replace(settings, flow_input=True, flow_time=time)
 
 
+def _table_6(
+    width: int, epochs: int, lr: float, proposals: int, full: tuple[str, float], single: tuple[str, float]
+) -> Preset:
+    """The experiments of a data set; mask loss and lambda with full and with single labels."""
+    return Preset(
+        source="Gerard and Sullivan, tables 1 and 6, on the network that their public code has for diffusion",
+        differs=(
+            "give --init of a flow-matching run with the preset of this name, and --freeze encoder: without"
+            " them the network is trained from scratch; a probability head is added, which leaves masks as"
+            " they are; the selection loss does not reach the network; batch size, optimiser and selection"
+            " of the best weights are the library's"
+        ),
+        train={"epochs": epochs, "lr": lr},
+        backbone={**EDM, "width": width},
+        settings={
+            "proposals": proposals,
+            "mask_loss": full[0],
+            "selection": {"image_cue": False, "weight": full[1]},
+        },
+        single={"mask_loss": single[0], "selection": {"weight": single[1]}},
+    )
+
+
 SPEC = MethodSpec(
     name="mode-proposals",
     summary="all modes with scores and probabilities from one deterministic pass (Gerard and Sullivan)",
@@ -183,6 +206,9 @@ SPEC = MethodSpec(
             differs="network and training are the library's; a probability head is added, which leaves masks as they are",
             settings={"selection": {"image_cue": False}},
         ),
+        "mmfire": _table_6(64, 100, 1e-3, 16, ("dice-focal", 0.01), ("mse", 0.01)),
+        "cityscapes": _table_6(128, 400, 1e-4, 32, ("mse", 0.1), ("mse", 0.1)),
+        "lidc": _table_6(64, 100, 1e-3, 8, ("dice-focal", 0.1), ("dice-focal", 0.001)),
         "energy": Preset(
             source="docs/methods/energy-score.md, recipe 'quarter': lower GED, lower selection F1",
             settings={

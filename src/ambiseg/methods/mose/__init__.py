@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ambiseg.methods.spec import PAPER, MethodSpec, Preset, TestCase
+from ambiseg.networks.settings import BatchNormSettings
 
 
 @dataclass(frozen=True)
@@ -16,6 +17,25 @@ class MixtureEnergySettings:
     """Its weight."""
     kernel: Literal["iou", "dice", "jensen-shannon", "scales"] = "iou"
     """Distance of masks, soft."""
+
+
+@dataclass(frozen=True)
+class PlainHead:
+    """Three 1x1 convolutions with ReLU between them."""
+
+    kind: Literal["plain"] = "plain"
+    """Three 1x1 convolutions, ReLU between them (the paper)."""
+
+
+@dataclass(frozen=True)
+class NormalisedHead:
+    """Five 1x1 convolutions, the three in the middle with batch normalisation and ReLU."""
+
+    kind: Literal["normalised"] = "normalised"
+    """Five 1x1 convolutions, the three in the middle with batch normalisation and ReLU (the authors' code);
+    the first one adds as many channels as the latent has dimensions."""
+    norm: BatchNormSettings = BatchNormSettings(eps=1e-3, momentum=0.01)
+    """The normalisation."""
 
 
 @dataclass(frozen=True)
@@ -65,10 +85,29 @@ class MoSESettings:
     out, the last."""
     gating_width: int = 192
     """Units of its two hidden layers."""
+    gating_bias: bool = True
+    """Its last layer has a bias; not so in the authors' code."""
+    head: PlainHead | NormalisedHead = PlainHead()
+    """Layers behind the fusion of features and latent."""
     energy: MixtureEnergySettings | None = None
     """Energy score of the mixture of experts, from the samples of training (not in the paper); none: only the
     paper's losses."""
 
+
+_BACKBONE = {
+    "kind": "phiseg",
+    "width": 32,
+    "depth": 7,
+    "convolutions": {"bias": True, "norm": {"eps": 1e-3, "momentum": 0.01}},
+}
+"""The authors' network."""
+_NETWORK = {"gating_bias": False, "head": {"kind": "normalised"}}
+_TRAINING = {"lr": 1e-3, "weight_decay": 1e-5, "warmup": 0, "clip": 0.0, "ema": 0.0}
+_DIFFERS = (
+    "weights are initialised as in PyTorch, and the scale of the fusion at 1; AdamW on a cosine, not Adam"
+    " with L2 on a rate that is halved where the loss stops falling; gamma rises over half of the training,"
+    " not there"
+)
 
 SPEC = MethodSpec(
     name="mose",
@@ -92,7 +131,43 @@ SPEC = MethodSpec(
                 "and optimiser are the library's"
             ),
             single={"beta": 10.0},
-        )
+        ),
+        "lidc": Preset(
+            source=(
+                "Gao et al. 2023, table 1, with the network of their public code: 9,321,195 parameters on"
+                " one-channel images with two channels of logits (another state of the code has 10,400,686)"
+            ),
+            differs=(
+                f"one channel and a sigmoid for binary masks, 33 parameters less; {_DIFFERS}; beta = 1 as"
+                " printed, which the code divides by the number of samples"
+            ),
+            train={**_TRAINING, "epochs": 200, "batch_size": 16},
+            backbone=_BACKBONE,
+            settings=_NETWORK,
+            single={"beta": 10.0},
+        ),
+        "cityscapes": Preset(
+            source=(
+                "Gao et al. 2023, table 3, with the network of their public code: 9,329,628 parameters on"
+                " four channels, the last one a black-box prediction, with 25 classes"
+            ),
+            differs=(
+                "one standard deviation of the latent for each expert, as printed, not one for each"
+                f" dimension, 140 parameters less; void is no class, 33 less; {_DIFFERS}; S stays 1; give"
+                " the black-box prediction as a channel of the images"
+            ),
+            train={**_TRAINING, "epochs": 1000, "batch_size": 12},
+            backbone=_BACKBONE,
+            settings={
+                **_NETWORK,
+                "experts": 35,
+                "latent_size": 5,
+                "draws": 1,
+                "samples": 35,
+                "cap": 1 / 32,
+                "merge_threshold": 0.9,
+            },
+        ),
     },
     validation="ged",
     test=TestCase(

@@ -47,10 +47,11 @@ from ambiseg.losses.transport import capped_coupling, exact_coupling, merge_grou
 from ambiseg.maskset import MaskSet
 from ambiseg.memory_budget import part_sizes
 from ambiseg.methods.base import ByExpert, Segmenter
-from ambiseg.methods.mose import MoSESettings
+from ambiseg.methods.mose import MoSESettings, NormalisedHead
 from ambiseg.networks.backbone import build_backbone
 from ambiseg.networks.base import Encoded
-from ambiseg.networks.settings import UNetSettings
+from ambiseg.networks.phiseg import BatchNorm
+from ambiseg.networks.settings import BatchNormSettings, UNetSettings
 from ambiseg.overlap import pairwise_overlap
 from ambiseg.ranking import descending
 
@@ -95,7 +96,7 @@ class Experts(nn.Module):
         return fused
 
     def head(self, fused: Tensor) -> Tensor:
-        """The three convolutions."""
+        """The convolutions at the end."""
         out: Tensor = self.rest(self.first(fused))
         return out
 
@@ -122,6 +123,27 @@ class Experts(nn.Module):
         for layer in cast("list[nn.Conv2d]", self.rest[1::2]):
             x = functional.linear(x.relu(), layer.weight[:, :, 0, 0], layer.bias)
         return x.permute(0, 2, 3, 1).reshape(-1, x.shape[3], *u.shape[2:])
+
+
+class NormalisedExperts(Experts):
+    """The same with the layers of the authors' code behind the fusion (`NormalisedHead`).
+
+    Args:
+        channels, width, size, outputs: as of `Experts`.
+        norm: the batch normalisation.
+    """
+
+    def __init__(self, channels: int, width: int, size: int, outputs: int, norm: BatchNormSettings) -> None:
+        super().__init__(channels, width, size, outputs)
+        widths = [width + size, width, width, width]
+        self.first, layers = nn.Conv2d(width, widths[0], 1), list[nn.Module]()
+        for inputs, w in zip(widths, widths[1:], strict=False):
+            layers += [nn.Conv2d(inputs, w, 1), BatchNorm(w, norm), nn.ReLU()]
+        self.rest = nn.Sequential(*layers, nn.Conv2d(width, outputs, 1))
+
+    def forward(self, u: Tensor, z: Tensor) -> Tensor:
+        """All images together: in training they share the statistics of the normalisation."""
+        return self.head(self.fuse(u, z))
 
 
 class MoSE(Segmenter):
@@ -161,8 +183,13 @@ class MoSE(Segmenter):
         last = self.g.depth - 1
         self.gating_level = last if s.gating_layer is None else s.gating_layer
         self.noise_layer = None if s.noise_layer in (None, last) else s.noise_layer
-        channels = self.g.out_channels if self.noise_layer is None else self.g.widths[last - self.noise_layer]
-        self.experts = Experts(channels, self.g.out_channels, s.latent_size, labels.channels)
+        channels = (
+            self.g.out_channels if self.noise_layer is None else self.g.up_widths[last - self.noise_layer]
+        )
+        sizes = (channels, self.g.out_channels, s.latent_size, labels.channels)
+        self.experts = (
+            NormalisedExperts(*sizes, s.head.norm) if isinstance(s.head, NormalisedHead) else Experts(*sizes)
+        )
         self.m = nn.Parameter(codes(s.experts, s.latent_size))
         self.log_sigma = nn.Parameter(torch.full((s.experts, 1), math.log(START_SIGMA)))
         self.log_sigma.requires_grad_(s.stochastic)
@@ -173,7 +200,7 @@ class MoSE(Segmenter):
                 nn.ReLU(),
                 nn.Linear(s.gating_width, s.gating_width),
                 nn.ReLU(),
-                nn.Linear(s.gating_width, s.experts),
+                nn.Linear(s.gating_width, s.experts, bias=s.gating_bias),
             )
 
     # -- the networks ----------------------------------------------------------------------------------------

@@ -20,7 +20,12 @@ class ProbabilisticUNetSettings:
     samples: int = 16
     """Number of masks drawn for an image."""
     combine_layers: int = 3
-    """1x1 convolutions that combine features and latent."""
+    """1x1 convolutions that combine features and latent, the last one among them."""
+    activation: Literal["silu", "relu"] = "silu"
+    """Between these convolutions."""
+    same_encoder: bool = False
+    """Prior and posterior net have the encoder of the backbone (the paper), also where it is not the
+    library's U-Net."""
     kl_warmup: float = 0.0
     """Share of the training over which beta rises from 0 (not in the paper)."""
     free_bits: float = 0.0
@@ -36,6 +41,25 @@ class ProbabilisticUNetSettings:
     likelihood_samples: int = 64
     """Latent samples for the likelihood of a mask."""
 
+
+PLAIN_UNET = {"kind": "phiseg", "width": 32, "depth": 7, "convolutions": {"norm": None}}
+"""Network of the public code of Kohl et al. for Cityscapes, which their baselines share."""
+CITYSCAPES_TRAINING = {
+    "updates": 240_000,
+    "batch_size": 10,
+    "lr": 1e-4,
+    "weight_decay": 1e-5,
+    "warmup": 0,
+    "clip": 0.0,
+    "ema": 0.0,
+}
+"""Training of this code, as far as the library has it."""
+CITYSCAPES_DIFFERS = (
+    "weights are initialised as in PyTorch; bilinear upsampling keeps the borders of images, not the"
+    " centres of their corner pixels; AdamW on a cosine, not Adam with L2 on a rate of four steps; no"
+    " elastic deformation, gamma or rotation by up to 22.5 degrees"
+)
+_NETWORK = {"log_variance_bound": 0.0, "same_encoder": True, "activation": "relu"}
 
 SPEC = MethodSpec(
     name="probabilistic-unet",
@@ -58,7 +82,28 @@ SPEC = MethodSpec(
             ),
             differs="the loss is divided by the number of pixels; network and optimiser are the library's",
             settings={"log_variance_bound": 0.0},
-        )
+        ),
+        "cityscapes": Preset(
+            source=(
+                "Kohl et al. 2018, section 4.2, with the network of their public code: 17,954,736"
+                " parameters with 24 classes; f_comb is three 1x1 convolutions with ReLU and a fourth to"
+                " the logits (the paper speaks of three)"
+            ),
+            differs=f"the loss is divided by the number of pixels; {CITYSCAPES_DIFFERS}",
+            train=CITYSCAPES_TRAINING,
+            backbone=PLAIN_UNET,
+            settings={**_NETWORK, "combine_layers": 4},
+        ),
+        "lidc": Preset(
+            source="Kohl et al. 2018, section 4.1: the U-Net without normalisation, three 1x1 convolutions",
+            differs=(
+                "no public code for lung nodules: depth and widths are those of the code for Cityscapes;"
+                " the loss is divided by the number of pixels; weights are initialised as in PyTorch;"
+                " training and augmentation are the library's"
+            ),
+            backbone=PLAIN_UNET,
+            settings=_NETWORK,
+        ),
     },
     test=TestCase({"samples": 24}, deterministic=False, steps=450, rate=4e-3),
 )

@@ -30,7 +30,7 @@ and instead of beta a constraint on the cross-entropy with a multiplier lambda (
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -55,6 +55,8 @@ MULTIPLIER_MEMORY = 0.99
 """Weight of the past in the running mean of the constraint (Rezende and Viola 2018)."""
 MOST_MULTIPLIER = 1e4
 """The multiplier stays between one over this and this."""
+ACTIVATIONS: dict[str, type[nn.Module]] = {"silu": nn.SiLU, "relu": nn.ReLU}
+"""Of `ProbabilisticUNetSettings.activation`."""
 
 
 class Combination(nn.Module):
@@ -65,14 +67,22 @@ class Combination(nn.Module):
         size: dimensions N of the latent.
         outputs: channels C of the logits.
         layers: how many convolutions.
+        activation: between them.
     """
 
-    def __init__(self, features: int, size: int, outputs: int, layers: int) -> None:
+    def __init__(
+        self,
+        features: int,
+        size: int,
+        outputs: int,
+        layers: int,
+        activation: Callable[[], nn.Module] = nn.SiLU,
+    ) -> None:
         super().__init__()
         widths = [features] * layers + [outputs]
         self.from_features = nn.Conv2d(features, widths[1], 1)
         self.from_latent = nn.Linear(size, widths[1], bias=False)
-        later = [[nn.SiLU(), nn.Conv2d(*pair, 1)] for pair in zip(widths[1:-1], widths[2:], strict=True)]
+        later = [[activation(), nn.Conv2d(*pair, 1)] for pair in zip(widths[1:-1], widths[2:], strict=True)]
         self.rest = nn.Sequential(*(layer for pair in later for layer in pair))
 
     def forward(self, mapped: Tensor, z: Tensor) -> Tensor:
@@ -89,7 +99,7 @@ class ProbabilisticUNet(Segmenter):
     Args:
         in_channels: channels of the images.
         labels: binary or multi-class.
-        backbone: size of the U-Net; prior and posterior net have the size of its way down.
+        backbone: the U-Net; prior and posterior net have the size of its way down.
         settings: latent, weight or constraint of the losses, number of samples.
 
     Raises:
@@ -116,11 +126,11 @@ class ProbabilisticUNet(Segmenter):
         super().__init__(in_channels, labels, backbone, settings)
         _check(settings)
         self.g = build_backbone(in_channels, self.backbone)
-        self.prior = LatentNet(in_channels, settings.latent_size, self.backbone, settings.log_variance_bound)
-        both = in_channels + labels.channels
-        self.posterior = LatentNet(both, settings.latent_size, self.backbone, settings.log_variance_bound)
+        s, bound, same = settings, settings.log_variance_bound, settings.same_encoder
+        self.prior = LatentNet(in_channels, s.latent_size, self.backbone, bound, same)
+        self.posterior = LatentNet(in_channels + labels.channels, s.latent_size, self.backbone, bound, same)
         self.combine = Combination(
-            self.g.out_channels, settings.latent_size, labels.channels, settings.combine_layers
+            self.g.out_channels, s.latent_size, labels.channels, s.combine_layers, ACTIVATIONS[s.activation]
         )
         self.register_buffer("multiplier", torch.ones(()))
         self.register_buffer("violation", torch.zeros(()))

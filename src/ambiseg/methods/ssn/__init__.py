@@ -34,6 +34,15 @@ class SSNSettings:
     """Monte-Carlo samples for the likelihood of a mask."""
 
 
+GTR = {"kind": "phiseg", "width": 32, "depth": 4}
+"""Network of the prior of ATFM: batch normalisation, no biases in front of it."""
+GTR_DIFFERS = (
+    "the file of its U-Net is not public, and this one has as many parameters; batch normalisation as by"
+    " default in PyTorch"
+)
+_GTR_SCHEDULE = "the rate falls along a cosine, and is constant in the code"
+_GTR_TRAINING = {"lr": 1e-4, "weight_decay": 1e-4, "warmup": 0, "clip": 0.0, "ema": 0.0}
+
 SPEC = MethodSpec(
     name="ssn",
     summary="samples of a joint normal distribution of all logits with a low-rank covariance (Monteiro et al.)",
@@ -54,7 +63,52 @@ SPEC = MethodSpec(
                 "the diagonal begins at 0.1 and its logarithm is cut at 15; network and optimiser "
                 "are the library's"
             ),
-        )
+        ),
+        "lidc": Preset(
+            source=(
+                "De Sousa Ribeiro et al. 2025, table 1, SSN++ of about 20 M parameters: rank 10, 20"
+                " Monte-Carlo samples"
+            ),
+            differs=(
+                "neither its network nor its training is public: this is the network of their Flow-SSN with"
+                " two blocks per resolution, 19,081,708 parameters (20.0 M with two channels and the layers"
+                " that no input reaches); the training is that of their Flow-SSN, on a cosine"
+            ),
+            train={
+                "epochs": 1001,
+                "batch_size": 32,
+                "lr": 1e-4,
+                "weight_decay": 1e-4,
+                "warmup": 2000,
+                "clip": 10.0,
+                "ema": 0.9999,
+                "augment": ("flip", "rotate"),
+            },
+            backbone={
+                "kind": "adm",
+                "width": 32,
+                "depth": 4,
+                "max_width": 256,
+                "blocks": 2,
+                "attention": True,
+                "dropout": 0.1,
+            },
+            settings={"samples": 100},
+        ),
+        "atfm-lidc": Preset(
+            source="Li et al. 2026, 'Implementation Details': the prior of ATFM, 2,262,444 parameters",
+            differs=f"{GTR_DIFFERS}; {_GTR_SCHEDULE}",
+            train={**_GTR_TRAINING, "epochs": 1000, "batch_size": 256},
+            backbone=GTR,
+            settings={"antithetic": True},
+        ),
+        "atfm-isic": Preset(
+            source="Li et al. 2026, 'Implementation Details': the prior of ATFM on skin lesions",
+            differs=f"{GTR_DIFFERS}; {_GTR_SCHEDULE}",
+            train={**_GTR_TRAINING, "epochs": 400, "batch_size": 8},
+            backbone=GTR,
+            settings={"antithetic": True},
+        ),
     },
     validation="ged",
     test=TestCase({"rank": 1, "samples": 24}, deterministic=False, steps=300),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ambiseg.methods.probabilistic_unet import CITYSCAPES_DIFFERS, CITYSCAPES_TRAINING, PLAIN_UNET
 from ambiseg.methods.spec import PAPER, MethodSpec, Preset, TestCase
 
 
@@ -32,7 +33,14 @@ SPEC = MethodSpec(
             differs=(
                 "members are trained side by side on the same images; network and optimiser are the library's"
             ),
-        )
+        ),
+        "cityscapes": Preset(
+            source="a baseline of Kohl et al. 2018, section 4.2, on the network of their public code",
+            differs=f"members are trained side by side; no code of it is public; {CITYSCAPES_DIFFERS}",
+            train=CITYSCAPES_TRAINING,
+            backbone=PLAIN_UNET,
+            settings={"members": 16},
+        ),
     },
     masks="members",
     test=TestCase({"members": 3}, draws_labels=True, gain=0.0),

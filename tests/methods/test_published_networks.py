@@ -1,0 +1,171 @@
+"""Networks of published experiments have as many parameters as published, and can be trained."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from ambiseg.engine.presets import resolve
+from ambiseg.engine.run import load
+from ambiseg.engine.train import fit
+from ambiseg.errors import AmbisegError
+from ambiseg.labels import LabelSpace
+from ambiseg.maskset import MaskSet
+from ambiseg.methods import METHODS, build
+from ambiseg.networks.backbone import build_backbone
+
+BINARY, CLASSES = LabelSpace.binary(), LabelSpace.of_classes
+
+LOGIT = 32 + 1
+"""One more channel of logits from 32 features: the authors have two for binary masks."""
+SIGMAS = 35 * (5 - 1)
+"""The authors of MoSE have one standard deviation for each of 5 dimensions of 35 experts, we one for each expert."""
+
+PUBLISHED = {
+    "mose lidc": ("mose", "lidc", 1, BINARY, "", 9_321_195 - LOGIT),
+    "mose cityscapes": ("mose", "cityscapes", 4, CLASSES(25), "", 9_329_628 - SIGMAS),
+    "probabilistic u-net": ("probabilistic-unet", "cityscapes", 3, CLASSES(24), "", 17_954_736),
+    "u-net of kohl": ("unet-ensemble", "cityscapes", 3, CLASSES(24), "members.15", 9_231_456 + 24 * LOGIT),
+    "prior of atfm": ("atfm", "lidc", 1, BINARY, "prior", 2_262_444),
+    "prior of atfm, alone": ("ssn", "atfm-lidc", 1, BINARY, "", 2_262_444),
+    "flow of atfm": ("atfm", "lidc", 1, BINARY, "", 2_262_444 + 38_547_585),
+    "flow of atfm, isic": ("atfm", "isic", 3, BINARY, "g", 152_133_889 - (256 + 1)),
+    "ssn++, about 20 M": ("ssn", "lidc", 1, BINARY, "", 19_081_708),
+}
+"""Method, preset, channels of the images, classes, part of the model ("" is all of it), parameters."""
+
+PRESETS = [
+    (spec.name, name)
+    for spec in METHODS.values()
+    for name, preset in spec.presets.items()
+    if preset.backbone and str(spec.model).startswith("ambiseg.")
+]
+
+
+def count(*modules):
+    return sum(p.numel() for module in modules for p in module.parameters())
+
+
+def outline(method, preset, channels, labels, **over):
+    """The model of a preset without memory."""
+    _, backbone, settings = resolve(METHODS[method], preset, **over)
+    with torch.device("meta"):
+        return build(method, channels, labels, backbone, settings)
+
+
+@pytest.mark.parametrize("case", PUBLISHED)
+def test_parameters_are_as_many_as_published(case):
+    method, preset, channels, labels, part, expected = PUBLISHED[case]
+    module = outline(method, preset, channels, labels).get_submodule(part)
+    assert count(module) == expected
+
+
+@pytest.mark.parametrize(
+    ("preset", "channels", "base", "flow"),
+    [("lidc", 1, 14_290_660, 150_850), ("refuge", 3, 14_626_180, 787_010)],
+)
+def test_flow_ssn_has_what_an_input_reaches_of_the_published_networks(preset, channels, base, flow):
+    """With a time the base has the published size, but for an embedding of an image; it is given no time."""
+
+    def embedding_of_an_image(width):
+        return (width + width) + 2 * width + (width * width + width)
+
+    _, backbone, settings = resolve(METHODS["flow-ssn"], preset)
+    small = settings.flow.network
+    with torch.device("meta"):
+        timed, network = build_backbone(channels, backbone, time=True), build_backbone(2, small, time=True)
+        heads = timed.head(4, 1), network.head(2, 1)
+    assert count(timed, heads[0]) + embedding_of_an_image(32) == base
+    assert count(network, heads[1]) + embedding_of_an_image(small.width) == flow
+    model = outline("flow-ssn", preset, channels, BINARY)
+    of_a_time = [p for n, p in timed.named_parameters() if n.startswith("time.") or ".modulation." in n]
+    assert count(model.base) == count(timed) - sum(p.numel() for p in of_a_time) + 9 * 32 + 1
+    per_channel = 9 * small.width
+    assert count(model.eta, model.head) == count(network, heads[1]) - per_channel - (per_channel + 1)
+    discrete = outline("flow-ssn", f"{preset}-discrete", channels, BINARY)
+    assert count(discrete.base) == count(model.base)
+
+
+def test_the_probabilistic_unet_is_that_of_the_public_code():
+    """Widths, three convolutions with bias per level; prior and posterior are the way down; 1x1 convolutions."""
+    widths = (32, 64, 128, 192, 192, 192, 192)
+
+    def block(inputs, outputs):
+        return 9 * (inputs + 2 * outputs) * outputs + 3 * outputs
+
+    def down(channels):
+        return sum(block(*pair) for pair in zip((channels, *widths), widths, strict=False))
+
+    model = outline("probabilistic-unet", "cityscapes", 3, CLASSES(24))
+    up = sum(block(upper + lower, upper) for upper, lower in zip(widths, widths[1:], strict=False))
+    latent = 192 * 12 + 12
+    expected = {
+        "g": down(3) + up,
+        "prior": down(3) + latent,
+        "posterior": down(3 + 24) + latent,
+        "combine": (32 + 6) * 32 + 32 + 2 * (32 * 32 + 32) + 32 * 24 + 24,
+    }
+    found = {name: count(part) for name, part in model.named_children()}
+    assert found == expected
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in model.modules())
+
+
+def test_the_norms_of_mose_are_those_of_the_public_code():
+    norms = [m for m in outline("mose", "lidc", 1, BINARY).modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert len(norms) == 3 * 13 + 3
+    assert {(norm.eps, norm.momentum) for norm in norms} == {(1e-3, 0.01)}
+
+
+def test_a_latent_of_another_network_has_no_encoder():
+    with pytest.raises(AmbisegError, match="ncsnpp has no encoder of its own for a latent"):
+        outline(
+            "probabilistic-unet", "lidc", 1, BINARY, backbone={"kind": "ncsnpp", "convolutions": {"norm": {}}}
+        )
+
+
+def test_convolutions_belong_to_phiseg():
+    with pytest.raises(
+        AmbisegError, match="convolutions belongs to the network phiseg, received it for unet"
+    ):
+        outline("mose", "lidc", 1, BINARY, backbone={"kind": "unet"})
+
+
+SMALL = {"width": 4, "depth": 3, "max_width": 16}
+SMALL_PARTS = {
+    "flow-ssn": {"flow": {"network": {"width": 4, "depth": 2, "max_width": 8}}},
+    "flow-ssn discrete": {"flow": {"body": {"width": 8}}},
+    "atfm": {"flow_network": {"width": 8, "depth": 3, "max_width": 16}},
+    "unet-ensemble": {"members": 2},
+    "mode-proposals": {"selection": {"head_width": 4}},
+}
+
+
+@pytest.mark.parametrize(("method", "preset"), PRESETS)
+def test_presets_of_experiments_train_and_predict(method, preset):
+    torch.manual_seed(0)
+    labels = CLASSES(4) if preset == "cityscapes" else BINARY
+    name = f"{method} discrete" if preset.endswith("-discrete") else method
+    _, backbone, settings = resolve(
+        METHODS[method], preset, backbone=SMALL, settings=SMALL_PARTS.get(name, {})
+    )
+    model = build(method, 3, labels, backbone, settings)
+    images = torch.randn(2, 3, 16, 16)
+    masks = MaskSet.uniform(torch.randint(labels.classes, (2, 3, 16, 16)).to(torch.uint8), labels)
+    model.train()
+    loss = model.loss(images, masks)["loss"]
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert all(bool(torch.isfinite(p.grad).all()) for p in model.parameters() if p.grad is not None)
+    found = model.eval().predict(images, samples=2)
+    assert found.masks.shape[0] == 2 and found.masks.shape[2:] == (16, 16)
+
+
+def test_networks_of_a_run_are_saved_and_loaded(fires, tmp_path):
+    tiny = {"epochs": 1, "batch_size": 4, "validations": 1, "warmup": 2, "precision": "32", "augment": False}
+    parts = {**SMALL_PARTS["flow-ssn"], "samples": 2, "likelihood_samples": 2}
+    found = fit(
+        "flow-ssn", fires, tmp_path / "run", preset="refuge", train=tiny, backbone=SMALL, settings=parts
+    )
+    predictor = load(found.run)
+    assert predictor.config.backbone.factors == (1, 2, 2, 4, 6)
+    assert predictor.config.settings.flow.network.kind == "adm"
