@@ -10,6 +10,7 @@ import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -242,9 +243,37 @@ def test_learning_rate_rises_and_falls(train_tiny, tmp_path, monkeypatch):
         rates.append(self.optimizers().param_groups[0]["lr"])
 
     monkeypatch.setattr(TrainingModule, "_set_learning_rate", remember)
-    train_tiny(tmp_path / "run", lr=0.01, warmup=4)
-    expected = [0.01 * min(1, (t + 1) / 4) * (1 + math.cos(math.pi * t / 12)) / 2 for t in range(12)]
+    train_tiny(tmp_path / "run", lr=0.01, warmup=2)
+    expected = [0.01 * min(1, (t + 1) / 2) * (1 + math.cos(math.pi * t / 12)) / 2 for t in range(12)]
     assert rates == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("steps", [20, 100, 499, 500, 5000])
+def test_the_warm_up_ends_after_a_fifth_of_a_short_training(steps):
+    """With 500 steps and more it takes its 100 steps, to the last bit."""
+
+    def rates(first):
+        """Of a training before which the share ``first`` of its budget was spent; without the cosine."""
+        group, found = {}, []
+        module = SimpleNamespace(
+            train_settings=TrainSettings(lr=1.0),
+            first_fraction=first,
+            optimizers=lambda: SimpleNamespace(param_groups=[group]),
+        )
+        for step in range(steps):
+            module.global_step, module.fraction = step, first + (1 - first) * step / steps
+            TrainingModule._set_learning_rate(module)
+            found.append(group["lr"] / ((1 + math.cos(math.pi * module.fraction)) / 2))
+        return found
+
+    found, fifth = rates(0.0), math.ceil(steps / 5)
+    if steps >= 500:
+        cosine = [(1 + math.cos(math.pi * step / steps)) / 2 for step in range(steps)]
+        rises = [min(1.0, (step + 1) / 100) for step in range(steps)]
+        assert found == [rise * (2 * c) / 2 / c for rise, c in zip(rises, cosine, strict=True)]
+    assert found[fifth:] == pytest.approx([1.0] * (steps - fifth))
+    assert 0 < found[0] < 0.06 and found == pytest.approx(sorted(found))
+    assert rates(0.5) == pytest.approx(found)
 
 
 def test_a_time_budget_ends_in_time(train_tiny, tmp_path, monkeypatch, at_step):

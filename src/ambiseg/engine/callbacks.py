@@ -78,7 +78,7 @@ class Budget(pl.Callback):
             None if minutes is None else 60 * minutes,
             validations,
         )
-        self.before = before
+        self.before = self.preparation = before
         self.started = time.monotonic()
         self.first_step = 0
 
@@ -102,7 +102,11 @@ class Budget(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.started, self.first_step = time.monotonic(), trainer.global_step
         fraction = self.fraction(trainer.global_step)
-        _module(pl_module).fraction, trainer.should_stop = fraction, fraction >= 1
+        first = 0.0 if self.seconds is None else min(1.0, self.preparation / self.seconds)
+        if trainer.world_size > 1:
+            fraction, first = trainer.strategy.broadcast((fraction, first))
+        _module(pl_module).fraction, _module(pl_module).first_fraction = fraction, first
+        trainer.should_stop = fraction >= 1
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -121,10 +125,11 @@ class Budget(pl.Callback):
             trainer.should_stop = True
 
     def state_dict(self) -> dict[str, Any]:
-        return {"elapsed": self.elapsed}
+        return {"elapsed": self.elapsed, "preparation": self.preparation}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.before = float(state_dict["elapsed"])
+        self.preparation = float(state_dict.get("preparation", 0.0))
 
 
 class MovingAverage(WeightAveraging):

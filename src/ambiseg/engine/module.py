@@ -28,6 +28,8 @@ EARLY = 100
 """Steps within which a loss that is no longer finite speaks of the learning rate."""
 HIGH = 0.1
 """Learning rate above which it does so at any time."""
+WARMUP_SHARE = 0.2
+"""The warm-up takes at most this share of the training."""
 
 
 LARGEST_WEIGHT = 1e10
@@ -37,9 +39,9 @@ LARGEST_WEIGHT = 1e10
 class TrainingModule(pl.LightningModule):
     """Trains any `Segmenter` as `TrainSettings` say.
 
-    The learning rate follows `Budget`'s progress f: a linear rise over the first steps times ``(1 + cos(pi
-    f)) / 2``. Random numbers inside a step (dropout, latent samples) are seeded by (seed, step, process): a
-    resumed run draws the same ones.
+    The learning rate follows `Budget`'s progress f: a linear rise times ``(1 + cos(pi f)) / 2``. It rises over the
+    first ``warmup`` steps, or over a fifth of the training where that is shorter. Random numbers inside a step
+    (dropout, latent samples) are seeded by (seed, step, process): a resumed run draws the same ones.
     """
 
     def __init__(
@@ -54,6 +56,8 @@ class TrainingModule(pl.LightningModule):
         )
         self.metric: Metric = MeanMetric() if metric == LOSS else MeanOverImages(metric)
         self.fraction = 0.0
+        self.first_fraction = 0.0
+        """Share of the budget that was used before the first step."""
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         moved = batch.to(device)
@@ -121,7 +125,9 @@ class TrainingModule(pl.LightningModule):
         return torch.optim.AdamW(groups, lr=self.train_settings.lr)
 
     def _set_learning_rate(self) -> None:
-        rise = min(1.0, (self.global_step + 1) / max(1, self.train_settings.warmup))
+        trained = (self.fraction - self.first_fraction) / max(1e-9, 1 - self.first_fraction)
+        steps = (self.global_step + 1) / max(1, self.train_settings.warmup)
+        rise = min(1.0, max(steps, trained / WARMUP_SHARE))
         rate = self.train_settings.lr * rise * (1 + math.cos(math.pi * self.fraction)) / 2
         for group in self.optimizers().param_groups:  # type: ignore[union-attr]
             group["lr"] = rate

@@ -48,7 +48,7 @@ class TrainSettings:
     weight_decay: float = 0.01
     """Decoupled weight decay of AdamW."""
     warmup: int = 100
-    """Steps over which the learning rate rises linearly."""
+    """Steps over which the learning rate rises linearly; a fifth of the training where that is shorter."""
     clip: float = 1.0
     """Largest norm of the gradient; 0 for no clipping."""
     ema: float = 0.999
