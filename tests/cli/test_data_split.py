@@ -61,6 +61,23 @@ def test_patients_stay_whole_and_samples_are_unchanged(cli, root, tmp_path, name
     assert "exists" in cli("data", "split", root, "--out", out).error
 
 
+def test_the_groups_are_told_and_one_group_of_all_is_refused(cli, root, tmp_path):
+    out = tmp_path / "list.csv"
+    assert (
+        "10 groups, such as p0 (2 images)" in cli("data", "split", root, "--out", out, "--prefix", "p.").out
+    )
+    assert (
+        "every image is a group of its own" in cli("data", "split", root, "--out", tmp_path / "all.csv").out
+    )
+    error = cli("data", "split", root, "--out", tmp_path / "one.csv", "--prefix", "p").error
+    assert "all 20 images are in one group, 'p'" in error and "--prefix" in error
+    assert not (tmp_path / "one.csv").exists()
+    groups = table(tmp_path / "g.csv", [("id", "group"), *((i, "ab"[i < "p5"]) for i in IDS)])
+    said = cli("data", "split", root, "--out", tmp_path / "two.csv", "--groups", groups)
+    empty = {"train", "val", "test"} - {row["split"] for row in listed(tmp_path / "two.csv")}
+    assert len(empty) == 1 and f"no image in {empty.pop()}" in said.err
+
+
 def test_groups_and_strata_from_a_table(cli, root, tmp_path):
     groups = table(
         tmp_path / "g.csv",

@@ -4,6 +4,7 @@ list says."""
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from tyro.conf import Positional
 
-from ambiseg.cli.console import command, next_commands, progress, show
+from ambiseg.cli.console import command, next_commands, progress, show, warn
 from ambiseg.cli.parsing import parse
 from ambiseg.errors import AmbisegError
 from ambiseg.escaping import csv_cell
@@ -61,17 +62,19 @@ def run(args: list[str]) -> int:
     from ambiseg.data.splits.resplit import Pool
 
     pool, listing = Pool(arguments.path), arguments.out.suffix.lower() == ".csv"
-    splits = _splits(arguments, pool)
+    splits, groups = _splits(arguments, pool)
     if listing:
         folds = arguments.folds is not None and arguments.fold is None
         _write_list(arguments.out, splits, "fold" if folds else "split", arguments.overwrite)
         show(f"{len(splits)} images listed in {arguments.out}")
+        _tell_groups(arguments, splits, groups)
         return 0
     with progress("writing") as update:
         pool.write(arguments.out, splits, lambda split, done, total: update(done, total), arguments.overwrite)
     for name in list_splits(arguments.out):
         split = open_split(arguments.out, name)
         show(f"{arguments.out}, {name}: {len(split)} images, digest {split.digest()[:12]}")
+    _tell_groups(arguments, splits, groups)
     if len(splits) < len(pool.ids):
         show(f"left out, as the list does not name them: {len(pool.ids) - len(splits)} images")
     next_commands((command("ambiseg", "data", "check", arguments.out), "look for what two splits share"))
@@ -97,16 +100,16 @@ def _check(arguments: SplitArguments) -> None:
         )
 
 
-def _splits(arguments: SplitArguments, pool: Pool) -> Mapping[str, str]:
-    """Split (or fold) of each image."""
+def _splits(arguments: SplitArguments, pool: Pool) -> tuple[Mapping[str, str], Mapping[str, str]]:
+    """Split (or fold) of each image, and its group."""
     from ambiseg.data.splits.assignment import fold_images, groups_by_pattern, split_images, splits_of_fold
     from ambiseg.data.splits.resplit import read_columns
 
     if arguments.list is not None:
         rows = read_columns(arguments.list, "split")
         pool.check_known(rows, str(arguments.list))
-        return {name: row["split"] for name, row in rows.items()}
-    groups = {name: name for name in pool.ids}
+        return {name: row["split"] for name, row in rows.items()}, {}
+    groups, fractions = {name: name for name in pool.ids}, _fractions(arguments.fractions)
     table: dict[str, dict[str, str]] = {}
     if arguments.groups is not None:
         table = read_columns(arguments.groups, "group")
@@ -114,13 +117,52 @@ def _splits(arguments: SplitArguments, pool: Pool) -> Mapping[str, str]:
         groups = {name: row["group"] for name, row in table.items()}
     elif arguments.prefix:
         groups = groups_by_pattern(pool.ids, arguments.prefix)
+    if arguments.folds is None and sum(share > 0 for share in fractions.values()) > 1:
+        _check_groups(groups)
     values = _values(arguments.stratify, table, pool)
     if arguments.folds is None:
-        return split_images(groups, _fractions(arguments.fractions), arguments.seed, values)
+        return split_images(groups, fractions, arguments.seed, values), groups
     folds = fold_images(groups, arguments.folds, arguments.seed, values)
     if arguments.fold is None:
-        return {name: str(fold) for name, fold in folds.items()}
-    return splits_of_fold(folds, arguments.fold)
+        return {name: str(fold) for name, fold in folds.items()}, groups
+    return splits_of_fold(folds, arguments.fold), groups
+
+
+def _tell_groups(arguments: SplitArguments, splits: Mapping[str, str], groups: Mapping[str, str]) -> None:
+    """What the groups were, and which splits they left empty."""
+    if arguments.list is not None:
+        return
+    show(groups_found(groups))
+    shares = _fractions(arguments.fractions)
+    empty = [name for name, share in shares.items() if share > 0 and name not in splits.values()]
+    if empty and arguments.folds is None:
+        warn(f"no image in {', '.join(empty)}: the groups are too few or too large for these shares")
+
+
+def _check_groups(groups: Mapping[str, str]) -> None:
+    """Raise `AmbisegError` if all images are in one group."""
+    names = set(groups.values())
+    if len(groups) > 1 and len(names) == 1:
+        raise AmbisegError(
+            f"all {len(groups)} images are in one group, {names.pop()!r}, which is never split: correct --prefix or"
+            " --groups, so that each patient or scene has a group of its own"
+        )
+
+
+def groups_found(groups: Mapping[str, str]) -> str:
+    """How many groups there are, with an example.
+
+    Example:
+        >>> groups_found({"p1_a": "p1", "p1_b": "p1", "p2_a": "p2"})
+        '2 groups, such as p1 (2 images)'
+        >>> groups_found({"a": "a", "b": "b"})
+        'every image is a group of its own'
+    """
+    sizes = Counter(groups.values())
+    if len(sizes) == len(groups):
+        return "every image is a group of its own"
+    name = min(sizes)
+    return f"{len(sizes)} groups, such as {name} ({sizes[name]} image{'s' if sizes[name] > 1 else ''})"
 
 
 def _check_table(path: Path, table: Mapping[str, object], pool: Pool) -> None:

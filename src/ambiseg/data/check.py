@@ -6,7 +6,6 @@ training; a *warning* is something that a person should look at.
 
 from __future__ import annotations
 
-import shlex
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -36,6 +35,7 @@ from ambiseg.data.folder import (
     read_info,
     read_weights,
     scan_folder,
+    split_advice,
     unknown_ids,
 )
 from ambiseg.data.info import DatasetInfo
@@ -339,7 +339,6 @@ def check_dataset(
     check.whole(splits)
     missing = [name for name in ("train", "val") if name not in {seen.split for seen in splits}]
     if to_train and splits and missing:
-        command = f"ambiseg data split {shlex.quote(str(found))} --out NEW"
-        remedy = f"make splits with '{command}'"
+        remedy = f"make splits with {split_advice(found)}"
         check.note([FileProblem(found, f"there is no split {' and no split '.join(missing)}", remedy)])
     return CheckReport(tuple(check.problems), tuple(seen.summary(check.info) for seen in splits))

@@ -253,8 +253,14 @@ def missing_split(root: Path, split: str, splits: Iterable[str]) -> AmbisegError
         f"it has {there}" if there else "it has none; images belong in train/images, val/images and so on"
     )
     if there and split in SPLITS:
-        remedy += f", and 'ambiseg data split {shlex.quote(str(root))} --out NEW' makes {', '.join(SPLITS)}"
+        remedy += f", and {', '.join(SPLITS)} are made by {split_advice(root)}"
     return AmbisegError(f"{root} has no split {split!r}: {remedy}")
+
+
+def split_advice(root: Path) -> str:
+    """The command that draws splits, for messages."""
+    command = f"ambiseg data split {shlex.quote(str(root))} --out NEW"
+    return f"'{command}'; add --prefix \"[^_]+\" if ids begin with the patient, such as p01_slice1"
 
 
 def read_info(root: Path) -> DatasetInfo:
