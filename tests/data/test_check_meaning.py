@@ -50,8 +50,18 @@ def test_without_train_or_val_nothing_can_be_trained_and_the_remedy_is_a_command
         (problem,) = told(form, "error")
         assert problem.problem == "there is no split train and no split val"
         quoted = f"'{form}'" if " " in str(form) else str(form)
-        assert problem.remedy == f"make splits with 'ambiseg data split {quoted} --out NEW'"
+        assert problem.remedy.startswith(f"make splits with 'ambiseg data split {quoted} --out NEW'")
+        assert '--prefix "[^_]+"' in problem.remedy
         assert check_dataset(form, to_train=False).ok
+
+
+def test_one_mask_for_each_image_asks_for_single_labels(tmp_path):
+    root = dataset(tmp_path)
+    assert check_dataset(root).problems == () and "--labels single" in check_dataset(root).remarks[0]
+    assert SplitStatistics.of(open_split(root, "train")).single_masks
+    several = dataset(tmp_path / "several", [sample("a"), sample("b", SHAPE, SHAPE)])
+    assert check_dataset(several).remarks == ()
+    assert not SplitStatistics.of(open_split(several, "train")).single_masks
 
 
 def test_full_masks_and_inverse_annotators_are_named_in_check_and_training(tmp_path):

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -294,6 +295,21 @@ def test_a_time_budget_ends_in_time(train_tiny, tmp_path, monkeypatch, at_step):
     assert 0 < rows[-1]["lr"] < 1e-3 * 0.01
     assert [row["step"] for row in rows if "val_hm_iou_unique" in row] == [29.0, 59.0, 89.0, 119.0]
     assert resume(result.run, quiet=True).steps == 120
+
+
+def test_full_labels_of_single_masks_are_told_once(train_tiny, fires, tmp_path, recwarn):
+    one = [
+        replace(s, masks=s.masks[:1], weights=np.ones(1), annotators=("a",))
+        for s in open_split(fires, "train")
+    ]
+    data = write_dataset(tmp_path / "one", {"train": one, "val": one[:2]}, open_split(fires, "train").info)
+    for labels, times in (("full", 1), ("single", 0)):
+        recwarn.clear()
+        train_tiny(tmp_path / labels, data=data, epochs=1, labels=labels)
+        assert sum("--labels single" in str(w.message) for w in recwarn) == times
+    recwarn.clear()
+    train_tiny(tmp_path / "several", epochs=1)
+    assert not any("--labels single" in str(w.message) for w in recwarn)
 
 
 def test_a_real_time_budget(train_tiny, tmp_path):

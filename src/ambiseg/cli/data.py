@@ -187,7 +187,12 @@ def _plain(report: CheckReport) -> dict[str, Any]:
         entries = asdict(summary)
         entries["sizes"] = {f"{height}x{width}": n for (height, width), n in summary.sizes.items()}
         summaries.append(entries)
-    return {"ok": report.ok, "problems": [asdict(p) for p in report.problems], "splits": summaries}
+    return {
+        "ok": report.ok,
+        "problems": [asdict(p) for p in report.problems],
+        "remarks": list(report.remarks),
+        "splits": summaries,
+    }
 
 
 def _print_report(report: CheckReport, path: Path) -> None:
@@ -203,7 +208,7 @@ def _print_report(report: CheckReport, path: Path) -> None:
         show_grid(table)
     errors, warnings = len(report.errors), len(report.warnings)
     verdict = "ready to train on" if report.ok else "cannot be trained on"
-    show(f"{path}: {errors} errors, {warnings} warnings: {verdict}")
+    show(*report.remarks, f"{path}: {errors} errors, {warnings} warnings: {verdict}")
     if report.ok:
         say("next:", f"  {command('ambiseg', 'train', 'METHOD', '--data', path)} --out RUN")
 

@@ -40,6 +40,7 @@ from ambiseg.data.folder import (
 )
 from ambiseg.data.info import DatasetInfo
 from ambiseg.data.mask_names import Cause, MaskNames
+from ambiseg.data.mask_oddities import SINGLE
 from ambiseg.data.packed import PackedSplit, packed_splits
 from ambiseg.data.seen import PalettesSeen, SplitSeen, Summary
 from ambiseg.data.source import existing
@@ -66,10 +67,11 @@ class Problem:
 
 @dataclass(frozen=True)
 class CheckReport:
-    """Problems of a data set and a summary of each split."""
+    """Problems of a data set, a summary of each split, and advice that is no problem."""
 
     problems: tuple[Problem, ...]
     summaries: tuple[Summary, ...]
+    remarks: tuple[str, ...] = ()
 
     @property
     def errors(self) -> tuple[Problem, ...]:
@@ -341,4 +343,6 @@ def check_dataset(
     if to_train and splits and missing:
         remedy = f"make splits with {split_advice(found)}"
         check.note([FileProblem(found, f"there is no split {' and no split '.join(missing)}", remedy)])
-    return CheckReport(tuple(check.problems), tuple(seen.summary(check.info) for seen in splits))
+    most = [seen.most for seen in splits if seen.split == "train"]
+    remarks = (SINGLE,) if most == [1] and not (check.info and check.info.flips) else ()
+    return CheckReport(tuple(check.problems), tuple(seen.summary(check.info) for seen in splits), remarks)

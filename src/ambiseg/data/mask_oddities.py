@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 from ambiseg.data.sample import Sample
 from ambiseg.labels import LabelSpace
 
+SINGLE = "every image has one mask: train with --labels single, for the mask is one of several right answers"
+"""What to do where no image has two masks."""
+
 
 @dataclass
 class MaskOddities:
@@ -18,12 +21,14 @@ class MaskOddities:
     Attributes:
         labels: the classes; of more than two nothing is counted.
         masks: masks seen.
+        most: most masks of one image.
         full: names of masks that mark every pixel.
         inverse: names of images with two masks that are each other's inverse.
     """
 
     labels: LabelSpace
     masks: int = 0
+    most: int = 0
     full: list[str] = field(default_factory=list)
     inverse: list[str] = field(default_factory=list)
 
@@ -33,7 +38,7 @@ class MaskOddities:
 
     def take(self, image_id: str, masks: dict[str, NDArray[np.uint8]]) -> None:
         """Take the masks of one image, by annotator."""
-        self.masks += len(masks)
+        self.masks, self.most = self.masks + len(masks), max(self.most, len(masks))
         if not self.labels.is_binary:
             return
         known: dict[tuple[bytes, bytes], str] = {}

@@ -22,6 +22,7 @@ class SplitStatistics:
         normalization: mean and standard deviation of each channel.
         digest: SHA-256 over all samples.
         remarks: what a person should look at in the images and masks.
+        single_masks: whether every image has one mask, which stands for itself alone.
     """
 
     channels: int
@@ -29,6 +30,7 @@ class SplitStatistics:
     normalization: Normalization
     digest: str
     remarks: tuple[str, ...] = ()
+    single_masks: bool = False
 
     @property
     def types(self) -> tuple[str, ...]:
@@ -60,7 +62,8 @@ class SplitStatistics:
         remarks = [f"{problem}: {remedy}" for problem, remedy in masks.remarks()]
         if images.strays:
             remarks.append(f"{stray_words(images)}: {STRAY_REMEDY}")
-        return cls(images.channels, images.range(), images.normalization(), digest, tuple(remarks))
+        single = masks.most == 1 and split.info.flips is None
+        return cls(images.channels, images.range(), images.normalization(), digest, tuple(remarks), single)
 
 
 STRAY_REMEDY = "replace numbers for missing measurements by one within the range of the others"

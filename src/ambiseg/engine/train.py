@@ -27,6 +27,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ambiseg import owned_files
 from ambiseg.atomic_write import check_space, working_in, write_json
 from ambiseg.data.batches import BatchOrder, LabelView, collate
+from ambiseg.data.mask_oddities import SINGLE
 from ambiseg.data.source import open_split
 from ambiseg.data.split import Split
 from ambiseg.data.statistics import SplitStatistics
@@ -167,6 +168,8 @@ def fit(
     if not _is_child():
         for remark in statistics.remarks:
             warnings.warn(f"{data}, train: {remark}", DataWarning, stacklevel=2)
+        if statistics.single_masks and chosen.labels == "full" and spec.has_single_settings:
+            warnings.warn(f"{data}, train: {SINGLE}", DataWarning, stacklevel=2)
     model = _model(spec, chosen, statistics, split.info.labels, network, own)
     if model.needs_init and not chosen.init:
         raise AmbisegError(f"{model.needs_init}: start from a trained run with --init, or change the setting")

@@ -177,6 +177,11 @@ class MethodSpec:
                     raise UnknownNameError(f"key of {part} of the {where}", str(key), names)
 
     @property
+    def has_single_settings(self) -> bool:
+        """Whether a preset has other settings for single labels, whose loss then differs."""
+        return any(preset.single for preset in self.presets.values())
+
+    @property
     def all_presets(self) -> dict[str, Preset]:
         """Every preset by its name, those that go without saying among them."""
         return {
