@@ -264,16 +264,22 @@ def test_evaluate_prints_intervals_over_groups(cli, run, tmp_path):
         row["id"] for row in csv.DictReader((run / "per_image.csv").read_text().splitlines())
     ]
     table = tmp_path / "groups.csv"
-    table.write_text("id,group\n" + "".join(f"{name},{i // 2}\n" for i, name in enumerate(ids)))
+    table.write_text("id,group\n" + "".join(f"{name},{max(i, 1)}\n" for i, name in enumerate(ids)))
     words = ("--metrics", "ged", "--groups", table)
-    assert "resamples of 3 groups of images" in cli("evaluate", run, *words, "--no-save", "--intervals").out
-    assert json.loads(cli("evaluate", run, *words, "--json").out)["intervals"]["units"] == 3
+    outcome = cli("evaluate", run, *words, "--no-save", "--intervals")
+    assert (
+        "resamples of 4 groups of images" in outcome.out
+        and "4 groups only: intervals are too narrow" in outcome.err
+    )
+    assert json.loads(cli("evaluate", run, *words, "--json").out)["intervals"]["units"] == 4
     page = tmp_path / "page.html"
     cli("report", run, "--groups", table, "--out", page)
     text = page.read_text()
-    assert "resamples of 3 groups of images" in text and 'class="interval"' in text
+    assert "resamples of 4 groups of images" in text and 'class="interval"' in text
     assert f"--groups {table}" in text
     assert "give one of them" in cli("evaluate", run, "--groups", table, "--prefix", "f").error
+    table.write_text("id,group\n" + "".join(f"{name},{i // 2}\n" for i, name in enumerate(ids)))
+    assert "intervals: none, for 3 groups" in cli("evaluate", run, *words, "--no-save", "--intervals").out
     table.write_text("id,group\nx,1\n")
     assert "images have no group" in cli("evaluate", run, "--groups", table).error
 

@@ -53,7 +53,9 @@ def test_disagreement_has_closed_forms(root):
     assert test.disagreement["spread"] == 0 and test.disagreement["empty"] == 0.5
     assert test.disagreement["modes"] == 1 and test.disagreement["mode_entropy"] == 0
     assert val.one_annotator == {} and test.one_annotator["ged"] == pytest.approx(0, abs=1e-6)
-    assert math.isnan(val.disagreement["ged_leave_one_out"])
+    for name in ("pairwise_iou", "pairwise_dice", "spread", "unanimous", "fleiss_kappa", "ged_leave_one_out"):
+        assert math.isnan(val.disagreement[name]) and name in test.disagreement
+    assert val.disagreement["modes"] == 1
     for split in found.splits:
         assert split.digest == open_split(root, split.summary.split).digest()
         assert split.measured == split.summary.images

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from ambiseg.cli.evaluate import facts
 from ambiseg.data.info import DatasetInfo
 from ambiseg.data.sample import Sample
 from ambiseg.data.source import open_split, write_dataset
@@ -181,18 +182,29 @@ def test_intervals_are_those_of_the_images(found, run, fires, tmp_path):
         "all": list(found.all),
         "kept": list(found.kept),
     }
-    groups = dict(zip(found.ids, "aabbc", strict=True))
+    groups = dict(zip(found.ids, "aabcd", strict=True))
     grouped = evaluate(run, fires, "test", metrics=["ged", "ece"], groups=groups)
-    expected = Bootstrap().mean(grouped.per_image["ged"], list("aabbc"))
+    expected = Bootstrap().mean(grouped.per_image["ged"], list("aabcd"))
     assert grouped.intervals["all"]["ged"] == pytest.approx(expected, abs=2e-6)
     grouped.save(tmp_path)
     saved = json.loads((tmp_path / METRICS_FILE).read_text())["intervals"]
-    assert (saved["units"], saved["level"], saved["resamples"]) == (3, 0.95, 1000)
+    assert (saved["units"], saved["level"], saved["resamples"]) == (4, 0.95, 1000)
     assert saved["all"]["ged"] == list(grouped.intervals["all"]["ged"])
+    three = evaluate(run, fires, "test", metrics=["ged"], groups=dict(zip(found.ids, "aabbc", strict=True)))
+    assert three.units == 3 and three.to_dict()["intervals"]["all"] == {"ged": None}
     plain = evaluate(run, fires, "test", metrics=["ged"], bootstrap=None)
     assert plain.intervals == {} and "intervals" not in plain.to_dict()
     with pytest.raises(AmbisegError, match=f"1 images have no group, such as '{found.ids[0]}'"):
         evaluate(run, fires, "test", groups={name: "a" for name in found.ids[1:]})
+
+
+def test_one_annotation_for_each_image_says_nothing_of_agreement(run, fires, tmp_path):
+    split = open_split(fires, "test")
+    one = [replace(s, masks=s.masks[:1], weights=np.ones(1), annotators=("a",)) for s in split]
+    data = write_dataset(tmp_path / "one", {"test": one}, split.info)
+    found = evaluate(run, data, metrics=["ged"], bootstrap=None)
+    assert set(found.to_dict()["annotators"].values()) == {None}
+    assert facts(found, data)[1] == "one annotation per image: agreement unknown"
 
 
 def test_chosen_metrics_only(run, fires):

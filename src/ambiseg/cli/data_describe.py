@@ -122,9 +122,13 @@ def tables(found: Description) -> list[TextTable]:
         for key, title in DISAGREEMENT.items()
     ]
     measured = ", ".join(_measured(split) for split in found.splits)
+    single = [split.summary.split for split in found.splits if split.measured and not split.one_annotator]
+    unknown = f" One annotation per image in {', '.join(single)}: agreement unknown." if single else ""
     return [
         TextTable("Counts", ["", *names], _counts(found.splits)),
-        TextTable("Disagreement", ["mean over images", *names], disagreement, f"Measured on {measured}."),
+        TextTable(
+            "Disagreement", ["mean over images", *names], disagreement, f"Measured on {measured}.{unknown}"
+        ),
         *(_within_reach(split) for split in found.splits if split.measured),
     ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -99,7 +100,7 @@ def evaluate_run(
     """Evaluate with a progress bar; warnings about the probabilities go to stderr."""
     from ambiseg.cli.predict import settings_of, undetermined
     from ambiseg.data.source import open_split
-    from ambiseg.engine.evaluate import evaluate
+    from ambiseg.engine.evaluate import FEW_GROUPS, LEAST_GROUPS, evaluate
     from ambiseg.engine.postprocess import flow_remark
 
     chosen = proposing or Proposing()
@@ -120,6 +121,8 @@ def evaluate_run(
             progress=update,
         )
     warn(undetermined(evaluation.estimate["undetermined"], evaluation.images, chosen))
+    if evaluation.grouped and LEAST_GROUPS <= evaluation.units < FEW_GROUPS:
+        warn(f"{evaluation.units} groups only: intervals are too narrow; take {FEW_GROUPS} groups or more")
     return evaluation
 
 
@@ -147,10 +150,14 @@ def evaluation_table(evaluation: Evaluation, intervals: bool = False) -> Grid:
 
 def interval_note(evaluation: Evaluation) -> str:
     """What the intervals are."""
+    from ambiseg.engine.evaluate import LEAST_GROUPS
+
     bootstrap = evaluation.bootstrap
     if bootstrap is None:
         return ""
-    kind = "images" if evaluation.units == evaluation.images else "groups of images"
+    if evaluation.grouped and evaluation.units < LEAST_GROUPS:
+        return f"intervals: none, for {evaluation.units} groups cannot show how groups differ; {LEAST_GROUPS} are needed"
+    kind = "groups of images" if evaluation.grouped else "images"
     return (
         f"intervals: {bootstrap.level:.0%} of {bootstrap.resamples} resamples of {evaluation.units} {kind};"
         " another training is not in them"
@@ -160,11 +167,16 @@ def interval_note(evaluation: Evaluation) -> str:
 def facts(evaluation: Evaluation, data: Path) -> tuple[str, str]:
     """One line on what was measured, and one on how far the annotators agree."""
     found = evaluation.annotators
+    agreement = (
+        "one annotation per image: agreement unknown"
+        if math.isnan(found["spread"])
+        else f"annotations among themselves: IoU {found['pairwise_iou']:.3f}, Dice {found['pairwise_dice']:.3f},"
+        f" d(Y,Y) {found['spread']:.3f}, unanimous {found['unanimous']:.1%} of pixels"
+    )
     return (
         f"{data}, split {evaluation.split}: {evaluation.images} images, digest {evaluation.data_digest[:12]},"
         f" seed {evaluation.seed}, {1000 * evaluation.seconds_per_image:.1f} ms per image",
-        f"annotations among themselves: IoU {found['pairwise_iou']:.3f}, Dice {found['pairwise_dice']:.3f},"
-        f" d(Y,Y) {found['spread']:.3f}, unanimous {found['unanimous']:.1%} of pixels",
+        agreement,
     )
 
 

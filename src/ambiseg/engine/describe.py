@@ -62,9 +62,9 @@ class SplitDescription:
         digest: SHA-256 over all samples.
         measured: images behind the numbers that follow; fewer than there are if a sample of them was asked
             for.
-        disagreement: means over these images: those of `AnnotatorAgreement`, and ``empty`` (share of masks
-            that mark nothing, by weight), ``modes`` (distinct masks), ``mode_entropy`` (of their
-            probabilities, in nats), ``area`` (expected share of pixels marked).
+        disagreement: means over these images: those of `AnnotatorAgreement` (nan where no image has two
+            masks), and ``empty`` (share of masks that mark nothing, by weight), ``modes`` (distinct masks),
+            ``mode_entropy`` (of their probabilities, in nats), ``area`` (expected share of pixels marked).
         oracle: metric by name for each number of samples of the annotation oracle.
         one_annotator: metric by name of one annotation against the others; empty if no image has two.
         most_ambiguous: ids by falling ``spread``.
@@ -242,12 +242,13 @@ class _Tally:
 
     def result(self, summary: Summary, digest: str) -> SplitDescription:
         """The means."""
+        alone = () if self.several else {field.name for field in fields(AnnotatorAgreement)}
         return SplitDescription(
             summary,
             digest,
             self.measured,
             {
-                name: round(total / count, 6) if count else math.nan
+                name: round(total / count, 6) if count and name not in alone else math.nan
                 for name, (total, count) in self.totals.items()
             },
             {n: _computed(metrics) for n, metrics in self.oracle.items()},

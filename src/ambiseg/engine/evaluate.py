@@ -58,6 +58,8 @@ from ambiseg.metrics import (
 )
 
 _BOOTSTRAP = Bootstrap()
+LEAST_GROUPS, FEW_GROUPS = 4, 10
+"""Of fewer groups no interval is made; of fewer than the second it is known to be too narrow."""
 ORACLE_DRAWS = 5
 """How often the annotation oracle is drawn; with a hundred images the mean is then good to a few
 thousandths."""
@@ -72,9 +74,9 @@ class Evaluation:
         kept: the same over the masks that are kept.
         oracle: the same for as many draws from the annotations themselves, where draws have what a metric
             needs.
-        annotators: mean over images of `AnnotatorAgreement`, by name.
+        annotators: mean over images of `AnnotatorAgreement`, by name; nan where every image has one annotation.
         intervals: of ``all`` and ``kept``, by the name of the column and of the metric; empty where none were
-            asked for.
+            asked for, nan of fewer than `LEAST_GROUPS` groups.
         bootstrap: how they were made; None where none were asked for.
         units: number of images, or of groups, that they draw.
         n_all, n_kept: mean number of masks per image in either.
@@ -114,6 +116,11 @@ class Evaluation:
     true: NDArray[np.float64]
     pixels: tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]] | None
     coverage: NDArray[np.float64]
+
+    @property
+    def grouped(self) -> bool:
+        """Whether intervals draw groups of images."""
+        return self.units < self.images
 
     def columns(self) -> dict[str, dict[str, float]]:
         """What tables show: metric by name under the heading of each column."""
@@ -257,7 +264,7 @@ class _Tally:
         self.undetermined = 0
         self.curves: list[torch.Tensor] = []
         self.pairs: list[tuple[torch.Tensor, torch.Tensor]] = []
-        self.ready = False
+        self.ready = self.several = False
 
     def _prepare(self, predicted: MaskSet) -> None:
         names = self.wanted or default_metrics(predicted)
@@ -292,6 +299,7 @@ class _Tally:
                 self.oracle.update(Comparison(drawn, annotations))
         self.curves += coverage_curve(every).double()
         self.agreement.append(annotator_agreement(annotations))
+        self.several |= bool((annotations.count > 1).any())
         self.ids += [s.id for s in samples]
         self.counts += [float(c.predictions.count.sum()) for c in (every, kept)]
         probabilities = mode_probabilities(kept)
@@ -317,6 +325,9 @@ class _Tally:
 
     def _intervals(self, groups: list[str] | None) -> dict[str, dict[str, Interval]]:
         found: dict[str, dict[str, Interval]] = {}
+        if groups is not None and len(set(groups)) < min(LEAST_GROUPS, len(groups)):
+            nothing = Interval(math.nan, math.nan)
+            return {column: dict.fromkeys(metrics, nothing) for column, metrics in self.columns.items()}
         for column, collection in self.columns.items() if self.bootstrap is not None else ():
             found[column] = {}
             for name, metric in collection.items():
@@ -337,6 +348,8 @@ class _Tally:
             annotators=_rounded(
                 {
                     field.name: torch.cat([getattr(a, field.name) for a in self.agreement]).nanmean()
+                    if self.several
+                    else torch.tensor(math.nan)
                     for field in fields(AnnotatorAgreement)
                 }
             ),
