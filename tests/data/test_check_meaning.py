@@ -16,6 +16,7 @@ from ambiseg.data.image_range import RangeTally
 from ambiseg.data.packed import pack
 from ambiseg.data.sample import Sample
 from ambiseg.data.source import open_split
+from ambiseg.data.splits.resplit import Pool
 from ambiseg.data.statistics import SplitStatistics
 from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
@@ -139,6 +140,12 @@ def beside(root):
         (root / f"train/{image}.png").rename(root / f"train/masks/{image}.png")
 
 
+def beside_as_tiff(root):
+    for image in ("a", "b"):
+        shutil.rmtree(root / "train/masks" / image)
+        Image.fromarray(SHAPE).save(root / f"train/masks/{image}.tif")
+
+
 def capitals(root):
     for image in ("a", "b"):
         (root / "train/masks" / image).rename(root / f"train/masks/{image.upper()}")
@@ -150,6 +157,7 @@ def capitals(root):
         (transposed, "r0/a.png", "are annotators, not images", "masks/a/r0.png"),
         (suffixed, "a.jpeg", "ends with .jpeg", "masks/a"),
         (beside, "a.png", "lies beside the folders", "masks/a/<annotator>.png"),
+        (beside_as_tiff, "a.tif", "lies beside the folders", "masks/a/<annotator>.tif"),
         (capitals, "A", "other capital letters", "masks/a"),
     ],
 )
@@ -162,6 +170,26 @@ def test_one_message_names_why_images_find_no_masks(tmp_path, change, file, word
     assert problem.remedy.endswith(remedy)
     with pytest.raises(AmbisegError, match=words):
         FolderSplit(root, "train")[0]
+
+
+def test_images_outside_of_a_split_are_named_with_their_place(tmp_path):
+    root = tmp_path / "lab"
+    for folder in ("images", "anna", "ben"):
+        (root / folder).mkdir(parents=True)
+        for name in ("p01_a", "p01_b"):
+            Image.fromarray(SHAPE).save(root / folder / f"{name}.tif")
+    for _ in range(2):
+        (problem,) = told(root, "error")
+        place = root / "all"
+        assert "must lie in a split folder" in problem.problem and str(place / "images") in problem.remedy
+        for read in (Pool, lambda path: FolderSplit(path, "train")):
+            with pytest.raises(AmbisegError, match="must lie in a split folder"):
+                read(root)
+        annotators = (root / "anna").is_dir()
+        assert ("anna, ben hold files of the same names" in problem.problem) == annotators
+        assert (f"{place / 'masks'}/<id>/anna.<suffix>" in problem.remedy) == annotators
+        shutil.rmtree(root / "anna", ignore_errors=True)
+        shutil.rmtree(root / "ben", ignore_errors=True)
 
 
 def test_names_in_two_unicode_forms(tmp_path):

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from ambiseg.data.class_flip_view import several_label_maps
 from ambiseg.data.files.geometry import on_image
 from ambiseg.data.files.mask_rules import MaskRules
-from ambiseg.data.files.reading import IMAGE_SUFFIXES, MASK_SUFFIXES, read_image, read_label_map
+from ambiseg.data.files.reading import IMAGE_SUFFIXES, MASK_SUFFIXES, read_image, read_label_map, suffix_of
 from ambiseg.data.files.validation import (
     FileProblem,
     channel_problem,
@@ -32,6 +32,7 @@ from ambiseg.data.folder import (
     SPLITS,
     Progress,
     folder_splits,
+    images_without_split,
     read_info,
     read_weights,
     scan_folder,
@@ -146,7 +147,8 @@ class _Check:
         """The names of the splits, of which there should be one at least."""
         if not splits:
             remedy = "put images in train/images, masks in train/masks/<id>"
-            self.note([FileProblem(self.path, "there is no split", remedy)])
+            misplaced = images_without_split(self.path) if self.path.is_dir() else None
+            self.note([misplaced or FileProblem(self.path, "there is no split", remedy)])
         return splits
 
     def folder_split(self, split: str) -> SplitSeen:
@@ -183,7 +185,8 @@ class _Check:
     @staticmethod
     def _stray(masks: Path, lost: set[str]) -> FileProblem:
         if not masks.is_dir():
-            return FileProblem(masks, "the mask belongs to no image", "move it to masks/<id>/<annotator>.png")
+            place = f"masks/<id>/<annotator>{suffix_of(masks) or '.png'}"
+            return FileProblem(masks, "the mask belongs to no image", f"move it to {place}")
         unread = next((name for name in lost if name.startswith(f"{masks.name}.")), None)
         why = f" (images/{unread} cannot be read)" if unread else ""
         return FileProblem(

@@ -249,12 +249,38 @@ class FolderSplit(Split):
 def missing_split(root: Path, split: str, splits: Iterable[str]) -> AmbisegError:
     """The error that names the splits there are."""
     there = ", ".join(splits)
+    misplaced = None if there else images_without_split(root)
+    if misplaced is not None:
+        return misplaced
     remedy = (
         f"it has {there}" if there else "it has none; images belong in train/images, val/images and so on"
     )
     if there and split in SPLITS:
         remedy += f", and {', '.join(SPLITS)} are made by {split_advice(root)}"
     return AmbisegError(f"{root} has no split {split!r}: {remedy}")
+
+
+def images_without_split(root: Path) -> FileProblem | None:
+    """That ``images`` lies in the data set itself, not in a split, perhaps beside a folder for each annotator."""
+    if not (root / "images").is_dir():
+        return None
+    images = {stem_of(path) for path in (root / "images").iterdir() if suffix_of(path) in IMAGE_SUFFIXES}
+    annotators = [
+        folder.name
+        for folder in sorted(root.iterdir())
+        if folder.is_dir() and folder.name not in ("images", "masks", *SPLITS)
+        if any(stem_of(path) in images for path in folder.iterdir() if suffix_of(path) in MASK_SUFFIXES)
+    ]
+    place, problem = root / "all", "images lies directly in it, and must lie in a split folder"
+    if not annotators:
+        return FileProblem(
+            root, problem, f"move images and masks to {place / 'images'} and {place / 'masks'}"
+        )
+    return FileProblem(
+        root,
+        f"{problem}; {', '.join(annotators)} hold files of the same names, so each seems to be an annotator",
+        f"move the images to {place / 'images'}, and each mask to {place / 'masks'}/<id>/{annotators[0]}.<suffix> and so on",
+    )
 
 
 def split_advice(root: Path) -> str:

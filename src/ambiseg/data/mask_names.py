@@ -52,7 +52,9 @@ class MaskNames:
             right = f"rename the folder to masks/{sample_id}"
             if not found.is_dir():
                 return Cause(
-                    found, "the mask lies beside the folders", f"move it to masks/{sample_id}/<annotator>.png"
+                    found,
+                    "the mask lies beside the folders",
+                    f"move it to masks/{sample_id}/<annotator>{suffix_of(found)}",
                 )
             if unicodedata.normalize("NFC", found.name) == unicodedata.normalize("NFC", sample_id):
                 how = "the folder has the name of its image in another Unicode form (NFC, NFD)"

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from ambiseg.data.files.validation import FileProblem
-from ambiseg.data.folder import Progress, ordered_splits
+from ambiseg.data.folder import Progress, images_without_split, ordered_splits
 from ambiseg.data.importers.base import Lazy
 from ambiseg.data.info import DatasetInfo
 from ambiseg.data.sample import Sample
@@ -57,6 +57,9 @@ class Pool:
                 self._places[name] = (source, index)
         if twice:
             raise AmbisegError(f"{path}: {named(twice)} in more than one split: give every image its own id")
+        misplaced = images_without_split(self.path) if self.path.is_dir() and not self._places else None
+        if misplaced is not None:
+            raise misplaced
         if not self._places:
             raise AmbisegError(f"{path} holds no image: name a data set with images")
         self.ids = tuple(sorted(self._places))
