@@ -157,17 +157,21 @@ def test_kinds_that_the_data_set_names_are_not_tested():
 
 
 @pytest.mark.parametrize(
-    "short",
+    ("short", "lacking"),
     [
-        {"steps": LEAST_UPDATES - 1},
-        {"count": LEAST_IMAGES - 1},
-        {"steps": None, "train": TrainSettings(minutes=LEAST_MINUTES / 2)},
+        ({"steps": LEAST_UPDATES - 1}, "500 updates or 2 minutes of training"),
+        ({"count": LEAST_IMAGES - 1}, "20 images in the split 'train', which has 19"),
+        (
+            {"steps": None, "train": TrainSettings(minutes=LEAST_MINUTES / 2)},
+            "500 updates or 2 minutes of training",
+        ),
     ],
 )
-def test_short_runs_are_not_tested_and_use_nothing(short, no_test):
+def test_short_runs_are_not_tested_and_use_nothing(short, lacking, no_test):
     found = choice(**short)
     assert found.augmentation == Augmentation.none() and not found.tests
-    assert "not tested" in found.reason
+    assert f"not tested: that takes {lacking}" in found.reason
+    assert ("updates" in found.reason) == ("count" not in short) == ("images" not in found.reason)
     allowed = choice(info=DatasetInfo("d", augment={"rotate": True}), **short)
     assert allowed.augmentation == Augmentation(flip=False, rotate=True)
 

@@ -79,8 +79,9 @@ class ImageRange:
         other_type = image.dtype.name not in self.types
         of = f" of channel {worst}" if len(image) > 1 else ""
         words = (
-            f"its values{of} are {found[0][worst]:g} to {found[1][worst]:g} ({image.dtype.name}), those of the"
-            f" training images {least[worst]:g} to {most[worst]:g} ({', '.join(self.types)})"
+            f"its values{of} from the 1 % to the 99 % quantile are {found[0][worst]:g} to {found[1][worst]:g}"
+            f" ({image.dtype.name}), those of the training images from minimum to maximum {least[worst]:g} to"
+            f" {most[worst]:g} ({', '.join(self.types)})"
         )
         remedy = "give images the number type and scale of the training images"
         if usual > 1 and (excess > FAR or other_type) or (other_type and share < 1 / 50):

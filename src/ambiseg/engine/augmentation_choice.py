@@ -241,9 +241,15 @@ def choose_augmentation(
         deadline = time.monotonic() + SHARE * 60 * train.minutes
     else:
         too_short, deadline = steps < LEAST_UPDATES, math.inf
-    if too_short or min(len(split), len(val)) < LEAST_IMAGES:
-        least = f"{LEAST_UPDATES} updates or {LEAST_MINUTES:g} minutes, and {LEAST_IMAGES} images"
-        return AugmentationChoice.of(chosen, f"{named} not tested: that takes {least}")
+    lacking = [
+        f"{LEAST_IMAGES} images in the split {name!r}, which has {len(images)}"
+        for name, images in (("train", split), ("val", val))
+        if len(images) < LEAST_IMAGES
+    ]
+    if too_short:
+        lacking.insert(0, f"{LEAST_UPDATES} updates or {LEAST_MINUTES:g} minutes of training")
+    if lacking:
+        return AugmentationChoice.of(chosen, f"{named} not tested: that takes {' and '.join(lacking)}")
     pilot = _Pilot(split, val, normalization, train)
     share = 0.0 if steps is None else round(pilot.operations / (operations * steps), 3)
     if share > SHARE:
