@@ -325,13 +325,17 @@ class _Tally:
 
     def _intervals(self, groups: list[str] | None) -> dict[str, dict[str, Interval]]:
         found: dict[str, dict[str, Interval]] = {}
+        if self.bootstrap is None:
+            return found
         if groups is not None and len(set(groups)) < min(LEAST_GROUPS, len(groups)):
             nothing = Interval(math.nan, math.nan)
-            return {column: dict.fromkeys(metrics, nothing) for column, metrics in self.columns.items()}
-        for column, collection in self.columns.items() if self.bootstrap is not None else ():
+            return {
+                column: dict.fromkeys(map(str, metrics), nothing) for column, metrics in self.columns.items()
+            }
+        for column, collection in self.columns.items():
             found[column] = {}
             for name, metric in collection.items():
-                assert isinstance(metric, (MeanOverImages, PooledOverImages)) and self.bootstrap is not None
+                assert isinstance(metric, (MeanOverImages, PooledOverImages))
                 low, high = metric.interval(self.bootstrap, groups)
                 found[column][name] = Interval(round(low, 6), round(high, 6))
         return found
