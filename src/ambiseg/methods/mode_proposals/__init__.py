@@ -167,7 +167,7 @@ def _table_6(
     return Preset(
         source="Gerard and Sullivan, tables 1 and 6, on the network that their public code has for diffusion",
         differs=(
-            "give --init of a flow-matching run with the preset of this name, and --freeze encoder: without"
+            "give --init of a flow-matching run with the preset of this name, and train.freeze=encoder: without"
             " them the network is trained from scratch; a probability head is added, which leaves masks as"
             " they are; the selection loss does not reach the network; batch size, optimiser and selection"
             " of the best weights are the library's"

@@ -1,0 +1,21 @@
+"""docs/papers.md shows the presets of the code."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+
+from ambiseg.methods import METHODS
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "docs"))
+page = importlib.import_module("experiments")
+TEXT = page.PAGE.read_text(encoding="utf-8")
+
+
+def test_the_page_shows_the_presets_of_the_code():
+    assert page.redrawn(TEXT) == TEXT, "run python docs/experiments.py"
+    for spec in METHODS.values():
+        for name, preset in spec.presets.items():
+            if preset.backbone and str(spec.model).startswith("ambiseg."):
+                assert f"| `{spec.name} --preset {name}` |" in TEXT
