@@ -11,11 +11,11 @@ import re
 from pathlib import Path
 
 import torch
-from schema import table
 
 from ambiseg.engine.presets import resolve
 from ambiseg.labels import LabelSpace
 from ambiseg.methods import METHODS, build
+from schema import table
 
 PAGE = Path(__file__).parent / "papers.md"
 
