@@ -15,7 +15,6 @@ import torch
 from ambiseg.engine.presets import resolve
 from ambiseg.labels import LabelSpace
 from ambiseg.methods import METHODS, build
-from schema import table
 
 PAGE = Path(__file__).parent / "papers.md"
 
@@ -57,12 +56,17 @@ def rows(paper: str) -> list[list[str]]:
     return found
 
 
+def table(lines: list[list[str]]) -> str:
+    """Lines of cells as Markdown."""
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
 def redrawn(text: str) -> str:
     """The page with its tables as the code has them."""
-    head = "preset, parameters here, source, what still differs"
+    head = ["preset", "parameters here", "source", "what still differs"]
     return re.sub(
         r"(<!-- presets (\S+) -->\n).*?(<!-- end -->)",
-        lambda match: f"{match[1]}{table(head, rows(match[2]))}\n{match[3]}",
+        lambda match: f"{match[1]}{table([head, ['---'] * 4, *rows(match[2])])}\n{match[3]}",
         text,
         flags=re.DOTALL,
     )
