@@ -3,6 +3,7 @@ place."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Literal
 
@@ -223,3 +224,10 @@ def test_yes_and_no_are_words_where_they_are_choices():
     assert train("augment=no").augment is False
     with pytest.raises(AmbisegError, match="precision is 'auto' or '32' or 'bf16', received True"):
         train("precision=yes")
+
+
+@pytest.mark.parametrize("kinds", ["auto", True, ("flip", "rotate")])
+def test_plain_values_are_what_json_gives_back(kinds):
+    values = to_values(TrainSettings(augment=kinds))
+    assert values == json.loads(json.dumps(values))
+    assert from_values(TrainSettings, values, "train") == TrainSettings(augment=kinds)

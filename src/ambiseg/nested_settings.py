@@ -68,8 +68,15 @@ def from_values(cls: type[T], values: Any, where: str) -> T:
 
 
 def to_values(settings: Any) -> dict[str, Any]:
-    """The same as nested plain values, for YAML and JSON."""
-    return dataclasses.asdict(settings)
+    """The same as nested plain values, as YAML and JSON give them back: lists in place of tuples."""
+    values: dict[str, Any] = _plain(dataclasses.asdict(settings))
+    return values
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _plain(entry) for name, entry in value.items()}
+    return [_plain(entry) for entry in value] if isinstance(value, list | tuple) else value
 
 
 def replaced(settings: T, values: Mapping[str, Any], where: str) -> T:

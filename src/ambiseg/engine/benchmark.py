@@ -25,7 +25,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,7 @@ from ambiseg.errors import AmbisegError
 from ambiseg.json_files import read_mapping
 from ambiseg.methods import method_info
 from ambiseg.metrics import METRICS, metric_info
+from ambiseg.nested_settings import to_values
 from ambiseg.networks.settings import UNetSettings
 
 Tell = Callable[[str], None]
@@ -120,9 +121,9 @@ def plan(suite: Suite, sources: dict[str, Path], out: Path, seeds: int | None = 
                 samples = suite.resolved(data, method, seed)[3]
                 training = {
                     "method": suite.methods[trained].method or trained,
-                    "train": asdict(train),
-                    "backbone": asdict(backbone),
-                    "settings": asdict(settings),
+                    "train": to_values(train),
+                    "backbone": to_values(backbone),
+                    "settings": to_values(settings),
                     "digests": [digests["train"], digests["val"]],
                     "start": start.order["training"] if start else None,
                 }
@@ -275,7 +276,7 @@ def _completed(training: dict[str, Any]) -> dict[str, Any]:
         "backbone": UNetSettings,
         "settings": method_info(training["method"]).settings,
     }
-    filled = {name: asdict(kind()) | training[name] for name, kind in kinds.items()}
+    filled = {name: to_values(kind()) | training[name] for name, kind in kinds.items()}
     start = training["start"]
     return {**training, **filled, "start": _completed(start) if start else None}
 
