@@ -27,8 +27,10 @@ titles of metrics alone.
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -192,11 +194,11 @@ def joined(columns: dict[str, dict[str, str]], results: Path, only: Sequence[str
 
 def drawn(spec: dict[str, Any], results: Path = RESULTS) -> str:
     """One table."""
-    if "join" in spec:
-        return joined(spec["join"], results, spec.get("only", ()))
-    files = spec.get("files") or {"": spec["file"]}
+    files = {name: name for name in spec.get("join", ())} or spec.get("files") or {"": spec["file"]}
     if not all((results / name).exists() for name in files.values()):
         return NOT_YET
+    if "join" in spec:
+        return joined(spec["join"], results, spec.get("only", ()))
     texts = {title: (results / name).read_text(encoding="utf-8") for title, name in files.items()}
     if spec.get("file", "").endswith(".md"):
         table: str = texts[""].split("\n", 2)[2]
@@ -235,6 +237,13 @@ def specs() -> dict[str, Any]:
 
 def main() -> None:
     """Rewrite the pages."""
+    argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args()
+    if not RESULTS.is_dir():
+        sys.exit(
+            f"{RESULTS} is not there: run this script in a checkout of the repository, which holds the results"
+        )
     made = {name: drawn(spec) for name, spec in specs().items()}
     for page in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
         old = page.read_text(encoding="utf-8")

@@ -114,6 +114,22 @@ def test_values_and_rows_of_a_table(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     assert tables.drawn({"file": "y.json", "rows": "*", "columns": {}}, tmp_path) == tables.NOT_YET
 
 
+def test_tables_say_what_is_missing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    tables = importlib.import_module("tables")
+    assert tables.drawn({"join": {"x.md": {"a": "b"}}}, tmp_path) == tables.NOT_YET
+    monkeypatch.setattr("sys.argv", ["tables.py", "--help"])
+    with pytest.raises(SystemExit, match="0"):
+        tables.main()
+    assert "usage: tables.py" in capsys.readouterr().out
+    monkeypatch.setattr("sys.argv", ["tables.py"])
+    monkeypatch.setattr(tables, "RESULTS", tmp_path / "results")
+    with pytest.raises(SystemExit, match="results is not there: run this script in a checkout"):
+        tables.main()
+
+
 def test_tables_of_suites_are_joined_by_method(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     tables = importlib.import_module("tables")

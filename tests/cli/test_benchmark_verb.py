@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ambiseg.cli.benchmark import _not_run
+from ambiseg.cli.benchmark import _not_run, _reports
 from ambiseg.engine.benchmark import Cell
 from ambiseg.owned_files import is_empty
 
@@ -59,6 +59,7 @@ def test_a_suite_of_ones_own(cli, suite, fires, tmp_path):
     assert second.status == 0, second.err
     assert "2 runs, 1 to do" in second.err and config.stat().st_mtime_ns == before
     assert "| ssn |" in second.out and "ssn: A paper †" in second.out
+    assert f"ambiseg report RUN   one page about a run below {out / 'runs' / 'fires'}\n" in second.err
     with open(out / "tables" / "fires.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     ours = [row["method"] for row in rows]
@@ -85,10 +86,43 @@ def test_lists(cli, suite):
     outcome = cli("benchmark", "--list")
     assert outcome.status == 0 and outcome.out.count("\n") == 3 and "smoke" in outcome.out
     outcome = cli("benchmark", suite, "--list")
-    assert (
-        "simulated (simulate wildfire)" in outcome.out
-        and "ssn: 3 updates, full labels, 4 masks" in outcome.out
-    )
+    assert "simulated (simulate wildfire), evaluated on all images of test\n" in outcome.out
+    assert "ssn: 3 updates, batches of 4, full labels, 4 masks" in outcome.out
+
+
+MASKS = """
+protocol: {samples: 8}
+data: {fires: {simulate: wildfire, split: val, images: 5}}
+methods:
+  unet-ensemble: {settings: {members: 2}}
+  m-heads: {settings: {heads: 12}}
+  mode-proposals: {settings: {proposals: 6}}
+  ssn:
+"""
+
+
+def test_lists_name_the_masks_that_a_method_has(cli, tmp_path):
+    """Fewer than asked for where there are fewer heads; those who sample give what is asked for."""
+    path = tmp_path / "masks.yaml"
+    for asked, counts in (("protocol: {samples: 8}", (2, 8, 6, 8)), ("", (2, 12, 6, 16))):
+        path.write_text(MASKS.replace("protocol: {samples: 8}", asked))
+        lines = cli("benchmark", path, "--list").out.splitlines()
+        assert lines[2] == "fires (simulate wildfire), evaluated on 5 images of val"
+        names = ("unet-ensemble", "m-heads", "mode-proposals", "ssn")
+        assert [line.split(", ")[-1] for line in lines[3:]] == [f"{n} masks" for n in counts]
+        assert [line.split(":")[0].strip() for line in lines[3:]] == list(names)
+
+
+def test_what_to_type_next_names_the_split():
+    """A data set without test split is reported on the split that was evaluated."""
+    runs = [
+        {"data": data, "split": split}
+        for data, split in (("lidc", "val"), ("fires", "test"), ("lidc", "val"), ("camvid", "val"))
+    ]
+    assert _reports(runs, Path("out")) == [
+        ("ambiseg report RUN --split val", "one page about a run below out/runs/lidc, out/runs/camvid"),
+        ("ambiseg report RUN", "one page about a run below out/runs/fires"),
+    ]
 
 
 @pytest.mark.parametrize(

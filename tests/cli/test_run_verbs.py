@@ -256,6 +256,20 @@ def test_evaluate_as_json_and_unsaved(cli, run):
     assert not (run / "metrics.json").exists()
 
 
+def test_evaluate_some_images_spread_over_the_split(cli, run):
+    """Three of the five test images: the first, the second and the fourth, with the values that all five have."""
+
+    def rows(*words: object) -> list[dict[str, str]]:
+        assert cli("evaluate", run, "--metrics", "hm_iou_unique", *words).status == 0
+        return list(csv.DictReader((run / "per_image.csv").read_text().splitlines()))
+
+    every, some = rows(), rows("--images", 3)
+    assert some == [every[i] for i in (0, 1, 3)]
+    assert json.loads((run / "metrics.json").read_text())["data_digest"].endswith(", 3 of 5 images")
+    assert rows("--images", 9) == every
+    assert "--images must be at least 1" in cli("evaluate", run, "--images", 0).error
+
+
 def test_evaluate_prints_intervals_over_groups(cli, run, tmp_path):
     outcome = cli("evaluate", run, "--metrics", "ged", "--no-save", "--intervals", "--prefix", "fire-[0-9]+")
     assert outcome.status == 0 and "95% of 1000 resamples of 5 images" in outcome.out

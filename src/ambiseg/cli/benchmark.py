@@ -89,14 +89,18 @@ def _contents(suite: Suite) -> list[str]:
     lines = [suite.title]
     for name, entry in suite.data.items():
         how = f"simulate {entry.simulate}" if entry.simulate else entry.path or f"import {entry.importer}"
-        lines += ["", f"{name} ({how})"]
+        images = f"{entry.images} images" if entry.images else "all images"
+        lines += ["", f"{name} ({how}), evaluated on {images} of {entry.split or suite.protocol.split}"]
         for method in suite.methods_on(name):
-            train, _, _, samples = suite.resolved(name, method)
+            train = suite.resolved(name, method)[0]
             length = next(
                 (f"{getattr(train, n)} {n}" for n in ("updates", "epochs", "minutes") if getattr(train, n)),
-                "",
+                "100 epochs",
             )
-            lines.append(f"  {method}: {length or '100 epochs'}, {train.labels} labels, {samples} masks")
+            lines.append(
+                f"  {method}: {length}, batches of {train.batch_size}, {train.labels} labels,"
+                f" {suite.masks(name, method)} masks"
+            )
     return lines
 
 
@@ -125,11 +129,28 @@ def _run_in(out: Path, arguments: BenchmarkArguments, suite: Suite, again: str) 
     else:
         for path in sorted((out / "tables").glob("*.md")):
             show(*path.read_text(encoding="utf-8").splitlines())
-        next_commands((command("ambiseg", "report", "RUN"), f"one page about a run below {out / 'runs'}"))
+        if results["runs"]:
+            next_commands(*_reports(results["runs"], out))
     for failure in results["failures"]:
         warn(failure)
     say(f"written: {out / PAGE}, {out / RESULTS}, {out / 'tables'}")
     return 2 if results["failures"] else 0
+
+
+def _reports(runs: list[dict[str, Any]], out: Path) -> list[tuple[str, str]]:
+    """The command that draws a page about a run, for each split that was evaluated; many data sets have no
+    test split."""
+    folders: dict[str, list[str]] = {}
+    for run in runs:
+        found, folder = folders.setdefault(run["split"], []), str(out / "runs" / run["data"])
+        found += [folder] if folder not in found else []
+    return [
+        (
+            command("ambiseg", "report", "RUN", *(["--split", split] if split != "test" else [])),
+            f"one page about a run below {', '.join(found)}",
+        )
+        for split, found in folders.items()
+    ]
 
 
 def _sources(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from tyro.conf import OmitArgPrefixes, Positional
 
 from ambiseg.cli.console import Grid, command, next_commands, progress, say, show, show_grid, show_json, warn
-from ambiseg.cli.parsing import Grouping, Proposing, Shown, changed_options, parse
+from ambiseg.cli.parsing import Grouping, Proposing, Shown, at_least_one, changed_options, parse
 from ambiseg.errors import AmbisegError
 
 EVERY = "all"
@@ -32,6 +32,8 @@ class EvaluateArguments:
     """Data set; the one of the run if left out."""
     split: str = "test"
     """Which split of it."""
+    images: int | None = None
+    """Measure so many images, evenly spread over the split; all if left out."""
     metrics: str = ""
     """Names of metrics with commas between them, or "all"; the usual ones that fit if left out."""
     intervals: bool = False
@@ -48,12 +50,15 @@ def run(args: list[str]) -> int:
     """Evaluate, save and print."""
     arguments = parse(EvaluateArguments, args, "ambiseg evaluate")
     arguments.proposing.check()
+    at_least_one(images=arguments.images)
     from ambiseg.engine.run import load
 
     model = load(arguments.run)
     data = data_of(model.config, arguments.data)
     names = _metric_names(arguments.metrics)
-    evaluation = evaluate_run(model, data, arguments.split, arguments.proposing, names, arguments.grouping)
+    evaluation = evaluate_run(
+        model, data, arguments.split, arguments.proposing, names, arguments.grouping, arguments.images
+    )
     if arguments.save:
         evaluation.save(arguments.run)
     if arguments.json:
@@ -96,10 +101,11 @@ def evaluate_run(
     proposing: Proposing | None = None,
     names: list[str] | None = None,
     grouping: Grouping | None = None,
+    images: int | None = None,
 ) -> Evaluation:
     """Evaluate with a progress bar; warnings about the probabilities go to stderr."""
     from ambiseg.cli.predict import settings_of, undetermined
-    from ambiseg.data.source import open_split
+    from ambiseg.data.source import SpreadSplit, open_split
     from ambiseg.engine.evaluate import FEW_GROUPS, LEAST_GROUPS, evaluate
     from ambiseg.engine.postprocess import flow_remark
 
@@ -107,6 +113,7 @@ def evaluate_run(
     settings, flow = settings_of(chosen, model)
     warn(flow_remark(model, flow))
     source = open_split(data, split)
+    source = SpreadSplit(source, images) if images else source
     with progress("evaluating") as update:
         evaluation = evaluate(
             model,

@@ -219,6 +219,22 @@ class Suite:
         )
         return train, backbone, settings, recipe.samples
 
+    def masks(self, data: str, name: str) -> int | None:
+        """How many masks an image gets from a method: those asked for, or fewer where the method has fewer
+        heads, members or proposals.
+
+        Example:
+            >>> load_suite("cpu").masks("lidc-on-ct", "unet-ensemble")
+            2
+        """
+        _, _, settings, asked = self.resolved(data, name)
+        trained = self.trained(name)
+        setting = method_info(self.methods[trained].method or trained).masks
+        own: int | None = getattr(settings, setting, None)
+        if setting == "samples":
+            return own if asked is None else asked
+        return min((number for number in (asked, own) if number is not None), default=None)
+
 
 def suite_names() -> list[str]:
     """Suites that come with the library."""
