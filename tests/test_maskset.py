@@ -6,6 +6,7 @@ import io
 import math
 import pickle
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -398,6 +399,49 @@ def test_classes_that_do_not_exist_are_refused_unless_padded() -> None:
     MaskSet(masks, torch.tensor([[1.0, 0.0]]), BINARY).validate()
     with pytest.raises(AmbisegError, match=r"rater masks holds the value\(s\) \[7\]"):
         MaskSet(masks, torch.tensor([[0.5, 0.5]]), BINARY).validate("rater masks")
+
+
+def white(*rows: list[int]) -> MaskSet:
+    return MaskSet.uniform(
+        255 * torch.tensor([rows], dtype=torch.uint8)[..., None, :].expand(-1, -1, 3, -1), BINARY
+    )
+
+
+@pytest.mark.parametrize(
+    "given_set",
+    [
+        white([0, 1, 1, 0], [0, 1, 0, 0]),
+        white([0, 1, 1, 0]),
+        white([0, 0, 1, 1], [0, 0, 0, 1]),
+        white([1, 0, 1, 1], [1, 0, 1, 1]),
+        white([1, 1, 1, 1], [0, 0, 0, 0]),
+        MaskSet.stack([white([0, 0, 0, 0]), white([1, 1, 0, 0])]),
+        replace(white([0, 1, 1, 0]), labels=LabelSpace.of_classes(4)),
+        replace(white([0, 1, 1, 0]), labels=LabelSpace(("a", "b"), background=None)),
+    ],
+)
+def test_255_for_foreground_is_refused(given_set: MaskSet) -> None:
+    with pytest.raises(
+        AmbisegError, match=r"raters: masks hold 255.* \(masks > 0\).astype.*ignore_value=255"
+    ):
+        given_set.validate("raters")
+    declared = replace(given_set.labels, ignore_value=255)
+    assert replace(given_set, labels=declared).validate().labels is declared
+
+
+@pytest.mark.parametrize("size", [(3, 4), (3, 5), (6, 4), (6, 5)])
+@pytest.mark.parametrize("first", [0, 1])
+def test_padding_of_empty_masks_is_no_undeclared_void(size: tuple[int, int], first: int) -> None:
+    large, small = torch.zeros(1, 2, 6, 5, dtype=torch.uint8), torch.zeros(1, 1, *size, dtype=torch.uint8)
+    large[0, 0, 0, 0] = first
+    MaskSet.stack([MaskSet.uniform(large, BINARY), MaskSet.uniform(small, BINARY)]).validate()
+
+
+def test_void_without_an_ignore_value_is_allowed_beside_foreground() -> None:
+    masks = torch.tensor(
+        [[[0, 1, 255, 0], [0, 0, 255, 0]], [[255, 0, 255, 0], [0, 255, 0, 0]]], dtype=torch.uint8
+    )
+    MaskSet.uniform(masks, BINARY).validate()
 
 
 @given(st.floats(0, 1), st.floats(0, 1))

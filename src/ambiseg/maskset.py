@@ -27,6 +27,12 @@ from ambiseg.labels import LabelSpace
 from ambiseg.overlap import pairwise_overlap
 from ambiseg.ranking import descending, exceeds, first_largest
 
+UNDECLARED_VOID = (
+    "masks hold 255, which counts as void, and no foreground: pass (masks > 0).astype(np.uint8) if 255 is the"
+    " foreground, or a label space with ignore_value=255 if it is void"
+)
+"""What is said of masks of 0 and 255 in a label space without a value to ignore."""
+
 
 @dataclass(frozen=True, eq=False)
 class MaskSet:
@@ -162,7 +168,11 @@ class MaskSet:
 
     def validate(self, what: str = "mask set") -> MaskSet:
         """Raise `AmbisegError` where weights, classes or probabilities are not those of a distribution;
-        return self."""
+        return self.
+
+        Masks of 0 and 255 are refused as well unless the label space declares ``ignore_value=255``: 255 is void,
+        so they would all be empty. Void that pads images of different size is no reason.
+        """
         if not bool(torch.isfinite(self.weights).all()) or bool((self.weights < 0).any()):
             raise AmbisegError(f"{what}: weights must be finite and not negative")
         off = (self.weights.sum(1) - 1).abs()
@@ -180,7 +190,21 @@ class MaskSet:
             )
         if int(self.masks.max()) >= self.labels.classes or int(self.masks.min()) < 0:
             self.labels.check(self.masks[self.present], what)
+            self._check_undeclared_void(what)
         return self
+
+    def _check_undeclared_void(self, what: str) -> None:
+        """Raise `AmbisegError` where 255 seems to be foreground: the label space declares no value to ignore, no
+        mask shows a class, and void is more than the padding of `stack`."""
+        masks, present = self.masks, _over_space(self.present, self.masks)
+        void = (masks == self.labels.void) & present
+        background = 0 if self.labels.background is None else self.labels.background
+        foreground = present & ~void & (masks != background)
+        if self.labels.ignore_value is not None or bool(foreground.any()):
+            return
+        common = void.any(1)
+        if not torch.equal(common[:, None] & present, void) or not _is_padding(common):
+            raise AmbisegError(f"{what}: {UNDECLARED_VOID}")
 
     def mean(self) -> Tensor:
         """Expected per-pixel probabilities ``sum_k w_k p_k``, ``(B, C, *S)``; of the label maps where none
@@ -406,6 +430,21 @@ class MaskSet:
             if value is not None and not bool(value.isfinite().all()):
                 raise AmbisegError(f"its {name} are NaN or infinite")
         self.labels.check(self.masks, "it")
+
+
+def _over_space(value: Tensor, masks: Tensor) -> Tensor:
+    """Values ``(B, K)`` with as many axes as ``masks``."""
+    return value.view(*value.shape, *[1] * (masks.dim() - 2))
+
+
+def _is_padding(void: Tensor) -> bool:
+    """Whether void ``(B, *S)`` lies at the ends of the axes only, so that the rest is a box at the origin."""
+    box = torch.ones_like(void)
+    for axis in range(1, void.dim()):
+        counts = (~void).movedim(axis, 1).reshape(len(void), void.shape[axis], -1).any(2)
+        shape = [len(void), *(void.shape[axis] if a == axis else 1 for a in range(1, void.dim()))]
+        box &= counts.cumprod(1).bool().view(shape)
+    return torch.equal(box, ~void)
 
 
 def _weighted_sum(weights: Tensor, value: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
 from ambiseg.metrics import (
     Comparison,
+    annotator_agreement,
     consensus,
     dice_of_mean,
     diversity,
@@ -382,3 +383,15 @@ def test_wrong_arguments_are_refused() -> None:
         ged(uniform(FULL))
     with pytest.raises(AmbisegError, match="did you mean 'dice'"):
         ged(uniform(FULL), uniform(FULL), distance="dise")
+
+
+def test_masks_of_0_and_255_are_refused_on_either_side() -> None:
+    black = uniform([0, 1, 1, 0], [0, 1, 0, 0])
+    white = uniform([0, 255, 255, 0], [0, 255, 0, 0])
+    for ours, theirs, side in ((white, white, "predictions"), (black, white, "annotations")):
+        with pytest.raises(AmbisegError, match=f"^{side}: masks hold 255"):
+            ged(ours, theirs)
+    with pytest.raises(AmbisegError, match="^predictions: masks hold 255"):
+        diversity(white)
+    with pytest.raises(AmbisegError, match="^annotations: masks hold 255"):
+        annotator_agreement(white)
