@@ -1,5 +1,5 @@
 """The documentation names only what is there: options of `ambiseg train`, settings, files and modules; and
-the code of docs/extending runs."""
+the code of docs/extending and of the metrics' conventions runs."""
 
 from __future__ import annotations
 
@@ -168,14 +168,18 @@ def test_where_to_change_names_files_and_what_is_in_them():
         assert name in (ROOT / "src" / "ambiseg" / path).read_text(), f"{path} has no {name}"
 
 
-EXTENDING = sorted((ROOT / "docs" / "extending").glob("*.md"))
+PROGRAMS = [
+    *sorted((ROOT / "docs" / "extending").glob("*.md")),
+    ROOT / "docs" / "metrics" / "conventions.md",
+]
 
 
-@pytest.mark.parametrize("page", EXTENDING, ids=[page.stem for page in EXTENDING])
-def test_the_code_of_extending_runs(page, tmp_path):
+@pytest.mark.parametrize("page", PROGRAMS, ids=[page.stem for page in PROGRAMS])
+def test_the_code_of_a_page_runs(page, tmp_path):
     """All blocks of Python of a page together, behind those of index.md that write the example data; in a process
     of their own, since they register names."""
-    pages = dict.fromkeys([page.with_name("index.md"), page])
+    first = [page.with_name("index.md")] if page.parent.name == "extending" else []
+    pages = dict.fromkeys([*first, page])
     code = "\n".join(block for one in pages for block in blocks(one.read_text(), "python"))
     script = tmp_path / "blocks.py"
     script.write_text(code)

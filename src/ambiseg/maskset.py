@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from ambiseg.atomic_write import replacing_file
@@ -28,10 +29,10 @@ from ambiseg.overlap import pairwise_overlap
 from ambiseg.ranking import descending, exceeds, first_largest
 
 UNDECLARED_VOID = (
-    "masks hold 255, which counts as void, and no foreground: pass (masks > 0).astype(np.uint8) if 255 is the"
-    " foreground, or a label space with ignore_value=255 if it is void"
+    "masks hold 255, which counts as void: pass (masks > 0).astype(np.uint8) if 255 is the foreground, or a label"
+    " space with ignore_value=255 if it is void"
 )
-"""What is said of masks of 0 and 255 in a label space without a value to ignore."""
+"""What is said of 255 in masks whose label space declares no value to ignore."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +47,7 @@ class MaskSet:
         probabilities: ``(B, K, C, *S)`` per-pixel probabilities before the decision, or None.
 
     Raises:
-        AmbisegError: shapes that do not belong together.
+        AmbisegError: shapes that do not belong together, or something else than tensors.
 
     Example:
         >>> pair = torch.tensor([[[[1, 0]], [[1, 0]], [[0, 0]]]], dtype=torch.uint8)
@@ -64,6 +65,17 @@ class MaskSet:
     probabilities: Tensor | None = None
 
     def __post_init__(self) -> None:
+        for name in ("masks", "weights", "scores", "probabilities"):
+            value = getattr(self, name)
+            if value is not None or name in ("masks", "weights"):
+                _need_tensor(name, value)
+        if not isinstance(self.labels, LabelSpace):
+            raise AmbisegError(
+                f"labels of a MaskSet are a LabelSpace, received {type(self.labels).__name__}: pass"
+                " LabelSpace.binary() or LabelSpace.of_classes(count)"
+            )
+        if self.masks.dtype == torch.bool:
+            object.__setattr__(self, "masks", self.masks.to(torch.uint8))
         expected = tuple(self.masks.shape[:2])
         for name in ("weights", "scores"):
             value = getattr(self, name)
@@ -88,8 +100,53 @@ class MaskSet:
     @classmethod
     def uniform(cls, masks: Tensor, labels: LabelSpace) -> MaskSet:
         """Equal weights for label maps ``(B, K, *S)``."""
-        shape = masks.shape[:2]
-        return cls(masks, torch.full(shape, 1.0 / shape[1], device=masks.device), labels)
+        return cls(masks, _uniform_weights(masks), labels)
+
+    @classmethod
+    def from_numpy(
+        cls,
+        masks: ArrayLike,
+        weights: ArrayLike | None = None,
+        labels: LabelSpace | None = None,
+        scores: ArrayLike | None = None,
+    ) -> MaskSet:
+        """The set of one image, a batch of 1, from arrays; `stack` joins the sets of several images.
+
+        Args:
+            masks: label maps ``(K, H, W)``, or ``(K, *S)`` with more axes; whole numbers or bool.
+            weights: probabilities ``(K,)`` of sum 1; equal if None.
+            labels: what the integers mean; background 0 and foreground 1 if None.
+            scores: ``(K,)`` in [0, 1], if the masks have any.
+
+        Raises:
+            AmbisegError: other shapes or types, values that are no classes, or weights that are no distribution.
+
+        Example:
+            >>> image = MaskSet.from_numpy(np.zeros((2, 4, 3), np.uint8), weights=[0.75, 0.25])
+            >>> image.masks.shape, image.weights
+            (torch.Size([1, 2, 4, 3]), tensor([[0.7500, 0.2500]]))
+        """
+        labels = LabelSpace.binary() if labels is None else labels
+        array = np.asarray(masks)
+        if array.ndim < 3 or array.size == 0:
+            raise AmbisegError(
+                f"masks of one image have shape (K, H, W), received {array.shape}: pass masks[None] for one mask"
+            )
+        if array.dtype.kind not in "biu":
+            raise AmbisegError(
+                f"masks hold whole numbers, received {array.dtype}: convert them, such as (masks > 0.5).astype(np.uint8)"
+            )
+        if labels.ignore_value is None and bool((array == labels.void).any()):
+            raise AmbisegError(f"the arrays: {UNDECLARED_VOID}")
+        if array.min() < 0 or array.max() > np.iinfo(np.uint8).max:
+            labels.check(torch.from_numpy(array.astype(np.int64)), "the array of masks")
+        numbers = {
+            name: None if value is None else torch.from_numpy(np.asarray(value, np.float32))[None]
+            for name, value in (("weights", weights), ("scores", scores))
+        }
+        tensor = torch.from_numpy(array.astype(np.uint8))[None]
+        share = _uniform_weights(tensor) if numbers["weights"] is None else numbers["weights"]
+        return cls(tensor, share, labels, numbers["scores"]).validate("the arrays")
 
     @classmethod
     def from_probabilities(
@@ -102,18 +159,31 @@ class MaskSet:
         """Decide per-pixel probabilities ``(B, K, C, *S)`` into label maps and keep them beside; uniform by
         default."""
         masks = labels.decide(probabilities, dim=2)
-        if weights is None:
-            weights = torch.full(masks.shape[:2], 1.0 / masks.shape[1], device=masks.device)
-        return cls(masks, weights, labels, scores, probabilities)
+        return cls(
+            masks, _uniform_weights(masks) if weights is None else weights, labels, scores, probabilities
+        )
 
     @classmethod
     def stack(cls, sets: Sequence[MaskSet]) -> MaskSet:
         """One batch from several, sets padded to the largest K and images to the largest size with void.
 
         Scores and probabilities are kept only where all have them (probabilities: and the same size).
+
+        Raises:
+            AmbisegError: no set, something else than a set, or label spaces that differ.
         """
         if not sets:
             raise AmbisegError("cannot stack an empty list of mask sets: pass at least one")
+        for i, given in enumerate(sets):
+            if not isinstance(given, MaskSet):
+                raise AmbisegError(
+                    f"stack joins MaskSets, received {type(given).__name__} at {i}: make it a MaskSet"
+                )
+            if given.labels != sets[0].labels:
+                raise AmbisegError(
+                    f"mask sets 0 and {i} differ in their label space ({sets[0].labels.names} and"
+                    f" {given.labels.names}, or colours, or the value to ignore): give all the same"
+                )
         labels = sets[0].labels
         count = max(s.masks.shape[1] for s in sets)
         space = [max(sizes) for sizes in zip(*(s.masks.shape[2:] for s in sets), strict=True)]
@@ -430,6 +500,20 @@ class MaskSet:
             if value is not None and not bool(value.isfinite().all()):
                 raise AmbisegError(f"its {name} are NaN or infinite")
         self.labels.check(self.masks, "it")
+
+
+def _need_tensor(name: str, value: object) -> None:
+    if not isinstance(value, Tensor):
+        raise AmbisegError(
+            f"{name} of a MaskSet are a torch.Tensor, received {type(value).__name__}: make the set of one image from"
+            " arrays with MaskSet.from_numpy"
+        )
+
+
+def _uniform_weights(masks: Tensor) -> Tensor:
+    """Equal weights ``(B, K)`` for masks ``(B, K, *S)``."""
+    _need_tensor("masks", masks)
+    return torch.full(masks.shape[:2], 1.0 / masks.shape[1], device=masks.device)
 
 
 def _over_space(value: Tensor, masks: Tensor) -> Tensor:
