@@ -26,6 +26,7 @@ from ambiseg.methods import METHODS, method_info
 from ambiseg.metrics import METRICS
 from ambiseg.nested_settings import options_of
 from ambiseg.networks.settings import UNetSettings
+from ambiseg.testing import METRIC_CHECKS
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -217,3 +218,9 @@ def test_the_table_of_metrics_is_that_of_the_code():
         title, _, _, _, direction = rows[name]
         assert title.replace("\\", "") == info.title + (" ★" if info.default else ""), name
         assert direction == {True: "↑", False: "↓", None: "–"}[info.higher_is_better], name
+
+
+def test_the_checks_of_metrics_are_those_of_the_code():
+    lines = (ROOT / "docs" / "extending" / "metric.md").read_text().split("## Check it")[1].splitlines()
+    rows = [line.split("|")[1].strip(" `") for line in lines if line.startswith("| `")]
+    assert rows == list(METRIC_CHECKS)

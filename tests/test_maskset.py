@@ -169,6 +169,14 @@ def test_mean_entropy_and_areas_in_closed_form() -> None:
         given_set.entropy()[0, :3], torch.tensor([0.0, binary, 0.0], dtype=torch.float32)
     )
     torch.testing.assert_close(given_set.areas(), torch.tensor([[2 / 3, 0.5]]))
+    within = torch.tensor([[True, False, True, True]])
+    torch.testing.assert_close(given_set.areas(within), torch.tensor([[1 / 2, 2 / 3]]))
+
+
+def test_labelled_is_where_some_mask_that_is_there_is_not_void() -> None:
+    masks = torch.tensor([[[1, 255, 255, 0], [0, 0, 255, 255], [0, 0, 0, 0]]], dtype=torch.uint8)
+    given_set = MaskSet(masks, torch.tensor([[0.5, 0.5, 0.0]]), LabelSpace.binary(ignore_value=255))
+    assert given_set.labelled.tolist() == [[True, True, False, True]]
 
 
 def test_entropy_of_uniform_classes_is_the_logarithm() -> None:

@@ -290,10 +290,26 @@ class MaskSet:
         entropy: Tensor = torch.special.entr(self.labels.all_classes(self.mean(), dim=1)).sum(1)
         return entropy
 
-    def areas(self) -> Tensor:
-        """Share of pixels that are not background, ``(B, K)`` in [0, 1]; void pixels are left out."""
+    @property
+    def labelled(self) -> Tensor:
+        """Where at least one mask of an image gives a class, ``(B, *S)`` bool; all are void elsewhere."""
+        return (self.labels.valid(self.masks) & _over_space(self.present, self.masks)).any(1)
+
+    def areas(self, within: Tensor | None = None) -> Tensor:
+        """Share of pixels that are not background, ``(B, K)`` in [0, 1]; void pixels are left out.
+
+        Args:
+            within: pixels to look at, ``(B, *S)`` bool, such as `labelled` of the annotations; all if None.
+
+        Example:
+            >>> masks = torch.tensor([[[1, 1, 0, 0], [1, 0, 0, 255]]])
+            >>> MaskSet.uniform(masks, LabelSpace.binary()).areas()
+            tensor([[0.5000, 0.3333]])
+        """
         flat = self.masks.flatten(2)
         valid = self.labels.valid(flat)
+        if within is not None:
+            valid &= within.flatten(1)[:, None]
         hit = valid & (flat != (0 if self.labels.background is None else self.labels.background))
         return hit.sum(-1) / valid.sum(-1).clamp(min=1)
 
