@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
@@ -70,6 +71,24 @@ def register_network(kind: str, factory: NetworkFactory | nn.Module, overwrite: 
     _EXTERNAL[kind] = (
         (lambda channels, settings: copy.deepcopy(factory)) if isinstance(factory, nn.Module) else factory
     )
+
+
+@contextmanager
+def trying_network(kind: str, factory: NetworkFactory | nn.Module | None) -> Iterator[None]:
+    """Register a network, if there is one, which stays only if the block under it raises nothing.
+
+    Args:
+        kind, factory: as of `register_network`; one of that name is replaced.
+    """
+    before = dict(_EXTERNAL)
+    if factory is not None:
+        register_network(kind, factory, overwrite=True)
+    try:
+        yield
+    except BaseException:
+        _EXTERNAL.clear()
+        _EXTERNAL.update(before)
+        raise
 
 
 def _loaded(point: EntryPoint) -> Any:
