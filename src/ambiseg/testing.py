@@ -132,10 +132,12 @@ def equal(one: MaskSet, other: MaskSet) -> bool:
     return all((a is None and b is None) or torch.equal(a, b) for a, b in pairs)
 
 
-def _agree(one: Tensor, other: Tensor, sentence: str, **tolerance: float) -> None:
+def _agree(
+    one: Tensor, other: Tensor, sentence: str, atol: float | None = None, rtol: float | None = None
+) -> None:
     """Raise `AssertionError` with one sentence where two tensors differ in shape, type or values; nan equals nan."""
     try:
-        torch.testing.assert_close(one, other, equal_nan=True, **tolerance)
+        torch.testing.assert_close(one, other, atol=atol, rtol=rtol, equal_nan=True)
     except AssertionError as error:
         if one.shape != other.shape or one.dtype != other.dtype:
             found = " and ".join(f"{tuple(value.shape)} {value.dtype}" for value in (one, other))
