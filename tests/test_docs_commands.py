@@ -1,5 +1,5 @@
 """The documentation names only what is there: options of `ambiseg train`, settings, files and modules; and
-the code of docs/extending runs."""
+the code of docs/extending and of the metrics' conventions runs."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from ambiseg.methods import METHODS, method_info
 from ambiseg.metrics import METRICS
 from ambiseg.nested_settings import options_of
 from ambiseg.networks.settings import UNetSettings
+from ambiseg.testing import METRIC_CHECKS
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -168,14 +169,18 @@ def test_where_to_change_names_files_and_what_is_in_them():
         assert name in (ROOT / "src" / "ambiseg" / path).read_text(), f"{path} has no {name}"
 
 
-EXTENDING = sorted((ROOT / "docs" / "extending").glob("*.md"))
+PROGRAMS = [
+    *sorted((ROOT / "docs" / "extending").glob("*.md")),
+    ROOT / "docs" / "metrics" / "conventions.md",
+]
 
 
-@pytest.mark.parametrize("page", EXTENDING, ids=[page.stem for page in EXTENDING])
-def test_the_code_of_extending_runs(page, tmp_path):
+@pytest.mark.parametrize("page", PROGRAMS, ids=[page.stem for page in PROGRAMS])
+def test_the_code_of_a_page_runs(page, tmp_path):
     """All blocks of Python of a page together, behind those of index.md that write the example data; in a process
     of their own, since they register names."""
-    pages = dict.fromkeys([page.with_name("index.md"), page])
+    first = [page.with_name("index.md")] if page.parent.name == "extending" else []
+    pages = dict.fromkeys([*first, page])
     code = "\n".join(block for one in pages for block in blocks(one.read_text(), "python"))
     script = tmp_path / "blocks.py"
     script.write_text(code)
@@ -213,3 +218,9 @@ def test_the_table_of_metrics_is_that_of_the_code():
         title, _, _, _, direction = rows[name]
         assert title.replace("\\", "") == info.title + (" ★" if info.default else ""), name
         assert direction == {True: "↑", False: "↓", None: "–"}[info.higher_is_better], name
+
+
+def test_the_checks_of_metrics_are_those_of_the_code():
+    lines = (ROOT / "docs" / "extending" / "metric.md").read_text().split("## Check it")[1].splitlines()
+    rows = [line.split("|")[1].strip(" `") for line in lines if line.startswith("| `")]
+    assert rows == list(METRIC_CHECKS)

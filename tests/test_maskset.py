@@ -6,6 +6,7 @@ import io
 import math
 import pickle
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -168,6 +169,14 @@ def test_mean_entropy_and_areas_in_closed_form() -> None:
         given_set.entropy()[0, :3], torch.tensor([0.0, binary, 0.0], dtype=torch.float32)
     )
     torch.testing.assert_close(given_set.areas(), torch.tensor([[2 / 3, 0.5]]))
+    within = torch.tensor([[True, False, True, True]])
+    torch.testing.assert_close(given_set.areas(within), torch.tensor([[1 / 2, 2 / 3]]))
+
+
+def test_labelled_is_where_some_mask_that_is_there_is_not_void() -> None:
+    masks = torch.tensor([[[1, 255, 255, 0], [0, 0, 255, 255], [0, 0, 0, 0]]], dtype=torch.uint8)
+    given_set = MaskSet(masks, torch.tensor([[0.5, 0.5, 0.0]]), LabelSpace.binary(ignore_value=255))
+    assert given_set.labelled.tolist() == [[True, True, False, True]]
 
 
 def test_entropy_of_uniform_classes_is_the_logarithm() -> None:
@@ -206,6 +215,67 @@ def test_from_probabilities_decides_and_remembers(classes: int) -> None:
     )
 
 
+# -- arrays and types ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [bool, np.uint8, np.int64, np.uint16])
+@pytest.mark.parametrize("space", [(2, 3), (2, 3, 2)])
+def test_arrays_of_one_image_become_a_batch_of_one(dtype: type, space: tuple[int, ...]) -> None:
+    masks = (np.random.default_rng(0).random((3, *space)) < 0.5).astype(dtype)
+    found = MaskSet.from_numpy(masks, np.array([0.5, 0.25, 0.25]), scores=[0.1, 0.2, 0.3])
+    assert found.masks.dtype == torch.uint8 and found.labels == BINARY
+    assert np.array_equal(found.masks[0].numpy(), masks.astype(np.uint8))
+    assert found.weights.tolist() == [[0.5, 0.25, 0.25]] and found.weights.dtype == torch.float32
+    assert found.scores is not None and found.scores.tolist()[0] == pytest.approx([0.1, 0.2, 0.3])
+    masks[:] = 1 - masks
+    assert np.array_equal(found.masks[0].numpy(), 1 - masks.astype(np.uint8)), "the set owns its masks"
+    assert MaskSet.from_numpy(masks).weights.tolist()[0] == pytest.approx([1 / 3] * 3)
+    void = LabelSpace.of_classes(3, ignore_value=200)
+    assert MaskSet.from_numpy(np.full((1, 2, 2), 200), labels=void).labels is void
+
+
+@pytest.mark.parametrize(
+    ("masks", "weights", "message"),
+    [
+        (np.zeros((4, 4), np.uint8), None, r"shape \(K, H, W\), received \(4, 4\): pass masks\[None\]"),
+        (np.zeros((0, 4, 4), np.uint8), None, r"received \(0, 4, 4\)"),
+        (np.zeros((1, 4, 4)), None, "whole numbers, received float64"),
+        ([[["a"]]], None, "whole numbers, received <U1"),
+        (np.full((1, 2, 2), 7), None, r"value\(s\) \[7\]"),
+        (np.full((1, 2, 2), 257), None, r"value\(s\) \[257\]"),
+        (np.full((1, 2, 2), -1), None, r"value\(s\) \[-1\]"),
+        (np.array([[[0, 1, 255]]]), None, "masks hold 255.*ignore_value=255"),
+        (np.zeros((2, 2, 2), int), [3.0, 1.0], "sum to 4, not 1: divide them by their sum"),
+        (np.zeros((2, 2, 2), int), [0.5, 0.25, 0.25], r"weights of shape \(1, 3\) do not fit"),
+    ],
+)
+def test_arrays_that_are_no_masks_are_refused(masks: Any, weights: Any, message: str) -> None:
+    with pytest.raises(AmbisegError, match=message):
+        MaskSet.from_numpy(masks, weights)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda masks, weights: MaskSet(masks.numpy(), weights, BINARY),
+        lambda masks, weights: MaskSet(masks.tolist(), weights, BINARY),
+        lambda masks, weights: MaskSet(masks, weights.tolist(), BINARY),
+        lambda masks, weights: MaskSet(masks, None, BINARY),
+        lambda masks, weights: MaskSet(masks, weights, BINARY, weights.numpy()),
+        lambda masks, weights: MaskSet.uniform(masks.numpy(), BINARY),
+        lambda masks, weights: MaskSet.uniform(masks.tolist(), BINARY),
+    ],
+)
+def test_other_things_than_tensors_are_refused(make: Any) -> None:
+    with pytest.raises(AmbisegError, match=r"(masks|weights|scores) of a MaskSet .* MaskSet.from_numpy"):
+        make(torch.zeros(1, 2, 2, 2, dtype=torch.uint8), torch.ones(1, 2) / 2)
+
+
+def test_other_things_than_label_spaces_are_refused() -> None:
+    with pytest.raises(AmbisegError, match="are a LabelSpace, received int"):
+        MaskSet.uniform(torch.zeros(1, 1, 2, 2, dtype=torch.uint8), 2)  # type: ignore[arg-type]
+
+
 # -- stacking ------------------------------------------------------------------------------------------------
 
 
@@ -220,6 +290,21 @@ def test_stacking_pads_sets_and_images() -> None:
     assert bool((both.masks[1:, :, :, :2] == 0).all()) and bool((both.masks[1:, :, :, 2] == 255).all())
     assert both.scores is not None and both.scores[0].tolist() == [1, 0, 0]
     torch.testing.assert_close(both.areas()[:, 0], torch.tensor([1.0, 0.0, 0.0]))
+
+
+def test_masks_of_booleans_are_padded_with_void() -> None:
+    small, large = (MaskSet.uniform(torch.ones(1, 1, 2, n, dtype=torch.bool), BINARY) for n in (2, 3))
+    both = MaskSet.stack([small, large])
+    assert both.masks.dtype == torch.uint8 and both.masks[0, 0].tolist() == [[1, 1, 255]] * 2
+
+
+def test_only_sets_of_one_label_space_are_stacked() -> None:
+    binary = MaskSet.from_numpy(np.zeros((1, 2, 2), int))
+    other = replace(binary, labels=LabelSpace.of_classes(3))
+    with pytest.raises(AmbisegError, match="mask sets 0 and 2 differ in their label space"):
+        MaskSet.stack([binary, binary, other])
+    with pytest.raises(AmbisegError, match="joins MaskSets, received Tensor at 1"):
+        MaskSet.stack([binary, binary.masks])  # type: ignore[list-item]
 
 
 @properties
@@ -398,6 +483,49 @@ def test_classes_that_do_not_exist_are_refused_unless_padded() -> None:
     MaskSet(masks, torch.tensor([[1.0, 0.0]]), BINARY).validate()
     with pytest.raises(AmbisegError, match=r"rater masks holds the value\(s\) \[7\]"):
         MaskSet(masks, torch.tensor([[0.5, 0.5]]), BINARY).validate("rater masks")
+
+
+def white(*rows: list[int]) -> MaskSet:
+    return MaskSet.uniform(
+        255 * torch.tensor([rows], dtype=torch.uint8)[..., None, :].expand(-1, -1, 3, -1), BINARY
+    )
+
+
+@pytest.mark.parametrize(
+    "given_set",
+    [
+        white([0, 1, 1, 0], [0, 1, 0, 0]),
+        white([0, 1, 1, 0]),
+        white([0, 0, 1, 1], [0, 0, 0, 1]),
+        white([1, 0, 1, 1], [1, 0, 1, 1]),
+        white([1, 1, 1, 1], [0, 0, 0, 0]),
+        MaskSet.stack([white([0, 0, 0, 0]), white([1, 1, 0, 0])]),
+        replace(white([0, 1, 1, 0]), labels=LabelSpace.of_classes(4)),
+        replace(white([0, 1, 1, 0]), labels=LabelSpace(("a", "b"), background=None)),
+    ],
+)
+def test_255_for_foreground_is_refused(given_set: MaskSet) -> None:
+    with pytest.raises(
+        AmbisegError, match=r"raters: masks hold 255.* \(masks > 0\).astype.*ignore_value=255"
+    ):
+        given_set.validate("raters")
+    declared = replace(given_set.labels, ignore_value=255)
+    assert replace(given_set, labels=declared).validate().labels is declared
+
+
+@pytest.mark.parametrize("size", [(3, 4), (3, 5), (6, 4), (6, 5)])
+@pytest.mark.parametrize("first", [0, 1])
+def test_padding_of_empty_masks_is_no_undeclared_void(size: tuple[int, int], first: int) -> None:
+    large, small = torch.zeros(1, 2, 6, 5, dtype=torch.uint8), torch.zeros(1, 1, *size, dtype=torch.uint8)
+    large[0, 0, 0, 0] = first
+    MaskSet.stack([MaskSet.uniform(large, BINARY), MaskSet.uniform(small, BINARY)]).validate()
+
+
+def test_void_without_an_ignore_value_is_allowed_beside_foreground() -> None:
+    masks = torch.tensor(
+        [[[0, 1, 255, 0], [0, 0, 255, 0]], [[255, 0, 255, 0], [0, 255, 0, 0]]], dtype=torch.uint8
+    )
+    MaskSet.uniform(masks, BINARY).validate()
 
 
 @given(st.floats(0, 1), st.floats(0, 1))

@@ -19,6 +19,10 @@ class DataWarning(UserWarning):
     """Something in the user's data that is legal and seldom meant; the command line prints it."""
 
 
+class PluginWarning(UserWarning):
+    """Something that another package offers and that is left out; the command line prints it."""
+
+
 class UnknownNameError(AmbisegError):
     """A name that is not among the known ones, with the nearest known name as a suggestion.
 

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from ambiseg.atomic_write import replacing_file
@@ -26,6 +27,12 @@ from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
 from ambiseg.overlap import pairwise_overlap
 from ambiseg.ranking import descending, exceeds, first_largest
+
+UNDECLARED_VOID = (
+    "masks hold 255, which counts as void: pass (masks > 0).astype(np.uint8) if 255 is the foreground, or a label"
+    " space with ignore_value=255 if it is void"
+)
+"""What is said of 255 in masks whose label space declares no value to ignore."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +47,7 @@ class MaskSet:
         probabilities: ``(B, K, C, *S)`` per-pixel probabilities before the decision, or None.
 
     Raises:
-        AmbisegError: shapes that do not belong together.
+        AmbisegError: shapes that do not belong together, or something else than tensors.
 
     Example:
         >>> pair = torch.tensor([[[[1, 0]], [[1, 0]], [[0, 0]]]], dtype=torch.uint8)
@@ -58,6 +65,17 @@ class MaskSet:
     probabilities: Tensor | None = None
 
     def __post_init__(self) -> None:
+        for name in ("masks", "weights", "scores", "probabilities"):
+            value = getattr(self, name)
+            if value is not None or name in ("masks", "weights"):
+                _need_tensor(name, value)
+        if not isinstance(self.labels, LabelSpace):
+            raise AmbisegError(
+                f"labels of a MaskSet are a LabelSpace, received {type(self.labels).__name__}: pass"
+                " LabelSpace.binary() or LabelSpace.of_classes(count)"
+            )
+        if self.masks.dtype == torch.bool:
+            object.__setattr__(self, "masks", self.masks.to(torch.uint8))
         expected = tuple(self.masks.shape[:2])
         for name in ("weights", "scores"):
             value = getattr(self, name)
@@ -82,8 +100,53 @@ class MaskSet:
     @classmethod
     def uniform(cls, masks: Tensor, labels: LabelSpace) -> MaskSet:
         """Equal weights for label maps ``(B, K, *S)``."""
-        shape = masks.shape[:2]
-        return cls(masks, torch.full(shape, 1.0 / shape[1], device=masks.device), labels)
+        return cls(masks, _uniform_weights(masks), labels)
+
+    @classmethod
+    def from_numpy(
+        cls,
+        masks: ArrayLike,
+        weights: ArrayLike | None = None,
+        labels: LabelSpace | None = None,
+        scores: ArrayLike | None = None,
+    ) -> MaskSet:
+        """The set of one image, a batch of 1, from arrays; `stack` joins the sets of several images.
+
+        Args:
+            masks: label maps ``(K, H, W)``, or ``(K, *S)`` with more axes; whole numbers or bool.
+            weights: probabilities ``(K,)`` of sum 1; equal if None.
+            labels: what the integers mean; background 0 and foreground 1 if None.
+            scores: ``(K,)`` in [0, 1], if the masks have any.
+
+        Raises:
+            AmbisegError: other shapes or types, values that are no classes, or weights that are no distribution.
+
+        Example:
+            >>> image = MaskSet.from_numpy(np.zeros((2, 4, 3), np.uint8), weights=[0.75, 0.25])
+            >>> image.masks.shape, image.weights
+            (torch.Size([1, 2, 4, 3]), tensor([[0.7500, 0.2500]]))
+        """
+        labels = LabelSpace.binary() if labels is None else labels
+        array = np.asarray(masks)
+        if array.ndim < 3 or array.size == 0:
+            raise AmbisegError(
+                f"masks of one image have shape (K, H, W), received {array.shape}: pass masks[None] for one mask"
+            )
+        if array.dtype.kind not in "biu":
+            raise AmbisegError(
+                f"masks hold whole numbers, received {array.dtype}: convert them, such as (masks > 0.5).astype(np.uint8)"
+            )
+        if labels.ignore_value is None and bool((array == labels.void).any()):
+            raise AmbisegError(f"the arrays: {UNDECLARED_VOID}")
+        if array.min() < 0 or array.max() > np.iinfo(np.uint8).max:
+            labels.check(torch.from_numpy(array.astype(np.int64)), "the array of masks")
+        numbers = {
+            name: None if value is None else torch.from_numpy(np.asarray(value, np.float32))[None]
+            for name, value in (("weights", weights), ("scores", scores))
+        }
+        tensor = torch.from_numpy(array.astype(np.uint8))[None]
+        share = _uniform_weights(tensor) if numbers["weights"] is None else numbers["weights"]
+        return cls(tensor, share, labels, numbers["scores"]).validate("the arrays")
 
     @classmethod
     def from_probabilities(
@@ -96,18 +159,31 @@ class MaskSet:
         """Decide per-pixel probabilities ``(B, K, C, *S)`` into label maps and keep them beside; uniform by
         default."""
         masks = labels.decide(probabilities, dim=2)
-        if weights is None:
-            weights = torch.full(masks.shape[:2], 1.0 / masks.shape[1], device=masks.device)
-        return cls(masks, weights, labels, scores, probabilities)
+        return cls(
+            masks, _uniform_weights(masks) if weights is None else weights, labels, scores, probabilities
+        )
 
     @classmethod
     def stack(cls, sets: Sequence[MaskSet]) -> MaskSet:
         """One batch from several, sets padded to the largest K and images to the largest size with void.
 
         Scores and probabilities are kept only where all have them (probabilities: and the same size).
+
+        Raises:
+            AmbisegError: no set, something else than a set, or label spaces that differ.
         """
         if not sets:
             raise AmbisegError("cannot stack an empty list of mask sets: pass at least one")
+        for i, given in enumerate(sets):
+            if not isinstance(given, MaskSet):
+                raise AmbisegError(
+                    f"stack joins MaskSets, received {type(given).__name__} at {i}: make it a MaskSet"
+                )
+            if given.labels != sets[0].labels:
+                raise AmbisegError(
+                    f"mask sets 0 and {i} differ in their label space ({sets[0].labels.names} and"
+                    f" {given.labels.names}, or colours, or the value to ignore): give all the same"
+                )
         labels = sets[0].labels
         count = max(s.masks.shape[1] for s in sets)
         space = [max(sizes) for sizes in zip(*(s.masks.shape[2:] for s in sets), strict=True)]
@@ -162,7 +238,11 @@ class MaskSet:
 
     def validate(self, what: str = "mask set") -> MaskSet:
         """Raise `AmbisegError` where weights, classes or probabilities are not those of a distribution;
-        return self."""
+        return self.
+
+        Masks of 0 and 255 are refused as well unless the label space declares ``ignore_value=255``: 255 is void,
+        so they would all be empty. Void that pads images of different size is no reason.
+        """
         if not bool(torch.isfinite(self.weights).all()) or bool((self.weights < 0).any()):
             raise AmbisegError(f"{what}: weights must be finite and not negative")
         off = (self.weights.sum(1) - 1).abs()
@@ -180,7 +260,21 @@ class MaskSet:
             )
         if int(self.masks.max()) >= self.labels.classes or int(self.masks.min()) < 0:
             self.labels.check(self.masks[self.present], what)
+            self._check_undeclared_void(what)
         return self
+
+    def _check_undeclared_void(self, what: str) -> None:
+        """Raise `AmbisegError` where 255 seems to be foreground: the label space declares no value to ignore, no
+        mask shows a class, and void is more than the padding of `stack`."""
+        masks, present = self.masks, _over_space(self.present, self.masks)
+        void = (masks == self.labels.void) & present
+        background = 0 if self.labels.background is None else self.labels.background
+        foreground = present & ~void & (masks != background)
+        if self.labels.ignore_value is not None or bool(foreground.any()):
+            return
+        common = void.any(1)
+        if not torch.equal(common[:, None] & present, void) or not _is_padding(common):
+            raise AmbisegError(f"{what}: {UNDECLARED_VOID}")
 
     def mean(self) -> Tensor:
         """Expected per-pixel probabilities ``sum_k w_k p_k``, ``(B, C, *S)``; of the label maps where none
@@ -196,10 +290,26 @@ class MaskSet:
         entropy: Tensor = torch.special.entr(self.labels.all_classes(self.mean(), dim=1)).sum(1)
         return entropy
 
-    def areas(self) -> Tensor:
-        """Share of pixels that are not background, ``(B, K)`` in [0, 1]; void pixels are left out."""
+    @property
+    def labelled(self) -> Tensor:
+        """Where at least one mask of an image gives a class, ``(B, *S)`` bool; all are void elsewhere."""
+        return (self.labels.valid(self.masks) & _over_space(self.present, self.masks)).any(1)
+
+    def areas(self, within: Tensor | None = None) -> Tensor:
+        """Share of pixels that are not background, ``(B, K)`` in [0, 1]; void pixels are left out.
+
+        Args:
+            within: pixels to look at, ``(B, *S)`` bool, such as `labelled` of the annotations; all if None.
+
+        Example:
+            >>> masks = torch.tensor([[[1, 1, 0, 0], [1, 0, 0, 255]]])
+            >>> MaskSet.uniform(masks, LabelSpace.binary()).areas()
+            tensor([[0.5000, 0.3333]])
+        """
         flat = self.masks.flatten(2)
         valid = self.labels.valid(flat)
+        if within is not None:
+            valid &= within.flatten(1)[:, None]
         hit = valid & (flat != (0 if self.labels.background is None else self.labels.background))
         return hit.sum(-1) / valid.sum(-1).clamp(min=1)
 
@@ -406,6 +516,35 @@ class MaskSet:
             if value is not None and not bool(value.isfinite().all()):
                 raise AmbisegError(f"its {name} are NaN or infinite")
         self.labels.check(self.masks, "it")
+
+
+def _need_tensor(name: str, value: object) -> None:
+    if not isinstance(value, Tensor):
+        raise AmbisegError(
+            f"{name} of a MaskSet are a torch.Tensor, received {type(value).__name__}: make the set of one image from"
+            " arrays with MaskSet.from_numpy"
+        )
+
+
+def _uniform_weights(masks: Tensor) -> Tensor:
+    """Equal weights ``(B, K)`` for masks ``(B, K, *S)``."""
+    _need_tensor("masks", masks)
+    return torch.full(masks.shape[:2], 1.0 / masks.shape[1], device=masks.device)
+
+
+def _over_space(value: Tensor, masks: Tensor) -> Tensor:
+    """Values ``(B, K)`` with as many axes as ``masks``."""
+    return value.view(*value.shape, *[1] * (masks.dim() - 2))
+
+
+def _is_padding(void: Tensor) -> bool:
+    """Whether void ``(B, *S)`` lies at the ends of the axes only, so that the rest is a box at the origin."""
+    box = torch.ones_like(void)
+    for axis in range(1, void.dim()):
+        counts = (~void).movedim(axis, 1).reshape(len(void), void.shape[axis], -1).any(2)
+        shape = [len(void), *(void.shape[axis] if a == axis else 1 for a in range(1, void.dim()))]
+        box &= counts.cumprod(1).bool().view(shape)
+    return torch.equal(box, ~void)
 
 
 def _weighted_sum(weights: Tensor, value: Tensor) -> Tensor:

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from importlib.metadata import entry_points
 from typing import Any, TypeVar
 
+from ambiseg.errors import AmbisegError, PluginWarning
+
 Entry = TypeVar("Entry")
 
 
@@ -47,7 +49,8 @@ class Registry(UserDict[str, Entry]):
 
 
 def load_plugins(group: str, register: Callable[[str, Any], object]) -> None:
-    """Register what other packages offer in a group of entry points; what cannot be loaded is left out with a warning.
+    """Register what other packages offer in a group of entry points; what cannot be loaded is left out with a
+    `PluginWarning`.
 
     Args:
         group: such as ``ambiseg.methods``.
@@ -60,5 +63,6 @@ def load_plugins(group: str, register: Callable[[str, Any], object]) -> None:
         try:
             register(point.name, point.load())
         except Exception as error:
-            reason = f"{type(error).__name__}: {error}"
-            warnings.warn(f"{group}: {point.name!r} of {point.value} is left out ({reason})", stacklevel=2)
+            reason = str(error) if isinstance(error, AmbisegError) else f"{type(error).__name__}: {error}"
+            what = f"{group}: {point.name!r} of {point.value} is left out ({reason})"
+            warnings.warn(what, PluginWarning, stacklevel=2)

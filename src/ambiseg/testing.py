@@ -132,6 +132,22 @@ def equal(one: MaskSet, other: MaskSet) -> bool:
     return all((a is None and b is None) or torch.equal(a, b) for a, b in pairs)
 
 
+def _agree(
+    one: Tensor, other: Tensor, sentence: str, atol: float | None = None, rtol: float | None = None
+) -> None:
+    """Raise `AssertionError` with one sentence where two tensors differ in shape, type or values; nan equals nan."""
+    try:
+        torch.testing.assert_close(one, other, atol=atol, rtol=rtol, equal_nan=True)
+    except AssertionError as error:
+        if one.shape != other.shape or one.dtype != other.dtype:
+            found = " and ".join(f"{tuple(value.shape)} {value.dtype}" for value in (one, other))
+        elif one.numel() <= 8:
+            found = f"{one.tolist()} and {other.tolist()}"
+        else:
+            found = f"by up to {float((one - other).abs().nan_to_num(math.inf).max()):.3g}"
+        raise AssertionError(f"{sentence}: {found}") from error
+
+
 # -- the checks ----------------------------------------------------------------------------------------------
 
 
@@ -283,7 +299,7 @@ def repeated_borders_change_nothing_inside(trial: Trial) -> None:
     large = prediction_of(model, functional.pad(images, (0, 1, 0, 1), mode="replicate")).probabilities
     if small is None or large is None:
         return
-    torch.testing.assert_close(large[..., :14, :12], small[..., :14, :12])
+    _agree(large[..., :14, :12], small[..., :14, :12], "repeated borders change the probabilities inside")
 
 
 def images_of_a_batch_do_not_see_each_other(trial: Trial) -> None:
@@ -294,8 +310,8 @@ def images_of_a_batch_do_not_see_each_other(trial: Trial) -> None:
     together = prediction_of(model, images)
     for b in range(len(images)):
         alone = prediction_of(model, images[b : b + 1])
-        torch.testing.assert_close(alone.weights, together.weights[b : b + 1])
-        torch.testing.assert_close(alone.mean(), together.mean()[b : b + 1])
+        _agree(alone.weights, together.weights[b : b + 1], "weights of an image alone and in a batch differ")
+        _agree(alone.mean(), together.mean()[b : b + 1], "means of an image alone and in a batch differ")
 
 
 def bfloat16_stays_near(trial: Trial) -> None:
@@ -312,8 +328,9 @@ def bfloat16_stays_near(trial: Trial) -> None:
         )
         exact = prediction_of(model, images)
         assert found.weights.dtype == torch.float32, "weights are float32 under autocast, too"
-        torch.testing.assert_close(found.weights, exact.weights, atol=tolerance, rtol=0)
-        torch.testing.assert_close(found.mean(), exact.mean(), atol=tolerance, rtol=0)
+        where = f"{mode} labels: bf16 and float32 differ in their"
+        _agree(found.weights, exact.weights, f"{where} weights", atol=tolerance, rtol=0)
+        _agree(found.mean(), exact.mean(), f"{where} means", atol=tolerance, rtol=0)
 
 
 def void_is_only_a_mark(trial: Trial) -> None:
@@ -546,13 +563,13 @@ def one_value_for_each_image(trial: MetricTrial) -> None:
 def a_comparison_gives_the_same(trial: MetricTrial) -> None:
     """One `Comparison` in place of two sets, as ``evaluate`` calls a metric."""
     try:
-        together = trial.info.function(Comparison(trial.predictions, trial.annotations), None)
+        together = trial.info.function(Comparison(trial.predictions, trial.annotations))
     except (AttributeError, TypeError) as error:
         raise AssertionError(
-            "the function fails for one Comparison in place of two sets: begin it with"
-            f" 'pair = Comparison.of(predictions, annotations)' ({error})"
+            "the function fails for one Comparison in place of two sets: give 'annotations' the default None and begin"
+            f" with 'pair = Comparison.of(predictions, annotations)' ({error})"
         ) from error
-    torch.testing.assert_close(together, trial.values(), equal_nan=True)
+    _agree(together, trial.values(), "one Comparison and its two sets have different values")
 
 
 def values_lie_in_their_bounds(trial: MetricTrial) -> None:
@@ -580,7 +597,24 @@ def images_are_independent(trial: MetricTrial) -> None:
     together = trial.values()
     for b in range(len(trial.predictions)):
         alone = trial.values(trial.predictions[b].compact(), trial.annotations[b].compact())
-        torch.testing.assert_close(alone, together[b : b + 1], equal_nan=True, atol=1e-5, rtol=1e-5)
+        _agree(alone, together[b : b + 1], f"image {b} alone and in a batch differ", atol=1e-5, rtol=1e-5)
+
+
+def padding_changes_nothing(trial: MetricTrial) -> None:
+    """An image has the same value beside a larger one, for which it is extended by void (`MaskSet.stack`).
+
+    Such a batch keeps no per-pixel probabilities, so metrics that need them are not tried.
+    """
+    if "probabilities" in trial.info.needs:
+        return
+    blank = torch.zeros(1, 1, SIZE + 5, SIZE + 3, dtype=torch.uint8)
+    larger = replace(MaskSet.uniform(blank, trial.annotations.labels), scores=torch.ones(1, 1))
+    sets = trial.predictions.hard(), trial.annotations
+    alone = trial.values(*sets)
+    padded = trial.values(*(MaskSet.stack([given, larger]) for given in sets))[:-1]
+    _agree(
+        padded, alone, "the values change beside a larger image, by padding with void", atol=1e-5, rtol=1e-5
+    )
 
 
 def masks_of_weight_0_are_not_there(trial: MetricTrial) -> None:
@@ -592,7 +626,7 @@ def masks_of_weight_0_are_not_there(trial: MetricTrial) -> None:
         return replace(given, masks=masks)
 
     found = trial.values(changed(trial.predictions), changed(trial.annotations))
-    torch.testing.assert_close(found, trial.values(), equal_nan=True)
+    _agree(found, trial.values(), "the values change with masks of weight 0")
 
 
 def the_number_of_void_does_not_matter(trial: MetricTrial) -> None:
@@ -605,7 +639,31 @@ def the_number_of_void_does_not_matter(trial: MetricTrial) -> None:
         masks = trial.annotations.masks.masked_fill(hidden, void)
         predictions = replace(trial.predictions, labels=space)
         values.append(trial.values(predictions, MaskSet(masks, trial.annotations.weights, space)))
-    torch.testing.assert_close(values[0], values[1], equal_nan=True)
+    _agree(values[0], values[1], "the values change with the number that marks void")
+
+
+def pixels_of_void_do_not_count(trial: MetricTrial) -> None:
+    """What a prediction says where all annotations are void makes no difference.
+
+    It is a single one, since distances among predictions count these pixels.
+    """
+    space = replace(trial.annotations.labels, ignore_value=255)
+    hidden = torch.rand(SIZE, SIZE, generator=torch.Generator().manual_seed(5)) < 0.3
+    masks = trial.annotations.masks.masked_fill(hidden, space.void)
+    annotations = replace(trial.annotations, masks=masks, labels=space)
+    first = torch.zeros(len(trial.predictions), 1, dtype=torch.int64)
+    one = replace(trial.predictions, labels=space).gather(first).normalised()
+    assert one.probabilities is not None
+    shifted = 1 - one.probabilities if space.is_binary else one.probabilities.roll(1, dims=2)
+    other = replace(
+        one,
+        masks=torch.where(hidden, (one.masks + 1) % space.classes, one.masks),
+        probabilities=torch.where(hidden, shifted, one.probabilities),
+    )
+    found = trial.values(other, annotations), trial.values(one, annotations)
+    _agree(
+        *found, "the values change with predictions where the annotations are void, so leave these pixels out"
+    )
 
 
 def _perfect(trial: MetricTrial) -> MaskSet:
@@ -625,8 +683,10 @@ METRIC_CHECKS: dict[str, Callable[[MetricTrial], None]] = {
         values_lie_in_their_bounds,
         perfect_is_not_worse,
         images_are_independent,
+        padding_changes_nothing,
         masks_of_weight_0_are_not_there,
         the_number_of_void_does_not_matter,
+        pixels_of_void_do_not_count,
     )
 }
 """Every check of a metric by its name."""

@@ -192,8 +192,8 @@ def test_intervals_are_those_of_the_images(found, run, fires, tmp_path):
     assert saved["all"]["ged"] == list(grouped.intervals["all"]["ged"])
     three = evaluate(run, fires, "test", metrics=["ged"], groups=dict(zip(found.ids, "aabbc", strict=True)))
     assert three.units == 3 and three.to_dict()["intervals"]["all"] == {"ged": None}
-    plain = evaluate(run, fires, "test", metrics=["ged"], bootstrap=None)
-    assert plain.intervals == {} and "intervals" not in plain.to_dict()
+    plain = evaluate(run, fires, "test", metrics="ged", bootstrap=None)
+    assert list(plain.all) == ["ged"] and plain.intervals == {} and "intervals" not in plain.to_dict()
     with pytest.raises(AmbisegError, match=f"1 images have no group, such as '{found.ids[0]}'"):
         evaluate(run, fires, "test", groups={name: "a" for name in found.ids[1:]})
 

@@ -7,6 +7,7 @@ import shlex
 from dataclasses import replace
 
 import pytest
+import torch
 from torch import nn
 
 from ambiseg.cli.parsing import parse
@@ -19,8 +20,9 @@ from ambiseg.engine.settings import TrainSettings
 from ambiseg.engine.train import fit
 from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
-from ambiseg.methods import METHODS, build
+from ambiseg.methods import METHODS, build, register
 from ambiseg.methods.mode_proposals import ModeProposalsSettings
+from ambiseg.networks import backbone as networks
 from ambiseg.networks.backbone import register_network
 from ambiseg.networks.settings import UNetSettings
 from ambiseg.version import __version__
@@ -148,6 +150,30 @@ def test_a_network_of_ones_own_is_trained_saved_and_loaded(fires, tmp_path):
     assert run.predict(fires / "test" / "images" / "fire-00016.npy").masks.shape[2:] == (16, 16)
 
 
+def test_a_run_of_what_is_not_registered_says_to_register_it(fires, tmp_path, monkeypatch):
+    run = fit("ssn", fires, tmp_path / "run", train=TINY, backbone=TwoLayers(7), quiet=True).run
+    before = load(run, precision="32").model.state_dict()
+    monkeypatch.delitem(networks._EXTERNAL, "TwoLayers")
+    with pytest.raises(
+        AmbisegError, match="unknown network 'TwoLayers': .*call ambiseg.register_network before .*or install"
+    ):
+        load(run)
+    register_network("TwoLayers", TwoLayers(7))
+    assert all(torch.equal(v, before[k]) for k, v in load(run, precision="32").model.state_dict().items())
+    path = run / "config.yaml"
+    path.write_text(path.read_text().replace("method: ssn", "method: my-ssn"))
+    with pytest.raises(
+        AmbisegError, match="unknown method 'my-ssn': .*call ambiseg.register before"
+    ) as found:
+        load(run)
+    assert str(path) in str(found.value) and "train again" not in str(found.value)
+    register(replace(METHODS["ssn"], name="my-ssn"))
+    try:
+        assert load(run, precision="32").config.method == "my-ssn"
+    finally:
+        del METHODS["my-ssn"]
+
+
 @pytest.mark.parametrize(
     ("network", "message"),
     [
@@ -162,6 +188,7 @@ def test_a_network_with_another_shape_is_refused_in_one_sentence(fires, tmp_path
     with pytest.raises(AmbisegError, match=message):
         fit("ssn", fires, tmp_path / "run", train=TINY, backbone=network, quiet=True)
     assert not (tmp_path / "run").exists()
+    assert type(network).__name__ not in networks._EXTERNAL and "<lambda>" not in networks._EXTERNAL
 
 
 @pytest.mark.parametrize("name", [None, "", 3])

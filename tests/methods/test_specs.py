@@ -76,8 +76,10 @@ def test_a_class_of_ones_own_is_trained(fires, tmp_path):
     run = fit(MyOwnMethod, fires, tmp_path / "run", train=tiny, backbone=small, quiet=True).run
     assert METHODS["my-own-method"].settings is OwnSettings
     METHODS.pop("my-own-method")
-    with pytest.raises(AmbisegError, match="config.yaml cannot be read .*my-own-method"):
+    with pytest.raises(AmbisegError, match="unknown method 'my-own-method': .*call ambiseg.register before"):
         load(run)
+    assert register(MyOwnMethod) is METHODS["my-own-method"]
+    assert load(run).config.settings == OwnSettings()
 
 
 def test_a_class_that_is_defined_again_takes_the_place_of_the_former():
@@ -105,7 +107,7 @@ def test_registering():
     assert register(spec) is spec
     with pytest.raises(AmbisegError, match="there is a method 'ssn' already"):
         register(replace(spec, summary="mine"))
-    with pytest.raises(AmbisegError, match="takes a MethodSpec, received str"):
+    with pytest.raises(AmbisegError, match="takes a MethodSpec or a Segmenter class, received str"):
         register("ssn")
     with pytest.raises(
         AmbisegError, match="lower case with hyphens, such as 'my-method', received 'My Method'"

@@ -405,8 +405,10 @@ def majority(side: Side, space: Space) -> Array:
 
 
 def cut_dice(pair: Pair) -> float:
-    """Dice of both means cut at each tenth, in whole numbers."""
+    """Dice of both means cut at each tenth, in whole numbers, of pixels that both sides see."""
     (ours, _, m), (theirs, _, n) = (s.shares(pair.space) for s in (pair.predictions, pair.annotations.hard()))
+    seen = [s.hard().shares(pair.space)[1] > 0 for s in (pair.predictions, pair.annotations)]
+    ours, theirs = ours * seen[0] * seen[1], theirs * seen[0] * seen[1]
     c = pair.space.evaluated
     tenths = np.arange(1, 10)[:, None, None]
     one, two = 10 * ours[c] > tenths * m, 10 * theirs[c] > tenths * n

@@ -44,6 +44,12 @@ def test_the_table_is_complete_and_consistent() -> None:
         assert documented.__doc__ and "Trap:" in documented.__doc__
 
 
+def test_a_single_name_is_a_list_of_one() -> None:
+    truth = MaskSet.uniform(torch.tensor([[[1, 1], [0, 1]]]), BINARY)
+    assert evaluate_all(truth, truth, "ged") == {"ged": torch.zeros(1)}
+    assert list(metric_collection("ged")) == ["ged"]
+
+
 @properties
 @given(cases())
 def test_values_stay_within_their_bounds(case: Case) -> None:

@@ -22,7 +22,8 @@ from ambiseg.testing import METRIC_CHECKS, check_metric
 def area_error(predictions: MaskSet | Comparison, annotations: MaskSet | None = None) -> Tensor:
     """Difference of the expected areas."""
     pair = Comparison.of(predictions, annotations)
-    ours, theirs = ((s.weights * s.areas()).sum(1) for s in (pair.predictions, pair.annotations))
+    known = pair.annotations.labelled
+    ours, theirs = ((s.weights * s.areas(known)).sum(1) for s in (pair.predictions, pair.annotations))
     return (ours - theirs).abs()
 
 
@@ -108,6 +109,28 @@ def by_numbers(predictions, annotations=None):
     return (ours - theirs).abs()
 
 
+def void_as_background(predictions, annotations=None):
+    """The areas of predictions count pixels that no annotation knows."""
+    pair = Comparison.of(predictions, annotations)
+    ours, theirs = ((s.weights * s.areas()).sum(1) for s in (pair.predictions, pair.annotations))
+    return (ours - theirs).abs()
+
+
+def by_size_of_the_batch(predictions, annotations=None):
+    """The share of pixels is one of the padded image."""
+    pair = Comparison.of(predictions, annotations)
+    known = pair.annotations.labelled
+    share = known.flatten(1).float().mean(1)
+    return share * area_error(pair)
+
+
+def by_diagonal(predictions, annotations=None):
+    """Distance to an empty mask is the diagonal of the padded image."""
+    pair = Comparison.of(predictions, annotations)
+    empty = (pair.annotations.areas() == 0) & pair.annotations.present
+    return empty.any(1) * torch.tensor(pair.annotations.masks.shape[2:]).float().norm() / 100
+
+
 def two_sets(predictions, annotations):
     return (predictions.weights * predictions.areas()).sum(1)
 
@@ -125,16 +148,20 @@ def two_sets(predictions, annotations):
         ),
         ({"function": without_weights}, "masks_of_weight_0_are_not_there"),
         ({"function": by_numbers}, "the_number_of_void_does_not_matter"),
+        ({"function": void_as_background}, "pixels_of_void_do_not_count"),
+        ({"function": by_size_of_the_batch}, "padding_changes_nothing"),
+        ({"function": by_diagonal}, "padding_changes_nothing"),
     ],
 )
 def test_a_planted_fault_is_found(change, check) -> None:
-    with pytest.raises(AssertionError, match=f"^area_error-(binary|multi-class): {check}: "):
+    with pytest.raises(AssertionError, match=f"^area_error-(binary|multi-class): {check}: [^\n]+$"):
         check_metric(replace(AREA, **change), [check])
 
 
 def test_a_metric_without_comparisons_is_found() -> None:
-    with pytest.raises(AssertionError, match="begin it with 'pair = Comparison.of"):
-        check_metric(replace(AREA, function=two_sets), ["a_comparison_gives_the_same"])
+    for function in (two_sets, lambda p, a: area_error(p, a)):
+        with pytest.raises(AssertionError, match="default None and begin with 'pair = Comparison.of"):
+            check_metric(replace(AREA, function=function), ["a_comparison_gives_the_same"])
 
 
 def test_an_unknown_check_is_refused() -> None:

@@ -18,6 +18,7 @@ from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
 from ambiseg.metrics import (
     Comparison,
+    annotator_agreement,
     consensus,
     dice_of_mean,
     diversity,
@@ -167,9 +168,10 @@ def test_soft_dice_agrees_with_cutting_by_hand(case: Case) -> None:
 
     def plain(p: Plain, a: Plain) -> float:
         values = []
+        seen = np.all([np.any([m != 255 for m in s.masks], 0) for s in (p, a)], 0)
         for cut in cuts:
             for c in case.labels.evaluated:
-                one, other = share(p, c) > cut + 1e-6, share(a, c) > cut + 1e-6
+                one, other = ((share(s, c) > cut + 1e-6) & seen for s in (p, a))
                 size = one.sum() + other.sum()
                 values.append(2 * (one & other).sum() / size if size else 1.0)
         return float(np.mean(values))
@@ -382,3 +384,15 @@ def test_wrong_arguments_are_refused() -> None:
         ged(uniform(FULL))
     with pytest.raises(AmbisegError, match="did you mean 'dice'"):
         ged(uniform(FULL), uniform(FULL), distance="dise")
+
+
+def test_masks_of_0_and_255_are_refused_on_either_side() -> None:
+    black = uniform([0, 1, 1, 0], [0, 1, 0, 0])
+    white = uniform([0, 255, 255, 0], [0, 255, 0, 0])
+    for ours, theirs, side in ((white, white, "predictions"), (black, white, "annotations")):
+        with pytest.raises(AmbisegError, match=f"^{side}: masks hold 255"):
+            ged(ours, theirs)
+    with pytest.raises(AmbisegError, match="^predictions: masks hold 255"):
+        diversity(white)
+    with pytest.raises(AmbisegError, match="^annotations: masks hold 255"):
+        annotator_agreement(white)

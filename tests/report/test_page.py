@@ -199,6 +199,7 @@ def test_rows_take_their_words_from_the_metrics():
     row = MetricRow.of("ged", torch.tensor(0.25))
     assert (row.title, row.values, row.arrow) == ("GED²", (0.25,), "↓")
     assert MetricRow.of("diversity", 0.1).arrow == ""
-    assert MetricRow.of("m_iou", float("nan")).texts == ["–"]
+    values = (float("nan"), float("inf"), -float("inf"), None)
+    assert MetricRow.of("expected_draws", *values).texts == ["–", "∞", "-∞", ""]
     with pytest.raises(UnknownNameError, match="did you mean 'ged'"):
         MetricRow.of("gedd", 0.1)

@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 
 from ambiseg.cli.dispatch import Menu, Verb
-from ambiseg.errors import AmbisegError, DataWarning
+from ambiseg.errors import AmbisegError, DataWarning, PluginWarning
 from ambiseg.escaping import visible
 from ambiseg.version import __version__
 
@@ -61,7 +61,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         with warnings.catch_warnings():
             if not debug:
                 warnings.simplefilter("ignore")
-                warnings.simplefilter("always", DataWarning)
+                for shown in (DataWarning, PluginWarning):
+                    warnings.simplefilter("always", shown)
                 warnings.showwarning = _show_warning
             return _run(args)
     except SystemExit as end:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,7 @@ from ambiseg.metrics import (
     mode_probabilities,
     oracle_samples,
 )
+from ambiseg.metrics.registry import listed
 
 _BOOTSTRAP = Bootstrap()
 LEAST_GROUPS, FEW_GROUPS = 4, 10
@@ -177,7 +178,7 @@ def evaluate(
     flow: LoadedModel | None = None,
     batch_size: int = 16,
     seed: int = 0,
-    metrics: list[str] | None = None,
+    metrics: str | Sequence[str] | None = None,
     oracle_draws: int = ORACLE_DRAWS,
     bootstrap: Bootstrap | None = _BOOTSTRAP,
     groups: Mapping[str, str] | None = None,
@@ -193,7 +194,7 @@ def evaluate(
         flow: a run of flow-matching, where ``settings.estimate`` needs one.
         batch_size: images in one pass.
         seed: of sampling methods.
-        metrics: names, or "all" alone for every one that fits; the default ones that fit if None.
+        metrics: names or a single one, or "all" alone for every one that fits; the default ones that fit if None.
         oracle_draws: how often the annotation oracle is drawn; 0 leaves it out.
         bootstrap: how intervals are made; None for none.
         groups: group (a patient, a scene) of every image by its name: intervals draw whole groups. Images are
@@ -245,14 +246,15 @@ class _Tally:
         flow: LoadedModel | None,
         labels: LabelSpace,
         settings: PredictSettings,
-        metrics: list[str] | None,
+        metrics: str | Sequence[str] | None,
         oracle_draws: int,
         seed: int,
         bootstrap: Bootstrap | None,
         groups: Mapping[str, str] | None,
     ) -> None:
         self.run, self.flow, self.labels, self.settings = run, flow, labels, settings
-        self.wanted, self.bootstrap, self.groups = metrics, bootstrap, groups
+        self.wanted = None if metrics is None else listed(metrics)
+        self.bootstrap, self.groups = bootstrap, groups
         self.oracle_draws, self.seed = oracle_draws, seed
         self.generator = torch.Generator(run.hardware.device).manual_seed(seed)
         self.drawing = torch.Generator().manual_seed(seed)

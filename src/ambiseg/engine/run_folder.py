@@ -37,7 +37,7 @@ from ambiseg.engine.augmentation_choice import AugmentationChoice
 from ambiseg.engine.checkpoints import check_finite
 from ambiseg.engine.limits import check_memory, outline
 from ambiseg.engine.settings import TrainSettings
-from ambiseg.errors import AmbisegError
+from ambiseg.errors import AmbisegError, UnknownNameError
 from ambiseg.labels import LabelSpace
 from ambiseg.methods import build, method_info
 from ambiseg.methods.base import Segmenter
@@ -92,8 +92,15 @@ class RunConfig:
     version: str = __version__
 
     def build(self) -> Segmenter:
-        """A new model of this configuration."""
-        return build(self.method, self.in_channels, self.labels, self.backbone, self.settings)
+        """A new model of this configuration.
+
+        Raises:
+            AmbisegError: its method or its network is not registered.
+        """
+        try:
+            return build(self.method, self.in_channels, self.labels, self.backbone, self.settings)
+        except UnknownNameError as error:
+            raise AmbisegError(f"{error}; {_register('register_network')}") from error
 
     def save(self, run: Path) -> None:
         """Write ``config.yaml``."""
@@ -121,7 +128,8 @@ class RunConfig:
         """Read ``config.yaml`` of a run folder.
 
         Raises:
-            AmbisegError: the folder is not a run, or its configuration is damaged or of another version.
+            AmbisegError: the folder is not a run, its configuration is damaged or of another version, or its method
+                is not registered.
         """
         run = Path(run)
         path = run / CONFIG
@@ -131,6 +139,8 @@ class RunConfig:
             )
         try:
             return cls._of(read_yaml_file(path))
+        except UnknownNameError as error:
+            raise AmbisegError(f"{path}: {error}; {_register('register')}") from error
         except AmbisegError as error:
             raise AmbisegError(
                 f"{path} cannot be read ({str(error).removeprefix(f'{path}: ')}): train again, or restore the file"
@@ -141,6 +151,7 @@ class RunConfig:
         """The configuration of the entries of a ``config.yaml``.
 
         Raises:
+            UnknownNameError: its method is not registered.
             AmbisegError: an entry is missing or wrong.
         """
         entries = _Entries.of(found)
@@ -153,8 +164,8 @@ class RunConfig:
         if not all(value > 0 for value in values["std"]):
             raise AmbisegError(f"normalization: std are numbers above 0, received {scale['std']}")
         parts = {name: entries.get(name, dict) for name in ("backbone", "settings", "train")}
+        method = method_info(name)
         try:
-            method = method_info(name)
             backbone = from_values(UNetSettings, parts["backbone"], "backbone")
             settings = from_values(method.settings, parts["settings"], "settings")
             train = from_values(TrainSettings, parts["train"], "train")
@@ -179,6 +190,11 @@ class RunConfig:
             augmentation=_augmentation(entries.get("augmentation", dict, {})),
             version=version,
         )
+
+
+def _register(function: str) -> str:
+    """What to do where a run needs something that another program registered."""
+    return f"if it is one of yours, call ambiseg.{function} before the run is loaded, or install its package"
 
 
 class _Entries:

@@ -71,7 +71,7 @@ from ambiseg.methods.contract import losses_of, masks_of
 from ambiseg.methods.spec import RECOMMENDED
 from ambiseg.metrics import METRICS, metric_info
 from ambiseg.nested_settings import differences, number_problems, shown
-from ambiseg.networks.backbone import NETWORKS, NetworkFactory, register_network
+from ambiseg.networks.backbone import NETWORKS, NetworkFactory, trying_network
 from ambiseg.networks.settings import UNetSettings
 
 WEIGHTS_IN_A_RUN = 13
@@ -144,11 +144,10 @@ def fit(
         >>> fit("mode-proposals", "my-data", "runs/first", train=TrainSettings(minutes=5))      # doctest: +SKIP
     """
     spec = spec_of(method)
+    module: nn.Module | NetworkFactory | None = None
     if isinstance(backbone, nn.Module) or (callable(backbone) and not isinstance(backbone, Mapping)):
-        named = type(backbone) if isinstance(backbone, nn.Module) else backbone
-        kind = getattr(named, "__name__", type(backbone).__name__)
-        register_network(kind, backbone, overwrite=True)
-        backbone = {"kind": kind}
+        module, named = backbone, type(backbone) if isinstance(backbone, nn.Module) else backbone
+        backbone = {"kind": getattr(named, "__name__", type(backbone).__name__)}
     chosen, network, own = resolve(spec, preset, train, backbone, settings)
     if chosen.init:
         network, own = _suited(spec, network, own, RunConfig.load(chosen.init))
@@ -170,7 +169,8 @@ def fit(
             warnings.warn(f"{data}, train: {remark}", DataWarning, stacklevel=2)
         if statistics.single_masks and chosen.labels == "full" and spec.has_single_settings:
             warnings.warn(f"{data}, train: {SINGLE}", DataWarning, stacklevel=2)
-    model = _model(spec, chosen, statistics, split.info.labels, network, own)
+    with trying_network(network.kind, module):
+        model = _model(spec, chosen, statistics, split.info.labels, network, own)
     if model.needs_init and not chosen.init:
         raise AmbisegError(f"{model.needs_init}: start from a trained run with --init, or change the setting")
     if not _is_child():

@@ -39,25 +39,29 @@ METHODS: Registry[MethodSpec] = Registry(ENTRY_POINTS, lambda spec: register(spe
 """Every method by its name."""
 
 
-def register(spec: MethodSpec) -> MethodSpec:
+def register(spec: MethodSpec | type[Segmenter]) -> MethodSpec:
     """Add a method, which the library and its command line then know by its name.
 
     Args:
-        spec: the method; registering the same object again does nothing.
+        spec: the method, or its class, which is named as by `spec_of`; registering the same object again does
+            nothing.
 
     Returns:
         The spec.
 
     Raises:
-        AmbisegError: not a spec, or another method has that name.
+        AmbisegError: neither a spec nor a class of a method, or another method has that name.
 
     Example:
         >>> register(METHODS["ssn"]).name
         'ssn'
     """
+    if isinstance(spec, type):
+        return spec_of(spec)
     if not isinstance(spec, MethodSpec):
         raise AmbisegError(
-            f"register takes a MethodSpec, received {type(spec).__name__}: see docs/extending/method.md"
+            f"register takes a MethodSpec or a Segmenter class, received {type(spec).__name__}: see"
+            " docs/extending/method.md"
         )
     if METHODS.setdefault(spec.name, spec) is not spec:
         raise AmbisegError(f"there is a method {spec.name!r} already: give yours another name")

@@ -21,7 +21,7 @@ from ambiseg.errors import AmbisegError
 from ambiseg.maskset import MaskSet
 from ambiseg.metrics.comparison import Comparison
 from ambiseg.metrics.intervals import Bootstrap, Groups, Interval
-from ambiseg.metrics.registry import metric_info
+from ambiseg.metrics.registry import listed, metric_info
 
 
 class _Accumulator(Metric):
@@ -210,12 +210,12 @@ def _concatenated(parts: list[Tensor] | Tensor) -> Tensor:
 
 
 def metric_collection(
-    names: Iterable[str], threshold: float = SCORE_THRESHOLD, keep_images: bool = False
+    names: str | Iterable[str], threshold: float = SCORE_THRESHOLD, keep_images: bool = False
 ) -> MetricCollection:
     """Accumulators of several metrics by name, updated together.
 
     Args:
-        names: keys of `METRICS`.
+        names: keys of `METRICS`, or a single one.
         threshold: of the selection scores.
         keep_images: whether each keeps what images contributed, for `interval`.
 
@@ -235,7 +235,7 @@ def metric_collection(
     """
     # Groups would share one state between metrics that agree on the first batch, be it by chance.
     collection = MetricCollection({}, compute_groups=False)
-    for name in names:
+    for name in listed(names):
         pooled = metric_info(name).pooling is not None
         member: _Accumulator = (
             PooledOverImages(name, threshold, keep_images) if pooled else MeanOverImages(name, keep_images)

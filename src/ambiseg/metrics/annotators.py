@@ -80,7 +80,7 @@ def annotator_agreement(annotations: MaskSet) -> AnnotatorAgreement:
         one annotator.
 
     Raises:
-        AmbisegError: an image has no annotation.
+        AmbisegError: an image has no annotation, or `MaskSet.validate` refuses them.
 
     Trap: pass annotators, not modes. Of merged masks (`MaskSet.merge_identical`) no two agree, so the
     pairwise numbers fall and kappa, which leaves weights aside, changes; ``spread`` alone stays. Pixels of a
@@ -97,6 +97,7 @@ def annotator_agreement(annotations: MaskSet) -> AnnotatorAgreement:
         (tensor([0.5500]), tensor([0.5000]))
     """
     _need_masks(annotations)
+    annotations.validate("annotations")
     overlap = pairwise_overlap(annotations.masks, annotations.masks, annotations.labels)
     iou, dice = overlap.iou().double(), overlap.dice().double()
     v = annotations.weights.double()

@@ -86,8 +86,9 @@ def soft_dice(
     Raises:
         AmbisegError: a threshold outside [0, 1), or none.
 
-    Trap: depends on the thresholds: with four annotators q takes five values only. Pixels void in an
-    annotation count as not of the class there.
+    Trap: depends on the thresholds: with four annotators q takes five values only. A pixel is left out where
+    all annotations (or all label maps of the predictions) are void; otherwise a void one counts as not of the
+    class there.
 
     Example:
         >>> from ambiseg.labels import LabelSpace
@@ -99,9 +100,10 @@ def soft_dice(
     if not thresholds or not all(0 <= t < 1 for t in thresholds):
         raise AmbisegError(f"thresholds must lie in [0, 1), at least one, received {thresholds}")
     ours, theirs = (_shares(s) for s in (pair.predictions, pair.annotations.hard()))
+    seen = (pair.predictions.labelled & pair.annotations.labelled).flatten(1)[:, None]
     values = []
     for threshold in thresholds:
-        a, b = exceeds(ours, threshold), exceeds(theirs, threshold)
+        a, b = exceeds(ours, threshold) & seen, exceeds(theirs, threshold) & seen
         size = a.sum(-1) + b.sum(-1)
         values.append(torch.where(size > 0, 2 * (a & b).sum(-1) / size.clamp(min=1), 1.0).mean(1))
     return torch.stack(values).mean(0)

@@ -169,7 +169,7 @@ def diversity(predictions: MaskSet | Comparison, annotations: MaskSet | None = N
     if isinstance(predictions, Comparison):
         given, overlap = predictions.predictions, predictions.among_predictions
     else:
-        given = predictions
+        given = predictions.validate("predictions")
         overlap = pairwise_overlap(given.masks, given.masks, given.labels)
     return _expected(distance_of(overlap), given.weights, given.weights).float()
 

@@ -246,7 +246,7 @@ def class_flips(
     pair = Comparison.of(predictions, annotations)
     _check_pairs(pairs, pair.annotations.labels.classes)
     both = (pair.predictions, pair.annotations)
-    seen = torch.stack([_seen(given) for given in both]).all(0)[:, None]
+    seen = (pair.predictions.labelled & pair.annotations.labelled).flatten(1)[:, None]
     columns = []
     for given in both:
         masks = given.masks.flatten(2)
@@ -291,8 +291,3 @@ def _on(given: MaskSet, twin: int | None) -> Tensor:
         return masks == twin
     background = 0 if given.labels.background is None else given.labels.background
     return (masks != background) & given.labels.valid(masks)
-
-
-def _seen(given: MaskSet) -> Tensor:
-    """Pixels that are not void in all masks, ``(B, P)`` bool."""
-    return (given.labels.valid(given.masks.flatten(2)) & given.present[:, :, None]).any(1)

@@ -312,6 +312,16 @@ def metric_info(name: str) -> MetricInfo:
     return METRICS[name]
 
 
+def listed(names: str | Iterable[str]) -> list[str]:
+    """Names of metrics as a list, also of a single one.
+
+    Example:
+        >>> listed("ged"), listed(("ged", "ece"))
+        (['ged'], ['ged', 'ece'])
+    """
+    return [names] if isinstance(names, str) else list(names)
+
+
 def default_metrics(predictions: MaskSet) -> list[str]:
     """Names of the default metrics that these predictions allow, in the order of tables.
 
@@ -335,14 +345,14 @@ def missing(info: MetricInfo, predictions: MaskSet) -> list[str]:
 
 
 def evaluate_all(
-    predictions: MaskSet, annotations: MaskSet, names: Iterable[str] | None = None
+    predictions: MaskSet, annotations: MaskSet, names: str | Iterable[str] | None = None
 ) -> dict[str, Tensor]:
     """Several metrics of the same sets, each ``(B,)`` per image, overlaps and matching computed once.
 
     Args:
         predictions: ``(B, M, *S)``.
         annotations: ``(B, N, *S)``.
-        names: keys of `METRICS`; the default ones that the predictions allow if left out.
+        names: keys of `METRICS`, or a single one; the default ones that the predictions allow if left out.
 
     Raises:
         AmbisegError: an unknown name, scores asked for but absent, or sets that do not belong together.
@@ -357,6 +367,6 @@ def evaluate_all(
         >>> evaluate_all(truth, truth, ["ged", "m_iou"])
         {'ged': tensor([0.]), 'm_iou': tensor([1.])}
     """
-    chosen = default_metrics(predictions) if names is None else list(names)
+    chosen = default_metrics(predictions) if names is None else listed(names)
     pair = Comparison(predictions, annotations)
     return {name: metric_info(name).function(pair) for name in chosen}

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
-from importlib.metadata import entry_points
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
 
 from torch import nn
 
@@ -71,6 +73,39 @@ def register_network(kind: str, factory: NetworkFactory | nn.Module, overwrite: 
     )
 
 
+@contextmanager
+def trying_network(kind: str, factory: NetworkFactory | nn.Module | None) -> Iterator[None]:
+    """Register a network, if there is one, which stays only if the block under it raises nothing.
+
+    Args:
+        kind, factory: as of `register_network`; one of that name is replaced.
+    """
+    before = dict(_EXTERNAL)
+    if factory is not None:
+        register_network(kind, factory, overwrite=True)
+    try:
+        yield
+    except BaseException:
+        _EXTERNAL.clear()
+        _EXTERNAL.update(before)
+        raise
+
+
+def _loaded(point: EntryPoint) -> Any:
+    """What stands behind an entry point.
+
+    Raises:
+        AmbisegError: it cannot be imported.
+    """
+    try:
+        return point.load()
+    except Exception as error:
+        raise AmbisegError(
+            f"the network {point.name!r} of {point.value} cannot be imported ({type(error).__name__}: {error}): mend"
+            " or reinstall its package"
+        ) from error
+
+
 def build_backbone(in_channels: int, settings: UNetSettings, time: bool = False) -> Backbone:
     """The network that ``settings.kind`` names: images to features at full resolution, any image size.
 
@@ -81,7 +116,7 @@ def build_backbone(in_channels: int, settings: UNetSettings, time: bool = False)
 
     Raises:
         UnknownNameError: no network of that kind.
-        AmbisegError: settings that do not go with the kind.
+        AmbisegError: settings that do not go with the kind, or a network of another package that cannot be imported.
 
     Example:
         >>> build_backbone(3, UNetSettings(kind="ncsnpp", width=8, depth=2)).out_channels
@@ -98,8 +133,8 @@ def build_backbone(in_channels: int, settings: UNetSettings, time: bool = False)
     if kind not in _EXTERNAL:
         offered = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
         if kind not in offered:
-            raise UnknownNameError("network", kind, [*NETWORKS, *_EXTERNAL, *offered])
-        register_network(kind, offered[kind].load())
+            raise UnknownNameError("network", kind, dict.fromkeys([*NETWORKS, *_EXTERNAL, *offered]))
+        register_network(kind, _loaded(offered[kind]))
     refuse(settings, kind, time)
     module = _EXTERNAL[kind](in_channels, settings)
     if not isinstance(module, nn.Module):

@@ -57,11 +57,9 @@ class MetricRow:
 
     @property
     def texts(self) -> list[str]:
-        """The values with four decimals, a dash where a metric is not defined, nothing where it was not
-        measured."""
-        return [
-            "" if value is None else f"{value:.4f}" if math.isfinite(value) else "–" for value in self.values
-        ]
+        """The values with four decimals, a dash where a metric is not defined, ∞ where it is infinite, nothing
+        where it was not measured."""
+        return ["" if value is None else _decimals(value) for value in self.values]
 
     @property
     def interval_texts(self) -> list[str]:
@@ -70,6 +68,12 @@ class MetricRow:
         return [
             "" if one is None or math.isnan(one.low) else f"{one.low:.3f} to {one.high:.3f}" for one in known
         ]
+
+
+def _decimals(value: float) -> str:
+    if math.isinf(value):
+        return "∞" if value > 0 else "-∞"
+    return "–" if math.isnan(value) else f"{value:.4f}"
 
 
 def metric_rows(
