@@ -123,3 +123,10 @@ def test_the_loss_is_the_mean_over_pixels_that_count():
 def test_bad_settings_are_refused(settings):
     with pytest.raises(AmbisegError, match="received"):
         make(**settings)
+
+
+def test_a_network_without_dropout_is_refused():
+    """All its samples would be the same mask."""
+    network = UNetSettings(width=8, depth=2, kind="ddpm")
+    with pytest.raises(AmbisegError, match="the network ddpm has no layer of dropout"):
+        DropoutUNet(1, LabelSpace.binary(), network, DropoutUNetSettings())

@@ -70,6 +70,11 @@ class DropoutUNet(Segmenter):
         self.g = build_backbone(in_channels, self.backbone)
         self.h = nn.Conv2d(self.g.out_channels, labels.channels, 1)
         self.dropouts = dropout_layers(self.g, settings.levels)
+        if settings.dropout > 0 and not self.dropouts:
+            raise AmbisegError(
+                f"the network {self.backbone.kind} has no layer of dropout, so all masks would be the same: choose"
+                " --set backbone.kind=unet"
+            )
         for layer in self.dropouts:
             layer.p = settings.dropout
 
