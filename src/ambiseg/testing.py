@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -494,6 +494,15 @@ def trials(spec: MethodSpec, seed: int = 0) -> dict[str, Trial]:
     }
 
 
+def _chosen(names: Iterable[str], known: Collection[str]) -> list[str]:
+    """The checks of these names; all if none is named."""
+    chosen = list(names) or list(known)
+    for name in chosen:
+        if name not in known:
+            raise UnknownNameError("check", name, known)
+    return chosen
+
+
 def check_method(spec: MethodSpec, checks: Iterable[str] = (), seed: int = 0) -> None:
     """Try a method on a small ambiguous problem, binary and multi-class, with full and single labels.
 
@@ -506,10 +515,7 @@ def check_method(spec: MethodSpec, checks: Iterable[str] = (), seed: int = 0) ->
         AssertionError: the first check that failed, its name and one sentence.
         UnknownNameError: no such check.
     """
-    chosen = list(checks) or list(CHECKS)
-    for name in chosen:
-        if name not in CHECKS:
-            raise UnknownNameError("check", name, CHECKS)
+    chosen = _chosen(checks, CHECKS)
     for place, trial in trials(spec, seed).items():
         for name in chosen:
             torch.manual_seed(seed)
@@ -704,10 +710,7 @@ def check_metric(info: MetricInfo, checks: Iterable[str] = (), seed: int = 0) ->
         AssertionError: the first check that failed, its name and one sentence.
         UnknownNameError: no such check.
     """
-    chosen = list(checks) or list(METRIC_CHECKS)
-    for name in chosen:
-        if name not in METRIC_CHECKS:
-            raise UnknownNameError("check", name, METRIC_CHECKS)
+    chosen = _chosen(checks, METRIC_CHECKS)
     for place, labels in SPACES.items():
         trial = MetricTrial(info, predictions_of(labels, seed), problem(labels, seed=seed)[1])
         for name in chosen:
