@@ -10,7 +10,7 @@ from ambiseg.labels import LabelSpace
 from ambiseg.losses import mask_losses as losses
 from ambiseg.losses.mask_losses import DICE_SMOOTHING, pairwise_mask_loss
 
-KINDS = ["mse", "dice", "dice-focal"]
+KINDS = ["mse", "signed-mse", "dice", "dice-focal"]
 SPACES = [LabelSpace.binary(), LabelSpace.of_classes(4)]
 
 
@@ -39,6 +39,8 @@ def reference(kind, logits, mask, labels):
         log_chosen = z.log_softmax(0).gather(0, y[None])[0]
     if kind == "mse":
         return functional.mse_loss(m, target)
+    if kind == "signed-mse":
+        return functional.mse_loss(z, 2 * target - 1)
     s = DICE_SMOOTHING
     dice = sum(
         1 - (2 * (a * b).sum() + s) / (a.sum() + b.sum() + s) for a, b in zip(m, target, strict=True)
@@ -107,7 +109,7 @@ def test_a_perfect_confident_proposal_has_no_loss(kind, labels):
     masks = example(labels)[1]
     masks[:, 0] = 0
     sign = 2 * labels.one_hot(masks, dim=2) - 1
-    loss = pairwise_mask_loss(kind, 40 * sign, masks, labels)
+    loss = pairwise_mask_loss(kind, (1 if kind == "signed-mse" else 40) * sign, masks, labels)
     own = loss.diagonal(dim1=1, dim2=2)
     torch.testing.assert_close(own, torch.zeros_like(own), atol=1e-5, rtol=0)
     assert (loss + torch.eye(4) > 0.01).all()

@@ -11,7 +11,7 @@ from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
 from ambiseg.methods.flow_matching import FlowMatchingSettings, ParticleGuidanceSettings, SpellSettings
 from ambiseg.methods.flow_matching.model import FlowMatching
-from ambiseg.methods.mode_proposals import ModeProposalsSettings, SelectionSettings
+from ambiseg.methods.mode_proposals import ModeProposalsSettings, SelectionSettings, proposals_from_flow
 from ambiseg.methods.mode_proposals.model import ModeProposals
 from ambiseg.networks.settings import UNetSettings
 
@@ -132,6 +132,31 @@ def test_proposals_start_from_a_flow_model(kind):
     torch.testing.assert_close(ratio, factor[..., None, None, None].expand_as(ratio), rtol=1e-3, atol=1e-3)
     assert bool(((factor - 1).abs() <= 0.1 + 1e-4).all()) and float(factor.std()) > 0.01
     assert torch.equal(proposals(images)[0], found)
+
+
+@pytest.mark.parametrize(
+    ("path", "time"), [("linear", 0.0), ("linear", 0.4), ("cosine", 0.0), ("cosine", 0.5)]
+)
+def test_proposals_of_a_velocity_flow_start_as_its_mean_mask(path, time):
+    """(17), (20): the outputs are the posterior mean of the mask at the fixed noise, up to one positive factor."""
+    torch.manual_seed(0)
+    backbone = UNetSettings(width=8, depth=2)
+    flow = FlowMatching(3, MULTI, backbone, FlowMatchingSettings(path=path)).eval()
+    settings = proposals_from_flow(
+        ModeProposalsSettings(proposals=2, flow_time=time, head_init_jitter=0.0), flow.settings
+    )
+    assert settings.flow_path == path
+    proposals = ModeProposals(3, MULTI, backbone, settings).eval()
+    proposals.start_from(flow)
+    images = torch.randn(2, 3, 9, 8)
+    draw = torch.Generator().manual_seed(int(proposals.noise_seed))
+    noise = torch.randn(4, 9, 8, generator=draw).expand(2, -1, -1, -1)
+    with torch.no_grad():
+        mean = flow.posterior_mean(images, noise, torch.full((2,), time))
+        found = proposals(images)[0][:, 0]
+    factor = (found * mean).sum() / mean.square().sum()
+    assert float(factor) > 0
+    torch.testing.assert_close(found, factor * mean, rtol=1e-3, atol=1e-4)
 
 
 def test_frozen_parts_do_not_learn():

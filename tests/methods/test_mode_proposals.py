@@ -76,6 +76,8 @@ def mask_loss(kind, z, y, labels):
         q = (m * target).sum(0)
     if kind == "mse":
         return ((m - target) ** 2).mean()
+    if kind == "signed-mse":
+        return ((z - (2.0 * target - 1)) ** 2).mean()
     dice = np.mean(
         [1 - (2 * (a * b).sum() + 1) / (a.sum() + b.sum() + 1) for a, b in zip(m, target, strict=True)]
     )
@@ -92,7 +94,7 @@ def log_softmax(z):
 
 
 @pytest.mark.parametrize("labels", [BINARY, MULTI], ids=["binary", "multi-class"])
-@pytest.mark.parametrize("kind", ["mse", "dice", "dice-focal"])
+@pytest.mark.parametrize("kind", ["mse", "signed-mse", "dice", "dice-focal"])
 def test_full_labels_by_hand(kind, labels):
     """Equations 5 to 8, matching by trying every permutation, and the cross-entropy of the probabilities."""
     model = make(labels, mask_loss=kind, selection__weight=0.3, probability__weight=0.7)
@@ -121,7 +123,7 @@ def test_single_labels_by_hand(pu, sure):
     """Equations 9 to 12; where scores are sure of the winners, the negative risk is below 0."""
     prior = 0.4
     model = make(
-        selection__positive_prior=prior,
+        selection__expected_modes=prior * M,
         selection__gradient=pu,
         selection__weight=0.3,
         probability__weight=0.7,
@@ -159,7 +161,7 @@ def test_where_the_negative_risk_is_negative_only_kiryo_goes_back():
     gradient = {}
     for pu in ("clamp", "kiryo"):
         leaf = scores.clone().requires_grad_()
-        settings = SelectionSettings(positive_prior=0.5, gradient=pu)
+        settings = SelectionSettings(gradient=pu)
         positive_unlabelled_risk(leaf, won, settings).backward()
         gradient[pu] = leaf.grad[0]
     assert gradient["clamp"][0] < 0 and (gradient["clamp"][1:] == 0).all()
@@ -181,7 +183,7 @@ def test_inverse_propensities_weigh_every_mode_alike():
     drawn = torch.tensor([0, 0, 1, 2])
     masks = torch.eye(4, dtype=torch.uint8)[None, :3, :, None]
     logits = 4 * torch.eye(M)[None, :, None, :, None].expand(4, -1, -1, -1, -1)
-    model = make(inverse_propensity_power=1.0, selection__gradient="clamp", selection__positive_prior=3 / M)
+    model = make(inverse_propensity_power=1.0, selection__gradient="clamp", selection__expected_modes=3.0)
     with torch.no_grad():
         cost = pairwise_mask_loss("dice-focal", logits[:1], masks, BINARY)[0]
         winner = cost.argmin(0)
@@ -305,7 +307,7 @@ def test_masks_learn_at_probabilities_that_have_a_floor(floor):
     model = make(energy__weight=1.0, energy__uniform_share=floor, energy__trains="masks")
     logits, _, chance = model(images)
     logits, p = logits.detach().requires_grad_(), chance.softmax(1).detach()
-    found = energy_loss(logits, annotations, chance, BINARY, model.settings.energy)
+    found = energy_loss(logits.sigmoid(), annotations, chance, model.settings.energy)
     decided = (logits > 0).float()
     assert found.item() == pytest.approx(energy_score(decided, p, annotations).mean().item(), rel=1e-5)
     (gradient,) = torch.autograd.grad(found, logits)
@@ -406,6 +408,65 @@ def test_heads_start_as_scaled_copies(labels):
     assert factors.max() / factors.min() <= (1 + spread) / (1 - spread) + 1e-6
     same = make(labels, head_init_jitter=0.0).h.weight.detach().reshape(M, -1)
     assert torch.equal(same, same[:1].expand_as(same))
+
+
+def test_every_weight_of_the_heads_may_have_its_own_factor():
+    """Appendix A.2: each weight is scaled; factors are within the spread, and no two are equal."""
+    spread = 0.2
+    model = make(head_init_jitter=spread, head_init_scales="per-weight")
+    torch.manual_seed(0)
+    first = make(head_init_jitter=0.0).h.weight.detach()[0].flatten()
+    ratios = model.h.weight.detach().reshape(M, -1) / first
+    assert ((ratios - 1).abs() <= spread + 1e-5).all()
+    assert len(ratios.flatten().round(decimals=6).unique()) > 0.95 * ratios.numel()
+    assert float(ratios.std()) == pytest.approx(spread / 3**0.5, rel=0.1)
+
+
+@pytest.mark.parametrize("n", [1, 3], ids=["single", "full"])
+def test_the_selection_loss_reaches_network_and_masks_where_asked_for(n):
+    """The gradient is that of equation (8): of the mask loss and lambda times that of the selection loss."""
+    images, annotations = batch(n=n)
+
+    def gradients(**selection):
+        model = make(probability=None, **{f"selection__{key}": value for key, value in selection.items()})
+        model.loss(images, annotations)["loss"].backward()
+        return model.g.stem.weight.grad, model.h.weight.grad
+
+    alone = gradients(weight=0.0)
+    beside = gradients(weight=0.5)
+    whole, twice = gradients(weight=0.5, reaches_network=True), gradients(weight=1.0, reaches_network=True)
+    for mask, detached, reached, double in zip(alone, beside, whole, twice, strict=True):
+        torch.testing.assert_close(detached, mask)
+        assert (reached - mask).abs().max() > 1e-5
+        torch.testing.assert_close(double - mask, 2 * (reached - mask), rtol=1e-3, atol=1e-7)
+
+
+def test_half_of_the_proposals_are_expected_modes_unless_told_otherwise():
+    scores, won = torch.randn(3, M, generator=torch.Generator().manual_seed(0)), torch.eye(M)[:3]
+
+    def risk(expected):
+        settings = SelectionSettings(expected_modes=expected)
+        return positive_unlabelled_risk(scores, won, settings)
+
+    assert risk(None) == risk(M / 2) != risk(1.0)
+    assert risk(3.0 * M) == risk(float(M))
+
+
+@pytest.mark.parametrize("labels", [BINARY, MULTI], ids=["binary", "multi-class"])
+def test_signed_outputs_are_masks_from_minus_one_to_one(labels):
+    """Decided at 0 as logits are; a pixel's probability is half of the output plus one."""
+    torch.manual_seed(1)
+    model = make(labels, mask_loss="signed-mse")
+    images, _ = batch(labels)
+    outputs = model(images)[0].detach()
+    predicted = model.predict(images)
+    decided = outputs[:, :, 0] > 0 if labels.is_binary else outputs.argmax(2)
+    assert torch.equal(predicted.masks, decided.to(torch.uint8))
+    pixels = (
+        model._pixels(torch.tensor([-3.0, 0.0, 0.5, 2.0]).view(1, 1, 1, 2, 2)) if labels.is_binary else None
+    )
+    if pixels is not None:
+        assert pixels.flatten().tolist() == [0.0, 0.5, 0.75, 1.0]
 
 
 def test_order_of_annotations_does_not_matter():

@@ -234,6 +234,20 @@ def test_the_loss_without_a_cap_equals_a_plain_loop(labels, cost):
     torch.testing.assert_close(model.loss(images, annotations)["loss"], torch.stack(expected).mean())
 
 
+def test_the_mean_of_the_divergence_counts_one_over_the_samples_of_its_sum():
+    """The authors' code averages the divergence of (6) over K S samples: beta acts as beta / (K S)."""
+    images, annotations = annotated(BINARY)
+
+    def found(**settings):
+        torch.manual_seed(2)
+        return make(**settings).loss(images, annotations)
+
+    summed, mean = found(beta=10.0), found(beta=10.0, gating_loss="mean")
+    samples = MoSESettings().experts * MoSESettings().draws
+    assert float(mean["kl"]) == pytest.approx(float(summed["kl"]) / samples, rel=1e-5)
+    assert mean["loss"].item() == pytest.approx(found(beta=10 / samples)["loss"].item(), rel=1e-6)
+
+
 def test_greedy_and_exact_couplings_agree_where_the_cap_does_not_bind():
     images, annotations = annotated()
     found = [

@@ -3,7 +3,7 @@
 For proposals ``m_k`` with logits ``z_k`` and annotations ``y_i``, void pixels of ``y_i`` left out, P pixels
 counted:
 
-    MSE(k, i)   = 1/(P C) sum (m_k - y_i)^2
+    MSE(k, i)   = 1/(P C) sum (m_k - y_i)^2;   signed: z_k against y_i in {-1, 1}
     Dice(k, i)  = 1 - mean_c 2 <m_kc, y_ic> / (|m_kc| + |y_ic|)           (soft; Milletari, Navab and Ahmadi 2016)
     Focal(k, i) = 1/P sum_pixels (1 - q)^2 (-log q),  q the probability of the annotated class   (Lin et al. 2017)
 
@@ -35,7 +35,7 @@ def pairwise_mask_loss(kind: str, logits: Tensor, masks: Tensor, labels: LabelSp
     """Loss of every proposal against every annotation.
 
     Args:
-        kind: ``mse``, ``dice``, or ``dice-focal`` (their sum 1:1).
+        kind: ``mse``, ``signed-mse``, ``dice``, or ``dice-focal`` (their sum 1:1).
         logits: ``(B, M, C, *S)``.
         masks: label maps ``(B, N, *S)``.
         labels: the label space.
@@ -55,7 +55,8 @@ def pairwise_mask_loss(kind: str, logits: Tensor, masks: Tensor, labels: LabelSp
         return torch.cat([pairwise_mask_loss(kind, z, y, labels) for z, y in parts])
     pairs = _Pairs(logits, masks, labels)
     losses: dict[str, Callable[[], Tensor]] = {
-        "mse": pairs.squared_error,
+        "mse": lambda: pairs.squared_error(pairs.m),
+        "signed-mse": lambda: 4 * pairs.squared_error((pairs.logits + 1) / 2),
         "dice": pairs.dice,
         "dice-focal": lambda: pairs.dice() + pairs.focal(),
     }
@@ -111,9 +112,9 @@ class _Pairs:
         self.pixels = valid.sum(-1).clamp(min=1)[:, None, :].float()
         self.v = None if bool(valid.all()) else valid.float()[:, :, None]
 
-    def squared_error(self) -> Tensor:
-        error = self._sum_valid(self.m.square()) - 2 * _product(self.m, self.y) + self.y.sum((2, 3))[:, None]
-        return error.clamp(min=0) / (self.pixels * self.m.shape[2])
+    def squared_error(self, m: Tensor) -> Tensor:
+        error = self._sum_valid(m.square()) - 2 * _product(m, self.y) + self.y.sum((2, 3))[:, None]
+        return error.clamp(min=0) / (self.pixels * m.shape[2])
 
     def dice(self) -> Tensor:
         both = torch.einsum("bmcp,bncp->bmnc", self.m, self.y)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from ambiseg.methods.flow_matching import EDM, FlowMatchingSettings
 from ambiseg.methods.spec import RECOMMENDED, MethodSpec, Preset, TestCase
@@ -66,8 +66,13 @@ class SelectionSettings:
 
     weight: float = 0.01
     """Weight lambda of the selection loss (equations 8 and 12). 0 trains no scores."""
-    positive_prior: float = 0.5
-    """Single labels: prior pi that a proposal is positive, modes / proposals."""
+    reaches_network: bool = False
+    """The selection loss also trains the network and the masks, through what the head sees of them (the
+    paper); so does the loss of the probability head. Otherwise the head learns beside them and changes no
+    mask."""
+    expected_modes: float | None = None
+    """Single labels: modes N expected of an image. The prior of a proposal to be positive is pi = N / M (A.4);
+    half of the M proposals if left out."""
     gradient: Literal["clamp", "kiryo"] = "clamp"
     """Single labels: where the estimated negative risk falls below 0, stop there (equation 11), or step back
     as Kiryo et al. do."""
@@ -118,19 +123,25 @@ class ModeProposalsSettings:
 
     proposals: int = 16
     """Number of proposals M; twice the number of modes you expect."""
-    mask_loss: Literal["dice-focal", "dice", "mse"] = "dice-focal"
-    """Loss of one proposal against one mask (table 6 of the paper)."""
+    mask_loss: Literal["dice-focal", "dice", "mse", "signed-mse"] = "dice-focal"
+    """Loss of one proposal against one mask (table 6 of the paper). signed-mse compares the outputs themselves,
+    without a sigmoid, with masks of -1 and 1, as diffusion models do."""
     matching_score_weight: float = 0.0
     """Full labels: weight of the score in the matching, as in DETR, so that equally good proposals do not
     change places. 0 matches by the mask loss alone (the paper)."""
     head_init_jitter: float = 0.1
-    """Heads start as copies of one convolution, each scaled by a factor drawn from 1 +- this (A.2)."""
+    """Heads start as copies of one convolution, scaled by factors drawn from 1 +- this (A.2)."""
+    head_init_scales: Literal["per-head", "per-weight"] = "per-head"
+    """One factor for each head, or one for each of its weights (the paper)."""
     flow_input: bool = False
     """The network is that of a flow model and sees one fixed noise and one fixed time (A.2); ``--init`` of a
     flow-matching run sets it."""
     flow_time: float | None = None
     """Time input of this network: t from 0 (noise) to 1, or log(sigma)/4 of the noise level for an EDM
     flow. If left out, that of pure noise."""
+    flow_path: Literal["linear", "cosine", "variance-preserving"] | None = None
+    """Path of the flow if its network gives velocities: the fixed noise is then added to every proposal, as the
+    velocity is the mask less the noise (20); ``--init`` sets it."""
     assignment: ClosestAssignment | RelaxedAssignment | AnnealedAssignment = ClosestAssignment()
     """Single labels: which proposals learn from the one mask of an image."""
     competition: CompetitionSettings | None = None
@@ -155,29 +166,43 @@ def proposals_from_flow(settings: ModeProposalsSettings, flow: FlowMatchingSetti
         >>> proposals_from_flow(ModeProposalsSettings(), FlowMatchingSettings()).flow_time
         0.0
     """
-    noise = EDM_NOISE if flow.parameterisation == "edm" else 0.0
-    time = noise if settings.flow_time is None else settings.flow_time
-    return replace(settings, flow_input=True, flow_time=time)
+    edm = flow.parameterisation == "edm"
+    time = (EDM_NOISE if edm else 0.0) if settings.flow_time is None else settings.flow_time
+    return replace(settings, flow_input=True, flow_time=time, flow_path=None if edm else flow.path)
+
+
+def _paper(**selection: float) -> dict[str, Any]:
+    """Settings of the paper that all data sets share, with more of the selection scores."""
+    return {
+        "head_init_scales": "per-weight",
+        "selection": {"image_cue": False, "reaches_network": True, **selection},
+        "probability": None,
+    }
 
 
 def _table_6(
-    width: int, epochs: int, lr: float, proposals: int, full: tuple[str, float], single: tuple[str, float]
+    width: int,
+    epochs: int,
+    lr: float,
+    modes: int,
+    full: tuple[str, float],
+    single: tuple[str, float],
 ) -> Preset:
     """The experiments of a data set; mask loss and lambda with full and with single labels."""
     return Preset(
         source="Gerard and Sullivan, tables 1 and 6, on the network that their public code has for diffusion",
         differs=(
-            "give --init of a flow-matching run with the preset of this name, and train.freeze=encoder: without"
-            " them the network is trained from scratch; a probability head is added, which leaves masks as"
-            " they are; the selection loss does not reach the network; batch size, optimiser and selection"
-            " of the best weights are the library's"
+            "give --init of a flow-matching run with the preset of this name and the same labels, and"
+            " train.freeze=encoder: without them the network is trained from scratch; the range of the random"
+            " scales of the heads is not printed; batch size, optimiser and selection of the best weights are"
+            " the library's"
         ),
         train={"epochs": epochs, "lr": lr},
         backbone={**EDM, "width": width},
         settings={
-            "proposals": proposals,
+            **_paper(weight=full[1], expected_modes=float(modes)),
+            "proposals": 2 * modes,
             "mask_loss": full[0],
-            "selection": {"image_cue": False, "weight": full[1]},
         },
         single={"mask_loss": single[0], "selection": {"weight": single[1]}},
     )
@@ -203,12 +228,21 @@ SPEC = MethodSpec(
         ),
         "paper": Preset(
             source="Gerard and Sullivan, sections 3.1 and 4",
-            differs="network and training are the library's; a probability head is added, which leaves masks as they are",
+            differs="network and training are the library's; the range of the random scales of the heads is not printed",
+            settings=_paper(),
+        ),
+        "paper-with-probabilities": Preset(
+            source="Gerard and Sullivan, sections 3.1 and 4, and a head for probabilities",
+            differs=(
+                "the probability head is not in the paper; scores and probabilities are learnt beside the masks and"
+                " change none; heads start with one random scale each, not one for each weight; network and"
+                " training are the library's"
+            ),
             settings={"selection": {"image_cue": False}},
         ),
-        "mmfire": _table_6(64, 100, 1e-3, 16, ("dice-focal", 0.01), ("mse", 0.01)),
-        "cityscapes": _table_6(128, 400, 1e-4, 32, ("mse", 0.1), ("mse", 0.1)),
-        "lidc": _table_6(64, 100, 1e-3, 8, ("dice-focal", 0.1), ("dice-focal", 0.001)),
+        "mmfire": _table_6(64, 100, 1e-3, 8, ("dice-focal", 0.01), ("signed-mse", 0.01)),
+        "cityscapes": _table_6(128, 400, 1e-4, 16, ("signed-mse", 0.1), ("signed-mse", 0.1)),
+        "lidc": _table_6(64, 100, 1e-3, 4, ("dice-focal", 0.1), ("dice-focal", 0.001)),
         "energy": Preset(
             source="docs/methods/energy-score.md, recipe 'quarter': lower GED, lower selection F1",
             settings={

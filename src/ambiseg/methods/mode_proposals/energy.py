@@ -5,18 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ambiseg.labels import LabelSpace
 from ambiseg.losses.energy_score import trained_score
 from ambiseg.maskset import MaskSet
 from ambiseg.methods.mode_proposals import EnergySettings
 
 
 def energy_loss(
-    logits: Tensor,
-    annotations: MaskSet,
-    probability: Tensor | None,
-    labels: LabelSpace,
-    settings: EnergySettings,
+    masks: Tensor, annotations: MaskSet, probability: Tensor | None, settings: EnergySettings
 ) -> Tensor:
     """The mean energy score; without a probability head all proposals are equally probable.
 
@@ -24,19 +19,18 @@ def energy_loss(
     equally weighted masks (support points; Mak and Joseph 2018).
 
     Args:
-        logits: of the masks, ``(B, M, C, H, W)``.
+        masks: probabilities of pixels, ``(B, M, C, H, W)``.
         annotations: the masks of each image with their probabilities.
         probability: logits ``(B, M)``, or None.
-        labels: the label space.
         settings: kernel, uniform share, and what is trained.
 
     Returns:
         A scalar.
     """
     if probability is None:
-        probability = torch.zeros_like(logits[:, :, 0, 0, 0])
-    weights, masks = probability.float().softmax(1), labels.probabilities(logits, dim=2)
-    count = settings.reserved_proposals or logits.shape[1]
+        probability = torch.zeros_like(masks[:, :, 0, 0, 0])
+    weights = probability.float().softmax(1)
+    count = settings.reserved_proposals or masks.shape[1]
     trained = torch.cat([masks[:, :-count].detach(), masks[:, -count:]], 1)
     shares = weights.detach() * (1 - settings.uniform_share)
     shares[:, -count:] += settings.uniform_share / count

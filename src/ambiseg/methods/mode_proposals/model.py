@@ -29,6 +29,7 @@ from torch.nn import functional
 
 from ambiseg.defaults import LEAST_PROBABILITY
 from ambiseg.errors import AmbisegError
+from ambiseg.flows.paths import path_named
 from ambiseg.labels import LabelSpace
 from ambiseg.losses.mask_losses import pairwise_mask_loss
 from ambiseg.maskset import MaskSet
@@ -95,7 +96,7 @@ class ModeProposals(Segmenter):
 
     @torch.no_grad()
     def _repeat_first_head(self) -> None:
-        """Start all heads as one convolution, each copy scaled by a random factor near 1 (A.2).
+        """Start all heads as one convolution, each copy or weight scaled by a random factor near 1 (A.2).
 
         Those that the energy score alone trains keep a start of their own: copies would share its gradient,
         and none wins alone.
@@ -105,31 +106,53 @@ class ModeProposals(Segmenter):
         count = s.proposals - self.unmatched if any_wins else 0
         factor = 1 + s.head_init_jitter * (2 * torch.rand(count, 1) - 1)
         for parameter in self.h.parameters():
-            copies = parameter[: count * channels]
-            copies.copy_((parameter[:channels].reshape(1, -1) * factor).reshape(copies.shape))
+            copies, first = parameter[: count * channels], parameter[:channels].reshape(1, -1)
+            if s.head_init_scales == "per-weight":
+                factor = 1 + s.head_init_jitter * (2 * torch.rand(count, first.shape[1]) - 1)
+            copies.copy_((first * factor).reshape(copies.shape))
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Mask logits ``(B, M, C, H, W)``, score logits ``(B, M)`` and probability logits ``(B, M)`` or
         None."""
-        features = self._features(images)
+        noise = self._noise(images) if self.settings.flow_input else None
+        features = self._features(images, noise)
         logits = self.h(features).unflatten(1, (self.settings.proposals, self.labels.channels))
-        output = self.sel(features, self.labels.probabilities(logits.detach(), dim=2), images)
+        if noise is not None and self.settings.flow_path is not None:
+            logits = logits + self._noise_share(self.settings.flow_path) * noise
+        output = self.sel(features, self._pixels(logits), images)
         if self.settings.probability is None:
             return logits, output, None
         scores, probabilities = output.chunk(2, dim=1)
         return logits, scores, probabilities
 
-    def _features(self, images: Tensor) -> Tensor:
+    def _pixels(self, logits: Tensor) -> Tensor:
+        """Masks as probabilities of pixels, from what the heads give: logits, or with `signed-mse` values in
+        [-1, 1]."""
+        if self.settings.mask_loss == "signed-mse":
+            return self.labels.normalized((logits.float() + 1) / 2, dim=2)
+        return self.labels.probabilities(logits, dim=2)
+
+    def _features(self, images: Tensor, noise: Tensor | None) -> Tensor:
         """``g(x)``; the network of a flow model sees one fixed draw of noise and one fixed time (A.2)."""
-        if not self.settings.flow_input:
-            features: Tensor = self.g(images)
+        features: Tensor
+        if noise is None:
+            features = self.g(images)
             return features
-        check_channels(images, self.in_channels)
-        draw = torch.Generator().manual_seed(int(self.noise_seed))
-        noise = torch.randn(self.labels.channels, *images.shape[2:], generator=draw).to(images)
         time = torch.full((len(images),), self.settings.flow_time or 0.0, device=images.device)
         features = self.g(torch.cat([images, noise.expand(len(images), -1, -1, -1)], 1), time)
         return features
+
+    def _noise(self, images: Tensor) -> Tensor:
+        """The draw of noise that the network of a flow model sees, the same for all images, ``(C, H, W)``."""
+        check_channels(images, self.in_channels)
+        draw = torch.Generator().manual_seed(int(self.noise_seed))
+        return torch.randn(self.labels.channels, *images.shape[2:], generator=draw).to(images)
+
+    def _noise_share(self, path: str) -> float:
+        """``-sigma'/sigma``, the noise to add to a velocity for a multiple of the posterior mean (17); 1 at t = 0
+        of the straight path."""
+        schedule, time = path_named(path), torch.tensor(self.settings.flow_time or 0.0, dtype=torch.float64)
+        return float(-schedule.d_sigma(time) / schedule.sigma(time))
 
     @torch.no_grad()
     def start_from(self, other: Segmenter) -> None:
@@ -160,7 +183,7 @@ class ModeProposals(Segmenter):
             if s.probability is not None:
                 weights["probability"] = s.probability.weight
             if s.energy is not None and self.progress >= s.energy.start:
-                parts["energy"] = energy_loss(logits, annotations, probability, self.labels, s.energy)
+                parts["energy"] = energy_loss(self._pixels(logits), annotations, probability, s.energy)
                 weights |= {"mask": s.energy.mask_loss_weight, "energy": s.energy.weight}
             total = torch.stack([weights[name] * value for name, value in parts.items()]).sum()
             return {"loss": total, **{name: value.detach() for name, value in parts.items()}}
@@ -216,7 +239,7 @@ class ModeProposals(Segmenter):
             weights = torch.full_like(scores, 1.0 / scores.shape[1])
         else:
             weights = probability.softmax(1).clamp(min=LEAST_PROBABILITY)
-        masks = self.labels.probabilities(logits, dim=2)
+        masks = self._pixels(logits)
         proposals = MaskSet.from_probabilities(masks, self.labels, weights, scores.sigmoid()).normalised()
         if samples is None or samples >= self.settings.proposals:
             return proposals
@@ -250,13 +273,18 @@ def _check(s: ModeProposalsSettings) -> None:
     fractions = {
         "competition.start": s.competition.start if s.competition else 0.0,
         "assignment.share_of_others": relaxed.share_of_others if relaxed else 0.0,
-        "selection.positive_prior": s.selection.positive_prior,
         "energy.start": s.energy.start if s.energy else 0.0,
         "energy.uniform_share": s.energy.uniform_share if s.energy else 0.0,
     }
     for name, value in fractions.items():
         if not 0 <= value <= 1:
             raise AmbisegError(f"{name} is from 0 to 1, received {value}")
+    if s.selection.expected_modes is not None and s.selection.expected_modes <= 0:
+        raise AmbisegError(f"selection.expected_modes are above 0, received {s.selection.expected_modes}")
+    if s.flow_path is not None and not s.flow_input:
+        raise AmbisegError("flow_path has no effect without flow_input=true: set both, or leave it out")
+    if s.flow_path is not None and not 0 <= (s.flow_time or 0.0) < 1:
+        raise AmbisegError(f"flow_time of a velocity is from 0 up to 1, received {s.flow_time}")
     if s.competition is not None and s.competition.temperature <= 0:
         raise AmbisegError(
             f"competition.temperature is above 0, received {s.competition.temperature}: try 0.01"

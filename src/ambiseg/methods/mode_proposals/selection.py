@@ -26,7 +26,7 @@ LARGEST_WEIGHT = 10.0
 class SelectionHead(nn.Module):
     """``sel(g(x), m)``: numbers for every proposal from features, all masks and, by default, the image (4).
 
-    Inputs are detached: the head never changes the masks.
+    Its loss changes neither network nor masks unless ``settings.reaches_network``.
 
     Args:
         features, in_channels: channels of the features and of the image.
@@ -46,7 +46,11 @@ class SelectionHead(nn.Module):
         settings: SelectionSettings,
     ) -> None:
         super().__init__()
-        self.labels, self.image_cue = labels, settings.image_cue
+        self.labels, self.image_cue, self.reaches_network = (
+            labels,
+            settings.image_cue,
+            settings.reaches_network,
+        )
         channels = features + proposals * labels.channels + (in_channels if settings.image_cue else 0)
         self.sel = Discriminator(channels, settings.head_width, heads * proposals)
         cue = settings.duplicate_cue and proposals > 1
@@ -55,7 +59,9 @@ class SelectionHead(nn.Module):
     def forward(self, features: Tensor, masks: Tensor, images: Tensor) -> Tensor:
         """Features ``(B, F, H, W)``, mask probabilities ``(B, M, C, H, W)``, images: to ``(B, heads M)``
         float32."""
-        inputs = [features.detach(), masks.flatten(1, 2), *([images] if self.image_cue else [])]
+        if not self.reaches_network:
+            features, masks = features.detach(), masks.detach()
+        inputs = [features, masks.flatten(1, 2), *([images] if self.image_cue else [])]
         output: Tensor = self.sel(torch.cat([part.to(features.dtype) for part in inputs], 1)).float()
         return output if self.duplicates is None else output + self.duplicates(self._closeness(masks))
 
@@ -83,17 +89,19 @@ def positive_unlabelled_risk(
     Args:
         scores: logits ``(B, M)``.
         won: 1 for the winner of each image, else 0, ``(B, M)``.
-        settings: prior pi, and what happens where the negative risk falls below 0.
+        settings: expected modes ``pi M``, and what happens where the negative risk falls below 0.
         propensities: ``(B, 1)`` or None.
 
     Returns:
         A scalar.
     """
-    pi = settings.positive_prior
+    proposals = scores.shape[1]
+    modes = proposals / 2 if settings.expected_modes is None else min(settings.expected_modes, proposals)
+    pi = modes / proposals
     as_positive, as_negative = functional.softplus(-scores), functional.softplus(scores)
     weight = won / won.sum()
     if propensities is not None:
-        weight = weight * (1 / (propensities * pi * scores.shape[1])).clamp(max=LARGEST_WEIGHT)
+        weight = weight * (1 / (propensities * modes)).clamp(max=LARGEST_WEIGHT)
     positive_risk = pi * (weight * as_positive).sum()
     unlabelled = ((1 - won) * as_negative).sum() / (1 - won).sum().clamp(min=1)
     negative_risk = unlabelled - pi * (weight * as_negative).sum()

@@ -70,6 +70,9 @@ class MoSESettings:
     from the start."""
     beta: float = 1.0
     """Weight of the gating network's loss; the paper has 10 with one annotation per image."""
+    gating_loss: Literal["sum", "mean"] = "sum"
+    """Divergence of equation 6 over the samples: their sum, as printed, or their mean, as in the authors' code,
+    where beta counts 1 / (K S) of what it counts in the sum."""
     merge_threshold: float = 1.0
     """Experts whose mean masks overlap by this IoU share their gradient (algorithm 2); it falls from 1 to
     this over the training. 1 merges none."""
@@ -101,7 +104,7 @@ _BACKBONE = {
     "convolutions": {"bias": True, "norm": {"eps": 1e-3, "momentum": 0.01}},
 }
 """The authors' network."""
-_NETWORK = {"gating_bias": False, "head": {"kind": "normalised"}}
+_NETWORK = {"gating_bias": False, "gating_loss": "mean", "head": {"kind": "normalised"}}
 _TRAINING = {"lr": 1e-3, "weight_decay": 1e-5, "warmup": 0, "clip": 0.0, "ema": 0.0}
 _DIFFERS = (
     "weights are initialised as in PyTorch, and the scale of the fusion at 1; AdamW on a cosine, not Adam"
@@ -124,7 +127,7 @@ SPEC = MethodSpec(
         PAPER: Preset(
             source=(
                 "Gao et al. 2023, section 4.2 and appendix A.1, LIDC: K = 4, S = 4, gamma from 1/2, "
-                "beta = 1 (10 with single labels)"
+                "beta = 1 (10 with single labels), in the sum that is printed"
             ),
             differs=(
                 "gamma rises over half of the training, not where the loss stops falling; network "
@@ -137,10 +140,7 @@ SPEC = MethodSpec(
                 "Gao et al. 2023, table 1, with the network of their public code: 9,321,195 parameters on"
                 " one-channel images with two channels of logits (another state of the code has 10,400,686)"
             ),
-            differs=(
-                f"one channel and a sigmoid for binary masks, 33 parameters less; {_DIFFERS}; beta = 1 as"
-                " printed, which the code divides by the number of samples"
-            ),
+            differs=(f"one channel and a sigmoid for binary masks, 33 parameters less; {_DIFFERS}"),
             train={**_TRAINING, "epochs": 200, "batch_size": 16},
             backbone=_BACKBONE,
             settings=_NETWORK,

@@ -294,6 +294,8 @@ class MoSE(Segmenter):
                 fit = (coupling * cost).sum((1, 2))
                 received = coupling.sum(2).view(len(images), s.experts, draws).sum(2)
                 kl = divergence(received, log_pi, self._groups(logits, draws))
+                if s.gating_loss == "mean":
+                    kl = kl / logits.shape[1]
             images_seen = counted.sum().clamp(min=1)
             fit, kl = ((part * counted).sum() / images_seen for part in (fit, kl))
             parts = {"cost": fit, "kl": kl}
