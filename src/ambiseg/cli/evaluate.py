@@ -11,6 +11,7 @@ from tyro.conf import OmitArgPrefixes, Positional
 
 from ambiseg.cli.console import Grid, command, next_commands, progress, say, show, show_grid, show_json, warn
 from ambiseg.cli.parsing import Grouping, Proposing, Shown, at_least_one, changed_options, parse
+from ambiseg.engine.smoke import NOTE
 from ambiseg.errors import AmbisegError
 
 EVERY = "all"
@@ -61,6 +62,7 @@ def run(args: list[str]) -> int:
     )
     if arguments.save:
         evaluation.save(arguments.run)
+    warn(NOTE if model.config.smoke else "")
     if arguments.json:
         show_json({"run": arguments.run, "data": data, **evaluation.to_dict()})
         return 0

@@ -13,6 +13,7 @@ from ambiseg.cli.evaluate import data_of, evaluate_run, interval_note
 from ambiseg.cli.parsing import Grouping, Proposing, changed_options, parse
 from ambiseg.cli.predict import settings_of
 from ambiseg.cli.train import train_command
+from ambiseg.engine.smoke import NOTE
 from ambiseg.errors import AmbisegError
 from ambiseg.json_files import read_mapping
 from ambiseg.nested_settings import fits
@@ -105,7 +106,8 @@ def build_report(
         drawn = (rows, fitted.spread)
     content = ReportContent(
         title=f"{config.method} on {name}",
-        subtitle=f"{run_path}, {evaluation.images} images of the split {evaluation.split}",
+        subtitle=f"{run_path}, {evaluation.images} images of the split {evaluation.split}"
+        + (f"; {NOTE}" if config.smoke else ""),
         summary=summary_of(run_path, model, data, evaluation),
         curve=training_curve(run_path),
         metrics=metric_rows(evaluation.columns(), evaluation.interval_columns()),

@@ -15,6 +15,7 @@ from ambiseg.cli.console import Grid, command, next_commands, say, show, show_gr
 from ambiseg.cli.parsing import Shown, parse
 from ambiseg.engine.presets import merged_training, resolve
 from ambiseg.engine.settings import TrainSettings
+from ambiseg.engine.smoke import NOTE, shrunk
 from ambiseg.errors import AmbisegError, UnknownNameError
 from ambiseg.methods import METHODS, method_info
 from ambiseg.methods.spec import RECOMMENDED, MethodSpec
@@ -44,10 +45,10 @@ OfPreset = arg(help_behavior_hint="(default: the preset's)")
 class TrainArguments:
     """Train a method on a data set into a run folder. --help-all lists every setting."""
 
-    data: Path
-    """Data set with splits train and val: a folder or a packed file."""
     out: Path
     """Run folder to make."""
+    data: Annotated[Path | None, Shown] = None
+    """Data set with splits train and val: a folder or a packed file."""
     preset: Annotated[str | None, arg(help_behavior_hint="(default: recommended)")] = None
     """Named choice of settings; 'ambiseg methods METHOD' lists them."""
     labels: Annotated[Literal["full", "single"] | None, OfPreset] = None
@@ -82,6 +83,9 @@ class TrainArguments:
     config: Annotated[Path | None, Shown] = None
     """YAML file with preset, train, backbone and settings, such as the config.yaml of a run; options count
     over it."""
+    smoke: bool = False
+    """Try the settings in seconds: a few steps of a small network, without --data on tiny simulated data of
+    the layout that the preset is made for; the figures mean nothing."""
     overwrite: bool = False
     """Replace an existing run folder."""
     quiet: bool = False
@@ -92,7 +96,7 @@ class TrainArguments:
 
 CONFIG_KEYS = (
     *("preset", "train", "backbone", "settings", "ambiseg", "method", "in_channels", "channels", "labels"),
-    *("normalization", "images", "data", "data_digest", "augmentation"),
+    *("normalization", "images", "data", "data_digest", "augmentation", "smoke"),
 )
 """What the file of ``--config`` may say; of a run's ``config.yaml`` the rest is left to the new run."""
 TRAIN_OPTIONS = ("labels", "epochs", "updates", "minutes", "batch_size", "lr", "seed", "devices", "init")
@@ -165,11 +169,12 @@ def _train(name: str, args: list[str]) -> int:
             raise
         version = _read_config(arguments.config, spec).get("ambiseg")
         raise AmbisegError(f"{error}; {arguments.config}: {written_by(version)}") from error
+    data = _data(spec, preset, arguments)
     from ambiseg.engine.train import fit
 
     result = fit(
         name,
-        arguments.data,
+        data,
         arguments.out,
         preset=preset,
         train=train,
@@ -177,8 +182,28 @@ def _train(name: str, args: list[str]) -> int:
         settings=settings,
         overwrite=arguments.overwrite,
         quiet=arguments.quiet,
+        smoke=arguments.smoke,
     )
     return _tell(result, arguments.json)
+
+
+def _data(spec: MethodSpec, preset: str, arguments: TrainArguments) -> Path:
+    """The data set to train on; for a smoke run one is made beside the run where none is given.
+
+    Raises:
+        AmbisegError: none is given, or it cannot be made.
+    """
+    layout = spec.preset(preset).data
+    if arguments.data is not None:
+        return arguments.data
+    if not arguments.smoke:
+        hint = "" if layout is None else f"; {layout.how_to_get(f'{layout.name}.h5')}"
+        raise AmbisegError(f"missing --data PATH{hint}")
+    from ambiseg.data.layouts import LIDC
+    from ambiseg.data.simulators.layouts import simulate_layout
+
+    chosen = layout or LIDC
+    return simulate_layout(chosen, arguments.out.parent / f"smoke-{chosen.name}.h5")
 
 
 def chosen_values(spec: MethodSpec, arguments: TrainArguments) -> tuple[str, dict[str, Any]]:
@@ -295,7 +320,10 @@ def _tell(result: FitResult, as_json: bool) -> int:
     if as_json:
         show_json(dataclasses.asdict(result))
         return 0
-    show(summary(result), *([result.filter] if result.filter else []))
+    from ambiseg.engine.run_folder import RunConfig
+
+    note = NOTE if RunConfig.load(result.run).smoke else ""
+    show(summary(result), *(line for line in (result.filter, note) if line))
     say(f"run folder: {result.run}")
     next_commands(
         (command("ambiseg", "evaluate", result.run), "measure it on the test split"),
@@ -323,8 +351,12 @@ def train_command(config: RunConfig, out: str | Path) -> str:
     words: list[object] = ["ambiseg", "train", config.method, "--data", config.data, "--out", out]
     if config.preset != RECOMMENDED:
         words += ["--preset", config.preset]
+    if config.smoke:
+        words.append("--smoke")
     labels = {"labels": config.train.labels}
     train, backbone, settings = resolve(method_info(config.method), config.preset, labels)
+    if config.smoke:
+        train, backbone, settings = shrunk(train, backbone, settings)
     if config.train.labels != TrainSettings().labels:
         words += ["--labels", config.train.labels]
     for prefix, ours, theirs in (

@@ -62,7 +62,7 @@ class SplitStatistics:
         remarks = [f"{problem}: {remedy}" for problem, remedy in masks.remarks()]
         if images.strays:
             remarks.append(f"{stray_words(images)}: {STRAY_REMEDY}")
-        single = masks.most == 1 and split.info.flips is None
+        single = masks.most == 1 and split.modes is None
         return cls(images.channels, images.range(), images.normalization(), digest, tuple(remarks), single)
 
 

@@ -73,6 +73,7 @@ class RunConfig:
         images: number types, sizes and range of the training images; None in runs of before these were kept.
         preset: the preset that the settings began with.
         augmentation: which augmentation is used and why; None in runs of earlier versions.
+        smoke: a run of a few steps of small networks, whose figures mean nothing (`ambiseg.engine.smoke`).
         version: of the library.
     """
 
@@ -89,6 +90,7 @@ class RunConfig:
     images: ImageRange | None = None
     preset: str = RECOMMENDED
     augmentation: AugmentationChoice | None = None
+    smoke: bool = False
     version: str = __version__
 
     def build(self) -> Segmenter:
@@ -119,6 +121,8 @@ class RunConfig:
             "data": self.data,
             "data_digest": self.data_digest,
         }
+        if self.smoke:
+            entries["smoke"] = True
         if self.augmentation is not None:
             entries["augmentation"] = self.augmentation.to_dict()
         write_text(run / CONFIG, yaml.safe_dump(entries, sort_keys=False, default_flow_style=None, width=110))
@@ -188,6 +192,7 @@ class RunConfig:
             images=_images(entries.get("images", dict, {}), channels),
             preset=entries.get("preset", str, RECOMMENDED),
             augmentation=_augmentation(entries.get("augmentation", dict, {})),
+            smoke=entries.values.get("smoke") is True,
             version=version,
         )
 

@@ -10,13 +10,15 @@ listed at once.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from ambiseg.data.layouts import LAYOUTS
 from ambiseg.engine.presets import merged_training, resolve
 from ambiseg.engine.settings import TrainSettings
+from ambiseg.engine.smoke import bounded, shrunk
 from ambiseg.errors import AmbisegError, UnknownNameError
 from ambiseg.methods import METHODS, method_info
 from ambiseg.methods.spec import RECOMMENDED
@@ -90,6 +92,7 @@ class DataEntry(Recipe):
         importer: of `ambiseg.data.importers` (``import`` in the file).
         source: what to import, below the data root.
         options: of the simulation or the importer.
+        layout: of `ambiseg.data.layouts.LAYOUTS`, that of the data; a smoke run simulates it.
         split: what is evaluated; that of the protocol if empty.
         images: so many images of it, evenly spread; all if left out.
     """
@@ -99,6 +102,7 @@ class DataEntry(Recipe):
     importer: str = ""
     source: str = ""
     options: dict[str, Any] = field(default_factory=dict)
+    layout: str = ""
     split: str = ""
     images: int | None = None
 
@@ -110,19 +114,26 @@ class MethodEntry(Recipe):
     Attributes:
         method: its name in `ambiseg.METHODS`; that of the entry if empty.
         preset: the preset whose values hold where the suite says nothing.
+        presets: the preset on single data sets, in place of ``preset``.
         start_from: another entry, whose run on the same data with the same seed gives the first weights.
         run_of: another entry, whose run is measured in place of one of its own, with other settings of
             sampling or another number of masks.
-        data: the only data sets to run on; all if empty.
+        data: the only data sets to run on; those of ``presets``, or all, if empty.
         overrides: more about single data sets.
     """
 
     method: str = ""
     preset: str = RECOMMENDED
+    presets: dict[str, str] = field(default_factory=dict)
     start_from: str = ""
     run_of: str = ""
     data: tuple[str, ...] = ()
     overrides: dict[str, Recipe] = field(default_factory=dict)
+
+    def runs_on(self, data: str) -> bool:
+        """Whether it runs on a data set."""
+        chosen = self.data or tuple(self.presets)
+        return not chosen or data in chosen
 
     @property
     def needs(self) -> str:
@@ -151,7 +162,11 @@ class PaperEntry:
 
 @dataclass(frozen=True)
 class Suite:
-    """A benchmark: methods x data sets under one protocol."""
+    """A benchmark: methods x data sets under one protocol.
+
+    Attributes:
+        smoke: every run is a small and short one (`ambiseg.engine.smoke`).
+    """
 
     name: str
     title: str
@@ -159,12 +174,17 @@ class Suite:
     data: dict[str, DataEntry]
     methods: dict[str, MethodEntry]
     papers: tuple[PaperEntry, ...] = ()
+    smoke: bool = False
+
+    def for_smoke(self) -> Suite:
+        """The same suite, its runs small, with one seed."""
+        return replace(self, smoke=True, protocol=replace(self.protocol, seeds=1))
 
     def methods_on(self, data: str) -> list[str]:
         """Names of the methods that run on a data set, each after the one that it starts from."""
         names: list[str] = []
         for name, entry in self.methods.items():
-            if not entry.data or data in entry.data:
+            if entry.runs_on(data):
                 names += [one for one in reversed(self.lineage(name)) if one not in names]
         return names
 
@@ -196,7 +216,8 @@ class Suite:
         entry = self.methods[name]
         if not entry.run_of:
             return Recipe()
-        return entry.overrides.get(data, Recipe()).over(entry).over(self.sampling(data, entry.run_of))
+        found = entry.overrides.get(data, Recipe()).over(entry).over(self.sampling(data, entry.run_of))
+        return replace(found, settings=bounded(found.settings)) if self.smoke else found
 
     def resolved(
         self, data: str, name: str, seed: int = 0
@@ -215,9 +236,18 @@ class Suite:
         info = method_info(entry.method or name)
         given = {"labels": self.protocol.labels} | recipe.train | {"seed": seed}
         train, backbone, settings = resolve(
-            info, entry.preset, given, recipe.backbone, recipe.settings, where
+            info, self.preset(data, name), given, recipe.backbone, recipe.settings, where
         )
-        return train, backbone, settings, recipe.samples
+        samples = recipe.samples
+        if self.smoke:
+            train, backbone, settings = shrunk(train, backbone, settings)
+            samples = None if samples is None else bounded({"samples": samples})["samples"]
+        return train, backbone, settings, samples
+
+    def preset(self, data: str, name: str) -> str:
+        """The preset of the training whose run a method is or measures."""
+        entry = self.methods[self.trained(name)]
+        return entry.presets.get(data, entry.preset)
 
     def masks(self, data: str, name: str) -> int | None:
         """How many masks an image gets from a method: those asked for, or fewer where the method has fewer
@@ -346,16 +376,19 @@ def _check(suite: Suite) -> None:
             raise AmbisegError(
                 f"{name}: say one of 'simulate', 'path', or 'import' with 'source', how to get it"
             )
+        if data.layout:
+            check_name(f"layout of {name}", data.layout, LAYOUTS)
     for name, entry in suite.methods.items():
         parts = (entry, *entry.overrides.values())
         if entry.run_of and (
             entry.method
             or entry.start_from
             or entry.preset != RECOMMENDED
+            or entry.presets
             or any(part.train or part.backbone for part in parts)
         ):
             raise AmbisegError(f"{name} measures the run of {entry.run_of}: say settings and samples only")
-        for other in (*entry.data, *entry.overrides):
+        for other in (*entry.data, *entry.presets, *entry.overrides):
             check_name("data set", other, suite.data)
         suite.lineage(name)
         for data_name in suite.data:

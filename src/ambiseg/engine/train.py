@@ -49,6 +49,7 @@ from ambiseg.engine.filter_choice import choose_filter
 from ambiseg.engine.hardware import Hardware
 from ambiseg.engine.limits import check_depth, check_memory, outline
 from ambiseg.engine.module import LOSS, TrainingModule
+from ambiseg.engine.preset_data import check_data_are_there, check_suits
 from ambiseg.engine.presets import resolve
 from ambiseg.engine.run import Run
 from ambiseg.engine.run_folder import (
@@ -63,6 +64,7 @@ from ambiseg.engine.run_folder import (
     save_weights,
 )
 from ambiseg.engine.settings import TrainSettings
+from ambiseg.engine.smoke import shrunk
 from ambiseg.errors import AmbisegError, DataWarning
 from ambiseg.labels import LabelSpace
 from ambiseg.methods import MethodSpec, build, method_info, spec_of
@@ -120,6 +122,7 @@ def fit(
     overwrite: bool = False,
     quiet: bool = False,
     fit_filter: bool = True,
+    smoke: bool = False,
 ) -> FitResult:
     """Train ``method`` on the ``train`` split of ``data`` and write a run folder.
 
@@ -135,6 +138,7 @@ def fit(
         overwrite: replace an existing run folder.
         quiet: no progress line.
         fit_filter: choose on the validation images what predictions keep (`ambiseg.engine.filter_choice`).
+        smoke: train a small network for two steps (`ambiseg.engine.smoke`), to see that everything works.
 
     Raises:
         AmbisegError: unknown method, senseless settings, missing splits, an existing ``out``, weights to
@@ -149,6 +153,9 @@ def fit(
         module, named = backbone, type(backbone) if isinstance(backbone, nn.Module) else backbone
         backbone = {"kind": getattr(named, "__name__", type(backbone).__name__)}
     chosen, network, own = resolve(spec, preset, train, backbone, settings)
+    if smoke:
+        chosen, network, own = shrunk(chosen, network, own)
+    check_data_are_there(spec, preset, data)
     if chosen.init:
         network, own = _suited(spec, network, own, RunConfig.load(chosen.init))
         problems = number_problems(network, "backbone.") + number_problems(own)
@@ -169,6 +176,7 @@ def fit(
             warnings.warn(f"{data}, train: {remark}", DataWarning, stacklevel=2)
         if statistics.single_masks and chosen.labels == "full" and spec.has_single_settings:
             warnings.warn(f"{data}, train: {SINGLE}", DataWarning, stacklevel=2)
+    check_suits(spec, preset, chosen.labels, split.info.labels, statistics)
     with trying_network(network.kind, module):
         model = _model(spec, chosen, statistics, split.info.labels, network, own)
     if model.needs_init and not chosen.init:
@@ -190,6 +198,7 @@ def fit(
         channels=split.info.channels,
         images=statistics.images,
         preset=preset,
+        smoke=smoke,
     )
     start = _start(config) if chosen.init else None
     operations = 3 * _try(model, config, split) * chosen.batch_size * chosen.devices

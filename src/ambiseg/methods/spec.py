@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from typing import TYPE_CHECKING, Any, get_type_hints
 
+from ambiseg.data.layouts import Layout
 from ambiseg.errors import AmbisegError, UnknownNameError
 from ambiseg.networks.settings import UNetSettings
 
@@ -35,6 +36,7 @@ class Preset:
         backbone: of `ambiseg.UNetSettings`.
         settings: of the method's own settings.
         single: of the method's own settings where training sees single labels, over ``settings``.
+        data: what the data of the experiment look like; None where the choice is for any data.
     """
 
     source: str = ""
@@ -43,6 +45,7 @@ class Preset:
     backbone: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     single: Mapping[str, Any] = field(default_factory=dict)
+    data: Layout | None = None
 
 
 @dataclass(frozen=True)
@@ -166,6 +169,10 @@ class MethodSpec:
         if not isinstance(name, str) or not isinstance(preset, Preset):
             raise AmbisegError(
                 f"presets of {self.name} are Preset(...) by names, received {name!r}: {preset!r}"
+            )
+        if not isinstance(preset.data, Layout | None):
+            raise AmbisegError(
+                f"data of the {where} is a Layout of ambiseg.data.layouts, received {preset.data!r}"
             )
         network = [f.name for f in fields(UNetSettings)]
         for part, names in (("train", None), ("backbone", network), ("settings", known), ("single", known)):

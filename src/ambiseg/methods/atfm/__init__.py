@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from ambiseg.data.layouts import ISIC, LIDC
 from ambiseg.methods.spec import PAPER, MethodSpec, Preset, TestCase
 from ambiseg.methods.ssn import GTR, GTR_DIFFERS, SSNSettings
 from ambiseg.networks.settings import UNetSettings
@@ -105,6 +106,7 @@ SPEC = MethodSpec(
             train={**_TRAINING, "epochs": 200, "batch_size": 6},
             backbone=GTR,
             settings={"flow_network": _FLOW},
+            data=LIDC,
         ),
         "isic": Preset(
             source=(
@@ -120,6 +122,7 @@ SPEC = MethodSpec(
                 "alpha": 1e-4,
                 "steps": 50,
             },
+            data=ISIC,
         ),
     },
     validation="loss",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from ambiseg.data.layouts import CITYSCAPES, LIDC, MMFIRE, Layout
 from ambiseg.methods.spec import PAPER, MethodSpec, Preset, TestCase
 
 
@@ -65,7 +66,7 @@ EDM = {"kind": "edm", "depth": 3, "blocks": 4, "attention": True, "dropout": 0.1
 """NCSN++ of the public code that Gerard and Sullivan build on, but for its width."""
 
 
-def _diffusion(width: int, sigma_data: float, epochs: int, log_mean: float) -> Preset:
+def _diffusion(data: Layout, width: int, sigma_data: float, epochs: int, log_mean: float) -> Preset:
     """The diffusion model of a data set."""
     return Preset(
         source=(
@@ -89,6 +90,7 @@ def _diffusion(width: int, sigma_data: float, epochs: int, log_mean: float) -> P
         },
         backbone={**EDM, "width": width},
         settings={"parameterisation": "edm", "sigma_data": sigma_data, "sampler": "heun", "steps": 10},
+        data=data,
     )
 
 
@@ -111,9 +113,9 @@ SPEC = MethodSpec(
                 "optimiser are the library's"
             ),
         ),
-        "mmfire": _diffusion(64, 0.1502, 1000, 0.5),
-        "cityscapes": _diffusion(128, 0.0463, 400, 1.5),
-        "lidc": _diffusion(64, 0.1, 200, 0.75),
+        "mmfire": _diffusion(MMFIRE, 64, 0.1502, 1000, 0.5),
+        "cityscapes": _diffusion(CITYSCAPES, 128, 0.0463, 400, 1.5),
+        "lidc": _diffusion(LIDC, 64, 0.1, 200, 0.75),
     },
     validation="loss",
     test=TestCase({"samples": 24, "steps": 4}, deterministic=False, steps=400, rate=4e-3),

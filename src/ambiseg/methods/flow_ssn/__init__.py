@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from ambiseg.data.layouts import LIDC, REFUGE
 from ambiseg.methods.spec import PAPER, MethodSpec, Preset, TestCase
 from ambiseg.networks.settings import UNetSettings
 
@@ -185,6 +186,7 @@ SPEC = MethodSpec(
                 "samples": 100,
                 "flow": {"kind": "continuous", "network": {**_ADM, "width": 16, "depth": 3, "max_width": 16}},
             },
+            data=LIDC,
         ),
         "lidc-discrete": Preset(
             source=(
@@ -198,6 +200,7 @@ SPEC = MethodSpec(
                 "samples": 100,
                 "flow": {"kind": "autoregressive", "base_scale": "one", "body": _TRANSFORMER},
             },
+            data=LIDC,
         ),
         "refuge": Preset(
             source=(
@@ -211,6 +214,7 @@ SPEC = MethodSpec(
                 "samples": 100,
                 "flow": {"kind": "continuous", "network": {**_ADM, "width": 32, "depth": 4, "max_width": 32}},
             },
+            data=REFUGE,
         ),
         "refuge-discrete": Preset(
             source=(
@@ -229,6 +233,7 @@ SPEC = MethodSpec(
                     "body": {**_TRANSFORMER, "strip_height": 8, "strip_width": 8, "layers": 2, "width": 128},
                 },
             },
+            data=REFUGE,
         ),
     },
     validation="loss",

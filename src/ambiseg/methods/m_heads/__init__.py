@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ambiseg.data.layouts import CITYSCAPES_TWINS
 from ambiseg.methods.probabilistic_unet import CITYSCAPES_DIFFERS, CITYSCAPES_TRAINING, PLAIN_UNET
 from ambiseg.methods.spec import PAPER, MethodSpec, Preset, TestCase
 
@@ -41,6 +42,7 @@ SPEC = MethodSpec(
             train=CITYSCAPES_TRAINING,
             backbone=PLAIN_UNET,
             settings={"heads": 16},
+            data=CITYSCAPES_TWINS,
         ),
     },
     masks="heads",

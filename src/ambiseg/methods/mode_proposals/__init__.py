@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from ambiseg.data.layouts import CITYSCAPES, LIDC, MMFIRE, Layout
 from ambiseg.methods.flow_matching import EDM, FlowMatchingSettings
 from ambiseg.methods.spec import RECOMMENDED, MethodSpec, Preset, TestCase
 
@@ -181,6 +182,7 @@ def _paper(**selection: float) -> dict[str, Any]:
 
 
 def _table_6(
+    data: Layout,
     width: int,
     epochs: int,
     lr: float,
@@ -205,6 +207,7 @@ def _table_6(
             "mask_loss": full[0],
         },
         single={"mask_loss": single[0], "selection": {"weight": single[1]}},
+        data=data,
     )
 
 
@@ -240,9 +243,9 @@ SPEC = MethodSpec(
             ),
             settings={"selection": {"image_cue": False}},
         ),
-        "mmfire": _table_6(64, 100, 1e-3, 8, ("dice-focal", 0.01), ("signed-mse", 0.01)),
-        "cityscapes": _table_6(128, 400, 1e-4, 16, ("signed-mse", 0.1), ("signed-mse", 0.1)),
-        "lidc": _table_6(64, 100, 1e-3, 4, ("dice-focal", 0.1), ("dice-focal", 0.001)),
+        "mmfire": _table_6(MMFIRE, 64, 100, 1e-3, 8, ("dice-focal", 0.01), ("signed-mse", 0.01)),
+        "cityscapes": _table_6(CITYSCAPES, 128, 400, 1e-4, 16, ("signed-mse", 0.1), ("signed-mse", 0.1)),
+        "lidc": _table_6(LIDC, 64, 100, 1e-3, 4, ("dice-focal", 0.1), ("dice-focal", 0.001)),
         "energy": Preset(
             source="docs/methods/energy-score.md, recipe 'quarter': lower GED, lower selection F1",
             settings={

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from ambiseg.data.layouts import CITYSCAPES_PREDICTION, LIDC
 from ambiseg.methods.spec import PAPER, MethodSpec, Preset, TestCase
 from ambiseg.networks.settings import BatchNormSettings
 
@@ -145,6 +146,7 @@ SPEC = MethodSpec(
             backbone=_BACKBONE,
             settings=_NETWORK,
             single={"beta": 10.0},
+            data=LIDC,
         ),
         "cityscapes": Preset(
             source=(
@@ -167,6 +169,7 @@ SPEC = MethodSpec(
                 "cap": 1 / 32,
                 "merge_threshold": 0.9,
             },
+            data=CITYSCAPES_PREDICTION,
         ),
     },
     validation="ged",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from ambiseg.data.layouts import CITYSCAPES_TWINS, LIDC
 from ambiseg.methods.spec import PAPER, MethodSpec, Preset, TestCase
 
 
@@ -93,6 +94,7 @@ SPEC = MethodSpec(
             train=CITYSCAPES_TRAINING,
             backbone=PLAIN_UNET,
             settings={**_NETWORK, "combine_layers": 4},
+            data=CITYSCAPES_TWINS,
         ),
         "lidc": Preset(
             source="Kohl et al. 2018, section 4.1: the U-Net without normalisation, three 1x1 convolutions",
@@ -103,6 +105,7 @@ SPEC = MethodSpec(
             ),
             backbone=PLAIN_UNET,
             settings=_NETWORK,
+            data=LIDC,
         ),
     },
     test=TestCase({"samples": 24}, deterministic=False, steps=450, rate=4e-3),

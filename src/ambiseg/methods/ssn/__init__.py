@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ambiseg.data.layouts import ISIC, LIDC
 from ambiseg.methods.spec import PAPER, MethodSpec, Preset, TestCase
 
 
@@ -94,6 +95,7 @@ SPEC = MethodSpec(
                 "dropout": 0.1,
             },
             settings={"samples": 100},
+            data=LIDC,
         ),
         "atfm-lidc": Preset(
             source="Li et al. 2026, 'Implementation Details': the prior of ATFM, 2,262,444 parameters",
@@ -101,6 +103,7 @@ SPEC = MethodSpec(
             train={**_GTR_TRAINING, "epochs": 1000, "batch_size": 256},
             backbone=GTR,
             settings={"antithetic": True},
+            data=LIDC,
         ),
         "atfm-isic": Preset(
             source="Li et al. 2026, 'Implementation Details': the prior of ATFM on skin lesions",
@@ -108,6 +111,7 @@ SPEC = MethodSpec(
             train={**_GTR_TRAINING, "epochs": 400, "batch_size": 8},
             backbone=GTR,
             settings={"antithetic": True},
+            data=ISIC,
         ),
     },
     validation="ged",

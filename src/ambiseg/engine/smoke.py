@@ -1,0 +1,87 @@
+"""Smoke runs: the experiment of a preset or a suite from end to end in seconds, whose figures mean nothing.
+
+Every setting that chooses what the code does keeps its value: kind and depth of a network, losses, schedule,
+augmentation, sampler, guidance. `LARGEST` bounds the numbers that only make it take longer. Imports no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from ambiseg.engine.settings import TrainSettings
+from ambiseg.nested_settings import from_values, to_values
+from ambiseg.networks.settings import UNetSettings
+
+T = TypeVar("T")
+
+UPDATES = 2
+"""Optimiser steps of a smoke run."""
+LARGEST = {
+    # training
+    "batch_size": 2,
+    "validations": 1,
+    "validation_images": 2,
+    "devices": 1,
+    "workers": 0,
+    # networks
+    "width": 16,
+    "max_width": 32,
+    "blocks": 1,
+    "flow_width": 16,
+    "flow_max_width": 32,
+    "head_width": 8,
+    "gating_width": 16,
+    "members": 2,
+    # samples of training and prediction
+    "samples": 2,
+    "draws": 2,
+    "likelihood_samples": 4,
+    "steps": 2,
+}
+"""Greatest values of a smoke run, by the names of settings, wherever they stand."""
+WIDEST = 2
+"""Greatest factor of a width."""
+NOTE = "smoke run of a few steps on tiny data: its figures mean nothing"
+"""What is said of a smoke run wherever figures are shown."""
+
+
+def shrunk(
+    train: TrainSettings, backbone: UNetSettings, settings: Any
+) -> tuple[TrainSettings, UNetSettings, Any]:
+    """Settings of training, network and method as `resolve` gives them, for a smoke run.
+
+    Example:
+        >>> from ambiseg.engine.presets import resolve
+        >>> from ambiseg.methods import METHODS
+        >>> train, backbone, settings = shrunk(*resolve(METHODS["flow-ssn"], "lidc"))
+        >>> train.updates, train.ema, backbone.kind, backbone.depth, backbone.width, settings.flow.steps
+        (2, 0.9999, 'adm', 4, 16, 2)
+    """
+    short = replace(train, epochs=None, minutes=None, updates=UPDATES)
+    return _small(short), _small(backbone), _small(settings)
+
+
+def bounded(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested values of settings with numbers of at most `LARGEST`.
+
+    Example:
+        >>> bounded({"flow": {"kind": "continuous", "steps": 250}, "factors": [1, 2, 4]})
+        {'flow': {'kind': 'continuous', 'steps': 2}, 'factors': [1, 2, 2]}
+    """
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            found[name] = bounded(value)
+        elif name in LARGEST and value is not None:
+            found[name] = min(value, LARGEST[name])
+        elif name == "factors":
+            found[name] = [min(factor, WIDEST) for factor in value]
+        else:
+            found[name] = value
+    return found
+
+
+def _small(settings: T) -> T:
+    return from_values(type(settings), bounded(to_values(settings)), "settings of a smoke run")
