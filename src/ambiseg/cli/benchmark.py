@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,8 @@ from ambiseg.atomic_write import working_in
 from ambiseg.cli.console import command, finite, next_commands, say, show, show_json, warn
 from ambiseg.cli.data import SimulateArguments, write_simulation
 from ambiseg.cli.parsing import at_least_one, parse
+from ambiseg.data.layouts import LAYOUTS
+from ambiseg.engine.smoke import NOTE
 from ambiseg.engine.suite import DataEntry, Suite, load_suite, suite_names
 from ambiseg.errors import AmbisegError, UnknownNameError
 from ambiseg.nested_settings import from_values
@@ -44,9 +46,12 @@ class BenchmarkArguments:
     seeds: int | None = None
     """How many seeds; those of the suite if left out."""
     out: Path | None = None
-    """Folder for data, runs, tables and the page; benchmark-SUITE if left out."""
+    """Folder for data, runs, tables and the page; if left out benchmark-SUITE, or benchmark-SUITE-smoke."""
     data_root: Path = Path("data")
     """Folder of the data sets that are not simulated; those that are not there are skipped."""
+    smoke: bool = False
+    """Try the suite in seconds: a few steps of small networks, on tiny simulated data of the same layout in
+    place of imported ones; the figures mean nothing."""
     jobs: int = 1
     """Runs at a time, each in a process of its own with its share of the cores; 0: one after the other in
     this process."""
@@ -67,10 +72,12 @@ def run(args: list[str]) -> int:
             raise AmbisegError(
                 f"name a suite: ambiseg benchmark SUITE ({', '.join(suite_names())}, FILE.yaml)"
             )
+        width = max(map(len, suite_names())) + 2
         for name in suite_names():
-            show(f"{name:<8}{load_suite(name).title}")
+            show(f"{name:<{width}}{load_suite(name).title}")
         return 0
     suite = load_suite(arguments.suite)
+    suite = suite.for_smoke() if arguments.smoke else suite
     for kind, names, known in (
         ("method", arguments.methods, suite.methods),
         ("data set", arguments.data, suite.data),
@@ -105,7 +112,7 @@ def _contents(suite: Suite) -> list[str]:
 
 
 def _run(arguments: BenchmarkArguments, suite: Suite, again: str) -> int:
-    out = arguments.out or Path(f"benchmark-{suite.name}")
+    out = arguments.out or Path(f"benchmark-{suite.name}{'-smoke' if suite.smoke else ''}")
     owned_files.enter(out, "benchmark")
     with working_in(out, "the benchmark", wait=5):
         return _run_in(out, arguments, suite, again)
@@ -161,7 +168,8 @@ def _sources(
     for name, entry in suite.data.items():
         asked = not arguments.data or name in arguments.data
         try:
-            sources[name] = _source(name, entry, out, arguments.data_root, asked)
+            find = _smoke_source if suite.smoke else _source
+            sources[name] = find(name, entry, out, arguments.data_root, asked)
         except AmbisegError as error:
             if asked and entry.simulate:
                 raise
@@ -184,8 +192,12 @@ def _source(name: str, entry: DataEntry, out: Path, root: Path, make: bool) -> P
     """
     from ambiseg.data.source import existing
 
-    if entry.path:
-        return existing(root / entry.path)
+    layout = LAYOUTS.get(entry.layout)
+    kept = root / (entry.path or f"{name}.h5")
+    if layout and not kept.exists() and not (entry.source and (root / entry.source).exists()):
+        raise AmbisegError(f"{kept} is not there: {layout.how_to_get(kept)}")
+    if entry.path or (entry.importer and kept.exists()):
+        return existing(kept)
     recipe = json.dumps([entry.simulate, entry.importer, entry.source, entry.options], sort_keys=True)
     target = out / "data" / f"{name}-{hashlib.sha256(recipe.encode()).hexdigest()[:8]}.h5"
     if target.exists():
@@ -208,6 +220,22 @@ def _source(name: str, entry: DataEntry, out: Path, root: Path, make: bool) -> P
         say(f"importing {name}")
         import_dataset(entry.importer, source, target, settings)
     return target
+
+
+def _smoke_source(name: str, entry: DataEntry, out: Path, root: Path, make: bool) -> Path:
+    """A tiny data set in place of one of a suite.
+
+    Raises:
+        AmbisegError: the suite does not say what it looks like.
+    """
+    from ambiseg.data.simulators.layouts import SIDE, simulate_layout
+
+    if entry.simulate:
+        options = entry.options | {"scenarios": 10, "size": min(SIDE, entry.options.get("size", SIDE))}
+        return _source(name, replace(entry, options=options), out, root, make)
+    if not entry.layout:
+        raise AmbisegError(f"{name}: say its layout, one of {', '.join(LAYOUTS)}, to simulate it")
+    return simulate_layout(LAYOUTS[entry.layout], out / "data" / f"smoke-{entry.layout}.h5")
 
 
 def _not_run(missing: list[Cell], cells: list[Cell]) -> list[str]:
@@ -239,18 +267,21 @@ def _write(suite: Suite, cells: list[Cell], skipped: dict[str, str], out: Path, 
     for data in suite.data:
         own = [run for run in runs if run.data == data]
         if own:
-            table = data_table(own, metrics, [paper for paper in papers if paper.data == data])
+            printed = [paper for paper in papers if paper.data == data]
+            table = data_table(own, metrics, printed, suite.differs(data), NOTE if suite.smoke else "")
             sections.append(DataSection(data, table, own, metrics[0]))
             _write_table(table, out / "tables", data)
     failures = [f"{c.title}: {c.entries()['error']}" for c in cells if "error" in c.entries()]
     missing = [c for c in cells if c.result() is None and "error" not in c.entries()]
-    remarks = [f"{name} is skipped: {why}" for name, why in skipped.items()]
+    remarks = [NOTE] if suite.smoke else []
+    remarks += [f"{name} is skipped: {why}" for name, why in skipped.items()]
     remarks += [f"failed: {failure}" for failure in failures] + _not_run(missing, cells)
     summaries = [
         {k: v for k, v in asdict(run).items() if k not in ("per_image", "estimated", "true")} for run in runs
     ]
     results = {
         "suite": suite.name,
+        "smoke": suite.smoke,
         "ambiseg": __version__,
         "protocol": asdict(suite.protocol),
         "digests": {cell.data: cell.order["evaluation"]["digest"] for cell in cells},

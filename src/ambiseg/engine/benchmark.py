@@ -42,6 +42,7 @@ from ambiseg.engine.suite import Suite
 from ambiseg.errors import AmbisegError
 from ambiseg.json_files import read_mapping
 from ambiseg.methods import method_info
+from ambiseg.methods.spec import RECOMMENDED
 from ambiseg.metrics import METRICS, metric_info
 from ambiseg.nested_settings import to_values
 from ambiseg.networks.settings import UNetSettings
@@ -63,6 +64,8 @@ class Cell:
         order: all that the result depends on, as plain values: the training, and the evaluation.
         start: the run whose weights it starts from, or the one that it measures.
         measures_only: it measures the run of ``start``, with other settings of sampling.
+        preset: that of its training.
+        smoke: its run is a small and short one.
     """
 
     data: str
@@ -73,6 +76,8 @@ class Cell:
     order: dict[str, Any]
     start: Cell | None = None
     measures_only: bool = False
+    preset: str = RECOMMENDED
+    smoke: bool = False
 
     @property
     def run(self) -> Path:
@@ -108,6 +113,7 @@ def plan(suite: Suite, sources: dict[str, Path], out: Path, seeds: int | None = 
     """
     for name in suite.protocol.metrics:
         metric_info(name)
+    _check_place(out, suite.smoke)
     cells: dict[tuple[str, str, int], Cell] = {}
     for data, source in sources.items():
         split = suite.data[data].split or suite.protocol.split
@@ -141,9 +147,19 @@ def plan(suite: Suite, sources: dict[str, Path], out: Path, seeds: int | None = 
                 order = {"training": training, "evaluation": evaluation}
                 note = out / "runs" / data / method / f"seed-{seed}.json"
                 cells[data, method, seed] = Cell(
-                    data, method, seed, note, source, order, start, bool(entry.run_of)
+                    *(data, method, seed, note, source, order, start, bool(entry.run_of)),
+                    *(suite.preset(data, method), suite.smoke),
                 )
     return list(cells.values())
+
+
+def _check_place(out: Path, smoke: bool) -> None:
+    """Refuse to replace runs by smoke runs, and the other way round."""
+    for note in sorted(out.glob("runs/*/*/seed-*.json")):
+        if read_mapping(note).get("smoke", False) != smoke:
+            raise AmbisegError(
+                f"{out} holds {'runs that are no smoke runs' if smoke else 'smoke runs'}: choose another --out"
+            )
 
 
 def carry_out(cells: Sequence[Cell], jobs: int = 1, tell: Tell = lambda line: None) -> None:
@@ -289,7 +305,7 @@ def _prepare(cell: Cell) -> str:
     """
     before, remark = _order(cell.note), ""
     if cell.measures_only:
-        write_json(cell.note, {"order": cell.order, "data": str(cell.source), "run": str(cell.run)})
+        write_json(cell.note, _note(cell) | {"run": str(cell.run)})
         return remark
     if before.get("training") == cell.order["training"]:
         remark = ", going on" if cell.run.exists() else ""
@@ -301,5 +317,10 @@ def _prepare(cell: Cell) -> str:
     init = str(cell.start.run) if cell.start else None
     owned_files.add_path(cell.note.with_suffix(".log"))
     owned_files.add_path(cell.run, is_folder=True)
-    write_json(cell.note, {"order": cell.order, "data": str(cell.source), "init": init})
+    write_json(cell.note, _note(cell) | {"init": init})
     return remark
+
+
+def _note(cell: Cell) -> dict[str, Any]:
+    """What the notes of all runs say."""
+    return {"order": cell.order, "data": str(cell.source), "preset": cell.preset, "smoke": cell.smoke}

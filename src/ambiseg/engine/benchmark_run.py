@@ -32,6 +32,7 @@ from ambiseg.engine.train import fit, resume
 from ambiseg.errors import AmbisegError
 from ambiseg.json_files import read_mapping
 from ambiseg.methods import method_info
+from ambiseg.methods.spec import RECOMMENDED
 from ambiseg.metrics import METRICS, missing
 from ambiseg.nested_settings import from_values, replaced
 from ambiseg.networks.settings import UNetSettings
@@ -131,8 +132,10 @@ def _train(run: Path, entries: dict[str, Any]) -> None:
             ),
             backbone=from_values(UNetSettings, asked["backbone"], "backbone"),
             settings=from_values(method_info(asked["method"]).settings, asked["settings"], "settings"),
+            preset=entries.get("preset", RECOMMENDED),
             overwrite=True,
             fit_filter=False,
+            smoke=entries.get("smoke", False),
         )
     if result.interrupted:
         raise KeyboardInterrupt

@@ -249,6 +249,17 @@ class Suite:
         entry = self.methods[self.trained(name)]
         return entry.presets.get(data, entry.preset)
 
+    def differs(self, data: str) -> dict[str, str]:
+        """In what the presets of methods still differ from the experiments that they stand for; only those that
+        do."""
+        found = {}
+        for name in self.methods_on(data):
+            trained, preset = self.trained(name), self.preset(data, name)
+            spec = method_info(self.methods[trained].method or trained)
+            if text := spec.preset(preset).differs:
+                found[name] = f"{text} (preset {preset} of {spec.name})"
+        return found
+
     def masks(self, data: str, name: str) -> int | None:
         """How many masks an image gets from a method: those asked for, or fewer where the method has fewer
         heads, members or proposals.

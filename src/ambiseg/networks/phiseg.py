@@ -14,6 +14,8 @@ evaluation, where it uses running means: `ambiseg.networks.unet` has GroupNorm i
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -53,7 +55,8 @@ class BatchNorm(nn.BatchNorm2d):
 
 
 def convolutions(inputs: int, outputs: int, settings: ConvolutionSettings | None = None) -> nn.Sequential:
-    """Three times 3x3 convolution, batch normalisation (unless there is none) and ReLU."""
+    """Three times 3x3 convolution, batch normalisation (unless there is none) and ReLU, behind dropout that is
+    off until a method sets its share."""
     s, layers = settings or ConvolutionSettings(), list[nn.Module]()
     for i in range(CONVOLUTIONS):
         bias = s.bias or s.norm is None
@@ -61,7 +64,10 @@ def convolutions(inputs: int, outputs: int, settings: ConvolutionSettings | None
         if s.norm is not None:
             layers.append(BatchNorm(outputs, s.norm))
         layers.append(nn.ReLU())
-    return nn.Sequential(*layers)
+    # The dropout has a name of its own, so that the numbers of the other layers are those of stored weights.
+    return nn.Sequential(
+        OrderedDict([("dropout", nn.Dropout(0.0)), *((str(i), m) for i, m in enumerate(layers))])
+    )
 
 
 def _widths(settings: UNetSettings) -> tuple[int, ...]:
@@ -139,6 +145,9 @@ class PHiSegUNet(Backbone):
             convolutions(upper + lower, upper, s.convolutions)
             for upper, lower in zip(self.widths, self.widths[1:], strict=False)
         )
+
+    def innermost_parts(self, levels: int) -> list[nn.Module]:
+        return [*self.encoder[-levels:], *self.decoder[-levels:]]
 
     def encode(self, images: Tensor, time: Tensor | None = None) -> Encoded:
         check_channels(images, self.in_channels)

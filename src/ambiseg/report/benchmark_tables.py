@@ -154,14 +154,23 @@ def _best(figures: Mapping[str, float], higher_is_better: bool) -> str:
     return (max if higher_is_better else min)(figures, key=lambda name: figures[name])
 
 
-def data_table(runs: Sequence[Measured], metrics: Sequence[str], papers: Sequence[Printed] = ()) -> Table:
+def data_table(
+    runs: Sequence[Measured],
+    metrics: Sequence[str],
+    papers: Sequence[Printed] = (),
+    differs: Mapping[str, str] | None = None,
+    remark: str = "",
+) -> Table:
     """Every method on one data set, what the annotation oracle reaches, and what papers print.
 
     Args:
         runs: of one data set, in the order of the table.
         metrics: columns.
         papers: of this data set.
+        differs: of methods, in what their settings differ from the experiment that they stand for.
+        remark: what belongs beside the title.
     """
+    differing = differs or {}
     methods = {run.method: [r for r in runs if r.method == run.method] for run in runs}
     columns = {name: _column(name, methods) for name in metrics}
     rows = []
@@ -169,7 +178,7 @@ def data_table(runs: Sequence[Measured], metrics: Sequence[str], papers: Sequenc
         one = own[0]
         rows.append(
             (
-                Entry(method),
+                Entry(f"{method} †" if method in differing else method),
                 Entry(one.labels),
                 Entry(float(len(own)), digits=0),
                 Entry(_mean([r.masks for r in own]), digits=1),
@@ -197,7 +206,10 @@ def data_table(runs: Sequence[Measured], metrics: Sequence[str], papers: Sequenc
                 *ends,
             )
         )
-    notes = []
+    notes = [
+        f"† {', '.join(name for name in methods if differing.get(name) == text)}: {text}."
+        for text in dict.fromkeys(differing[name] for name in methods if name in differing)
+    ]
     for paper in papers:
         for method, values in paper.values.items():
             label = f"{method}: {paper.paper}{' †' if paper.differs else ''}"
@@ -214,10 +226,10 @@ def data_table(runs: Sequence[Measured], metrics: Sequence[str], papers: Sequenc
     )
     header += ("parameters (M)", "training (min)", "ms/image", "peak memory (MiB)")
     return Table(
-        f"{first.data}: {first.images} images of the split {first.split}",
+        f"{first.data}: {first.images} images of the split {first.split}" + (f"; {remark}" if remark else ""),
         header,
         tuple(rows),
-        (*_explanations(first, metrics, n), *notes),
+        (*_explanations(first, metrics, n), *dict.fromkeys(notes)),
     )
 
 

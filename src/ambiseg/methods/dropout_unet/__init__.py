@@ -4,6 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ambiseg.data.layouts import CITYSCAPES_TWINS, LIDC
+from ambiseg.methods.probabilistic_unet import (
+    CITYSCAPES_DIFFERS,
+    CITYSCAPES_TRAINING,
+    LIDC_DIFFERS,
+    PLAIN_UNET,
+)
 from ambiseg.methods.spec import PAPER, MethodSpec, Preset, TestCase
 
 
@@ -39,7 +46,23 @@ SPEC = MethodSpec(
                 "the three innermost blocks"
             ),
             differs="dropout is inside the residual blocks; network and optimiser are the library's",
-        )
+        ),
+        "cityscapes": Preset(
+            source=(
+                "a baseline of Kohl et al. 2018, section 4.2, on the network of their public code: dropout with"
+                " p = 0.5 of what enters the three innermost blocks of encoder and decoder"
+            ),
+            differs=f"no code of it is public; {CITYSCAPES_DIFFERS}",
+            train=CITYSCAPES_TRAINING,
+            backbone=PLAIN_UNET,
+            data=CITYSCAPES_TWINS,
+        ),
+        "lidc": Preset(
+            source="a baseline of Kohl et al. 2018, section 4.1, on the network of their public code",
+            differs=LIDC_DIFFERS,
+            backbone=PLAIN_UNET,
+            data=LIDC,
+        ),
     },
     validation="loss",
     test=TestCase({"samples": 40}, deterministic=False, gain=0.0),

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ambiseg.data.layouts import CITYSCAPES_TWINS
-from ambiseg.methods.probabilistic_unet import CITYSCAPES_DIFFERS, CITYSCAPES_TRAINING, PLAIN_UNET
+from ambiseg.data.layouts import CITYSCAPES_TWINS, LIDC
+from ambiseg.methods.probabilistic_unet import (
+    CITYSCAPES_DIFFERS,
+    CITYSCAPES_TRAINING,
+    LIDC_DIFFERS,
+    PLAIN_UNET,
+)
 from ambiseg.methods.spec import PAPER, MethodSpec, Preset, TestCase
 
 
@@ -43,6 +48,13 @@ SPEC = MethodSpec(
             backbone=PLAIN_UNET,
             settings={"heads": 16},
             data=CITYSCAPES_TWINS,
+        ),
+        "lidc": Preset(
+            source="a baseline of Kohl et al. 2018, section 4.1, on the network of their public code",
+            differs=f"weights of a single head sum to 1; {LIDC_DIFFERS}",
+            backbone=PLAIN_UNET,
+            settings={"heads": 16},
+            data=LIDC,
         ),
     },
     masks="heads",

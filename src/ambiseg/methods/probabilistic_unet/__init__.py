@@ -60,6 +60,10 @@ CITYSCAPES_DIFFERS = (
     " centres of their corner pixels; AdamW on a cosine, not Adam with L2 on a rate of four steps; no"
     " elastic deformation, gamma or rotation by up to 22.5 degrees"
 )
+LIDC_DIFFERS = (
+    "no public code for lung nodules: depth and widths are those of the code for Cityscapes; weights are initialised"
+    " as in PyTorch; training and augmentation are the library's"
+)
 _NETWORK = {"log_variance_bound": 0.0, "same_encoder": True, "activation": "relu"}
 
 SPEC = MethodSpec(
@@ -98,11 +102,7 @@ SPEC = MethodSpec(
         ),
         "lidc": Preset(
             source="Kohl et al. 2018, section 4.1: the U-Net without normalisation, three 1x1 convolutions",
-            differs=(
-                "no public code for lung nodules: depth and widths are those of the code for Cityscapes;"
-                " the loss is divided by the number of pixels; weights are initialised as in PyTorch;"
-                " training and augmentation are the library's"
-            ),
+            differs=f"the loss is divided by the number of pixels; {LIDC_DIFFERS}",
             backbone=PLAIN_UNET,
             settings=_NETWORK,
             data=LIDC,
