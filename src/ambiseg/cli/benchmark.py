@@ -10,7 +10,7 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from tyro.conf import Positional
 
@@ -169,7 +169,7 @@ def _sources(
         asked = not arguments.data or name in arguments.data
         try:
             find = _smoke_source if suite.smoke else _source
-            sources[name] = find(name, entry, out, arguments.data_root, asked)
+            sources[name] = find(name, suite, out, arguments.data_root, asked)
         except AmbisegError as error:
             if asked and entry.simulate:
                 raise
@@ -183,20 +183,40 @@ def _sources(
     return sources, skipped
 
 
-def _source(name: str, entry: DataEntry, out: Path, root: Path, make: bool) -> Path:
+def _source(name: str, suite: Suite, out: Path, root: Path, make: bool) -> Path:
     """A data set of a suite. One that is made is named after its recipe, so that another recipe makes another
     file.
 
     Raises:
         AmbisegError: it is not there, or cannot be made.
     """
+    entry = suite.data[name]
+    if not entry.part_of:
+        return _whole(name, entry, out, root, make)
+    whole = _source(entry.part_of, suite, out, root, make)
+    return _part(whole, entry.train_share, out / "data" / f"{entry.train_share:g}-of-{whole.stem}.h5")
+
+
+def _part(whole: Path, share: float, target: Path) -> Path:
+    """A copy of a data set with some of its training images."""
+    from ambiseg.data.source import SpreadSplit, list_splits, open_split, write_dataset
+
+    if not target.exists():
+        splits = {split: open_split(whole, split).stored for split in list_splits(whole)}
+        count = max(1, round(share * len(splits["train"])))
+        info = splits["train"].info
+        write_dataset(target, splits | {"train": SpreadSplit(splits["train"], count)}, info)
+    return target
+
+
+def _whole(name: str, entry: DataEntry, out: Path, root: Path, make: bool) -> Path:
+    """A data set that is simulated, imported, or there already, perhaps as NAME.h5 from an import by hand."""
     from ambiseg.data.source import existing
 
-    layout = LAYOUTS.get(entry.layout)
     kept = root / (entry.path or f"{name}.h5")
-    if layout and not kept.exists() and not (entry.source and (root / entry.source).exists()):
-        raise AmbisegError(f"{kept} is not there: {layout.how_to_get(kept)}")
     if entry.path or (entry.importer and kept.exists()):
+        if entry.layout and not kept.exists():
+            _missing(entry, kept)
         return existing(kept)
     recipe = json.dumps([entry.simulate, entry.importer, entry.source, entry.options], sort_keys=True)
     target = out / "data" / f"{name}-{hashlib.sha256(recipe.encode()).hexdigest()[:8]}.h5"
@@ -216,13 +236,20 @@ def _source(name: str, entry: DataEntry, out: Path, root: Path, make: bool) -> P
         from ambiseg.data.importers import import_dataset, importer
 
         settings = from_values(importer(entry.importer).settings_class(), entry.options, f"options of {name}")
-        source = existing(root / entry.source)
+        source = root / entry.source
+        if entry.layout and not source.exists():
+            _missing(entry, kept)
+        existing(source)
         say(f"importing {name}")
         import_dataset(entry.importer, source, target, settings)
     return target
 
 
-def _smoke_source(name: str, entry: DataEntry, out: Path, root: Path, make: bool) -> Path:
+def _missing(entry: DataEntry, path: Path) -> NoReturn:
+    raise AmbisegError(f"{path} is not there: {LAYOUTS[entry.layout].how_to_get(path)}")
+
+
+def _smoke_source(name: str, suite: Suite, out: Path, root: Path, make: bool) -> Path:
     """A tiny data set in place of one of a suite.
 
     Raises:
@@ -230,9 +257,10 @@ def _smoke_source(name: str, entry: DataEntry, out: Path, root: Path, make: bool
     """
     from ambiseg.data.simulators.layouts import SIDE, simulate_layout
 
+    entry = suite.data[name]
     if entry.simulate:
         options = entry.options | {"scenarios": 10, "size": min(SIDE, entry.options.get("size", SIDE))}
-        return _source(name, replace(entry, options=options), out, root, make)
+        return _whole(name, replace(entry, options=options), out, root, make)
     if not entry.layout:
         raise AmbisegError(f"{name}: say its layout, one of {', '.join(LAYOUTS)}, to simulate it")
     return simulate_layout(LAYOUTS[entry.layout], out / "data" / f"smoke-{entry.layout}.h5")

@@ -44,13 +44,22 @@ def run(args: list[str]) -> int:
 
 
 def _presets(spec: MethodSpec, as_json: bool) -> int:
-    """Print the presets of a method: what they set, where that comes from, and what still differs from
-    there."""
+    """Print the presets of a method: what they set, parameters of every network, where that comes from, and
+    what still differs from there."""
+    from ambiseg.engine.parameters import parameters
+
+    counts = {name: parameters(spec, name) for name in spec.all_presets}
     if as_json:
-        show_json({name: dataclasses.asdict(preset) for name, preset in spec.all_presets.items()})
+        show_json(
+            {
+                name: dataclasses.asdict(preset)
+                | {"data": preset.data.name if preset.data else "", "parameters": counts[name]}
+                for name, preset in spec.all_presets.items()
+            }
+        )
         return 0
     table = Grid(f"{spec.name}: {spec.summary}")
-    for column in ("preset", "sets", "source", "differs from it"):
+    for column in ("preset", "sets", "parameters", "source", "differs from it"):
         table.column(column, whole=column == "preset")
     for name, preset in spec.all_presets.items():
         parts = {"train": preset.train, "backbone": preset.backbone, "": preset.settings}
@@ -58,7 +67,9 @@ def _presets(spec: MethodSpec, as_json: bool) -> int:
             f"{path}={shown(value)}" for part, values in parts.items() for path, value in _flat(values, part)
         ]
         lines += [f"single labels: {path}={shown(value)}" for path, value in _flat(preset.single)]
-        table.row(name, lines or "the defaults", preset.source, preset.differs or "nothing")
+        parts = counts[name]
+        count = [f"{sum(parts.values()):,}", *(f"{part} {number:,}" for part, number in parts.items())]
+        table.row(name, lines or "the defaults", count, preset.source, preset.differs or "nothing")
     show_grid(table)
     return 0
 

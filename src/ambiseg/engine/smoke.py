@@ -26,8 +26,8 @@ LARGEST = {
     "devices": 1,
     "workers": 0,
     # networks
-    "width": 16,
-    "max_width": 32,
+    "width": 8,
+    "max_width": 16,
     "blocks": 1,
     "flow_width": 16,
     "flow_max_width": 32,
@@ -57,7 +57,7 @@ def shrunk(
         >>> from ambiseg.methods import METHODS
         >>> train, backbone, settings = shrunk(*resolve(METHODS["flow-ssn"], "lidc"))
         >>> train.updates, train.ema, backbone.kind, backbone.depth, backbone.width, settings.flow.steps
-        (2, 0.9999, 'adm', 4, 16, 2)
+        (2, 0.9999, 'adm', 4, 8, 2)
     """
     short = replace(train, epochs=None, minutes=None, updates=UPDATES)
     return _small(short), _small(backbone), _small(settings)
@@ -74,6 +74,10 @@ def bounded(values: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in values.items():
         if isinstance(value, Mapping):
             found[name] = bounded(value)
+        elif name == "width" and values.get("network"):
+            found[name] = (
+                value  # of no use beside a network with a width of its own, and refused if it is set
+            )
         elif name in LARGEST and value is not None:
             found[name] = min(value, LARGEST[name])
         elif name == "factors":

@@ -84,13 +84,15 @@ class Protocol(Recipe):
 
 @dataclass(frozen=True)
 class DataEntry(Recipe):
-    """A data set and how to get it, in one of three ways.
+    """A data set and how to get it, in one of four ways.
 
     Attributes:
         simulate: scene of ``ambiseg data simulate``.
         path: a data set that is there, below the data root.
         importer: of `ambiseg.data.importers` (``import`` in the file).
         source: what to import, below the data root.
+        part_of: another data set of the suite, with fewer training images.
+        train_share: share of them, evenly spread.
         options: of the simulation or the importer.
         layout: of `ambiseg.data.layouts.LAYOUTS`, that of the data; a smoke run simulates it.
         split: what is evaluated; that of the protocol if empty.
@@ -101,6 +103,8 @@ class DataEntry(Recipe):
     path: str = ""
     importer: str = ""
     source: str = ""
+    part_of: str = ""
+    train_share: float = 1.0
     options: dict[str, Any] = field(default_factory=dict)
     layout: str = ""
     split: str = ""
@@ -382,11 +386,17 @@ def _check(suite: Suite) -> None:
     if problems:
         raise AmbisegError("; ".join(problems))
     for name, data in suite.data.items():
-        ways = [data.simulate, data.path, data.importer]
+        ways = [data.simulate, data.path, data.importer, data.part_of]
         if sum(map(bool, ways)) != 1 or bool(data.source) != bool(data.importer):
             raise AmbisegError(
-                f"{name}: say one of 'simulate', 'path', or 'import' with 'source', how to get it"
+                f"{name}: say one of 'simulate', 'path', 'part_of', or 'import' with 'source', how to get it"
             )
+        if data.part_of:
+            check_name("data set", data.part_of, suite.data)
+        if not 0 < data.train_share <= 1:
+            raise AmbisegError(f"{name}: train_share is above 0 and at most 1, received {data.train_share}")
+        if data.part_of and suite.data[data.part_of].part_of:
+            raise AmbisegError(f"{name} is a part of {data.part_of}, which is a part itself: name the whole")
         if data.layout:
             check_name(f"layout of {name}", data.layout, LAYOUTS)
     for name, entry in suite.methods.items():
