@@ -247,3 +247,11 @@ def test_methods_and_citation(cli):
     assert cli("methods", "--json").out.lstrip().startswith("[")
     assert cli("cite", "mode-proposals").out.startswith("@article{")
     assert main(["methods", "--jso"]) == 2
+
+
+def test_presets_come_with_their_parameters_and_what_differs(cli):
+    """Parameters as the authors' code has them (Kohl et al. 2018)."""
+    preset = json.loads(cli("methods", "probabilistic-unet", "--json").out)["cityscapes"]
+    assert preset["data"] == "cityscapes-twins" and sum(preset["parameters"].values()) == 17_954_736
+    table = cli("methods", "probabilistic-unet").out
+    assert "17,954,736" in table and "differs from it" in table

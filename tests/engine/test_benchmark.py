@@ -326,7 +326,8 @@ def test_one_run_is_measured_in_several_ways(fires, tmp_path, monkeypatch):
 
 def test_the_suites_that_come_along():
     """Smoke and cpu have every method of ambiseg; papers' values are of metrics that there are."""
-    assert suite_names() == ["cpu", "paper", "smoke"]
+    papers = ("mode-proposals", "flow-ssn", "probabilistic-unet", "atfm", "mose")
+    assert set(suite_names()) == {"cpu", "smoke", "paper", *(f"paper-{paper}" for paper in papers)}
     for name in ("smoke", "cpu"):
         suite = load_suite(name)
         assert {entry.method or title for title, entry in suite.methods.items()} == set(METHODS)

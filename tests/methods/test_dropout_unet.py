@@ -47,7 +47,18 @@ def test_dropout_is_in_the_innermost_levels_of_ncsnpp():
     assert found == encoder | decoder | {"middle.0", "middle.1"}
 
 
-@pytest.mark.parametrize("kind", ["unet", "ncsnpp"])
+def test_dropout_is_on_what_enters_the_innermost_blocks_of_phiseg():
+    """Kohl et al. 2018, section 3.2: three blocks on each side; a block sees its input with half of it at 0."""
+    model = make(depth=7, kind="phiseg")
+    assert dropping(model) == {f"encoder.{i}" for i in (4, 5, 6)} | {f"decoder.{i}" for i in (3, 4, 5)}
+    block, seen = model.g.encoder[5], []
+    block[1].register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
+    with model._dropping():
+        block(torch.ones(1, block[1].in_channels, 8, 8))
+    assert set(seen[0].unique().tolist()) == {0.0, 2.0}
+
+
+@pytest.mark.parametrize("kind", ["unet", "ncsnpp", "phiseg"])
 def test_a_shallow_network_has_it_everywhere(kind):
     model = make(depth=2, kind=kind, levels=9)
     assert all(m.p == 0.5 for m in model.modules() if isinstance(m, torch.nn.Dropout))

@@ -25,24 +25,23 @@ LARGEST = {
     "validation_images": 2,
     "devices": 1,
     "workers": 0,
-    # networks
-    "width": 8,
-    "max_width": 16,
-    "blocks": 1,
-    "flow_width": 16,
-    "flow_max_width": 32,
-    "head_width": 8,
-    "gating_width": 16,
-    "members": 2,
     # samples of training and prediction
     "samples": 2,
     "draws": 2,
     "likelihood_samples": 4,
     "steps": 2,
+    # parts of methods
+    "flow_width": 8,
+    "flow_max_width": 16,
+    "head_width": 8,
+    "gating_width": 16,
+    "members": 2,
 }
 """Greatest values of a smoke run, by the names of settings, wherever they stand."""
+LARGEST_OF_NETWORK = {"width": 8, "max_width": 16, "blocks": 1}
+"""Those of `UNetSettings`; a flow has a width as well, which must be left out where it has no effect."""
 WIDEST = 2
-"""Greatest factor of a width."""
+"""Greatest factor of the width of a network."""
 NOTE = "smoke run of a few steps on tiny data: its figures mean nothing"
 """What is said of a smoke run wherever figures are shown."""
 
@@ -70,16 +69,13 @@ def bounded(values: Mapping[str, Any]) -> dict[str, Any]:
         >>> bounded({"flow": {"kind": "continuous", "steps": 250}, "factors": [1, 2, 4]})
         {'flow': {'kind': 'continuous', 'steps': 2}, 'factors': [1, 2, 2]}
     """
+    largest = LARGEST | (LARGEST_OF_NETWORK if "max_width" in values else {})
     found: dict[str, Any] = {}
     for name, value in values.items():
         if isinstance(value, Mapping):
             found[name] = bounded(value)
-        elif name == "width" and values.get("network"):
-            found[name] = (
-                value  # of no use beside a network with a width of its own, and refused if it is set
-            )
-        elif name in LARGEST and value is not None:
-            found[name] = min(value, LARGEST[name])
+        elif name in largest and value is not None:
+            found[name] = min(value, largest[name])
         elif name == "factors":
             found[name] = [min(factor, WIDEST) for factor in value]
         else:

@@ -171,12 +171,12 @@ def fit(
     if spec.validation != LOSS:
         metric_info(spec.validation)
     statistics = SplitStatistics.of(split)
+    check_suits(spec, preset, chosen.labels, split.info.labels, statistics)
     if not _is_child():
         for remark in statistics.remarks:
             warnings.warn(f"{data}, train: {remark}", DataWarning, stacklevel=2)
         if statistics.single_masks and chosen.labels == "full" and spec.has_single_settings:
             warnings.warn(f"{data}, train: {SINGLE}", DataWarning, stacklevel=2)
-    check_suits(spec, preset, chosen.labels, split.info.labels, statistics)
     with trying_network(network.kind, module):
         model = _model(spec, chosen, statistics, split.info.labels, network, own)
     if model.needs_init and not chosen.init:
