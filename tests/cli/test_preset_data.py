@@ -45,7 +45,7 @@ def tiny(tmp_path_factory):
 @pytest.mark.parametrize(
     ("method", "preset", "data", "message"),
     [
-        ("mose", "cityscapes", "lidc", "24 classes, twins among them, received binary masks: import the data with --output twins"),
+        ("mose", "cityscapes", "lidc", "24 classes, twins among them, received binary masks: import the data with --output"),
         ("mose", "cityscapes", "cityscapes-twins", "4 channels, the last one the prediction of another network, received 3"),
         ("mose", "cityscapes", "still", "classes that flip, received one mask of each image: say in dataset.yaml"),
         ("mode-proposals", "cityscapes", "one", "classes that flip, received one mask of each image"),

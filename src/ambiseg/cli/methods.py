@@ -67,8 +67,8 @@ def _presets(spec: MethodSpec, as_json: bool) -> int:
             f"{path}={shown(value)}" for part, values in parts.items() for path, value in _flat(values, part)
         ]
         lines += [f"single labels: {path}={shown(value)}" for path, value in _flat(preset.single)]
-        parts = counts[name]
-        count = [f"{sum(parts.values()):,}", *(f"{part} {number:,}" for part, number in parts.items())]
+        own = counts[name]
+        count = [f"{sum(own.values()):,}", *(f"{part} {number:,}" for part, number in own.items())]
         table.row(name, lines or "the defaults", count, preset.source, preset.differs or "nothing")
     show_grid(table)
     return 0

@@ -76,7 +76,7 @@ def _samples(layout: Layout, first: int, count: int) -> Iterator[Sample]:
         for sample in simulate_lesions(count, size=SIDE, start=first):
             brightness = np.linspace(1, 0.5, layout.channels, dtype=np.float32)[:, None, None]
             masks = sample.masks[np.arange(layout.masks) % len(sample.masks)]
-            yield Sample(sample.id, sample.image * brightness, masks, weights, names)
+            yield Sample(sample.id, sample.image.astype(np.float32) * brightness, masks, weights, names)
 
 
 def _street(layout: Layout, index: int) -> Sample:
