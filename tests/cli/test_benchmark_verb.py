@@ -8,9 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from ambiseg.cli.benchmark import _not_run, _reports
+from ambiseg.cli.benchmark import _not_run, _reports, _source
+from ambiseg.data.layouts import LIDC
+from ambiseg.data.simulators.layouts import simulate_layout
+from ambiseg.data.source import open_split
 from ambiseg.engine.benchmark import Cell
-from ambiseg.engine.suite import suite_names
+from ambiseg.engine.suite import read_suite, suite_names
+from ambiseg.errors import AmbisegError
 from ambiseg.owned_files import is_empty
 
 SUITE = """
@@ -161,3 +165,32 @@ def test_what_is_left_to_run_is_one_line_for_methods_that_lack_the_same_seeds():
         "not run yet: streets, seed 1, 2: every method",
     ]
     assert _not_run([], cells) == []
+
+
+PARTS = """
+data:
+  fires: {{path: {path}}}
+  half: {{part_of: fires, train_share: 0.5}}
+  lidc: {{import: lidc-crops, source: crops, options: {{split: lidcv1}}, layout: lidc}}
+methods: {{ssn: }}
+"""
+
+
+def test_a_part_of_a_data_set_has_fewer_training_images_and_the_same_others(fires, tmp_path):
+    suite = read_suite(PARTS.format(path=fires.name), "parts")
+    half = _source("half", suite, tmp_path, fires.parent, True)
+    whole, part = open_split(fires, "train"), open_split(half, "train")
+    assert len(part) == round(len(whole) / 2) and set(part.ids) < set(whole.ids)
+    assert open_split(half, "val").digest() == open_split(fires, "val").digest()
+    with pytest.raises(AmbisegError, match="train_share is above 0 and at most 1, received 2"):
+        read_suite(PARTS.format(path="x").replace("0.5", "2.0"), "parts")
+
+
+def test_data_of_a_paper_are_imported_by_hand_or_told_how(fires, tmp_path):
+    suite = read_suite(PARTS.format(path=fires.name), "parts")
+    told = f"'ambiseg data import lidc-crops SOURCE --split lidcv1 --out {tmp_path / 'lidc.h5'}' makes it"
+    with pytest.raises(AmbisegError) as failure:
+        _source("lidc", suite, tmp_path / "out", tmp_path, True)
+    assert told in str(failure.value)
+    simulate_layout(LIDC, tmp_path / "lidc.h5")
+    assert _source("lidc", suite, tmp_path / "out", tmp_path, True) == tmp_path / "lidc.h5"
