@@ -314,7 +314,9 @@ def test_a_real_time_budget(train_tiny, tmp_path):
 
 def test_early_stopping(train_tiny, tmp_path):
     """Without learning there is no improvement: the second validation after the first one ends the run."""
-    result = train_tiny(tmp_path / "run", lr=1e-12, optimiser=AdamW(weight_decay=0.0), validations=6, early_stop=2)
+    result = train_tiny(
+        tmp_path / "run", lr=1e-12, optimiser=AdamW(weight_decay=0.0), validations=6, early_stop=2
+    )
     assert result.steps == 6 and not result.interrupted
 
 

@@ -55,7 +55,9 @@ def validated(spec: MethodSpec, train: TrainSettings) -> str:
         return LOSS
     check_name(f"metric that validates {spec.name}", metric, METRICS)
     if METRICS[metric].higher_is_better is None:
-        raise AmbisegError(f"train: select={metric} cannot choose weights, since neither high nor low is better")
+        raise AmbisegError(
+            f"train: select={metric} cannot choose weights, since neither high nor low is better"
+        )
     return metric
 
 

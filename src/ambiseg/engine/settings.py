@@ -200,7 +200,9 @@ class TrainSettings:
         if isinstance(self.schedule, Plateau):
             found += self._plateau_problems(self.schedule)
         if self.select == LAST and self.early_stop:
-            found.append(f"early_stop {self.early_stop} ends a run by its best validation, but select is last")
+            found.append(
+                f"early_stop {self.early_stop} ends a run by its best validation, but select is last"
+            )
         return found
 
     def _optimiser_problems(self) -> list[str]:
@@ -245,7 +247,9 @@ class TrainSettings:
         if plateau.patience < 0:
             found.append(f"schedule.patience must be 0 or more, received {plateau.patience}")
         if not 0 <= plateau.least < self.lr:
-            found.append(f"schedule.least must be 0 or more and below lr {self.lr:g}, received {plateau.least:g}")
+            found.append(
+                f"schedule.least must be 0 or more and below lr {self.lr:g}, received {plateau.least:g}"
+            )
         count = self.validations or (None if self.validate_every else VALIDATIONS)
         if plateau.watch == "validation" and count is not None and count < plateau.patience + 2:
             found.append(
