@@ -18,8 +18,8 @@ WARMUP_SHARE = 0.2
 class LearningRate:
     """A linear rise times the schedule.
 
-    The rate rises over the first ``warmup`` steps, or over a fifth of the training where that is shorter. With the
-    share f of the budget that is used, a cosine is ``lr (1 + cos(pi f)) / 2``.
+    The rate rises over the first ``warmup`` steps, or over a fifth of the training where that is shorter.
+    With the share f of the budget that is used, a cosine is ``lr (1 + cos(pi f)) / 2``.
 
     Args:
         train: the settings.

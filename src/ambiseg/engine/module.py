@@ -38,8 +38,8 @@ LARGEST_WEIGHT = 1e10
 def validated(spec: MethodSpec, train: TrainSettings) -> str:
     """Name of the figure of each validation: `LOSS`, `ENERGY_SCORE` or a key of `METRICS`.
 
-    The energy score against one mask drawn by weight is on average that against all annotations, and it is proper. A
-    metric of coverage against one mask would reward the widest set.
+    The energy score against one mask drawn by weight is on average that against all annotations, and it is
+    proper. A metric of coverage against one mask would reward the widest set.
 
     Raises:
         UnknownNameError: ``select`` is no such name; the message suggests the nearest one.
@@ -69,8 +69,8 @@ def higher_is_better(metric: str) -> bool:
 class TrainingModule(pl.LightningModule):
     """Trains any `Segmenter` as `TrainSettings` say.
 
-    The learning rate is that of `LearningRate`. Random numbers inside a step (dropout, latent samples) are seeded by
-    (seed, step, process): a resumed run draws the same ones.
+    The learning rate is that of `LearningRate`. Random numbers inside a step (dropout, latent samples) are
+    seeded by (seed, step, process): a resumed run draws the same ones.
 
     Args:
         segmenter: the model.
@@ -127,7 +127,8 @@ class TrainingModule(pl.LightningModule):
 
     def _watch(self, loss: Tensor) -> None:
         """Tell the plateau the mean loss of the epoch that ends with this step, if one does."""
-        self.epoch_loss += float(self.trainer.strategy.reduce(loss.detach(), reduce_op="mean"))  # type: ignore[arg-type]
+        mean = self.trainer.strategy.reduce(loss.detach().clone(), reduce_op="mean")  # it works in place
+        self.epoch_loss += float(mean)
         self.epoch_steps += 1
         size = self.train_settings.batch_size * self.trainer.world_size
         if (self.global_step + 1) * size // self.images > self.global_step * size // self.images:
@@ -176,8 +177,8 @@ class TrainingModule(pl.LightningModule):
             self.rate.observe(self.last_value)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Adam with L2 on all parameters, or AdamW with weight decay on weights of two or more axes only (no biases, no
-        norms)."""
+        """Adam with L2 on all parameters, or AdamW with weight decay on weights of two or more axes only (no
+        biases, no norms)."""
         parameters = [p for p in self.segmenter.parameters() if p.requires_grad]
         chosen, lr = self.train_settings.optimiser, self.train_settings.lr
         first, second = chosen.betas

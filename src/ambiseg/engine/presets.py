@@ -21,7 +21,8 @@ T = TypeVar("T")
 
 
 def merged_training(general: Mapping[str, Any], particular: Mapping[str, Any]) -> dict[str, Any]:
-    """Values of `TrainSettings` as one mapping, nested ones key by key; a particular length replaces every general one.
+    """Values of `TrainSettings` as one mapping, nested ones key by key; a particular length replaces every
+    general one.
 
     Example:
         >>> merged_training({"updates": 90, "lr": 0.1}, {"epochs": 3})

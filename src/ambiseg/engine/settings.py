@@ -242,7 +242,8 @@ class TrainSettings:
         found = []
         if not 0 < plateau.factor < 1:
             found.append(
-                f"schedule.factor must be above 0 and below 1, else the rate never falls, received {plateau.factor}"
+                "schedule.factor must be above 0 and below 1, else the rate never falls,"
+                f" received {plateau.factor}"
             )
         if plateau.patience < 0:
             found.append(f"schedule.patience must be 0 or more, received {plateau.patience}")
@@ -253,8 +254,9 @@ class TrainSettings:
         count = self.validations or (None if self.validate_every else VALIDATIONS)
         if plateau.watch == "validation" and count is not None and count < plateau.patience + 2:
             found.append(
-                f"schedule watches {count} validations, but with patience {plateau.patience} the rate falls after"
-                f" {plateau.patience + 2} at the earliest: give validate_every, more validations or less patience"
+                f"schedule watches {count} validations, but with patience {plateau.patience} the rate falls"
+                f" after {plateau.patience + 2} at the earliest: give validate_every, more validations or"
+                " less patience"
             )
         return found
 
@@ -265,7 +267,7 @@ class TrainSettings:
 
     @property
     def seen_labels(self) -> str:
-        """What training saw of an image, for tables: full, single, or single with full labels in validation."""
+        """Labels that training saw, for tables: full, single, or single with full ones in validation."""
         leaks = self.labels == "single" and not self.one_mask_validation
         return "single (validation: full)" if leaks else self.labels
 
@@ -273,7 +275,7 @@ class TrainSettings:
         """How many of so many images of the validation split each validation takes.
 
         Example:
-            >>> TrainSettings().used_validation_images(3000), TrainSettings(validation_images=0).used_validation_images(3000)
-            (200, 3000)
+            >>> TrainSettings(validation_images=0).used_validation_images(3000)
+            3000
         """
         return min(count, self.validation_images or count)

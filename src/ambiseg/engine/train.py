@@ -245,7 +245,7 @@ def _model(
 
 
 def _validation_split(data: str | Path, train: TrainSettings) -> Split:
-    """The validation images with what a run may see of their annotations: all else in training reads this split."""
+    """The validation images with what a run may see of their annotations: all of training reads this split."""
     val = open_split(data, "val")
     return OneMaskSplit(val) if train.one_mask_validation else val
 
@@ -554,7 +554,7 @@ def _finish(run: Path, config: RunConfig, interrupted: bool) -> FitResult:
     )
     if not _is_child():
         parameters = sum(p.numel() for p in config.build().parameters())
-        entries = {
+        entries: dict[str, Any] = {
             "steps": result.steps,
             "seconds": result.seconds,
             "parameters": parameters,

@@ -55,8 +55,8 @@ CITYSCAPES_TRAINING = {
     "ema": 0.0,
     "select": "last",
 }
-"""Training of this code, as far as the library has it. Its fourth rate begins at the end. Its L2 of 1e-5 belongs to a
-loss that is summed over the pixels of 256x512; the losses here are divided by their number."""
+"""Training of this code, as far as the library has it. Its fourth rate begins at the end. Its L2 of 1e-5
+belongs to a loss that is summed over the pixels of 256x512; the losses here are divided by their number."""
 CITYSCAPES_DIFFERS = (
     "weights are initialised as in PyTorch; bilinear upsampling keeps the borders of images, not the"
     " centres of their corner pixels; the L2 penalty is on biases too; no"
