@@ -303,6 +303,13 @@ def test_a_run_of_single_labels_sees_one_mask_of_a_validation_image(
     assert RunConfig.load(runs[0]).train.seen_labels == ("single" if same else "single (validation: full)")
 
 
+def test_a_metric_of_what_a_method_does_not_predict_is_refused(fires, tmp_path):
+    chosen, small = {"epochs": 1, "select": "selection_f1"}, {"backbone": {"width": 8, "depth": 2}}
+    with pytest.raises(AmbisegError, match="selection_f1 needs scores, which ssn does not predict"):
+        fit("ssn", fires, tmp_path / "run", train=chosen, quiet=True, **small)
+    assert not (tmp_path / "run").exists()
+
+
 def test_methods_that_validate_by_loss_do_so_with_single_labels(fires, tmp_path):
     chosen = {"epochs": 1, "batch_size": 4, "validations": 1, "precision": "32", "labels": "single"}
     small = {"backbone": {"width": 8, "depth": 2}, "quiet": True, "fit_filter": False}

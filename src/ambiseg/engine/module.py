@@ -19,7 +19,7 @@ from ambiseg.errors import AmbisegError
 from ambiseg.methods.base import Segmenter
 from ambiseg.methods.contract import losses_of, masks_of
 from ambiseg.methods.spec import MethodSpec
-from ambiseg.metrics import METRICS, MeanOverImages
+from ambiseg.metrics import METRICS, metric_collection
 from ambiseg.nested_settings import check_name
 
 LOSS = "loss"
@@ -90,9 +90,8 @@ class TrainingModule(pl.LightningModule):
             hardware,
             metric,
         )
-        self.metric: Metric = (
-            MeanMetric() if metric == LOSS else MeanOverImages("ged" if metric == ENERGY_SCORE else metric)
-        )
+        name = "ged" if metric == ENERGY_SCORE else metric
+        self.metric: Metric = MeanMetric() if metric == LOSS else metric_collection(name)[name]
         self.images = images
         watched = settings.schedule.watch if isinstance(settings.schedule, Plateau) else ""
         self.watches_training, self.watches_validation = watched == "training", watched == "validation"

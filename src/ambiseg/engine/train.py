@@ -70,6 +70,7 @@ from ambiseg.methods import MethodSpec, build, method_info, spec_of
 from ambiseg.methods.base import Segmenter
 from ambiseg.methods.contract import losses_of, masks_of
 from ambiseg.methods.spec import RECOMMENDED
+from ambiseg.metrics import METRICS, missing
 from ambiseg.nested_settings import differences, number_problems, shown
 from ambiseg.networks.backbone import NETWORKS, NetworkFactory, trying_network
 from ambiseg.networks.settings import UNetSettings
@@ -163,7 +164,7 @@ def fit(
         )
     val = _validation_split(data, chosen)
     _check_devices(chosen, split, val)
-    validated(spec, chosen)
+    validated(spec, chosen)  # a name that there is not is refused here
     late = chosen.late_steps(_steps(chosen, len(split)) or 0) if chosen.minutes is None else []
     if late:
         raise AmbisegError("; ".join(late))
@@ -278,8 +279,15 @@ def _try(model: Segmenter, config: RunConfig, split: Split) -> int:
     batch = collate([LabelView(split, config.normalization, config.train.labels)[0]])
     with FlopCounterMode(display=False) as counter:
         losses_of(model, batch.images, batch.annotations)
-    if not type(model).__module__.startswith("ambiseg."):
-        masks_of(model.eval(), batch.images)
+    info = METRICS.get(validated(method_info(config.method), config.train))
+    if not type(model).__module__.startswith("ambiseg.") or (info is not None and info.needs):
+        masks = masks_of(model.eval(), batch.images)
+        absent = [] if info is None else missing(info, masks)
+        if info is not None and absent:
+            raise AmbisegError(
+                f"train: select={info.name} needs {' and '.join(absent)}, which {config.method} does not"
+                " predict: give another metric"
+            )
     return int(counter.get_total_flops())
 
 
