@@ -72,7 +72,7 @@ def test_it_says_what_to_type_next(cli, fires, tmp_path):
     [
         ("--lr nan", "lr must be above 0"),
         ("--lr inf", "lr must be"),
-        ("--set train.weight_decay=.nan", "weight_decay"),
+        ("--set train.optimiser.weight_decay=.nan", "optimiser.weight_decay"),
         ("--batch-size 0", "batch_size"),
         ("--epochs 0", "epochs"),
         ("--minutes 1", "not both"),

@@ -10,7 +10,6 @@ import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -25,10 +24,11 @@ from ambiseg.engine import callbacks
 from ambiseg.engine import train as train_module
 from ambiseg.engine.checkpoints import load_checkpoint
 from ambiseg.engine.curve import CurveLogger, training_curve
+from ambiseg.engine.learning_rate import LearningRate
 from ambiseg.engine.module import TrainingModule
 from ambiseg.engine.run import load
 from ambiseg.engine.run_folder import CONFIG, LAST, TRAINING, WEIGHTS, RunConfig
-from ambiseg.engine.settings import TrainSettings
+from ambiseg.engine.settings import AdamW, TrainSettings
 from ambiseg.engine.train import resume
 from ambiseg.errors import AmbisegError
 from ambiseg.methods.mode_proposals import ModeProposalsSettings, SelectionSettings
@@ -114,8 +114,9 @@ def test_an_interrupted_run_ends_like_an_uninterrupted_one(mode, stop, whole, tr
     result = resume(first.run, quiet=True)
     assert not result.interrupted and result.steps == 12 and len(at_step.seen) == 12
     assert_same_training(first.run, whole[mode])
+    figure = {"full": "val_hm_iou_unique", "single": "val_energy_score"}[mode]
     validated = [
-        {row["step"]: row["val_hm_iou_unique"] for row in training_curve(run) if "val_hm_iou_unique" in row}
+        {row["step"]: row[figure] for row in training_curve(run) if figure in row}
         for run in (first.run, whole[mode])
     ]
     assert validated[0] == validated[1] and list(validated[0]) == [5.0, 11.0]
@@ -255,16 +256,10 @@ def test_the_warm_up_ends_after_a_fifth_of_a_short_training(steps):
 
     def rates(first):
         """Of a training before which the share ``first`` of its budget was spent; without the cosine."""
-        group, found = {}, []
-        module = SimpleNamespace(
-            train_settings=TrainSettings(lr=1.0),
-            first_fraction=first,
-            optimizers=lambda: SimpleNamespace(param_groups=[group]),
-        )
+        rate, found = LearningRate(TrainSettings(lr=1.0)), []
         for step in range(steps):
-            module.global_step, module.fraction = step, first + (1 - first) * step / steps
-            TrainingModule._set_learning_rate(module)
-            found.append(group["lr"] / ((1 + math.cos(math.pi * module.fraction)) / 2))
+            used = first + (1 - first) * step / steps
+            found.append(rate(step, used, first) / ((1 + math.cos(math.pi * used)) / 2))
         return found
 
     found, fifth = rates(0.0), math.ceil(steps / 5)
@@ -319,7 +314,9 @@ def test_a_real_time_budget(train_tiny, tmp_path):
 
 def test_early_stopping(train_tiny, tmp_path):
     """Without learning there is no improvement: the second validation after the first one ends the run."""
-    result = train_tiny(tmp_path / "run", lr=1e-12, weight_decay=0.0, validations=6, early_stop=2)
+    result = train_tiny(
+        tmp_path / "run", lr=1e-12, optimiser=AdamW(weight_decay=0.0), validations=6, early_stop=2
+    )
     assert result.steps == 6 and not result.interrupted
 
 

@@ -14,7 +14,7 @@ from ambiseg.distributions.low_rank import LowRankNormal
 from ambiseg.engine.curve import training_curve
 from ambiseg.engine.run import load
 from ambiseg.engine.run_folder import WEIGHTS, RunConfig
-from ambiseg.engine.settings import TrainSettings
+from ambiseg.engine.settings import AdamW, TrainSettings
 from ambiseg.engine.train import fit
 from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
@@ -274,7 +274,9 @@ def test_the_frozen_prior_has_no_dropout_and_the_trained_one_has():
 def test_both_stages_in_one_training_and_a_prior_that_is_there_already(fires, tmp_path):
     """The weights of an SSN run come through a whole training, its moving average and its weight decay, in
     every bit."""
-    train = TrainSettings(epochs=2, batch_size=4, warmup=2, validations=2, precision="32", weight_decay=0.1)
+    train = TrainSettings(
+        epochs=2, batch_size=4, warmup=2, validations=2, precision="32", optimiser=AdamW(weight_decay=0.1)
+    )
     run = {"train": train, "backbone": SMALL, "quiet": True}
     both = fit("atfm", fires, tmp_path / "both", settings=ATFMSettings(rank=3), **run)
     curve = training_curve(both.run)

@@ -142,7 +142,7 @@ def summary_of(run_path: Path, model: Run, data: Path, evaluation: Evaluation) -
     config = model.config
     facts: list[tuple[str, object]] = [
         ("method", config.method),
-        ("labels", f"{config.train.labels}, classes {', '.join(config.labels.names)}"),
+        ("labels", f"{config.train.seen_labels}, classes {', '.join(config.labels.names)}"),
         ("image channels", ", ".join(config.channels) or config.in_channels),
     ]
     return [

@@ -59,13 +59,13 @@ class TrainArguments:
     updates: Annotated[int | None, OfPreset] = None
     """Steps of the optimiser, in place of epochs."""
     minutes: Annotated[float | None, OfPreset] = None
-    """Wall-clock budget, in place of epochs; the learning rate falls to 0 as it runs out."""
+    """Wall-clock budget, in place of epochs."""
     masks: Annotated[int | None, OfPreset] = None
     """Masks for an image: proposals, heads, members or samples, as the method has them."""
     batch_size: Annotated[int | None, OfPreset] = None
     """Images in a step, in each process."""
     lr: Annotated[float | None, OfPreset] = None
-    """Peak learning rate of AdamW."""
+    """Peak learning rate."""
     seed: Annotated[int | None, OfPreset] = None
     """Seed of initialisation, order, label draws and augmentation."""
     augment: Annotated[tuple[Literal["auto", "flip", "rotate", "scale", "intensity"], ...], OfPreset] = ()
@@ -342,8 +342,8 @@ def summary(result: FitResult) -> str:
     from ambiseg.metrics import METRICS
 
     best = "none" if result.best is None else f"{result.best:.4f}"
-    title = METRICS[result.metric].title if result.metric in METRICS else result.metric
-    return f"trained {result.steps} steps in {clock(result.seconds)}, best validation {title} {best}"
+    title = METRICS[result.metric].title if result.metric in METRICS else result.metric.replace("_", " ")
+    return f"trained {result.steps} steps in {clock(result.seconds)}, {result.kept} validation {title} {best}"
 
 
 def train_command(config: RunConfig, out: str | Path) -> str:

@@ -7,6 +7,8 @@ from contextlib import AbstractContextManager
 from os import PathLike
 from pathlib import Path
 
+import numpy as np
+
 from ambiseg.atomic_write import replacing_file, replacing_folder, write_text
 from ambiseg.data.class_flip_view import FlippedSplit
 from ambiseg.data.folder import DATA, FolderSplit, Progress, folder_splits, write_folder
@@ -64,6 +66,27 @@ class SpreadSplit(Split):
                 on_read(sample)
 
         return f"{self.split.digest(read)}, {len(self)} of {len(self.split)} images"
+
+
+class OneMaskSplit(Split):
+    """A split seen with one mask of each image, drawn by weight: always the same one.
+
+    Args:
+        split: the whole.
+        seed: of the draws; the mask of an image depends on this and on its place.
+    """
+
+    def __init__(self, split: Split, seed: int = 0) -> None:
+        self.split, self.seed, self.ids, self.info = split, seed, split.ids, split.info
+
+    def __getitem__(self, index: int) -> Sample:
+        sample = self.split.stored_sample(index)
+        rng = np.random.default_rng([self.seed, index])
+        if self.split.modes is not None:
+            mask = self.split.modes.draw(sample.masks[0], rng)
+        else:
+            mask = sample.masks[rng.choice(len(sample.weights), p=sample.weights / sample.weights.sum())]
+        return Sample(sample.id, sample.image, mask[None], np.ones(1), ("one",))
 
 
 def existing(path: str | PathLike[str]) -> Path:

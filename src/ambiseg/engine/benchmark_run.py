@@ -99,7 +99,7 @@ def _result(run: Path, entries: dict[str, Any]) -> dict[str, Any]:
     if not measures_only:
         found.save(run)
     return {
-        "labels": asked["train"]["labels"],
+        "labels": from_values(TrainSettings, asked["train"], "train").seen_labels,
         "steps": training["steps"],
         "training_seconds": training["seconds"],
         "parameters": training["parameters"],

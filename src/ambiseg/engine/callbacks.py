@@ -65,19 +65,26 @@ class Budget(pl.Callback):
         minutes: wall-clock budget, or None; exactly one of the two is given.
         validations: how many to do; the last one is at the end.
         before: seconds used before the training, which count.
+        every: steps from one validation to the next, in place of their number.
     """
 
     CALIBRATION = 0.03
     """Share of a time budget after which the speed is known well enough to space the validations."""
 
     def __init__(
-        self, steps: int | None, minutes: float | None, validations: int, before: float = 0.0
+        self,
+        steps: int | None,
+        minutes: float | None,
+        validations: int,
+        before: float = 0.0,
+        every: int | None = None,
     ) -> None:
         self.steps, self.seconds, self.validations = (
             steps,
             None if minutes is None else 60 * minutes,
             validations,
         )
+        self.every = every
         self.before = self.preparation = before
         self.started = time.monotonic()
         self.first_step = 0
@@ -85,6 +92,8 @@ class Budget(pl.Callback):
     @property
     def interval(self) -> int:
         """Steps between validations to start with."""
+        if self.every is not None:
+            return self.every
         return 2**62 if self.steps is None else max(1, round(self.steps / self.validations))
 
     @property
@@ -113,7 +122,8 @@ class Budget(pl.Callback):
     ) -> None:
         fraction, interval = self.fraction(trainer.global_step), None
         if self.seconds is not None:
-            if trainer.val_check_batch == self.interval and fraction > self.CALIBRATION:
+            spaced = self.every is not None or trainer.val_check_batch != self.interval
+            if not spaced and fraction > self.CALIBRATION:
                 rate = (trainer.global_step - self.first_step) / (time.monotonic() - self.started)
                 interval = max(1, round(rate * self.seconds / self.validations))
             if trainer.world_size > 1:

@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 
 from ambiseg.data.batches import annotations_of
 from ambiseg.data.sample import Sample
-from ambiseg.data.source import SpreadSplit
+from ambiseg.data.source import OneMaskSplit, SpreadSplit
 from ambiseg.data.split import Split
 from ambiseg.defaults import FOREGROUND_THRESHOLD
 from ambiseg.engine.fitted_filter import FilterValues, FittedFilter
@@ -166,10 +166,11 @@ def choose_filter(
         curve += [_row(step, candidates, found, i, i == index) for i in range(len(candidates))]
         values = candidates[index].values
     spread = _mean(np.concatenate([_spread(batch) for batch in batches]))
+    seen = ", one mask each" if isinstance(split, OneMaskSplit) else ""
     last = next(row for row in curve[::-1] if row["chosen"])
     message = (
         f"predictions keep {last['masks']:.1f} of {first.masks.shape[1]} masks per image ({values.words()}), chosen on"
-        f" {len(chosen)} images of the split {name}: GED² {2 * last['energy_score'] - spread:.3f}, with all masks"
+        f" {len(chosen)} images of the split {name}{seen}: GED² {2 * last['energy_score'] - spread:.3f}, with all masks"
         f" {2 * curve[0]['energy_score'] - spread:.3f}"
     )
     return FittedFilter(

@@ -4,7 +4,6 @@ optimiser."""
 from __future__ import annotations
 
 import hashlib
-import math
 from typing import Any
 
 import lightning.pytorch as pl
@@ -14,38 +13,75 @@ from torchmetrics import MeanMetric, Metric
 
 from ambiseg.data.batches import Batch
 from ambiseg.engine.hardware import Hardware
-from ambiseg.engine.settings import TrainSettings
+from ambiseg.engine.learning_rate import LearningRate
+from ambiseg.engine.settings import AUTO, LAST, Adam, Plateau, TrainSettings
 from ambiseg.errors import AmbisegError
 from ambiseg.methods.base import Segmenter
 from ambiseg.methods.contract import losses_of, masks_of
-from ambiseg.metrics import MeanOverImages
+from ambiseg.methods.spec import MethodSpec
+from ambiseg.metrics import METRICS, metric_collection
+from ambiseg.nested_settings import check_name
 
 LOSS = "loss"
 """Validation by the method's own loss, with the same random numbers every time."""
-
+ENERGY_SCORE = "energy_score"
+"""Validation by the energy score ``2 d(S, y) - d(S, S)`` of the predicted set S against one mask y."""
 
 EARLY = 100
 """Steps within which a loss that is no longer finite speaks of the learning rate."""
 HIGH = 0.1
 """Learning rate above which it does so at any time."""
-WARMUP_SHARE = 0.2
-"""The warm-up takes at most this share of the training."""
-
-
 LARGEST_WEIGHT = 1e10
 """No network of use has weights of this size."""
+
+
+def validated(spec: MethodSpec, train: TrainSettings) -> str:
+    """Name of the figure of each validation: `LOSS`, `ENERGY_SCORE` or a key of `METRICS`.
+
+    The energy score against one mask drawn by weight is on average that against all annotations, and it is
+    proper. A metric of coverage against one mask would reward the widest set.
+
+    Raises:
+        UnknownNameError: ``select`` is no such name; the message suggests the nearest one.
+        AmbisegError: ``select`` is a metric without a better side.
+    """
+    named = train.select not in (AUTO, LAST)
+    if named:
+        check_name("value of train: select", train.select, (AUTO, LOSS, LAST, *METRICS))
+    metric = train.select if named else spec.validation
+    if metric != LOSS and not named and train.one_mask_validation:
+        return ENERGY_SCORE
+    if metric == LOSS:
+        return LOSS
+    check_name(f"metric that validates {spec.name}", metric, METRICS)
+    if METRICS[metric].higher_is_better is None:
+        raise AmbisegError(
+            f"train: select={metric} cannot choose weights, since neither high nor low is better"
+        )
+    return metric
+
+
+def higher_is_better(metric: str) -> bool:
+    """Direction of a figure of validations."""
+    return metric not in (LOSS, ENERGY_SCORE) and bool(METRICS[metric].higher_is_better)
 
 
 class TrainingModule(pl.LightningModule):
     """Trains any `Segmenter` as `TrainSettings` say.
 
-    The learning rate follows `Budget`'s progress f: a linear rise times ``(1 + cos(pi f)) / 2``. It rises over the
-    first ``warmup`` steps, or over a fifth of the training where that is shorter. Random numbers inside a step
-    (dropout, latent samples) are seeded by (seed, step, process): a resumed run draws the same ones.
+    The learning rate is that of `LearningRate`. Random numbers inside a step (dropout, latent samples) are
+    seeded by (seed, step, process): a resumed run draws the same ones.
+
+    Args:
+        segmenter: the model.
+        settings: how it is trained.
+        hardware: on what.
+        metric: figure of the validations (`validated`).
+        images: number of training images, whose passes are the epochs of a plateau.
     """
 
     def __init__(
-        self, segmenter: Segmenter, settings: TrainSettings, hardware: Hardware, metric: str
+        self, segmenter: Segmenter, settings: TrainSettings, hardware: Hardware, metric: str, images: int = 1
     ) -> None:
         super().__init__()
         self.segmenter, self.train_settings, self.hardware, self.metric_name = (
@@ -54,7 +90,16 @@ class TrainingModule(pl.LightningModule):
             hardware,
             metric,
         )
-        self.metric: Metric = MeanMetric() if metric == LOSS else MeanOverImages(metric)
+        name = "ged" if metric == ENERGY_SCORE else metric
+        self.metric: Metric = MeanMetric() if metric == LOSS else metric_collection(name)[name]
+        self.images = images
+        watched = settings.schedule.watch if isinstance(settings.schedule, Plateau) else ""
+        self.watches_training, self.watches_validation = watched == "training", watched == "validation"
+        self.rate = LearningRate(settings, self.watches_validation and higher_is_better(metric))
+        self.epoch_loss, self.epoch_steps = 0.0, 0
+        """Sum over the steps of this epoch, of means over processes, for a plateau."""
+        self.last_value: float | None = None
+        """Figure of the last validation."""
         self.fraction = 0.0
         self.first_fraction = 0.0
         """Share of the budget that was used before the first step."""
@@ -75,7 +120,19 @@ class TrainingModule(pl.LightningModule):
         if not bool(torch.isfinite(loss)):
             self._explain(losses, batch)
         self._set_learning_rate()
+        if self.watches_training:
+            self._watch(loss)
         return losses
+
+    def _watch(self, loss: Tensor) -> None:
+        """Tell the plateau the mean loss of the epoch that ends with this step, if one does."""
+        mean = self.trainer.strategy.reduce(loss.detach().clone(), reduce_op="mean")  # it works in place
+        self.epoch_loss += float(mean)
+        self.epoch_steps += 1
+        size = self.train_settings.batch_size * self.trainer.world_size
+        if (self.global_step + 1) * size // self.images > self.global_step * size // self.images:
+            self.rate.observe(self.epoch_loss / self.epoch_steps)
+            self.epoch_loss, self.epoch_steps = 0.0, 0
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Log what this step computed.
@@ -112,23 +169,28 @@ class TrainingModule(pl.LightningModule):
             f"val_{self.metric_name}", self.metric, on_step=False, on_epoch=True, batch_size=len(batch.ids)
         )
 
+    def on_validation_epoch_end(self) -> None:
+        """Before the checkpoints, which keep what a plateau has seen."""
+        self.last_value = float(self.metric.compute())
+        if self.watches_validation:
+            self.rate.observe(self.last_value)
+
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """AdamW; weight decay on weights of two or more axes only (no biases, no norms)."""
+        """Adam with L2 on all parameters, or AdamW with weight decay on weights of two or more axes only (no
+        biases, no norms)."""
         parameters = [p for p in self.segmenter.parameters() if p.requires_grad]
+        chosen, lr = self.train_settings.optimiser, self.train_settings.lr
+        first, second = chosen.betas
+        if isinstance(chosen, Adam):
+            return torch.optim.Adam(parameters, lr, (first, second), weight_decay=chosen.weight_decay)
         groups = [
-            {
-                "params": [p for p in parameters if p.dim() > 1],
-                "weight_decay": self.train_settings.weight_decay,
-            },
+            {"params": [p for p in parameters if p.dim() > 1], "weight_decay": chosen.weight_decay},
             {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
         ]
-        return torch.optim.AdamW(groups, lr=self.train_settings.lr)
+        return torch.optim.AdamW(groups, lr, (first, second))
 
     def _set_learning_rate(self) -> None:
-        trained = (self.fraction - self.first_fraction) / max(1e-9, 1 - self.first_fraction)
-        steps = (self.global_step + 1) / max(1, self.train_settings.warmup)
-        rise = min(1.0, max(steps, trained / WARMUP_SHARE))
-        rate = self.train_settings.lr * rise * (1 + math.cos(math.pi * self.fraction)) / 2
+        rate = self.rate(self.global_step, self.fraction, self.first_fraction)
         for group in self.optimizers().param_groups:  # type: ignore[union-attr]
             group["lr"] = rate
 
@@ -155,7 +217,18 @@ class TrainingModule(pl.LightningModule):
         )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["ambiseg"] = {"method": type(self.segmenter).__name__}
+        checkpoint["ambiseg"] = {
+            "method": type(self.segmenter).__name__,
+            "rate": self.rate.state_dict(),
+            "epoch": [self.epoch_loss, self.epoch_steps],
+            "last_value": self.last_value,
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        state = checkpoint["ambiseg"]
+        self.rate.load_state_dict(state.get("rate", {}))
+        self.epoch_loss, self.epoch_steps = state.get("epoch", (0.0, 0))
+        self.last_value = state.get("last_value")
 
 
 def _step_seed(seed: int, step: int, rank: int) -> int:

@@ -14,19 +14,25 @@ from ambiseg.networks.settings import UNetSettings
 
 TRAINING_LENGTHS = ("updates", "epochs", "minutes")
 """Settings of the length of a training; the one that is given last counts."""
+VALIDATION_INTERVALS = ("validations", "validate_every")
+"""Settings of how often a training validates, likewise."""
 
 T = TypeVar("T")
 
 
 def merged_training(general: Mapping[str, Any], particular: Mapping[str, Any]) -> dict[str, Any]:
-    """Values of `TrainSettings` as one mapping; a particular length replaces every general one.
+    """Values of `TrainSettings` as one mapping, nested ones key by key; a particular length replaces every
+    general one.
 
     Example:
         >>> merged_training({"updates": 90, "lr": 0.1}, {"epochs": 3})
         {'lr': 0.1, 'epochs': 3}
     """
-    timed = any(particular.get(name) is not None for name in TRAINING_LENGTHS)
-    return {k: v for k, v in general.items() if not (timed and k in TRAINING_LENGTHS)} | dict(particular)
+    replaced: set[str] = set()
+    for names in (TRAINING_LENGTHS, VALIDATION_INTERVALS):
+        if any(particular.get(name) is not None for name in names):
+            replaced |= set(names)
+    return merged({k: v for k, v in general.items() if k not in replaced}, particular)
 
 
 def resolve(

@@ -6,6 +6,11 @@ import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+AUTO, LAST = "auto", "last"
+"""Values of ``select`` that are no names of figures."""
+VALIDATIONS = 8
+"""Validations of a run that says nothing of them."""
+
 Kind = Literal["flip", "rotate", "scale", "intensity"]
 """Kinds of augmentation."""
 
@@ -17,8 +22,81 @@ MOST = {
     "epochs": 10**9,
     "updates": 10**12,
     "validations": 1_000_000,
+    "validate_every": 10**9,
 }
 """Greatest values that make sense."""
+
+
+@dataclass(frozen=True)
+class AdamW:
+    """AdamW (Loshchilov and Hutter 2019)."""
+
+    kind: Literal["adamw"] = "adamw"
+    """AdamW, whose weight decay is apart from the gradient (Loshchilov and Hutter 2019)."""
+    weight_decay: float = 0.01
+    """Weight decay of weights of two or more axes; biases and norms have none."""
+    betas: tuple[float, ...] = (0.9, 0.999)
+    """Decay of the mean gradient and of its mean square."""
+
+
+@dataclass(frozen=True)
+class Adam:
+    """Adam with an L2 penalty (Kingma and Ba 2015)."""
+
+    kind: Literal["adam"] = "adam"
+    """Adam, whose weight decay is an L2 penalty in the gradient (Kingma and Ba 2015)."""
+    weight_decay: float = 0.0
+    """Factor of a weight in its own gradient; of all weights, biases and norms too."""
+    betas: tuple[float, ...] = (0.9, 0.999)
+    """Decay of the mean gradient and of its mean square."""
+
+
+@dataclass(frozen=True)
+class Cosine:
+    """Half a cosine."""
+
+    kind: Literal["cosine"] = "cosine"
+    """Falls to 0 along half a cosine."""
+
+
+@dataclass(frozen=True)
+class Constant:
+    """One rate."""
+
+    kind: Literal["constant"] = "constant"
+    """Stays at its peak."""
+
+
+@dataclass(frozen=True)
+class Steps:
+    """A rate that changes at given places."""
+
+    kind: Literal["steps"] = "steps"
+    """Changes at given places."""
+    shares: tuple[float, ...] = ()
+    """Where: shares of the training, rising, above 0 and below 1."""
+    updates: tuple[int, ...] = ()
+    """Where, in place of shares: numbers of updates, rising."""
+    factors: tuple[float, ...] = ()
+    """The rate from each of these places on, as a factor of lr."""
+
+
+@dataclass(frozen=True)
+class Plateau:
+    """A rate that falls where a loss no longer does."""
+
+    kind: Literal["plateau"] = "plateau"
+    """Falls where the training loss or the validation no longer gets better, as ReduceLROnPlateau of
+    PyTorch."""
+    watch: Literal["training", "validation"] = "training"
+    """The mean training loss of each epoch, or the figure of each validation."""
+    factor: float = 0.5
+    """Factor of the rate."""
+    patience: int = 10
+    """Epochs (validations) without improvement by 1 in 10,000 that are borne; the rate falls after one
+    more."""
+    least: float = 1e-5
+    """Least rate."""
 
 
 @dataclass(frozen=True)
@@ -38,15 +116,17 @@ class TrainSettings:
     updates: int | None = None
     """Steps of the optimiser, in place of epochs."""
     minutes: float | None = None
-    """Wall-clock budget; the learning rate falls to 0 as it runs out."""
+    """Wall-clock budget, in place of epochs."""
     seed: int = 0
     """Seed of initialisation, order, label draws and augmentation."""
     batch_size: int = 16
     """Images per step and process."""
     lr: float = 2e-3
-    """Peak learning rate of AdamW."""
-    weight_decay: float = 0.01
-    """Decoupled weight decay of AdamW."""
+    """Peak learning rate."""
+    optimiser: AdamW | Adam = AdamW()
+    """The optimiser."""
+    schedule: Cosine | Constant | Steps | Plateau = Cosine()
+    """The learning rate after the warm-up."""
     warmup: int = 100
     """Steps over which the learning rate rises linearly; a fifth of the training where that is shorter."""
     clip: float = 1.0
@@ -57,10 +137,18 @@ class TrainSettings:
     """Kinds of augmentation: a list of flip, rotate, scale and intensity; no; yes for those that dataset.yaml
     allows, and flips where it is silent; auto for those that it allows, and where it is silent those that pass
     a test on validation images."""
-    validations: int = 8
-    """Validations over the whole run."""
+    validations: int | None = None
+    """Validations over the whole run; 8 where validate_every is not given either."""
+    validate_every: int | None = None
+    """Epochs from one validation to the next, in place of validations; there is one at the end too."""
     validation_images: int = 200
-    """At most this many images in each of them."""
+    """At most this many images in each of them, the first ones; 0 for the whole split."""
+    validation_labels: Literal["same", "full"] = "same"
+    """What validation sees of an image where training sees single labels: one mask, drawn once by weight
+    (`same`), or all annotations (`full`)."""
+    select: str = AUTO
+    """Which weights are kept: those of the best `loss`, of the best metric by its name, or the `last` ones;
+    `auto` is the choice of the method, with one mask per image the energy score in place of a metric."""
     early_stop: int = 0
     """Stop after this many validations without improvement; 0 never does."""
     precision: Literal["auto", "32", "bf16"] = "auto"
@@ -82,17 +170,19 @@ class TrainSettings:
             ['batch_size must be at least 1, received 0']
         """
         found = []
-        lengths = [name for name in ("epochs", "updates", "minutes") if getattr(self, name) is not None]
-        if len(lengths) > 1:
-            found.append(f"give {' or '.join(lengths)}, not both")
-        for name, least in (("batch_size", 1), ("devices", 1), ("validations", 1), ("validation_images", 1)):
-            if getattr(self, name) < least:
-                found.append(f"{name} must be at least {least}, received {getattr(self, name)}")
+        for names in (("epochs", "updates", "minutes"), ("validations", "validate_every")):
+            given = [name for name in names if getattr(self, name) is not None]
+            if len(given) > 1:
+                found.append(f"give {' or '.join(given)}, not both")
+        for name, least in (("batch_size", 1), ("devices", 1), ("validations", 1), ("validate_every", 1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                found.append(f"{name} must be at least {least}, received {value}")
         for name in ("epochs", "updates", "minutes", "lr"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 found.append(f"{name} must be above 0, received {value}")
-        for name in ("weight_decay", "warmup", "clip", "early_stop", "workers", "seed"):
+        for name in ("warmup", "clip", "early_stop", "workers", "seed", "validation_images"):
             if not 0 <= getattr(self, name) < math.inf:
                 found.append(f"{name} must be 0 or more, received {getattr(self, name)}")
         for name, most in MOST.items():
@@ -104,4 +194,88 @@ class TrainSettings:
             found += [f"augment: {k!r} is none of {', '.join(kinds)}" for k in self.augment if k not in kinds]
         if not 0 <= self.ema < 1:
             found.append(f"ema must be in [0, 1), received {self.ema}")
+        found += self._optimiser_problems()
+        if isinstance(self.schedule, Steps):
+            found += self._step_problems(self.schedule)
+        if isinstance(self.schedule, Plateau):
+            found += self._plateau_problems(self.schedule)
+        if self.select == LAST and self.early_stop:
+            found.append(
+                f"early_stop {self.early_stop} ends a run by its best validation, but select is last"
+            )
         return found
+
+    def _optimiser_problems(self) -> list[str]:
+        decay, betas, found = self.optimiser.weight_decay, self.optimiser.betas, []
+        if not 0 <= decay < math.inf:
+            found.append(f"optimiser.weight_decay must be 0 or more, received {decay}")
+        if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
+            found.append(f"optimiser.betas are two numbers in [0, 1), received {list(betas)}")
+        return found
+
+    def _step_problems(self, steps: Steps) -> list[str]:
+        """One sentence, of the first mistake."""
+        places, factors = steps.shares or steps.updates, steps.factors
+        name = "schedule.shares" if steps.shares else "schedule.updates"
+        if bool(steps.shares) == bool(steps.updates):
+            return ["schedule: steps are given by shares or by updates, one of the two"]
+        if len(factors) != len(places):
+            return [f"schedule.factors are {len(places)}, one for each of {name}, received {len(factors)}"]
+        if not all(0 < factor < math.inf for factor in factors):
+            return [f"schedule.factors are numbers above 0, received {list(factors)}"]
+        if any(before >= after for before, after in zip((0, *places), places, strict=False)):
+            return [f"{name} must be above 0 and rise, received {list(places)}"]
+        if steps.shares:
+            return [] if places[-1] < 1 else [f"{name} must be below 1, the end, received {list(places)}"]
+        if self.minutes is not None:
+            return ["schedule.updates cannot be placed in minutes: give schedule.shares"]
+        return [] if self.updates is None else self.late_steps(self.updates)
+
+    def late_steps(self, total: int) -> list[str]:
+        """The sentence on steps of the schedule that a training of so many updates does not reach, if any."""
+        last = self.schedule.updates[-1:] if isinstance(self.schedule, Steps) else ()
+        if not last or last[0] < total:
+            return []
+        return [f"schedule.updates must be below the {total} updates of the training, received {last[0]}"]
+
+    def _plateau_problems(self, plateau: Plateau) -> list[str]:
+        found = []
+        if not 0 < plateau.factor < 1:
+            found.append(
+                "schedule.factor must be above 0 and below 1, else the rate never falls,"
+                f" received {plateau.factor}"
+            )
+        if plateau.patience < 0:
+            found.append(f"schedule.patience must be 0 or more, received {plateau.patience}")
+        if not 0 <= plateau.least < self.lr:
+            found.append(
+                f"schedule.least must be 0 or more and below lr {self.lr:g}, received {plateau.least:g}"
+            )
+        count = self.validations or (None if self.validate_every else VALIDATIONS)
+        if plateau.watch == "validation" and count is not None and count < plateau.patience + 2:
+            found.append(
+                f"schedule watches {count} validations, but with patience {plateau.patience} the rate falls"
+                f" after {plateau.patience + 2} at the earliest: give validate_every, more validations or"
+                " less patience"
+            )
+        return found
+
+    @property
+    def one_mask_validation(self) -> bool:
+        """Whether validation sees one mask of each image, as training does."""
+        return self.labels == "single" and self.validation_labels == "same"
+
+    @property
+    def seen_labels(self) -> str:
+        """Labels that training saw, for tables: full, single, or single with full ones in validation."""
+        leaks = self.labels == "single" and not self.one_mask_validation
+        return "single (validation: full)" if leaks else self.labels
+
+    def used_validation_images(self, count: int) -> int:
+        """How many of so many images of the validation split each validation takes.
+
+        Example:
+            >>> TrainSettings(validation_images=0).used_validation_images(3000)
+            3000
+        """
+        return min(count, self.validation_images or count)

@@ -28,7 +28,7 @@ from ambiseg import owned_files
 from ambiseg.atomic_write import check_space, working_in, write_json
 from ambiseg.data.batches import BatchOrder, LabelView, collate
 from ambiseg.data.mask_oddities import SINGLE
-from ambiseg.data.source import open_split
+from ambiseg.data.source import OneMaskSplit, open_split
 from ambiseg.data.split import Split
 from ambiseg.data.statistics import SplitStatistics
 from ambiseg.engine.augmentation_choice import choose_augmentation, told
@@ -45,10 +45,10 @@ from ambiseg.engine.callbacks import (
 )
 from ambiseg.engine.checkpoints import AtomicCheckpoints, load_checkpoint
 from ambiseg.engine.curve import CurveLogger
-from ambiseg.engine.filter_choice import choose_filter
+from ambiseg.engine.filter_choice import IMAGES, choose_filter
 from ambiseg.engine.hardware import Hardware
 from ambiseg.engine.limits import check_depth, check_memory, outline
-from ambiseg.engine.module import LOSS, TrainingModule
+from ambiseg.engine.module import LOSS, TrainingModule, higher_is_better, validated
 from ambiseg.engine.preset_data import check_data_are_there, check_suits
 from ambiseg.engine.presets import resolve
 from ambiseg.engine.run import Run
@@ -63,7 +63,8 @@ from ambiseg.engine.run_folder import (
     load_weights,
     save_weights,
 )
-from ambiseg.engine.settings import TrainSettings
+from ambiseg.engine.settings import LAST as LAST_WEIGHTS
+from ambiseg.engine.settings import VALIDATIONS, TrainSettings
 from ambiseg.engine.smoke import shrunk
 from ambiseg.errors import AmbisegError, DataWarning
 from ambiseg.labels import LabelSpace
@@ -71,14 +72,14 @@ from ambiseg.methods import MethodSpec, build, method_info, spec_of
 from ambiseg.methods.base import Segmenter
 from ambiseg.methods.contract import losses_of, masks_of
 from ambiseg.methods.spec import RECOMMENDED
-from ambiseg.metrics import METRICS, metric_info
+from ambiseg.metrics import METRICS, missing
 from ambiseg.nested_settings import differences, number_problems, shown
 from ambiseg.networks.backbone import NETWORKS, NetworkFactory, trying_network
 from ambiseg.networks.settings import UNetSettings
 
 WEIGHTS_IN_A_RUN = 13
 """Room for a run, in times its weights: the checkpoints of the end and of the best validation and the next one of them
-hold weights, two moments of AdamW and the moving average each, and there is the exported model."""
+hold weights, two moments of Adam and the moving average each, and there is the exported model."""
 _PATIENCE = 5.0
 """Seconds for the processes of a training that was killed to end, before it is resumed."""
 SLOW_IMAGES = 32
@@ -96,9 +97,10 @@ class FitResult:
         steps: optimiser steps, all sessions together.
         seconds: training time, all sessions together.
         metric: name of the validation metric.
-        best: its best value.
+        best: its value for the weights that are kept, the best one unless the last weights are kept.
         interrupted: whether a signal ended the run early (``resume`` goes on).
         filter: what predictions of the run keep, in one sentence; empty where that was not fitted.
+        kept: which weights are kept, those of the "best" validation or the "last" ones.
     """
 
     run: Path
@@ -108,6 +110,7 @@ class FitResult:
     best: float | None
     interrupted: bool
     filter: str = ""
+    kept: str = "best"
 
 
 def fit(
@@ -166,10 +169,12 @@ def fit(
         raise AmbisegError(
             f"{data}: the split 'train' holds no image: look at it with 'ambiseg data check {data}'"
         )
-    val = open_split(data, "val")
+    val = _validation_split(data, chosen)
     _check_devices(chosen, split, val)
-    if spec.validation != LOSS:
-        metric_info(spec.validation)
+    validated(spec, chosen)  # a name that there is not is refused here
+    late = chosen.late_steps(_steps(chosen, len(split)) or 0) if chosen.minutes is None else []
+    if late:
+        raise AmbisegError("; ".join(late))
     statistics = SplitStatistics.of(split)
     check_suits(spec, preset, chosen.labels, split.info.labels, statistics)
     if not _is_child():
@@ -249,11 +254,17 @@ def _model(
     return make()
 
 
+def _validation_split(data: str | Path, train: TrainSettings) -> Split:
+    """The validation images with what a run may see of their annotations: all of training reads this split."""
+    val = open_split(data, "val")
+    return OneMaskSplit(val) if train.one_mask_validation else val
+
+
 def _check_devices(train: TrainSettings, split: Split, val: Split) -> None:
     """Every process needs an image to train on and one to validate on; and it is started by us."""
     if "TORCHELASTIC_RUN_ID" in os.environ:
         raise AmbisegError("a training starts its processes itself: leave torchrun out, and give --devices")
-    for name, count in (("train", len(split)), ("val", min(len(val), train.validation_images))):
+    for name, count in (("train", len(split)), ("val", train.used_validation_images(len(val)))):
         if count == 0:
             raise AmbisegError(f"the split {name!r} of {split.info.name} holds no image: add some")
         if train.devices > count:
@@ -277,8 +288,15 @@ def _try(model: Segmenter, config: RunConfig, split: Split) -> int:
     batch = collate([LabelView(split, config.normalization, config.train.labels)[0]])
     with FlopCounterMode(display=False) as counter:
         losses_of(model, batch.images, batch.annotations)
-    if not type(model).__module__.startswith("ambiseg."):
-        masks_of(model.eval(), batch.images)
+    info = METRICS.get(validated(method_info(config.method), config.train))
+    if not type(model).__module__.startswith("ambiseg.") or (info is not None and info.needs):
+        masks = masks_of(model.eval(), batch.images)
+        absent = [] if info is None else missing(info, masks)
+        if info is not None and absent:
+            raise AmbisegError(
+                f"train: select={info.name} needs {' and '.join(absent)}, which {config.method} does not"
+                " predict: give another metric"
+            )
     return int(counter.get_total_flops())
 
 
@@ -288,6 +306,13 @@ def _steps(train: TrainSettings, images: int) -> int | None:
         return None
     epochs = train.epochs or DEFAULT_EPOCHS
     return train.updates or math.ceil(epochs * images / (train.batch_size * train.devices))
+
+
+def _validation_interval(train: TrainSettings, images: int) -> int | None:
+    """Steps from one validation to the next; None where their number is given."""
+    if train.validate_every is None:
+        return None
+    return max(1, round(train.validate_every * images / (train.batch_size * train.devices)))
 
 
 def resume(
@@ -309,7 +334,7 @@ def resume(
     config = RunConfig.load(run)
     checkpoint = load_checkpoint(run / LAST)
     source = data or config.data
-    split, val = open_split(source, "train"), open_split(source, "val")
+    split, val = open_split(source, "train"), _validation_split(source, config.train)
     if split.digest() != config.data_digest:
         raise AmbisegError(
             f"the training split of {source} is not the one that {run} was trained on: give its --data"
@@ -344,22 +369,30 @@ def _train(
 ) -> FitResult:
     train = config.train
     hardware = Hardware.choose(train.precision, train.channels_last)
-    metric = method_info(config.method).validation
+    metric = validated(method_info(config.method), train)
     torch.manual_seed(train.seed)
     model = (start or config.build()).train()
     model.freeze(train.freeze)
-    module = TrainingModule(model, train, hardware, metric)
+    module = TrainingModule(model, train, hardware, metric, len(split))
     if hardware.channels_last:
         module.to(memory_format=torch.channels_last)
-    budget = Budget(_steps(train, len(split)), train.minutes, train.validations, before)
+    budget = Budget(
+        _steps(train, len(split)),
+        train.minutes,
+        train.validations or VALIDATIONS,
+        before,
+        _validation_interval(train, len(split)),
+    )
+    monitored = None if train.select == LAST_WEIGHTS else f"val_{metric}"
+    mode = "max" if higher_is_better(metric) else "min"
     best = ModelCheckpoint(
-        run / "checkpoints", "best", monitor=f"val_{metric}", mode=_mode(metric), enable_version_counter=False
+        run / "checkpoints", "best", monitor=monitored, mode=mode, enable_version_counter=False
     )
     callbacks: list[pl.Callback] = [QuietProcesses(), budget, best]
     if train.ema:
         callbacks.insert(0, MovingAverage(train.ema))
     if train.early_stop:
-        callbacks.append(EarlyStopping(f"val_{metric}", mode=_mode(metric), patience=train.early_stop))
+        callbacks.append(EarlyStopping(f"val_{metric}", mode=mode, patience=train.early_stop))
     if not quiet:
         callbacks.append(ProgressLine(budget, train.batch_size, metric))
     loggers = _loggers(run, train)
@@ -403,7 +436,7 @@ def _train(
 
 def _fit_filter(run: Path, config: RunConfig, val: Split, hardware: Hardware) -> str:
     """Choose what predictions keep, write it into the run folder, and say it."""
-    images = config.train.validation_images
+    images = config.train.validation_images or IMAGES
     if method_info(config.method).validation == LOSS:
         images = min(images, SLOW_IMAGES)
     model = Run(config, load_weights(run, config), hardware, run)
@@ -503,9 +536,11 @@ class _Loaders(pl.LightningDataModule):
     def val_dataloader(self) -> DataLoader[Any]:
         train, trainer = self.config.train, self.trainer
         assert trainer is not None
-        count = min(len(self.val), train.validation_images)
+        count = train.used_validation_images(len(self.val))
         mine = range(trainer.global_rank, count, trainer.world_size)
-        view = LabelView(self.val, self.config.normalization)
+        view = LabelView(
+            self.val, self.config.normalization, "single" if train.one_mask_validation else "full"
+        )
         return DataLoader(Subset(view, list(mine)), batch_size=train.batch_size, collate_fn=collate)
 
 
@@ -514,6 +549,9 @@ def _finish(run: Path, config: RunConfig, interrupted: bool) -> FitResult:
     last, best = load_checkpoint(run / LAST), run / "checkpoints" / "best.ckpt"
     values = [v for k, v in last["callbacks"].items() if k.startswith("ModelCheckpoint")]
     score = values[0].get("best_model_score") if values else None
+    train, kept = config.train, "best"
+    if train.select == LAST_WEIGHTS:
+        score, kept = last["ambiseg"]["last_value"], "last"
     if best.is_file():
         state = load_checkpoint(best)["state_dict"]
         model = config.build()
@@ -526,19 +564,23 @@ def _finish(run: Path, config: RunConfig, interrupted: bool) -> FitResult:
         run=run,
         steps=int(last["global_step"]),
         seconds=round(float(last["callbacks"]["Budget"]["elapsed"]), 1),
-        metric=method_info(config.method).validation,
+        metric=validated(method_info(config.method), train),
         best=None if score is None else round(float(score), 6),
         interrupted=interrupted,
+        kept=kept,
     )
     if not _is_child():
         parameters = sum(p.numel() for p in config.build().parameters())
-        entries = {
+        entries: dict[str, Any] = {
             "steps": result.steps,
             "seconds": result.seconds,
             "parameters": parameters,
             "interrupted": interrupted,
         }
-        write_json(run / TRAINING, {**entries, "metric": result.metric, "best": result.best})
+        entries |= {"metric": result.metric, kept: result.best}
+        if train.labels == "single":
+            entries["validation_labels"] = "single" if train.one_mask_validation else "full"
+        write_json(run / TRAINING, entries)
     return result
 
 
@@ -560,10 +602,6 @@ def _loggers(run: Path, train: TrainSettings) -> list[Logger]:
         except ModuleNotFoundError as error:
             raise AmbisegError("TensorBoard is not installed: pip install 'ambiseg[tensorboard]'") from error
     return loggers
-
-
-def _mode(metric: str) -> str:
-    return "max" if metric != LOSS and METRICS[metric].higher_is_better else "min"
 
 
 def _is_child() -> bool:

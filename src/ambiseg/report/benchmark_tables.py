@@ -38,7 +38,7 @@ class Measured:
 
     Attributes:
         data, method, seed: its place in the matrix.
-        labels: what training saw of an image, "full" or "single".
+        labels: what training saw of an image (`TrainSettings.seen_labels`).
         split, images: what was evaluated.
         masks: mean number per image.
         metrics, oracle: figures of the method, and of the annotation oracle with as many masks; None where

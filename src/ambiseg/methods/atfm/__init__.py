@@ -67,11 +67,18 @@ def atfm_from_ssn(settings: ATFMSettings, ssn: SSNSettings) -> ATFMSettings:
 
 
 _FLOW = {"kind": "ddpm", "width": 128, "depth": 3, "max_width": 512, "blocks": 2, "attention": True}
-_TRAINING = {"lr": 1e-4, "weight_decay": 0.0, "warmup": 0, "clip": 0.0, "ema": 0.0}
+_TRAINING = {
+    "lr": 1e-4,
+    "optimiser": {"kind": "adam"},
+    "schedule": {"kind": "constant"},
+    "warmup": 0,
+    "clip": 0.0,
+    "ema": 0.0,
+}
 _DIFFERS = (
-    "the flow's last convolution begins at 0; a Dice with a gradient; the rate falls along a cosine; times"
-    " are drawn from [0, 1], not from 1000 steps; give --init of an ssn run with the preset {prior},"
-    f" otherwise half of the training is the prior's; of the prior: {GTR_DIFFERS}"
+    "the flow's last convolution begins at 0; a Dice with a gradient; times are drawn from [0, 1], not from"
+    " 1000 steps; give --init of an ssn run with the preset {prior}, otherwise half of the training is the"
+    f" prior's; of the prior: {GTR_DIFFERS}"
 )
 
 SPEC = MethodSpec(

@@ -75,18 +75,20 @@ def _diffusion(data: Layout, width: int, sigma_data: float, epochs: int, log_mea
         ),
         differs=(
             f"times are uniform on a straight path, not log sigma from N({log_mean:g}, 1.2^2); steps are of"
-            " equal time, not of rho = 7; the least loss of at most 200 validation images chooses the"
-            " weights; AdamW without decay on a cosine, not Adam with betas .9, .99; weights are"
-            " initialised as in PyTorch, the last convolution of a block at 0"
+            " equal time, not of rho = 7; weights are initialised as in PyTorch, the last"
+            " convolution of a block at 0"
         ),
         train={
             "epochs": epochs,
             "batch_size": 32,
             "lr": 1e-4,
-            "weight_decay": 0.0,
+            "optimiser": {"kind": "adam", "betas": (0.9, 0.99)},
+            "schedule": {"kind": "constant"},
             "warmup": 0,
             "clip": 0.0,
             "ema": 0.0,
+            "validate_every": 1,
+            "validation_images": 0,
         },
         backbone={**EDM, "width": width},
         settings={"parameterisation": "edm", "sigma_data": sigma_data, "sampler": "heun", "steps": 10},

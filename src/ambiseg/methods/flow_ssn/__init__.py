@@ -132,18 +132,19 @@ _LIDC_TRAINING = {
     "epochs": 1001,
     "batch_size": 32,
     "lr": 1e-4,
-    "weight_decay": 1e-4,
+    "optimiser": {"weight_decay": 1e-4},
+    "schedule": {"kind": "constant"},
     "warmup": 2000,
     "clip": 10.0,
     "ema": 0.9999,
     "augment": ("flip", "rotate"),
+    "validate_every": 16,
 }
 _REFUGE_TRAINING = {**_LIDC_TRAINING, "batch_size": 16, "warmup": 1000, "ema": 0.999}
 _TRANSFORMER = {"kind": "transformer", "heads": 1, "dropout": 0.1}
 _DIFFERS = (
-    "one channel and a sigmoid for binary masks, not two channels; the rate falls along a cosine, not"
-    " constant after the warm-up; layers of the code that no input reaches are left out (time and scale of"
-    " the base, embedding of an image in both)"
+    "one channel and a sigmoid for binary masks, not two channels; layers of the code that no"
+    " input reaches are left out (time and scale of the base, embedding of an image in both)"
 )
 _DISCRETE_DIFFERS = (
     f"{_DIFFERS}; positions of the transformer are sines and cosines, not learnt, and its last layer is"

@@ -106,11 +106,19 @@ _BACKBONE = {
 }
 """The authors' network."""
 _NETWORK = {"gating_bias": False, "gating_loss": "mean", "head": {"kind": "normalised"}}
-_TRAINING = {"lr": 1e-3, "weight_decay": 1e-5, "warmup": 0, "clip": 0.0, "ema": 0.0}
+_TRAINING = {
+    "lr": 1e-3,
+    "optimiser": {"kind": "adam", "weight_decay": 1e-5},
+    "schedule": {"kind": "plateau", "watch": "training", "factor": 0.5, "patience": 10, "least": 1e-5},
+    "warmup": 0,
+    "clip": 0.0,
+    "ema": 0.0,
+    "validation_images": 0,
+}
 _DIFFERS = (
-    "weights are initialised as in PyTorch, and the scale of the fusion at 1; AdamW on a cosine, not Adam"
-    " with L2 on a rate that is halved where the loss stops falling; gamma rises over half of the training,"
-    " not there"
+    "weights are initialised as in PyTorch, and the scale of the fusion at 1; the rate is halved where the loss"
+    " of an epoch stops falling, in the code where the mean over all epochs so far does; gamma rises over half"
+    " of the training, not there"
 )
 
 SPEC = MethodSpec(
@@ -142,7 +150,7 @@ SPEC = MethodSpec(
                 " one-channel images with two channels of logits (another state of the code has 10,400,686)"
             ),
             differs=(f"one channel and a sigmoid for binary masks, 33 parameters less; {_DIFFERS}"),
-            train={**_TRAINING, "epochs": 200, "batch_size": 16},
+            train={**_TRAINING, "validate_every": 1, "epochs": 200, "batch_size": 16},
             backbone=_BACKBONE,
             settings=_NETWORK,
             single={"beta": 10.0},
@@ -158,7 +166,7 @@ SPEC = MethodSpec(
                 f" dimension, 140 parameters less; void is no class, 33 less; {_DIFFERS}; S stays 1; give"
                 " the black-box prediction as a channel of the images"
             ),
-            train={**_TRAINING, "epochs": 1000, "batch_size": 12},
+            train={**_TRAINING, "validate_every": 2, "epochs": 1000, "batch_size": 12},
             backbone=_BACKBONE,
             settings={
                 **_NETWORK,
