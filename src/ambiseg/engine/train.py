@@ -169,8 +169,9 @@ def fit(
             warnings.warn(f"{data}, train: {remark}", DataWarning, stacklevel=2)
         if statistics.single_masks and chosen.labels == "full" and spec.has_single_settings:
             warnings.warn(f"{data}, train: {SINGLE}", DataWarning, stacklevel=2)
+    labels = _label_space(chosen, split.info.labels)
     with trying_network(network.kind, module):
-        model = _model(spec, chosen, statistics, split.info.labels, network, own)
+        model = _model(spec, chosen, statistics, labels, network, own)
     if model.needs_init and not chosen.init:
         raise AmbisegError(f"{model.needs_init}: start from a trained run with --init, or change the setting")
     if not _is_child():
@@ -180,7 +181,7 @@ def fit(
     config = RunConfig(
         method=spec.name,
         in_channels=statistics.channels,
-        labels=split.info.labels,
+        labels=labels,
         normalization=statistics.normalization,
         backbone=network,
         settings=own,
@@ -208,6 +209,22 @@ def fit(
         if not quiet:
             print(told(augmentation), file=sys.stderr)
         return _train(run, config, split, val, quiet, fit_filter, start=start, before=before)
+
+
+def _label_space(train: TrainSettings, labels: LabelSpace) -> LabelSpace:
+    """That of a model for these data.
+
+    Raises:
+        AmbisegError: two channels for binary masks are asked for, and there are more classes.
+    """
+    if train.binary_channels == 1:
+        return labels
+    if not labels.is_binary:
+        raise AmbisegError(
+            f"train.binary_channels=2 is for masks of two classes, these have {labels.classes}, with a channel each:"
+            " set train.binary_channels=1"
+        )
+    return replace(labels, softmax=True)
 
 
 def _model(
@@ -439,6 +456,8 @@ def _start(config: RunConfig) -> Segmenter:
             needed = [
                 f"{p}{k}={shown(v)}" for p, ours, old in pairs for k, v in differences(old, ours).items()
             ]
+            if config.labels.channels != source.labels.channels:
+                needed.append(f"train.binary_channels={source.labels.channels}")
             if not needed:
                 raise
             raise AmbisegError(
@@ -451,6 +470,11 @@ def _start(config: RunConfig) -> Segmenter:
     ):
         if ours != theirs:
             raise AmbisegError(f"{init} was trained on data with other {what} ({theirs}) than these ({ours})")
+    if config.labels.channels != source.labels.channels:
+        raise AmbisegError(
+            f"{init} has {source.labels.channels} channel(s) for binary masks, these settings {config.labels.channels}:"
+            f" set train.binary_channels={source.labels.channels}"
+        )
     model = config.build()
     model.start_from(load_weights(init, source))
     return model

@@ -302,7 +302,8 @@ class MoSE(Segmenter):
             total = fit + s.beta * kl if self.gating is not None else fit
             if s.energy is not None:
                 weights = (log_pi.exp() / draws).repeat_interleave(draws, 1)
-                masks = self.labels.probabilities(logits, dim=2)
+                single, space = self.labels.in_one_channel(logits, dim=2)
+                masks = space.probabilities(single, dim=2)
                 score = trained_score(
                     masks, weights, weights, annotations, kernel=s.energy.kernel, draws=draws
                 )
@@ -421,6 +422,7 @@ def pairwise_cost(kind: str, logits: Tensor, masks: Tensor, labels: LabelSpace) 
     y, valid = masks.flatten(2), labels.valid(masks.flatten(2))
     if kind == "cross-entropy":
         return pairwise_cross_entropy(logits, masks, labels) / valid.sum(2).clamp(min=1)[:, None]
+    logits, labels = labels.in_one_channel(logits, dim=2)
     m = labels.probabilities(logits.flatten(3), dim=2)
     one_hot = labels.one_hot(y, dim=2)
     if not labels.is_binary:
