@@ -36,8 +36,9 @@ PAPERS = {
 def parameters(method: str, preset: str, channels: int, classes: int) -> int:
     """Parameters of the model of a preset; mode proposals as they start from a flow, with its inputs."""
     over = {"flow_input": True} if method == "mode-proposals" else {}
-    _, backbone, settings = resolve(METHODS[method], preset, settings=over)
+    train, backbone, settings = resolve(METHODS[method], preset, settings=over)
     labels = LabelSpace.binary() if classes == 1 else LabelSpace.of_classes(classes)
+    labels = labels.with_binary_channels(train.binary_channels)
     with torch.device("meta"):
         model = build(method, channels, labels, backbone, settings)
     return sum(p.numel() for p in model.parameters())

@@ -91,7 +91,9 @@ def losses_of(logits, annotations, labels):
     weights = torch.tensor([[0.5, 1.0, 0.0, -1.0]]).repeat(2, 1)
     for kernel in DISTANCES:
         settings = EnergySettings(kernel=kernel)
-        found[f"energy {kernel}"] = energy_loss(logits, annotations, weights, labels, settings)
+        found[f"energy {kernel}"] = energy_loss(
+            labels.probabilities(logits, dim=2), annotations, weights, settings
+        )
     return found
 
 
@@ -110,6 +112,14 @@ def test_losses_and_their_gradients_are_those_of_one_channel(single, annotations
             torch.testing.assert_close(
                 slope, expected, rtol=1e-3, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}"
             )
+
+
+def test_the_squared_error_of_values_compares_each_channel(single, annotations):
+    """Values in [-1, 1] are no logits: two channels of one mask are ``(-z, z)``."""
+    z, masks = single.tanh(), annotations.masks
+    masks = masks.masked_fill(~ONE.valid(masks), 1)
+    wanted = pairwise_mask_loss("signed-mse", z, masks, ONE)
+    torch.testing.assert_close(pairwise_mask_loss("signed-mse", torch.cat([-z, z], 2), masks, TWO), wanted)
 
 
 def test_a_mask_set_has_one_channel(single):

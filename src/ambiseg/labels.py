@@ -143,6 +143,23 @@ class LabelSpace:
         """
         return replace(self, softmax=False) if self.softmax else self
 
+    def with_binary_channels(self, count: int) -> LabelSpace:
+        """The space of a model for these data: with 1 or 2 channels for two classes (``train.binary_channels``).
+
+        Raises:
+            AmbisegError: 2, and more classes than two.
+
+        Example:
+            >>> LabelSpace.binary().with_binary_channels(2).channels
+            2
+        """
+        if count == 2 and not self.is_binary:
+            raise AmbisegError(
+                f"train.binary_channels=2 is for masks of two classes, these have {self.classes}, with a channel each:"
+                " set train.binary_channels=1"
+            )
+        return replace(self, softmax=count == 2)
+
     @property
     def void(self) -> int:
         """The integer of pixels to leave out; `VOID` where the space names none (padding uses it)."""
@@ -196,7 +213,7 @@ class LabelSpace:
             (tensor([[1.5000]]), 1)
         """
         if self.softmax:
-            below, above = logits.float().split(1, dim)
+            below, above = logits.float().chunk(2, dim)
             logits = above - below
         return logits, self.one_channel
 

@@ -169,7 +169,7 @@ def fit(
             warnings.warn(f"{data}, train: {remark}", DataWarning, stacklevel=2)
         if statistics.single_masks and chosen.labels == "full" and spec.has_single_settings:
             warnings.warn(f"{data}, train: {SINGLE}", DataWarning, stacklevel=2)
-    labels = _label_space(chosen, split.info.labels)
+    labels = split.info.labels.with_binary_channels(chosen.binary_channels)
     with trying_network(network.kind, module):
         model = _model(spec, chosen, statistics, labels, network, own)
     if model.needs_init and not chosen.init:
@@ -209,22 +209,6 @@ def fit(
         if not quiet:
             print(told(augmentation), file=sys.stderr)
         return _train(run, config, split, val, quiet, fit_filter, start=start, before=before)
-
-
-def _label_space(train: TrainSettings, labels: LabelSpace) -> LabelSpace:
-    """That of a model for these data.
-
-    Raises:
-        AmbisegError: two channels for binary masks are asked for, and there are more classes.
-    """
-    if train.binary_channels == 1:
-        return labels
-    if not labels.is_binary:
-        raise AmbisegError(
-            f"train.binary_channels=2 is for masks of two classes, these have {labels.classes}, with a channel each:"
-            " set train.binary_channels=1"
-        )
-    return replace(labels, softmax=True)
 
 
 def _model(

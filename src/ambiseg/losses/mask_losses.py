@@ -49,7 +49,8 @@ def pairwise_mask_loss(kind: str, logits: Tensor, masks: Tensor, labels: LabelSp
         tensor([[[0.0000],
                  [0.5000]]])
     """
-    logits, labels = labels.in_one_channel(logits, dim=2)
+    if kind != "signed-mse":  # of masks, not of logits
+        logits, labels = labels.in_one_channel(logits, dim=2)
     sizes = part_sizes(len(logits), logits[:1].numel(), VALUES_IN_CACHE)
     if logits.device.type == "cpu" and len(sizes) > 1:
         parts = zip(torch.split(logits, sizes), torch.split(masks, sizes), strict=True)

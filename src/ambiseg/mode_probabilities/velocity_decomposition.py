@@ -119,7 +119,7 @@ class FlowChannels:
         """A field of the flow in the channels of the modes."""
         if self.each == 1:
             return field
-        below, above = field.split(1, dim)
+        below, above = field.chunk(2, dim)
         return (above - below) / 2
 
 

@@ -302,8 +302,7 @@ class MoSE(Segmenter):
             total = fit + s.beta * kl if self.gating is not None else fit
             if s.energy is not None:
                 weights = (log_pi.exp() / draws).repeat_interleave(draws, 1)
-                single, space = self.labels.in_one_channel(logits, dim=2)
-                masks = space.probabilities(single, dim=2)
+                masks = self.labels.probabilities(logits, dim=2)
                 score = trained_score(
                     masks, weights, weights, annotations, kernel=s.energy.kernel, draws=draws
                 )
@@ -425,7 +424,7 @@ def pairwise_cost(kind: str, logits: Tensor, masks: Tensor, labels: LabelSpace) 
     logits, labels = labels.in_one_channel(logits, dim=2)
     m = labels.probabilities(logits.flatten(3), dim=2)
     one_hot = labels.one_hot(y, dim=2)
-    if not labels.is_binary:
+    if labels.channels > 1:
         chosen = list(labels.evaluated)
         m, one_hot = m[:, :, chosen], one_hot[:, :, chosen]
     m = m.transpose(1, 2)
