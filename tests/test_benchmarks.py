@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from ambiseg.engine.suite import load_suite
+from ambiseg.labels import LabelSpace
 from ambiseg.metrics import METRICS
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
@@ -57,6 +58,22 @@ def test_shapes_are_measured_against_their_entropy(monkeypatch: pytest.MonkeyPat
         assert record["parameters"] == recorded[name]["parameters"], name
         assert 0 <= record["errors"] <= 1 and 0 <= record["total_variation"] <= 1
     assert len(list(tmp_path.glob("*.png"))) == 2
+
+
+@pytest.mark.parametrize(("p", "one", "two"), [(0.5, 0.284, 0.126), (0.2, 0.215, 0.097)])
+def test_two_channels_show_a_flow_more(
+    p: float, one: float, two: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At t = .7; the quadrature and what is drawn, and two channels at t are one at a later time."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    module = importlib.import_module("flow_ssn_channels")
+    for channels, expected in ((1, one), (2, two)):
+        assert module.exact(0.7, channels, p) == pytest.approx(expected, abs=6e-4)
+        labels = LabelSpace.binary().with_binary_channels(channels)
+        assert module.drawn(0.7, labels, p, draws=100_000) == pytest.approx(expected, abs=0.01)
+        assert module.exact(0.0, channels, p) == pytest.approx(-p * math.log(p) - (1 - p) * math.log(1 - p))
+    odds = math.sqrt(2) * 0.7 / 0.3
+    assert module.exact(odds / (1 + odds), 1, p) == pytest.approx(module.exact(0.7, 2, p))
 
 
 def test_the_pictures_of_metrics_have_their_numbers(tmp_path: Path) -> None:

@@ -1,8 +1,11 @@
 """What the pixels of a label map mean: `LabelSpace`.
 
 Two cases cover the field. *Binary*: classes 0 and 1, one logit channel, sigmoid. *Multi-class*: C > 2
-classes, C logit channels, softmax. The label space owns every step between logits, probabilities, one-hot
-form and label map, so that no method, metric or picture asks how many classes there are.
+classes, C logit channels, softmax. A model of two classes may also have two channels and a softmax
+(``softmax=True``), as much public code has. Its label space differs from that of the data, and its mask sets
+have the one channel of all others (`one_channel`). The label space owns every step between logits,
+probabilities, one-hot form and label map, so that no method, metric or picture asks how many classes there
+are.
 
 Shapes: a label map is ``(*batch, *space)`` of integers; its channel form (logits, probabilities, one-hot) has
 one axis more, at position ``dim``: 1 in ``(B, C, H, W)``, 2 in ``(B, K, C, H, W)``. Space may have any number
@@ -13,7 +16,7 @@ from __future__ import annotations
 
 import colorsys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -43,9 +46,11 @@ class LabelSpace:
             empty.
         ignore_value: integer of pixels to leave out (void), or None; it must not be a class.
         background: class that metrics leave out unless asked for, or None to evaluate all.
+        softmax: two channels and a softmax for the logits of two classes; more classes always have a softmax.
 
     Raises:
-        AmbisegError: fewer than two names, more than 255, doubled names, or an ignore value that is a class.
+        AmbisegError: fewer than two names, more than 255, doubled names, an ignore value that is a class, or
+            ``softmax`` of more than two classes.
 
     Example:
         >>> space = LabelSpace.binary()
@@ -59,6 +64,7 @@ class LabelSpace:
     colors: tuple[tuple[int, int, int], ...] = ()
     ignore_value: int | None = None
     background: int | None = 0
+    softmax: bool = False
 
     def __post_init__(self) -> None:
         count = len(self.names)
@@ -74,6 +80,10 @@ class LabelSpace:
             object.__setattr__(self, "colors", _even_colors(count))
         if len(self.colors) != count:
             raise AmbisegError(f"{count} classes need {count} colors, received {len(self.colors)}")
+        if self.softmax and not self.is_binary:
+            raise AmbisegError(
+                f"softmax=True is for two classes, received {count}: leave it out, more classes always have one"
+            )
 
     @classmethod
     def binary(cls, foreground: str = "foreground", ignore_value: int | None = None) -> LabelSpace:
@@ -95,6 +105,7 @@ class LabelSpace:
             colors=tuple(tuple(int(v) for v in color) for color in description.get("colors") or ()),  # type: ignore[misc]
             ignore_value=description.get("ignore_value"),
             background=description.get("background", 0),
+            softmax=bool(description.get("softmax", False)),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -104,6 +115,7 @@ class LabelSpace:
             "colors": [list(color) for color in self.colors],
             "ignore_value": self.ignore_value,
             "background": self.background,
+            **({"softmax": True} if self.softmax else {}),
         }
 
     @property
@@ -113,13 +125,40 @@ class LabelSpace:
 
     @property
     def is_binary(self) -> bool:
-        """Whether there are two classes: one channel and a sigmoid."""
+        """Whether there are two classes, in one channel or in two."""
         return self.classes == 2
 
     @property
     def channels(self) -> int:
-        """Channels of logits and probabilities: 1 if binary, else C."""
-        return 1 if self.is_binary else self.classes
+        """Channels of logits and probabilities: 1 if binary without ``softmax``, else C."""
+        return 1 if self.is_binary and not self.softmax else self.classes
+
+    @cached_property
+    def one_channel(self) -> LabelSpace:
+        """The same space without ``softmax``: that of data and mask sets.
+
+        Example:
+            >>> LabelSpace(softmax=True).one_channel == LabelSpace.binary()
+            True
+        """
+        return replace(self, softmax=False) if self.softmax else self
+
+    def with_binary_channels(self, count: int) -> LabelSpace:
+        """The space of a model for these data: with 1 or 2 channels for two classes (``train.binary_channels``).
+
+        Raises:
+            AmbisegError: 2, and more classes than two.
+
+        Example:
+            >>> LabelSpace.binary().with_binary_channels(2).channels
+            2
+        """
+        if count == 2 and not self.is_binary:
+            raise AmbisegError(
+                f"train.binary_channels=2 is for masks of two classes, these have {self.classes}, with a channel each:"
+                " set train.binary_channels=1"
+            )
+        return replace(self, softmax=count == 2)
 
     @property
     def void(self) -> int:
@@ -139,47 +178,69 @@ class LabelSpace:
         """Channel form of label maps: ``y_c = [mask = c]`` at axis ``dim``; void pixels are 0 in every
         channel.
 
-        Binary spaces give the one channel ``[mask = 1]``.
+        Spaces of one channel give ``[mask = 1]``.
 
         Example:
             >>> LabelSpace.of_classes(3).one_hot(torch.tensor([[0, 2, 255]]), dim=1).tolist()
             [[[1.0, 0.0, 0.0], [0.0, 0.0, 0.0], [0.0, 1.0, 0.0]]]
         """
-        first = 1 if self.is_binary else 0
+        first = self.classes - self.channels
         ids = torch.arange(first, self.classes, device=masks.device, dtype=torch.uint8)
         shape = [1] * (masks.dim() + 1)
         shape[dim] = len(ids)
         return (masks.unsqueeze(dim) == ids.view(shape)).to(dtype)
 
     def probabilities(self, logits: Tensor, dim: int = 1) -> Tensor:
-        """Sigmoid (binary) or softmax over axis ``dim``; same shape as ``logits``, float32."""
+        """Sigmoid (one channel) or softmax over axis ``dim``; same shape as ``logits``, float32."""
         logits = logits.float()
-        return logits.sigmoid() if self.is_binary else logits.softmax(dim)
+        return logits.sigmoid() if self.channels == 1 else logits.softmax(dim)
+
+    def log_probabilities(self, logits: Tensor, dim: int = 1) -> Tensor:
+        """Logarithm of `probabilities`, exact where these are near 0."""
+        logits = logits.float()
+        return functional.logsigmoid(logits) if self.channels == 1 else logits.log_softmax(dim)
+
+    def in_one_channel(self, logits: Tensor, dim: int = 1) -> tuple[Tensor, LabelSpace]:
+        """Logits of the same probabilities in `one_channel`, and that space: of two channels their difference.
+
+            softmax(z_0, z_1)_1 = sigmoid(z_1 - z_0)
+
+        A loss of logits takes them in this form, so that it is the same for one channel and for two.
+
+        Example:
+            >>> logits, labels = LabelSpace(softmax=True).in_one_channel(torch.tensor([[0.5, 2.0]]))
+            >>> logits, labels.channels
+            (tensor([[1.5000]]), 1)
+        """
+        if self.softmax:
+            below, above = logits.float().chunk(2, dim)
+            logits = above - below
+        return logits, self.one_channel
 
     def normalized(self, values: Tensor, dim: int = 1) -> Tensor:
         """Probabilities from values near them, such as the end of a flow: cut to [0, 1] and, of several
-        classes, of sum 1.
+        channels, of sum 1.
 
         Example:
             >>> LabelSpace.of_classes(3).normalized(torch.tensor([[1.5, 1.0, -0.2]])).round(decimals=2)
             tensor([[0.5000, 0.5000, 0.0000]])
         """
         share = values.clamp(0, 1)
-        if self.is_binary:
+        if self.channels == 1:
             return share
         share = share + LEAST
         return share / share.sum(dim, keepdim=True)
 
     def decide(self, probabilities: Tensor, dim: int = 1, threshold: float = FOREGROUND_THRESHOLD) -> Tensor:
-        """Label map of the most probable class (binary: probability > threshold); uint8, without axis
-        ``dim``."""
+        """Label map of the most probable class (binary: foreground probability > threshold); uint8, without
+        axis ``dim``."""
         if self.is_binary:
-            return (probabilities.select(dim, 0) > threshold).to(torch.uint8)
+            return (probabilities.select(dim, -1) > threshold).to(torch.uint8)
         return probabilities.argmax(dim).to(torch.uint8)
 
     def all_classes(self, probabilities: Tensor, dim: int) -> Tensor:
-        """Probabilities of all C classes at axis ``dim``: ``(1 - p, p)`` if binary, else unchanged."""
-        return torch.cat([1 - probabilities, probabilities], dim) if self.is_binary else probabilities
+        """Probabilities of all C classes at axis ``dim``: ``(1 - p, p)`` of one channel, else unchanged."""
+        return torch.cat([1 - probabilities, probabilities], dim) if self.channels == 1 else probabilities
 
     def cross_entropy(self, logits: Tensor, masks: Tensor) -> Tensor:
         """Per-pixel cross-entropy in nats of logits ``(B, C, *S)`` against label maps ``(B, *S)``; 0 on void
@@ -189,7 +250,7 @@ class LabelSpace:
             >>> LabelSpace.binary().cross_entropy(torch.zeros(1, 1, 2), torch.tensor([[1, 255]]))
             tensor([[0.6931, 0.0000]])
         """
-        if self.is_binary:
+        if self.channels == 1:
             target = (masks == 1).to(logits.dtype)
             loss = functional.binary_cross_entropy_with_logits(logits.squeeze(1), target, reduction="none")
             return loss * self.valid(masks)

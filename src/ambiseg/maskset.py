@@ -6,7 +6,8 @@ picture draws one. For image b it is the discrete distribution
     p(y | x_b) = sum_k w_bk [y = m_bk],    w_bk >= 0,  sum_k w_bk = 1.
 
 Sets of different size share a batch by padding: an entry with weight 0 is not there. Space may have any
-number of axes. Shapes: B images, K masks, C channels of the label space, ``*S`` space.
+number of axes. Shapes: B images, K masks, C channels of the label space, ``*S`` space. Two classes have one
+channel, the foreground, also in the sets of a model that has two (`LabelSpace.one_channel`).
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class MaskSet:
     Attributes:
         masks: ``(B, K, *S)`` uint8 label maps.
         weights: ``(B, K)`` float, non-negative, sum 1 over K; 0 marks an entry that is not there.
-        labels: what the integers of ``masks`` mean.
+        labels: what the integers of ``masks`` mean; given two channels for two classes, it keeps one.
         scores: ``(B, K)`` in [0, 1], how much a proposal is worth keeping, or None.
         probabilities: ``(B, K, C, *S)`` per-pixel probabilities before the decision, or None.
 
@@ -76,6 +77,10 @@ class MaskSet:
             )
         if self.masks.dtype == torch.bool:
             object.__setattr__(self, "masks", self.masks.to(torch.uint8))
+        if self.labels.softmax:
+            if self.probabilities is not None and self.probabilities.dim() > 2:
+                object.__setattr__(self, "probabilities", self.probabilities[:, :, -1:])
+            object.__setattr__(self, "labels", self.labels.one_channel)
         expected = tuple(self.masks.shape[:2])
         for name in ("weights", "scores"):
             value = getattr(self, name)

@@ -343,7 +343,8 @@ def _value(kind: Any, value: Any, name: str, where: str, default: Any) -> Any:
         return "yes" if value else "no"  # and the word yes for true
     if isinstance(value, int) and not isinstance(value, bool) and float in _members(kind):
         return float(value)
-    words = [word for one in _members(kind) for word in get_args(one) if get_origin(one) is Literal]
+    literals = [word for one in _members(kind) for word in get_args(one) if get_origin(one) is Literal]
+    words = [word for word in literals if isinstance(word, str)]
     if words and isinstance(value, str):
         check_name(f"value of {where}: {name}", value, words)
     if not fits(value, kind):

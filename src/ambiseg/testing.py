@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -154,7 +154,7 @@ def _agree(
 def valid_predictions(trial: Trial) -> None:
     """Predictions are distributions of label maps, with scores and probabilities in [0, 1] where there are
     some."""
-    labels, (images, _) = trial.labels, trial.problem()
+    labels, (images, _) = trial.labels.one_channel, trial.problem()
     found = prediction_of(trial.model(), images).validate()
     assert found.masks.dtype == torch.uint8, f"masks are uint8, received {found.masks.dtype}"
     assert found.weights.dtype == torch.float32, f"weights are float32, received {found.weights.dtype}"
@@ -162,7 +162,7 @@ def valid_predictions(trial: Trial) -> None:
     assert (found.masks.shape[0], *found.masks.shape[2:]) == shape, (
         f"masks of {shape[0]} images of {shape[1]}x{shape[2]} have shape (B, K, H, W), received {tuple(found.masks.shape)}"
     )
-    assert found.labels == labels, "a prediction carries the label space that the model was built with"
+    assert found.labels == labels, "a prediction carries the label space of the data"
     assert found.weights.sum(1).allclose(torch.ones(len(images))), "weights of an image sum to 1"
     for name in ("scores", "probabilities"):
         value = getattr(found, name)
@@ -478,8 +478,11 @@ CHECKS: dict[str, Callable[[Trial], None]] = {
 """Every check by its name."""
 
 
-def trials(spec: MethodSpec, seed: int = 0) -> dict[str, Trial]:
-    """The trials of a method: each of its test cases on a binary and on a multi-class problem.
+def trials(
+    spec: MethodSpec, seed: int = 0, spaces: Mapping[str, LabelSpace] | None = None
+) -> dict[str, Trial]:
+    """The trials of a method: each of its test cases on a binary and on a multi-class problem, or in other label
+    spaces.
 
     Example:
         >>> from ambiseg.methods import METHODS
@@ -490,7 +493,7 @@ def trials(spec: MethodSpec, seed: int = 0) -> dict[str, Trial]:
     return {
         f"{name}-{space}": Trial(spec, case, labels, seed)
         for name, case in cases.items()
-        for space, labels in SPACES.items()
+        for space, labels in (SPACES if spaces is None else spaces).items()
     }
 
 

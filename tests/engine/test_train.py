@@ -469,6 +469,8 @@ def test_weights_to_start_from_must_fit(whole, train_tiny, tmp_path):
         train_tiny(tmp_path / "run", init=str(tmp_path / "absent"))
     with pytest.raises(AmbisegError, match="do not fit these settings: it has proposals=6"):
         train_tiny(tmp_path / "run", init=str(whole["full"]), proposals=7)
+    with pytest.raises(AmbisegError, match=r"do not fit these settings: it has train\.binary_channels=1"):
+        train_tiny(tmp_path / "run", init=str(whole["full"]), binary_channels=2)
     assert not (tmp_path / "run").exists()
     shutil.copytree(whole["full"], tmp_path / "copy")
     with pytest.raises(AmbisegError, match="is the input"):
@@ -616,6 +618,10 @@ def test_a_flow_model_validates_by_its_loss_and_proposals_start_from_it(fires, t
     with pytest.raises(AmbisegError, match="flow-matching cannot start from a run of mode-proposals"):
         train_module.fit(
             "flow-matching", fires, tmp_path / "no", train=replace(chosen, init=str(found.run)), **small
+        )
+    with pytest.raises(AmbisegError, match=r"has 1 channel\(s\) for binary masks, these settings 2"):
+        train_module.fit(
+            "mode-proposals", fires, tmp_path / "no", train=replace(later, binary_channels=2), quiet=True
         )
     with pytest.raises(AmbisegError, match="leave those of --set backbone out"):
         other = {"backbone": UNetSettings(width=16), "quiet": True}

@@ -17,12 +17,12 @@ from ambiseg.networks.backbone import build_backbone
 BINARY, CLASSES = LabelSpace.binary(), LabelSpace.of_classes
 
 LOGIT = 32 + 1
-"""One more channel of logits from 32 features: the authors have two for binary masks."""
+"""A channel of logits from 32 features."""
 SIGMAS = 35 * (5 - 1)
 """The authors of MoSE have one standard deviation for each of 5 dimensions of 35 experts, we one for each expert."""
 
 PUBLISHED = {
-    "mose lidc": ("mose", "lidc", 1, BINARY, "", 9_321_195 - LOGIT),
+    "mose lidc": ("mose", "lidc", 1, BINARY, "", 9_321_195),
     "mose cityscapes": ("mose", "cityscapes", 4, CLASSES(25), "", 9_329_628 - SIGMAS),
     "probabilistic u-net": ("probabilistic-unet", "cityscapes", 3, CLASSES(24), "", 17_954_736),
     "u-net of kohl": ("unet-ensemble", "cityscapes", 3, CLASSES(24), "members.15", 9_231_456 + 24 * LOGIT),
@@ -30,7 +30,7 @@ PUBLISHED = {
     "prior of atfm, alone": ("ssn", "atfm-lidc", 1, BINARY, "", 2_262_444),
     "flow of atfm": ("atfm", "lidc", 1, BINARY, "", 2_262_444 + 38_547_585),
     "flow of atfm, isic": ("atfm", "isic", 3, BINARY, "g", 152_133_889 - (256 + 1)),
-    "ssn++, about 20 M": ("ssn", "lidc", 1, BINARY, "", 19_081_708),
+    "ssn++, about 20 M": ("ssn", "lidc", 1, BINARY, "", 19_082_104),
 }
 """Method, preset, channels of the images, classes, part of the model ("" is all of it), parameters."""
 
@@ -48,9 +48,9 @@ def count(*modules):
 
 def outline(method, preset, channels, labels, **over):
     """The model of a preset without memory."""
-    _, backbone, settings = resolve(METHODS[method], preset, **over)
+    train, backbone, settings = resolve(METHODS[method], preset, **over)
     with torch.device("meta"):
-        return build(method, channels, labels, backbone, settings)
+        return build(method, channels, labels.with_binary_channels(train.binary_channels), backbone, settings)
 
 
 @pytest.mark.parametrize("case", PUBLISHED)
@@ -65,7 +65,8 @@ def test_parameters_are_as_many_as_published(case):
     [("lidc", 1, 14_290_660, 150_850), ("refuge", 3, 14_626_180, 787_010)],
 )
 def test_flow_ssn_has_what_an_input_reaches_of_the_published_networks(preset, channels, base, flow):
-    """With a time the base has the published size, but for an embedding of an image; it is given no time."""
+    """Two channels of logits. With a time and a scale the base has the published size, but for an embedding of an
+    image; it is given no time and has no scale. The flow has all of its own but that embedding."""
 
     def embedding_of_an_image(width):
         return (width + width) + 2 * width + (width * width + width)
@@ -79,9 +80,10 @@ def test_flow_ssn_has_what_an_input_reaches_of_the_published_networks(preset, ch
     assert count(network, heads[1]) + embedding_of_an_image(small.width) == flow
     model = outline("flow-ssn", preset, channels, BINARY)
     of_a_time = [p for n, p in timed.named_parameters() if n.startswith("time.") or ".modulation." in n]
-    assert count(model.base) == count(timed) - sum(p.numel() for p in of_a_time) + 9 * 32 + 1
-    per_channel = 9 * small.width
-    assert count(model.eta, model.head) == count(network, heads[1]) - per_channel - (per_channel + 1)
+    scale = 2 * (9 * 32 + 1)
+    unreached = sum(p.numel() for p in of_a_time) + embedding_of_an_image(32) + scale
+    assert count(model.base) == base - unreached
+    assert count(model.eta, model.head) == flow - embedding_of_an_image(small.width)
     discrete = outline("flow-ssn", f"{preset}-discrete", channels, BINARY)
     assert count(discrete.base) == count(model.base)
 
@@ -145,10 +147,10 @@ def test_presets_of_experiments_train_and_predict(method, preset):
     torch.manual_seed(0)
     labels = CLASSES(4) if preset == "cityscapes" else BINARY
     name = f"{method} discrete" if preset.endswith("-discrete") else method
-    _, backbone, settings = resolve(
+    train, backbone, settings = resolve(
         METHODS[method], preset, backbone=SMALL, settings=SMALL_PARTS.get(name, {})
     )
-    model = build(method, 3, labels, backbone, settings)
+    model = build(method, 3, labels.with_binary_channels(train.binary_channels), backbone, settings)
     images = torch.randn(2, 3, 16, 16)
     masks = MaskSet.uniform(torch.randint(labels.classes, (2, 3, 16, 16)).to(torch.uint8), labels)
     model.train()
@@ -169,3 +171,4 @@ def test_networks_of_a_run_are_saved_and_loaded(fires, tmp_path):
     predictor = load(found.run)
     assert predictor.config.backbone.factors == (1, 2, 2, 4, 6)
     assert predictor.config.settings.flow.network.kind == "adm"
+    assert predictor.config.labels.channels == predictor.model.base.mu.out_channels == 2

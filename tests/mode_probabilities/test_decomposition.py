@@ -123,6 +123,23 @@ def test_exact_flows_give_their_law_back(labels, path):
     assert variation(later.probabilities, modes) < 1e-3 and bool(later.unique.all())
 
 
+@pytest.mark.parametrize("robust", [False, True])
+def test_a_flow_of_two_channels_gives_its_law_back(robust):
+    """With the noise of each channel; the times are those of its own distances, root two times as large."""
+    modes, flows = random_modes(), []
+    for channels in (1, 2):
+        flow = Exact(modes)
+        if channels == 2:
+            flow.y, flow.labels = torch.cat([-flow.y, flow.y], 2), LabelSpace(softmax=True)
+        flows.append(flow)
+        found = velocity_decomposition(typed(flow), images_of(modes), modes, 3, gen(), robust=robust)
+        assert variation(found.probabilities, modes) < 1e-6 and float(found.misfit.max()) < 1e-3
+        later = posterior_decomposition(typed(flow), images_of(modes), modes, None, 8, gen(), robust=robust)
+        assert variation(later.probabilities, modes) < 1e-3 and bool(later.unique.all())
+    one, two = ([t for t in flow.times if bool((t > 0).all())] for flow in flows)
+    assert torch.allclose(two[0] / (1 - two[0]), one[0] / (1 - one[0]) / 2**0.5)
+
+
 def test_mean_is_over_draws_and_repeats_with_the_generator():
     class Echo:
         path = Linear()

@@ -43,9 +43,10 @@ def pairwise_cross_entropy(logits: Tensor, masks: Tensor, labels: LabelSpace) ->
                  [2.]]])
     """
     with torch.autocast(logits.device.type, enabled=False):
-        z, y = logits.float().flatten(3), masks.flatten(2)
+        z, labels = labels.in_one_channel(logits.float().flatten(3), dim=2)
+        y = masks.flatten(2)
         one_hot, valid = labels.one_hot(y, dim=2), labels.valid(y)
-        if not labels.is_binary:
+        if labels.channels > 1:
             return -_product(z.log_softmax(2), one_hot)
         everywhere = functional.softplus(z[:, :, 0])
         total = everywhere.sum(2)[:, :, None] if bool(valid.all()) else everywhere @ valid.float().mT

@@ -132,7 +132,7 @@ class MixtureModel(Segmenter):
         return MaskSet(
             torch.cat([part.masks for part, _ in parts], 1),
             torch.cat([weight * part.weights for part, weight in parts], 1),
-            self.labels,
+            self.labels.one_channel,
             None,
             torch.cat([value for value in probabilities if value is not None], 1) if whole else None,
         )

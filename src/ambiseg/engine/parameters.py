@@ -26,11 +26,12 @@ def parameters(spec: MethodSpec, preset: str, settings: Mapping[str, Any] | None
     Example:
         >>> from ambiseg.methods import METHODS
         >>> parameters(METHODS["flow-ssn"], "lidc")
-        {'base': 13590881, 'eta': 150080, 'head': 145}
+        {'base': 13591170, 'eta': 150224, 'head': 290}
     """
-    _, backbone, own = resolve(spec, preset, settings=settings)
+    train, backbone, own = resolve(spec, preset, settings=settings)
     layout = spec.preset(preset).data or LIDC
     labels = LabelSpace.binary() if layout.classes == 2 else LabelSpace.of_classes(layout.classes)
+    labels = labels.with_binary_channels(train.binary_channels)
     model = outline(lambda: build(spec.name, layout.channels, labels, backbone, own))
     if model is None:
         return {}

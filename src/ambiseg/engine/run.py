@@ -260,7 +260,7 @@ def mixed(runs: Sequence[Run], weights: Sequence[float], folder: Path | None = N
             raise AmbisegError(f"{run.folder} is a mixture itself: mix the runs that it holds")
     for other in runs[1:]:
         for what, ours, theirs in (
-            ("classes", first.config.labels, other.config.labels),
+            ("classes", first.config.labels.one_channel, other.config.labels.one_channel),
             ("channels", first.config.in_channels, other.config.in_channels),
             ("training images", first.config.data_digest, other.config.data_digest),
             ("normalisation", first.config.normalization, other.config.normalization),

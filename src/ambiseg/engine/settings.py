@@ -117,6 +117,9 @@ class TrainSettings:
     """Steps of the optimiser, in place of epochs."""
     minutes: float | None = None
     """Wall-clock budget, in place of epochs."""
+    binary_channels: Literal[1, 2] = 1
+    """Channels of logits for two classes: 1 with a sigmoid, or 2 with a softmax as much public code has. More
+    classes have one each."""
     seed: int = 0
     """Seed of initialisation, order, label draws and augmentation."""
     batch_size: int = 16

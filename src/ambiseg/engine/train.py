@@ -182,8 +182,9 @@ def fit(
             warnings.warn(f"{data}, train: {remark}", DataWarning, stacklevel=2)
         if statistics.single_masks and chosen.labels == "full" and spec.has_single_settings:
             warnings.warn(f"{data}, train: {SINGLE}", DataWarning, stacklevel=2)
+    labels = split.info.labels.with_binary_channels(chosen.binary_channels)
     with trying_network(network.kind, module):
-        model = _model(spec, chosen, statistics, split.info.labels, network, own)
+        model = _model(spec, chosen, statistics, labels, network, own)
     if model.needs_init and not chosen.init:
         raise AmbisegError(f"{model.needs_init}: start from a trained run with --init, or change the setting")
     if not _is_child():
@@ -193,7 +194,7 @@ def fit(
     config = RunConfig(
         method=spec.name,
         in_channels=statistics.channels,
-        labels=split.info.labels,
+        labels=labels,
         normalization=statistics.normalization,
         backbone=network,
         settings=own,
@@ -481,6 +482,8 @@ def _start(config: RunConfig) -> Segmenter:
             needed = [
                 f"{p}{k}={shown(v)}" for p, ours, old in pairs for k, v in differences(old, ours).items()
             ]
+            if config.labels.channels != source.labels.channels:
+                needed.append(f"train.binary_channels={source.labels.channels}")
             if not needed:
                 raise
             raise AmbisegError(
@@ -493,6 +496,11 @@ def _start(config: RunConfig) -> Segmenter:
     ):
         if ours != theirs:
             raise AmbisegError(f"{init} was trained on data with other {what} ({theirs}) than these ({ours})")
+    if config.labels.channels != source.labels.channels:
+        raise AmbisegError(
+            f"{init} has {source.labels.channels} channel(s) for binary masks, these settings {config.labels.channels}:"
+            f" set train.binary_channels={source.labels.channels}"
+        )
     model = config.build()
     model.start_from(load_weights(init, source))
     return model

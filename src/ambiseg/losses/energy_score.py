@@ -62,7 +62,7 @@ def energy_score(
     weights.
 
     Args:
-        masks: class probabilities ``(B, M, C, *S)``.
+        masks: class probabilities ``(B, M, C, *S)``; of two channels for two classes the foreground counts.
         weights: ``(B, M)``, rows sum to 1.
         annotations: what was observed, with its weights. Pixels that are void in one of an image's masks are
             left out.
@@ -86,7 +86,7 @@ def energy_score(
     observed = annotations.masks
     there = annotations.present.view(*observed.shape[:2], *(1,) * (observed.dim() - 2))
     counted = (labels.valid(observed) | ~there).all(1)
-    y, m = labels.one_hot(observed, dim=2).float(), masks.float()
+    y, m = labels.one_hot(observed, dim=2).float(), masks.float()[:, :, -labels.channels :]
     if not bool(counted.all()):
         y, m = y * counted[:, None, None], m * counted[:, None, None]
     p, v = weights.float(), annotations.weights.float()
@@ -184,7 +184,7 @@ def _sets(a: Tensor, b: Tensor, labels: LabelSpace, power: int = 1) -> tuple[Ten
     """Intersection and union by evaluated class, ``(B, M, N, C)`` each, with ``|a| = sum a^power``."""
     both = torch.einsum("bmcp,bncp->bmnc", a, b)
     union = a.pow(power).sum(3)[:, :, None] + b.pow(power).sum(3)[:, None] - both
-    if labels.is_binary:
+    if labels.channels == 1:
         return both, union
     chosen = list(labels.evaluated)
     return both[..., chosen], union[..., chosen]
@@ -205,6 +205,6 @@ def _averaged(masks: Tensor, block: int) -> Tensor:
 def _entropy(masks: Tensor, labels: LabelSpace) -> Tensor:
     """Entropy of every pixel in nats, ``(B, M, P)`` of ``(B, M, C, P)``."""
     entropy: Tensor = torch.special.entr(masks.clamp(min=LEAST_PROBABILITY))
-    if labels.is_binary:
+    if labels.channels == 1:
         entropy = entropy + torch.special.entr((1 - masks).clamp(min=LEAST_PROBABILITY))
     return entropy.sum(2)

@@ -49,6 +49,8 @@ def pairwise_mask_loss(kind: str, logits: Tensor, masks: Tensor, labels: LabelSp
         tensor([[[0.0000],
                  [0.5000]]])
     """
+    if kind != "signed-mse":  # of masks, not of logits
+        logits, labels = labels.in_one_channel(logits, dim=2)
     sizes = part_sizes(len(logits), logits[:1].numel(), VALUES_IN_CACHE)
     if logits.device.type == "cpu" and len(sizes) > 1:
         parts = zip(torch.split(logits, sizes), torch.split(masks, sizes), strict=True)
@@ -81,7 +83,8 @@ def cross_entropy(logits: Tensor, masks: Tensor, labels: LabelSpace) -> Tensor:
         >>> cross_entropy(torch.zeros(1, 1, 2, 2), torch.tensor([[[0, 1], [1, 255]]]), LabelSpace.binary()).div(0.6931472)
         tensor([3.])
     """
-    z, valid = logits.float(), labels.valid(masks)
+    z, labels = labels.in_one_channel(logits.float())
+    valid = labels.valid(masks)
     if labels.is_binary:
         nats = functional.softplus(z[:, 0]) - z[:, 0] * (masks == 1)
     else:

@@ -34,12 +34,13 @@ from ambiseg.mode_probabilities.velocity_decomposition import (
     DRAWS,
     Decomposition,
     Denoiser,
+    FlowChannels,
     check_draws,
     check_images,
     decompose_mean,
     elements_of,
     encode,
-    estimate_mean,
+    mean_of_masks,
     mean_products,
 )
 
@@ -119,10 +120,9 @@ def posterior_decomposition(
     if centres not in ("modes", "estimate"):
         raise AmbisegError(f"centres is 'modes' or 'estimate', received {centres!r}")
     gram, _, _ = mean_products(modes, None)
-    chosen = _times(flow.path, modes, gram, times, resolutions)
-    first = decompose_mean(
-        modes, estimate_mean(flow, images, draws, generator, modes.labels.channels), robust
-    )
+    elements = elements_of(modes) * FlowChannels.of(flow, modes).each
+    chosen = _times(flow.path, modes, gram * elements, times, resolutions)
+    first = decompose_mean(modes, mean_of_masks(flow, images, modes, draws, generator), robust)
     by = first.probabilities if centres == "estimate" else None
     q, d, log = _gather(flow, images, modes, chosen, (draws, by), generator, robust)
     p = np.zeros(modes.weights.shape)
@@ -157,8 +157,9 @@ def _gather(
         Products of answers and modes ``(B, S, M)``, squares of the answers ``(B, S)``, log-likelihoods of the noisy masks given
         each mode, up to a constant ``(B, S, M)``.
     """
-    channels, elements = modes.labels.channels, elements_of(modes)
-    shape, device = (len(images), channels, *images.shape[2:]), images.device
+    channels = FlowChannels.of(flow, modes)
+    elements = elements_of(modes) * channels.each
+    shape, device = (len(images), channels.count, *images.shape[2:]), images.device
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
     for when in [torch.zeros(len(images), dtype=torch.float64), *times]:
         t = when.to(device, torch.float32)
@@ -169,13 +170,14 @@ def _gather(
         order = _order(modes, *turns, generator)
         # Noisy masks and the flow's answers are held together.
         for turn in torch.split(order, part_sizes(order.shape[1], 2 * math.prod(shape)), 1):
-            centres_of = encode(modes.gather(turn).masks, modes.labels).to(device)
+            centres_of = channels.of_modes(encode(modes.gather(turn).masks, modes.labels), 2).to(device)
             noisy = [
                 alpha * y + sigma * standard_normal(shape, device, generator) for y in centres_of.unbind(1)
             ]
             answers = torch.stack([flow.posterior_mean(images, z, t) for z in noisy], 1)
+            answers = channels.as_modes(answers, 2)
             answers = area_medians(modes, answers) if robust else answers
-            fields = torch.cat([answers, torch.stack(noisy, 1)], 1)
+            fields = torch.cat([answers, channels.as_modes(torch.stack(noisy, 1), 2)], 1)
             _, products, squares = mean_products(modes, fields, with_gram=False)
             of_answers, of_noisy = products.chunk(2, 1)
             likelihoods = a * of_noisy / s.square() * elements
@@ -258,7 +260,7 @@ class _Fit:
 def _times(
     path: Path, modes: MaskSet, gram: Tensor, times: Sequence[float] | None, resolutions: Sequence[float]
 ) -> list[Tensor]:
-    """The times of each image, a list of ``(B,)`` float64."""
+    """The times of each image from the products of its modes, a list of ``(B,)`` float64."""
     batch = len(gram)
     if times is not None:
         if not times or not all(0 < t < 1 for t in times):
@@ -267,7 +269,7 @@ def _times(
     if not resolutions or not all(0 < c < float("inf") for c in resolutions):
         raise AmbisegError(f"resolutions are positive numbers, received {list(resolutions)}")
     square = gram.diagonal(dim1=1, dim2=2)
-    distance = (square[:, :, None] + square[:, None, :] - 2 * gram).clamp(min=0) * elements_of(modes)
+    distance = (square[:, :, None] + square[:, None, :] - 2 * gram).clamp(min=0)
     there = modes.present.cpu()
     typical = torch.ones(batch, dtype=torch.float64)
     for b in range(batch):

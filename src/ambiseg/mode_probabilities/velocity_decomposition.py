@@ -15,9 +15,9 @@ have the same mean, as for independent class flips, t = 0 cannot tell them apart
 by its `area_medians` first (beyond the paper as well).
 
 Masks are one-hot channels scaled to [-1, 1] (`encode`); a flow is anything with a `posterior_mean` in that
-scale (`Denoiser`). What happens at the edges: one mode has probability 1; identical modes share theirs evenly
-(and ``unique`` is False); empty masks are modes like others; places of weight 0 in a set of modes are not
-there and get probability 0.
+scale (`Denoiser`). It may have two channels (-m, m) for masks m of one (`FlowChannels`). What happens at the
+edges: one mode has probability 1; identical modes share theirs evenly (and ``unique`` is False); empty masks
+are modes like others; places of weight 0 in a set of modes are not there and get probability 0.
 """
 
 from __future__ import annotations
@@ -85,6 +85,42 @@ def encode(masks: Tensor, labels: LabelSpace) -> Tensor:
         [[[[-1.0, 1.0, -1.0]]]]
     """
     return labels.one_hot(masks, dim=2) * 2 - 1
+
+
+@dataclass(frozen=True)
+class FlowChannels:
+    """The channels of a flow beside those of the modes: the same, or two ``(-m, m)`` where binary modes have one,
+    m.
+
+    A field f of two channels is explained as well as half its difference:
+
+        |f_0 + m|^2 + |f_1 - m|^2 = 2 |(f_1 - f_0) / 2 - m|^2 + |f_0 + f_1|^2 / 2
+
+    Attributes:
+        count: channels of the flow.
+        each: how many of them one channel of the modes has.
+    """
+
+    count: int
+    each: int
+
+    @classmethod
+    def of(cls, flow: Denoiser, modes: MaskSet) -> FlowChannels:
+        """Those of the label space of a flow; of one without any, those of the modes."""
+        ours = modes.labels.channels
+        count = getattr(flow, "labels", modes.labels).channels
+        return cls(count, 2 if (ours, count) == (1, 2) else 1)
+
+    def of_modes(self, encoded: Tensor, dim: int) -> Tensor:
+        """Encoded masks in the channels of the flow."""
+        return torch.cat([-encoded, encoded], dim) if self.each == 2 else encoded
+
+    def as_modes(self, field: Tensor, dim: int) -> Tensor:
+        """A field of the flow in the channels of the modes."""
+        if self.each == 1:
+            return field
+        below, above = field.chunk(2, dim)
+        return (above - below) / 2
 
 
 def with_probabilities(modes: MaskSet, probabilities: Tensor, least: float = LEAST_PROBABILITY) -> MaskSet:
@@ -193,7 +229,15 @@ def velocity_decomposition(
         tensor([[0.7500, 0.2500]], dtype=torch.float64)
     """
     check_images(images, modes)
-    return decompose_mean(modes, estimate_mean(flow, images, draws, generator, modes.labels.channels), robust)
+    return decompose_mean(modes, mean_of_masks(flow, images, modes, draws, generator), robust)
+
+
+def mean_of_masks(
+    flow: Denoiser, images: Tensor, modes: MaskSet, draws: int, generator: torch.Generator | None
+) -> Tensor:
+    """`estimate_mean` in the channels of the modes."""
+    channels = FlowChannels.of(flow, modes)
+    return channels.as_modes(estimate_mean(flow, images, draws, generator, channels.count), 1)
 
 
 def assignment_counts(samples: MaskSet, modes: MaskSet) -> Tensor:

@@ -206,6 +206,7 @@ class ATFM(Segmenter):
         for what, ours, theirs in (
             ("channels", self.in_channels, other.in_channels),
             ("classes", self.labels.names, other.labels.names),
+            ("channels of masks", self.labels.channels, other.labels.channels),
             ("network", self.backbone, other.backbone),
             ("rank", self.settings.rank, other.settings.rank),
         ):

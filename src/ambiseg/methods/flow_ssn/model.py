@@ -3,8 +3,8 @@ one with any covariance.
 
 De Sousa Ribeiro, Todd, Jones, Kori, Mehta and Glocker (2025), "Flow stochastic segmentation networks",
 section 5. Notation as there: image x, label map y (one-hot, k classes; a binary space has one channel and a
-sigmoid), base variables u and logits ``eta`` of all pixels and channels, base parameters lambda, flow
-parameters theta.
+sigmoid, or k = 2 channels with ``train.binary_channels=2``), base variables u and logits ``eta`` of all pixels
+and channels, base parameters lambda, flow parameters theta.
 
     p(u | x) = N(u; mu(x), diag sigma^2(x))                             the learnt prior, most of the network   (11)
 
@@ -199,7 +199,7 @@ class FlowSSN(Segmenter):
         """Base variables ``(B, S, C, H, W)`` through the pushforward f (section 5.2, priors)."""
         if self._continuous.pushforward == "identity":
             return u
-        return nn.functional.logsigmoid(u) if self.labels.is_binary else u.log_softmax(2)
+        return self.labels.log_probabilities(u, dim=2)
 
     # -- discrete time ---------------------------------------------------------------------------------------
 

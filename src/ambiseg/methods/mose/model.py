@@ -421,9 +421,10 @@ def pairwise_cost(kind: str, logits: Tensor, masks: Tensor, labels: LabelSpace) 
     y, valid = masks.flatten(2), labels.valid(masks.flatten(2))
     if kind == "cross-entropy":
         return pairwise_cross_entropy(logits, masks, labels) / valid.sum(2).clamp(min=1)[:, None]
+    logits, labels = labels.in_one_channel(logits, dim=2)
     m = labels.probabilities(logits.flatten(3), dim=2)
     one_hot = labels.one_hot(y, dim=2)
-    if not labels.is_binary:
+    if labels.channels > 1:
         chosen = list(labels.evaluated)
         m, one_hot = m[:, :, chosen], one_hot[:, :, chosen]
     m = m.transpose(1, 2)

@@ -80,8 +80,8 @@ SPEC = MethodSpec(
             ),
             differs=(
                 "neither its network nor its training is public: this is the network of their Flow-SSN with"
-                " two blocks per resolution, 19,081,708 parameters (20.0 M with two channels and the layers"
-                " that no input reaches); the training is that of their Flow-SSN"
+                " two blocks per resolution, 19,082,104 parameters (20.0 M with the layers that no input"
+                " reaches); the training is that of their Flow-SSN"
             ),
             train={
                 "epochs": 1001,
@@ -93,6 +93,7 @@ SPEC = MethodSpec(
                 "clip": 10.0,
                 "ema": 0.9999,
                 "augment": ("flip", "rotate"),
+                "binary_channels": 2,
             },
             backbone={
                 "kind": "adm",
