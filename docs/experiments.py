@@ -32,6 +32,9 @@ PAPERS = {
 }
 """The data and the methods of each paper; presets of ssn for ATFM begin with atfm."""
 
+EXTRA = "^atfm-|-(discrete|particle|spell)$"
+"""What the name of a preset says beside its data set."""
+
 
 def parameters(method: str, preset: str, channels: int, classes: int) -> int:
     """Parameters of the model of a preset; mode proposals as they start from a flow, with its inputs."""
@@ -51,7 +54,7 @@ def rows(paper: str) -> list[list[str]]:
         for name, preset in METHODS[method].presets.items():
             if not preset.backbone or (method == "ssn" and name.startswith("atfm") != (paper == "atfm")):
                 continue
-            count = parameters(method, name, *data[name.removeprefix("atfm-").removesuffix("-discrete")])
+            count = parameters(method, name, *data[re.sub(EXTRA, "", name)])
             found.append([f"`{method} --preset {name}`", f"{count:,}", preset.source, preset.differs])
     return found
 
