@@ -34,6 +34,8 @@ MOST = (
 """Greatest values of whole numbers that repeat parts of a network or a loss."""
 MOST_OF_OTHERS = 1_000_000
 """Greatest value of all others; what they need of memory is checked beside the images."""
+SIGNED = {"mean", "log_mean"}
+"""Names of numbers that may be below 0."""
 _EXPONENT = re.compile(r"[-+]?\d+\.?\d*[eE][-+]?\d+")
 
 
@@ -221,7 +223,7 @@ def number_problems(settings: Any, prefix: str = "") -> list[str]:
     """Numbers that make no sense in the settings of a network or a method, one sentence each.
 
     Whole numbers count something, so they are 1 or more, or 0 where that is the default, and at most what
-    `MOST` says; all others are finite and 0 or more.
+    `MOST` says; all others are finite, and 0 or more unless they are among `SIGNED`.
 
     Example:
         >>> from ambiseg.networks.settings import UNetSettings
@@ -242,8 +244,10 @@ def number_problems(settings: Any, prefix: str = "") -> list[str]:
         most = MOST.get(field.name, MOST_OF_OTHERS)
         if whole and value > most:
             found.append(f"{prefix}{field.name} must be at most {most}, received {value}")
-        if isinstance(value, float) and not 0 <= value < math.inf:
-            found.append(f"{prefix}{field.name} must be 0 or more, received {value}")
+        signed = field.name in SIGNED
+        if isinstance(value, float) and not (math.isfinite(value) and (signed or value >= 0)):
+            words = "a number" if signed else "0 or more"
+            found.append(f"{prefix}{field.name} must be {words}, received {value}")
     return found
 
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from ambiseg.errors import AmbisegError, UnknownNameError
-from ambiseg.flows.guidance import POTENTIALS, ParticleGuidance, Spell, guided
-from ambiseg.flows.paths import PATHS, Linear
+from ambiseg.flows.guidance import POTENTIALS, MeanMaskGuidance, ParticleGuidance, Spell, guided
+from ambiseg.flows.paths import PATHS, Linear, VarianceExploding, edm_sigma
 from ambiseg.flows.solvers import integrate
 
 T = torch.tensor([0.3, 0.8], dtype=torch.float64)
@@ -19,6 +19,7 @@ KINDS = [
     ParticleGuidance(Linear(), potential="log-sum", particles="posterior-mean"),
     Spell(radius=8.0),
     Spell(radius=8.0, strength=0.5),
+    Spell(radius=8.0, noise_of=Linear()),
 ]
 
 
@@ -151,6 +152,85 @@ def test_guided_velocity_is_that_of_the_corrected_mean(path):
     velocity = guided(lambda z, t: path.velocity(z, mean, t), path, *both)
     torch.testing.assert_close(velocity(z, T), expected)
     assert torch.equal(guided(lambda z, t: 2 * z, path)(z, T), 2 * z)
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("kind", ["particle", "spell"])
+def test_guidance_of_the_mean_is_the_same_on_every_path(path, kind):
+    """The states of one noise level, on a path and as ``x = z/alpha`` of Karras et al.: one correction."""
+    path, exploding = PATHS[path], VarianceExploding()
+    x, mean = particles()
+    level = torch.tensor([60.0, 0.7], dtype=torch.float64)
+    t = path.time(level)
+    z = path.alpha(t)[:, None, None, None, None] * x
+
+    def push(p):
+        return ParticleGuidance(p, 3.0) if kind == "particle" else Spell(8.0, noise_of=p)
+
+    torch.testing.assert_close(push(path)(z, mean, t), push(exploding)(x, mean, level))
+
+
+@pytest.mark.parametrize(
+    "guidance", [ParticleGuidance(Linear(), particles="posterior-mean"), Spell(radius=3.0)]
+)
+def test_planted_particles_and_the_window(guidance):
+    """Two that are near and two far away. The near ones are pushed apart, within the window alone; SPELL leaves
+    those alone that are beyond its radius."""
+    mean = torch.zeros(1, 4, 1, 3, 4, dtype=torch.float64)
+    mean[0, 0, 0, 0, 0], mean[0, 1, 0, 0, 0] = 0.5, -0.5
+    mean[0, 2], mean[0, 3] = 10.0, -10.0
+    path, z = Linear(), particles(4)[0][:1]
+    field = guided(lambda z, t: path.velocity(z, mean, t), path, guidance, least_noise=70.0)
+    inside, outside = path.time(torch.tensor([[80.0], [69.0]], dtype=torch.float64))
+    assert torch.equal(field(z, outside), path.velocity(z, mean, outside))
+    pushed = path.posterior_mean(z, field(z, inside), inside) - mean
+    assert float(pushed[0, 0, 0, 0, 0]) > 0 and float(pushed[0, 1, 0, 0, 0]) < 0
+    if isinstance(guidance, Spell):
+        torch.testing.assert_close(pushed[0, 2:], torch.zeros_like(pushed[0, 2:]))
+        assert float(pushed[0, 0, 0, 0, 0]) == pytest.approx(3 / 1 - 1)
+
+
+def test_the_window_is_that_of_each_image():
+    z, mean = particles()
+    path, spell = Linear(), Spell(8.0)
+    t = path.time(torch.tensor([80.0, 5.0], dtype=torch.float64))
+    field = guided(lambda z, t: path.velocity(z, mean, t), path, spell, least_noise=40.0)
+    change = field(z, t) - path.velocity(z, mean, t)
+    assert change[0].any() and not change[1].any()
+
+
+def test_guidance_of_mean_masks_is_the_gradient_of_its_kernel():
+    """Through a denoiser that is not linear, for images of different medians; the other particle is fixed."""
+    x, _ = particles()
+    x[1] *= 3
+    level = torch.tensor([80.0, 75.0], dtype=torch.float64)
+    a = torch.randn(12, 12, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+
+    def denoise(x, level):
+        return torch.tanh(x.flatten(2) @ a.T).reshape(x.shape)
+
+    slope = torch.ones_like(x)
+    ahead, counted = MeanMaskGuidance(denoise, 25.0, least_noise=70.0)(x, slope, level)
+    assert torch.equal(counted, slope) and not ahead.requires_grad
+    for image in range(2):
+        at = x[image].clone().requires_grad_()
+        masks = (denoise(at[None], None)[0].flatten(1) + 1) / 2
+        distance = (masks[:, None] - masks.detach()[None]).square().sum(-1)
+        distance = torch.where(distance > 0, distance, torch.ones_like(distance)).sqrt() * (distance > 0)
+        h = distance.detach().flatten().sort().values[12] ** 2 / math.log(5)
+        (gradient,) = torch.autograd.grad(torch.exp(-distance / h).sum(), at)
+        torch.testing.assert_close(ahead[image], slope[image] - 25.0 * level[image] * gradient)
+    one, same = MeanMaskGuidance(denoise), x[:, :1].expand_as(x)
+    assert torch.equal(one(x[:, :1], slope[:, :1], level)[0], slope[:, :1])
+    assert torch.equal(one(same, slope, level)[0], slope)
+    mixed = MeanMaskGuidance(denoise, least_noise=78.0)(x, slope, level)[0]
+    assert torch.equal(mixed[1], slope[1]) and not torch.equal(mixed[0], slope[0])
+
+
+def test_spell_by_the_noise_level():
+    z, mean = particles()
+    plain, scaled = Spell(8.0)(z, mean, T), Spell(8.0, noise_of=Linear())(z, mean, T)
+    torch.testing.assert_close(scaled, edm_sigma(T, Linear())[:, None, None, None, None] * plain)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from ambiseg.errors import AmbisegError, UnknownNameError
 from ambiseg.flows.paths import (
     FLOOR,
     PATHS,
+    VarianceExploding,
     VariancePreserving,
     c_in,
     c_noise,
@@ -22,7 +23,8 @@ from ambiseg.flows.paths import (
     edm_sigma,
     path_named,
 )
-from ambiseg.methods.mode_proposals import EDM_NOISE
+from ambiseg.methods.flow_matching import FlowMatchingSettings, KarrasGrid, NoiseLevelTimes, UniformTimes
+from ambiseg.methods.mode_proposals import ModeProposalsSettings, proposals_from_flow
 
 T = torch.linspace(0.02, 0.98, 25, dtype=torch.float64)
 WHOLE = torch.linspace(0, 1, 101, dtype=torch.float64)
@@ -209,5 +211,59 @@ def test_preconditioning_at_the_ends(path):
     assert torch.isfinite(edm_loss_weight(t, path, 0.7)).all()
 
 
-def test_what_proposals_tell_an_edm_network_is_its_word_for_noise():
-    assert pytest.approx(float(c_noise(torch.tensor(math.inf)))) == EDM_NOISE
+def test_times_and_noise_levels_are_inverse(path):
+    t = torch.linspace(0.001, 0.999, 50, dtype=torch.float64)
+    torch.testing.assert_close(path.time(edm_sigma(t, path)), t)
+    ends = path.time(torch.tensor([math.inf, 0.0], dtype=torch.float64))
+    assert ends.tolist() == [0.0, 1.0]
+    times = path.time(torch.tensor([80.0, 1.0, 0.002]))
+    assert bool((times.diff() > 0).all()) and times.dtype == torch.float32
+
+
+def test_a_variance_exploding_model_is_a_model_of_every_path(path):
+    """Masks y + sigma e seen by the denoiser of Karras et al. at sigma, and the state of the same mask and
+    noise seen on a path at the time of sigma: the same mean, the same weight, the same law of the state."""
+    exploding, level = VarianceExploding(), torch.tensor([60.0, 1.3, 0.01], dtype=torch.float64)
+    y, noise = draws(3)
+    t = path.time(level)
+
+    def network(x, told):
+        return torch.tanh(x) * column(told.sin())
+
+    x, z = exploding.sample(y, noise, level), path.sample(y, noise, t)
+    torch.testing.assert_close(z / column(path.alpha(t)), x)
+    expected = edm_posterior_mean(network, x, level, exploding, 0.15)
+    torch.testing.assert_close(edm_posterior_mean(network, z, t, path, 0.15), expected)
+    weight = (level**2 + 0.15**2) / (level * 0.15) ** 2
+    torch.testing.assert_close(edm_loss_weight(t, path, 0.15), weight)
+    torch.testing.assert_close(edm_loss_weight(level, exploding, 0.15), weight)
+
+
+def test_a_euler_step_between_noise_levels_is_one_of_the_straight_path():
+    """Between the same two noise levels; on other paths, and for Heun, it is another."""
+    levels = torch.tensor([5.0, 2.0], dtype=torch.float64)
+    mean, x = draws(2)
+    straight, exploding = PATHS["linear"], VarianceExploding()
+    t, then = straight.time(levels)
+    z = straight.alpha(t) * x
+    stepped = z + (then - t) * straight.velocity(z, mean, t)
+    by_level = x + (levels[1] - levels[0]) * exploding.velocity(x, mean, levels[0])
+    torch.testing.assert_close(stepped / straight.alpha(then), by_level)
+
+
+def test_the_variance_exploding_flow_and_its_mean():
+    """Equation 1 of Karras et al.: dx/dsigma = -sigma score = (x - D)/sigma, and D back from it."""
+    x, mean = draws(2)
+    level = torch.tensor([3.0, 0.5], dtype=torch.float64)
+    v = VarianceExploding().velocity(x, mean, level)
+    torch.testing.assert_close(v, (x - mean) / column(level))
+    torch.testing.assert_close(VarianceExploding().posterior_mean(x, v, level), mean)
+    torch.testing.assert_close(VarianceExploding().target(mean, x, level), x)
+
+
+@pytest.mark.parametrize("times", [UniformTimes(), NoiseLevelTimes()])
+def test_what_proposals_tell_an_edm_network_is_its_word_for_noise(times):
+    flow = FlowMatchingSettings(parameterisation="edm", times=times, grid=KarrasGrid(sigma_max=80.0))
+    noise = torch.tensor(80.0 if isinstance(times, NoiseLevelTimes) else math.inf)
+    told = proposals_from_flow(ModeProposalsSettings(), flow).flow_time
+    assert pytest.approx(float(c_noise(noise))) == told

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from ambiseg.errors import AmbisegError, UnknownNameError
-from ambiseg.flows.paths import PATHS
-from ambiseg.flows.solvers import EVALUATIONS, ORDER, TABLEAUS, integrate
+from ambiseg.flows.paths import PATHS, VarianceExploding
+from ambiseg.flows.solvers import EVALUATIONS, ORDER, TABLEAUS, integrate, noise_levels
 
 MEAN, SPREAD = 0.7, 0.4
 INSTALLED = importlib.util.find_spec("torchdiffeq") is not None
@@ -209,6 +209,85 @@ def test_the_last_time_is_exactly_the_end(steps, dtype):
     assert velocity.times[-1] == 1 and max(velocity.times) == 1
 
 
+def test_noise_levels_of_known_limits():
+    """rho = 1: equally far apart; rho to infinity: equal ratios; between them the published formula."""
+    equal = noise_levels(9, 1.0, 0.5, 80.0)
+    torch.testing.assert_close(equal[:-1], torch.linspace(80.0, 0.5, 9, dtype=torch.float64))
+    ratios = noise_levels(9, 1e6, 0.5, 80.0)[:-1].log().diff()
+    torch.testing.assert_close(ratios, ratios.mean().expand(8), rtol=1e-3, atol=0)
+    published = [(80 ** (1 / 7) + i / 9 * (0.002 ** (1 / 7) - 80 ** (1 / 7))) ** 7 for i in range(10)]
+    assert noise_levels(10).tolist() == pytest.approx([*published, 0.0])
+    assert noise_levels(1).tolist() == pytest.approx([80.0, 0.0])
+
+
+def mixture_of_masks(x, level):
+    """The mean of masks -1 (one quarter) and 1 (three quarters) given ``x = y + level e``, elementwise."""
+    return torch.tanh(x / column(level).square() + math.log(3.0) / 2)
+
+
+def gaussian_masks(x, level):
+    """The mean of masks N(MEAN, SPREAD^2)."""
+    variance = column(level).square()
+    return (variance * MEAN + SPREAD**2 * x) / (variance + SPREAD**2)
+
+
+def column(level):
+    return level.reshape(-1, 1, 1, 1)
+
+
+@pytest.mark.parametrize("denoiser", [gaussian_masks, mixture_of_masks])
+@pytest.mark.parametrize(("method", "order"), [("euler", 1), ("heun", 2)])
+def test_the_error_of_steps_between_noise_levels_falls_with_their_order(denoiser, method, order):
+    """From level 80 to 0.5, where a mixture of masks still has states between them."""
+    z = 80 * start()
+
+    def ends_at(steps, method):
+        levels = noise_levels(steps, 7.0, 0.5, 80.0)[:-1]
+        path = VarianceExploding()
+        return integrate(
+            lambda x, level: path.velocity(x, denoiser(x, level), level), z, method=method, grid=levels
+        )
+
+    truth = ends_at(400, "rk4")
+    if denoiser is gaussian_masks:
+        scale = ((0.5**2 + SPREAD**2) / (80.0**2 + SPREAD**2)) ** 0.5
+        torch.testing.assert_close(truth, MEAN + scale * (z - MEAN), rtol=1e-6, atol=1e-6)
+    steps = np.array([80, 160, 320])
+    errors = [float((ends_at(int(n), method) - truth).abs().max()) for n in steps]
+    assert np.polyfit(np.log(1 / steps), np.log(errors), 1)[0] == pytest.approx(order, abs=0.2)
+
+
+def test_ten_steps_between_noise_levels_end_in_masks_with_their_frequencies():
+    path = VarianceExploding()
+    z = torch.randn(20_000, 1, 1, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    levels = noise_levels(10)
+    found = integrate(
+        lambda x, level: path.velocity(x, mixture_of_masks(x, level), level),
+        levels[0] * z, method="heun", grid=levels, last="euler",
+    )  # fmt: skip
+    assert float((found.abs() - 1).abs().max()) < 1e-3
+    assert float((found > 0).double().mean()) == pytest.approx(0.75, abs=0.01)
+
+
+@pytest.mark.parametrize(("counted", "moved"), [(3.0, 2.0), (1.0, 1.0)])
+def test_a_push_acts_at_the_start_of_each_step_alone(counted, moved):
+    """Heun's first slope of 1 becomes 3 on the way to the second state, and what is given in the sum."""
+    z, seen, asked = start(), [], []
+
+    def velocity(z, t):
+        seen.append((float(t[0]), z))
+        return torch.ones_like(z)
+
+    def push(z, v, t):
+        asked.append(float(t[0]))
+        return 3 * v, counted * v
+
+    found = integrate(velocity, z, 4, "heun", push=push)
+    torch.testing.assert_close(found, z + moved)
+    assert asked == [0.0, 0.25, 0.5, 0.75]
+    torch.testing.assert_close(seen[1][1], z + 3 * 0.25)
+
+
 def test_mistakes_are_named(monkeypatch):
     still, z = (lambda z, t: torch.zeros_like(z)), start()
     with pytest.raises(UnknownNameError, match="did you mean 'heun'"):
@@ -220,6 +299,16 @@ def test_mistakes_are_named(monkeypatch):
             integrate(still, z, steps)
     with pytest.raises(AmbisegError, match="leave it out"):
         integrate(still, z, 3, "dopri5", last="euler")
+    with pytest.raises(AmbisegError, match="leave it out"):
+        integrate(still, z, 3, "dopri5", push=lambda z, v, t: (v, v))
+    for wrong in (
+        {"steps": 0},
+        {"steps": 3, "rho": 0.0},
+        {"steps": 3, "sigma_min": 0.0},
+        {"steps": 3, "sigma_max": 0.001},
+    ):
+        with pytest.raises(AmbisegError, match="noise levels"):
+            noise_levels(**wrong)
     for grid in ([0.0], [0.0, 0.5, 0.5], [0.0, 1.0, 0.5], [0.0, math.nan]):
         with pytest.raises(AmbisegError, match="rise or all fall"):
             integrate(still, z, grid=torch.tensor(grid))

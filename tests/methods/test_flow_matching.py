@@ -3,16 +3,29 @@ start from it."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
+from ambiseg.engine.presets import resolve
 from ambiseg.errors import AmbisegError
+from ambiseg.flows.paths import VarianceExploding, edm_posterior_mean
 from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
-from ambiseg.methods.flow_matching import FlowMatchingSettings, ParticleGuidanceSettings, SpellSettings
+from ambiseg.methods import METHODS
+from ambiseg.methods.flow_matching import (
+    FlowMatchingSettings,
+    KarrasGrid,
+    LogitNormalTimes,
+    NoiseLevelTimes,
+    ParticleGuidanceSettings,
+    SpellSettings,
+)
 from ambiseg.methods.flow_matching.model import FlowMatching
 from ambiseg.methods.mode_proposals import ModeProposalsSettings, SelectionSettings, proposals_from_flow
 from ambiseg.methods.mode_proposals.model import ModeProposals
+from ambiseg.mode_probabilities.velocity_decomposition import estimate_mean
 from ambiseg.networks.settings import UNetSettings
 
 BINARY, MULTI = LabelSpace.binary(), LabelSpace.of_classes(4)
@@ -247,3 +260,185 @@ def test_both_targets_have_the_same_expectation(parameterisation):
     error = gradients["sample"].std(0) / 300**0.5
     assert ((gradients["sample"].mean(0) - gradients["posterior"].mean(0)).abs() < 5 * error).all()
     assert (gradients["posterior"].var(0) < gradients["sample"].var(0)).all()
+
+
+EDM_NOISE = {
+    "parameterisation": "edm",
+    "sigma_data": 0.15,
+    "times": NoiseLevelTimes(log_mean=0.5, log_std=1.2),
+    "grid": KarrasGrid(),
+}
+
+
+@pytest.mark.parametrize("path", ["linear", "cosine", "variance-preserving"])
+def test_noise_levels_of_training_are_log_normal(path):
+    model = make(path=path, **EDM_NOISE)
+    times = model._times(100_000, torch.device("cpu"))
+    log = (model.path.sigma(times) / model.path.alpha(times)).log()
+    assert float(log.mean()) == pytest.approx(0.5, abs=0.02)
+    assert float(log.std()) == pytest.approx(1.2, abs=0.02)
+
+
+def test_logit_normal_times():
+    log_odds = make(times=LogitNormalTimes(mean=-1.0, std=0.5))._times(100_000, torch.device("cpu")).logit()
+    assert float(log_odds.mean()) == pytest.approx(-1.0, abs=0.01)
+    assert float(log_odds.std()) == pytest.approx(0.5, abs=0.01)
+
+
+@pytest.mark.parametrize("path", ["linear", "cosine", "variance-preserving"])
+def test_the_loss_is_that_of_karras(path):
+    """``(sigma^2 + sigma_data^2)/(sigma sigma_data)^2 |D(y + sigma e, sigma) - y|^2``, without any path."""
+    model, images = make(path=path, **EDM_NOISE), torch.randn(4, 3, 8, 8)
+    torch.nn.init.normal_(model.h.weight)
+    masks = torch.randint(0, 2, (4, 1, 8, 8), dtype=torch.uint8)
+    torch.manual_seed(7)
+    found = model.loss(images, MaskSet.uniform(masks, BINARY))["loss"]
+    y, _ = model.encode(masks[:, 0])
+    torch.manual_seed(7)
+    MaskSet.uniform(masks, BINARY).sample_one()
+    noise, sigma = torch.randn_like(y), (0.5 + 1.2 * torch.randn(4)).exp()
+    s = sigma[:, None, None, None]
+    mean = edm_posterior_mean(
+        lambda x, told: model.network(images, x, told), y + s * noise, sigma, VarianceExploding(), 0.15
+    )
+    expected = ((s**2 + 0.15**2) / (s * 0.15) ** 2 * (mean - y) ** 2).mean()
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+
+
+def sampled_by_hand(model, images, noise, guide=lambda x, mean, sigma: mean):
+    """Algorithm 1 of Karras et al. (2022); ``guide`` changes the mean at the start of a step."""
+    levels = [(80 ** (1 / 7) + i / 9 * (0.002 ** (1 / 7) - 80 ** (1 / 7))) ** 7 for i in range(10)] + [0.0]
+
+    def denoise(x, sigma):
+        flat = edm_posterior_mean(
+            lambda x, told: model.network(images, x, told),
+            x.flatten(0, 1), torch.full((x.shape[1],), sigma), VarianceExploding(), 0.15,
+        )  # fmt: skip
+        return flat.reshape(x.shape)
+
+    x = levels[0] * noise
+    for sigma, after in zip(levels[:-1], levels[1:], strict=True):
+        slope = (x - guide(x, denoise(x, sigma), sigma)) / sigma
+        ahead = x + (after - sigma) * slope
+        if after > 0:
+            ahead = x + (after - sigma) * (slope + (ahead - denoise(ahead, after)) / after) / 2
+        x = ahead
+    return x
+
+
+@pytest.mark.parametrize("path", ["linear", "cosine", "variance-preserving"])
+@pytest.mark.parametrize("guidance", [None, SpellSettings(radius=12.0, times_noise=True, least_noise=40.0)])
+def test_the_sampler_is_that_of_karras(path, guidance):
+    """On every path; and SPELL as in the public code of Gerard and Sullivan, at the start of two steps."""
+    model = make(path=path, guidance=guidance, **EDM_NOISE)
+    torch.nn.init.normal_(model.h.weight, std=0.3)
+    images, noise = torch.randn(1, 3, 8, 8), torch.randn(1, 5, 1, 8, 8)
+
+    def guide(x, mean, sigma):
+        if guidance is None or sigma < 40:
+            return mean
+        masks = (mean[0].flatten(1) + 1) / 2
+        moved = torch.zeros_like(masks)
+        for i in range(5):
+            for j in range(5):
+                gap = masks[i] - masks[j]
+                if i != j:
+                    moved[i] += gap * max(0.0, 6.0 / float(gap.norm()) - 1)
+        return mean + sigma * 2 * moved.reshape(mean.shape)
+
+    with torch.no_grad():
+        expected = sampled_by_hand(model, images.repeat(5, 1, 1, 1), noise, guide)
+        found = model._integrate(images, noise)
+    torch.testing.assert_close(found, expected, rtol=2e-3, atol=2e-3)
+
+
+def test_a_flow_of_noise_levels_starts_where_it_samples():
+    """Velocity decomposition asks it as its sampler does: sigma = 80, not time 0, which training never saw."""
+    model = make(**EDM_NOISE)
+    assert model.start == pytest.approx(1 / 81) and make().start == 0
+    asked = []
+
+    def posterior_mean(images, z, time):
+        asked.append((z / time[:, None, None, None], time))
+        return z
+
+    model.posterior_mean = posterior_mean
+    estimate_mean(model, torch.zeros(2, 3, 64, 64), draws=1, generator=torch.Generator().manual_seed(0))
+    assert asked[0][1].tolist() == pytest.approx([1 / 81] * 2)
+    assert float(asked[0][0].std()) == pytest.approx(80, rel=0.02)
+
+
+def test_particle_guidance_of_mean_masks():
+    """It leaves no gradients, changes the samples, and nothing where its window is never reached."""
+    images = torch.randn(1, 3, 8, 8)
+
+    def sample(**settings):
+        model = make(**EDM_NOISE, **settings)
+        torch.nn.init.normal_(model.h.weight)
+        return model, model.predict(images, 4, torch.Generator().manual_seed(0)).probabilities
+
+    preset = resolve(METHODS["flow-matching"], "mmfire-particle")[2].guidance
+    model, pushed = sample(guidance=preset)
+    assert not pushed.requires_grad and all(p.grad is None for p in model.parameters())
+    assert not torch.equal(pushed, sample()[1])
+    for form in ("published", "mean-masks"):
+        never = ParticleGuidanceSettings(form=form, least_noise=90.0)
+        assert torch.equal(sample(guidance=never)[1], sample()[1])
+
+
+@pytest.mark.parametrize("kind", ["particle", "spell"])
+def test_guidance_of_the_presets_spreads_samples_of_two_masks(kind):
+    """The best denoiser of two masks, 95 and 5 %: guided samples cover both more often."""
+    model = make(**EDM_NOISE)
+    images, masks = torch.zeros(200, 3, 8, 8), torch.ones(2, 1, 8, 8)
+    masks[1, :, :, :3] = -1
+
+    def posterior_mean(images, z, time):
+        alpha, sigma = model.path.alpha(time), model.path.sigma(time)
+        far = (z[:, None] - alpha[:, None, None, None, None] * masks).square().flatten(2).sum(2)
+        share = (torch.tensor([0.95, 0.05]).log() - far / (2 * sigma.square())[:, None]).softmax(1)
+        return torch.einsum("bn,nchw->bchw", share, masks)
+
+    def covered(guidance):
+        model.posterior_mean = posterior_mean
+        model.settings = replace(model.settings, guidance=guidance)
+        found = model.predict(images, 4, torch.Generator().manual_seed(0)).masks
+        rare = (found[:, :, :, :3] == 0).flatten(2).float().mean(2) > 0.5
+        return float((rare.any(1) & ~rare.all(1)).float().mean())
+
+    assert covered(None) == pytest.approx(1 - 0.95**4, abs=0.06)
+    guidance = resolve(METHODS["flow-matching"], f"mmfire-{kind}")[2].guidance
+    assert covered(guidance) > covered(None) + 0.02
+
+
+def test_presets_of_guidance_differ_by_their_guidance_alone():
+    presets = METHODS["flow-matching"].presets
+    for data, log_mean, radius in (("mmfire", 0.5, 19.2), ("cityscapes", 1.5, 19.05), ("lidc", 1.0, 12.0)):
+        plain = resolve(METHODS["flow-matching"], data)
+        assert plain[2].times == NoiseLevelTimes(log_mean=log_mean, log_std=1.2)
+        assert plain[2].grid == KarrasGrid(rho=7.0, sigma_min=0.002, sigma_max=80.0)
+        assert plain[2].guidance is None
+        for kind in ("particle", "spell"):
+            train, backbone, settings = resolve(METHODS["flow-matching"], f"{data}-{kind}")
+            assert (train, backbone) == plain[:2] and settings.guidance.kind == kind
+            assert {**presets[f"{data}-{kind}"].settings, "guidance": 0} == {
+                **presets[data].settings,
+                "guidance": 0,
+            }
+        assert settings.guidance.radius == pytest.approx(radius)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"times": NoiseLevelTimes(), "grid": KarrasGrid()}, "set parameterisation=edm and grid=karras"),
+        ({"times": NoiseLevelTimes(), "parameterisation": "edm"}, "set parameterisation=edm and grid=karras"),
+        ({**EDM_NOISE, "time_shift": 2.0}, "set times.log_mean"),
+        ({"grid": KarrasGrid(), "sampler": "dopri5"}, "chooses its own steps"),
+        ({"grid": KarrasGrid(rho=0.0)}, "give rho above 0"),
+        ({"guidance": ParticleGuidanceSettings(form="mean-masks")}, "set sampler=heun and grid=karras"),
+    ],
+)
+def test_settings_that_contradict_each_other(settings, message):
+    with pytest.raises(AmbisegError, match=message):
+        make(**settings)

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from ambiseg.errors import AmbisegError
+from ambiseg.flows.paths import Cosine, Linear
 from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
 from ambiseg.mode_probabilities.posterior_decomposition import posterior_decomposition
@@ -27,29 +28,11 @@ BINARY = LabelSpace.binary()
 Q = torch.tensor([0.05, 0.25, 0.75, 0.95])
 
 
-class Linear:
-    """alpha = t, sigma = 1 - t."""
-
-    def alpha(self, t):
-        return t
-
-    def sigma(self, t):
-        return 1 - t
-
-
-class Cosine:
-    """alpha^2 + sigma^2 = 1."""
-
-    def alpha(self, t):
-        return (t * torch.pi / 2).sin()
-
-    def sigma(self, t):
-        return (t * torch.pi / 2).cos()
-
-
 class Exact:
     """The best denoiser of the distribution ``modes`` with its weights, by Bayes' rule; ``noise`` spoils what it
     answers."""
+
+    start = 0.0
 
     def __init__(self, modes: MaskSet, path=None, noise=0.0):
         self.y, self.log = encode(modes.masks, modes.labels).double(), modes.weights.double().log()
@@ -142,7 +125,7 @@ def test_a_flow_of_two_channels_gives_its_law_back(robust):
 
 def test_mean_is_over_draws_and_repeats_with_the_generator():
     class Echo:
-        path = Linear()
+        path, start = Linear(), 0.0
 
         def posterior_mean(self, images, z, t):
             return z

@@ -196,3 +196,17 @@ def test_attention_is_where_the_public_code_has_it():
     assert attended == [
         f"{place}.attention" for place in ("encoder.2.0", "encoder.2.1", "decoder.0.2", "middle.0")
     ]
+
+
+def test_weights_start_as_in_the_public_code():
+    """Uniform with variance ``2 gain^2/(inputs + outputs)``, counted with the size of the kernel; biases 0."""
+    torch.manual_seed(0)
+    net = EDM(2, UNetSettings(kind="edm", width=32, depth=2, blocks=1, attention=True), time=True)
+    gains = {"conv2": 1e-5, "attention.out": 1e-5, "attention.qkv": 0.2**0.5}
+    for name, layer in net.named_modules():
+        if isinstance(layer, torch.nn.Conv2d | torch.nn.Linear):
+            gain = next((g for end, g in gains.items() if name.endswith(end)), 1.0)
+            outputs, inputs, *kernel = layer.weight.shape
+            bound = gain * (6 / ((inputs + outputs) * math.prod(kernel))) ** 0.5
+            assert 0.99 * bound < float(layer.weight.detach().abs().max()) <= bound, name
+            assert not layer.bias.any()

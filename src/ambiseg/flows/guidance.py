@@ -12,11 +12,15 @@ by its score,
 a correction g of the score is one of D by ``(sigma^2/alpha) g``, and of v by ``((alpha'/alpha) sigma^2 -
 sigma sigma') g``. Where alpha = 0 (t = 0 of the linear and the cosine path) the score says nothing of the
 masks: no guidance there. Just above it the factor is large, like 1/t.
+
+The noise level ``sigma/alpha``, the state ``z/alpha`` and D are those of every path, and so is the correction
+of D: a strength, a radius and a least noise level mean the same on each.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -24,7 +28,7 @@ import torch
 from torch import Tensor
 
 from ambiseg.errors import AmbisegError, UnknownNameError
-from ambiseg.flows.paths import FLOOR, Path
+from ambiseg.flows.paths import FLOOR, Path, edm_sigma
 from ambiseg.flows.solvers import Velocity
 
 SAME = 1e-6
@@ -114,6 +118,8 @@ class Spell:
         radius: r > 0, in the units of that norm.
         strength: 1 as published: each of the two goes all the way, as if the other stood still, and two
             particles end ``2r - |d|`` apart. With 0.5 two particles end exactly r apart.
+        noise_of: path whose noise level ``sigma/alpha`` multiplies the strength, as in the public code of
+            Gerard and Sullivan; None: nothing does, as published.
 
     Raises:
         AmbisegError: the radius is not positive.
@@ -126,6 +132,7 @@ class Spell:
 
     radius: float
     strength: float = 1.0
+    noise_of: Path | None = None
 
     def __post_init__(self) -> None:
         if not self.radius > 0:
@@ -136,17 +143,87 @@ class Spell:
         distance = _distances(x)
         weights = torch.relu(self.radius / distance.clamp(min=SAME) - 1)
         weights = torch.where(distance > SAME, self.strength * weights, torch.zeros_like(weights))
+        if self.noise_of is not None:
+            weights = weights * edm_sigma(t, self.noise_of).reshape(-1, 1, 1).to(x)
         return _repulsion(x, weights).reshape(z.shape).to(z)
 
 
-def guided(velocity: Velocity, path: Path, *guidance: Guidance) -> Velocity:
-    """The velocity of K samples of each image, with guidance: ``v + (alpha' - alpha sigma'/sigma)
-    correction``.
+@dataclass(frozen=True)
+class MeanMaskGuidance:
+    """Particle guidance of mean masks, as the public code of Gerard and Sullivan has it, on the path
+    `ambiseg.flows.paths.VarianceExploding`.
+
+        k_ij = exp(-|D_i - D_j|/(2 h)),   h = median^2/log K,   push of i = strength sigma grad_{x_i} sum_j k_ij
+
+    |D_i - D_j|/2 is the distance of masks in [0, 1], the median that of all K^2 of them. The gradient is taken
+    through the network, which needs as much memory as training; the other particle counts as constant. It
+    points towards the others: a step of Heun whose second slope is evaluated at a state that moved so far
+    towards them ends farther from them (`ambiseg.flows.solvers.integrate`, ``push``).
+
+    Args:
+        denoiser: states x ``(B, K, C, *S)`` and noise levels ``(B,)`` to posterior means ``(B, K, C, *S)``.
+        strength: of the push.
+        least_noise: noise level below which nothing is pushed.
+    """
+
+    denoiser: Velocity
+    strength: float = 1.0
+    least_noise: float = 0.0
+
+    def __call__(self, x: Tensor, v: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
+        """Slopes v of a step with the push, which lead to its second state, and without it, which count."""
+        acts = (level >= self.least_noise).reshape(-1, *[1] * (x.dim() - 1))
+        count = x.shape[1]
+        if count == 1 or not bool(acts.any()):
+            return v, v
+        with torch.enable_grad():
+            at = x.detach().requires_grad_()
+            mean = self.denoiser(at, level)
+            masks = _flat(mean.detach() / 2)
+            distance = _distances(masks)
+            h = distance.flatten(1).median(1).values.square() / math.log(count)
+            k = torch.exp(-distance / h.clamp(min=SAME**2)[:, None, None])
+            weights = k / h.clamp(min=SAME**2)[:, None, None] / distance.clamp(min=SAME)
+            weights = torch.where(distance > SAME, weights, torch.zeros_like(weights))
+            by_mean = -_repulsion(masks, weights).reshape(mean.shape).to(mean) / 2
+            (gradient,) = torch.autograd.grad(mean, at, by_mean)
+        push = self.strength * level.reshape(acts.shape) * gradient
+        return v - torch.where(acts, push, torch.zeros_like(push)), v
+
+
+def pushed(
+    path: Path, *guidance: Guidance, least_noise: float = 0.0
+) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    """What guidance makes of the velocity of K samples of each image: ``v + (alpha' - alpha sigma'/sigma)
+    correction``, from states z, velocities v and times.
+
+    Args:
+        path: of the states.
+        guidance: corrections of the posterior mean; they add up.
+        least_noise: noise level ``sigma/alpha`` below which nothing is corrected.
+    """
+
+    def push(z: Tensor, v: Tensor, t: Tensor) -> Tensor:
+        acts = (edm_sigma(t, path) >= least_noise).reshape(-1, *[1] * (z.dim() - 1))
+        if not bool(acts.any()):
+            return v
+        posterior_mean = path.posterior_mean(z, v, t)
+        for correction in guidance:
+            moved = torch.where(acts, correction(z, posterior_mean, t), torch.zeros_like(z))
+            v = v + path.velocity(torch.zeros_like(z), moved, t)
+        return v
+
+    return push
+
+
+def guided(velocity: Velocity, path: Path, *guidance: Guidance, least_noise: float = 0.0) -> Velocity:
+    """The velocity of K samples of each image, with guidance (`pushed`).
 
     Args:
         velocity: states ``(B, K, C, *S)`` and times ``(B,)`` to velocities ``(B, K, C, *S)``.
         path: of the states.
         guidance: corrections of the posterior mean; they add up.
+        least_noise: noise level ``sigma/alpha`` below which nothing is corrected.
 
     Example:
         >>> from ambiseg.flows.paths import Linear
@@ -157,15 +234,8 @@ def guided(velocity: Velocity, path: Path, *guidance: Guidance) -> Velocity:
         >>> integrate(apart, torch.zeros(1, 2, 1, 1), 4, "euler").flatten().tolist()
         [-1.0, 2.0]
     """
-
-    def corrected(z: Tensor, t: Tensor) -> Tensor:
-        v = velocity(z, t)
-        posterior_mean = path.posterior_mean(z, v, t)
-        for correction in guidance:
-            v = v + path.velocity(torch.zeros_like(z), correction(z, posterior_mean, t), t)
-        return v
-
-    return corrected
+    push = pushed(path, *guidance, least_noise=least_noise)
+    return lambda z, t: push(z, velocity(z, t), t)
 
 
 def _flat(x: Tensor) -> Tensor:

@@ -23,7 +23,8 @@ denominator of D is positive for all t in [0, 1]. What happens at the two ends:
 
 Preconditioning of a network that gives D: Karras et al. 2022, "Elucidating the Design Space of
 Diffusion-Based Generative Models", table 1. The state of theirs is ``z/alpha`` at noise level ``sigma_edm =
-sigma/alpha``.
+sigma/alpha``. A model of theirs is thus a model of any path: ``path.time`` turns noise levels into times, and
+`VarianceExploding` is the path in which they write it, with the noise level as its time.
 """
 
 from __future__ import annotations
@@ -70,6 +71,11 @@ class Path(ABC):
     @abstractmethod
     def d_sigma(self, t: Tensor) -> Tensor:
         """Derivative of sigma by t."""
+
+    @abstractmethod
+    def time(self, level: Tensor) -> Tensor:
+        """The time at which the noise level ``sigma/alpha`` is ``level``, in [0, inf]: the inverse of
+        `edm_sigma`."""
 
     def sample(self, y: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """The state ``z_t = alpha y + sigma e``, a draw of ``p_t(z|y)`` (16).
@@ -142,6 +148,9 @@ class Linear(Path):
     def d_sigma(self, t: Tensor) -> Tensor:
         return -torch.ones_like(t)
 
+    def time(self, level: Tensor) -> Tensor:
+        return 1 / (1 + level)
+
 
 @dataclass(frozen=True)
 class Cosine(Path):
@@ -166,6 +175,9 @@ class Cosine(Path):
 
     def d_sigma(self, t: Tensor) -> Tensor:
         return -math.pi / 2 * self.alpha(t)
+
+    def time(self, level: Tensor) -> Tensor:
+        return torch.atan(1 / level) * (2 / math.pi)
 
 
 @dataclass(frozen=True)
@@ -217,6 +229,42 @@ class VariancePreserving(Path):
 
     def d_sigma(self, t: Tensor) -> Tensor:
         return -self._beta(t) / 2 * self.alpha(t).square() / self.sigma(t).clamp(min=FLOOR)
+
+    def time(self, level: Tensor) -> Tensor:
+        # sigma^2/alpha^2 = exp(b) - 1, and b is quadratic in s; there is no more noise than at t = 0.
+        b = torch.log1p(level.square()).clamp(max=(self.beta_min + self.beta_max) / 2)
+        root = torch.sqrt(self.beta_min**2 + 2 * (self.beta_max - self.beta_min) * b)
+        return (1 - 2 * b / (self.beta_min + root)).clamp(min=0)
+
+
+@dataclass(frozen=True)
+class VarianceExploding(Path):
+    """``alpha = 1, sigma = t``: the state ``y + sigma e`` of Karras et al. (2022), whose time is the noise
+    level itself.
+
+    Unlike the times of other paths it falls from a large number, pure noise, to 0, the mask. Its flow is
+    ``dx/dsigma = (x - D)/sigma`` (equation 1 there), and a state z of another path is ``z/alpha`` here.
+
+    Example:
+        >>> x, mean = torch.full((1, 1), 81.0), torch.ones(1, 1)
+        >>> VarianceExploding().velocity(x, mean, torch.tensor([80.0])).tolist()
+        [[1.0]]
+    """
+
+    def alpha(self, t: Tensor) -> Tensor:
+        return torch.ones_like(t)
+
+    def sigma(self, t: Tensor) -> Tensor:
+        return t
+
+    def d_alpha(self, t: Tensor) -> Tensor:
+        return torch.zeros_like(t)
+
+    def d_sigma(self, t: Tensor) -> Tensor:
+        return torch.ones_like(t)
+
+    def time(self, level: Tensor) -> Tensor:
+        return level
 
 
 PATHS: dict[str, Path] = {

@@ -13,6 +13,7 @@ proposals is compared with.
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -25,6 +26,9 @@ from ambiseg.errors import AmbisegError, UnknownNameError
 
 Velocity = Callable[[Tensor, Tensor], Tensor]
 """``v(z, t)``: states ``(B, ...)`` and times ``(B,)`` to velocities of the states' shape."""
+Push = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+"""Of a state, its velocity and times ``(B,)``: the velocity that leads to the other stages of a step, and the
+one that counts in their sum."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,32 @@ EVALUATIONS: dict[str, int] = {name: len(tableau.nodes) for name, tableau in TAB
 new."""
 
 
+def noise_levels(steps: int, rho: float = 7.0, sigma_min: float = 0.002, sigma_max: float = 80.0) -> Tensor:
+    """The noise levels of a sampler of Karras et al. (2022, equation 5), ``(steps + 1,)`` float64.
+
+        sigma_i = (sigma_max^(1/rho) + i/(N - 1) (sigma_min^(1/rho) - sigma_max^(1/rho)))^rho,    sigma_N = 0
+
+    With rho = 1 they are equally far apart; as rho grows, so are their logarithms. They are the grid of
+    `integrate` on the path `ambiseg.flows.paths.VarianceExploding`.
+
+    Raises:
+        AmbisegError: fewer than one step, rho not above 0, or not ``0 < sigma_min < sigma_max``.
+
+    Example:
+        >>> noise_levels(3, rho=1.0, sigma_min=1.0, sigma_max=7.0).tolist()
+        [7.0, 4.0, 1.0, 0.0]
+    """
+    if steps < 1:
+        raise AmbisegError(f"noise levels: {steps} steps; at least 1 is needed")
+    if not (rho > 0 and 0 < sigma_min < sigma_max < math.inf):
+        raise AmbisegError(
+            f"noise levels: rho {rho}, sigma_min {sigma_min}, sigma_max {sigma_max};"
+            " give rho above 0 and 0 < sigma_min < sigma_max"
+        )
+    ends = sigma_max ** (1 / rho), sigma_min ** (1 / rho)
+    return torch.cat([torch.linspace(*ends, steps, dtype=torch.float64) ** rho, torch.zeros(1).double()])
+
+
 def integrate(
     velocity: Velocity,
     z: Tensor,
@@ -75,6 +105,7 @@ def integrate(
     grid: Tensor | None = None,
     *,
     last: str | None = None,
+    push: Push | None = None,
     rtol: float = 1e-5,
     atol: float = 1e-5,
 ) -> Tensor:
@@ -96,6 +127,8 @@ def integrate(
         last: method of the last step, the chosen one by default. ``euler`` where the velocity comes from a
             posterior mean: that has none at t = 1, and on the linear path an Euler step ends exactly in the
             posterior mean (Karras et al. 2022, algorithm 1).
+        push: what becomes of the velocity at the start of each step, and only there: guidance as in the public
+            code of Gerard and Sullivan.
         rtol: relative tolerance of dopri5, for one step: errors of the whole may be ten times as large.
         atol: absolute tolerance of dopri5. Its step is one for the whole batch, so images share their errors.
 
@@ -105,8 +138,9 @@ def integrate(
     Raises:
         UnknownNameError: no such method.
         AmbisegError: fewer than one step, times that do not rise or fall, a velocity of another shape, a
-            tolerance that is not above 0, dopri5 without torchdiffeq, a velocity that dopri5 cannot follow,
-            or a state that is not finite: the message names the step and the place in the batch.
+            tolerance that is not above 0, dopri5 with ``last`` or ``push`` or without torchdiffeq, a velocity
+            that dopri5 cannot follow, or a state that is not finite: the message names the step and the place
+            in the batch.
 
     Example:
         >>> growth = lambda z, t: z
@@ -116,12 +150,17 @@ def integrate(
     times = _times(steps, t0, t1, grid)
     methods = _methods(method, len(times) - 1, last)
     if methods is None:
+        if push is not None:
+            raise AmbisegError(f"integrate: push with {ADAPTIVE}, which chooses its own steps; leave it out")
         return _adaptive(velocity, z, times[0], times[-1], rtol, atol)
     for step, (tableau, (t, t_next)) in enumerate(zip(methods, pairwise(times), strict=True), 1):
         slopes: list[Tensor] = []
         for node, row in zip(tableau.nodes, tableau.rows, strict=True):
             between = t_next if node == 1 else t + node * (t_next - t)
             slopes.append(_evaluate(velocity, _advance(z, t_next - t, row, slopes), between))
+            if push is not None and len(slopes) == 1:
+                slopes[0], counted = push(z, slopes[0], _time(t, z))
+        slopes[0] = slopes[0] if push is None else counted
         z = _advance(z, t_next - t, tableau.weights, slopes)
         _check_finite(z, f"after step {step} of {len(methods)} (t = {t_next:.4g})")
     return z
@@ -147,13 +186,17 @@ def _advance(z: Tensor, h: float, coefficients: tuple[float, ...], slopes: list[
 
 
 def _evaluate(velocity: Velocity, z: Tensor, t: float | Tensor) -> Tensor:
-    time = torch.as_tensor(t, dtype=_time_type(z), device=z.device)
-    v = velocity(z, time.expand(len(z)))
+    v = velocity(z, _time(t, z))
     if v.shape != z.shape:
         raise AmbisegError(
             f"integrate: the velocity has shape {tuple(v.shape)}, the state {tuple(z.shape)}; they must agree"
         )
     return v
+
+
+def _time(t: float | Tensor, z: Tensor) -> Tensor:
+    """A time for each image of the batch."""
+    return torch.as_tensor(t, dtype=_time_type(z), device=z.device).expand(len(z))
 
 
 def _time_type(z: Tensor) -> torch.dtype:

@@ -26,7 +26,6 @@ from torch import Tensor
 
 from ambiseg.distributions.noise import standard_normal
 from ambiseg.errors import AmbisegError
-from ambiseg.flows.paths import Path
 from ambiseg.maskset import MaskSet
 from ambiseg.memory_budget import part_sizes
 from ambiseg.mode_probabilities.areas import area_medians
@@ -48,8 +47,6 @@ RESOLUTIONS = (1.5, 2.0)
 """Times: how many standard deviations of the noise lie between two typical modes."""
 SHARE_OF_UNIFORM = 0.5
 """How much of the uniform distribution is mixed into the start."""
-HALVINGS = 60
-"""Steps of the search for a time."""
 ROUNDING = 1e-6
 """Curvature that is smaller in proportion to the Gram matrix is judged by this share of it."""
 
@@ -107,11 +104,11 @@ def posterior_decomposition(
         >>> from types import SimpleNamespace
         >>> from ambiseg.labels import LabelSpace
         >>> modes = MaskSet.uniform(torch.tensor([[[[1, 0]], [[0, 1]]]]), LabelSpace.binary())
-        >>> path = SimpleNamespace(alpha=lambda t: t, sigma=lambda t: 1 - t)
+        >>> from ambiseg.flows.paths import Linear
         >>> def exact(x, z, t):  # of modes +-(1, -1) with probabilities 0.8 and 0.2
         ...     log_odds = 1.3863 + 2 * (t / (1 - t) ** 2).view(-1, 1, 1, 1) * (z[..., :1] - z[..., 1:])
         ...     return (log_odds / 2).tanh() * torch.tensor([1.0, -1.0])
-        >>> flow = SimpleNamespace(path=path, posterior_mean=exact)
+        >>> flow = SimpleNamespace(path=Linear(), start=0.0, posterior_mean=exact)
         >>> posterior_decomposition(flow, torch.zeros(1, 3, 1, 2), modes).probabilities.round(decimals=3)
         tensor([[0.8000, 0.2000]], dtype=torch.float64)
     """
@@ -121,7 +118,7 @@ def posterior_decomposition(
         raise AmbisegError(f"centres is 'modes' or 'estimate', received {centres!r}")
     gram, _, _ = mean_products(modes, None)
     elements = elements_of(modes) * FlowChannels.of(flow, modes).each
-    chosen = _times(flow.path, modes, gram * elements, times, resolutions)
+    chosen = _times(flow, modes, gram * elements, times, resolutions)
     first = decompose_mean(modes, mean_of_masks(flow, images, modes, draws, generator), robust)
     by = first.probabilities if centres == "estimate" else None
     q, d, log = _gather(flow, images, modes, chosen, (draws, by), generator, robust)
@@ -161,7 +158,7 @@ def _gather(
     elements = elements_of(modes) * channels.each
     shape, device = (len(images), channels.count, *images.shape[2:]), images.device
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
-    for when in [torch.zeros(len(images), dtype=torch.float64), *times]:
+    for when in [torch.full((len(images),), flow.start, dtype=torch.float64), *times]:
         t = when.to(device, torch.float32)
         alpha, sigma = _column(flow.path.alpha(t), shape), _column(flow.path.sigma(t), shape)
         # Of the log-likelihoods only alpha m.z / sigma^2 differs between modes: all encoded masks have the
@@ -258,7 +255,7 @@ class _Fit:
 
 
 def _times(
-    path: Path, modes: MaskSet, gram: Tensor, times: Sequence[float] | None, resolutions: Sequence[float]
+    flow: Denoiser, modes: MaskSet, gram: Tensor, times: Sequence[float] | None, resolutions: Sequence[float]
 ) -> list[Tensor]:
     """The times of each image from the products of its modes, a list of ``(B,)`` float64."""
     batch = len(gram)
@@ -277,17 +274,7 @@ def _times(
         apart = between[between > 1e-6]
         if len(apart):
             typical[b] = apart.median()
-    return [_when(path, c / typical) for c in resolutions]
-
-
-def _when(path: Path, ratio: Tensor) -> Tensor:
-    """The time at which ``alpha / sigma`` reaches ``ratio (B,)``, by halving."""
-    low, high = torch.zeros_like(ratio), torch.ones_like(ratio)
-    for _ in range(HALVINGS):
-        middle = (low + high) / 2
-        early = path.alpha(middle) < ratio * path.sigma(middle)
-        low, high = torch.where(early, middle, low), torch.where(early, high, middle)
-    return (low + high) / 2
+    return [flow.path.time(typical / c).clamp(min=flow.start) for c in resolutions]
 
 
 def _order(modes: MaskSet, draws: int, by: Tensor | None, generator: torch.Generator | None) -> Tensor:

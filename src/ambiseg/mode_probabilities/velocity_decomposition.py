@@ -51,6 +51,11 @@ class Denoiser(Protocol):
         """How masks and noise are mixed."""
         ...
 
+    @property
+    def start(self) -> float:
+        """The time of pure noise: 0, or the least time that it was trained for."""
+        ...
+
     def posterior_mean(self, images: Tensor, z: Tensor, t: Tensor, /) -> Tensor:
         """Estimate of ``E[y | z_t = z, x]``, ``(B, C, *S)`` in [-1, 1], for z ``(B, C, *S)`` and times t
         ``(B,)``."""
@@ -147,6 +152,8 @@ def estimate_mean(
 
         1/S sum_s D(z_s, 0) = 1/S sum_s v(z_s, 0 | x) + z_s,    z_s ~ N(0, 1)          (mode proposals, 20 to 22)
 
+    A flow that starts at a later time t is asked there, ``z_s ~ N(0, sigma_t^2)``, as its sampler does.
+
     Args:
         flow: the flow.
         images: ``(B, *, *S)`` normalised.
@@ -162,10 +169,12 @@ def estimate_mean(
     """
     check_draws(draws)
     shape = (len(images), channels, *images.shape[2:])
-    start = torch.zeros(len(images), device=images.device)
+    start = torch.full((len(images),), flow.start, device=images.device)
+    scale = float(flow.path.sigma(torch.tensor(flow.start)))
     total = exactly(torch.zeros(shape, device=images.device))
     for _ in range(draws):
-        total += exactly(flow.posterior_mean(images, standard_normal(shape, images.device, generator), start))
+        noise = scale * standard_normal(shape, images.device, generator)
+        total += exactly(flow.posterior_mean(images, noise, start))
     return total / draws
 
 
@@ -224,7 +233,9 @@ def velocity_decomposition(
     Example:
         >>> from types import SimpleNamespace
         >>> modes = MaskSet.uniform(torch.tensor([[[[1, 0]], [[0, 0]]]]), LabelSpace.binary())
-        >>> flow = SimpleNamespace(path=None, posterior_mean=lambda x, z, t: torch.tensor([[[[0.5, -1.0]]]]))
+        >>> from ambiseg.flows.paths import Linear
+        >>> flow = SimpleNamespace(path=Linear(), start=0.0)
+        >>> flow.posterior_mean = lambda x, z, t: torch.tensor([[[[0.5, -1.0]]]])
         >>> velocity_decomposition(flow, torch.zeros(1, 3, 1, 2), modes).probabilities
         tensor([[0.7500, 0.2500]], dtype=torch.float64)
     """

@@ -7,7 +7,9 @@ It differs from `ambiseg.networks.ncsnpp` in this:
   the last block of the decoder's lowest resolution has it, too;
 - blocks that change the resolution have a 1x1 convolution in their skip connection;
 - the input is convolved before it is smoothed and halved;
-- GroupNorm has groups of 4 channels, 32 groups at most.
+- GroupNorm has groups of 4 channels, 32 groups at most;
+- weights start uniform with the bounds of Glorot and Bengio (2010), those at the end of a block or of attention
+  `NEARLY_ZERO` times as large, and biases at 0.
 
 The network of Gerard and Sullivan, "Deterministic Mode Proposals", is width 64 or 128, depth 3, 4 blocks,
 attention, dropout 0.1.
@@ -21,7 +23,20 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ambiseg.networks.ncsnpp import Block, NCSNpp, Smooth
+from ambiseg.networks.settings import UNetSettings
 from ambiseg.networks.unet import GroupNorm, SelfAttention
+
+NEARLY_ZERO = 1e-5
+"""Gain of the weights that end a block, attention or the network."""
+ATTENTION = math.sqrt(0.2)
+"""Gain of the weights that give queries, keys and values."""
+
+
+def start(layer: nn.Module, gain: float = 1.0) -> None:
+    """Draw the weights of a convolution or linear layer as the public code does; biases are 0."""
+    if isinstance(layer, nn.Conv2d | nn.Linear):
+        nn.init.xavier_uniform_(layer.weight, gain)
+        nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
 
 
 def fine_group_norm(channels: int) -> GroupNorm:
@@ -80,6 +95,17 @@ class EDM(NCSNpp):
 
     BLOCK = EDMBlock
     DECODER_ATTENTION = True
+
+    def __init__(self, in_channels: int, settings: UNetSettings | None = None, time: bool = False) -> None:
+        super().__init__(in_channels, settings, time)
+        for module in self.modules():
+            start(module)
+        for module in self.modules():
+            if isinstance(module, EDMBlock):
+                start(module.conv2, NEARLY_ZERO)
+            if isinstance(module, ScaledAttention):
+                start(module.qkv, ATTENTION)
+                start(module.out, NEARLY_ZERO)
 
     @staticmethod
     def shrinking(inputs: int, outputs: int) -> nn.Module:

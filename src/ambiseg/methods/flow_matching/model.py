@@ -14,7 +14,8 @@ image x, mask y in [-1, 1] (one channel if binary, else one per class), noise ``
 The image is concatenated to ``z_t``. Of several annotations of an image one is drawn by its probability at
 every sample, so that full and single labels train the same distribution. With ``parameterisation="edm"`` the
 network is a preconditioned denoiser (Karras, Aittala, Aila and Laine 2022) that gives E[y | z_t, x];
-velocities and samples follow from it by (17).
+velocities and samples follow from it by (17). With ``times=edm`` and ``grid=karras`` model and sampler are
+theirs: the path only names noise levels, ``t = 1/(1 + sigma_edm)`` on the straight one.
 
 Samples of one image are integrated together, so that diversity guidance can push them apart
 (`ambiseg.flows.guidance`).
@@ -22,20 +23,38 @@ Samples of one image are integrated together, so that diversity guidance can pus
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeGuard
+
 import torch
 from torch import Tensor, nn
 
 from ambiseg.distributions.noise import standard_normal
 from ambiseg.errors import AmbisegError
-from ambiseg.flows.guidance import Guidance, ParticleGuidance, Spell, guided
-from ambiseg.flows.paths import FLOOR, edm_loss_weight, edm_posterior_mean, path_named
-from ambiseg.flows.solvers import integrate
+from ambiseg.flows.guidance import MeanMaskGuidance, ParticleGuidance, Spell, pushed
+from ambiseg.flows.paths import (
+    FLOOR,
+    Path,
+    VarianceExploding,
+    edm_loss_weight,
+    edm_posterior_mean,
+    path_named,
+)
+from ambiseg.flows.solvers import ADAPTIVE, Push, integrate, noise_levels
 from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
 from ambiseg.memory_budget import network_parts
 from ambiseg.methods.base import Segmenter
-from ambiseg.methods.flow_matching import FlowMatchingSettings, SpellSettings
+from ambiseg.methods.flow_matching import (
+    FlowMatchingSettings,
+    KarrasGrid,
+    LogitNormalTimes,
+    NoiseLevelTimes,
+    ParticleGuidanceSettings,
+    SpellSettings,
+)
 from ambiseg.networks.backbone import build_backbone
+from ambiseg.networks.edm import EDM, NEARLY_ZERO, start
 from ambiseg.networks.settings import UNetSettings
 from ambiseg.networks.unet import check_channels
 
@@ -63,11 +82,17 @@ class FlowMatching(Segmenter):
         self, in_channels: int, labels: LabelSpace, backbone: UNetSettings, settings: FlowMatchingSettings
     ) -> None:
         super().__init__(in_channels, labels, backbone, settings)
-        if not settings.time_shift > 0:
-            raise AmbisegError(f"time_shift is above 0, received {settings.time_shift}")
+        _check(settings)
         self.path = path_named(settings.path)
         self.g = build_backbone(in_channels + labels.channels, self.backbone, time=True)
         self.h = nn.Conv2d(self.g.out_channels, labels.channels, 3, padding=1)
+        if isinstance(self.g, EDM):
+            start(self.h, NEARLY_ZERO)
+
+    @property
+    def start(self) -> float:
+        """The time of pure noise: 0, or that of the greatest noise level where training never sees 0."""
+        return float(self.path.time(torch.tensor(self.settings.most_noise, dtype=torch.float64)))
 
     # -- the field -------------------------------------------------------------------------------------------
 
@@ -134,9 +159,14 @@ class FlowMatching(Segmenter):
 
     def _times(self, count: int, device: torch.device) -> Tensor:
         """Times of training: uniform in [0, 1), or the sigmoid of a normal variable (Esser et al. 2024), then
-        shifted."""
-        if self.settings.times == "logit-normal":
-            return self._shifted(torch.randn(count, device=device).sigmoid())
+        shifted; or those of noise levels (Karras et al. 2022)."""
+        times = self.settings.times
+        if isinstance(times, NoiseLevelTimes):
+            log = times.log_mean + times.log_std * torch.randn(count, device=device)
+            return self.path.time(log.exp())
+        if isinstance(times, LogitNormalTimes):
+            normal = times.mean + times.std * torch.randn(count, device=device)
+            return self._shifted(normal.sigmoid())
         return self._shifted(torch.rand(count, device=device))
 
     def _shifted(self, time: Tensor) -> Tensor:
@@ -161,26 +191,84 @@ class FlowMatching(Segmenter):
         share = self.labels.normalized((torch.cat(ends, 1) + 1) / 2, dim=2)
         return MaskSet.from_probabilities(share, self.labels)
 
-    def _guidance(self) -> Guidance | None:
-        """What pushes samples of one image apart."""
+    def _guidance(self, path: Path) -> Callable[[Tensor, Tensor, Tensor], Tensor] | None:
+        """What guidance makes of velocities on a path; None where there is none."""
         g = self.settings.guidance
+        if g is None:
+            return None
         if isinstance(g, SpellSettings):
-            return Spell(g.radius, g.strength)
-        return None if g is None else ParticleGuidance(self.path, g.strength)
+            spell = Spell(g.radius, g.strength, path if g.times_noise else None)
+            return pushed(path, spell, least_noise=g.least_noise)
+        return pushed(path, ParticleGuidance(path, g.strength), least_noise=g.least_noise)
 
     def _integrate(self, images: Tensor, z: Tensor) -> Tensor:
         """From noise ``(B, K, C, H, W)`` to masks in about [-1, 1]."""
         s, count = self.settings, z.shape[1]
         repeated = images.repeat_interleave(count, 0)
+        if isinstance(s.grid, KarrasGrid):
+            return self._integrate_levels(repeated, z, s.grid)
+        push = self._guidance(self.path)
 
         def field(state: Tensor, time: Tensor) -> Tensor:
             flat = self.velocity(repeated, state.flatten(0, 1), time.repeat_interleave(count))
-            return flat.reshape(state.shape)
+            v = flat.reshape(state.shape)
+            return v if push is None else push(state, v, time)
 
-        push = self._guidance()
-        velocity = field if push is None else guided(field, self.path, push)
         # A posterior mean has no velocity at t = 1, so the last step ends in the mean itself.
         by_mean = s.parameterisation == "edm" or push is not None
-        last = "euler" if by_mean and s.sampler != "dopri5" else None
+        last = "euler" if by_mean and s.sampler != ADAPTIVE else None
         grid = self._shifted(torch.linspace(0, 1, s.steps + 1, dtype=torch.float64))
-        return integrate(velocity, z, method=s.sampler, grid=grid, last=last)
+        return integrate(field, z, method=s.sampler, grid=grid, last=last)
+
+    def _integrate_levels(self, images: Tensor, noise: Tensor, grid: KarrasGrid) -> Tensor:
+        """The same in the variables of Karras et al. (2022): ``z/alpha`` as a function of the noise level.
+
+        A step of Euler is the same as on the straight path, a step of Heun is not.
+        """
+        s, path = self.settings, VarianceExploding()
+
+        def denoised(state: Tensor, level: Tensor) -> Tensor:
+            time = self.path.time(level)
+            z = self.path.alpha(time)[:, None, None, None, None] * state
+            mean = self.posterior_mean(images, z.flatten(0, 1), time.repeat_interleave(noise.shape[1]))
+            return mean.reshape(state.shape)
+
+        def field(state: Tensor, level: Tensor) -> Tensor:
+            return path.velocity(state, denoised(state, level), level)
+
+        push: Push | None = None
+        g, guidance = s.guidance, self._guidance(path)
+        if _of_mean_masks(g):
+            push = MeanMaskGuidance(denoised, g.strength, g.least_noise)
+        elif guidance is not None:
+            push = lambda state, v, level: (guidance(state, v, level),) * 2  # noqa: E731
+        levels = noise_levels(s.steps, grid.rho, grid.sigma_min, grid.sigma_max)
+        return integrate(field, levels[0] * noise, method=s.sampler, grid=levels, last="euler", push=push)
+
+
+def _of_mean_masks(g: object) -> TypeGuard[ParticleGuidanceSettings]:
+    return isinstance(g, ParticleGuidanceSettings) and g.form == "mean-masks"
+
+
+def _check(s: FlowMatchingSettings) -> None:
+    """Raise `AmbisegError` for settings that contradict each other."""
+    if not s.time_shift > 0:
+        raise AmbisegError(f"time_shift is above 0, received {s.time_shift}")
+    levels = isinstance(s.grid, KarrasGrid)
+    if isinstance(s.grid, KarrasGrid):
+        noise_levels(s.steps, s.grid.rho, s.grid.sigma_min, s.grid.sigma_max)
+        if s.sampler == ADAPTIVE:
+            raise AmbisegError(
+                f"sampler={ADAPTIVE} chooses its own steps: leave out grid=karras, or take heun"
+            )
+    if _of_mean_masks(s.guidance) and (not levels or s.sampler != "heun"):
+        raise AmbisegError(
+            "guidance.form=mean-masks acts within Heun steps: set sampler=heun and grid=karras"
+        )
+    if isinstance(s.times, NoiseLevelTimes):
+        if s.parameterisation != "edm" or not levels:
+            raise AmbisegError(
+                "times=edm trains at noise levels and never at time 0: set parameterisation=edm and grid=karras"
+            )
+        if s.time_shift != 1:
+            raise AmbisegError("time_shift has no effect with times=edm: leave it out and set times.log_mean")

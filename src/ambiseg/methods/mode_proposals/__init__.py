@@ -168,7 +168,8 @@ def proposals_from_flow(settings: ModeProposalsSettings, flow: FlowMatchingSetti
         0.0
     """
     edm = flow.parameterisation == "edm"
-    time = (EDM_NOISE if edm else 0.0) if settings.flow_time is None else settings.flow_time
+    noise = min(EDM_NOISE, math.log(flow.most_noise) / 4) if edm else 0.0
+    time = noise if settings.flow_time is None else settings.flow_time
     return replace(settings, flow_input=True, flow_time=time, flow_path=None if edm else flow.path)
 
 
