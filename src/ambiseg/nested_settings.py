@@ -1,7 +1,7 @@
 """Settings as nested frozen dataclasses, read from plain values such as those of YAML. Imports no torch.
 
-A field may be a number, a string, one of some literals, a tuple, a dataclass, None, or one of several
-dataclasses. Members of such a choice have a field ``kind`` with one literal, which tells them apart; where
+A field may be a number, a string, one of some literals, a tuple, a dataclass, None, one of several
+dataclasses, or a tuple of such. Members of such a choice have a field ``kind`` with one literal, which tells them apart; where
 none is said it is that of the default:
 
     class Sampling:
@@ -276,10 +276,18 @@ def shown(value: Any) -> str:
         >>> shown(None), shown("euler"), shown((1, 2))
         ('null', 'euler', '[1, 2]')
     """
-    plain = list(value) if isinstance(value, tuple) else value
-    return (
-        str(yaml.safe_dump(plain, default_flow_style=True)).removesuffix("\n").removesuffix("\n...").strip()
-    )
+    plain = [_short(entry) for entry in value] if isinstance(value, tuple) else value
+    text = yaml.safe_dump(plain, default_flow_style=True, sort_keys=False, width=math.inf)
+    return str(text).removesuffix("\n").removesuffix("\n...").strip()
+
+
+def _short(value: Any) -> Any:
+    """A dataclass of a choice as its name, or as a mapping of the values that are not its defaults."""
+    if not is_dataclass(value):
+        return value
+    fields = dataclasses.fields(value)
+    told = {f.name: getattr(value, f.name) for f in fields if getattr(value, f.name) != f.default}
+    return {"kind": _tag(value), **told} if told else _tag(value)
 
 
 def check_name(kind: str, name: object, names: Collection[str]) -> None:
@@ -319,6 +327,9 @@ def fits(value: Any, kind: Any) -> bool:
 
 
 def _value(kind: Any, value: Any, name: str, where: str, default: Any) -> Any:
+    inner = _entries(kind)
+    if inner is not None and isinstance(value, list | tuple):
+        return tuple(_value(inner, entry, name, where, None) for entry in value)
     parts = [part for part in _members(kind) if is_dataclass(part)]
     if parts and value == "none" and type(None) in _members(kind):
         return None
@@ -352,6 +363,15 @@ def _value(kind: Any, value: Any, name: str, where: str, default: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
+def _entries(kind: Any) -> Any:
+    """The type of the entries where a value may be a tuple of dataclasses, else None."""
+    for one in _members(kind):
+        inner = get_args(one)[0] if get_origin(one) is tuple else None
+        if any(is_dataclass(part) for part in _members(inner)):
+            return inner
+    return None
+
+
 def _members(kind: Any) -> tuple[Any, ...]:
     return get_args(kind) if get_origin(kind) in (UnionType, Union) else (kind,)
 
@@ -367,6 +387,8 @@ def _words(kind: Any) -> str:
         return f"list of {_words(inner[0])}"
     if kind is type(None):
         return "none"
+    if is_dataclass(kind) and "kind" in {field.name for field in dataclasses.fields(kind)}:
+        return _tag_of(kind)
     return kind.__name__ if isinstance(kind, type) and not inner else str(kind)
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
-Kind = Literal["flip", "rotate", "scale", "intensity"]
-"""Kinds of augmentation."""
+from ambiseg.data import augmentation_kinds
+from ambiseg.data.augmentation_kinds import Kind
 
 MOST = {
     "batch_size": 1_000_000,
@@ -54,9 +54,10 @@ class TrainSettings:
     ema: float = 0.999
     """Decay of the moving average of the weights that is validated and kept; 0 for none."""
     augment: Literal["auto"] | bool | tuple[Kind, ...] = "auto"
-    """Kinds of augmentation: a list of flip, rotate, scale and intensity; no; yes for those that dataset.yaml
-    allows, and flips where it is silent; auto for those that it allows, and where it is silent those that pass
-    a test on validation images."""
+    """Kinds of augmentation: a list of names, or of mappings such as {kind: rotate, degrees: 10}; no; yes for
+    those of flip, quarter-turns, scale and intensity that dataset.yaml allows, and flips where it is silent;
+    auto for those of these four that it allows, and where it is silent those that pass a test on validation
+    images."""
     validations: int = 8
     """Validations over the whole run."""
     validation_images: int = 200
@@ -100,8 +101,7 @@ class TrainSettings:
             if value is not None and value > most:
                 found.append(f"{name} must be at most {most}, received {value}")
         if isinstance(self.augment, tuple):
-            kinds = get_args(Kind)
-            found += [f"augment: {k!r} is none of {', '.join(kinds)}" for k in self.augment if k not in kinds]
+            found += [f"augment: {problem}" for problem in augmentation_kinds.problems(self.augment)]
         if not 0 <= self.ema < 1:
             found.append(f"ema must be in [0, 1), received {self.ema}")
         return found

@@ -135,7 +135,7 @@ _LIDC_TRAINING = {
     "warmup": 2000,
     "clip": 10.0,
     "ema": 0.9999,
-    "augment": ("flip", "rotate"),
+    "augment": ("flip", "quarter-turns"),
 }
 _REFUGE_TRAINING = {**_LIDC_TRAINING, "batch_size": 16, "warmup": 1000, "ema": 0.999}
 _TRANSFORMER = {"kind": "transformer", "heads": 1, "dropout": 0.1}

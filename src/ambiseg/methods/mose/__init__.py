@@ -140,8 +140,13 @@ SPEC = MethodSpec(
                 "Gao et al. 2023, table 1, with the network of their public code: 9,321,195 parameters on"
                 " one-channel images with two channels of logits (another state of the code has 10,400,686)"
             ),
-            differs=(f"one channel and a sigmoid for binary masks, 33 parameters less; {_DIFFERS}"),
-            train={**_TRAINING, "epochs": 200, "batch_size": 16},
+            differs=f"one channel and a sigmoid for binary masks, 33 parameters less; {_DIFFERS}",
+            train={
+                **_TRAINING,
+                "epochs": 200,
+                "batch_size": 16,
+                "augment": ("flip", "flip-vertical", {"kind": "rotate", "degrees": 10.0, "probability": 0.5}),
+            },
             backbone=_BACKBONE,
             settings=_NETWORK,
             single={"beta": 10.0},
@@ -153,10 +158,19 @@ SPEC = MethodSpec(
             ),
             differs=(
                 "one standard deviation of the latent for each expert, as printed, not one for each"
-                f" dimension, 140 parameters less; void is no class, 33 less; {_DIFFERS}; S stays 1; give"
-                " the black-box prediction as a channel of the images"
+                f" dimension, 140 parameters less; void is no class, 33 less; {_DIFFERS}; S stays 1; crops"
+                " have any side between the least and greatest of four, and whole images are validated, not"
+                " their middles; give the black-box prediction as a channel of the images"
             ),
-            train={**_TRAINING, "epochs": 1000, "batch_size": 12},
+            train={
+                **_TRAINING,
+                "epochs": 1000,
+                "batch_size": 12,
+                "augment": (
+                    "flip",
+                    {"kind": "resized-crop", "height": 128, "width": 128, "low": 0.6, "high": 0.99},
+                ),
+            },
             backbone=_BACKBONE,
             settings={
                 **_NETWORK,
