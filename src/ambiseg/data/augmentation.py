@@ -71,11 +71,7 @@ class Augmentation:
         self, image: Tensor, masks: Tensor, void: int, rng: np.random.Generator
     ) -> tuple[Tensor, Tensor]:
         """Image ``(C, H, W)`` and masks ``(N, H, W)``, moved alike."""
-        drawn = [
-            kind
-            for kind in self.kinds
-            if getattr(kind, "probability", 1) == 1 or rng.random() < kind.probability
-        ]
+        drawn = [kind for kind in self.kinds if _happens(getattr(kind, "probability", 1.0), rng)]
         moves: list[Kind] = []
         for kind in drawn:
             match kind:
@@ -174,8 +170,9 @@ def _bilinear(image: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     if rows.shape[1] == columns.shape[0] == 1 and not (rows.frac().any() or columns.frac().any()):
         across = image.index_select(1, rows[:, 0].long().clamp(0, height - 1))
         return across.index_select(2, columns[0].long().clamp(0, width - 1))
-    places = torch.broadcast_tensors((2 * columns + 1) / width - 1, (2 * rows + 1) / height - 1)
-    grid = torch.stack(places, -1)[None]
+    down, right = (2 * rows + 1) / height - 1, (2 * columns + 1) / width - 1
+    size = (rows.shape[0], columns.shape[1])
+    grid = torch.stack([right.expand(size), down.expand(size)], -1)[None]
     return functional.grid_sample(image[None], grid, padding_mode="border", align_corners=False)[0]
 
 
@@ -215,6 +212,11 @@ def _power(image: Tensor, exponent: NDArray[Any]) -> Tensor:
     spread, mean = torch.std_mean(image, (1, 2), correction=0, keepdim=True)
     other_spread, other_mean = torch.std_mean(changed, (1, 2), correction=0, keepdim=True)
     return (changed - other_mean) * (spread / other_spread.clamp(min=1e-8)) + mean
+
+
+def _happens(probability: float, rng: np.random.Generator) -> bool:
+    """Draw whether; a certain event takes no random number."""
+    return probability == 1 or rng.random() < probability
 
 
 def _log_uniform(rng: np.random.Generator, low: float, high: float, shape: Any = None) -> Any:

@@ -231,7 +231,7 @@ def problems(kinds: Sequence[Kind]) -> list[str]:
     foreign = [kind for kind in kinds if not isinstance(kind, Kind)]
     if foreign:
         return [f"{foreign[0]!r} is no kind: give objects such as Flip() or Rotate(degrees=10)"]
-    names = [kind.kind for kind in kinds]
+    names: list[str] = [kind.kind for kind in kinds]
     found = [f"{name} is named twice" for name in KINDS if names.count(name) > 1]
     if {"crop", "resized-crop"} <= set(names):
         found.append("crop and resized-crop exclude each other: give one of them")
