@@ -329,7 +329,7 @@ def fits(value: Any, kind: Any) -> bool:
 def _value(kind: Any, value: Any, name: str, where: str, default: Any) -> Any:
     inner = _entries(kind)
     if inner is not None and isinstance(value, list | tuple):
-        return tuple(_value(inner, entry, name, where, None) for entry in value)
+        return tuple(_value(inner, entry, name, where, MISSING) for entry in value)
     parts = [part for part in _members(kind) if is_dataclass(part)]
     if parts and value == "none" and type(None) in _members(kind):
         return None
@@ -345,7 +345,8 @@ def _value(kind: Any, value: Any, name: str, where: str, default: Any) -> Any:
                 raise AmbisegError(f"{inside}: say which kind: {', '.join(tags)}")
             check_name(f"kind of {inside}", tag, tags)
             _check_owner(values, tag, tags, inside)
-            return from_values(tags[tag], values, inside)  # type: ignore[arg-type]
+            listed = f"{inside}: {tag}" if default is MISSING else inside
+            return from_values(tags[tag], values, listed)  # type: ignore[arg-type]
         return from_values(parts[0], values, inside)  # type: ignore[arg-type]
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if number and not fits(value, kind) and fits(str(value), kind):
@@ -355,7 +356,7 @@ def _value(kind: Any, value: Any, name: str, where: str, default: Any) -> Any:
     if isinstance(value, int) and not isinstance(value, bool) and float in _members(kind):
         return float(value)
     words = [word for one in _members(kind) for word in get_args(one) if get_origin(one) is Literal]
-    if words and isinstance(value, str):
+    if words and inner is None and isinstance(value, str):
         check_name(f"value of {where}: {name}", value, words)
     if not fits(value, kind):
         hint = " (YAML wants a dot: 1.0e-3)" if isinstance(value, str) and "e-" in value else ""
@@ -384,7 +385,7 @@ def _words(kind: Any) -> str:
     if origin in (UnionType, Union):
         return " or ".join(_words(one) for one in inner)
     if origin is tuple:
-        return f"list of {_words(inner[0])}"
+        return f"list of {', '.join(map(_words, _members(inner[0])))}"
     if kind is type(None):
         return "none"
     if is_dataclass(kind) and "kind" in {field.name for field in dataclasses.fields(kind)}:

