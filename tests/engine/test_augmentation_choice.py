@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import shlex
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -13,8 +14,19 @@ import pytest
 import torch
 from scipy import stats
 
+from ambiseg.cli.train import train_command
 from ambiseg.data.augmentation import Augmentation
-from ambiseg.data.augmentation_kinds import TESTED, Flip, FlipVertical, Intensity, QuarterTurns, Rotate, Scale
+from ambiseg.data.augmentation_kinds import (
+    TESTED,
+    Crop,
+    Flip,
+    FlipVertical,
+    Gamma,
+    Intensity,
+    QuarterTurns,
+    Rotate,
+    Scale,
+)
 from ambiseg.data.batches import Normalization
 from ambiseg.data.info import DatasetInfo
 from ambiseg.data.sample import Sample
@@ -33,7 +45,7 @@ from ambiseg.engine.augmentation_choice import (
 )
 from ambiseg.engine.run_folder import RunConfig
 from ambiseg.engine.settings import TrainSettings
-from ambiseg.engine.train import resume
+from ambiseg.engine.train import fit, resume
 from ambiseg.errors import AmbisegError
 
 SIZE, COUNT = 16, 64
@@ -245,3 +257,29 @@ def test_the_benchmark_keeps_what_the_seeds_span(tmp_path, monkeypatch):
     for name in ("a", "b"):
         benchmark.keep(tmp_path / "out.json", name, found)
     assert json.loads((tmp_path / "out.json").read_text()) == {"a": found, "b": found}
+
+
+@pytest.mark.parametrize(
+    ("augment", "complaint"),
+    [
+        (["flop"], "unknown kind of train: augment 'flop': did you mean 'flip'"),
+        (["crop"], "train: augment: crop: height and width must be set"),
+        ([{"kind": "rotate", "degrees": 200}], "augment: rotate: degrees is 0 to 180, received 200"),
+        (["flip", {"kind": "flip"}], "augment: flip is named twice"),
+        ("flip", "augment is 'auto' or bool or list of flip, flip-vertical,"),
+    ],
+)
+def test_senseless_kinds_are_refused_before_a_run_folder_is_made(augment, complaint, fires, tmp_path):
+    with pytest.raises(AmbisegError) as error:
+        fit("ssn", fires, tmp_path / "run", train={"augment": augment})
+    assert complaint in str(error.value) and "\n" not in str(error.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_with_ranges_trains_on_crops_and_can_be_repeated(train_tiny, tmp_path):
+    kinds = (Flip(), Crop(12, 20), Gamma(probability=0.5))
+    train_tiny(tmp_path / "run", augment=kinds, epochs=1, validations=1)
+    config = RunConfig.load(tmp_path / "run")
+    assert config.train.augment == config.augmentation.kinds == kinds
+    told = "train.augment=[flip, {kind: crop, height: 12, width: 20}, {kind: gamma, probability: 0.5}]"
+    assert told in shlex.split(train_command(config, "again"))
