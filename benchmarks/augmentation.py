@@ -72,11 +72,15 @@ def costs(repeats: int = 100) -> None:
     from scipy.ndimage import map_coordinates
 
     spatial: tuple[Kind, ...] = (Rotate(22.5), Scale(), Shear(), Elastic(4, 30))
-    ours = {"scale": (Scale(),), "rotate": (Rotate(),), "rotate, scale, shear and elastic": spatial}
+    ours: dict[str, tuple[Kind, ...]] = {
+        "scale": (Scale(),),
+        "rotate": (Rotate(),),
+        "rotate, scale, shear and elastic": spatial,
+    }
     for channels, count, side in ((1, 4, 128), (3, 10, 256)):
         image = torch.randn(channels, side, side)
         masks = torch.randint(0, 2, (count, side, side), dtype=torch.uint8)
-        places = 0.9 * np.stack(np.mgrid[:side, :side])
+        places = 0.9 * np.indices((side, side))
         rng = np.random.default_rng(0)
         ways: dict[str, Callable[[], Any]] = {
             name: partial(Augmentation(kinds), image, masks, 255, rng) for name, kinds in ours.items()
