@@ -12,6 +12,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ambiseg.data.augmentation_kinds import Flip, Rotate
 from ambiseg.engine.presets import resolve
 from ambiseg.engine.settings import TrainSettings
 from ambiseg.errors import AmbisegError, UnknownNameError
@@ -228,7 +229,7 @@ def test_yes_and_no_are_words_where_they_are_choices():
         train("precision=yes")
 
 
-@pytest.mark.parametrize("kinds", ["auto", True, ("flip", "rotate")])
+@pytest.mark.parametrize("kinds", ["auto", True, (Flip(), Rotate(degrees=10)), ()])
 def test_plain_values_are_what_json_gives_back(kinds):
     values = to_values(TrainSettings(augment=kinds))
     assert values == json.loads(json.dumps(values))

@@ -57,7 +57,7 @@ info = ambiseg.DatasetInfo(
     name="streets",
     labels=ambiseg.LabelSpace(names),
     flips=ClassFlips({"road": 0.25, "car": 0.6}),
-    augment={"flip": True, "rotate": False, "scale": False, "intensity": True},
+    augment={"flip": True, "quarter-turns": False, "scale": False, "intensity": True},
 )
 splits = {"train": streets[:96], "val": streets[96:108], "test": streets[108:]}
 data = ambiseg.write_dataset(folder / "streets.h5", splits, info)

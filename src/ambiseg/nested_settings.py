@@ -1,7 +1,7 @@
 """Settings as nested frozen dataclasses, read from plain values such as those of YAML. Imports no torch.
 
-A field may be a number, a string, one of some literals, a tuple, a dataclass, None, or one of several
-dataclasses. Members of such a choice have a field ``kind`` with one literal, which tells them apart; where
+A field may be a number, a string, one of some literals, a tuple, a dataclass, None, one of several
+dataclasses, or a tuple of such. Members of such a choice have a field ``kind`` with one literal, which tells them apart; where
 none is said it is that of the default:
 
     class Sampling:
@@ -280,10 +280,18 @@ def shown(value: Any) -> str:
         >>> shown(None), shown("euler"), shown((1, 2))
         ('null', 'euler', '[1, 2]')
     """
-    plain = list(value) if isinstance(value, tuple) else value
-    return (
-        str(yaml.safe_dump(plain, default_flow_style=True)).removesuffix("\n").removesuffix("\n...").strip()
-    )
+    plain = [_short(entry) for entry in value] if isinstance(value, tuple) else value
+    text = yaml.safe_dump(plain, default_flow_style=True, sort_keys=False, width=math.inf)
+    return str(text).removesuffix("\n").removesuffix("\n...").strip()
+
+
+def _short(value: Any) -> Any:
+    """A dataclass of a choice as its name, or as a mapping of the values that are not its defaults."""
+    if not is_dataclass(value):
+        return value
+    fields = dataclasses.fields(value)
+    told = {f.name: getattr(value, f.name) for f in fields if getattr(value, f.name) != f.default}
+    return {"kind": _tag(value), **told} if told else _tag(value)
 
 
 def check_name(kind: str, name: object, names: Collection[str]) -> None:
@@ -323,6 +331,9 @@ def fits(value: Any, kind: Any) -> bool:
 
 
 def _value(kind: Any, value: Any, name: str, where: str, default: Any) -> Any:
+    inner = _entries(kind)
+    if inner is not None and isinstance(value, list | tuple):
+        return tuple(_value(inner, entry, name, where, MISSING) for entry in value)
     parts = [part for part in _members(kind) if is_dataclass(part)]
     if parts and value == "none" and type(None) in _members(kind):
         return None
@@ -338,7 +349,8 @@ def _value(kind: Any, value: Any, name: str, where: str, default: Any) -> Any:
                 raise AmbisegError(f"{inside}: say which kind: {', '.join(tags)}")
             check_name(f"kind of {inside}", tag, tags)
             _check_owner(values, tag, tags, inside)
-            return from_values(tags[tag], values, inside)  # type: ignore[arg-type]
+            listed = f"{inside}: {tag}" if default is MISSING else inside
+            return from_values(tags[tag], values, listed)  # type: ignore[arg-type]
         return from_values(parts[0], values, inside)  # type: ignore[arg-type]
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if number and not fits(value, kind) and fits(str(value), kind):
@@ -349,12 +361,21 @@ def _value(kind: Any, value: Any, name: str, where: str, default: Any) -> Any:
         return float(value)
     literals = [word for one in _members(kind) for word in get_args(one) if get_origin(one) is Literal]
     words = [word for word in literals if isinstance(word, str)]
-    if words and isinstance(value, str):
+    if words and inner is None and isinstance(value, str):
         check_name(f"value of {where}: {name}", value, words)
     if not fits(value, kind):
         hint = " (YAML wants a dot: 1.0e-3)" if isinstance(value, str) and "e-" in value else ""
         raise AmbisegError(f"{where}: {name} is {_words(kind)}, received {value!r}{hint}")
     return tuple(value) if isinstance(value, list) else value
+
+
+def _entries(kind: Any) -> Any:
+    """The type of the entries where a value may be a tuple of dataclasses, else None."""
+    for one in _members(kind):
+        inner = get_args(one)[0] if get_origin(one) is tuple else None
+        if any(is_dataclass(part) for part in _members(inner)):
+            return inner
+    return None
 
 
 def _members(kind: Any) -> tuple[Any, ...]:
@@ -369,9 +390,11 @@ def _words(kind: Any) -> str:
     if origin in (UnionType, Union):
         return " or ".join(_words(one) for one in inner)
     if origin is tuple:
-        return f"list of {_words(inner[0])}"
+        return f"list of {', '.join(map(_words, _members(inner[0])))}"
     if kind is type(None):
         return "none"
+    if is_dataclass(kind) and "kind" in {field.name for field in dataclasses.fields(kind)}:
+        return _tag_of(kind)
     return kind.__name__ if isinstance(kind, type) and not inner else str(kind)
 
 

@@ -14,6 +14,7 @@ from scipy import stats
 from torch.utils.data import DataLoader
 
 from ambiseg.data.augmentation import Augmentation
+from ambiseg.data.augmentation_kinds import TESTED, Crop, Elastic, QuarterTurns, Rotate, Scale
 from ambiseg.data.batches import BatchOrder, LabelView, Normalization, collate, prepare
 from ambiseg.data.info import DatasetInfo
 from ambiseg.data.sample import Sample
@@ -98,7 +99,7 @@ def test_draws_of_successive_epochs_are_independent():
 
 def test_a_visit_is_a_function_of_seed_epoch_and_index():
     split = InMemory([sample(f"i{i}", [0.25] * 4, seed=i) for i in range(3)])
-    everything = Augmentation(True, True, True, True)
+    everything = Augmentation((*TESTED, Rotate(10), Elastic(), Crop(9, 7)))
 
     def samples(seed, order):
         view = LabelView(split, PLAIN, "single", everything, seed)
@@ -118,7 +119,7 @@ def test_worker_processes_change_nothing():
     split = InMemory([sample(f"i{i}", [0.25] * 4, seed=i) for i in range(5)])
 
     def batches(workers):
-        view = LabelView(split, PLAIN, "single", Augmentation(rotate=True, scale=True), seed=2)
+        view = LabelView(split, PLAIN, "single", Augmentation((QuarterTurns(), Scale())), seed=2)
         return take(
             DataLoader(view, batch_sampler=BatchOrder(5, 2, 2), collate_fn=collate, num_workers=workers), 6
         )

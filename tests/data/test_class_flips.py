@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from ambiseg.data.augmentation import Augmentation
+from ambiseg.data.augmentation_kinds import TESTED, Elastic, Gamma, ResizedCrop, Rotate
 from ambiseg.data.batches import LabelView, Normalization
 from ambiseg.data.check import check_dataset
 from ambiseg.data.class_flip_view import FlippedSplit
@@ -114,8 +115,8 @@ def test_draws_follow_the_law_without_making_all_modes(tmp_path, monkeypatch, ou
 def test_full_labels_are_the_sample_and_augmentation_moves_all_modes_alike(tmp_path, output):
     split = open_split(street(tmp_path, output), "train")
     assert (split.info.flips, split.info.labels.classes) == (None, 2 if output == "binary" else 8)
-    every = Augmentation(flip=True, rotate=True, scale=True, intensity=True)
-    for augmentation in (Augmentation.none(), every):
+    every = Augmentation((*TESTED, Rotate(20), Elastic(2, 8), ResizedCrop(12, 12), Gamma()))
+    for augmentation in (Augmentation(), every):
         view = LabelView(split, PLAIN, augmentation=augmentation, seed=1)
         for index, epoch in itertools.product(range(3), range(4)):
             sample, item = split[index], view[epoch, index]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import shlex
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -13,11 +14,22 @@ import pytest
 import torch
 from scipy import stats
 
+from ambiseg.cli.train import train_command
 from ambiseg.data.augmentation import Augmentation
+from ambiseg.data.augmentation_kinds import (
+    TESTED,
+    Crop,
+    Flip,
+    FlipVertical,
+    Gamma,
+    Intensity,
+    QuarterTurns,
+    Rotate,
+    Scale,
+)
 from ambiseg.data.batches import Normalization
 from ambiseg.data.info import DatasetInfo
 from ambiseg.data.sample import Sample
-from ambiseg.data.schema import AUGMENTATIONS
 from ambiseg.data.split import Split
 from ambiseg.engine import augmentation_choice
 from ambiseg.engine.augmentation_choice import (
@@ -33,7 +45,7 @@ from ambiseg.engine.augmentation_choice import (
 )
 from ambiseg.engine.run_folder import RunConfig
 from ambiseg.engine.settings import TrainSettings
-from ambiseg.engine.train import resume
+from ambiseg.engine.train import fit, resume
 from ambiseg.errors import AmbisegError
 
 SIZE, COUNT = 16, 64
@@ -75,20 +87,20 @@ def no_test(monkeypatch):
 
 
 def silent_about(*kinds):
-    return DatasetInfo("d", augment={kind: False for kind in AUGMENTATIONS if kind not in kinds})
+    return DatasetInfo("d", augment={kind.kind: False for kind in TESTED if kind.kind not in kinds})
 
 
 @pytest.mark.parametrize("left", [0.85, 0.15])
 def test_a_flip_that_swaps_the_probabilities_is_refused(left):
     found = choice(left, silent_about("flip"))
     (test,) = found.tests
-    assert not found.flip and test.harm > 0.01 and test.p < 1e-4
+    assert "flip" not in found.names and test.harm > 0.01 and test.p < 1e-4
     assert found.updates == PILOT_UPDATES and found.images == COUNT and 0 < found.share <= 0.1
 
 
 def test_a_flip_that_masks_survive_is_used():
     found = choice(0.5, silent_about("flip"))
-    assert found.flip and found.tests[0].upper < 0.01 and found.tests[0].p > 0.05
+    assert found.names == ("flip",) and found.tests[0].upper < 0.01 and found.tests[0].p > 0.05
 
 
 def test_the_same_seed_decides_alike_and_leaves_random_numbers_alone():
@@ -98,7 +110,7 @@ def test_the_same_seed_decides_alike_and_leaves_random_numbers_alone():
     first = choice(0.6)
     assert torch.equal(torch.rand(1), expected)
     assert choice(0.6) == first
-    assert {test.kind for test in first.tests} == set(AUGMENTATIONS)
+    assert [test.kind for test in first.tests] == [kind.kind for kind in TESTED]
 
 
 def test_the_paired_test_is_students():
@@ -123,13 +135,13 @@ def test_a_kind_passes_where_harm_is_neither_found_nor_possible():
     assert not PairedTest.of("flip", np.array([-1.0]), 1.0).passed
 
 
-@pytest.mark.parametrize("kind", AUGMENTATIONS)
+@pytest.mark.parametrize("kind", TESTED, ids=lambda kind: kind.kind)
 def test_views_are_undone(kind):
     y, x = torch.meshgrid(torch.linspace(-1, 1, 32), torch.linspace(-1, 1, 32), indexing="ij")
     images = torch.stack([torch.sin(2 * x + y), x * y])[None]
     for moved, back in _views(kind, images, np.random.default_rng(0)):
         weight = back(torch.ones_like(images))
-        if kind == "intensity":
+        if kind == Intensity():
             assert torch.equal(back(images), images) and not torch.equal(moved, images)
         else:
             inside = weight > 0.999
@@ -138,21 +150,34 @@ def test_views_are_undone(kind):
 
 
 def test_settings_then_the_data_set_decide_without_a_test(no_test):
-    named = DatasetInfo("d", augment=dict.fromkeys(AUGMENTATIONS, False) | {"rotate": True})
-    assert choice(info=named).augmentation == Augmentation(flip=False, rotate=True)
+    forbidden = dict.fromkeys(["flip", "scale", "intensity", "elastic"], False)
+    named = DatasetInfo("d", augment=forbidden | {"quarter-turns": True})
+    assert choice(info=named).kinds == (QuarterTurns(),)
     assert choice(info=named).reason == "dataset.yaml"
-    assert choice(train=TrainSettings(augment=False)).augmentation == Augmentation.none()
-    assert choice(info=named, train=TrainSettings(augment=False)).augmentation == Augmentation.none()
-    kinds = TrainSettings(augment=("flip", "scale"))
-    assert choice(train=kinds).augmentation == Augmentation(flip=True, scale=True)
-    assert choice(train=TrainSettings(augment=True)).augmentation == Augmentation(flip=True)
-    with pytest.raises(AmbisegError, match="flip is forbidden by dataset.yaml"):
-        choice(info=named, train=kinds)
+    assert choice(train=TrainSettings(augment=False)).kinds == ()
+    assert choice(info=named, train=TrainSettings(augment=False)).kinds == ()
+    kinds = (Flip(), Scale(), Rotate(degrees=10))
+    assert choice(train=TrainSettings(augment=kinds)).kinds == kinds
+    assert choice(train=TrainSettings(augment=True)).kinds == (Flip(),)
+    assert choice(info=named, train=TrainSettings(augment=True)).kinds == (QuarterTurns(),)
+    assert choice(info=named, train=TrainSettings(augment=(Rotate(),))).names == ("rotate",)
+    for kind in (Flip(), FlipVertical(), Scale()):
+        with pytest.raises(AmbisegError, match=f"augment: {kind.kind} is forbidden by dataset.yaml"):
+            choice(info=named, train=TrainSettings(augment=(QuarterTurns(), kind)))
+
+
+def test_files_of_earlier_versions_say_rotate_for_quarter_turns(no_test):
+    earlier = {"flip": False, "rotate": True, "scale": False, "intensity": False}
+    assert choice(info=DatasetInfo("d", augment=earlier)).kinds == (QuarterTurns(),)
+    stored = {**earlier, "reason": "dataset.yaml"}
+    assert AugmentationChoice.from_dict(stored) == AugmentationChoice((QuarterTurns(),), "dataset.yaml")
+    with pytest.raises(AmbisegError, match="rotate is true or false, received 3"):
+        AugmentationChoice.from_dict({**stored, "rotate": 3})
 
 
 def test_kinds_that_the_data_set_names_are_not_tested():
-    found = choice(info=DatasetInfo("d", augment={"flip": False, "rotate": True, "scale": False}))
-    assert found.rotate and not found.flip and not found.scale
+    found = choice(info=DatasetInfo("d", augment={"flip": False, "quarter-turns": True, "scale": False}))
+    assert "quarter-turns" in found.names and not {"flip", "scale"} & set(found.names)
     assert [test.kind for test in found.tests] == ["intensity"]
 
 
@@ -169,11 +194,11 @@ def test_kinds_that_the_data_set_names_are_not_tested():
 )
 def test_short_runs_are_not_tested_and_use_nothing(short, lacking, no_test):
     found = choice(**short)
-    assert found.augmentation == Augmentation.none() and not found.tests
+    assert found.kinds == () and not found.tests
     assert f"not tested: that takes {lacking}" in found.reason
     assert ("updates" in found.reason) == ("count" not in short) == ("images" not in found.reason)
-    allowed = choice(info=DatasetInfo("d", augment={"rotate": True}), **short)
-    assert allowed.augmentation == Augmentation(flip=False, rotate=True)
+    permitted = choice(info=DatasetInfo("d", augment={"quarter-turns": True}), **short)
+    assert permitted.kinds == (QuarterTurns(),)
 
 
 def test_a_test_that_costs_more_than_a_tenth_is_not_made(monkeypatch):
@@ -181,20 +206,21 @@ def test_a_test_that_costs_more_than_a_tenth_is_not_made(monkeypatch):
     clock = iter(range(0, 10**6, 60))
     monkeypatch.setattr(augmentation_choice.time, "monotonic", lambda: next(clock))
     found = choice(steps=None, train=TrainSettings(minutes=10))
-    assert "% of the time" in found.reason and found.augmentation == Augmentation.none()
+    assert "% of the time" in found.reason and found.kinds == ()
 
 
 def test_the_choice_is_told_and_stored():
     test = PairedTest("flip", 0.019, 0.023, 0.0001)
-    found = AugmentationChoice.of(Augmentation.none(), "flip tested", tests=(test,), images=9, share=0.01)
+    found = AugmentationChoice((), "flip tested", tests=(test,), images=9, share=0.01)
     assert AugmentationChoice.from_dict(found.to_dict()) == found
     assert told(found) == "augmentation: none (flip tested: harm flip +1.9 %, p 0.0001)"
-    used = told(replace(found, flip=True))
+    used = told(replace(found, kinds=(Flip(), Rotate(10))))
+    assert used.startswith("augmentation: flip, rotate degrees=10 (flip tested: ")
     assert "--no-augment" in used and "augment: {flip: false}" in used
 
 
 def test_resuming_keeps_the_decision(tiny_run, tmp_path, monkeypatch, no_test):
-    decided = AugmentationChoice.of(Augmentation(flip=False, rotate=True), "tested", images=7)
+    decided = AugmentationChoice((QuarterTurns(), Rotate(10)), "tested", images=7)
     run = shutil.copytree(tiny_run, tmp_path / "run")
     config = replace(RunConfig.load(run), augmentation=decided)
     config.save(run)
@@ -205,8 +231,7 @@ def test_resuming_keeps_the_decision(tiny_run, tmp_path, monkeypatch, no_test):
     original = Augmentation.__call__
     monkeypatch.setattr(Augmentation, "__call__", lambda s, *args: seen.append(s) or original(s, *args))
     resume(run, quiet=True)
-    assert decided.augmentation in seen
-    assert set(seen) == {decided.augmentation, Augmentation.none()}
+    assert set(seen) == {Augmentation(decided.kinds), Augmentation()}
     assert RunConfig.load(run).augmentation == decided
 
 
@@ -218,20 +243,43 @@ def test_runs_of_earlier_versions_go_on_as_they_began(tiny_run, tmp_path, monkey
     original = Augmentation.__call__
     monkeypatch.setattr(Augmentation, "__call__", lambda s, *args: seen.append(s) or original(s, *args))
     resume(run, quiet=True)
-    assert set(seen) == {Augmentation(flip=True), Augmentation.none()}
+    assert set(seen) == {Augmentation((Flip(),)), Augmentation()}
 
 
 def test_the_benchmark_keeps_what_the_seeds_span(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
     benchmark = importlib.import_module("augmentation")
     first, second = (PairedTest("flip", harm, harm, p) for harm, p in ((0.0, 0.5), (0.3, 0.01)))
-    choices = [
-        AugmentationChoice.of(Augmentation.none(), "tested", tests=(test,), images=40)
-        for test in (first, second)
-    ]
+    choices = [AugmentationChoice((), "tested", tests=(test,), images=40) for test in (first, second)]
     found = benchmark.summary(choices, [1.0, 2.04])
     flip = {"harm_percent": [0.0, 30.0], "p": [0.01, 0.5], "used": 1}
     assert found == {"seeds": 2, "seconds": [1.0, 2.0], "flip": flip}
     for name in ("a", "b"):
         benchmark.keep(tmp_path / "out.json", name, found)
     assert json.loads((tmp_path / "out.json").read_text()) == {"a": found, "b": found}
+
+
+@pytest.mark.parametrize(
+    ("augment", "complaint"),
+    [
+        (["flop"], "unknown kind of train: augment 'flop': did you mean 'flip'"),
+        (["crop"], "train: augment: crop: height and width must be set"),
+        ([{"kind": "rotate", "degrees": 200}], "augment: rotate: degrees is 0 to 180, received 200"),
+        (["flip", {"kind": "flip"}], "augment: flip is named twice"),
+        ("flip", "augment is 'auto' or bool or list of flip, flip-vertical,"),
+    ],
+)
+def test_senseless_kinds_are_refused_before_a_run_folder_is_made(augment, complaint, fires, tmp_path):
+    with pytest.raises(AmbisegError) as error:
+        fit("ssn", fires, tmp_path / "run", train={"augment": augment})
+    assert complaint in str(error.value) and "\n" not in str(error.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_with_ranges_trains_on_crops_and_can_be_repeated(train_tiny, tmp_path):
+    kinds = (Flip(), Crop(12, 20), Gamma(probability=0.5))
+    train_tiny(tmp_path / "run", augment=kinds, epochs=1, validations=1)
+    config = RunConfig.load(tmp_path / "run")
+    assert config.train.augment == config.augmentation.kinds == kinds
+    told = "train.augment=[flip, {kind: crop, height: 12, width: 20}, {kind: gamma, probability: 0.5}]"
+    assert told in shlex.split(train_command(config, "again"))

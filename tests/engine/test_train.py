@@ -18,6 +18,7 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from ambiseg.data.augmentation import Augmentation
+from ambiseg.data.augmentation_kinds import QuarterTurns
 from ambiseg.data.info import DatasetInfo
 from ambiseg.data.source import open_split, write_dataset
 from ambiseg.engine import callbacks
@@ -569,13 +570,15 @@ def test_the_data_set_decides_about_augmentation(whole, train_tiny, fires, tmp_p
 
     monkeypatch.setattr(Augmentation, "__call__", remember)
     splits = {name: open_split(fires, name) for name in ("train", "val")}
-    data = write_dataset(tmp_path / "d", splits, DatasetInfo("d", augment={"flip": False, "rotate": True}))
-    for augment, expected in [(True, Augmentation(flip=False, rotate=True)), (False, Augmentation.none())]:
+    data = write_dataset(
+        tmp_path / "d", splits, DatasetInfo("d", augment={"flip": False, "quarter-turns": True})
+    )
+    for augment, expected in [(True, Augmentation((QuarterTurns(),))), (False, Augmentation())]:
         asked.clear()
         train_tiny(tmp_path / f"run{augment}", data=data, epochs=1, augment=augment, validations=1)
-        assert asked.pop(0) == Augmentation.none()  # the trial before the run
+        assert asked.pop(0) == Augmentation()  # the trial before the run
         assert asked[:12] == [expected] * 12
-        assert asked[-4:] == [Augmentation.none()] * 4
+        assert asked[-4:] == [Augmentation()] * 4
 
 
 def test_worker_processes_change_nothing(whole, train_tiny, tmp_path):

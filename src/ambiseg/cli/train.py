@@ -68,9 +68,9 @@ class TrainArguments:
     """Peak learning rate."""
     seed: Annotated[int | None, OfPreset] = None
     """Seed of initialisation, order, label draws and augmentation."""
-    augment: Annotated[tuple[Literal["auto", "flip", "rotate", "scale", "intensity"], ...], OfPreset] = ()
-    """Kinds of augmentation; auto: those that dataset.yaml allows, and where it is silent those that pass a
-    test on validation images."""
+    augment: Annotated[tuple[str, ...], OfPreset] = ()
+    """Kinds of augmentation, such as flip and quarter-turns; auto: those that dataset.yaml allows, and where it
+    is silent those that pass a test on validation images."""
     no_augment: bool = False
     """No augmentation."""
     devices: Annotated[int | None, OfPreset] = None

@@ -127,7 +127,7 @@ class LabelView(Dataset[Item]):
         seed: int = 0,
     ) -> None:
         self.split, self.normalization, self.mode, self.seed = split, normalization, mode, seed
-        self.augmentation = augmentation or Augmentation.none()
+        self.augmentation = augmentation or Augmentation()
         self.labels: LabelSpace = split.info.labels
         self._kept: dict[int, Item] = {}
         self._bytes = 0

@@ -10,10 +10,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ambiseg.data.augmentation_kinds import KINDS, TESTED
 from ambiseg.data.class_flips import MAX_FLIPS, OUTPUTS
 from ambiseg.errors import AmbisegError, UnknownNameError
 
-AUGMENTATIONS = ("flip", "rotate", "scale", "intensity")
+AUGMENTATIONS = tuple(KINDS)
 """Kinds of augmentation that a data set can allow or forbid."""
 
 Color = tuple[int, int, int]
@@ -174,7 +175,7 @@ KEYS = {
     ),
     "augment": Key(
         f"mapping of {', '.join(f'`{kind}`' for kind in AUGMENTATIONS)} to `true` or `false`",
-        "each kind that is not named is tested before training",
+        f"{', '.join(f'`{kind.kind}`' for kind in TESTED)} are tested before training, others are allowed",
         "Kinds of augmentation that the masks survive (`true`) or do not survive (`false`).",
         _mapping("{flip: false}"),
     ),

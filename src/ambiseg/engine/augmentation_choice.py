@@ -29,7 +29,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -40,14 +40,23 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
-from ambiseg.data.augmentation import DEFAULTS, Augmentation
+from ambiseg.data.augmentation_kinds import (
+    TESTED,
+    Flip,
+    Intensity,
+    Kind,
+    QuarterTurns,
+    Scale,
+    allowed,
+    described,
+)
 from ambiseg.data.batches import BatchOrder, LabelView, Normalization
-from ambiseg.data.schema import AUGMENTATIONS
 from ambiseg.data.source import SpreadSplit
 from ambiseg.data.split import Split
 from ambiseg.engine.settings import TrainSettings
 from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
+from ambiseg.nested_settings import from_values, to_values
 from ambiseg.networks.settings import UNetSettings
 from ambiseg.networks.unet import UNet
 
@@ -126,7 +135,7 @@ class AugmentationChoice:
     """The kinds of augmentation of a run and the reason.
 
     Attributes:
-        flip, rotate, scale, intensity: whether they are done.
+        kinds: what is done to the samples.
         reason: who decided.
         tests: what was measured of the kinds that the data set does not name.
         images: validation images of the test.
@@ -135,10 +144,7 @@ class AugmentationChoice:
             length of the training is a time.
     """
 
-    flip: bool
-    rotate: bool
-    scale: bool
-    intensity: bool
+    kinds: tuple[Kind, ...]
     reason: str
     tests: tuple[PairedTest, ...] = ()
     images: int = 0
@@ -146,37 +152,37 @@ class AugmentationChoice:
     share: float = 0.0
 
     @classmethod
-    def of(cls, augmentation: Augmentation, reason: str, **measured: Any) -> AugmentationChoice:
-        """A choice of kinds."""
-        return cls(**{kind: getattr(augmentation, kind) for kind in AUGMENTATIONS}, reason=reason, **measured)
-
-    @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> AugmentationChoice:
-        """The inverse of `to_dict`; ValueError, KeyError or TypeError for other values."""
-        for kind in AUGMENTATIONS:
-            if not isinstance(values[kind], bool):
-                raise ValueError(f"{kind} is true or false, received {values[kind]!r}")
-        tests = tuple(PairedTest(**test) for test in values.get("tests", ()))
-        return cls(**{**values, "tests": tests})
+        """The inverse of `to_dict`; `AmbisegError` for other values.
+
+        Earlier versions wrote four kinds as true or false, and called quarter turns `rotate`.
+        """
+        if "flip" in values:
+            earlier = {"flip": "flip", "rotate": "quarter-turns", "scale": "scale", "intensity": "intensity"}
+            for name in earlier:
+                if not isinstance(values.get(name), bool):
+                    raise AmbisegError(f"{name} is true or false, received {values.get(name)!r}")
+            kinds = [new for old, new in earlier.items() if values[old]]
+            values = {"kinds": kinds} | {key: v for key, v in values.items() if key not in earlier}
+        return from_values(cls, values, "augmentation")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for the run folder; what is empty is left out."""
-        values = asdict(self)
-        return {key: list(v) if isinstance(v, tuple) else v for key, v in values.items() if v or v is False}
+        return {key: v for key, v in to_values(self).items() if v or key == "kinds"}
 
     @property
-    def augmentation(self) -> Augmentation:
-        """What is done to the samples."""
-        return Augmentation(**{kind: getattr(self, kind) for kind in AUGMENTATIONS})
+    def names(self) -> tuple[str, ...]:
+        """Names of the kinds."""
+        return tuple(kind.kind for kind in self.kinds)
 
     def __str__(self) -> str:
         """One line: what is used, who decided, and the figures.
 
         Example:
-            >>> print(AugmentationChoice.of(Augmentation(flip=True), "dataset.yaml"))
+            >>> print(AugmentationChoice((Flip(),), "dataset.yaml"))
             flip (dataset.yaml)
         """
-        used = ", ".join(kind for kind in AUGMENTATIONS if getattr(self, kind)) or "none"
+        used = ", ".join(map(described, self.kinds)) or "none"
         measured = ", ".join(f"{t.kind} {100 * t.harm:+.1f} %, p {t.p:.2g}" for t in self.tests)
         return f"{used} ({self.reason}{': harm ' + measured if measured else ''})"
 
@@ -185,10 +191,10 @@ def told(choice: AugmentationChoice) -> str:
     """What training says about its augmentation, and how to forbid it.
 
     Example:
-        >>> print(told(AugmentationChoice.of(Augmentation.none(), "settings")))
+        >>> print(told(AugmentationChoice((), "settings")))
         augmentation: none (settings)
     """
-    used = [kind for kind in AUGMENTATIONS if getattr(choice, kind)]
+    used = choice.names
     forbid = f"; --no-augment, or 'augment: {{{used[0]}: false}}' in dataset.yaml, forbids it" if used else ""
     return f"augmentation: {choice}{forbid}"
 
@@ -215,26 +221,28 @@ def choose_augmentation(
     Raises:
         AmbisegError: the settings ask for a kind that the data set forbids.
     """
-    said = split.info.augment
+    info = split.info
     if isinstance(train.augment, tuple):
         for kind in train.augment:
-            if said.get(kind) is False:
+            if allowed(info.augment, kind.kind) is False:
                 raise AmbisegError(
-                    f"augment: {kind} is forbidden by dataset.yaml of {where}: leave it out, or correct that file"
+                    f"augment: {kind.kind} is forbidden by dataset.yaml of {where}: leave it out, or correct"
+                    " that file"
                 )
-        return AugmentationChoice.of(
-            Augmentation(**{kind: kind in train.augment for kind in AUGMENTATIONS}), "settings"
-        )
+        return AugmentationChoice(train.augment, "settings")
     if train.augment is not True and train.augment != "auto":
-        return AugmentationChoice.of(Augmentation.none(), "settings")
-    if train.augment is True:
-        named = "dataset.yaml" if set(said) == set(AUGMENTATIONS) else "dataset.yaml and defaults"
-        return AugmentationChoice.of(Augmentation(**{**DEFAULTS, **said}), named)
-    open_kinds = [kind for kind in AUGMENTATIONS if kind not in said]
+        return AugmentationChoice((), "settings")
+    says = {kind: allowed(info.augment, kind.kind) for kind in TESTED}
+    open_kinds = [kind for kind in TESTED if says[kind] is None]
+    chosen = tuple(kind for kind in TESTED if says[kind])
     if not open_kinds:
-        return AugmentationChoice.of(Augmentation(**said), "dataset.yaml")
-    chosen = Augmentation(**{**dict.fromkeys(AUGMENTATIONS, False), **said})
-    named = f"{'dataset.yaml; ' if said else ''}{', '.join(open_kinds)}"
+        return AugmentationChoice(chosen, "dataset.yaml")
+    if train.augment is True:
+        flips = tuple(kind for kind in open_kinds if kind == Flip())
+        return AugmentationChoice(flips + chosen, "dataset.yaml and defaults")
+    named = (
+        f"{'dataset.yaml; ' if len(open_kinds) < len(TESTED) else ''}{', '.join(k.kind for k in open_kinds)}"
+    )
     if steps is None:
         assert train.minutes is not None
         too_short = train.minutes < LEAST_MINUTES
@@ -249,21 +257,19 @@ def choose_augmentation(
     if too_short:
         lacking.insert(0, f"{LEAST_UPDATES} updates or {LEAST_MINUTES:g} minutes of training")
     if lacking:
-        return AugmentationChoice.of(chosen, f"{named} not tested: that takes {' and '.join(lacking)}")
+        return AugmentationChoice(chosen, f"{named} not tested: that takes {' and '.join(lacking)}")
     pilot = _Pilot(split, val, normalization, train)
     share = 0.0 if steps is None else round(pilot.operations / (operations * steps), 3)
     if share > SHARE:
-        return AugmentationChoice.of(
-            chosen, f"{named} not tested: that is {100 * share:.0f} % of the training"
-        )
+        return AugmentationChoice(chosen, f"{named} not tested: that is {100 * share:.0f} % of the training")
     if not pilot.trained(deadline):
-        return AugmentationChoice.of(
+        return AugmentationChoice(
             chosen, f"{named} not tested: that takes over {100 * SHARE:g} % of the time"
         )
     tests = pilot.tests(open_kinds)
-    passed = {test.kind: test.passed for test in tests}
-    return AugmentationChoice.of(
-        replace(chosen, **passed),
+    passed = tuple(kind for kind, test in zip(open_kinds, tests, strict=True) if test.passed)
+    return AugmentationChoice(
+        tuple(kind for kind in TESTED if kind in chosen + passed),
         f"{named} tested on {len(pilot.val[0])} validation images",
         tests=tests,
         images=len(pilot.val[0]),
@@ -316,7 +322,7 @@ class _Pilot:
         return True
 
     @torch.no_grad()
-    def tests(self, kinds: Sequence[str]) -> tuple[PairedTest, ...]:
+    def tests(self, kinds: Sequence[Kind]) -> tuple[PairedTest, ...]:
         """The test of each kind on the validation images."""
         images, target, labelled = self.val
         own = self._predict(images)
@@ -331,7 +337,7 @@ class _Pilot:
                 total += back(self._predict(moved))
                 count += back(torch.ones_like(labelled))
             worse = _score(total / count, target, labelled, self.labels) - score
-            found.append(PairedTest.of(kind, worse.double().numpy(), learnt))
+            found.append(PairedTest.of(kind.kind, worse.double().numpy(), learnt))
         return tuple(found)
 
     def _predict(self, images: Tensor) -> Tensor:
@@ -364,21 +370,21 @@ def _score(probabilities: Tensor, target: Tensor, labelled: Tensor, labels: Labe
 
 
 def _views(
-    kind: str, images: Tensor, rng: np.random.Generator
+    kind: Kind, images: Tensor, rng: np.random.Generator
 ) -> Iterator[tuple[Tensor, Callable[[Tensor], Tensor]]]:
     """Transformed images ``T x``, each with the inverse of T for predictions; what T moved outside is 0."""
-    if kind == "flip":
+    if isinstance(kind, Flip):
         yield images.flip(-1), lambda q: q.flip(-1)
-    elif kind == "rotate":
+    elif isinstance(kind, QuarterTurns):
         square = images.shape[-1] == images.shape[-2]
         for turns in (1, 2, 3) if square else (2,):
             yield images.rot90(turns, (-2, -1)), partial(torch.rot90, k=-turns, dims=(-2, -1))
-    elif kind == "scale":
-        half = math.sqrt(Augmentation.scale_range)
+    elif isinstance(kind, Scale):
+        half = math.sqrt(kind.high)
         for factor in (half, 1 / half):
             yield _zoomed(images, factor, "border"), partial(_zoomed, factor=1 / factor, outside="zeros")
-    else:
-        limit, shape = Augmentation.intensity_range, (len(images), images.shape[1], 1, 1)
+    elif isinstance(kind, Intensity):
+        limit, shape = kind.range, (len(images), images.shape[1], 1, 1)
         for _ in range(2):
             gain, offset = (torch.from_numpy(rng.uniform(-limit, limit, shape)).to(images) for _ in range(2))
             yield images * (1 + gain) + offset, lambda q: q

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
+
+from ambiseg.data import augmentation_kinds
+from ambiseg.data.augmentation_kinds import Kind
 
 AUTO, LAST = "auto", "last"
 """Values of ``select`` that are no names of figures."""
 VALIDATIONS = 8
 """Validations of a run that says nothing of them."""
-
-Kind = Literal["flip", "rotate", "scale", "intensity"]
-"""Kinds of augmentation."""
 
 MOST = {
     "batch_size": 1_000_000,
@@ -137,9 +137,10 @@ class TrainSettings:
     ema: float = 0.999
     """Decay of the moving average of the weights that is validated and kept; 0 for none."""
     augment: Literal["auto"] | bool | tuple[Kind, ...] = "auto"
-    """Kinds of augmentation: a list of flip, rotate, scale and intensity; no; yes for those that dataset.yaml
-    allows, and flips where it is silent; auto for those that it allows, and where it is silent those that pass
-    a test on validation images."""
+    """Kinds of augmentation: a list of names, or of mappings such as {kind: rotate, degrees: 10}; no; yes for
+    those of flip, quarter-turns, scale and intensity that dataset.yaml allows, and flips where it is silent;
+    auto for those of these four that it allows, and where it is silent those that pass a test on validation
+    images."""
     validations: int | None = None
     """Validations over the whole run; 8 where validate_every is not given either."""
     validate_every: int | None = None
@@ -193,8 +194,7 @@ class TrainSettings:
             if value is not None and value > most:
                 found.append(f"{name} must be at most {most}, received {value}")
         if isinstance(self.augment, tuple):
-            kinds = get_args(Kind)
-            found += [f"augment: {k!r} is none of {', '.join(kinds)}" for k in self.augment if k not in kinds]
+            found += [f"augment: {problem}" for problem in augmentation_kinds.problems(self.augment)]
         if not 0 <= self.ema < 1:
             found.append(f"ema must be in [0, 1), received {self.ema}")
         found += self._optimiser_problems()

@@ -26,6 +26,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ambiseg import owned_files
 from ambiseg.atomic_write import check_space, working_in, write_json
+from ambiseg.data.augmentation import Augmentation
 from ambiseg.data.batches import BatchOrder, LabelView, collate
 from ambiseg.data.mask_oddities import SINGLE
 from ambiseg.data.source import OneMaskSplit, open_split
@@ -286,7 +287,9 @@ def _strategy(devices: int, device: str) -> str:
 def _try(model: Segmenter, config: RunConfig, split: Split) -> int:
     """The loss of one image, and the masks of a method from elsewhere, so that what does not suit the images is
     refused before a run folder is made; and how many operations the loss takes."""
-    batch = collate([LabelView(split, config.normalization, config.train.labels)[0]])
+    kinds = config.train.augment if isinstance(config.train.augment, tuple) else ()
+    view = LabelView(split, config.normalization, config.train.labels, Augmentation(kinds))
+    batch = collate([view[0]])
     with FlopCounterMode(display=False) as counter:
         losses_of(model, batch.images, batch.annotations)
     info = METRICS.get(validated(method_info(config.method), config.train))
@@ -529,7 +532,9 @@ class _Loaders(pl.LightningDataModule):
         assert trainer is not None
         chosen = self.config.augmentation
         assert chosen is not None
-        view = LabelView(self.split, self.config.normalization, train.labels, chosen.augmentation, train.seed)
+        view = LabelView(
+            self.split, self.config.normalization, train.labels, Augmentation(chosen.kinds), train.seed
+        )
         order = BatchOrder(
             len(view), train.batch_size, train.seed, self.start, trainer.global_rank, trainer.world_size
         )

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ambiseg.data.augmentation_kinds import allowed
 from ambiseg.data.files.validation import FileProblem
 from ambiseg.data.folder import SPLITS
 from ambiseg.data.importers.base import Imported, Lazy
@@ -45,7 +46,8 @@ def read_arrays(source: Path, settings: ArraysSettings) -> Imported:
         if (path := found[0].with_name(f"{name}-{split}.npz")).is_file()
     }
     kinds = settings.augment
-    augment = {} if kinds is None else {one: one in kinds for one in AUGMENTATIONS}
+    said = dict.fromkeys(kinds or (), True)
+    augment = {} if kinds is None else {one: bool(allowed(said, one)) for one in AUGMENTATIONS}
     return Imported(
         DatasetInfo(name, augment=augment, licence=settings.licence), splits, "as distributed", problems
     )

@@ -91,7 +91,7 @@ def street_info(
         labels = LabelSpace(classes, colors, background=None)
     else:
         labels = LabelSpace(classes[:-1], colors[:-1], ignore_value=len(classes) - 1, background=None)
-    augment = {"flip": True, "rotate": False, "scale": True, "intensity": True}
+    augment = {"flip": True, "flip-vertical": False, "quarter-turns": False, "scale": True, "intensity": True}
     return DatasetInfo(name, labels, source, augment=augment, flips=flips)
 
 

@@ -153,7 +153,8 @@ def _imported(
         facts[f"nodules of {readers} reader{'s' if readers > 1 else ''}"] = count
     facts["nodules left out, of more"] = counts[READERS]
     facts["slices with an outline"] = sum(read.slices() for reads in per_split.values() for read in reads)
-    info = DatasetInfo(name, LabelSpace.binary("nodule"), channels=channels)
+    augment = dict.fromkeys(("flip", "flip-vertical", "quarter-turns", "rotate"), True)
+    info = DatasetInfo(name, LabelSpace.binary("nodule"), augment=augment, channels=channels)
     return Imported(
         info, {split: lazy(reads) for split, reads in per_split.items()}, split_name, problems, facts
     )

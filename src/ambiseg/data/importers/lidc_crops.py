@@ -70,7 +70,12 @@ def import_crops(source: Path, settings: LidcCropsSettings) -> Imported:
         split = crop.stored if settings.split == "stored" else splits[crop.series]
         per_split.setdefault(split, []).append(crop)
     return Imported(
-        DatasetInfo("LIDC-IDRI crops", LabelSpace.binary("nodule"), channels=("CT",)),
+        DatasetInfo(
+            "LIDC-IDRI crops",
+            LabelSpace.binary("nodule"),
+            augment=dict.fromkeys(("flip", "flip-vertical", "quarter-turns", "rotate"), True),
+            channels=("CT",),
+        ),
         {name: _lazy(per_split[name], source, problems) for name in ordered_splits(per_split)},
         split_name,
         problems,

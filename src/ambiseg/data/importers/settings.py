@@ -139,7 +139,7 @@ class ArraysSettings:
     name: str = ""
     """Beginning of the names of the files, such as lidc-on-ct-64; needed where there are several."""
     augment: tuple[str, ...] | None = None
-    """What training may do to the images: some of flip, rotate, scale, intensity; if left out, training tests
-    them."""
+    """What training may do to the images, such as flip, rotate (quarter turns included), scale and intensity;
+    if left out, training tests these."""
     licence: str = ""
     """Terms of the data."""

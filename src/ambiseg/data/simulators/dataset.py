@@ -111,7 +111,7 @@ def _recipe(
             words += f" --seed {seed}"
             make = partial(lesions.simulate_lesions, size=side, seed=seed)
             channels, labels = lesions.CHANNELS, LabelSpace.binary("lesion")
-            allowed = {"flip": True, "rotate": True}
+            allowed = dict.fromkeys(("flip", "flip-vertical", "quarter-turns", "rotate"), True)
         else:
             make = partial(markov_shapes.simulate_markov_shapes, size=side)
             channels, labels, allowed = markov_shapes.CHANNELS, LabelSpace.binary("shape"), {}

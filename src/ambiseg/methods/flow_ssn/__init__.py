@@ -137,7 +137,7 @@ _LIDC_TRAINING = {
     "warmup": 2000,
     "clip": 10.0,
     "ema": 0.9999,
-    "augment": ("flip", "rotate"),
+    "augment": ("flip", "quarter-turns"),
     "validate_every": 16,
     "binary_channels": 2,
 }

@@ -150,7 +150,14 @@ SPEC = MethodSpec(
                 " one-channel images with two channels of logits (another state of the code has 10,400,686)"
             ),
             differs=_DIFFERS,
-            train={**_TRAINING, "validate_every": 1, "epochs": 200, "batch_size": 16, "binary_channels": 2},
+            train={
+                **_TRAINING,
+                "validate_every": 1,
+                "epochs": 200,
+                "batch_size": 16,
+                "binary_channels": 2,
+                "augment": ("flip", "flip-vertical", {"kind": "rotate", "degrees": 10.0, "probability": 0.5}),
+            },
             backbone=_BACKBONE,
             settings=_NETWORK,
             single={"beta": 10.0},
@@ -163,10 +170,20 @@ SPEC = MethodSpec(
             ),
             differs=(
                 "one standard deviation of the latent for each expert, as printed, not one for each"
-                f" dimension, 140 parameters less; void is no class, 33 less; {_DIFFERS}; S stays 1; give"
-                " the black-box prediction as a channel of the images"
+                f" dimension, 140 parameters less; void is no class, 33 less; {_DIFFERS}; S stays 1; crops"
+                " have any side between the least and greatest of four, and whole images are validated, not"
+                " their middles; give the black-box prediction as a channel of the images"
             ),
-            train={**_TRAINING, "validate_every": 2, "epochs": 1000, "batch_size": 12},
+            train={
+                **_TRAINING,
+                "validate_every": 2,
+                "epochs": 1000,
+                "batch_size": 12,
+                "augment": (
+                    "flip",
+                    {"kind": "resized-crop", "height": 128, "width": 128, "low": 0.6, "high": 0.99},
+                ),
+            },
             backbone=_BACKBONE,
             settings={
                 **_NETWORK,

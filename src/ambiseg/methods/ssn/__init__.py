@@ -92,7 +92,7 @@ SPEC = MethodSpec(
                 "warmup": 2000,
                 "clip": 10.0,
                 "ema": 0.9999,
-                "augment": ("flip", "rotate"),
+                "augment": ("flip", "quarter-turns"),
                 "binary_channels": 2,
             },
             backbone={
