@@ -71,6 +71,8 @@ class Protocol(Recipe):
         labels: what training sees of an image.
         seeds: how many, counted from 0.
         batch_size: images in one pass of the evaluation.
+        dialect: conventions of metrics, see `ambiseg.metrics.dialects`.
+        classes: names or ids of the classes to evaluate; those of the dialect if empty.
     """
 
     metrics: tuple[str, ...] = ("hm_iou_unique", "ged")
@@ -78,6 +80,8 @@ class Protocol(Recipe):
     labels: Literal["full", "single"] = "full"
     seeds: int = 1
     batch_size: int = 16
+    dialect: str = "ambiseg"
+    classes: tuple[str | int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,7 @@ class DataEntry(Recipe):
         options: of the simulation or the importer.
         split: what is evaluated; that of the protocol if empty.
         images: so many images of it, evenly spread; all if left out.
+        classes: that are evaluated; those of the protocol if empty.
     """
 
     simulate: str = ""
@@ -101,6 +106,7 @@ class DataEntry(Recipe):
     options: dict[str, Any] = field(default_factory=dict)
     split: str = ""
     images: int | None = None
+    classes: tuple[str | int, ...] = ()
 
 
 @dataclass(frozen=True)
