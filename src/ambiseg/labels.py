@@ -15,7 +15,7 @@ of axes.
 from __future__ import annotations
 
 import colorsys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -25,8 +25,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from ambiseg.defaults import FOREGROUND_THRESHOLD
-from ambiseg.errors import AmbisegError
+from ambiseg.errors import AmbisegError, UnknownNameError
 
+TWIN = "-twin"
+"""What follows the name of a class that flips in the name of the class that it becomes."""
 VOID = 255
 """The value of pixels that no loss and no metric may look at, where a label space names no
 ``ignore_value``."""
@@ -47,6 +49,7 @@ class LabelSpace:
         ignore_value: integer of pixels to leave out (void), or None; it must not be a class.
         background: class that metrics leave out unless asked for, or None to evaluate all.
         softmax: two channels and a softmax for the logits of two classes; more classes always have a softmax.
+        only: the classes that metrics look at, see `restricted`; all but the background if empty.
 
     Raises:
         AmbisegError: fewer than two names, more than 255, doubled names, an ignore value that is a class, or
@@ -65,6 +68,7 @@ class LabelSpace:
     ignore_value: int | None = None
     background: int | None = 0
     softmax: bool = False
+    only: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         count = len(self.names)
@@ -106,6 +110,7 @@ class LabelSpace:
             ignore_value=description.get("ignore_value"),
             background=description.get("background", 0),
             softmax=bool(description.get("softmax", False)),
+            only=tuple(description.get("only") or ()),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -116,6 +121,7 @@ class LabelSpace:
             "ignore_value": self.ignore_value,
             "background": self.background,
             **({"softmax": True} if self.softmax else {}),
+            **({"only": list(self.only)} if self.only else {}),
         }
 
     @property
@@ -167,8 +173,64 @@ class LabelSpace:
 
     @cached_property
     def evaluated(self) -> tuple[int, ...]:
-        """Classes that metrics look at: all but the background."""
-        return tuple(c for c in range(self.classes) if c != self.background)
+        """Classes that metrics look at: all but the background, or `only` some."""
+        return self.only or tuple(c for c in range(self.classes) if c != self.background)
+
+    @property
+    def switchable(self) -> tuple[int, ...]:
+        """Classes that flip, and their twins (``car`` and ``car-twin``), in the order of the classes.
+
+        Example:
+            >>> LabelSpace(("sky", "car", "road", "car-twin")).switchable
+            (1, 3)
+        """
+        stems = {name.removesuffix(TWIN) for name in self.names if name.endswith(TWIN)} & set(self.names)
+        return tuple(i for i, name in enumerate(self.names) if name.removesuffix(TWIN) in stems)
+
+    def restricted(self, classes: Iterable[str | int]) -> LabelSpace:
+        """The same space, of which metrics look at some classes only.
+
+        Args:
+            classes: names or ids; a word of digits is an id where no class has that name.
+
+        Raises:
+            AmbisegError: no class, or an id that there is not.
+            UnknownNameError: a name that there is not.
+
+        Example:
+            >>> LabelSpace(("sky", "car", "road")).restricted(["road", 0]).evaluated
+            (0, 2)
+        """
+        chosen = {self._id(one) for one in classes}
+        if not chosen:
+            raise AmbisegError(f"no class to evaluate: name some of {', '.join(self.names)}")
+        return replace(self, only=tuple(sorted(chosen)))
+
+    def _id(self, one: str | int) -> int:
+        if isinstance(one, str) and one in self.names:
+            return self.names.index(one)
+        try:
+            number = int(one)
+        except ValueError:
+            raise UnknownNameError("class", str(one), self.names) from None
+        if not 0 <= number < self.classes:
+            raise AmbisegError(f"there is no class {number}: the ids are 0..{self.classes - 1}")
+        return number
+
+    def without_others(self, masks: Tensor) -> Tensor:
+        """Label maps in which all classes that are not evaluated are one; the same where metrics are not
+        `restricted`.
+
+        Example:
+            >>> LabelSpace.of_classes(4).restricted([1]).without_others(torch.tensor([0, 1, 2, 3, 255]))
+            tensor([  0,   1,   0,   0, 255])
+        """
+        others = [c for c in range(self.classes) if c not in self.evaluated]
+        if not self.only or len(others) < 2:
+            return masks
+        table = torch.arange(256, device=masks.device, dtype=masks.dtype)
+        table[others] = self.background if self.background in others else others[0]
+        return table[masks.long()]
 
     def valid(self, masks: Tensor) -> Tensor:
         """Where a label map counts: True off the void value. Same shape, bool."""

@@ -7,11 +7,12 @@ For label maps ``a_i`` and ``b_j`` and a class c, with void pixels of either lef
     Dice(i, j) = mean over the same classes of 2 I_c / (U_c + I_c).
 
 A class absent from both masks is left out of the mean; where no class is left (two empty masks) the value is
-1. Pixels are counted as integers, exactly at any image size.
+1. `Absence` has what others do there. Pixels are counted as integers, exactly at any image size.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +32,36 @@ PIXELS_AT_ONCE = 2**22
 
 
 @dataclass(frozen=True)
+class Absence:
+    """How classes that both masks lack count in IoU and Dice.
+
+    Attributes:
+        one: value of such a class beside others that are there; None leaves it out of the mean.
+        every: value where both masks lack each of several evaluated classes; nan: there is no value.
+        single: the same where one class is evaluated.
+
+    Example:
+        >>> a, b = torch.tensor([[[1, 1, 0, 0]]]), torch.tensor([[[1, 0, 0, 0]]])
+        >>> counts = pairwise_overlap(a, b, LabelSpace.of_classes(3))
+        >>> counts.iou().item(), counts.iou(Absence(one=1.0)).item()
+        (0.5, 0.75)
+    """
+
+    one: float | None = None
+    every: float = 1.0
+    single: float = 1.0
+
+    @property
+    def undefined(self) -> bool:
+        """Whether a pair of masks may have no value."""
+        return math.isnan(self.every) or math.isnan(self.single)
+
+
+LEFT_OUT = Absence()
+"""Absent classes are left out, and two empty masks are equal: the convention of this library."""
+
+
+@dataclass(frozen=True)
 class Overlap:
     """Counts for all pairs: ``intersection`` and ``union``, each ``(B, K, L, C)`` int64 over the evaluated
     classes."""
@@ -38,13 +69,13 @@ class Overlap:
     intersection: Tensor
     union: Tensor
 
-    def iou(self) -> Tensor:
-        """Intersection over union ``(B, K, L)`` in [0, 1]."""
-        return _mean_present(self.intersection, self.union)
+    def iou(self, absence: Absence = LEFT_OUT) -> Tensor:
+        """Intersection over union ``(B, K, L)`` in [0, 1], or nan where ``absence`` gives no value."""
+        return _mean_of_classes(self.intersection, self.union, absence)
 
-    def dice(self) -> Tensor:
-        """Dice coefficient ``(B, K, L)`` in [0, 1]."""
-        return _mean_present(2 * self.intersection, self.union + self.intersection)
+    def dice(self, absence: Absence = LEFT_OUT) -> Tensor:
+        """Dice coefficient ``(B, K, L)`` in [0, 1], or nan where ``absence`` gives no value."""
+        return _mean_of_classes(2 * self.intersection, self.union + self.intersection, absence)
 
 
 def pairwise_overlap(a: Tensor, b: Tensor, labels: LabelSpace) -> Overlap:
@@ -164,10 +195,15 @@ class _Flags:
         return total
 
 
-def _mean_present(numerator: Tensor, denominator: Tensor) -> Tensor:
-    """Mean over classes of the ratios whose denominator is not 0, in double precision; 1 where there is
-    none."""
+def _mean_of_classes(numerator: Tensor, denominator: Tensor, absence: Absence) -> Tensor:
+    """Mean over classes of the ratios whose denominator is not 0, in double precision; the others count as
+    ``absence`` says."""
     present = denominator > 0
     ratio = numerator.double() / denominator.clamp(min=1)
     count = present.sum(-1)
-    return torch.where(count > 0, (ratio * present).sum(-1) / count.clamp(min=1), 1.0).float()
+    none = absence.single if denominator.shape[-1] == 1 else absence.every
+    if absence.one is None:
+        mean = (ratio * present).sum(-1) / count.clamp(min=1)
+    else:
+        mean = torch.where(present, ratio, absence.one).mean(-1)
+    return torch.where(count > 0, mean, none).float()

@@ -445,3 +445,34 @@ def test_mistakes_about_flows(cli, tiny_run, fires, tmp_path):
     assert "has no velocity" in cli(*predict, "--probabilities", "mean", "--flow", tiny_run).error
     assert "not a run folder" in cli(*predict, "--probabilities", "mean", "--flow", tmp_path).error
     assert not (tmp_path / "out").exists()
+
+
+def test_a_dialect_and_classes_stand_in_everything_that_is_written(cli, run):
+    assert cli("evaluate", run, "--metrics", "ged,hm_iou_unique").status == 0
+    usual = json.loads((run / "metrics.json").read_text())
+    assert usual["dialect"] == "ambiseg" and usual["classes"] == ["foreground"]
+    outcome = cli(
+        "evaluate", run, "--metrics", "ged,hm_iou_unique", "--dialect", "ccdm", "--classes", "0, foreground"
+    )
+    assert "metric [ccdm, classes 0-1]" in outcome.out and "Classes: background, foreground." in outcome.out
+    assert "replaced: numbers of the dialect ambiseg and the classes foreground" in outcome.err
+    entries = json.loads((run / "metrics.json").read_text())
+    assert (entries["dialect"], entries["classes"]) == ("ccdm", ["background", "foreground"])
+    assert entries["all"]["ged"] != usual["all"]["ged"]
+    head = (run / "per_image.csv").read_text().splitlines()[0]
+    assert "ged [ccdm, classes 0-1]" in head.replace('"', "")
+    assert cli("report", run, "--dialect", "wildfire").status == 0
+    page = (run / "report.html").read_text()
+    assert "metric [wildfire]" in page and "--dialect wildfire" in page
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--dialect", "mosse"), "unknown dialect 'mosse': did you mean 'mose'?"),
+        (("--classes", "foregroud"), "unknown class 'foregroud': did you mean 'foreground'"),
+        (("--classes", "7"), "there is no class 7: the ids are 0..1"),
+    ],
+)
+def test_unknown_dialects_and_classes(cli, run, words, message):
+    assert message in cli("evaluate", run, *words).error

@@ -339,3 +339,22 @@ def test_the_suites_that_come_along():
         load_suite("smok")
     with pytest.raises(AmbisegError, match="does not exist"):
         load_suite(Path("nowhere.yaml"))
+
+
+def test_a_suite_names_dialect_and_classes(fires, tmp_path):
+    """They are part of what the result depends on; those of the data set count before those of the protocol."""
+    text = TEXT.replace("protocol:\n", "protocol:\n  dialect: ccdm\n  classes: [foreground]\n")
+    (first, _) = matrix(read_suite(text, "tiny"), fires, tmp_path)
+    evaluation = first.order["evaluation"]
+    assert (evaluation["dialect"], evaluation["classes"]) == ("ccdm", ["foreground"])
+    own = text.replace("{path: fires}", "{path: fires, classes: [0]}")
+    assert matrix(read_suite(own, "tiny"), fires, tmp_path)[0].order["evaluation"]["classes"] == [0]
+    assert not {"dialect", "classes"} & set(
+        matrix(read_suite(TEXT, "tiny"), fires, tmp_path)[0].order["evaluation"]
+    )
+    for wrong, words in (
+        (own.replace("[0]", "[fire]"), "tiny: fires: unknown class 'fire'"),
+        (text.replace("ccdm", "cdm"), "unknown dialect 'cdm': did you mean 'ccdm'"),
+    ):
+        with pytest.raises(AmbisegError, match=words):
+            matrix(read_suite(wrong, "tiny"), fires, tmp_path)

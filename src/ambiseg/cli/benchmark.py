@@ -97,7 +97,10 @@ def _contents(suite: Suite) -> list[str]:
     for name, entry in suite.data.items():
         how = f"simulate {entry.simulate}" if entry.simulate else entry.path or f"import {entry.importer}"
         images = f"{entry.images} images" if entry.images else "all images"
+        classes = entry.classes or suite.protocol.classes
         lines += ["", f"{name} ({how}), evaluated on {images} of {entry.split or suite.protocol.split}"]
+        lines[-1] += f", dialect {suite.protocol.dialect}" if suite.protocol.dialect != "ambiseg" else ""
+        lines[-1] += f", classes {', '.join(map(str, classes))}" if classes else ""
         for method in suite.methods_on(name):
             train = suite.resolved(name, method)[0]
             length = next(
@@ -324,7 +327,7 @@ def _write(suite: Suite, cells: list[Cell], skipped: dict[str, str], out: Path, 
         out / PAGE,
         suite.title,
         sections,
-        facts=[(key, getattr(suite.protocol, key)) for key in ("samples", "labels", "split")],
+        facts=[(key, getattr(suite.protocol, key)) for key in ("samples", "labels", "split", "dialect")],
         remarks=remarks,
         command=again,
         footer=f"ambiseg {__version__}",

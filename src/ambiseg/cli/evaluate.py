@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import OmitArgPrefixes, Positional
 
 from ambiseg.cli.console import Grid, command, next_commands, progress, say, show, show_grid, show_json, warn
-from ambiseg.cli.parsing import Grouping, Proposing, Shown, at_least_one, changed_options, parse
+from ambiseg.cli.parsing import Grouping, Measuring, Proposing, Shown, at_least_one, changed_options, parse
 from ambiseg.engine.smoke import NOTE
 from ambiseg.errors import AmbisegError
+from ambiseg.json_files import read_mapping
 
 EVERY = "all"
 """Asks for every metric that fits."""
@@ -39,6 +41,7 @@ class EvaluateArguments:
     """Names of metrics with commas between them, or "all"; the usual ones that fit if left out."""
     intervals: bool = False
     """Print the interval of each number (95 %, bootstrap over images); metrics.json always has them."""
+    measuring: OmitArgPrefixes[Measuring] = field(default_factory=Measuring)
     grouping: OmitArgPrefixes[Grouping] = field(default_factory=Grouping)
     save: Annotated[bool, Shown] = True
     """Do not write metrics.json and per_image.csv into the run folder."""
@@ -58,10 +61,17 @@ def run(args: list[str]) -> int:
     data = data_of(model.config, arguments.data)
     names = _metric_names(arguments.metrics)
     evaluation = evaluate_run(
-        model, data, arguments.split, arguments.proposing, names, arguments.grouping, arguments.images
+        model,
+        data,
+        arguments.split,
+        arguments.proposing,
+        names,
+        arguments.grouping,
+        arguments.images,
+        arguments.measuring,
     )
     if arguments.save:
-        evaluation.save(arguments.run)
+        save(evaluation, arguments.run)
     warn(NOTE if model.config.smoke else "")
     if arguments.json:
         show_json({"run": arguments.run, "data": data, **evaluation.to_dict()})
@@ -74,7 +84,7 @@ def run(args: list[str]) -> int:
         say(f"written: {arguments.run / 'metrics.json'}, {arguments.run / 'per_image.csv'}")
     words = ["ambiseg", "report", arguments.run, *(["--data", data] if arguments.data else [])]
     words += ["--split", arguments.split] if arguments.split != "test" else []
-    words += changed_options(arguments.grouping)
+    words += [*changed_options(arguments.measuring), *changed_options(arguments.grouping)]
     next_commands((command(*words), "one page with curves, numbers and example images"))
     return 0
 
@@ -104,6 +114,7 @@ def evaluate_run(
     names: list[str] | None = None,
     grouping: Grouping | None = None,
     images: int | None = None,
+    measuring: Measuring | None = None,
 ) -> Evaluation:
     """Evaluate with a progress bar; warnings about the probabilities go to stderr."""
     from ambiseg.cli.predict import settings_of, undetermined
@@ -111,7 +122,7 @@ def evaluate_run(
     from ambiseg.engine.evaluate import FEW_GROUPS, LEAST_GROUPS, evaluate
     from ambiseg.engine.postprocess import flow_remark
 
-    chosen = proposing or Proposing()
+    chosen, measured = proposing or Proposing(), measuring or Measuring()
     settings, flow = settings_of(chosen, model)
     warn(flow_remark(model, flow))
     source = open_split(data, split)
@@ -127,12 +138,31 @@ def evaluate_run(
             seed=chosen.seed,
             metrics=names,
             groups=(grouping or Grouping()).of(source.ids),
+            dialect=measured.dialect,
+            classes=measured.chosen(),
             progress=update,
         )
     warn(undetermined(evaluation.estimate["undetermined"], evaluation.images, chosen))
     if evaluation.grouped and LEAST_GROUPS <= evaluation.units < FEW_GROUPS:
         warn(f"{evaluation.units} groups only: intervals are too narrow; take {FEW_GROUPS} groups or more")
     return evaluation
+
+
+def save(evaluation: Evaluation, run_path: Path) -> None:
+    """Write the numbers into the run folder; say so where those of another dialect or other classes stood."""
+    from ambiseg.engine.run_folder import METRICS
+
+    before = read_mapping(run_path / METRICS)
+    evaluation.save(run_path)
+    if before and _measured(before) != _measured({**before, **evaluation.to_dict()}):
+        dialect, classes = _measured(before)
+        named = f" and the classes {', '.join(map(str, classes))}" if classes else ""
+        say(f"replaced: numbers of the dialect {dialect}{named}")
+
+
+def _measured(entries: Mapping[str, Any]) -> tuple[Any, Any]:
+    """Dialect and classes of a ``metrics.json``; older ones name neither."""
+    return entries.get("dialect", "ambiseg"), entries.get("classes")
 
 
 def evaluation_table(evaluation: Evaluation, intervals: bool = False) -> Grid:
@@ -142,7 +172,7 @@ def evaluation_table(evaluation: Evaluation, intervals: bool = False) -> Grid:
 
     columns = evaluation.columns()
     table = Grid()
-    table.column("metric")
+    table.column(f"metric [{evaluation.tag}]" if evaluation.tag else "metric")
     table.column("better")
     for title in columns:
         table.column(title, right=True)
@@ -173,8 +203,17 @@ def interval_note(evaluation: Evaluation) -> str:
     )
 
 
-def facts(evaluation: Evaluation, data: Path) -> tuple[str, str]:
-    """One line on what was measured, and one on how far the annotators agree."""
+def dialect_note(evaluation: Evaluation) -> str:
+    """Whose conventions hold and which classes count, where they are not the usual ones."""
+    if not evaluation.tag:
+        return ""
+    only = f" Classes: {', '.join(evaluation.classes)}." if evaluation.labels.only else ""
+    return f"dialect {evaluation.dialect.name}. {evaluation.dialect.source}{only}"
+
+
+def facts(evaluation: Evaluation, data: Path) -> tuple[str, ...]:
+    """One line on what was measured, one on how far the annotators agree, and one on the dialect if it is not
+    this library's."""
     found = evaluation.annotators
     agreement = (
         "one annotation per image: agreement unknown"
@@ -186,6 +225,7 @@ def facts(evaluation: Evaluation, data: Path) -> tuple[str, str]:
         f"{data}, split {evaluation.split}: {evaluation.images} images, digest {evaluation.data_digest[:12]},"
         f" seed {evaluation.seed}, {1000 * evaluation.seconds_per_image:.1f} ms per image",
         agreement,
+        *([dialect_note(evaluation)] if evaluation.tag else []),
     )
 
 

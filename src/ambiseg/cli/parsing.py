@@ -209,6 +209,21 @@ class Grouping:
         return groups_by_pattern(ids, self.prefix) if self.prefix else None
 
 
+@dataclass(frozen=True)
+class Measuring:
+    """Whose conventions hold in metrics, and which classes count."""
+
+    dialect: str = "ambiseg"
+    """Conventions of a paper's code, by name: ambiseg, kohl, flow-ssn, mose, ccdm or wildfire."""
+    classes: str = ""
+    """Classes to evaluate, names or ids with commas between them; those of the dialect if left out, of most all
+    but the background."""
+
+    def chosen(self) -> list[str]:
+        """The classes, one by one."""
+        return [word.strip() for word in self.classes.split(",") if word.strip()]
+
+
 def at_least_one(**numbers: int | None) -> None:
     """Raise `AmbisegError` if one of the numbers is below 1 (None is allowed)."""
     for name, value in numbers.items():

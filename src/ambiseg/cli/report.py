@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from tyro.conf import OmitArgPrefixes, Positional
 
 from ambiseg.cli.console import command, say, show
-from ambiseg.cli.evaluate import data_of, evaluate_run, interval_note
-from ambiseg.cli.parsing import Grouping, Proposing, changed_options, parse
+from ambiseg.cli.evaluate import data_of, dialect_note, evaluate_run, interval_note
+from ambiseg.cli.parsing import Grouping, Measuring, Proposing, changed_options, parse
 from ambiseg.cli.predict import settings_of
 from ambiseg.cli.train import train_command
 from ambiseg.engine.smoke import NOTE
@@ -49,6 +49,7 @@ class ReportArguments:
     """Which split of it."""
     out: Path | None = None
     """Page to write; report.html in the run folder if left out."""
+    measuring: OmitArgPrefixes[Measuring] = field(default_factory=Measuring)
     grouping: OmitArgPrefixes[Grouping] = field(default_factory=Grouping)
     proposing: OmitArgPrefixes[Proposing] = field(default_factory=Proposing)
 
@@ -69,11 +70,27 @@ def run(args: list[str]) -> int:
     model = load(arguments.run)
     facts_of_training(arguments.run), training_curve(arguments.run)  # named before anything is measured
     data = data_of(model.config, arguments.data)
-    evaluation = evaluate_run(model, data, arguments.split, proposing, grouping=arguments.grouping)
+    evaluation = evaluate_run(
+        model,
+        data,
+        arguments.split,
+        proposing,
+        grouping=arguments.grouping,
+        measuring=arguments.measuring,
+    )
     if not (arguments.run / METRICS).exists():
         evaluation.save(arguments.run)
         say(f"written: {arguments.run / METRICS}")
-    page = build_report(arguments.run, model, data, evaluation, proposing, arguments.out, arguments.grouping)
+    page = build_report(
+        arguments.run,
+        model,
+        data,
+        evaluation,
+        proposing,
+        arguments.out,
+        arguments.grouping,
+        arguments.measuring,
+    )
     show(f"{page}")
     return 0
 
@@ -86,6 +103,7 @@ def build_report(
     proposing: Proposing | None = None,
     out: Path | None = None,
     grouping: Grouping | None = None,
+    measuring: Measuring | None = None,
 ) -> Path:
     """Write the page about a run that has been evaluated on ``data`` and return where it is."""
     from ambiseg import __version__
@@ -97,7 +115,8 @@ def build_report(
     from ambiseg.report.tables import MetricRow, metric_rows
 
     config, chosen = model.config, proposing or Proposing()
-    where = [run_path, "--data", data, "--split", evaluation.split, *changed_options(grouping or Grouping())]
+    asked = (*changed_options(measuring or Measuring()), *changed_options(grouping or Grouping()))
+    where = [run_path, "--data", data, "--split", evaluation.split, *asked]
     name = open_split(data, evaluation.split).info.name
     fitted, drawn = model.fitted, None
     if fitted is not None and fitted.curve:
@@ -112,7 +131,10 @@ def build_report(
         curve=training_curve(run_path),
         metrics=metric_rows(evaluation.columns(), evaluation.interval_columns()),
         columns=list(evaluation.columns()),
-        metric_note=interval_note(evaluation),
+        metric_tag=evaluation.tag,
+        metric_note=". ".join(
+            filter(None, (dialect_note(evaluation).rstrip("."), interval_note(evaluation)))
+        ),
         reliability=(evaluation.estimated, evaluation.true),
         mode_metrics=[MetricRow.of(n, evaluation.kept[n]) for n in MODE_METRICS if n in evaluation.kept],
         pixels=evaluation.pixels,
@@ -153,6 +175,8 @@ def summary_of(run_path: Path, model: Run, data: Path, evaluation: Evaluation) -
         ("data", f"{data}, split {evaluation.split}"),
         ("images", evaluation.images),
         ("digest of the split", evaluation.data_digest[:16]),
+        ("dialect of metrics", evaluation.dialect.name),
+        ("evaluated classes", ", ".join(evaluation.classes)),
         ("masks per image", f"{evaluation.n_all:g} predicted, {evaluation.n_kept:g} kept"),
         ("time per image", f"{1000 * evaluation.seconds_per_image:.1f} ms ({model.hardware.device})"),
     ]

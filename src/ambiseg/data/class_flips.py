@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ambiseg.errors import AmbisegError, UnknownNameError
-from ambiseg.labels import VOID, LabelSpace
+from ambiseg.labels import TWIN, VOID, LabelSpace
 
 OUTPUTS = ("binary", "twins")
 """What a class that is switched on becomes: foreground, or its twin."""
@@ -81,7 +81,7 @@ class ClassFlips:
             return LabelSpace.binary(ignore_value=ignore)
         colors = [labels.colors[labels.names.index(name)] for name in self.probabilities]
         lighter = tuple(((r + 255) // 2, (g + 255) // 2, (b + 255) // 2) for r, g, b in colors)
-        twins = tuple(f"{name}-twin" for name in self.probabilities)
+        twins = tuple(f"{name}{TWIN}" for name in self.probabilities)
         return LabelSpace(labels.names + twins, labels.colors + lighter, ignore, labels.background)
 
 

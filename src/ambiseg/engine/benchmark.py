@@ -43,7 +43,8 @@ from ambiseg.errors import AmbisegError
 from ambiseg.json_files import read_mapping
 from ambiseg.methods import method_info
 from ambiseg.methods.spec import RECOMMENDED
-from ambiseg.metrics import METRICS, metric_info
+from ambiseg.metrics import METRICS, dialect_of, metric_info
+from ambiseg.metrics.dialects import AMBISEG
 from ambiseg.nested_settings import to_values
 from ambiseg.networks.settings import UNetSettings
 
@@ -109,15 +110,25 @@ def plan(suite: Suite, sources: dict[str, Path], out: Path, seeds: int | None = 
         seeds: how many; those of the protocol if None.
 
     Raises:
-        AmbisegError: an unknown metric, a data set that cannot be read, or settings that make no sense.
+        AmbisegError: an unknown metric, dialect or class, a data set that cannot be read, or settings that make
+            no sense.
     """
     for name in suite.protocol.metrics:
         metric_info(name)
     _check_place(out, suite.smoke)
+    dialect = dialect_of(suite.protocol.dialect)
     cells: dict[tuple[str, str, int], Cell] = {}
     for data, source in sources.items():
         split = suite.data[data].split or suite.protocol.split
         digests = {name: open_split(source, name).digest() for name in ("train", "val", split)}
+        labels, classes = (
+            open_split(source, split).info.labels,
+            suite.data[data].classes or suite.protocol.classes,
+        )
+        try:
+            dialect.space(labels.restricted(classes) if classes else labels)
+        except AmbisegError as error:
+            raise AmbisegError(f"{suite.name}: {data}: {error}") from error
         for seed in range(suite.protocol.seeds if seeds is None else seeds):
             for method in suite.methods_on(data):
                 entry = suite.methods[method]
@@ -140,6 +151,8 @@ def plan(suite: Suite, sources: dict[str, Path], out: Path, seeds: int | None = 
                     "metrics": list(suite.protocol.metrics),
                     "batch_size": suite.protocol.batch_size,
                     **({"images": images} if (images := suite.data[data].images) else {}),
+                    **({"dialect": dialect.name} if dialect != AMBISEG else {}),
+                    **({"classes": list(classes)} if classes else {}),
                 }
                 if entry.run_of and start:
                     training = start.order["training"]

@@ -34,6 +34,7 @@ from ambiseg.json_files import read_mapping
 from ambiseg.methods import method_info
 from ambiseg.methods.spec import RECOMMENDED
 from ambiseg.metrics import METRICS, missing
+from ambiseg.metrics.dialects import AMBISEG
 from ambiseg.nested_settings import from_values, replaced
 from ambiseg.networks.settings import UNetSettings
 
@@ -95,6 +96,8 @@ def _result(run: Path, entries: dict[str, Any]) -> dict[str, Any]:
         seed=asked["train"]["seed"],
         metrics=[name for name in evaluation["metrics"] if not missing(METRICS[name], trial)],
         bootstrap=None,
+        dialect=evaluation.get("dialect", AMBISEG),
+        classes=evaluation.get("classes", ()),
     )
     if not measures_only:
         found.save(run)
@@ -149,6 +152,9 @@ def _measured(found: Evaluation) -> dict[str, Any]:
         "split": found.split,
         "images": found.images,
         "masks": found.n_all,
+        "dialect": found.dialect.name,
+        "classes": found.classes,
+        "tag": found.tag,
         "metrics": {name: columns[METRICS[name].columns[0]][name] for name in names},
         "oracle": {name: columns["oracle"].get(name) for name in names},
         "annotators": columns["annotators"],

@@ -9,6 +9,9 @@ A third column says how far from possible the first one is: the *annotation orac
 the annotations themselves. Below the table stands how far the annotators agree with each other.
 
 The first two columns have intervals over the images (`ambiseg.metrics.intervals`).
+
+All columns are in one `Dialect` and over the same classes, and what is written says which. The agreement of the
+annotators is in that of this library.
 """
 
 from __future__ import annotations
@@ -43,6 +46,7 @@ from ambiseg.metrics import (
     AnnotatorAgreement,
     Bootstrap,
     Comparison,
+    Dialect,
     Interval,
     MeanOverImages,
     PixelBins,
@@ -50,12 +54,14 @@ from ambiseg.metrics import (
     annotator_agreement,
     coverage_curve,
     default_metrics,
+    dialect_of,
     metric_collection,
     metric_info,
     missing,
     mode_probabilities,
     oracle_samples,
 )
+from ambiseg.metrics.dialects import AMBISEG
 from ambiseg.metrics.registry import listed
 
 _BOOTSTRAP = Bootstrap()
@@ -87,6 +93,8 @@ class Evaluation:
         estimate: how the probabilities of kept masks were made, and for how many images they are one choice
             of several.
         settings: what "kept" means, and how masks were thresholded (`PredictSettings.record`).
+        dialect: whose conventions, see `ambiseg.metrics.dialects`.
+        labels: the classes, and which of them were evaluated.
         ids: names of the images.
         per_image: metric by name, ``(images,)``, of the masks in the metric's first column
             (`MetricInfo.columns`).
@@ -111,6 +119,8 @@ class Evaluation:
     seed: int
     estimate: dict[str, Any]
     settings: dict[str, Any]
+    dialect: Dialect
+    labels: LabelSpace
     ids: tuple[str, ...]
     per_image: dict[str, NDArray[np.float64]]
     estimated: NDArray[np.float64]
@@ -122,6 +132,17 @@ class Evaluation:
     def grouped(self) -> bool:
         """Whether intervals draw groups of images."""
         return self.units < self.images
+
+    @property
+    def tag(self) -> str:
+        """Dialect and ids of the classes, what tables say beside figures; nothing for this library's own over all
+        classes."""
+        return self.dialect.tag(self.labels)
+
+    @property
+    def classes(self) -> list[str]:
+        """Names of the evaluated classes."""
+        return [self.labels.names[c] for c in self.labels.evaluated]
 
     def columns(self) -> dict[str, dict[str, float]]:
         """What tables show: metric by name under the heading of each column."""
@@ -141,6 +162,8 @@ class Evaluation:
             "seed": self.seed,
             "estimate": self.estimate,
             "settings": self.settings,
+            "dialect": self.dialect.name,
+            "classes": self.classes,
             "all": {"masks_per_image": self.n_all, **_plain(self.all)},
             "kept": {"masks_per_image": self.n_kept, **_plain(self.kept)},
             "oracle": {"masks_per_image": self.n_all, **_plain(self.oracle)},
@@ -159,11 +182,12 @@ class Evaluation:
         return {"intervals": {**asdict(self.bootstrap), "units": self.units, **ends}}
 
     def save(self, run: Path) -> None:
-        """Write ``metrics.json`` and ``per_image.csv`` into a run folder."""
+        """Write ``metrics.json`` and ``per_image.csv`` into a run folder; what was there is replaced as a whole."""
         write_json(run / METRICS_FILE, self.to_dict())
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["id", *self.per_image])
+        tag = f" [{self.tag}]" if self.tag else ""
+        writer.writerow(["id", *(name + tag for name in self.per_image)])
         for i, name in enumerate(self.ids):
             writer.writerow([csv_cell(name), *(f"{values[i]:.6g}" for values in self.per_image.values())])
         write_text(run / "per_image.csv", text.getvalue())
@@ -182,6 +206,8 @@ def evaluate(
     oracle_draws: int = ORACLE_DRAWS,
     bootstrap: Bootstrap | None = _BOOTSTRAP,
     groups: Mapping[str, str] | None = None,
+    dialect: str | Dialect = AMBISEG,
+    classes: Sequence[str | int] = (),
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """Compare what a run predicts with the annotations of a split.
@@ -199,11 +225,14 @@ def evaluate(
         bootstrap: how intervals are made; None for none.
         groups: group (a patient, a scene) of every image by its name: intervals draw whole groups. Images are
             drawn one by one if None.
+        dialect: conventions of a paper, by name or as a `Dialect`.
+        classes: names or ids of the classes to evaluate (`LabelSpace.restricted`); those of the dialect if
+            empty, of most all but the background.
         progress: called with images done and in all.
 
     Raises:
-        AmbisegError: no such split, an empty one, other classes than the run's, an unknown metric, or an image
-            without a group.
+        AmbisegError: no such split, an empty one, other classes than the run's, an unknown metric, dialect or
+            class, a dialect that does not fit the classes, or an image without a group.
     """
     run = load(run) if isinstance(run, (str, Path)) else run
     source = open_split(data, split) if isinstance(data, (str, Path)) else data
@@ -214,7 +243,9 @@ def evaluate(
     lost = [name for name in source.ids if groups is not None and name not in groups]
     if lost:
         raise AmbisegError(f"{len(lost)} images have no group, such as {lost[0]!r}: give every image one")
-    tally = _Tally(run, flow, source.info.labels, settings, metrics, oracle_draws, seed, bootstrap, groups)
+    labels, dialect = source.info.labels, dialect_of(dialect)
+    labels = dialect.space(labels.restricted(classes) if len(classes) else labels)
+    tally = _Tally(run, flow, labels, dialect, settings, metrics, oracle_draws, seed, bootstrap, groups)
     held: list[Sample] = []
     remarks: list[str] = []
     done = 0
@@ -245,6 +276,7 @@ class _Tally:
         run: Run,
         flow: LoadedModel | None,
         labels: LabelSpace,
+        dialect: Dialect,
         settings: PredictSettings,
         metrics: str | Sequence[str] | None,
         oracle_draws: int,
@@ -253,6 +285,7 @@ class _Tally:
         groups: Mapping[str, str] | None,
     ) -> None:
         self.run, self.flow, self.labels, self.settings = run, flow, labels, settings
+        self.dialect = dialect
         self.wanted = None if metrics is None else listed(metrics)
         self.bootstrap, self.groups = bootstrap, groups
         self.oracle_draws, self.seed = oracle_draws, seed
@@ -274,20 +307,24 @@ class _Tally:
             names = [name for name, info in METRICS.items() if not missing(info, predicted)]
         for column in ("all", "kept"):
             own = [name for name in names if column in metric_info(name).columns]
-            self.columns[column] = metric_collection(own, keep_images=True)
-        self.oracle = metric_collection(n for n in names if METRICS[n].fits_oracle)
+            self.columns[column] = metric_collection(own, keep_images=True, dialect=self.dialect)
+        fitting = [name for name in names if METRICS[name].fits_oracle]
+        self.oracle = metric_collection(fitting, dialect=self.dialect)
         self.names, self.ready = names, True
 
     def add(self, samples: list[Sample]) -> None:
         asked, threshold = self.settings.samples, self.settings.values().foreground_threshold
         predicted = self.run.propose([s.image for s in samples], asked, self.generator, threshold)
-        predicted = replace(predicted, labels=self.labels)
+        predicted = replace(predicted, labels=replace(self.labels, only=()))  # filters look at all classes
         if not self.ready:
             self._prepare(predicted)
         annotations = MaskSet.stack([annotations_of(s, self.labels) for s in samples])
         images = [s.image for s in samples]
         found = postprocess(predicted, self.settings, images, self.flow, self.generator)
-        every, kept = Comparison(predicted, annotations), Comparison(found.masks, annotations)
+        every, kept = (
+            Comparison(replace(masks, labels=self.labels), annotations, self.dialect)
+            for masks in (predicted, found.masks)
+        )
         self.undetermined += found.determined.count(False)
         for column, pair in (("all", every), ("kept", kept)):
             self.columns[column].update(pair)
@@ -298,9 +335,10 @@ class _Tally:
         if self.oracle_draws:
             count = predicted.masks.shape[1]
             for drawn in oracle_samples(annotations, count, self.oracle_draws, self.drawing):
-                self.oracle.update(Comparison(drawn, annotations))
+                self.oracle.update(Comparison(drawn, annotations, self.dialect))
         self.curves += coverage_curve(every).double()
-        self.agreement.append(annotator_agreement(annotations))
+        others_alike = replace(annotations, masks=self.labels.without_others(annotations.masks))
+        self.agreement.append(annotator_agreement(others_alike))
         self.several |= bool((annotations.count > 1).any())
         self.ids += [s.id for s in samples]
         self.counts += [float(c.predictions.count.sum()) for c in (every, kept)]
@@ -371,6 +409,8 @@ class _Tally:
             seed=self.seed,
             estimate={**self.settings.estimate.record(self.flow), "undetermined": self.undetermined},
             settings=self.settings.record(),
+            dialect=self.dialect,
+            labels=self.labels,
             ids=tuple(self.ids),
             per_image={name: self._per_image(name) for name in self.names},
             estimated=estimated,

@@ -73,6 +73,8 @@ class Protocol(Recipe):
         labels: what training sees of an image.
         seeds: how many, counted from 0.
         batch_size: images in one pass of the evaluation.
+        dialect: conventions of metrics, see `ambiseg.metrics.dialects`.
+        classes: names or ids of the classes to evaluate; those of the dialect if empty.
     """
 
     metrics: tuple[str, ...] = ("hm_iou_unique", "ged")
@@ -80,6 +82,8 @@ class Protocol(Recipe):
     labels: Literal["full", "single"] = "full"
     seeds: int = 1
     batch_size: int = 16
+    dialect: str = "ambiseg"
+    classes: tuple[str | int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -97,6 +101,7 @@ class DataEntry(Recipe):
         layout: of `ambiseg.data.layouts.LAYOUTS`, that of the data; a smoke run simulates it.
         split: what is evaluated; that of the protocol if empty.
         images: so many images of it, evenly spread; all if left out.
+        classes: that are evaluated; those of the protocol if empty.
     """
 
     simulate: str = ""
@@ -109,6 +114,7 @@ class DataEntry(Recipe):
     layout: str = ""
     split: str = ""
     images: int | None = None
+    classes: tuple[str | int, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,7 @@ from ambiseg.metrics.calibration import (
 from ambiseg.metrics.comparison import Comparison
 from ambiseg.metrics.consensus import consensus, dice_of_mean, expected_dice, soft_dice
 from ambiseg.metrics.coverage import coverage, covered_mass, draws_of, expected_draws, modes_hit, precision_at
+from ambiseg.metrics.dialects import DIALECTS, Dialect, PixelRule, dialect_of
 from ambiseg.metrics.energy import GedParts, diversity, ged, ged_parts, ged_unbiased
 from ambiseg.metrics.intervals import Bootstrap, Difference, Interval
 from ambiseg.metrics.likelihood import bits_of, bits_per_dimension, log_likelihood
@@ -75,12 +76,14 @@ from ambiseg.metrics.selection import (
 )
 
 __all__ = [
+    "DIALECTS",
     "METRICS",
     "AnnotatorAgreement",
     "Bootstrap",
     "BrierScores",
     "TwinPixels",
     "Comparison",
+    "Dialect",
     "Difference",
     "GedParts",
     "Interval",
@@ -89,6 +92,7 @@ __all__ = [
     "ModeProbabilities",
     "ModeReliability",
     "PixelBins",
+    "PixelRule",
     "PooledOverImages",
     "Pooling",
     "PrecisionRecallCurve",
@@ -108,6 +112,7 @@ __all__ = [
     "coverage_curve",
     "covered_mass",
     "default_metrics",
+    "dialect_of",
     "dice_of_mean",
     "diversity",
     "draws_of",

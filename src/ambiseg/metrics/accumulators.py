@@ -20,6 +20,7 @@ from ambiseg.defaults import SCORE_THRESHOLD
 from ambiseg.errors import AmbisegError
 from ambiseg.maskset import MaskSet
 from ambiseg.metrics.comparison import Comparison
+from ambiseg.metrics.dialects import AMBISEG, Dialect, dialect_of
 from ambiseg.metrics.intervals import Bootstrap, Groups, Interval
 from ambiseg.metrics.registry import listed, metric_info
 
@@ -30,9 +31,27 @@ class _Accumulator(Metric):
     full_state_update = False
     is_differentiable = False
 
-    def __init__(self, name: str, keep_images: bool = False, **settings: Any) -> None:
+    def __init__(
+        self, name: str, keep_images: bool = False, dialect: str | Dialect = AMBISEG, **settings: Any
+    ) -> None:
         super().__init__(**settings)
-        self.info, self.keep_images = metric_info(name), keep_images
+        self.info, self.keep_images, self.dialect = metric_info(name), keep_images, dialect_of(dialect)
+
+    def _pair(self, predictions: MaskSet | Comparison, annotations: MaskSet | None) -> Comparison:
+        """The comparison in the dialect of this accumulator.
+
+        Raises:
+            AmbisegError: it is of another one.
+        """
+        if not isinstance(predictions, Comparison) and annotations is not None:
+            return Comparison(predictions, annotations, self.dialect)
+        pair = Comparison.of(predictions, annotations)
+        if pair.dialect != self.dialect:
+            raise AmbisegError(
+                f"this accumulator of {self.info.name} is of the dialect {self.dialect.name}, the comparison of"
+                f" {pair.dialect.name}: give both the same"
+            )
+        return pair
 
     def interval(self, bootstrap: Bootstrap, groups: Groups = None) -> Interval:
         """Interval of the figure over the images so far.
@@ -87,9 +106,10 @@ class MeanOverImages(_Accumulator):
     Args:
         name: key of `METRICS`.
         keep_images: whether to keep the values of images, for `interval`.
+        dialect: conventions of a paper, by name or as a `Dialect`.
 
     Raises:
-        UnknownNameError: there is no such metric.
+        UnknownNameError: there is no such metric, or no such dialect.
 
     Example:
         >>> from ambiseg.labels import LabelSpace
@@ -105,8 +125,10 @@ class MeanOverImages(_Accumulator):
     images: Tensor
     values: list[Tensor]
 
-    def __init__(self, name: str, keep_images: bool = False, **settings: Any) -> None:
-        super().__init__(name, keep_images, **settings)
+    def __init__(
+        self, name: str, keep_images: bool = False, dialect: str | Dialect = AMBISEG, **settings: Any
+    ) -> None:
+        super().__init__(name, keep_images, dialect, **settings)
         if keep_images:
             self.add_state("values", [], dist_reduce_fx="cat")
         self.add_state("total", torch.zeros(()), dist_reduce_fx="sum")
@@ -114,6 +136,8 @@ class MeanOverImages(_Accumulator):
 
     def update(self, predictions: MaskSet | Comparison, annotations: MaskSet | None = None) -> None:
         """Add the images of a batch."""
+        if isinstance(predictions, Comparison) or self.dialect != AMBISEG:
+            predictions, annotations = self._pair(predictions, annotations), None
         value = self.info.function(predictions, annotations)
         images = len(predictions.predictions if isinstance(predictions, Comparison) else predictions)
         if not isinstance(value, Tensor) or value.shape != (images,):
@@ -145,9 +169,10 @@ class PooledOverImages(_Accumulator):
         name: key of `METRICS`.
         threshold: of the selection scores.
         keep_images: whether to keep the parts of images, for `interval`.
+        dialect: conventions of a paper, by name or as a `Dialect`.
 
     Raises:
-        UnknownNameError: there is no such metric.
+        UnknownNameError: there is no such metric, or no such dialect.
         AmbisegError: the metric is a mean over images.
 
     Trap: metrics that keep lists (selection AP) hold one entry for each proposal of the data set, and across
@@ -162,9 +187,14 @@ class PooledOverImages(_Accumulator):
     """
 
     def __init__(
-        self, name: str, threshold: float = SCORE_THRESHOLD, keep_images: bool = False, **settings: Any
+        self,
+        name: str,
+        threshold: float = SCORE_THRESHOLD,
+        keep_images: bool = False,
+        dialect: str | Dialect = AMBISEG,
+        **settings: Any,
     ) -> None:
-        super().__init__(name, keep_images, **settings)
+        super().__init__(name, keep_images, dialect, **settings)
         if self.info.pooling is None:
             raise AmbisegError(f"{name} is a mean over images: use MeanOverImages")
         self.pooling, self.threshold = self.info.pooling, threshold
@@ -177,7 +207,7 @@ class PooledOverImages(_Accumulator):
 
     def update(self, predictions: MaskSet | Comparison, annotations: MaskSet | None = None) -> None:
         """Add the parts of a batch."""
-        parts = self.pooling.parts(Comparison.of(predictions, annotations), self.threshold)
+        parts = self.pooling.parts(self._pair(predictions, annotations), self.threshold)
         for name, part in zip((*self.pooling.sums, *self.pooling.lists), parts, strict=True):
             if name in self.pooling.lists:
                 getattr(self, name).append(part)
@@ -210,7 +240,10 @@ def _concatenated(parts: list[Tensor] | Tensor) -> Tensor:
 
 
 def metric_collection(
-    names: str | Iterable[str], threshold: float = SCORE_THRESHOLD, keep_images: bool = False
+    names: str | Iterable[str],
+    threshold: float = SCORE_THRESHOLD,
+    keep_images: bool = False,
+    dialect: str | Dialect = AMBISEG,
 ) -> MetricCollection:
     """Accumulators of several metrics by name, updated together.
 
@@ -218,12 +251,13 @@ def metric_collection(
         names: keys of `METRICS`, or a single one.
         threshold: of the selection scores.
         keep_images: whether each keeps what images contributed, for `interval`.
+        dialect: conventions of a paper, by name or as a `Dialect`.
 
     Raises:
-        UnknownNameError: there is no such metric.
+        UnknownNameError: there is no such metric, or no such dialect.
 
     Trap: ``update(Comparison(predictions, annotations))`` computes overlaps and matching once for all of
-    them, ``update(predictions, annotations)`` once for each.
+    them, ``update(predictions, annotations)`` once for each. Such a comparison has the same dialect.
 
     Example:
         >>> from ambiseg.labels import LabelSpace
@@ -238,7 +272,9 @@ def metric_collection(
     for name in listed(names):
         pooled = metric_info(name).pooling is not None
         member: _Accumulator = (
-            PooledOverImages(name, threshold, keep_images) if pooled else MeanOverImages(name, keep_images)
+            PooledOverImages(name, threshold, keep_images, dialect)
+            if pooled
+            else MeanOverImages(name, keep_images, dialect)
         )
         collection.add_metrics({name: member})  # one by one: a dictionary would be sorted by name
     return collection

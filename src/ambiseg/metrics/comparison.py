@@ -8,7 +8,7 @@ the *modes*.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor
 from ambiseg.errors import AmbisegError
 from ambiseg.maskset import MaskSet
 from ambiseg.matching import Matching, match
+from ambiseg.metrics.dialects import AMBISEG, Dialect
 from ambiseg.overlap import Overlap, pairwise_overlap
 
 
@@ -29,10 +30,11 @@ class Comparison:
     Attributes:
         predictions: ``(B, M, *S)``.
         annotations: ``(B, N, *S)``.
+        dialect: conventions of a paper, see `ambiseg.metrics.dialects`.
 
     Raises:
-        AmbisegError: the sets differ in images, image size, classes or device, an image has no mask, or a set
-            is no distribution of label maps (`MaskSet.validate`).
+        AmbisegError: the sets differ in images, image size, classes or device, an image has no mask, a set
+            is no distribution of label maps (`MaskSet.validate`), or the dialect does not fit the classes.
 
     Example:
         >>> from ambiseg.labels import LabelSpace
@@ -48,6 +50,7 @@ class Comparison:
 
     predictions: MaskSet
     annotations: MaskSet
+    dialect: Dialect = AMBISEG
 
     def __post_init__(self) -> None:
         ours, theirs = self.predictions, self.annotations
@@ -75,6 +78,9 @@ class Comparison:
                     f"{what}: image {int(empty[0])} has no mask of weight above 0, and needs one"
                 )
             given.validate(what)
+        if (labels := self.dialect.space(theirs.labels)) is not theirs.labels:
+            object.__setattr__(self, "predictions", replace(ours, labels=labels))
+            object.__setattr__(self, "annotations", replace(theirs, labels=labels))
 
     @classmethod
     def of(cls, predictions: MaskSet | Comparison, annotations: MaskSet | None = None) -> Comparison:
@@ -89,8 +95,10 @@ class Comparison:
 
     @cached_property
     def modes(self) -> MaskSet:
-        """The distinct annotations, weights added up ``(B, N*, *S)``."""
-        return self.annotations.hard().merge_identical()
+        """The distinct annotations, weights added up ``(B, N*, *S)``; of `LabelSpace.restricted` classes, those
+        that differ in these."""
+        given = self.annotations.hard()
+        return replace(given, masks=given.labels.without_others(given.masks)).merge_identical()
 
     @cached_property
     def cross(self) -> Overlap:

@@ -44,7 +44,8 @@ def dice_of_mean(predictions: MaskSet | Comparison, annotations: MaskSet | None 
     """
     pair = Comparison.of(predictions, annotations)
     ours, theirs = consensus(pair.predictions), consensus(pair.annotations.hard())
-    return pairwise_overlap(ours[:, None], theirs[:, None], pair.annotations.labels).dice()[:, 0, 0]
+    overlap = pairwise_overlap(ours[:, None], theirs[:, None], pair.annotations.labels)
+    return overlap.dice(pair.dialect.consensus)[:, 0, 0]
 
 
 def expected_dice(predictions: MaskSet | Comparison, annotations: MaskSet | None = None) -> Tensor:
@@ -67,7 +68,7 @@ def expected_dice(predictions: MaskSet | Comparison, annotations: MaskSet | None
     """
     pair = Comparison.of(predictions, annotations)
     u, v = pair.predictions.weights.double(), pair.annotations.weights.double()
-    return torch.einsum("bi,bij,bj->b", u, pair.cross.dice().double(), v).float()
+    return torch.einsum("bi,bij,bj->b", u, pair.cross.dice(pair.dialect.consensus).double(), v).float()
 
 
 def soft_dice(

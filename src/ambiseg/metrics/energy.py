@@ -7,7 +7,8 @@ With a distance d of masks (1 - IoU, or 1 - Dice) and expectations over the weig
 
 Each function takes predictions ``s_1..s_M`` of weights u and annotations ``y_1..y_N`` of weights v (or one
 `Comparison` of both) and gives one value per image, ``(B,)`` float32. IoU and Dice are means over the
-evaluated classes present in either mask, 1 where both are empty; void pixels of either mask are left out.
+evaluated classes present in either mask, 1 where both are empty, unless the `Dialect` of the comparison says
+otherwise; void pixels of either mask are left out.
 Entries of weight 0 are padding. All raise `AmbisegError` where the two sets do not belong together (see
 `Comparison`).
 """
@@ -22,7 +23,7 @@ from torch import Tensor
 from ambiseg.errors import UnknownNameError
 from ambiseg.maskset import MaskSet
 from ambiseg.metrics.comparison import Comparison
-from ambiseg.overlap import Overlap, pairwise_overlap
+from ambiseg.overlap import LEFT_OUT, Absence, Overlap, pairwise_overlap
 
 
 @dataclass(frozen=True)
@@ -84,11 +85,15 @@ def ged_parts(
         (tensor([0.2500], dtype=torch.float64), tensor([0.], dtype=torch.float64), tensor([0.2500], dtype=torch.float64))
     """
     pair = Comparison.of(predictions, annotations)
+    return _parts(pair, distance, pair.dialect.energy)
+
+
+def _parts(pair: Comparison, distance: str, absence: Absence) -> GedParts:
     u, v = pair.predictions.weights, pair.annotations.weights
     return GedParts(
-        between=_expected(distance_of(pair.cross, distance), u, v),
-        predictions=_expected(distance_of(pair.among_predictions, distance), u, u),
-        annotations=_expected(distance_of(pair.among_annotations, distance), v, v),
+        between=_expected(pair.cross, u, v, distance, absence),
+        predictions=_expected(pair.among_predictions, u, u, distance, absence),
+        annotations=_expected(pair.among_annotations, v, v, distance, absence),
         predictions_apart=_apart(u),
         annotations_apart=_apart(v),
     )
@@ -139,7 +144,8 @@ def ged_unbiased(
 
     Trap: negative values of single images are no mistake, only the mean over images means something. It takes
     both sides for draws. Where the weights are probabilities of *all* modes, nothing was drawn, and `ged` is
-    the right one: the value here then depends on duplicates being merged or not.
+    the right one: the value here then depends on duplicates being merged or not. It is the same in every
+    dialect, since it leaves out the diagonals, where a mask meets itself.
 
     Example:
         >>> from ambiseg.labels import LabelSpace
@@ -147,7 +153,7 @@ def ged_unbiased(
         >>> ged_unbiased(truth, truth)
         tensor([-0.5000])
     """
-    return ged_parts(predictions, annotations, distance).ged_unbiased()
+    return _parts(Comparison.of(predictions, annotations), distance, LEFT_OUT).ged_unbiased()
 
 
 def diversity(predictions: MaskSet | Comparison, annotations: MaskSet | None = None) -> Tensor:
@@ -166,29 +172,34 @@ def diversity(predictions: MaskSet | Comparison, annotations: MaskSet | None = N
         >>> diversity(MaskSet.uniform(torch.tensor([[[1, 1], [0, 1]]]), LabelSpace.binary()))
         tensor([0.2500])
     """
+    absence = LEFT_OUT
     if isinstance(predictions, Comparison):
         given, overlap = predictions.predictions, predictions.among_predictions
+        absence = predictions.dialect.energy
     else:
         given = predictions.validate("predictions")
         overlap = pairwise_overlap(given.masks, given.masks, given.labels)
-    return _expected(distance_of(overlap), given.weights, given.weights).float()
+    return _expected(overlap, given.weights, given.weights, "iou", absence).float()
 
 
-def distance_of(overlap: Overlap, name: str = "iou") -> Tensor:
+def distance_of(overlap: Overlap, name: str = "iou", absence: Absence = LEFT_OUT) -> Tensor:
     """``1 - IoU`` or ``1 - Dice`` of all pairs, ``(B, K, L)``.
 
     Raises:
         UnknownNameError: ``name`` is neither "iou" nor "dice".
     """
     if name == "iou":
-        return 1 - overlap.iou()
+        return 1 - overlap.iou(absence)
     if name == "dice":
-        return 1 - overlap.dice()
+        return 1 - overlap.dice(absence)
     raise UnknownNameError("distance", name, ["iou", "dice"])
 
 
-def _expected(distance: Tensor, u: Tensor, v: Tensor) -> Tensor:
-    """``sum_ij u_i v_j d_ij``, ``(B,)`` float64."""
+def _expected(overlap: Overlap, u: Tensor, v: Tensor, name: str, absence: Absence) -> Tensor:
+    """``sum_ij u_i v_j d_ij``, ``(B,)`` float64; nan where a distance of two entries that are there is."""
+    distance = distance_of(overlap, name, absence)
+    if absence.undefined:
+        distance = distance.masked_fill((u == 0)[:, :, None] | (v == 0)[:, None], 0)
     return torch.einsum("bi,bij,bj->b", u.double(), distance.double(), v.double())
 
 

@@ -6,12 +6,16 @@ each function says whose it is.
 
 Each function takes predictions ``s_1..s_M`` of weights u and annotations ``y_1..y_N`` of weights v (or one
 `Comparison` of both) and gives one value per image, ``(B,)`` float32. IoU and Dice are means over the
-evaluated classes present in either mask, 1 where both are empty; void pixels of either mask are left out.
+evaluated classes present in either mask, 1 where both are empty; void pixels of either mask are left out. The
+`Dialect` of a comparison may say otherwise; an image is nan where it leaves the IoU of some pair open.
 Entries of weight 0 are padding. All raise `AmbisegError` where the two sets do not belong together (see
 `Comparison`).
 """
 
 from __future__ import annotations
+
+import math
+from dataclasses import dataclass
 
 import numpy as np
 import ot
@@ -21,6 +25,7 @@ from torch import Tensor
 from ambiseg.maskset import MaskSet
 from ambiseg.matching import match, present_entries
 from ambiseg.metrics.comparison import Comparison
+from ambiseg.overlap import LEFT_OUT
 
 TRANSPORT_ITERATIONS = 1_000_000
 """Steps the network simplex may take for one image; sets of a hundred masks need a few thousand."""
@@ -46,9 +51,10 @@ def hm_iou(predictions: MaskSet | Comparison, annotations: MaskSet | None = None
         tensor([1.])
     """
     pair = Comparison.of(predictions, annotations)
-    iou = pair.cross.iou()
-    matching = match(-iou, pair.predictions.present, pair.annotations.present)
-    return matching.total(iou) / torch.minimum(pair.predictions.count, pair.annotations.count)
+    table = _Table.of(pair.cross.iou(pair.dialect.matching), pair, pair.annotations)
+    matching = match(-table.value, pair.predictions.present, pair.annotations.present)
+    count = torch.minimum(pair.predictions.count, pair.annotations.count)
+    return table.defined(matching.total(table.value) / count)
 
 
 def hm_iou_unique(predictions: MaskSet | Comparison, annotations: MaskSet | None = None) -> Tensor:
@@ -62,7 +68,8 @@ def hm_iou_unique(predictions: MaskSet | Comparison, annotations: MaskSet | None
 
     Trap: the extra M - N* predictions are free, as in `hm_iou`; print M beside it. Where M < N*, an
     annotation left without a prediction counts 0, so leaving predictions out (by score, near-duplicates) can
-    only lower the value.
+    only lower the value. In the dialect "wildfire" such an annotation is left out: the mean is over min(M,
+    N*) pairs.
 
     Example:
         >>> from ambiseg.labels import LabelSpace
@@ -71,7 +78,15 @@ def hm_iou_unique(predictions: MaskSet | Comparison, annotations: MaskSet | None
         tensor([0.5000])
     """
     pair = Comparison.of(predictions, annotations)
-    return pair.matching.total(pair.to_modes.iou()) / pair.modes.count
+    dialect, count = pair.dialect, pair.modes.count
+    table = _Table.of(pair.to_modes.iou(dialect.matching), pair, pair.modes)
+    if dialect.matching == LEFT_OUT:
+        matching = pair.matching
+    else:
+        matching = match(-table.value, pair.predictions.present, pair.modes.present)
+    if not dialect.lone_modes:
+        count = torch.minimum(pair.predictions.count, count)
+    return table.defined(matching.total(table.value) / count)
 
 
 def hm_iou_tiled(predictions: MaskSet | Comparison, annotations: MaskSet | None = None) -> Tensor:
@@ -93,7 +108,7 @@ def hm_iou_tiled(predictions: MaskSet | Comparison, annotations: MaskSet | None 
         tensor([0.9167])
     """
     pair = Comparison.of(predictions, annotations)
-    return _transport(pair.cross.iou(), pair.predictions.present.double(), pair.annotations.present.double())
+    return _transport(pair, pair.predictions.present.double(), pair.annotations.present.double())
 
 
 def hm_iou_multi(predictions: MaskSet | Comparison, annotations: MaskSet | None = None) -> Tensor:
@@ -116,7 +131,7 @@ def hm_iou_multi(predictions: MaskSet | Comparison, annotations: MaskSet | None 
         tensor([0.8333])
     """
     pair = Comparison.of(predictions, annotations)
-    return _best_of_predictions(pair.cross.iou(), pair)
+    return _best_of_predictions(pair.cross.iou(pair.dialect.matching), pair)
 
 
 def m_iou(predictions: MaskSet | Comparison, annotations: MaskSet | None = None) -> Tensor:
@@ -129,7 +144,8 @@ def m_iou(predictions: MaskSet | Comparison, annotations: MaskSet | None = None)
         ``(B,)`` in [0, 1], higher is better; 1 only for equal distributions.
 
     Trap: uses the weights of the predictions, so a method without mode probabilities is judged by uniform
-    ones.
+    ones. In the dialect "mose" an image with a pair of masks that lack all classes is 0 for equal weights, else
+    nan.
 
     Example:
         >>> from ambiseg.labels import LabelSpace
@@ -138,7 +154,7 @@ def m_iou(predictions: MaskSet | Comparison, annotations: MaskSet | None = None)
         tensor([1.])
     """
     pair = Comparison.of(predictions, annotations)
-    return _transport(pair.cross.iou(), pair.predictions.weights, pair.annotations.weights)
+    return _transport(pair, pair.predictions.weights, pair.annotations.weights)
 
 
 def max_dice_matching(predictions: MaskSet | Comparison, annotations: MaskSet | None = None) -> Tensor:
@@ -160,23 +176,55 @@ def max_dice_matching(predictions: MaskSet | Comparison, annotations: MaskSet | 
         tensor([0.8333])
     """
     pair = Comparison.of(predictions, annotations)
-    return _best_of_predictions(pair.cross.dice(), pair)
+    return _best_of_predictions(pair.cross.dice(pair.dialect.matching), pair)
 
 
 def _best_of_predictions(overlap: Tensor, pair: Comparison) -> Tensor:
     """``1/N sum_j max_i overlap_ij`` over entries that are there, ``(B,)``."""
-    best = overlap.masked_fill(~pair.predictions.present[:, :, None], 0).amax(1)
-    return (best * pair.annotations.present).sum(1) / pair.annotations.count
+    table = _Table.of(overlap, pair, pair.annotations)
+    best = table.value.masked_fill(~pair.predictions.present[:, :, None], 0).amax(1)
+    return table.defined((best * pair.annotations.present).sum(1) / pair.annotations.count)
 
 
-def _transport(iou: Tensor, u: Tensor, v: Tensor) -> Tensor:
+@dataclass(frozen=True)
+class _Table:
+    """Overlaps of all pairs: ``value (B, K, L)``, and the images in which a pair of entries that are there is not
+    defined, ``(B,)`` bool, None where no image is such; undefined ones have the value 0."""
+
+    value: Tensor
+    undefined: Tensor | None = None
+
+    @classmethod
+    def of(cls, overlap: Tensor, pair: Comparison, columns: MaskSet) -> _Table:
+        if not pair.dialect.matching.undefined:
+            return cls(overlap)
+        there = pair.predictions.present[:, :, None] & columns.present[:, None]
+        return cls(overlap.nan_to_num(0.0), (overlap.isnan() & there).flatten(1).any(1))
+
+    def defined(self, measured: Tensor, other: Tensor | float = math.nan) -> Tensor:
+        """What was measured ``(B,)``, and another value in images that are not defined."""
+        return measured if self.undefined is None else torch.where(self.undefined, other, measured)
+
+
+def _transport(pair: Comparison, u: Tensor, v: Tensor) -> Tensor:
     """``max_P <P, IoU>`` over couplings of u and v, each divided by its sum, ``(B,)``."""
+    table = _Table.of(pair.cross.iou(pair.dialect.matching), pair, pair.annotations)
     values = []
     u, v = u.detach().cpu(), v.detach().cpu()
-    for b, (value, i, j) in enumerate(present_entries(iou, u > 0, v > 0)):
+    for b, (value, i, j) in enumerate(present_entries(table.value, u > 0, v > 0)):
         source, target = u[b].double().numpy()[i], v[b].double().numpy()[j]
         cost = ot.emd2(
             source / source.sum(), target / target.sum(), 1 - value, numItermax=TRANSPORT_ITERATIONS
         )
         values.append(float(np.clip(1 - cost, 0, 1)))
-    return torch.tensor(values, dtype=torch.float32, device=iou.device)
+    found = torch.tensor(values, dtype=torch.float32, device=table.value.device)
+    if table.undefined is None:
+        return found
+    even = (_even(u) & _even(v)).to(found.device)
+    return table.defined(found, torch.where(even, pair.dialect.undefined_transport, math.nan))
+
+
+def _even(weights: Tensor) -> Tensor:
+    """Whether all entries that are there have one weight, ``(B,)`` bool."""
+    there = weights > 0
+    return ((weights == weights.amax(1, keepdim=True)) | ~there).all(1)

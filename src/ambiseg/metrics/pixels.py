@@ -18,6 +18,7 @@ from torch import Tensor
 from ambiseg.errors import AmbisegError, UnknownNameError
 from ambiseg.maskset import MaskSet
 from ambiseg.metrics.comparison import Comparison
+from ambiseg.metrics.dialects import PixelRule
 
 KINDS = ("auto", "foreground", "top1", "classwise")
 """What the bins may be about."""
@@ -27,14 +28,16 @@ EDGE = 1e-6
 
 @dataclass(frozen=True)
 class PixelBins:
-    """Sums over the pixels of each bin, ``(B, G, bins)`` each: B images, G groups of classes, bins of [0, 1].
+    """Sums over the pixels of each bin: B images, G groups of classes, bins of [0, 1].
 
     Sums add up, so the bins of several batches are those of all their images: pool each batch, then add.
 
     Attributes:
-        confidence: sum of the predicted shares, float64.
-        target: sum of the annotators' shares, float64.
-        count: number of pixels, int64.
+        confidence: sum of the predicted shares, ``(B, G, bins)`` float64.
+        target: sum of the annotators' shares, ``(B, G, bins)`` float64.
+        count: number of pixels, ``(B, G, bins)`` int64.
+        outside: number of pixels that count and fall into no bin (`PixelRule`), ``(B, G)`` int64; none if left
+            out.
 
     Example:
         >>> from ambiseg.labels import LabelSpace
@@ -47,6 +50,11 @@ class PixelBins:
     confidence: Tensor
     target: Tensor
     count: Tensor
+    outside: Tensor = None  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        if self.outside is None:
+            object.__setattr__(self, "outside", torch.zeros_like(self.count[..., 0]))
 
     def __add__(self, other: PixelBins) -> PixelBins:
         """Image by image, group by group and bin by bin.
@@ -60,22 +68,25 @@ class PixelBins:
                 f"bins of shape {shapes[0]} and {shapes[1]} (images, groups, bins) cannot be added:"
                 " make both with the same settings and pool each first"
             )
-        return PixelBins(
-            self.confidence + other.confidence, self.target + other.target, self.count + other.count
-        )
+        sums = zip(self._columns(), other._columns(), strict=True)
+        return PixelBins(*(ours + theirs for ours, theirs in sums))
 
     def pooled(self) -> PixelBins:
         """The bins of all images together, ``(1, G, bins)``."""
-        return PixelBins(*(v.sum(0, keepdim=True) for v in (self.confidence, self.target, self.count)))
+        return PixelBins(*(value.sum(0, keepdim=True) for value in self._columns()))
+
+    def _columns(self) -> tuple[Tensor, ...]:
+        return self.confidence, self.target, self.count, self.outside
 
     def error(self) -> Tensor:
-        """Expected calibration error ``sum_b n_b/n |mean target_b - mean confidence_b|``, mean over groups.
+        """Expected calibration error ``sum_b n_b/n |mean target_b - mean confidence_b|``, mean over groups; n are
+        the pixels of all bins and those outside.
 
         Returns:
             ``(B,)`` in [0, 1], lower is better; nan where no pixel counts.
         """
         gap = (self.target - self.confidence).abs().sum(-1)
-        pixels = self.count.sum(-1)
+        pixels = self.count.sum(-1) + self.outside
         error = torch.where(pixels > 0, gap / pixels.clamp(min=1), torch.nan)
         return error.nanmean(1).float()
 
@@ -119,10 +130,9 @@ def pixel_bins(
         AmbisegError: ``bins`` below 1, "foreground" of several classes, or the sets do not belong together.
 
     Trap: a confidence at an edge belongs to the upper bin, one less than 1e-6 below it too, since weights
-    round. Of tied classes "top1" takes the lowest, and samples tie often. Of Cityscapes MoSE counts a pixel
-    only if its most probable class, by the predictions, is one of the ten switchable ones, and divides by all
-    pixels: for its number make the others void in every annotation, and multiply the error by the share of
-    pixels that are left.
+    round. Of tied classes "top1" takes the lowest, and samples tie often. The dialect "mose" has another rule
+    (`PixelRule`): edges belong to the lower bin, 0 to none, and of several classes a pixel falls into a bin only
+    if its most probable class is evaluated, or its confidence is that of the evaluated class if there is one.
 
     Example:
         >>> from ambiseg.labels import LabelSpace
@@ -136,22 +146,32 @@ def pixel_bins(
     if bins < 1:
         raise AmbisegError(f"bins must be at least 1, received {bins}")
     pair = Comparison.of(predictions, annotations)
-    labels = pair.annotations.labels
+    labels, rule = pair.annotations.labels, pair.dialect.pixels
     if kind == "auto":
         kind = "foreground" if labels.is_binary else "top1"
+        if rule.evaluated and len(labels.evaluated) == 1 and not labels.is_binary:
+            kind = "classwise"
     if kind == "foreground" and not labels.is_binary:
         raise AmbisegError(
             f"kind 'foreground' is for two classes, received {labels.classes}: use 'top1' or 'classwise'"
         )
     ours, theirs = _Shares(pair.predictions), _Shares(pair.annotations.hard())
+    seen = inside = ours.seen & theirs.seen
     if kind == "top1":
         top, confidence = ours.greatest()
         groups = [(confidence, theirs.of(top))]
+        if rule.evaluated:
+            inside = seen & torch.isin(
+                top, torch.tensor(labels.evaluated, dtype=top.dtype, device=top.device)
+            )
     else:
         chosen = (1,) if kind == "foreground" else labels.evaluated
         groups = [(ours.of(c), theirs.of(c)) for c in chosen]
-    sums = [_sums(confidence, target, ours.seen & theirs.seen, bins) for confidence, target in groups]
-    return PixelBins(*(torch.stack(column, 1) for column in zip(*sums, strict=True)))
+    sums = [_sums(confidence, target, inside, bins, rule.zero) for confidence, target in groups]
+    found = PixelBins(*(torch.stack(column, 1) for column in zip(*sums, strict=True)))
+    if rule == PixelRule():
+        return found
+    return replace(found, outside=seen.sum(1)[:, None] - found.count.sum(-1))
 
 
 def ece(
@@ -227,10 +247,17 @@ class _Shares:
             return torch.stack([w @ h.double() for w, h in zip(self.weights, hit, strict=True)])
 
 
-def _sums(confidence: Tensor, target: Tensor, seen: Tensor, bins: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Sums of confidence and target and number of the pixels of each bin, ``(B, bins)`` each."""
+def _sums(
+    confidence: Tensor, target: Tensor, seen: Tensor, bins: int, zero: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Sums of confidence and target and number of the pixels of each bin, ``(B, bins)`` each; see `PixelRule`
+    for ``zero``."""
     images = len(confidence)
-    place = ((confidence + EDGE) * bins).long().clamp(0, bins - 1)
+    if zero:
+        place = ((confidence + EDGE) * bins).long().clamp(0, bins - 1)
+    else:
+        place = (((confidence - EDGE) * bins).ceil().long() - 1).clamp(0, bins - 1)
+        seen = seen & (confidence > 0)
     place = torch.where(seen, place, bins)  # one bin more, for the pixels that are left out
     place = (place + (bins + 1) * torch.arange(images, device=place.device)[:, None]).flatten()
 

@@ -82,11 +82,11 @@ def _average_precision(scores: Tensor, matched: Tensor, _: Tensor) -> Tensor:
 
 def _binned(pair: Comparison, _: float) -> tuple[Tensor, ...]:
     bins = pixel_bins(pair, bins=BINS)
-    return bins.confidence, bins.target, bins.count
+    return bins.confidence, bins.target, bins.count, bins.outside
 
 
-def _calibration_error(confidence: Tensor, target: Tensor, count: Tensor) -> Tensor:
-    return PixelBins(confidence[None], target[None], count[None]).error()[0]
+def _calibration_error(*sums: Tensor) -> Tensor:
+    return PixelBins(*(part[None] for part in sums)).error()[0]
 
 
 def _brier_parts(assignment: str, pair: Comparison, _: float) -> tuple[Tensor, ...]:
@@ -126,6 +126,7 @@ POOLED_PIXELS = Pooling(
         "confidence": torch.zeros(1, BINS, dtype=torch.float64),
         "target": torch.zeros(1, BINS, dtype=torch.float64),
         "count": torch.zeros(1, BINS, dtype=torch.int64),
+        "outside": torch.zeros(1, dtype=torch.int64),
     },
 )
 """Expected calibration error over the pixels of all images together (MoSE)."""

@@ -141,7 +141,8 @@ def numbered_mode_ratios(predictions: MaskSet | Comparison, annotations: MaskSet
     pair = Comparison.of(predictions, annotations)
     given, modes, found = pair.annotations, pair.modes, mode_ratio(pair)
     per_weight = found.estimated.double() / found.true.double().clamp(min=1e-30)
-    same = [(modes.masks == given.masks[:, j : j + 1]).flatten(2).all(2) for j in range(given.masks.shape[1])]
+    masks = given.labels.without_others(given.masks)
+    same = [(modes.masks == masks[:, j : j + 1]).flatten(2).all(2) for j in range(masks.shape[1])]
     true = given.weights.double()
     return Ratios(true * (torch.stack(same, 1) * per_weight[:, None]).sum(2), true)
 

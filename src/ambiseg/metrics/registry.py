@@ -20,6 +20,7 @@ from ambiseg.metrics.calibration import brier_skill_score, mode_kl, total_variat
 from ambiseg.metrics.comparison import Comparison
 from ambiseg.metrics.consensus import dice_of_mean, expected_dice, soft_dice
 from ambiseg.metrics.coverage import coverage, covered_mass, expected_draws, modes_hit, precision_at
+from ambiseg.metrics.dialects import AMBISEG, Dialect, dialect_of
 from ambiseg.metrics.energy import diversity, ged, ged_unbiased
 from ambiseg.metrics.likelihood import bits_per_dimension
 from ambiseg.metrics.matching import (
@@ -345,7 +346,10 @@ def missing(info: MetricInfo, predictions: MaskSet) -> list[str]:
 
 
 def evaluate_all(
-    predictions: MaskSet, annotations: MaskSet, names: str | Iterable[str] | None = None
+    predictions: MaskSet,
+    annotations: MaskSet,
+    names: str | Iterable[str] | None = None,
+    dialect: str | Dialect = AMBISEG,
 ) -> dict[str, Tensor]:
     """Several metrics of the same sets, each ``(B,)`` per image, overlaps and matching computed once.
 
@@ -353,9 +357,11 @@ def evaluate_all(
         predictions: ``(B, M, *S)``.
         annotations: ``(B, N, *S)``.
         names: keys of `METRICS`, or a single one; the default ones that the predictions allow if left out.
+        dialect: conventions of a paper, by name or as a `Dialect`.
 
     Raises:
-        AmbisegError: an unknown name, scores asked for but absent, or sets that do not belong together.
+        AmbisegError: an unknown name, scores asked for but absent, sets that do not belong together, or a
+            dialect that does not fit them.
 
     Trap: the reported selection F1 and Brier skill score are pooled, not the mean of these: see
     `metric_collection`.
@@ -368,5 +374,5 @@ def evaluate_all(
         {'ged': tensor([0.]), 'm_iou': tensor([1.])}
     """
     chosen = default_metrics(predictions) if names is None else listed(names)
-    pair = Comparison(predictions, annotations)
+    pair = Comparison(predictions, annotations, dialect_of(dialect))
     return {name: metric_info(name).function(pair) for name in chosen}

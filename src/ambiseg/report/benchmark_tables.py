@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import wilcoxon
 
+from ambiseg.metrics.dialects import AMBISEG, dialect_of
 from ambiseg.metrics.registry import METRICS
 from ambiseg.report.tables import MetricRow
 from ambiseg.report.text_tables import Entry, Mark, Table
@@ -49,6 +50,8 @@ class Measured:
         annotators: how far the annotators agree, by name.
         coverage: HM IoU* of the k best masks, mean over images.
         estimated, true: probabilities of masks and modes in pairs.
+        dialect, classes: conventions of the metrics, and names of the evaluated classes.
+        tag: both in short, where they are not the usual ones.
     """
 
     data: str
@@ -71,6 +74,9 @@ class Measured:
     coverage: Sequence[Number]
     estimated: Sequence[Number]
     true: Sequence[Number]
+    dialect: str = AMBISEG.name
+    classes: Sequence[str] = ()
+    tag: str = ""
 
 
 @dataclass(frozen=True)
@@ -221,12 +227,15 @@ def data_table(
     first = runs[0]
     n = max(round(run.masks) for run in runs)
     header: tuple[str, ...] = ("method", "labels", "seeds", "masks")
+    tag = f" [{first.tag}]" if first.tag else ""
     header += tuple(
-        f"{MetricRow.of(name).title} {MetricRow.of(name).arrow}".strip() + f", n = {n}" for name in metrics
+        f"{MetricRow.of(name).title} {MetricRow.of(name).arrow}".strip() + f"{tag}, n = {n}"
+        for name in metrics
     )
     header += ("parameters (M)", "training (min)", "ms/image", "peak memory (MiB)")
     return Table(
-        f"{first.data}: {first.images} images of the split {first.split}" + (f"; {remark}" if remark else ""),
+        f"{first.data}: {first.images} images of the split {first.split}{tag}"
+        + (f"; {remark}" if remark else ""),
         header,
         tuple(rows),
         (*_explanations(first, metrics, n), *dict.fromkeys(notes)),
@@ -239,6 +248,9 @@ def _explanations(run: Measured, metrics: Sequence[str], n: int) -> list[str]:
         f"{title} {Entry(_float(run.annotators.get(name))).text}"
         for name, title in (("pairwise_iou", "IoU"), ("pairwise_dice", "Dice"), ("spread", "d(Y,Y)"))
     )
+    if run.tag:
+        dialects.append(f"Dialect {run.dialect}. {dialect_of(run.dialect).source}")
+        dialects.append(f"Evaluated classes: {', '.join(run.classes)}.")
     return [
         *dialects,
         f"n is the number of masks per image: {n}, unless the column 'masks' gives another one. Metrics are computed over all"

@@ -98,6 +98,7 @@ class ReportContent:
         curve: rows of the training curve, see `draw_curve`.
         metrics: measured numbers.
         columns: headings of their values.
+        metric_tag: dialect and classes of the measured numbers, where they are not the usual ones.
         metric_note: a sentence below the measured numbers.
         reliability: ``(estimated, true)`` probabilities, see `draw_reliability` and `draw_mode_scatter`.
         mode_metrics: what was measured of these probabilities, one value each.
@@ -117,6 +118,7 @@ class ReportContent:
     curve: Sequence[Mapping[str, float]] = ()
     metrics: Sequence[MetricRow] = ()
     columns: Sequence[str] = ("value",)
+    metric_tag: str = ""
     metric_note: str = ""
     reliability: tuple[ArrayLike, ArrayLike] | None = None
     mode_metrics: Sequence[MetricRow] = ()
