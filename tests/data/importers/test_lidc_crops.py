@@ -62,6 +62,11 @@ def test_every_protocol_gives_the_same_crops(tmp_path, protocol):
         assert found[key].annotators == ("reader-1", "reader-2", "reader-3", "reader-4")
 
 
+def test_crops_of_scans_may_be_flipped_and_turned(tmp_path):
+    info = import_crops(dump(tmp_path / "data_lidc.pickle", crops()), LidcCropsSettings()).info
+    assert info.augment == dict.fromkeys(["flip", "flip-vertical", "quarter-turns", "rotate"], True)
+
+
 @pytest.mark.parametrize("protocol", range(6))
 def test_arrays_of_any_order_type_and_byte_order(tmp_path, protocol):
     values = np.arange(6).reshape(2, 3)
