@@ -191,11 +191,13 @@ def _diffusion(
         f"{data.name}-particle": replace(
             plain,
             source=f"preset {data.name} with particle guidance as in the same code",
+            differs="all samples of an image push each other, not those of a batch of 4 to 16",
             settings={**settings, "guidance": particle},
         ),
         f"{data.name}-spell": replace(
             plain,
             source=f"preset {data.name} with SPELL as in the same code: its radius doubled, for masks in [-1, 1]",
+            differs="all samples of an image push each other, not those of a batch of 4 to 16",
             settings={**settings, "guidance": spell},
         ),
     }

@@ -197,10 +197,16 @@ def _table_6(
         differs=(
             "give --init of a flow-matching run with the preset of this name and the same labels, and"
             " train.freeze=encoder: without them the network is trained from scratch; the range of the random"
-            " scales of the heads is not printed; batch size, optimiser and selection of the best weights are"
-            " the library's"
+            " scales of the heads, batch size and optimiser are not printed; the whole loss chooses the best"
+            " weights, not the mask loss alone"
         ),
-        train={"epochs": epochs, "lr": lr},
+        train={
+            "epochs": epochs,
+            "lr": lr,
+            "select": "loss",
+            "validate_every": 1,
+            "validation_images": 0,
+        },
         backbone={**EDM, "width": width},
         settings={
             **_paper(weight=full[1], expected_modes=float(modes)),
