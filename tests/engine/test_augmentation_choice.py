@@ -166,13 +166,9 @@ def test_settings_then_the_data_set_decide_without_a_test(no_test):
             choice(info=named, train=TrainSettings(augment=(QuarterTurns(), kind)))
 
 
-def test_files_of_earlier_versions_say_rotate_for_quarter_turns(no_test):
+def test_data_sets_may_say_rotate_for_quarter_turns(no_test):
     earlier = {"flip": False, "rotate": True, "scale": False, "intensity": False}
     assert choice(info=DatasetInfo("d", augment=earlier)).kinds == (QuarterTurns(),)
-    stored = {**earlier, "reason": "dataset.yaml"}
-    assert AugmentationChoice.from_dict(stored) == AugmentationChoice((QuarterTurns(),), "dataset.yaml")
-    with pytest.raises(AmbisegError, match="rotate is true or false, received 3"):
-        AugmentationChoice.from_dict({**stored, "rotate": 3})
 
 
 def test_kinds_that_the_data_set_names_are_not_tested():
@@ -233,17 +229,6 @@ def test_resuming_keeps_the_decision(tiny_run, tmp_path, monkeypatch, no_test):
     resume(run, quiet=True)
     assert set(seen) == {Augmentation(decided.kinds), Augmentation()}
     assert RunConfig.load(run).augmentation == decided
-
-
-def test_runs_of_earlier_versions_go_on_as_they_began(tiny_run, tmp_path, monkeypatch):
-    run = shutil.copytree(tiny_run, tmp_path / "run")
-    config = replace(RunConfig.load(run), augmentation=None)
-    replace(config, train=replace(config.train, augment=True, epochs=11)).save(run)
-    seen = []
-    original = Augmentation.__call__
-    monkeypatch.setattr(Augmentation, "__call__", lambda s, *args: seen.append(s) or original(s, *args))
-    resume(run, quiet=True)
-    assert set(seen) == {Augmentation((Flip(),)), Augmentation()}
 
 
 def test_the_benchmark_keeps_what_the_seeds_span(tmp_path, monkeypatch):

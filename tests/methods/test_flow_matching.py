@@ -433,9 +433,11 @@ def test_presets_of_guidance_differ_by_their_guidance_alone():
     [
         ({"times": NoiseLevelTimes(), "grid": KarrasGrid()}, "set parameterisation=edm and grid=karras"),
         ({"times": NoiseLevelTimes(), "parameterisation": "edm"}, "set parameterisation=edm and grid=karras"),
-        ({**EDM_NOISE, "time_shift": 2.0}, "set times.log_mean"),
+        ({**EDM_NOISE, "time_shift": 2.0}, "time_shift has no effect on grid=karras"),
         ({"grid": KarrasGrid(), "sampler": "dopri5"}, "chooses its own steps"),
         ({"grid": KarrasGrid(rho=0.0)}, "give rho above 0"),
+        ({"time_shift": 2.0, "grid": KarrasGrid()}, "time_shift has no effect on grid=karras"),
+        ({"guidance": SpellSettings(times_noise=True)}, "set grid=karras"),
         ({"guidance": ParticleGuidanceSettings(form="mean-masks")}, "set sampler=heun and grid=karras"),
     ],
 )

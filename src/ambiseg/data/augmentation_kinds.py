@@ -165,6 +165,12 @@ KINDS: Mapping[str, type[Kind]] = {part.kind: part for part in get_args(Kind)}
 TESTED: tuple[Kind, ...] = (Flip(), QuarterTurns(), Scale(), Intensity())
 """Those among which training chooses where neither settings nor data set decide."""
 
+NONE: Mapping[str, bool] = {"flip": False, "rotate": False, "scale": False, "intensity": False}
+"""What a data set says that forbids the tested kinds, and those that follow them (`allowed`). It says nothing of crops,
+shears and elastic deformations."""
+TURNS: Mapping[str, bool] = {"flip": True, "rotate": True}
+"""What a data set says whose images have no upper side: flips both ways and any turn are allowed."""
+
 _RANGES: Mapping[str, tuple[float, float]] = {
     "probability": (0, 1),
     "rotate.degrees": (0, 180),

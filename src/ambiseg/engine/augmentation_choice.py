@@ -153,17 +153,7 @@ class AugmentationChoice:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> AugmentationChoice:
-        """The inverse of `to_dict`; `AmbisegError` for other values.
-
-        Earlier versions wrote four kinds as true or false, and called quarter turns `rotate`.
-        """
-        if "flip" in values:
-            earlier = {"flip": "flip", "rotate": "quarter-turns", "scale": "scale", "intensity": "intensity"}
-            for name in earlier:
-                if not isinstance(values.get(name), bool):
-                    raise AmbisegError(f"{name} is true or false, received {values.get(name)!r}")
-            kinds = [new for old, new in earlier.items() if values[old]]
-            values = {"kinds": kinds} | {key: v for key, v in values.items() if key not in earlier}
+        """The inverse of `to_dict`; `AmbisegError` for other values."""
         return from_values(cls, values, "augmentation")
 
     def to_dict(self) -> dict[str, Any]:

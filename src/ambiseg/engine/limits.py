@@ -15,7 +15,7 @@ from ambiseg.methods.base import Segmenter
 from ambiseg.networks.base import Backbone
 
 BYTES_PER_WEIGHT = 20
-"""Weight, gradient, two moments of AdamW and the moving average, in float32."""
+"""Weight, gradient, two moments of Adam and the moving average, in float32."""
 
 BYTES_PER_LOGIT = 12
 """Of the masks that are predicted: the logit, its probability, its gradient."""

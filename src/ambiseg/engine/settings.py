@@ -234,8 +234,18 @@ class TrainSettings:
             return ["schedule.updates cannot be placed in minutes: give schedule.shares"]
         return [] if self.updates is None else self.late_steps(self.updates)
 
-    def late_steps(self, total: int) -> list[str]:
-        """The sentence on steps of the schedule that a training of so many updates does not reach, if any."""
+    def late_steps(self, total: int, images: int | None = None) -> list[str]:
+        """The sentence on changes of the rate that a training of so many updates does not reach, if any; with the
+        number of images also on a plateau of the loss of epochs."""
+        if isinstance(self.schedule, Plateau) and self.schedule.watch == "training" and images:
+            epochs = total * self.batch_size * self.devices / images
+            least = self.schedule.patience + 2
+            if epochs < least:
+                return [
+                    f"schedule watches the loss of epochs, but with patience {self.schedule.patience} the rate falls after"
+                    f" {least} of them at the earliest, and the training has {epochs:.3g}: train longer, or give less"
+                    " patience"
+                ]
         last = self.schedule.updates[-1:] if isinstance(self.schedule, Steps) else ()
         if not last or last[0] < total:
             return []

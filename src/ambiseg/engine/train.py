@@ -173,7 +173,7 @@ def fit(
     val = _validation_split(data, chosen)
     _check_devices(chosen, split, val)
     validated(spec, chosen)  # a name that there is not is refused here
-    late = chosen.late_steps(_steps(chosen, len(split)) or 0) if chosen.minutes is None else []
+    late = chosen.late_steps(_steps(chosen, len(split)) or 0, len(split)) if chosen.minutes is None else []
     if late:
         raise AmbisegError("; ".join(late))
     statistics = SplitStatistics.of(split)
@@ -349,9 +349,6 @@ def resume(
         raise AmbisegError(
             f"{run / LAST} was written by {wrote}, but {run / CONFIG} says {expected}: restore the run"
         )
-    if config.augmentation is None:  # a run of an earlier version, whose settings say yes or no
-        chosen = choose_augmentation(config.train, split, val, config.normalization, None, 0)
-        config = replace(config, augmentation=chosen)
     if _is_child():
         return _train(run, config, split, val, quiet, fit_filter, checkpoint=checkpoint)
     with working_in(run, "the run folder", _PATIENCE):
@@ -578,7 +575,7 @@ def _finish(run: Path, config: RunConfig, interrupted: bool) -> FitResult:
         steps=int(last["global_step"]),
         seconds=round(float(last["callbacks"]["Budget"]["elapsed"]), 1),
         metric=validated(method_info(config.method), train),
-        best=None if score is None else round(float(score), 6),
+        best=None if score is None or not math.isfinite(score) else round(float(score), 6),
         interrupted=interrupted,
         kept=kept,
     )

@@ -51,9 +51,9 @@ class Path(ABC):
     """A Gaussian probability path: two schedules with their derivatives, and the conversions they imply (16,
     17).
 
-    Times t are tensors in [0, 1], ``(B,)`` or of no axis; states, masks and noise are ``(B, C, *S)``, or any
-    other shape that begins with B. Schedules are computed in the type of t, results have the type of the
-    state.
+    Times t are tensors in [0, 1], of `VarianceExploding` noise levels, ``(B,)`` or of no axis; states, masks
+    and noise are ``(B, C, *S)``, or any other shape that begins with B. Schedules are computed in the type of
+    t, results have the type of the state.
     """
 
     @abstractmethod

@@ -122,7 +122,8 @@ class PHiSegUNet(Backbone):
 
     Args:
         in_channels: image channels C.
-        settings: width, depth and convolutions; there are three at every level, no attention and no dropout.
+        settings: width, depth and convolutions; there are three at every level, no attention; dropout of
+            what enters the three innermost blocks.
         time: must be False, the network has no place for a time.
 
     Raises:

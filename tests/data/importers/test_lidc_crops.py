@@ -10,6 +10,7 @@ import h5py
 import numpy as np
 import pytest
 
+from ambiseg.data.augmentation_kinds import allowed
 from ambiseg.data.importers import import_dataset
 from ambiseg.data.importers.array_pickle import read_array_pickle
 from ambiseg.data.importers.lidc_crops import import_crops
@@ -64,7 +65,9 @@ def test_every_protocol_gives_the_same_crops(tmp_path, protocol):
 
 def test_crops_of_scans_may_be_flipped_and_turned(tmp_path):
     info = import_crops(dump(tmp_path / "data_lidc.pickle", crops()), LidcCropsSettings()).info
-    assert info.augment == dict.fromkeys(["flip", "flip-vertical", "quarter-turns", "rotate"], True)
+    kinds = ["flip", "flip-vertical", "quarter-turns", "rotate"]
+    assert all(allowed(info.augment, kind) for kind in kinds)
+    assert allowed(info.augment, "scale") is None
 
 
 @pytest.mark.parametrize("protocol", range(6))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import ambiseg
+from ambiseg.data.augmentation_kinds import KINDS, allowed
 from ambiseg.data.check import check_dataset
 from ambiseg.data.simulators.dataset import DEFAULTS, check_simulation
 from ambiseg.data.simulators.lesions import simulate_lesion
@@ -32,8 +33,9 @@ def test_lesions_are_those_of_the_seed(tmp_path):
     test = ambiseg.open_split(out, "test")
     np.testing.assert_array_equal(test[0].image, simulate_lesion(4, 9).image)
     assert test.info.labels.names == ("background", "lesion")
-    survived = {kind for kind, allowed in test.info.augment.items() if allowed}
-    assert survived == {"flip", "flip-vertical", "quarter-turns", "rotate"}
+    said = {kind: allowed(test.info.augment, kind) for kind in KINDS}
+    assert {kind for kind, may in said.items() if may} == {"flip", "flip-vertical", "quarter-turns", "rotate"}
+    assert {kind for kind, may in said.items() if may is None} == {"shear", "elastic", "crop", "resized-crop"}
     assert told[-1] == ("test", 1, 1)
 
 

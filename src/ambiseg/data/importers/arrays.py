@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ambiseg.data.augmentation_kinds import allowed
+from ambiseg.data.augmentation_kinds import NONE
 from ambiseg.data.files.validation import FileProblem
 from ambiseg.data.folder import SPLITS
 from ambiseg.data.importers.base import Imported, Lazy
@@ -46,8 +46,7 @@ def read_arrays(source: Path, settings: ArraysSettings) -> Imported:
         if (path := found[0].with_name(f"{name}-{split}.npz")).is_file()
     }
     kinds = settings.augment
-    said = dict.fromkeys(kinds or (), True)
-    augment = {} if kinds is None else {one: bool(allowed(said, one)) for one in AUGMENTATIONS}
+    augment = {} if kinds is None else {**NONE, **dict.fromkeys(kinds, True)}
     return Imported(
         DatasetInfo(name, augment=augment, licence=settings.licence), splits, "as distributed", problems
     )

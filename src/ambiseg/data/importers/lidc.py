@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from ambiseg.data.augmentation_kinds import TURNS
 from ambiseg.data.files.validation import FileProblem
 from ambiseg.data.folder import SPLITS
 from ambiseg.data.importers.base import Imported, Lazy
@@ -153,8 +154,7 @@ def _imported(
         facts[f"nodules of {readers} reader{'s' if readers > 1 else ''}"] = count
     facts["nodules left out, of more"] = counts[READERS]
     facts["slices with an outline"] = sum(read.slices() for reads in per_split.values() for read in reads)
-    augment = dict.fromkeys(("flip", "flip-vertical", "quarter-turns", "rotate"), True)
-    info = DatasetInfo(name, LabelSpace.binary("nodule"), augment=augment, channels=channels)
+    info = DatasetInfo(name, LabelSpace.binary("nodule"), augment=TURNS, channels=channels)
     return Imported(
         info, {split: lazy(reads) for split, reads in per_split.items()}, split_name, problems, facts
     )

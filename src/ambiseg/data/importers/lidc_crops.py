@@ -19,6 +19,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from ambiseg.data.augmentation_kinds import TURNS
 from ambiseg.data.files.reading import check_size
 from ambiseg.data.files.validation import FileProblem, canonical_image, check_name
 from ambiseg.data.folder import SPLITS, ordered_splits
@@ -73,7 +74,7 @@ def import_crops(source: Path, settings: LidcCropsSettings) -> Imported:
         DatasetInfo(
             "LIDC-IDRI crops",
             LabelSpace.binary("nodule"),
-            augment=dict.fromkeys(("flip", "flip-vertical", "quarter-turns", "rotate"), True),
+            augment=TURNS,
             channels=("CT",),
         ),
         {name: _lazy(per_split[name], source, problems) for name in ordered_splits(per_split)},

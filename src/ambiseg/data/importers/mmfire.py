@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ambiseg.data.augmentation_kinds import NONE
 from ambiseg.data.files.reading import check_size
 from ambiseg.data.files.validation import FileProblem, canonical_image
 from ambiseg.data.importers.base import Imported
@@ -25,7 +26,6 @@ from ambiseg.data.importers.reading import collected, nothing_found, own_file
 from ambiseg.data.importers.settings import MMFireSettings
 from ambiseg.data.info import DatasetInfo
 from ambiseg.data.sample import Sample
-from ambiseg.data.schema import AUGMENTATIONS
 from ambiseg.data.simulators.wildfire import CHANNELS, WIND_DIRECTIONS
 from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
@@ -70,7 +70,7 @@ def read_mmfire(source: Path, settings: MMFireSettings) -> Imported:
         "mmfire",
         LabelSpace.binary("fire"),
         "MMFire (Gerard and Sullivan 2025)",
-        augment=dict.fromkeys(AUGMENTATIONS, False),
+        augment=NONE,
         channels=CHANNELS,
     )
     problems: list[FileProblem] = []

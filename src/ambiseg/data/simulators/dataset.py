@@ -7,10 +7,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from ambiseg.data.augmentation_kinds import NONE, TURNS
 from ambiseg.data.folder import Progress
 from ambiseg.data.info import DatasetInfo
 from ambiseg.data.sample import Sample
-from ambiseg.data.schema import AUGMENTATIONS
 from ambiseg.data.simulators import lesions, markov_shapes, wildfire
 from ambiseg.data.source import write_dataset
 from ambiseg.errors import AmbisegError, UnknownNameError
@@ -100,7 +100,7 @@ def _recipe(
         options: dict[str, Any] = {"seed": seed, "probabilities": probabilities, "workers": workers}
         words += f" --seed {seed} --probabilities {probabilities}"
         make = partial(wildfire.simulate_wildfires, size=side, **options)
-        channels, labels, allowed = wildfire.CHANNELS, LabelSpace.binary(), {}
+        channels, labels, augment = wildfire.CHANNELS, LabelSpace.binary(), NONE
         if probabilities == "prevailing":
             channels = (*channels, wildfire.PREVAILING_CHANNEL)
     else:
@@ -111,17 +111,17 @@ def _recipe(
             words += f" --seed {seed}"
             make = partial(lesions.simulate_lesions, size=side, seed=seed)
             channels, labels = lesions.CHANNELS, LabelSpace.binary("lesion")
-            allowed = dict.fromkeys(("flip", "flip-vertical", "quarter-turns", "rotate"), True)
+            augment = {**NONE, **TURNS}
         else:
             make = partial(markov_shapes.simulate_markov_shapes, size=side)
-            channels, labels, allowed = markov_shapes.CHANNELS, LabelSpace.binary("shape"), {}
+            channels, labels, augment = markov_shapes.CHANNELS, LabelSpace.binary("shape"), NONE
     make(0)  # refuses numbers that cannot be, before anything is written
     info = DatasetInfo(
         name=scene,
         labels=labels,
         source=words,
         licence="CC0-1.0",
-        augment=dict.fromkeys(AUGMENTATIONS, False) | allowed,
+        augment=augment,
         channels=channels,
     )
     return make, info, count

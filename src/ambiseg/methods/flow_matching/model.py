@@ -261,14 +261,18 @@ def _check(s: FlowMatchingSettings) -> None:
             raise AmbisegError(
                 f"sampler={ADAPTIVE} chooses its own steps: leave out grid=karras, or take heun"
             )
+    if levels and s.time_shift != 1:
+        raise AmbisegError("time_shift has no effect on grid=karras: leave it out, or take grid=equal")
+    if isinstance(s.guidance, SpellSettings) and s.guidance.times_noise and not levels:
+        raise AmbisegError(
+            "guidance.times_noise multiplies by the noise level, which has no bound at the start of grid=equal: set"
+            " grid=karras"
+        )
     if _of_mean_masks(s.guidance) and (not levels or s.sampler != "heun"):
         raise AmbisegError(
             "guidance.form=mean-masks acts within Heun steps: set sampler=heun and grid=karras"
         )
-    if isinstance(s.times, NoiseLevelTimes):
-        if s.parameterisation != "edm" or not levels:
-            raise AmbisegError(
-                "times=edm trains at noise levels and never at time 0: set parameterisation=edm and grid=karras"
-            )
-        if s.time_shift != 1:
-            raise AmbisegError("time_shift has no effect with times=edm: leave it out and set times.log_mean")
+    if isinstance(s.times, NoiseLevelTimes) and (s.parameterisation != "edm" or not levels):
+        raise AmbisegError(
+            "times=edm trains at noise levels and never at time 0: set parameterisation=edm and grid=karras"
+        )
