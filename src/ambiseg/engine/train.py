@@ -173,7 +173,11 @@ def fit(
     val = _validation_split(data, chosen)
     _check_devices(chosen, split, val)
     validated(spec, chosen)  # a name that there is not is refused here
-    late = chosen.late_steps(_steps(chosen, len(split)) or 0, len(split)) if chosen.minutes is None else []
+    late = (
+        []
+        if smoke or chosen.minutes is not None
+        else chosen.late_steps(_steps(chosen, len(split)) or 0, len(split))
+    )
     if late:
         raise AmbisegError("; ".join(late))
     statistics = SplitStatistics.of(split)
