@@ -162,7 +162,7 @@ def _counts(splits: Sequence[SplitDescription]) -> list[list[str]]:
 
 
 def _within_reach(split: SplitDescription) -> TextTable:
-    from ambiseg.engine.evaluate import ORACLE_DRAWS
+    from ambiseg.engine.tally import ORACLE_DRAWS
     from ambiseg.report.data_page import TextTable
     from ambiseg.report.tables import metric_rows
 

@@ -119,8 +119,9 @@ def evaluate_run(
     """Evaluate with a progress bar; warnings about the probabilities go to stderr."""
     from ambiseg.cli.predict import settings_of, undetermined
     from ambiseg.data.source import SpreadSplit, open_split
-    from ambiseg.engine.evaluate import FEW_GROUPS, LEAST_GROUPS, evaluate
+    from ambiseg.engine.evaluate import evaluate
     from ambiseg.engine.postprocess import flow_remark
+    from ambiseg.engine.tally import FEW_GROUPS, LEAST_GROUPS
 
     chosen, measured = proposing or Proposing(), measuring or Measuring()
     settings, flow = settings_of(chosen, model)
@@ -189,7 +190,7 @@ def evaluation_table(evaluation: Evaluation, intervals: bool = False) -> Grid:
 
 def interval_note(evaluation: Evaluation) -> str:
     """What the intervals are."""
-    from ambiseg.engine.evaluate import LEAST_GROUPS
+    from ambiseg.engine.tally import LEAST_GROUPS
 
     bootstrap = evaluation.bootstrap
     if bootstrap is None:

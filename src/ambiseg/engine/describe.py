@@ -32,7 +32,7 @@ from ambiseg.data.sample import Sample
 from ambiseg.data.seen import Summary
 from ambiseg.data.source import list_splits, open_split
 from ambiseg.data.split import Split
-from ambiseg.engine.evaluate import ORACLE_DRAWS
+from ambiseg.engine.tally import ORACLE_DRAWS
 from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet

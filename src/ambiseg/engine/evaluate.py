@@ -16,18 +16,14 @@ annotators is in that of this library.
 
 from __future__ import annotations
 
-import csv
-import io
-import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torchmetrics import MetricCollection
 
 from ambiseg.atomic_write import write_json, write_text
 from ambiseg.data.batches import annotations_of
@@ -37,39 +33,14 @@ from ambiseg.data.split import Split
 from ambiseg.engine.postprocess import LoadedModel, PredictSettings, postprocess
 from ambiseg.engine.run import Run, load, warn_of_range
 from ambiseg.engine.run_folder import METRICS as METRICS_FILE
+from ambiseg.engine.tally import ORACLE_DRAWS, Tally, check_groups, per_image_csv, plain, plain_ends
 from ambiseg.errors import AmbisegError
-from ambiseg.escaping import csv_cell
 from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
-from ambiseg.metrics import (
-    METRICS,
-    AnnotatorAgreement,
-    Bootstrap,
-    Comparison,
-    Dialect,
-    Interval,
-    MeanOverImages,
-    PixelBins,
-    PooledOverImages,
-    annotator_agreement,
-    coverage_curve,
-    default_metrics,
-    dialect_of,
-    metric_collection,
-    metric_info,
-    missing,
-    mode_probabilities,
-    oracle_samples,
-)
+from ambiseg.metrics import Bootstrap, Dialect, Interval, dialect_of
 from ambiseg.metrics.dialects import AMBISEG
-from ambiseg.metrics.registry import listed
 
 _BOOTSTRAP = Bootstrap()
-LEAST_GROUPS, FEW_GROUPS = 4, 10
-"""Of fewer groups no interval is made; of fewer than the second it is known to be too narrow."""
-ORACLE_DRAWS = 5
-"""How often the annotation oracle is drawn; with a hundred images the mean is then good to a few
-thousandths."""
 
 
 @dataclass(frozen=True)
@@ -164,10 +135,10 @@ class Evaluation:
             "settings": self.settings,
             "dialect": self.dialect.name,
             "classes": self.classes,
-            "all": {"masks_per_image": self.n_all, **_plain(self.all)},
-            "kept": {"masks_per_image": self.n_kept, **_plain(self.kept)},
-            "oracle": {"masks_per_image": self.n_all, **_plain(self.oracle)},
-            "annotators": _plain(self.annotators),
+            "all": {"masks_per_image": self.n_all, **plain(self.all)},
+            "kept": {"masks_per_image": self.n_kept, **plain(self.kept)},
+            "oracle": {"masks_per_image": self.n_all, **plain(self.oracle)},
+            "annotators": plain(self.annotators),
             **self._interval_record(),
             "seconds_per_image": self.seconds_per_image,
         }
@@ -175,22 +146,15 @@ class Evaluation:
     def _interval_record(self) -> dict[str, Any]:
         if self.bootstrap is None:
             return {}
-        ends = {
-            column: {name: None if math.isnan(low) else [low, high] for name, (low, high) in found.items()}
-            for column, found in self.intervals.items()
-        }
+        ends = {column: plain_ends(found) for column, found in self.intervals.items()}
         return {"intervals": {**asdict(self.bootstrap), "units": self.units, **ends}}
 
     def save(self, run: Path) -> None:
         """Write ``metrics.json`` and ``per_image.csv`` into a run folder; what was there is replaced as a whole."""
         write_json(run / METRICS_FILE, self.to_dict())
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
         tag = f" [{self.tag}]" if self.tag else ""
-        writer.writerow(["id", *(name + tag for name in self.per_image)])
-        for i, name in enumerate(self.ids):
-            writer.writerow([csv_cell(name), *(f"{values[i]:.6g}" for values in self.per_image.values())])
-        write_text(run / "per_image.csv", text.getvalue())
+        columns = {name + tag: values for name, values in self.per_image.items()}
+        write_text(run / "per_image.csv", per_image_csv(self.ids, columns))
 
 
 def evaluate(
@@ -240,12 +204,11 @@ def evaluate(
     if len(source) == 0:
         raise AmbisegError(f"{data}: the split {split!r} holds no image")
     run.check_data(source)
-    lost = [name for name in source.ids if groups is not None and name not in groups]
-    if lost:
-        raise AmbisegError(f"{len(lost)} images have no group, such as {lost[0]!r}: give every image one")
+    check_groups(source.ids, groups)
     labels, dialect = source.info.labels, dialect_of(dialect)
     labels = dialect.space(labels.restricted(classes) if len(classes) else labels)
-    tally = _Tally(run, flow, labels, dialect, settings, metrics, oracle_draws, seed, bootstrap, groups)
+    inner = Tally(labels, dialect, ("all", "kept"), metrics, oracle_draws, seed, bootstrap)
+    tally = _RunTally(run, flow, settings, seed, inner)
     held: list[Sample] = []
     remarks: list[str] = []
     done = 0
@@ -265,172 +228,53 @@ def evaluate(
     digest = source.digest(read)
     tally.add(held)
     warn_of_range(remarks, len(source))
-    return tally.result(split, digest)
+    return tally.result(split, digest, groups)
 
 
-class _Tally:
-    """Sums over batches: accumulators for both columns, per-image values, counts and probabilities."""
+class _RunTally:
+    """A run in front of a `Tally`: predicts, filters, and adds all masks and those that are kept."""
 
     def __init__(
-        self,
-        run: Run,
-        flow: LoadedModel | None,
-        labels: LabelSpace,
-        dialect: Dialect,
-        settings: PredictSettings,
-        metrics: str | Sequence[str] | None,
-        oracle_draws: int,
-        seed: int,
-        bootstrap: Bootstrap | None,
-        groups: Mapping[str, str] | None,
+        self, run: Run, flow: LoadedModel | None, settings: PredictSettings, seed: int, tally: Tally
     ) -> None:
-        self.run, self.flow, self.labels, self.settings = run, flow, labels, settings
-        self.dialect = dialect
-        self.wanted = None if metrics is None else listed(metrics)
-        self.bootstrap, self.groups = bootstrap, groups
-        self.oracle_draws, self.seed = oracle_draws, seed
+        self.run, self.flow, self.settings, self.seed, self.tally = run, flow, settings, seed, tally
         self.generator = torch.Generator(run.hardware.device).manual_seed(seed)
-        self.drawing = torch.Generator().manual_seed(seed)
-        self.ids: list[str] = []
-        self.columns: dict[str, MetricCollection] = {}
-        self.pooled: dict[str, list[torch.Tensor]] = {}
-        self.agreement: list[AnnotatorAgreement] = []
-        self.counts = np.zeros(2)
         self.undetermined = 0
-        self.curves: list[torch.Tensor] = []
-        self.pairs: list[tuple[torch.Tensor, torch.Tensor]] = []
-        self.ready = self.several = False
-
-    def _prepare(self, predicted: MaskSet) -> None:
-        names = self.wanted or default_metrics(predicted)
-        if names == ["all"]:
-            names = [name for name, info in METRICS.items() if not missing(info, predicted)]
-        for column in ("all", "kept"):
-            own = [name for name in names if column in metric_info(name).columns]
-            self.columns[column] = metric_collection(own, keep_images=True, dialect=self.dialect)
-        fitting = [name for name in names if METRICS[name].fits_oracle]
-        self.oracle = metric_collection(fitting, dialect=self.dialect)
-        self.names, self.ready = names, True
 
     def add(self, samples: list[Sample]) -> None:
-        asked, threshold = self.settings.samples, self.settings.values().foreground_threshold
-        predicted = self.run.propose([s.image for s in samples], asked, self.generator, threshold)
-        predicted = replace(predicted, labels=replace(self.labels, only=()))  # filters look at all classes
-        if not self.ready:
-            self._prepare(predicted)
-        annotations = MaskSet.stack([annotations_of(s, self.labels) for s in samples])
-        images = [s.image for s in samples]
+        labels, images = self.tally.labels, [s.image for s in samples]
+        threshold = self.settings.values().foreground_threshold
+        predicted = self.run.propose(images, self.settings.samples, self.generator, threshold)
+        predicted = replace(predicted, labels=replace(labels, only=()))  # filters look at all classes
+        annotations = MaskSet.stack([annotations_of(s, labels) for s in samples])
         found = postprocess(predicted, self.settings, images, self.flow, self.generator)
-        every, kept = (
-            Comparison(replace(masks, labels=self.labels), annotations, self.dialect)
-            for masks in (predicted, found.masks)
-        )
         self.undetermined += found.determined.count(False)
-        for column, pair in (("all", every), ("kept", kept)):
-            self.columns[column].update(pair)
-        for name in self.names:
-            if METRICS[name].pooling is not None:
-                pair = every if METRICS[name].columns[0] == "all" else kept
-                self.pooled.setdefault(name, []).append(METRICS[name].function(pair))
-        if self.oracle_draws:
-            count = predicted.masks.shape[1]
-            for drawn in oracle_samples(annotations, count, self.oracle_draws, self.drawing):
-                self.oracle.update(Comparison(drawn, annotations, self.dialect))
-        self.curves += coverage_curve(every).double()
-        others_alike = replace(annotations, masks=self.labels.without_others(annotations.masks))
-        self.agreement.append(annotator_agreement(others_alike))
-        self.several |= bool((annotations.count > 1).any())
-        self.ids += [s.id for s in samples]
-        self.counts += [float(c.predictions.count.sum()) for c in (every, kept)]
-        probabilities = mode_probabilities(kept)
-        self.pairs.append(
-            (probabilities.estimated[probabilities.there], probabilities.true[probabilities.there])
-        )
+        self.tally.add([s.id for s in samples], {"all": predicted, "kept": found.masks}, annotations)
 
-    def _pixels(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]] | None:
-        """The reliability diagram of pixels, from the accumulator of ECE."""
-        if "ece" not in self.names:
-            return None
-        pooled = self.columns["all"]["ece"]
-        assert isinstance(pooled, PooledOverImages)
-        bins = PixelBins(*(part[None] for part in pooled.joined()))
-        confidence, target = bins.curve()
-        return confidence.double().numpy(), target.double().numpy(), bins.count.double().numpy()
-
-    def _per_image(self, name: str) -> NDArray[np.float64]:
-        """Values of the images in the first column of a metric."""
-        mean = self.columns[METRICS[name].columns[0]][name]
-        values = mean.per_image() if isinstance(mean, MeanOverImages) else torch.cat(self.pooled[name])
-        return values.double().numpy()
-
-    def _intervals(self, groups: list[str] | None) -> dict[str, dict[str, Interval]]:
-        found: dict[str, dict[str, Interval]] = {}
-        if self.bootstrap is None:
-            return found
-        if groups is not None and len(set(groups)) < min(LEAST_GROUPS, len(groups)):
-            nothing = Interval(math.nan, math.nan)
-            return {
-                column: dict.fromkeys(map(str, metrics), nothing) for column, metrics in self.columns.items()
-            }
-        for column, collection in self.columns.items():
-            found[column] = {}
-            for name, metric in collection.items():
-                assert isinstance(metric, (MeanOverImages, PooledOverImages))
-                low, high = metric.interval(self.bootstrap, groups)
-                found[column][name] = Interval(round(low, 6), round(high, 6))
-        return found
-
-    def result(self, split: str, digest: str) -> Evaluation:
-        images = len(self.ids)
-        groups = None if self.groups is None else [self.groups[name] for name in self.ids]
-        n_all, n_kept = self.counts / images
-        estimated, true = (torch.cat(column).double().numpy() for column in zip(*self.pairs, strict=True))
+    def result(self, split: str, digest: str, groups: Mapping[str, str] | None) -> Evaluation:
+        tally, found = self.tally, self.tally.figures(groups)
         return Evaluation(
-            all=_rounded(self.columns["all"].compute()),
-            kept=_rounded(self.columns["kept"].compute()),
-            oracle=_rounded(self.oracle.compute()) if self.oracle_draws else {},
-            annotators=_rounded(
-                {
-                    field.name: torch.cat([getattr(a, field.name) for a in self.agreement]).nanmean()
-                    if self.several
-                    else torch.tensor(math.nan)
-                    for field in fields(AnnotatorAgreement)
-                }
-            ),
-            intervals=self._intervals(groups),
-            bootstrap=self.bootstrap,
-            units=images if groups is None else len(set(groups)),
-            n_all=round(float(n_all), 3),
-            n_kept=round(float(n_kept), 3),
-            images=images,
+            **found.columns,
+            oracle=found.oracle,
+            annotators=found.annotators,
+            intervals=found.intervals,
+            bootstrap=tally.bootstrap,
+            units=found.units,
+            n_all=found.masks_per_image("all"),
+            n_kept=found.masks_per_image("kept"),
+            images=found.images,
             seconds_per_image=round(self.run.seconds / max(1, self.run.images), 6),
             split=split,
             data_digest=digest,
             seed=self.seed,
             estimate={**self.settings.estimate.record(self.flow), "undetermined": self.undetermined},
             settings=self.settings.record(),
-            dialect=self.dialect,
-            labels=self.labels,
-            ids=tuple(self.ids),
-            per_image={name: self._per_image(name) for name in self.names},
-            estimated=estimated,
-            true=true,
-            pixels=self._pixels(),
-            coverage=_mean_curve(self.curves),
+            dialect=tally.dialect,
+            labels=tally.labels,
+            ids=found.ids,
+            per_image=found.per_image,
+            estimated=found.estimated,
+            true=found.true,
+            pixels=found.pixels,
+            coverage=found.coverage,
         )
-
-
-def _mean_curve(curves: list[torch.Tensor]) -> NDArray[np.float64]:
-    """Mean of curves ``(M,)``, shorter ones going on with their last value."""
-    longest = max(len(curve) for curve in curves)
-    same = [torch.cat([curve, curve[-1:].expand(longest - len(curve))]) for curve in curves]
-    return torch.stack(same).mean(0).numpy()
-
-
-def _plain(values: dict[str, float]) -> dict[str, float | None]:
-    """None where a metric is not defined: JSON knows no nan."""
-    return {name: value if math.isfinite(value) else None for name, value in values.items()}
-
-
-def _rounded(values: dict[str, torch.Tensor]) -> dict[str, float]:
-    return {name: round(float(value), 6) for name, value in values.items()}

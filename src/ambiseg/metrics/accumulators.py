@@ -21,7 +21,7 @@ from ambiseg.errors import AmbisegError
 from ambiseg.maskset import MaskSet
 from ambiseg.metrics.comparison import Comparison
 from ambiseg.metrics.dialects import AMBISEG, Dialect, dialect_of
-from ambiseg.metrics.intervals import Bootstrap, Groups, Interval
+from ambiseg.metrics.intervals import Bootstrap, Difference, Groups, Interval
 from ambiseg.metrics.registry import listed, metric_info
 
 
@@ -63,13 +63,36 @@ class _Accumulator(Metric):
         Raises:
             AmbisegError: made without ``keep_images``, or not one group for each image.
         """
+        self._need_images()
+        return self._interval(bootstrap, groups)
+
+    def difference(self, other: Metric, bootstrap: Bootstrap, groups: Groups = None) -> Difference:
+        """How far the figure exceeds that of another accumulator of the same metric and images, resampled together.
+
+        Args:
+            other: made with ``keep_images`` as well.
+            bootstrap: level, resamples and seed.
+            groups: group of every image, in their order.
+
+        Raises:
+            AmbisegError: of another metric, made without ``keep_images``, or of another number of images.
+        """
+        if type(other) is not type(self) or other.info != self.info:
+            raise AmbisegError(f"a difference of {self.info.name} is one of two accumulators of that metric")
+        self._need_images()
+        other._need_images()
+        return self._difference(other, bootstrap, groups)
+
+    def _need_images(self) -> None:
         if not self.keep_images:
             raise AmbisegError(
                 f"this accumulator of {self.info.name} kept no values of images: make it with keep_images=True"
             )
-        return self._interval(bootstrap, groups)
 
     def _interval(self, bootstrap: Bootstrap, groups: Groups) -> Interval:
+        raise NotImplementedError
+
+    def _difference(self, other: Any, bootstrap: Bootstrap, groups: Groups) -> Difference:
         raise NotImplementedError
 
     @property
@@ -157,6 +180,9 @@ class MeanOverImages(_Accumulator):
     def _interval(self, bootstrap: Bootstrap, groups: Groups) -> Interval:
         return bootstrap.mean(self.per_image(), groups)
 
+    def _difference(self, other: Any, bootstrap: Bootstrap, groups: Groups) -> Difference:
+        return bootstrap.difference(self.per_image(), other.per_image(), groups)
+
     def compute(self) -> Tensor:
         """The mean; nan before the first image."""
         return self.total / self.images
@@ -226,9 +252,18 @@ class PooledOverImages(_Accumulator):
         return self.pooling.value(*self.joined())
 
     def _interval(self, bootstrap: Bootstrap, groups: Groups) -> Interval:
+        return bootstrap.pooled(self.pooling, self._parts(), groups)
+
+    def _difference(self, other: Any, bootstrap: Bootstrap, groups: Groups) -> Difference:
+        mean = float(self.compute()) - float(other.compute())
+        return Difference(
+            mean, bootstrap.pooled_difference(self.pooling, self._parts(), other._parts(), groups)
+        )
+
+    def _parts(self) -> list[Tensor]:
+        """The parts of every image so far."""
         names = [*(f"{name}_of_images" for name in self.pooling.sums), *self.pooling.lists]
-        parts = [_concatenated(getattr(self, name)).cpu() for name in names]
-        return bootstrap.pooled(self.pooling, parts, groups)
+        return [_concatenated(getattr(self, name)).cpu() for name in names]
 
 
 def _concatenated(parts: list[Tensor] | Tensor) -> Tensor:

@@ -132,13 +132,38 @@ class Bootstrap:
         Raises:
             AmbisegError: not one group for each image.
         """
+        return self._between(self._resampled(pooling, parts, groups))
+
+    def pooled_difference(
+        self, pooling: Pooling, first: Sequence[Tensor], second: Sequence[Tensor], groups: Groups = None
+    ) -> Interval:
+        """Interval of ``first - second`` of such a metric: both are resampled with the same images.
+
+        Args:
+            pooling: how it joins its parts.
+            first, second: parts of the same images in the same order.
+            groups: group of every image.
+
+        Raises:
+            AmbisegError: other numbers of images, or not one group for each.
+        """
+        if len(first[-1]) != len(second[-1]):
+            raise AmbisegError(
+                f"parts of {len(first[-1])} and {len(second[-1])} images are not paired: pass those of the same images"
+            )
+        ours, theirs = (self._resampled(pooling, parts, groups) for parts in (first, second))
+        return self._between([one - other for one, other in zip(ours, theirs, strict=True)])
+
+    def _resampled(
+        self, pooling: Pooling, parts: Sequence[Tensor], groups: Groups
+    ) -> list[NDArray[np.float64]]:
+        """The metric of every resample, in blocks; the same seed draws the same images."""
         images = len(parts[-1])
         groups = _checked(groups, images)
-        blocks = [
+        return [
             pooling.resampled(parts, torch.from_numpy(counts)).double().numpy()
             for counts in self._counts(images, groups)
         ]
-        return self._between(blocks)
 
     def _counts(self, images: int, groups: Groups) -> Iterator[NDArray[np.float64]]:
         """How often each resample holds each image, ``(some resamples, images)``; nothing below two units."""
