@@ -32,6 +32,8 @@ _HOMES = {
     "fit": "ambiseg.engine.train",
     "load": "ambiseg.engine.run",
     "evaluate": "ambiseg.engine.evaluate",
+    "score": "ambiseg.engine.score",
+    "score_files": "ambiseg.engine.score",
     "describe": "ambiseg.engine.describe",
     "read_image": "ambiseg.data.files.reading",
     "read_mask": "ambiseg.data.files.reading",
@@ -75,6 +77,8 @@ __all__ = [
     "register",
     "register_metric",
     "register_network",
+    "score",
+    "score_files",
     "simulate",
     "write_dataset",
 ]
@@ -91,6 +95,7 @@ if TYPE_CHECKING:
     from ambiseg.engine.evaluate import evaluate
     from ambiseg.engine.postprocess import PredictSettings
     from ambiseg.engine.run import load
+    from ambiseg.engine.score import score, score_files
     from ambiseg.engine.settings import TrainSettings
     from ambiseg.engine.train import fit
     from ambiseg.errors import AmbisegError

@@ -59,7 +59,7 @@ def run(args: list[str]) -> int:
 
     model = load(arguments.run)
     data = data_of(model.config, arguments.data)
-    names = _metric_names(arguments.metrics)
+    names = metric_names(arguments.metrics)
     evaluation = evaluate_run(
         model,
         data,
@@ -230,7 +230,7 @@ def facts(evaluation: Evaluation, data: Path) -> tuple[str, ...]:
     )
 
 
-def _metric_names(text: str) -> list[str] | None:
+def metric_names(text: str) -> list[str] | None:
     """The names in a list with commas; None if there is none."""
     from ambiseg.metrics import metric_info
 

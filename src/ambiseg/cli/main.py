@@ -29,6 +29,7 @@ MENU = Menu(
         Verb("predict", "masks, probabilities and a picture of each image", "ambiseg.cli.predict:run"),
         Verb("mix", "several runs as one, with weights fitted on validation images", "ambiseg.cli.mix:run"),
         Verb("evaluate", "measure a run against annotations", "ambiseg.cli.evaluate:run"),
+        Verb("score", "measure the masks of any program against annotations", "ambiseg.cli.score:run"),
         Verb("report", "one page with curves, numbers and example images of a run", "ambiseg.cli.report:run"),
         Verb(
             "calibrate-filter",

@@ -19,7 +19,7 @@ import math
 import os
 import shlex
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping, Sized
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from os import PathLike
 from pathlib import Path
 
@@ -123,10 +123,12 @@ def scan_folder(
     return dict(sorted(found.items())), problems
 
 
-def read_weights(path: Path, root: Path) -> tuple[dict[str, dict[str, float]], list[FileProblem]]:
+def read_weights(
+    path: Path, root: Path, header: Sequence[str] = tuple(COLUMNS)
+) -> tuple[dict[str, dict[str, float]], list[FileProblem]]:
     """Weights by id and annotator, and all that is wrong with the rows; NaN stands for a reported weight.
 
-    A missing file gives no weights.
+    A missing file gives no weights. ``header`` names the three columns.
     """
     table: dict[str, dict[str, float]] = {}
     problems: list[FileProblem] = []
@@ -137,17 +139,17 @@ def read_weights(path: Path, root: Path) -> tuple[dict[str, dict[str, float]], l
     try:
         with open(path, newline="", encoding="utf-8-sig") as stream:
             rows = csv.reader(stream, skipinitialspace=True)
-            header = next(rows, [])
-            if header != _HEADER:
-                return table, [FileProblem(path, f"the header is {header}", f"write {','.join(_HEADER)}")]
+            first = next(rows, [])
+            if first != list(header):
+                return table, [FileProblem(path, f"the header is {first}", f"write {','.join(header)}")]
             for row in rows:
-                problem = _take_row(table, row) if row else ""
+                problem = _take_row(table, row, header[1]) if row else ""
                 if problem:
                     problems.append(
                         FileProblem(
                             f"{path}, row {rows.line_num}",
                             problem,
-                            "write id,annotator,weight with weight 0..1",
+                            f"write {','.join(header)} with weight 0..1",
                         )
                     )
     except (OSError, UnicodeDecodeError, csv.Error) as error:
@@ -157,14 +159,14 @@ def read_weights(path: Path, root: Path) -> tuple[dict[str, dict[str, float]], l
     return table, problems
 
 
-def _take_row(table: dict[str, dict[str, float]], row: list[str]) -> str:
+def _take_row(table: dict[str, dict[str, float]], row: list[str], role: str) -> str:
     """Enter one row; return what is wrong with it, if anything."""
     if len(row) != len(_HEADER):
         return f"the row has {len(row)} columns"
     sample_id, annotator, text = row
     weights = table.setdefault(sample_id, {})
     if annotator in weights:
-        return f"a second weight for id {sample_id!r}, annotator {annotator!r}"
+        return f"a second weight for id {sample_id!r}, {role} {annotator!r}"
     weights[annotator] = math.nan
     try:
         weight = float(text)

@@ -201,19 +201,19 @@ def _attribute(holder: h5py.Group | h5py.Dataset, name: str, kinds: str) -> Any:
     return holder.attrs[name]
 
 
-def _member(group: h5py.Group, name: str, kind: type, where: str) -> Any:
+def member(group: h5py.Group, name: str, kind: type, where: str, again: str = _AGAIN) -> Any:
     """A group or data set that lies in this very file."""
     link = group.get(name, getlink=True)
     if link is None:
-        raise FileProblem(where, f"{group.name}/{name} is missing", _AGAIN)
+        raise FileProblem(where, f"{group.name}/{name} is missing", again)
     if not isinstance(link, h5py.HardLink):
-        raise FileProblem(where, f"{group.name}/{name} is a link, which is not followed", _AGAIN)
-    member = group[name]
-    if not isinstance(member, kind):
-        raise FileProblem(where, f"{group.name}/{name} is not a {kind.__name__.lower()}", _AGAIN)
-    if isinstance(member, h5py.Dataset) and (member.is_virtual or member.external):
-        raise FileProblem(where, f"{member.name} keeps its values in other files", _AGAIN)
-    return member
+        raise FileProblem(where, f"{group.name}/{name} is a link, which is not followed", again)
+    found = group[name]
+    if not isinstance(found, kind):
+        raise FileProblem(where, f"{group.name}/{name} is not a {kind.__name__.lower()}", again)
+    if isinstance(found, h5py.Dataset) and (found.is_virtual or found.external):
+        raise FileProblem(where, f"{found.name} keeps its values in other files", again)
+    return found
 
 
 def _open(path: Path) -> h5py.File:
@@ -227,7 +227,7 @@ def _open(path: Path) -> h5py.File:
             path, "cannot be opened as HDF5; it may be truncated or of another format", _AGAIN
         ) from error
     try:
-        _guarded(str(path), lambda: _check_header(file, path))
+        guarded(str(path), lambda: _check_header(file, path))
     except BaseException:
         file.close()
         raise
@@ -249,7 +249,7 @@ def _check_header(file: h5py.File, path: Path) -> None:
 def packed_splits(path: str | PathLike[str]) -> list[str]:
     """Names of the splits of a packed file; `AmbisegError` if it is not one."""
     with _open(Path(path)) as file:
-        return _guarded(str(path), lambda: ordered_splits(file))
+        return guarded(str(path), lambda: ordered_splits(file))
 
 
 class PackedSplit(Split):
@@ -270,7 +270,7 @@ class PackedSplit(Split):
         self._file: h5py.File | None = None
         self._owner = -1
         with _open(self.path) as file:
-            info, names = _guarded(str(self.path), lambda: self._contents(file))
+            info, names = guarded(str(self.path), lambda: self._contents(file))
         for name in names:
             check_name(name, f"{self.path}: id")
         if len(set(names)) != len(names):
@@ -283,8 +283,8 @@ class PackedSplit(Split):
         splits = ordered_splits(file)
         if self.split not in splits:
             raise missing_split(self.path, self.split, splits)
-        ids = _member(
-            _member(file, self.split, h5py.Group, str(self.path)), "ids", h5py.Dataset, str(self.path)
+        ids = member(
+            member(file, self.split, h5py.Group, str(self.path)), "ids", h5py.Dataset, str(self.path)
         )
         if ids.ndim != 1 or ids.dtype.kind != "S" or ids.nbytes > _MAX_BYTES:
             raise FileProblem(self.path, f"{ids.name} is not a list of names", _AGAIN)
@@ -313,7 +313,7 @@ class PackedSplit(Split):
             AmbisegError: the sample cannot be read at all.
         """
         where = f"{self.path}, {self.split}, id {self.ids[index]!r}"
-        return _guarded(where, lambda: self._read(self._order[index], self.ids[index], where))
+        return guarded(where, lambda: self._read(self._order[index], self.ids[index], where))
 
     def _handle(self) -> h5py.File:
         if self._file is None or self._owner != os.getpid():
@@ -323,9 +323,9 @@ class PackedSplit(Split):
         return self._file
 
     def _read(self, position: int, sample_id: str, where: str) -> tuple[Sample, list[FileProblem]]:
-        group = _member(self._handle(), self.split, h5py.Group, where)
-        entry = _member(_member(group, "samples", h5py.Group, where), str(position), h5py.Group, where)
-        parts = {name: _member(entry, name, h5py.Dataset, where) for name in ("image", "masks", "weights")}
+        group = member(self._handle(), self.split, h5py.Group, where)
+        entry = member(member(group, "samples", h5py.Group, where), str(position), h5py.Group, where)
+        parts = {name: member(entry, name, h5py.Dataset, where) for name in ("image", "masks", "weights")}
         image, masks, weights = parts["image"], parts["masks"], parts["weights"]
         if image.ndim != 3 or masks.ndim != 3 or masks.dtype != np.uint8 or weights.shape != masks.shape[:1]:
             raise FileProblem(
@@ -353,11 +353,11 @@ class PackedSplit(Split):
         return Sample(sample_id, pixels, layers, canonical_weights(values), names), problems
 
 
-def _guarded(where: str, read: Callable[[], _Value]) -> _Value:
+def guarded(where: str, read: Callable[[], _Value], again: str = _AGAIN) -> _Value:
     """The value of ``read``; what the HDF5 library complains about becomes a `FileProblem`."""
     try:
         return read()
     except AmbisegError:
         raise
     except Exception as error:
-        raise FileProblem(where, f"the file is damaged ({error})", _AGAIN) from error
+        raise FileProblem(where, f"the file is damaged ({error})", again) from error

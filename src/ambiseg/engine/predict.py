@@ -230,10 +230,15 @@ def _write_prediction(
 def _entry(prediction: MaskSet, k: int, name: str) -> dict[str, Any]:
     return {
         "file": name,
-        "probability": round(float(prediction.weights[0, k]), 6),
-        "score": None if prediction.scores is None else round(float(prediction.scores[0, k]), 6),
+        "probability": _shortest(prediction.weights[0, k]),
+        "score": None if prediction.scores is None else _shortest(prediction.scores[0, k]),
         "area": round(float(prediction.areas()[0, k]), 6),
     }
+
+
+def _shortest(value: Tensor) -> float:
+    """A number of 32 bits in the fewest digits that are read back as the same one."""
+    return float(str(value.float().numpy()))
 
 
 def _numpy(value: Tensor) -> NDArray[Any]:

@@ -110,6 +110,8 @@ class Tally:
         oracle_draws: how often the annotation oracle is drawn; 0 leaves it out.
         seed: of these draws.
         bootstrap: how intervals are made; None for none.
+        same_counts: whether the oracle draws of each image as many masks as the first column has of it; else as many
+            as it has of the fullest image of the batch.
     """
 
     def __init__(
@@ -121,10 +123,11 @@ class Tally:
         oracle_draws: int = ORACLE_DRAWS,
         seed: int = 0,
         bootstrap: Bootstrap | None = None,
+        same_counts: bool = False,
     ) -> None:
         self.labels, self.dialect, self.bootstrap = labels, dialect, bootstrap
         self.wanted = None if metrics is None else listed(metrics)
-        self.oracle_draws = oracle_draws
+        self.oracle_draws, self.same_counts = oracle_draws, same_counts
         self.drawing = torch.Generator().manual_seed(seed)
         self.titles = tuple(columns)
         self.names: list[str] = []
@@ -179,6 +182,8 @@ class Tally:
         if self.oracle_draws:
             count = first.predictions.masks.shape[1]
             for drawn in oracle_samples(annotations, count, self.oracle_draws, self.drawing):
+                if self.same_counts:
+                    drawn = _first_of(drawn, first.predictions.count)
                 self.oracle.update(Comparison(drawn, annotations, self.dialect))
         self.curves += coverage_curve(first).double()
         others_alike = replace(annotations, masks=self.labels.without_others(annotations.masks))
@@ -310,6 +315,12 @@ def per_image_csv(ids: Sequence[str], columns: Mapping[str, NDArray[np.float64]]
 
 
 _NOTHING = Interval(math.nan, math.nan)
+
+
+def _first_of(drawn: MaskSet, counts: torch.Tensor) -> MaskSet:
+    """The first masks of each image, ``(B,)`` of them, equally probable."""
+    there = torch.arange(drawn.masks.shape[1], device=counts.device) < counts[:, None]
+    return replace(drawn, weights=there / counts[:, None])
 
 
 def _too_few(groups: Groups) -> bool:

@@ -53,8 +53,12 @@ def check_size(file: str | PathLike[str], shape: tuple[int, ...]) -> None:
         )
 
 
-def npy_header(stream: IO[bytes], file: str | PathLike[str]) -> tuple[tuple[int, ...], np.dtype[Any]]:
+def npy_header(
+    stream: IO[bytes], file: str | PathLike[str], kinds: str = "buif"
+) -> tuple[tuple[int, ...], np.dtype[Any]]:
     """Shape and number type of a NumPy array, from its first bytes; the stream stands behind them then.
+
+    ``kinds`` are those of NumPy that are accepted.
 
     Raises:
         FileProblem: a header longer than `MAX_HEADER`, or values that are no numbers.
@@ -68,7 +72,7 @@ def npy_header(stream: IO[bytes], file: str | PathLike[str]) -> tuple[tuple[int,
         raise FileProblem(file, f"its header claims {length} bytes", "save the array again with numpy.save")
     read = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
     shape, _, dtype = read(io.BytesIO(length_bytes + stream.read(length)))
-    if dtype.kind not in "buif":
+    if dtype.kind not in kinds:
         raise FileProblem(file, f"values of type {dtype} are not pixels", "save integers or floats")
     return shape, dtype
 
