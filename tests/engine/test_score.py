@@ -1,0 +1,405 @@
+"""Scores of files equal the metrics of the mask sets that they hold, whatever their layout."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from dataclasses import replace
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ambiseg import score
+from ambiseg.data.info import DatasetInfo
+from ambiseg.data.sample import Sample
+from ambiseg.data.source import open_split, write_dataset
+from ambiseg.engine.evaluate import evaluate
+from ambiseg.engine.postprocess import PredictSettings
+from ambiseg.engine.predict import predict_files
+from ambiseg.engine.predictions import read_ids
+from ambiseg.engine.run import load
+from ambiseg.engine.score import score_files
+from ambiseg.errors import AmbisegError
+from ambiseg.labels import LabelSpace
+from ambiseg.maskset import MaskSet
+from ambiseg.metrics import METRICS, Bootstrap, Comparison, metric_collection
+
+NAMES = ("ged", "hm_iou_unique", "brier_skill_score", "ece")
+
+
+def _dataset(path, images=6, size=(8, 10), classes=2, seed=0):
+    """Random masks of three annotators with unequal weights."""
+    rng = np.random.default_rng(seed)
+    samples = [
+        Sample(
+            f"i{i}",
+            rng.random((1, *size)).astype(np.float32),
+            rng.integers(0, classes, (3, *size)).astype(np.uint8),
+            np.array([0.2, 0.3, 0.5]),
+            ("a", "b", "c"),
+        )
+        for i in range(images)
+    ]
+    return write_dataset(path, {"test": samples}, DatasetInfo("d", LabelSpace.of_classes(classes)))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return _dataset(tmp_path_factory.mktemp("score") / "d")
+
+
+@pytest.fixture(scope="module")
+def masks():
+    return np.random.default_rng(1).integers(0, 2, (6, 4, 8, 10)).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def weights():
+    rows = np.random.default_rng(2).random((6, 4)).round(3) + 0.1
+    return rows / rows.sum(1, keepdims=True)
+
+
+@pytest.fixture(scope="module")
+def ids(data):
+    return open_split(data, "test").ids
+
+
+def _expected(data, masks, weights=None, names=NAMES, probabilities=None):
+    """The metrics of the same sets, by the public accumulators."""
+    collection = metric_collection(names)
+    for i, sample in enumerate(open_split(data, "test")):
+        labels = LabelSpace.binary()
+        truth = MaskSet(
+            torch.from_numpy(sample.masks)[None], torch.from_numpy(sample.weights).float()[None], labels
+        )
+        found = MaskSet.uniform(torch.from_numpy(masks[i])[None], labels)
+        if weights is not None:
+            found = replace(found, weights=torch.from_numpy(weights[i]).float()[None])
+        if probabilities is not None:
+            found = replace(found, probabilities=torch.from_numpy(probabilities[i])[None, :, None].float())
+        collection.update(Comparison(found, truth))
+    return pytest.approx({name: float(value) for name, value in collection.compute().items()}, abs=2e-6)
+
+
+def _values(scores):
+    return scores.systems[0].values
+
+
+def _folders(path, ids, masks, save):
+    for name, own in zip(ids, masks, strict=True):
+        (path / name).mkdir(parents=True)
+        for k, mask in enumerate(own):
+            save(path / name / f"s{k}", mask)
+    return path
+
+
+def _png(path, mask):
+    Image.fromarray(mask * np.uint8(255)).save(f"{path}.png")
+
+
+def _npy(path, values):
+    np.save(f"{path}.npy", values)
+
+
+# -- layouts -------------------------------------------------------------------------------------------------
+
+
+def test_what_predict_wrote_has_the_figures_of_evaluate(tiny_run, fires, tmp_path):
+    """To the last digit, per-pixel probabilities included; intervals and values of images as well."""
+    run, settings = load(tiny_run, precision="32", device="cpu"), PredictSettings(score_threshold=0.3)
+    images = sorted((fires / "test" / "images").iterdir())
+    list(predict_files(run, images, tmp_path / "p", settings, pixel_probabilities=True))
+    expected = evaluate(run, fires, "test", settings, metrics="all")
+    found = score_files([tmp_path / "p"], fires, metrics="all").systems[0]
+    assert set(expected.kept) <= set(found.values)
+    assert {name: found.values[name] for name in expected.kept} == pytest.approx(
+        expected.kept, abs=0, nan_ok=True
+    )
+    shared = {name: ends for name, ends in found.intervals.items() if name in expected.kept}
+    assert repr(shared) == repr(expected.intervals["kept"])
+    assert found.masks_per_image == expected.n_kept
+    assert not any(name.startswith("selection") for name in found.values)
+
+
+def test_scores_are_read_where_no_filter_dropped_masks(tiny_run, fires, tmp_path):
+    run = load(tiny_run, precision="32", device="cpu")
+    settings = PredictSettings(score_threshold=None, duplicate_iou=None)
+    images = sorted((fires / "test" / "images").iterdir())
+    list(predict_files(run, images, tmp_path / "p", settings))
+    expected = evaluate(run, fires, "test", settings, metrics=["selection_f1", "ged"])
+    found = score_files([tmp_path / "p"], fires, metrics=["selection_f1", "ged"]).systems[0]
+    assert found.values == expected.all and found.figures.oracle == expected.oracle
+
+
+@pytest.mark.parametrize("table", ["csv", "json"])
+def test_folders_of_masks_with_weights(data, masks, weights, ids, tmp_path, table):
+    path = _folders(tmp_path / "p", ids, masks, _png)
+    rows = [(name, f"s{k}", repr(float(weights[i, k]))) for i, name in enumerate(ids) for k in range(4)]
+    if table == "csv":
+        with open(path / "weights.csv", "w", newline="") as stream:
+            csv.writer(stream).writerows([("id", "sample", "weight"), *rows])
+    else:
+        content = {name: {s: float(w) for n, s, w in rows if n == name} for name in ids}
+        (path / "weights.json").write_text(json.dumps(content))
+    assert _values(score_files([path], data, metrics=NAMES)) == _expected(data, masks, weights)
+
+
+def test_fractions_are_probabilities_of_the_foreground(data, ids, tmp_path):
+    shares = np.random.default_rng(3).random((6, 4, 8, 10)).astype(np.float32)
+    expected = _expected(data, (shares > 0.5).astype(np.uint8), probabilities=shares)
+    path = _folders(tmp_path / "p", ids, shares, _npy)
+    assert _values(score_files([path], data, metrics=NAMES)) == expected
+    np.save(tmp_path / "all.npy", shares)
+    assert _values(score_files([tmp_path / "all.npy"], data, metrics=NAMES)) == expected
+
+
+def test_nifti_masks_are_read(data, masks, ids, tmp_path):
+    nibabel = pytest.importorskip("nibabel")
+
+    def save(path, mask):
+        nibabel.save(nibabel.Nifti1Image(mask.astype(np.float32), np.eye(4)), f"{path}.nii.gz")
+
+    path = _folders(tmp_path / "p", ids, masks, save)
+    assert _values(score_files([path], data, metrics=NAMES)) == _expected(data, masks)
+
+
+@pytest.mark.parametrize("form", ["npz", "compressed", "h5"])
+def test_one_array_names_its_images_in_any_order(data, masks, weights, ids, tmp_path, form):
+    order = [4, 0, 5, 2, 1, 3]
+    parts = {"masks": masks[order], "weights": weights[order]}
+    names = [ids[i] for i in order]
+    if form == "h5":
+        path = tmp_path / "p.h5"
+        with h5py.File(path, "w") as file:
+            file["ids"] = np.array(names, "S")
+            for name, values in parts.items():
+                file.create_dataset(name, data=values, compression="gzip")
+    else:
+        path = tmp_path / "p.npz"
+        (np.savez if form == "npz" else np.savez_compressed)(path, ids=np.array(names), **parts)
+    found = score_files([path], data, metrics=NAMES)
+    assert _values(found) == _expected(data, masks, weights)
+    assert found.remarks == ()
+
+
+def test_an_array_without_names_follows_the_split_or_a_list(data, masks, ids, tmp_path):
+    np.save(tmp_path / "p.npy", masks)
+    found = score_files([tmp_path / "p.npy"], data, metrics=NAMES)
+    assert _values(found) == _expected(data, masks)
+    assert len(found.remarks) == 1 and "in the order of the split" in found.remarks[0]
+    np.save(tmp_path / "back.npy", masks[::-1])
+    (tmp_path / "ids.txt").write_text("\n".join(reversed(ids)) + "\n")
+    found = score_files([tmp_path / "back.npy"], data, metrics=NAMES, ids=read_ids(tmp_path / "ids.txt"))
+    assert _values(found) == _expected(data, masks) and found.remarks == ()
+    np.save(tmp_path / "few.npy", masks[:2])
+    with pytest.raises(AmbisegError, match="holds 2 images, the split has 6"):
+        score_files([tmp_path / "few.npy"], data)
+
+
+def test_a_pickle_and_claims_beyond_the_file_are_refused(data, tmp_path):
+    np.save(tmp_path / "p.npy", np.array([{}], object), allow_pickle=True)
+    with pytest.raises(AmbisegError, match="not pixels"):
+        score_files([tmp_path / "p.npy"], data)
+    np.savez(tmp_path / "p.npz", masks=np.array([{}], object))
+    with pytest.raises(AmbisegError, match="not pixels"):
+        score_files([tmp_path / "p.npz"], data)
+    with open(tmp_path / "huge.npy", "wb") as stream:
+        header = {"descr": "|u1", "fortran_order": False, "shape": (6, 10**6, 10**5, 10**5)}
+        np.lib.format.write_array_header_1_0(stream, header)
+        stream.write(b"0" * 100)
+    with pytest.raises(AmbisegError, match="cannot be read"):
+        score_files([tmp_path / "huge.npy"], data)
+    (tmp_path / "torn.npz").write_bytes(b"PK\x03\x04 no archive")
+    with pytest.raises(AmbisegError, match="cannot be read as npz"):
+        score_files([tmp_path / "torn.npz"], data)
+
+
+# -- checks --------------------------------------------------------------------------------------------------
+
+
+def test_missing_images_are_refused_or_left_out_for_all(data, masks, ids, tmp_path):
+    whole = _folders(tmp_path / "a", ids, masks, _png)
+    part = _folders(tmp_path / "b", ids[:2] + ids[4:], np.delete(masks, [2, 3], 0), _png)
+    with pytest.raises(
+        AmbisegError, match="b: predictions of 2 of 6 images are missing, 'i2', 'i3'.*--allow-missing"
+    ):
+        score_files([whole, part], data)
+    found = score_files([whole, part], data, metrics="ged", allow_missing=True)
+    assert found.missing == ("i2", "i3") and found.images == 4
+    assert found.systems[0].values == found.systems[1].values
+    assert found.to_dict()["missing"] == ["i2", "i3"]
+
+
+def test_other_images_are_ignored_with_a_remark(data, masks, ids, tmp_path):
+    path = _folders(tmp_path / "p", (*ids, "other"), np.concatenate([masks, masks[:1]]), _png)
+    found = score_files([path], data, metrics=NAMES)
+    assert found.remarks == ("p: 1 predictions of no image of the split are ignored, 'other'",)
+    assert _values(found) == _expected(data, masks)
+
+
+def test_each_kind_of_mistake_has_one_message(data, masks, weights, ids, tmp_path):
+    """With the number of images and up to three examples."""
+    cases = {
+        "size": (np.zeros((6, 4, 8, 9), np.uint8), None, r"masks of 6 images have another size.*'i0' \(8x9, annotated 8x10\)"),
+        "class": (np.where(masks == 1, 7, 0).astype(np.uint8), None, r"6 images hold numbers that are no classes"),
+        "weight": (masks, weights * np.array([1, 1, 2, 1, 1, 1])[:, None], r"1 images have weights.*'i2' \(sum 2\)"),
+        "range": (masks * np.float32(1.5), None, r"6 images hold probabilities outside of 0 to 1.*0 to 1.5"),
+        "nan": (np.where(masks == 1, np.nan, 0.5).astype(np.float32), None, "outside of 0 to 1.*NaN"),
+    }  # fmt: skip
+    for name, (values, shares, message) in cases.items():
+        extra = {} if shares is None else {"weights": shares}
+        np.savez(tmp_path / f"{name}.npz", masks=values, ids=np.array(ids), **extra)
+        with pytest.raises(AmbisegError, match=message) as caught:
+            score_files([tmp_path / f"{name}.npz"], data)
+        assert str(caught.value).count("'i") <= 3
+    np.savez(tmp_path / "near.npz", masks=masks, ids=np.array(ids), weights=weights * 1.0009)
+    assert _values(score_files([tmp_path / "near.npz"], data, metrics=NAMES)) == _expected(
+        data, masks, weights
+    )
+
+
+def test_a_file_that_cannot_be_read_is_named(data, masks, ids, tmp_path):
+    path = _folders(tmp_path / "p", ids, masks, _png)
+    (path / "i1" / "s0.png").write_bytes(b"no picture")
+    shutil.rmtree(path / "i3")
+    (path / "i3").mkdir()
+    with pytest.raises(
+        AmbisegError, match=r"masks of 2 images cannot be read, .*i1/s0\.png.*i3: the folder holds no mask"
+    ):
+        score_files([path], data)
+
+
+def test_a_prediction_names_no_file_elsewhere(data, ids, tmp_path):
+    for name in ids:
+        (tmp_path / "p" / name).mkdir(parents=True)
+        content = {"masks": [{"file": "../../secret.png", "probability": 1.0}]}
+        (tmp_path / "p" / name / "prediction.json").write_text(json.dumps(content))
+    with pytest.raises(AmbisegError, match="lies elsewhere"):
+        score_files([tmp_path / "p"], data)
+
+
+# -- several systems -----------------------------------------------------------------------------------------
+
+
+def test_differences_are_paired(data, masks, ids, tmp_path):
+    """Of a mean by its closed form; of a system to itself exactly 0, also where images are pooled."""
+    rng = np.random.default_rng(5)
+    other = rng.integers(0, 2, (6, 9, 8, 10)).astype(np.uint8)
+    for name, values in (("a", masks), ("b", other), ("c", masks)):
+        np.savez(tmp_path / f"{name}.npz", masks=values, ids=np.array(ids))
+    found = score_files(
+        [tmp_path / f"{name}.npz" for name in "abc"], data, names=("a", "b", "c"), metrics=NAMES
+    )
+    first, second, third = found.systems
+    assert (first.differences, [s.name for s in found.systems]) == ({}, ["a", "b", "c"])
+    expected = Bootstrap().difference(second.figures.per_image["ged"], first.figures.per_image["ged"])
+    assert second.differences["ged"].mean == pytest.approx(expected.mean, abs=2e-6)
+    assert second.differences["ged"].interval == pytest.approx(expected.interval, abs=2e-6)
+    for name in NAMES:
+        assert second.differences[name].mean == pytest.approx(
+            second.values[name] - first.values[name], abs=2e-6
+        )
+        assert (third.differences[name].mean, *third.differences[name].interval) == (0, 0, 0)
+    low, high = second.differences["ece"].interval
+    assert low < second.differences["ece"].mean < high
+
+
+def test_counts_may_differ_and_the_oracle_draws_as_many(data, masks, ids, tmp_path):
+    """An annotation oracle of one draw per image has diversity 0."""
+    path = tmp_path / "p"
+    for i, name in enumerate(ids):
+        _folders(path, [name], masks[i : i + 1, : 1 + i % 2], _png)
+    found = score_files([path], data, metrics=["diversity"])
+    system = found.systems[0]
+    assert system.count == "1.50 (1 to 2)"
+    assert found.to_dict()["systems"]["p"]["masks_per_image"] == {"mean": 1.5, "least": 1, "most": 2}
+    truth = next(iter(open_split(data, "test")))
+    both = score(truth.masks[None], truth.masks[None], metrics=["diversity"], bootstrap=None)
+    assert 0 < system.figures.oracle["diversity"] < both.systems[0].figures.oracle["diversity"]
+
+
+def test_groups_are_drawn_together(data, masks, ids, tmp_path):
+    np.savez(tmp_path / "p.npz", masks=masks, ids=np.array(ids))
+    groups = dict(zip(ids, "aabbcd", strict=True))
+    found = score_files([tmp_path / "p.npz"], data, metrics="ged", groups=groups)
+    expected = Bootstrap().mean(found.systems[0].figures.per_image["ged"], list("aabbcd"))
+    assert found.units == 4 and found.systems[0].intervals["ged"] == pytest.approx(expected, abs=2e-6)
+    with pytest.raises(AmbisegError, match="1 images have no group"):
+        score_files([tmp_path / "p.npz"], data, groups={name: "a" for name in ids[1:]})
+
+
+def test_the_digest_of_settings_tells_figures_apart(data, masks, ids, tmp_path):
+    np.savez(tmp_path / "p.npz", masks=masks, ids=np.array(ids))
+    first, again, other = (
+        score_files([tmp_path / "p.npz"], data, metrics="ged", dialect=dialect)
+        for dialect in ("ambiseg", "ambiseg", "wildfire")
+    )
+    assert first.settings_digest == again.settings_digest != other.settings_digest
+    assert first.data_digest == other.data_digest == open_split(data, "test").digest()
+
+
+# -- arrays --------------------------------------------------------------------------------------------------
+
+
+def test_arrays_equal_files(data, masks, weights, ids, tmp_path):
+    np.savez(tmp_path / "p.npz", masks=masks, ids=np.array(ids), weights=weights)
+    files = score_files([tmp_path / "p.npz"], data).to_dict()["systems"]["p.npz"]
+    truth = list(open_split(data, "test"))
+    found = score(
+        masks,
+        np.stack([sample.masks for sample in truth]),
+        weights=weights,
+        annotation_weights=[sample.weights for sample in truth],
+    )
+    assert found.to_dict()["systems"]["predictions"] == files
+
+
+def test_images_of_different_size_and_count():
+    rng = np.random.default_rng(0)
+    sizes = [(5, 7), (5, 7), (9, 4)]
+    ours = [rng.integers(0, 3, (2 + i, *size)) for i, size in enumerate(sizes)]
+    theirs = [rng.integers(0, 3, (3 - i, *size)) for i, size in enumerate(sizes)]
+    whole = score(ours, theirs, metrics="ged", oracle_draws=0)
+    single = [
+        score([a], [b], metrics="ged", oracle_draws=0, bootstrap=None)
+        for a, b in zip(ours, theirs, strict=True)
+    ]
+    assert _values(whole)["ged"] == pytest.approx(np.mean([_values(one)["ged"] for one in single]), abs=2e-6)
+    assert whole.labels.classes == 3 and "GED²" in repr(whole)
+
+
+def test_arrays_that_do_not_belong_together_are_refused():
+    masks = np.zeros((2, 3, 4, 4), np.uint8)
+    with pytest.raises(AmbisegError, match="predictions of 2 images, annotations of 1"):
+        score(masks, masks[:1])
+    with pytest.raises(AmbisegError, match="another size"):
+        score(masks, masks[..., :3])
+    with pytest.raises(AmbisegError, match="weights of shapes"):
+        score(masks, masks, weights=np.ones((2, 2)))
+    with pytest.raises(AmbisegError, match="fractions"):
+        score(masks, masks + 0.5)
+    with pytest.raises(AmbisegError, match=r"\(n, H, W\)"):
+        score(masks[0], masks[0])
+
+
+# -- metrics that mean nothing -------------------------------------------------------------------------------
+
+
+def test_skill_against_equal_probabilities_is_left_out_where_these_are_exact():
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 2, (6, 4, 6, 6))
+    found = score(truth[:, :2], truth, bootstrap=None)
+    assert set(found.left_out) == {"brier_skill_score", "brier_skill_nearest"} & {
+        name for name, info in METRICS.items() if info.default
+    }
+    assert "100% of the images all modes are equally probable" in found.left_out["brier_skill_score"]
+    assert not set(found.left_out) & set(_values(found)) and "left out: BSS" in repr(found)
+    named = score(truth[:, :2], truth, metrics=["brier_skill_score"], bootstrap=None)
+    assert "brier_skill_score" in _values(named) and named.left_out == {}
+    votes = truth.copy()
+    votes[:, 1] = votes[:, 0]
+    assert score(truth[:, :2], votes, bootstrap=None).left_out == {}
