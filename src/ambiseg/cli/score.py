@@ -109,7 +109,8 @@ def run(args: list[str]) -> int:
 
 
 def _show_text(table: Table) -> None:
-    grid = Grid(table.title)
+    show(table.title)
+    grid = Grid()
     for i, word in enumerate(table.header):
         grid.column(word, right=i > 1)
     several = len(table.header) > _WIDE

@@ -1,0 +1,87 @@
+"""How long `ambiseg score` takes, and how much memory: random blobs with four annotations and many samples per image.
+
+    python benchmarks/score_speed.py [--images 1000] [--samples 100] [--size 128] [--layout npz|folders] [--threads 2]
+
+Prints seconds of the scoring alone, of the processor, and the largest memory of the process in MiB, as JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from ambiseg.data.info import DatasetInfo
+from ambiseg.data.sample import Sample
+from ambiseg.data.source import write_dataset
+from ambiseg.engine.score import score_files
+
+
+def blobs(rng: np.random.Generator, count: int, size: int) -> NDArray[np.uint8]:
+    """Discs around one centre, ``(count, size, size)``."""
+    centre, spread = rng.uniform(size / 4, 3 * size / 4, 2), size / 24
+    middles = centre + rng.normal(0, spread, (count, 2))
+    radii = rng.uniform(size / 12, size / 6, count)
+    rows, columns = np.mgrid[:size, :size]
+    distance = (rows - middles[:, :1, None]) ** 2 + (columns - middles[:, 1:, None]) ** 2
+    return (distance < radii[:, None, None] ** 2).astype(np.uint8)
+
+
+def main() -> None:
+    """Make data, score them, print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--images", type=int, default=1000)
+    parser.add_argument("--samples", type=int, default=100)
+    parser.add_argument("--size", type=int, default=128)
+    parser.add_argument("--layout", choices=["npz", "folders"], default="npz")
+    parser.add_argument("--threads", type=int, default=2)
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    names = [f"i{i:06}" for i in range(given.images)]
+
+    def samples() -> Iterator[Sample]:
+        for i, name in enumerate(names):
+            masks = blobs(np.random.default_rng([0, i]), 4, given.size)
+            weights = np.array([0.1, 0.2, 0.3, 0.4])
+            yield Sample(name, masks[:1], masks, weights, ("a", "b", "c", "d"))
+
+    with tempfile.TemporaryDirectory() as room:
+        data = write_dataset(Path(room) / "data.h5", {"test": samples()}, DatasetInfo("blobs"))
+        shape = (given.images, given.samples, given.size, given.size)
+        predictions = Path(room) / ("p.npz" if given.layout == "npz" else "p")
+        if given.layout == "npz":
+            array = np.lib.format.open_memmap(f"{room}/p.npy", "w+", np.uint8, shape)
+            for i in range(given.images):
+                array[i] = blobs(np.random.default_rng([0, i]), given.samples, given.size)
+            np.savez_compressed(predictions, masks=array, ids=np.array(names))
+            del array
+        else:
+            for i, name in enumerate(names):
+                (predictions / name).mkdir(parents=True)
+                for k, mask in enumerate(blobs(np.random.default_rng([0, i]), given.samples, given.size)):
+                    Image.fromarray(mask * np.uint8(255)).save(predictions / name / f"{k:04}.png")
+        begin, processor = time.perf_counter(), time.process_time()
+        found = score_files([predictions], data)
+        record = {
+            **vars(given),
+            "seconds": round(time.perf_counter() - begin, 2),
+            "processor_seconds": round(time.process_time() - processor, 2),
+            "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10,
+            "ged": found.systems[0].values["ged"],
+        }
+    print(json.dumps(record))
+
+
+if __name__ == "__main__":
+    main()
