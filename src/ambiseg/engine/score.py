@@ -61,6 +61,8 @@ MISTAKES = {
 }
 """What may be wrong with predictions of images, and what to do."""
 _BOOTSTRAP = Bootstrap()
+_DRAWN = 500
+"""Draws of the annotation oracle over all images; of few images each is drawn `ORACLE_DRAWS` times."""
 _BATCH = 16
 _ELEMENTS = 2**25
 """Values of masks in a batch, all classes counted."""
@@ -232,7 +234,7 @@ def score_files(
     classes: Sequence[str | int] = (),
     groups: Mapping[str, str] | None = None,
     allow_missing: bool = False,
-    oracle_draws: int = ORACLE_DRAWS,
+    oracle_draws: int | None = None,
     bootstrap: Bootstrap | None = _BOOTSTRAP,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
@@ -251,7 +253,8 @@ def score_files(
         classes: names or ids of the classes to evaluate; those of the dialect if empty.
         groups: group of every image by its name: intervals draw whole groups.
         allow_missing: leave out images of which a system has no prediction, for all systems.
-        oracle_draws: how often the annotation oracle is drawn; 0 leaves it out.
+        oracle_draws: how often the annotation oracle is drawn, 0 leaves it out; if None `ORACLE_DRAWS` times, less often
+            of more than a hundred images.
         bootstrap: how intervals are made; None for none.
         seed: of the draws.
         progress: called with images done and in all.
@@ -267,7 +270,7 @@ def score_files(
     check_groups([name for name in source.ids if name in chosen], groups)
     labels, dialect = source.info.labels, dialect_of(dialect)
     labels = dialect.space(labels.restricted(classes) if len(classes) else labels)
-    scorer = _Scorer(labels, dialect, titles, metrics, oracle_draws, seed, bootstrap)
+    scorer = _Scorer(labels, dialect, titles, metrics, oracle_draws, len(chosen), seed, bootstrap)
     reader = _Reader(opened, source, labels, scorer)
     done = 0
 
@@ -295,7 +298,7 @@ def score(
     labels: LabelSpace | None = None,
     classes: Sequence[str | int] = (),
     groups: Sequence[str] | None = None,
-    oracle_draws: int = ORACLE_DRAWS,
+    oracle_draws: int | None = None,
     bootstrap: Bootstrap | None = _BOOTSTRAP,
     seed: int = 0,
 ) -> Scores:
@@ -312,7 +315,8 @@ def score(
         labels: the classes; as many as the label maps show if None.
         classes: names or ids of the classes to evaluate; those of the dialect if empty.
         groups: group of each image: intervals draw whole groups.
-        oracle_draws: how often the annotation oracle is drawn; 0 leaves it out.
+        oracle_draws: how often the annotation oracle is drawn, 0 leaves it out; if None `ORACLE_DRAWS` times, less often
+            of more than a hundred images.
         bootstrap: how intervals are made; None for none.
         seed: of the draws.
 
@@ -341,7 +345,7 @@ def score(
     rules, whole = MaskRules.of(labels), replace(labels, only=())
     if groups is not None and len(groups) != len(ours):
         raise AmbisegError(f"{len(groups)} groups for {len(ours)} images: pass one for each")
-    scorer = _Scorer(labels, dialect, ("predictions",), metrics, oracle_draws, seed, bootstrap)
+    scorer = _Scorer(labels, dialect, ("predictions",), metrics, oracle_draws, len(ours), seed, bootstrap)
     mistakes = _Mistakes()
     batch: list[tuple[str, list[MaskSet], MaskSet]] = []
     for i, (values, truth) in enumerate(zip(ours, theirs, strict=True)):
@@ -371,14 +375,27 @@ class _Scorer:
         dialect: Dialect,
         names: Sequence[str],
         metrics: str | Sequence[str] | None,
-        oracle_draws: int,
+        oracle_draws: int | None,
+        images: int,
         seed: int,
         bootstrap: Bootstrap | None,
     ) -> None:
+        if oracle_draws is None:
+            oracle_draws = max(1, min(ORACLE_DRAWS, _DRAWN // images))
         self.labels, self.dialect, self.names, self.bootstrap = labels, dialect, tuple(names), bootstrap
         self.chosen = None if metrics is None else listed(metrics)
         self.tallies = [
-            Tally(labels, dialect, (COLUMN,), self.chosen, oracle_draws, seed, bootstrap, same_counts=True)
+            Tally(
+                labels,
+                dialect,
+                (COLUMN,),
+                self.chosen,
+                oracle_draws,
+                seed,
+                bootstrap,
+                curves=False,
+                same_counts=True,
+            )
             for _ in names
         ]
         self.drawn = {"oracle_draws": oracle_draws, "seed": seed}

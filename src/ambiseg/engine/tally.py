@@ -70,7 +70,8 @@ class Figures:
         per_image: metric by name, ``(images,)``, of the masks in the metric's first column.
         estimated, true: probabilities of the masks of the last column and of modes, paired.
         pixels: mean confidence, mean target and count of bins of pixels; None where ECE was not asked for.
-        coverage: HM IoU* of the k best masks of the first column, mean over images, ``(M,)``.
+        coverage: HM IoU* of the k best masks of the first column, mean over images, ``(M,)``; empty where it was not
+            computed.
     """
 
     columns: dict[str, dict[str, float]]
@@ -110,6 +111,7 @@ class Tally:
         oracle_draws: how often the annotation oracle is drawn; 0 leaves it out.
         seed: of these draws.
         bootstrap: how intervals are made; None for none.
+        curves: whether to compute the coverage of the best masks, which needs a matching for each of them.
         same_counts: whether the oracle draws of each image as many masks as the first column has of it; else as many
             as it has of the fullest image of the batch.
     """
@@ -123,6 +125,7 @@ class Tally:
         oracle_draws: int = ORACLE_DRAWS,
         seed: int = 0,
         bootstrap: Bootstrap | None = None,
+        curves: bool = True,
         same_counts: bool = False,
     ) -> None:
         self.labels, self.dialect, self.bootstrap = labels, dialect, bootstrap
@@ -137,7 +140,7 @@ class Tally:
         self.agreement: list[AnnotatorAgreement] = []
         self.counts: dict[str, list[torch.Tensor]] = {title: [] for title in columns}
         self.even: list[torch.Tensor] = []
-        self.curves: list[torch.Tensor] = []
+        self.curves: list[torch.Tensor] | None = [] if curves else None
         self.pairs: list[tuple[torch.Tensor, torch.Tensor]] = []
         self.several = False
 
@@ -185,7 +188,8 @@ class Tally:
                 if self.same_counts:
                     drawn = _first_of(drawn, first.predictions.count)
                 self.oracle.update(Comparison(drawn, annotations, self.dialect))
-        self.curves += coverage_curve(first).double()
+        if self.curves is not None:
+            self.curves += coverage_curve(first).double()
         others_alike = replace(annotations, masks=self.labels.without_others(annotations.masks))
         self.agreement.append(annotator_agreement(others_alike))
         self.several |= bool((annotations.count > 1).any())
@@ -263,7 +267,7 @@ class Tally:
             estimated=estimated,
             true=true,
             pixels=self._pixels(),
-            coverage=_mean_curve(self.curves),
+            coverage=np.zeros(0) if self.curves is None else _mean_curve(self.curves),
         )
 
     def difference(self, other: Tally, name: str, groups: Mapping[str, str] | None = None) -> Difference:

@@ -16,6 +16,7 @@ from torch import Tensor
 from ambiseg.errors import AmbisegError
 from ambiseg.maskset import MaskSet
 from ambiseg.metrics.comparison import Comparison
+from ambiseg.metrics.votes import weighted_votes
 from ambiseg.overlap import pairwise_overlap
 from ambiseg.ranking import ROUNDING, exceeds
 
@@ -132,13 +133,15 @@ def consensus(given: MaskSet) -> Tensor:
         tensor([[  0,   1, 255]], dtype=torch.uint8)
     """
     labels, space = given.labels, given.masks.dim() - 2
-    weights = given.weights.view(*given.weights.shape, *[1] * space)
-    votes = torch.stack([(weights * (given.masks == c)).sum(1) for c in range(labels.classes)], 1)
+    flat = given.masks.flatten(2)
+    votes = torch.stack([weighted_votes(given.weights, flat == c) for c in range(labels.classes)], 1)
+    votes = votes.view(*votes.shape[:2], *given.masks.shape[2:])
     void = votes.sum(1) <= 0
     if given.probabilities is not None:
         votes = labels.all_classes(given.mean().float(), dim=1)
     ahead = torch.arange(labels.classes, 0, -1, device=votes.device, dtype=votes.dtype)
     if labels.background is not None:
         ahead[labels.background] = labels.classes + 1
-    decided = (votes + ROUNDING * ahead.view(-1, *[1] * space)).argmax(1).to(torch.uint8)
+    votes = votes + ROUNDING * ahead.view(-1, *[1] * space)
+    decided = (votes[:, 1] > votes[:, 0] if labels.is_binary else votes.argmax(1)).to(torch.uint8)
     return decided.masked_fill(void, labels.void)

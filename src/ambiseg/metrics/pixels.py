@@ -19,6 +19,7 @@ from ambiseg.errors import AmbisegError, UnknownNameError
 from ambiseg.maskset import MaskSet
 from ambiseg.metrics.comparison import Comparison
 from ambiseg.metrics.dialects import PixelRule
+from ambiseg.metrics.votes import weighted_votes
 
 KINDS = ("auto", "foreground", "top1", "classwise")
 """What the bins may be about."""
@@ -221,7 +222,7 @@ class _Shares:
             if bool(valid.all()):
                 self.mass = self.weights.sum(1, keepdim=True).expand(-1, self.masks.shape[2])
             else:
-                self.mass = self._weigh(valid)
+                self.mass = weighted_votes(self.weights, valid)
         self.seen = self.mass > 0
 
     def of(self, c: int | Tensor) -> Tensor:
@@ -229,7 +230,7 @@ class _Shares:
         if self.soft is not None and isinstance(c, int):
             return self.soft[:, c]
         hit = self.masks == (c[:, None] if isinstance(c, Tensor) else c)
-        return self._weigh(hit) / self.mass.clamp(min=1e-30)
+        return weighted_votes(self.weights, hit) / self.mass.clamp(min=1e-30)
 
     def greatest(self) -> tuple[Tensor, Tensor]:
         """Class of the greatest share (the lowest of several) as uint8, and that share; ``(B, P)`` each."""
@@ -240,11 +241,6 @@ class _Shares:
             ahead = other > share + EDGE
             share, top = torch.where(ahead, other, share), top.masked_fill(ahead, c)
         return top, share
-
-    def _weigh(self, hit: Tensor) -> Tensor:
-        """``sum_k w_bk hit_bkp``; image by image, for all at once as numbers may not fit."""
-        with torch.autocast(hit.device.type, enabled=False):
-            return torch.stack([w @ h.double() for w, h in zip(self.weights, hit, strict=True)])
 
 
 def _sums(
