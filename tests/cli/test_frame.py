@@ -29,7 +29,10 @@ PAGES = [
     "--version",
     "train --help",
     *(f"train {name} --help" for name in METHODS),
-    *(f"{verb} --help" for verb in ("predict", "evaluate", "report", "demo", "methods", "cite", "data")),
+    *(
+        f"{verb} --help"
+        for verb in ("predict", "evaluate", "score", "report", "demo", "methods", "cite", "data")
+    ),
     *(f"data {verb} --help" for verb in ("simulate", "check", "pack")),
     "methods",
     "train mode-proposals --lrr 3",

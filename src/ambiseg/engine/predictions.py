@@ -548,12 +548,25 @@ def _in_words(path: Path) -> Iterator[None]:
         raise FileProblem(path, f"the file is damaged ({error})", _AGAIN) from error
 
 
-def _mapped(file: Path, path: Path) -> NDArray[Any]:
+class _Rows:
+    """The rows of an array on disk, read one by one: pages of a mapped file would stay in memory."""
+
+    def __init__(self, file: Path, mapped: np.memmap[Any, Any]) -> None:
+        self.file, self.offset, self.shape, self.dtype = file, mapped.offset, mapped.shape, mapped.dtype
+
+    def __getitem__(self, row: int) -> NDArray[Any]:
+        count = math.prod(self.shape[1:])
+        start = self.offset + row * count * self.dtype.itemsize
+        return np.fromfile(self.file, self.dtype, count, offset=start).reshape(self.shape[1:])
+
+
+def _mapped(file: Path, path: Path) -> Any:
+    """An array of ``file``, of which rows can be taken; ``path`` is what messages name."""
     try:
-        values: NDArray[Any] = np.load(file, mmap_mode="r", allow_pickle=False)
+        values = np.load(file, mmap_mode="r", allow_pickle=False)
     except (ValueError, OSError) as error:
         raise FileProblem(path, f"cannot be read as an array ({error})", _AGAIN) from error
-    return values
+    return _Rows(file, values) if values.flags.c_contiguous and values.ndim else values
 
 
 def _texts(values: NDArray[Any]) -> list[str]:
