@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ambiseg.data.importers import importer
+from ambiseg.errors import AmbisegError
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,11 @@ class Layout:
     flips: str = ""
     prediction: bool = False
     scene: str = "lesions"
+
+    def missing(self, data: object = "") -> AmbisegError:
+        """The error where there is no data set at ``data``, or where none is named; it says how to get one."""
+        what = f"there is no data set at {data}" if data else "missing --data PATH"
+        return AmbisegError(f"{what}: {self.how_to_get(data or f'{self.name}.h5')}")
 
     def how_to_get(self, out: object) -> str:
         """How to make the data set ``out``, as a part of a sentence."""
