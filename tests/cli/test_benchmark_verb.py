@@ -93,6 +93,8 @@ def test_lists(cli, suite):
     outcome = cli("benchmark", suite, "--list")
     assert "simulated (simulate wildfire), evaluated on all images of test\n" in outcome.out
     assert "ssn: 3 updates, batches of 4, full labels, 4 masks" in outcome.out
+    listed = cli("benchmark", "paper-mose", "--list").out
+    assert "\nlidc-half (0.5 of lidc), evaluated on all images of test, dialect mose\n" in listed
 
 
 MASKS = """

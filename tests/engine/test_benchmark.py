@@ -270,7 +270,7 @@ methods:
         ("  m-heads:", "  m-heads: {run_of: mode-proposals, backbone: {width: 9}}", "settings, samples and presets only"),
         ("  m-heads:", "  m-heads: {run_of: mode-proposal}", "did you mean 'mode-proposals'"),
         ("  m-heads:", "  m-heads: {run_of: m-heads}", "starts from itself"),
-        ("  m-heads:", "  m-heads: {run_of: mode-proposals, presets: {fires: lidc}}", "preset recommended, but the preset lidc trains"),
+        ("  m-heads:", "  m-heads: {run_of: mode-proposals, presets: {fires: lidc}}", "the preset lidc trains"),
         ("  m-heads:", "  m-heads: {run_of: mode-proposals, presets: {fires: lidcs}}", "did you mean 'lidc'"),
         ("{path: fires}", "{layout: lidcs}", "did you mean 'lidc'"),
         ("  m-heads:", "  m-heads: {overrides: {fire: {}}}", "did you mean 'fires'"),

@@ -95,7 +95,8 @@ def _contents(suite: Suite) -> list[str]:
     """What a suite holds, in lines."""
     lines = [suite.title]
     for name, entry in suite.data.items():
-        how = f"simulate {entry.simulate}" if entry.simulate else entry.path or f"import {entry.importer}"
+        verbs = ("simulate ", "", "import ", f"{entry.train_share:g} of ")
+        how = next(verb + way for verb, way in zip(verbs, entry.ways, strict=True) if way)
         images = f"{entry.images} images" if entry.images else "all images"
         classes = entry.classes or suite.protocol.classes
         lines += ["", f"{name} ({how}), evaluated on {images} of {entry.split or suite.protocol.split}"]
@@ -278,8 +279,8 @@ def _check_layout(path: Path, layout: Layout) -> None:
     found = split.info.labels.classes, len(split[0].image)
     if found != (layout.classes, layout.channels):
         raise AmbisegError(
-            f"{path} has {found[0]} classes and {found[1]} channels, but the layout {layout.name} has {layout.classes}"
-            f" and {layout.channels}: rename it, then {layout.how_to_get(path)}"
+            f"{path} has {found[0]} classes and {found[1]} channels, but the layout {layout.name} has"
+            f" {layout.classes} and {layout.channels}: rename it, then {layout.how_to_get(path)}"
         )
 
 

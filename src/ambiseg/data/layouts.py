@@ -42,7 +42,7 @@ class Layout:
     scene: str = "lesions"
 
     def missing(self, data: object = "") -> AmbisegError:
-        """The error where there is no data set at ``data``, or where none is named; it says how to get one."""
+        """The error where there is no data set at ``data``, or none is named; it says how to get one."""
         what = f"there is no data set at {data}" if data else "missing --data PATH"
         return AmbisegError(f"{what}: {self.how_to_get(data or f'{self.name}.h5')}")
 

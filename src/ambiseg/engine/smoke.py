@@ -1,8 +1,8 @@
 """Smoke runs: the experiment of a preset or a suite from end to end in seconds, whose figures mean nothing.
 
 Every setting that chooses what the code does keeps its value: kind and depth of a network, losses, schedule,
-augmentation, sampler, guidance. `LARGEST` bounds the numbers that only make it take longer; places and patience of a
-schedule follow. Imports no torch.
+augmentation, sampler, guidance. `LARGEST` bounds the numbers that only make it take longer; places and
+patience of a schedule follow. Imports no torch.
 """
 
 from __future__ import annotations

@@ -98,7 +98,7 @@ class DataEntry(Recipe):
         part_of: another data set of the suite, with fewer training images.
         train_share: share of them, evenly spread.
         options: of the simulation or the importer.
-        layout: of `ambiseg.data.layouts.LAYOUTS`, that of the data, or of the whole; a smoke run simulates it.
+        layout: of `ambiseg.data.layouts.LAYOUTS`, that of the data or the whole; a smoke run simulates it.
         split: what is evaluated; that of the protocol if empty.
         images: so many images of it, evenly spread; all if left out.
         dialect: conventions of metrics; those of the protocol if empty.
@@ -131,8 +131,8 @@ class MethodEntry(Recipe):
     Attributes:
         method: its name in `ambiseg.METHODS`; that of the entry if empty.
         preset: the preset whose values hold where the suite says nothing.
-        presets: the preset on single data sets, in place of ``preset``; with ``run_of`` one that trains like that
-            entry, whose settings of sampling are taken.
+        presets: the preset on single data sets, in place of ``preset``; with ``run_of`` one that trains like
+            that entry, for its settings of sampling.
         start_from: another entry, whose run on the same data with the same seed gives the first weights.
         run_of: another entry, whose run is measured in place of one of its own, with other settings of
             sampling or another number of masks.
@@ -282,8 +282,8 @@ class Suite:
         ours, theirs = spec.preset(asked), spec.preset(measured)
         if any(getattr(ours, part) != getattr(theirs, part) for part in ("train", "backbone", "single")):
             raise AmbisegError(
-                f"{self.name}: {name} on {data} measures a run of the preset {measured}, but the preset {asked} trains"
-                " in another way: take one of the same training, or train it"
+                f"{self.name}: {name} on {data} measures a run of the preset {measured}, but the preset {asked}"
+                " trains in another way: take one of the same training, or train it"
             )
         return {key: value for key, value in ours.settings.items() if theirs.settings.get(key) != value}
 
@@ -452,8 +452,8 @@ def _check(suite: Suite) -> None:
             check_name(f"layout of {name}", data.layout, LAYOUTS)
         if sum(map(bool, data.ways)) != 1 or bool(data.source) != bool(data.importer):
             raise AmbisegError(
-                f"{name}: say one of 'simulate', 'path', 'part_of', or 'import' with 'source', how to get it, or its"
-                " 'layout' alone"
+                f"{name}: say one of 'simulate', 'path', 'part_of', or 'import' with 'source', how to get it, or"
+                " its 'layout' alone"
             )
         if data.part_of:
             check_name("data set", data.part_of, suite.data)
