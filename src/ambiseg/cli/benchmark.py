@@ -176,9 +176,8 @@ def _sources(
             find = _smoke_source if suite.smoke else _source
             sources[name] = find(name, suite, out, arguments.data_root, asked)
             if entry.importer and sources[name] == arguments.data_root / f"{name}.h5":
-                say(
-                    f"{name}: {sources[name]} stands in for the import of {arguments.data_root / entry.source}"
-                )
+                source = arguments.data_root / entry.source
+                say(f"{name}: {sources[name]} stands in for the import of {source}")
         except AmbisegError as error:
             if asked and entry.simulate:
                 raise

@@ -282,8 +282,8 @@ class Suite:
         ours, theirs = spec.preset(asked), spec.preset(measured)
         if any(getattr(ours, part) != getattr(theirs, part) for part in ("train", "backbone", "single")):
             raise AmbisegError(
-                f"{self.name}: {name} on {data} measures a run of the preset {measured}, but the preset {asked}"
-                " trains in another way: take one of the same training, or train it"
+                f"{self.name}: {name} on {data} measures a run of the preset {measured}, but the"
+                f" preset {asked} trains in another way: take one of the same training, or train it"
             )
         return {key: value for key, value in ours.settings.items() if theirs.settings.get(key) != value}
 
@@ -452,8 +452,8 @@ def _check(suite: Suite) -> None:
             check_name(f"layout of {name}", data.layout, LAYOUTS)
         if sum(map(bool, data.ways)) != 1 or bool(data.source) != bool(data.importer):
             raise AmbisegError(
-                f"{name}: say one of 'simulate', 'path', 'part_of', or 'import' with 'source', how to get it, or"
-                " its 'layout' alone"
+                f"{name}: say one of 'simulate', 'path', 'part_of', or 'import' with 'source', how to get it,"
+                " or its 'layout' alone"
             )
         if data.part_of:
             check_name("data set", data.part_of, suite.data)
