@@ -28,7 +28,7 @@ PAPERS = {
 
 
 def rows(paper: str) -> list[list[str]]:
-    """One row for each preset of a paper that names a network."""
+    """One row for each preset of a paper that is made for the data of an experiment."""
     found = []
     for method in PAPERS[paper]:
         for name, preset in METHODS[method].presets.items():

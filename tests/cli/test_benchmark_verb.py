@@ -11,7 +11,7 @@ import pytest
 from ambiseg.cli.benchmark import _not_run, _reports, _source
 from ambiseg.data.layouts import LIDC
 from ambiseg.data.simulators.layouts import simulate_layout
-from ambiseg.data.source import open_split
+from ambiseg.data.source import open_split, write_dataset
 from ambiseg.engine.benchmark import Cell
 from ambiseg.engine.suite import read_suite, suite_names
 from ambiseg.errors import AmbisegError
@@ -93,6 +93,8 @@ def test_lists(cli, suite):
     outcome = cli("benchmark", suite, "--list")
     assert "simulated (simulate wildfire), evaluated on all images of test\n" in outcome.out
     assert "ssn: 3 updates, batches of 4, full labels, 4 masks" in outcome.out
+    listed = cli("benchmark", "paper-mose", "--list").out
+    assert "\nlidc-half (0.5 of lidc), evaluated on all images of test, dialect mose\n" in listed
 
 
 MASKS = """
@@ -182,6 +184,15 @@ def test_a_part_of_a_data_set_has_fewer_training_images_and_the_same_others(fire
     whole, part = open_split(fires, "train"), open_split(half, "train")
     assert len(part) == round(len(whole) / 2) and set(part.ids) < set(whole.ids)
     assert open_split(half, "val").digest() == open_split(fires, "val").digest()
+    other = tmp_path / fires.name
+    write_dataset(other, {s: list(open_split(fires, s))[:4] for s in ("train", "val")}, whole.info)
+    with pytest.raises(AmbisegError, match="has not been made yet: leave --data out, or add half to it"):
+        _source("half", suite, tmp_path, other.parent, False)
+    assert _source("half", suite, tmp_path, fires.parent, False) == half
+    later = _source("half", suite, tmp_path, other.parent, True)
+    assert (
+        later != half and len(open_split(later, "train")) == 2 and open_split(half, "train").ids == part.ids
+    )
     with pytest.raises(AmbisegError, match="train_share is above 0 and at most 1, received 2"):
         read_suite(PARTS.format(path="x").replace("0.5", "2.0"), "parts")
 
@@ -194,3 +205,19 @@ def test_data_of_a_paper_are_imported_by_hand_or_told_how(fires, tmp_path):
     assert told in str(failure.value)
     simulate_layout(LIDC, tmp_path / "lidc.h5")
     assert _source("lidc", suite, tmp_path / "out", tmp_path, True) == tmp_path / "lidc.h5"
+
+
+def test_a_data_set_in_place_of_an_import_is_named_and_must_have_its_layout(cli, tmp_path):
+    path, root = tmp_path / "mine.yaml", tmp_path / "root"
+    path.write_text(
+        "protocol: {train: {updates: 2, batch_size: 2}, backbone: {width: 8, depth: 2}, samples: 2}\n"
+        "data: {lidc: {layout: lidc}, fires: {layout: mmfire}}\nmethods: {ssn: }\n"
+    )
+    root.mkdir()
+    simulate_layout(LIDC, root / "lidc.h5")
+    simulate_layout(LIDC, root / "fires.h5")
+    outcome = cli("benchmark", path, "--data-root", root, "--out", tmp_path / "out", "--jobs", 0)
+    assert outcome.status == 0
+    assert f"lidc: {root / 'lidc.h5'} stands in for the import of {root / 'lidc-crops'}\n" in outcome.err
+    wrong = f"{root / 'fires.h5'} has 2 classes and 1 channels, but the layout mmfire has 2 and 7: rename it, then '"
+    assert f"fires is skipped: {wrong}" in outcome.err and "fires: " not in outcome.err.replace(wrong, "")

@@ -267,9 +267,12 @@ methods:
         ("  m-heads:", "  m-head:", "did you mean 'm-heads'"),
         ("{proposals: 4,", "{proposals: many,", "proposals is int, received 'many'"),
         ("  m-heads:", "  m-heads: {start_from: m-heads}", "starts from itself"),
-        ("  m-heads:", "  m-heads: {run_of: mode-proposals, backbone: {width: 9}}", "settings and samples only"),
+        ("  m-heads:", "  m-heads: {run_of: mode-proposals, backbone: {width: 9}}", "settings, samples and presets only"),
         ("  m-heads:", "  m-heads: {run_of: mode-proposal}", "did you mean 'mode-proposals'"),
         ("  m-heads:", "  m-heads: {run_of: m-heads}", "starts from itself"),
+        ("  m-heads:", "  m-heads: {run_of: mode-proposals, presets: {fires: lidc}}", "the preset lidc trains"),
+        ("  m-heads:", "  m-heads: {run_of: mode-proposals, presets: {fires: lidcs}}", "did you mean 'lidc'"),
+        ("{path: fires}", "{layout: lidcs}", "did you mean 'lidc'"),
         ("  m-heads:", "  m-heads: {overrides: {fire: {}}}", "did you mean 'fires'"),
         ("  m-heads:", "  ../m-heads:", "rename it"),
         ("{path: fires}", "{path: fires, simulate: wildfire}", "how to get it"),
@@ -324,6 +327,47 @@ def test_one_run_is_measured_in_several_ways(fires, tmp_path, monkeypatch):
     assert lost == {"flow-matching", "flow-1", "flow-1-2"}
 
 
+def test_a_run_is_measured_with_the_settings_of_a_preset():
+    """Those in which it differs from the preset of the run, under settings of the entry; its remark as well."""
+    text = """
+data: {lidc: {path: a}, other: {path: b}}
+methods:
+  flow-matching: {presets: {lidc: lidc, other: paper}, settings: {steps: 4}}
+  spell: {run_of: flow-matching, presets: {lidc: lidc-spell}}
+  near: {run_of: flow-matching, presets: {lidc: lidc-spell}, settings: {guidance: {radius: 3.0}}}
+  one-step: {run_of: spell, settings: {steps: 1}}
+"""
+    suite = read_suite(text, "x")
+    presets = METHODS["flow-matching"].presets
+    guidance = presets["lidc-spell"].settings["guidance"]
+    assert suite.sampling("lidc", "spell").settings == {"guidance": guidance}
+    assert suite.sampling("lidc", "near").settings == {"guidance": {**guidance, "radius": 3.0}}
+    assert suite.sampling("lidc", "one-step").settings == {"guidance": guidance, "steps": 1}
+    assert suite.resolved("lidc", "spell")[2].steps == 4 and suite.preset("lidc", "one-step") == "lidc-spell"
+    assert presets["lidc-spell"].differs in suite.differs("lidc")["spell"]
+    assert set(suite.differs("lidc")) == {"spell", "near", "one-step"}
+
+
+def test_a_layout_alone_says_how_to_get_the_data():
+    text = """
+data:
+  lidc: {layout: lidc}
+  mine: {layout: cityscapes-twins, source: elsewhere, options: {size: [64, 128]}}
+  half: {part_of: mine, train_share: 0.5}
+  made: {layout: cityscapes-prediction}
+  drawn: {simulate: lesions, layout: lidc}
+methods: {ssn: }
+"""
+    data = read_suite(text, "x").data
+    lidc, mine = data["lidc"], data["mine"]
+    assert (lidc.importer, lidc.source, lidc.options) == ("lidc-crops", "lidc-crops", {"split": "lidcv1"})
+    assert (mine.importer, mine.source) == ("cityscapes", "elsewhere")
+    assert mine.options == {"output": "twins", "size": [64, 128]}
+    assert (data["half"].layout, data["half"].importer) == ("cityscapes-twins", "")
+    assert (data["made"].path, data["made"].importer) == ("cityscapes-prediction.h5", "")
+    assert (data["drawn"].simulate, data["drawn"].importer) == ("lesions", "")
+
+
 def test_the_suites_that_come_along():
     """Smoke and cpu have every method of ambiseg; papers' values are of metrics that there are."""
     papers = ("mode-proposals", "flow-ssn", "probabilistic-unet", "atfm", "mose")
@@ -341,20 +385,44 @@ def test_the_suites_that_come_along():
         load_suite(Path("nowhere.yaml"))
 
 
+def test_suites_of_papers_measure_as_the_papers_do():
+    """Street scenes by the code of the table beside them, which counts the classes that flip; single labels start
+    from a flow that saw single labels."""
+    assert load_suite("paper").dialect("cityscapes-twins") == "kohl"
+    assert load_suite("paper-probabilistic-unet").dialect("cityscapes-twins") == "kohl"
+    for name in ("paper", "paper-mose"):
+        suite = load_suite(name)
+        streets = [data for data in suite.data if data.startswith("cityscapes-prediction")]
+        assert {suite.dialect(data) for data in streets} == {"mose"}
+    assert load_suite("paper").dialect("lidc") == load_suite("paper").dialect("cityscapes") == "ambiseg"
+    started = 0
+    for name in suite_names():
+        suite = load_suite(name)
+        for data in suite.data:
+            for method in suite.methods_on(data):
+                if (start := suite.methods[method].start_from) and name.startswith("paper"):
+                    ours, theirs = suite.resolved(data, method)[0], suite.resolved(data, start)[0]
+                    started += ours.labels == theirs.labels == "single"
+                    assert ours.labels == theirs.labels
+    assert started == 6
+
+
 def test_a_suite_names_dialect_and_classes(fires, tmp_path):
     """They are part of what the result depends on; those of the data set count before those of the protocol."""
     text = TEXT.replace("protocol:\n", "protocol:\n  dialect: ccdm\n  classes: [foreground]\n")
     (first, _) = matrix(read_suite(text, "tiny"), fires, tmp_path)
     evaluation = first.order["evaluation"]
     assert (evaluation["dialect"], evaluation["classes"]) == ("ccdm", ["foreground"])
-    own = text.replace("{path: fires}", "{path: fires, classes: [0]}")
-    assert matrix(read_suite(own, "tiny"), fires, tmp_path)[0].order["evaluation"]["classes"] == [0]
+    own = text.replace("{path: fires}", "{path: fires, classes: [0], dialect: wildfire}")
+    evaluation = matrix(read_suite(own, "tiny"), fires, tmp_path)[0].order["evaluation"]
+    assert (evaluation["dialect"], evaluation["classes"]) == ("wildfire", [0])
     assert not {"dialect", "classes"} & set(
         matrix(read_suite(TEXT, "tiny"), fires, tmp_path)[0].order["evaluation"]
     )
     for wrong, words in (
         (own.replace("[0]", "[fire]"), "tiny: fires: unknown class 'fire'"),
         (text.replace("ccdm", "cdm"), "unknown dialect 'cdm': did you mean 'ccdm'"),
+        (own.replace("wildfire", "wildfires"), "unknown dialect 'wildfires': did you mean 'wildfire'"),
     ):
         with pytest.raises(AmbisegError, match=words):
             matrix(read_suite(wrong, "tiny"), fires, tmp_path)

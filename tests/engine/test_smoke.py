@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import is_dataclass
+from dataclasses import is_dataclass, replace
+from typing import get_args, get_type_hints
 
 import pytest
 
@@ -11,10 +12,12 @@ from ambiseg.cli.main import main
 from ambiseg.data.importers import importer
 from ambiseg.data.layouts import LAYOUTS
 from ambiseg.engine.presets import resolve
+from ambiseg.engine.settings import Constant, Cosine, Plateau, Steps, TrainSettings
 from ambiseg.engine.smoke import LARGEST, LARGEST_OF_NETWORK, NOTE, shrunk
 from ambiseg.engine.suite import load_suite, suite_names
 from ambiseg.methods import METHODS
 from ambiseg.nested_settings import flat, from_values
+from ambiseg.networks.settings import UNetSettings
 
 PRESETS = [(name, preset) for name, spec in METHODS.items() for preset in spec.all_presets]
 PAPERS = [name for name in suite_names() if name.startswith("paper")]
@@ -36,6 +39,39 @@ def test_only_numbers_that_cost_time_change(method, preset):
             "minutes",
         }
         assert all(new[name] <= LARGEST[name] for name in changed & LARGEST.keys() & new.keys())
+
+
+SCHEDULES = (
+    Cosine(),
+    Constant(),
+    Steps(shares=(0.5,), factors=(0.1,)),
+    Steps(updates=(1000, 5000, 9000), factors=(0.5, 0.1, 0.01)),
+    Plateau(),
+    Plateau(watch="validation"),
+)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("frequency", [{}, {"validations": 40}, {"validate_every": 3}])
+def test_every_schedule_suits_a_smoke_run(schedule, frequency):
+    """What a smoke run has of it is valid and of the same kind, with as many places."""
+    full = TrainSettings(updates=10_000, schedule=schedule, **frequency)
+    full = full if schedule != Plateau(watch="validation") or frequency else replace(full, validations=20)
+    assert full.problems() == []
+    small = shrunk(full, UNetSettings(), METHODS["ssn"].settings())[0]
+    assert small.problems() == [] and small.late_steps(2) == []
+    assert type(small.schedule) is type(schedule)
+    most = 2 if schedule == Plateau(watch="validation") else 1
+    assert (small.validations or 1) <= most and small.validate_every == full.validate_every
+    if isinstance(schedule, Steps):
+        assert small.schedule.factors == schedule.factors
+    assert {type(one) for one in SCHEDULES} == set(get_args(get_type_hints(TrainSettings)["schedule"]))
+
+
+def test_a_whole_validation_split_is_bounded_too():
+    for given, taken in ((0, 2), (1, 1), (200, 2)):
+        small = shrunk(TrainSettings(validation_images=given), UNetSettings(), METHODS["ssn"].settings())
+        assert small[0].validation_images == taken
 
 
 @pytest.mark.parametrize("name", PAPERS)

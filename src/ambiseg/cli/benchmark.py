@@ -10,7 +10,7 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from tyro.conf import Positional
 
@@ -19,7 +19,7 @@ from ambiseg.atomic_write import working_in
 from ambiseg.cli.console import command, finite, next_commands, say, show, show_json, warn
 from ambiseg.cli.data import SimulateArguments, write_simulation
 from ambiseg.cli.parsing import at_least_one, parse
-from ambiseg.data.layouts import LAYOUTS
+from ambiseg.data.layouts import LAYOUTS, Layout
 from ambiseg.engine.smoke import NOTE
 from ambiseg.engine.suite import DataEntry, Suite, load_suite, suite_names
 from ambiseg.errors import AmbisegError, UnknownNameError
@@ -95,11 +95,13 @@ def _contents(suite: Suite) -> list[str]:
     """What a suite holds, in lines."""
     lines = [suite.title]
     for name, entry in suite.data.items():
-        how = f"simulate {entry.simulate}" if entry.simulate else entry.path or f"import {entry.importer}"
+        verbs = ("simulate ", "", "import ", f"{entry.train_share:g} of ")
+        how = next(verb + way for verb, way in zip(verbs, entry.ways, strict=True) if way)
         images = f"{entry.images} images" if entry.images else "all images"
         classes = entry.classes or suite.protocol.classes
         lines += ["", f"{name} ({how}), evaluated on {images} of {entry.split or suite.protocol.split}"]
-        lines[-1] += f", dialect {suite.protocol.dialect}" if suite.protocol.dialect != "ambiseg" else ""
+        dialect = suite.dialect(name)
+        lines[-1] += f", dialect {dialect}" if dialect != "ambiseg" else ""
         lines[-1] += f", classes {', '.join(map(str, classes))}" if classes else ""
         for method in suite.methods_on(name):
             train = suite.resolved(name, method)[0]
@@ -173,6 +175,9 @@ def _sources(
         try:
             find = _smoke_source if suite.smoke else _source
             sources[name] = find(name, suite, out, arguments.data_root, asked)
+            if entry.importer and sources[name] == arguments.data_root / f"{name}.h5":
+                source = arguments.data_root / entry.source
+                say(f"{name}: {sources[name]} stands in for the import of {source}")
         except AmbisegError as error:
             if asked and entry.simulate:
                 raise
@@ -196,37 +201,48 @@ def _source(name: str, suite: Suite, out: Path, root: Path, make: bool) -> Path:
     entry = suite.data[name]
     if not entry.part_of:
         return _whole(name, entry, out, root, make)
-    whole = _source(entry.part_of, suite, out, root, make)
-    return _part(whole, entry.train_share, out / "data" / f"{entry.train_share:g}-of-{whole.stem}.h5")
+    return _part(name, _source(entry.part_of, suite, out, root, make), entry.train_share, out, make)
 
 
-def _part(whole: Path, share: float, target: Path) -> Path:
-    """A copy of a data set with some of its training images."""
+def _part(name: str, whole: Path, share: float, out: Path, make: bool) -> Path:
+    """A copy of a data set with some of its training images; the digest of the whole is in its name."""
     from ambiseg.data.source import SpreadSplit, list_splits, open_split, write_dataset
 
-    if not target.exists():
-        splits = {split: open_split(whole, split).stored for split in list_splits(whole)}
-        count = max(1, round(share * len(splits["train"])))
-        info = splits["train"].info
-        write_dataset(target, splits | {"train": SpreadSplit(splits["train"], count)}, info)
+    splits = {split: open_split(whole, split) for split in list_splits(whole)}
+    digest = hashlib.sha256(json.dumps([split.digest() for split in splits.values()]).encode()).hexdigest()
+    target = out / "data" / f"{share:g}-of-{whole.stem}-{digest[:8]}.h5"
+    if _to_make(name, target, make):
+        stored = {split: found.stored for split, found in splits.items()}
+        count = max(1, round(share * len(stored["train"])))
+        write_dataset(target, stored | {"train": SpreadSplit(stored["train"], count)}, stored["train"].info)
     return target
+
+
+def _to_make(name: str, target: Path, make: bool) -> bool:
+    """Whether a data set is to be made.
+
+    Raises:
+        AmbisegError: it is not there and must not be made.
+    """
+    if not target.exists() and not make:
+        raise AmbisegError(f"{target} has not been made yet: leave --data out, or add {name} to it")
+    return not target.exists()
 
 
 def _whole(name: str, entry: DataEntry, out: Path, root: Path, make: bool) -> Path:
     """A data set that is simulated, imported, or there already, perhaps as NAME.h5 from an import by hand."""
     from ambiseg.data.source import existing
 
-    kept = root / (entry.path or f"{name}.h5")
+    layout, kept = LAYOUTS.get(entry.layout), root / (entry.path or f"{name}.h5")
     if entry.path or (entry.importer and kept.exists()):
-        if entry.layout and not kept.exists():
-            _missing(entry, kept)
-        return existing(kept)
+        if layout is None:
+            return existing(kept)
+        _check_layout(kept, layout)
+        return kept
     recipe = json.dumps([entry.simulate, entry.importer, entry.source, entry.options], sort_keys=True)
     target = out / "data" / f"{name}-{hashlib.sha256(recipe.encode()).hexdigest()[:8]}.h5"
-    if target.exists():
+    if not _to_make(name, target, make):
         return target
-    if not make:
-        raise AmbisegError(f"{target} has not been made yet: leave --data out, or add {name} to it")
     if entry.simulate:
         words = [
             w for key, value in entry.options.items() for w in (f"--{key.replace('_', '-')}", str(value))
@@ -240,16 +256,31 @@ def _whole(name: str, entry: DataEntry, out: Path, root: Path, make: bool) -> Pa
 
         settings = from_values(importer(entry.importer).settings_class(), entry.options, f"options of {name}")
         source = root / entry.source
-        if entry.layout and not source.exists():
-            _missing(entry, kept)
+        if layout is not None and not source.exists():
+            raise layout.missing(kept)
         existing(source)
         say(f"importing {name}")
         import_dataset(entry.importer, source, target, settings)
     return target
 
 
-def _missing(entry: DataEntry, path: Path) -> NoReturn:
-    raise AmbisegError(f"{path} is not there: {LAYOUTS[entry.layout].how_to_get(path)}")
+def _check_layout(path: Path, layout: Layout) -> None:
+    """Refuse a data set that is not in the layout that a suite names.
+
+    Raises:
+        AmbisegError: it is not there, or has other classes or channels.
+    """
+    from ambiseg.data.source import open_split
+
+    if not path.exists():
+        raise layout.missing(path)
+    split = open_split(path, "train")
+    found = split.info.labels.classes, len(split[0].image)
+    if found != (layout.classes, layout.channels):
+        raise AmbisegError(
+            f"{path} has {found[0]} classes and {found[1]} channels, but the layout {layout.name} has"
+            f" {layout.classes} and {layout.channels}: rename it, then {layout.how_to_get(path)}"
+        )
 
 
 def _smoke_source(name: str, suite: Suite, out: Path, root: Path, make: bool) -> Path:
@@ -327,7 +358,10 @@ def _write(suite: Suite, cells: list[Cell], skipped: dict[str, str], out: Path, 
         out / PAGE,
         suite.title,
         sections,
-        facts=[(key, getattr(suite.protocol, key)) for key in ("samples", "labels", "split", "dialect")],
+        facts=[
+            *((key, getattr(suite.protocol, key)) for key in ("samples", "labels", "split")),
+            ("dialect", ", ".join(dict.fromkeys(map(suite.dialect, suite.data)))),
+        ],
         remarks=remarks,
         command=again,
         footer=f"ambiseg {__version__}",

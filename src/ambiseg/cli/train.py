@@ -197,8 +197,7 @@ def _data(spec: MethodSpec, preset: str, arguments: TrainArguments) -> Path:
     if arguments.data is not None:
         return arguments.data
     if not arguments.smoke:
-        hint = "" if layout is None else f"; {layout.how_to_get(f'{layout.name}.h5')}"
-        raise AmbisegError(f"missing --data PATH{hint}")
+        raise AmbisegError("missing --data PATH") if layout is None else layout.missing()
     from ambiseg.data.layouts import LIDC
     from ambiseg.data.simulators.layouts import simulate_layout
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ambiseg.data.importers import importer
+from ambiseg.errors import AmbisegError
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Layout:
         options: of the importer.
         flips: what class flips make of the labels, "binary" or "twins"; empty where no class flips.
         prediction: the last channel is the prediction of another network, which the importer does not make.
+        scene: what a smoke run simulates in its place, of `ambiseg.data.simulators.layouts.SCENES`.
 
     Example:
         >>> LIDC.how_to_get("lidc.h5")  # doctest: +ELLIPSIS
@@ -37,6 +39,12 @@ class Layout:
     options: Mapping[str, Any] = field(default_factory=dict)
     flips: str = ""
     prediction: bool = False
+    scene: str = "lesions"
+
+    def missing(self, data: object = "") -> AmbisegError:
+        """The error where there is no data set at ``data``, or none is named; it says how to get one."""
+        what = f"there is no data set at {data}" if data else "missing --data PATH"
+        return AmbisegError(f"{what}: {self.how_to_get(data or f'{self.name}.h5')}")
 
     def how_to_get(self, out: object) -> str:
         """How to make the data set ``out``, as a part of a sentence."""
@@ -54,13 +62,18 @@ class Layout:
 
 
 LIDC = Layout("lidc", 1, 2, 4, "lidc-crops", {"split": "lidcv1"})
-MMFIRE = Layout("mmfire", 7, 2, 8, "mmfire")
-CITYSCAPES = Layout("cityscapes", 3, 2, 16, "cityscapes", flips="binary")
+MMFIRE = Layout("mmfire", 7, 2, 8, "mmfire", scene="wildfire")
+CITYSCAPES = Layout("cityscapes", 3, 2, 16, "cityscapes", flips="binary", scene="streets")
 CITYSCAPES_TWINS = Layout(
-    "cityscapes-twins", 3, 24, 32, "cityscapes", {"output": "twins", "size": (256, 512)}, "twins"
+    *("cityscapes-twins", 3, 24, 32, "cityscapes", {"output": "twins", "size": (256, 512)}),
+    flips="twins",
+    scene="streets",
 )
 CITYSCAPES_PREDICTION = Layout(
-    "cityscapes-prediction", 4, 24, 32, "cityscapes", {"output": "twins", "size": (128, 256)}, "twins", True
+    *("cityscapes-prediction", 4, 24, 32, "cityscapes", {"output": "twins", "size": (128, 256)}),
+    flips="twins",
+    prediction=True,
+    scene="streets",
 )
 REFUGE = Layout("refuge", 3, 2, 7, "refuge")
 ISIC = Layout("isic", 3, 2, 3, "isic")

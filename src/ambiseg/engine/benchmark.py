@@ -116,10 +116,10 @@ def plan(suite: Suite, sources: dict[str, Path], out: Path, seeds: int | None = 
     for name in suite.protocol.metrics:
         metric_info(name)
     _check_place(out, suite.smoke)
-    dialect = dialect_of(suite.protocol.dialect)
+    dialects = {name: dialect_of(suite.dialect(name)) for name in suite.data}
     cells: dict[tuple[str, str, int], Cell] = {}
     for data, source in sources.items():
-        split = suite.data[data].split or suite.protocol.split
+        split, dialect = suite.data[data].split or suite.protocol.split, dialects[data]
         digests = {name: open_split(source, name).digest() for name in ("train", "val", split)}
         labels, classes = (
             open_split(source, split).info.labels,

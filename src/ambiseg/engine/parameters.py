@@ -30,8 +30,7 @@ def parameters(spec: MethodSpec, preset: str, settings: Mapping[str, Any] | None
     """
     train, backbone, own = resolve(spec, preset, settings=settings)
     layout = spec.preset(preset).data or LIDC
-    labels = LabelSpace.binary() if layout.classes == 2 else LabelSpace.of_classes(layout.classes)
-    labels = labels.with_binary_channels(train.binary_channels)
+    labels = LabelSpace.of_classes(layout.classes).with_binary_channels(train.binary_channels)
     model = outline(lambda: build(spec.name, layout.channels, labels, backbone, own))
     if model is None:
         return {}

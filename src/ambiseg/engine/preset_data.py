@@ -18,7 +18,7 @@ def check_data_are_there(spec: MethodSpec, preset: str, data: str | Path) -> Non
     """
     layout = spec.preset(preset).data
     if layout is not None and not Path(data).exists():
-        raise AmbisegError(f"there is no data set at {data}: {layout.how_to_get(data)}")
+        raise layout.missing(data)
 
 
 def check_suits(

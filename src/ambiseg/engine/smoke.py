@@ -1,7 +1,8 @@
 """Smoke runs: the experiment of a preset or a suite from end to end in seconds, whose figures mean nothing.
 
 Every setting that chooses what the code does keeps its value: kind and depth of a network, losses, schedule,
-augmentation, sampler, guidance. `LARGEST` bounds the numbers that only make it take longer. Imports no torch.
+augmentation, sampler, guidance. `LARGEST` bounds the numbers that only make it take longer; places and
+patience of a schedule follow. Imports no torch.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from ambiseg.engine.settings import TrainSettings
+from ambiseg.engine.settings import VALIDATIONS, Plateau, Steps, TrainSettings
 from ambiseg.nested_settings import from_values, to_values
 from ambiseg.networks.settings import UNetSettings
 
@@ -58,8 +59,28 @@ def shrunk(
         >>> train.updates, train.ema, backbone.kind, backbone.depth, backbone.width, settings.flow.steps
         (2, 0.9999, 'adm', 4, 8, 2)
     """
-    short = replace(train, epochs=None, minutes=None, updates=UPDATES)
-    return _small(short), _small(backbone), _small(settings)
+    short = replace(
+        train,
+        epochs=None,
+        minutes=None,
+        updates=UPDATES,
+        validations=None if train.validate_every else train.validations or VALIDATIONS,
+        validation_images=train.used_validation_images(LARGEST["validation_images"]),
+    )
+    return _scheduled(_small(short)), _small(backbone), _small(settings)
+
+
+def _scheduled(train: TrainSettings) -> TrainSettings:
+    """Settings whose schedule suits so few updates and validations."""
+    schedule = train.schedule
+    if isinstance(schedule, Steps) and schedule.updates:
+        count = len(schedule.updates)
+        shares = tuple((place + 1) / (count + 1) for place in range(count))
+        return replace(train, schedule=replace(schedule, updates=(), shares=shares))
+    if isinstance(schedule, Plateau) and schedule.watch == "validation":
+        fewest = None if train.validate_every else 2
+        return replace(train, schedule=replace(schedule, patience=0), validations=fewest)
+    return train
 
 
 def bounded(values: Mapping[str, Any]) -> dict[str, Any]:

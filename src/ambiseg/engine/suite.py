@@ -15,13 +15,13 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from ambiseg.data.layouts import LAYOUTS
+from ambiseg.data.layouts import LAYOUTS, Layout
 from ambiseg.engine.presets import merged_training, resolve
 from ambiseg.engine.settings import TrainSettings
 from ambiseg.engine.smoke import bounded, shrunk
 from ambiseg.errors import AmbisegError, UnknownNameError
 from ambiseg.methods import METHODS, method_info
-from ambiseg.methods.spec import RECOMMENDED
+from ambiseg.methods.spec import RECOMMENDED, MethodSpec
 from ambiseg.nested_settings import check_name, fits, from_values, mapping, merged, number_problems
 from ambiseg.networks.settings import UNetSettings
 from ambiseg.plain_yaml import read_yaml, yaml_text
@@ -88,7 +88,7 @@ class Protocol(Recipe):
 
 @dataclass(frozen=True)
 class DataEntry(Recipe):
-    """A data set and how to get it, in one of four ways.
+    """A data set and how to get it, in one of four ways; with a layout alone, in that of the layout.
 
     Attributes:
         simulate: scene of ``ambiseg data simulate``.
@@ -98,9 +98,10 @@ class DataEntry(Recipe):
         part_of: another data set of the suite, with fewer training images.
         train_share: share of them, evenly spread.
         options: of the simulation or the importer.
-        layout: of `ambiseg.data.layouts.LAYOUTS`, that of the data; a smoke run simulates it.
+        layout: of `ambiseg.data.layouts.LAYOUTS`, that of the data or the whole; a smoke run simulates it.
         split: what is evaluated; that of the protocol if empty.
         images: so many images of it, evenly spread; all if left out.
+        dialect: conventions of metrics; those of the protocol if empty.
         classes: that are evaluated; those of the protocol if empty.
     """
 
@@ -114,7 +115,13 @@ class DataEntry(Recipe):
     layout: str = ""
     split: str = ""
     images: int | None = None
+    dialect: str = ""
     classes: tuple[str | int, ...] = ()
+
+    @property
+    def ways(self) -> tuple[str, ...]:
+        """How to get it, in the four ways; all but one are empty."""
+        return self.simulate, self.path, self.importer, self.part_of
 
 
 @dataclass(frozen=True)
@@ -124,7 +131,8 @@ class MethodEntry(Recipe):
     Attributes:
         method: its name in `ambiseg.METHODS`; that of the entry if empty.
         preset: the preset whose values hold where the suite says nothing.
-        presets: the preset on single data sets, in place of ``preset``.
+        presets: the preset on single data sets, in place of ``preset``; with ``run_of`` one that trains like
+            that entry, for its settings of sampling.
         start_from: another entry, whose run on the same data with the same seed gives the first weights.
         run_of: another entry, whose run is measured in place of one of its own, with other settings of
             sampling or another number of masks.
@@ -190,6 +198,10 @@ class Suite:
         """The same suite, its runs small, with one seed."""
         return replace(self, smoke=True, protocol=replace(self.protocol, seeds=1))
 
+    def dialect(self, data: str) -> str:
+        """Name of the conventions of metrics on a data set."""
+        return self.data[data].dialect or self.protocol.dialect
+
     def methods_on(self, data: str) -> list[str]:
         """Names of the methods that run on a data set, each after the one that it starts from."""
         names: list[str] = []
@@ -226,7 +238,13 @@ class Suite:
         entry = self.methods[name]
         if not entry.run_of:
             return Recipe()
-        found = entry.overrides.get(data, Recipe()).over(entry).over(self.sampling(data, entry.run_of))
+        found = self.sampling(data, entry.run_of)
+        for particular in (
+            Recipe(settings=self._sampling_preset(data, name)),
+            entry,
+            entry.overrides.get(data),
+        ):
+            found = particular.over(found) if particular else found
         return replace(found, settings=bounded(found.settings)) if self.smoke else found
 
     def resolved(
@@ -243,10 +261,9 @@ class Suite:
         recipe: Recipe = self.protocol
         for particular in (self.data[data], entry, entry.overrides.get(data, Recipe()), own):
             recipe = particular.over(recipe)
-        info = method_info(entry.method or name)
         given = {"labels": self.protocol.labels} | recipe.train | {"seed": seed}
         train, backbone, settings = resolve(
-            info, self.preset(data, name), given, recipe.backbone, recipe.settings, where
+            self.spec(name), self.preset(data, name), given, recipe.backbone, recipe.settings, where
         )
         samples = recipe.samples
         if self.smoke:
@@ -254,9 +271,32 @@ class Suite:
             samples = None if samples is None else bounded({"samples": samples})["samples"]
         return train, backbone, settings, samples
 
+    def _sampling_preset(self, data: str, name: str) -> dict[str, Any]:
+        """Settings in which the preset of an entry that measures a run differs from that of the run.
+
+        Raises:
+            AmbisegError: these presets train in different ways.
+        """
+        spec, asked = self.spec(name), self.preset(data, name)
+        measured = self.preset(data, self.methods[name].run_of)
+        ours, theirs = spec.preset(asked), spec.preset(measured)
+        if any(getattr(ours, part) != getattr(theirs, part) for part in ("train", "backbone", "single")):
+            raise AmbisegError(
+                f"{self.name}: {name} on {data} measures a run of the preset {measured}, but the"
+                f" preset {asked} trains in another way: take one of the same training, or train it"
+            )
+        return {key: value for key, value in ours.settings.items() if theirs.settings.get(key) != value}
+
+    def spec(self, name: str) -> MethodSpec:
+        """The method that an entry trains or measures."""
+        trained = self.trained(name)
+        return method_info(self.methods[trained].method or trained)
+
     def preset(self, data: str, name: str) -> str:
-        """The preset of the training whose run a method is or measures."""
-        entry = self.methods[self.trained(name)]
+        """The preset of a method; where it measures another one's run and names none, that of the run."""
+        entry = self.methods[name]
+        if entry.run_of and data not in entry.presets:
+            return self.preset(data, entry.run_of)
         return entry.presets.get(data, entry.preset)
 
     def differs(self, data: str) -> dict[str, str]:
@@ -264,8 +304,7 @@ class Suite:
         do."""
         found = {}
         for name in self.methods_on(data):
-            trained, preset = self.trained(name), self.preset(data, name)
-            spec = method_info(self.methods[trained].method or trained)
+            spec, preset = self.spec(name), self.preset(data, name)
             if text := spec.preset(preset).differs:
                 found[name] = f"{text} (preset {preset} of {spec.name})"
         return found
@@ -279,8 +318,7 @@ class Suite:
             2
         """
         _, _, settings, asked = self.resolved(data, name)
-        trained = self.trained(name)
-        setting = method_info(self.methods[trained].method or trained).masks
+        setting = self.spec(name).masks
         own: int | None = getattr(settings, setting, None)
         if setting == "samples":
             return own if asked is None else asked
@@ -337,10 +375,7 @@ def read_suite(text: str, name: str, where: str = "") -> Suite:
         name,
         str(entries.get("title", name)),
         from_values(Protocol, entries.get("protocol"), f"{where}: protocol"),
-        {
-            key: from_values(DataEntry, _renamed(entry, "import", "importer"), f"{where}: {key}")
-            for key, entry in _named(entries, "data", where).items()
-        },
+        _data(entries, where),
         _methods(entries, where),
         tuple(_paper(entry, f"{where}: papers") for entry in papers),
     )
@@ -349,6 +384,27 @@ def read_suite(text: str, name: str, where: str = "") -> Suite:
     except AmbisegError as error:
         raise AmbisegError(f"{where}: {str(error).removeprefix(f'{name}: ')}") from error
     return suite
+
+
+def _data(entries: Mapping[str, Any], where: str) -> dict[str, DataEntry]:
+    found = {
+        key: from_values(DataEntry, _renamed(entry, "import", "importer"), f"{where}: {key}")
+        for key, entry in _named(entries, "data", where).items()
+    }
+    for key, entry in found.items():
+        if entry.part_of in found:
+            found[key] = replace(entry, layout=entry.layout or found[entry.part_of].layout)
+        elif entry.layout in LAYOUTS and not any(entry.ways):
+            found[key] = _as_in_layout(entry, LAYOUTS[entry.layout])
+    return found
+
+
+def _as_in_layout(entry: DataEntry, layout: Layout) -> DataEntry:
+    """A data set that is got in the way of its layout."""
+    if layout.prediction:  # no importer makes that channel
+        return replace(entry, path=f"{layout.name}.h5")
+    options = {**layout.options, **entry.options}
+    return replace(entry, importer=layout.importer, source=entry.source or layout.importer, options=options)
 
 
 def _methods(entries: Mapping[str, Any], where: str) -> dict[str, MethodEntry]:
@@ -392,10 +448,12 @@ def _check(suite: Suite) -> None:
     if problems:
         raise AmbisegError("; ".join(problems))
     for name, data in suite.data.items():
-        ways = [data.simulate, data.path, data.importer, data.part_of]
-        if sum(map(bool, ways)) != 1 or bool(data.source) != bool(data.importer):
+        if data.layout:
+            check_name(f"layout of {name}", data.layout, LAYOUTS)
+        if sum(map(bool, data.ways)) != 1 or bool(data.source) != bool(data.importer):
             raise AmbisegError(
-                f"{name}: say one of 'simulate', 'path', 'part_of', or 'import' with 'source', how to get it"
+                f"{name}: say one of 'simulate', 'path', 'part_of', or 'import' with 'source', how to get it,"
+                " or its 'layout' alone"
             )
         if data.part_of:
             check_name("data set", data.part_of, suite.data)
@@ -403,22 +461,22 @@ def _check(suite: Suite) -> None:
             raise AmbisegError(f"{name}: train_share is above 0 and at most 1, received {data.train_share}")
         if data.part_of and suite.data[data.part_of].part_of:
             raise AmbisegError(f"{name} is a part of {data.part_of}, which is a part itself: name the whole")
-        if data.layout:
-            check_name(f"layout of {name}", data.layout, LAYOUTS)
     for name, entry in suite.methods.items():
         parts = (entry, *entry.overrides.values())
         if entry.run_of and (
             entry.method
             or entry.start_from
             or entry.preset != RECOMMENDED
-            or entry.presets
             or any(part.train or part.backbone for part in parts)
         ):
-            raise AmbisegError(f"{name} measures the run of {entry.run_of}: say settings and samples only")
+            raise AmbisegError(
+                f"{name} measures the run of {entry.run_of}: say settings, samples and presets only"
+            )
         for other in (*entry.data, *entry.presets, *entry.overrides):
             check_name("data set", other, suite.data)
         suite.lineage(name)
-        for data_name in suite.data:
+    for data_name in suite.data:
+        for name in suite.methods_on(data_name):
             suite.resolved(data_name, name)
     for paper in suite.papers:
         check_name("data set of a paper", paper.data, suite.data)

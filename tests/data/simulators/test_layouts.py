@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from ambiseg.data.layouts import CITYSCAPES_PREDICTION, LAYOUTS, LIDC
+from ambiseg.data.layouts import CITYSCAPES_PREDICTION, LAYOUTS, LIDC, MMFIRE
 from ambiseg.data.simulators.layouts import IMAGES, simulate_layout
 from ambiseg.data.simulators.lesions import simulate_lesions
 from ambiseg.data.source import open_split, write_dataset
@@ -25,6 +27,12 @@ def test_the_data_have_the_layout(name, tmp_path):
     if layout.prediction:
         stored = found.stored[0]
         np.testing.assert_array_equal(stored.image[-1], stored.masks[0])
+
+
+def test_the_scene_is_that_of_the_layout_whatever_its_name(tmp_path):
+    mine = simulate_layout(replace(MMFIRE, name="mine"), tmp_path / "mine.h5")
+    theirs = simulate_layout(MMFIRE, tmp_path / "theirs.h5")
+    assert open_split(mine, "test").digest() == open_split(theirs, "test").digest()
 
 
 def test_what_is_there_is_kept_and_another_data_set_is_never_replaced(tmp_path):

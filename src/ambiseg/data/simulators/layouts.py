@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -29,8 +29,7 @@ IMAGES = {"train": 4, "val": 2, "test": 2}
 def simulate_layout(layout: Layout, out: str | Path) -> Path:
     """Make a tiny data set with the channels, classes and number of masks of a public one.
 
-    Binary masks are those of `lesions`, those with the channels of `wildfire` are fires, and classes that flip are
-    bands of a random field. What is there already from an earlier call is kept.
+    Its scene is one of `SCENES`. What is there already from an earlier call is kept.
 
     Returns:
         ``out``.
@@ -49,7 +48,7 @@ def simulate_layout(layout: Layout, out: str | Path) -> Path:
         return target
     splits, first = {}, 0
     for name, count in IMAGES.items():
-        splits[name] = list(_samples(layout, first, count))
+        splits[name] = list(SCENES[layout.scene](layout, first, count))
         first += count
     return write_dataset(target, splits, info)
 
@@ -65,18 +64,24 @@ def _info(layout: Layout) -> DatasetInfo:
     return DatasetInfo(name, LabelSpace.binary(), source, "CC0-1.0", {"flip": True, "rotate": True})
 
 
-def _samples(layout: Layout, first: int, count: int) -> Iterator[Sample]:
-    if layout.name == "mmfire":
-        yield from simulate_wildfires(count, size=SIDE, start=first)
-    elif layout.flips:
-        yield from (_street(layout, index) for index in range(first, first + count))
-    else:
-        names = tuple(f"reader-{i}" for i in range(layout.masks))
-        weights = np.full(layout.masks, 1 / layout.masks)
-        for sample in simulate_lesions(count, size=SIDE, start=first):
-            brightness = np.linspace(1, 0.5, layout.channels, dtype=np.float32)[:, None, None]
-            masks = sample.masks[np.arange(layout.masks) % len(sample.masks)]
-            yield Sample(sample.id, sample.image.astype(np.float32) * brightness, masks, weights, names)
+def _wildfires(layout: Layout, first: int, count: int) -> Iterable[Sample]:
+    """Fires of `wildfire`, whose channels and number of outcomes are those of the layout."""
+    return simulate_wildfires(count, size=SIDE, start=first)
+
+
+def _lesions(layout: Layout, first: int, count: int) -> Iterable[Sample]:
+    """Binary masks of `lesions`."""
+    names = tuple(f"reader-{i}" for i in range(layout.masks))
+    weights = np.full(layout.masks, 1 / layout.masks)
+    for sample in simulate_lesions(count, size=SIDE, start=first):
+        brightness = np.linspace(1, 0.5, layout.channels, dtype=np.float32)[:, None, None]
+        masks = sample.masks[np.arange(layout.masks) % len(sample.masks)]
+        yield Sample(sample.id, sample.image.astype(np.float32) * brightness, masks, weights, names)
+
+
+def _streets(layout: Layout, first: int, count: int) -> Iterable[Sample]:
+    """Classes that flip."""
+    return (_street(layout, index) for index in range(first, first + count))
 
 
 def _street(layout: Layout, index: int) -> Sample:
@@ -92,3 +97,11 @@ def _street(layout: Layout, index: int) -> Sample:
     return Sample(
         f"street-{index:05d}", image.astype(np.float32), label_map[None], np.ones(1), ("simulated",)
     )
+
+
+SCENES: dict[str, Callable[[Layout, int, int], Iterable[Sample]]] = {
+    "lesions": _lesions,
+    "wildfire": _wildfires,
+    "streets": _streets,
+}
+"""What is simulated, by the scene of a layout: so many samples from the first index on."""
