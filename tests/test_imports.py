@@ -18,7 +18,7 @@ ROOMS = (
     {"escaping", "plain_yaml"},
     {"atomic_write", "defaults", "memory_budget", "nested_settings", "plugins", "ranking"},
     {"labels"},
-    {"overlap", "matching"},
+    {"overlap", "matching", "notebook"},
     {"maskset"},
     {"networks", "metrics", "data", "flows"},
     {"losses", "distributions"},

@@ -13,8 +13,8 @@ from ambiseg.errors import AmbisegError, UnknownNameError
 from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
 from ambiseg.metrics import METRICS
+from ambiseg.metrics.tables import MetricRow
 from ambiseg.report.page import Case, CaseGroup, ReportContent, write_report
-from ambiseg.report.tables import MetricRow
 
 EVIL = "<script>alert(1)</script>\"'><img src=http://x.y/z onerror=alert(2)> & \udc80 $x"
 VOID_TAGS = {"meta", "img", "br", "link", "input", "hr"}

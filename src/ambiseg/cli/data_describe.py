@@ -163,8 +163,8 @@ def _counts(splits: Sequence[SplitDescription]) -> list[list[str]]:
 
 def _within_reach(split: SplitDescription) -> TextTable:
     from ambiseg.engine.evaluate import ORACLE_DRAWS
+    from ambiseg.metrics.tables import metric_rows
     from ambiseg.report.data_page import TextTable
-    from ambiseg.report.tables import metric_rows
 
     columns = {f"{n} sample{'s' if n > 1 else ''}": values for n, values in split.oracle.items()}
     if split.one_annotator:

@@ -168,7 +168,7 @@ def _measured(entries: Mapping[str, Any]) -> tuple[Any, Any]:
 def evaluation_table(evaluation: Evaluation, intervals: bool = False) -> Grid:
     """Every metric over all masks, over those kept, and for as many draws from the annotations themselves; with
     ``intervals`` beside the first two."""
-    from ambiseg.report.tables import metric_rows
+    from ambiseg.metrics.tables import metric_rows
 
     columns = evaluation.columns()
     table = Grid()

@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
 from ambiseg.maskset import MaskSet
+from ambiseg.metrics.tables import MetricRow
 from ambiseg.report.experts import draw_experts
 from ambiseg.report.files import png_bytes, write_page
 from ambiseg.report.modes import draw_mode_bars
@@ -33,7 +34,6 @@ from ambiseg.report.plots import (
     draw_reliability,
     several_modes,
 )
-from ambiseg.report.tables import MetricRow
 
 __all__ = [
     "Case",
