@@ -175,7 +175,8 @@ def _within_reach(split: SplitDescription) -> TextTable:
         " One annotator: one annotation against the others."
     )
     rows = [[row.title, row.arrow, *row.texts] for row in metric_rows(columns)]
-    return TextTable(f"Within reach: {split.summary.split}", ["metric", "better", *columns], rows, note)
+    header = ["metric", "better", *columns]
+    return TextTable(f"Within reach: {split.summary.split}", header, rows, note, folded=True)
 
 
 def _number(value: float) -> str:
