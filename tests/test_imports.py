@@ -16,7 +16,7 @@ ROOMS = (
     {"json_files"},
     {"owned_files"},
     {"escaping", "plain_yaml"},
-    {"atomic_write", "defaults", "memory_budget", "nested_settings", "plugins", "ranking"},
+    {"atomic_write", "defaults", "memory_budget", "nested_settings", "plugins", "progress_log", "ranking"},
     {"labels"},
     {"overlap", "matching", "notebook"},
     {"maskset"},

@@ -262,7 +262,7 @@ class MaskSet:
             pictures.append((notebook.thumbnail(self.masks[index, k].cpu().numpy(), self.labels), caption))
         return notebook.strip(pictures, count - len(pictures))
 
-    def __array__(self, dtype: DTypeLike = None, copy: bool | None = None) -> NDArray[np.generic]:
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[np.generic]:
         """`to_numpy`, for ``np.asarray(masks)``."""
         if copy is False and self.masks.device.type != "cpu":
             raise ValueError(

@@ -61,7 +61,7 @@ def run(args: list[str]) -> int:
         raise AmbisegError(f"--seed must not be negative, received {arguments.seed}")
     from ambiseg.engine.describe import describe
 
-    with progress("describing") as update:
+    with progress("describing", not arguments.json) as update:
         found = describe(
             arguments.path,
             arguments.split or None,

@@ -31,7 +31,7 @@ TRUE_COLOR, ESTIMATED_COLOR = "#9ca3af", COLORS[0]
 
 _WIDTH, _COLUMNS, _LINES = 11.08, 4, 4  # inches: as wide as the strip of a case
 _TOP, _STEP, _BAR, _THUMBNAIL, _NUMBER = 0.32, 0.44, 0.13, 0.52, 0.5
-_FEW, _LARGER = 12, 1.2  # up to so many modes are drawn so much larger
+_FEW, _LARGER = 12, 1.15  # up to so many modes are drawn so much larger
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,7 @@ __all__ = [
 
 _CSS_PIXELS = 96  # per inch
 _SHARPNESS = 1.5  # pixels of a picture per pixel of the page
-_PALETTE, _BARS_PALETTE = 256, 64
+_PALETTE, _BARS_PALETTE = 256, 48
 
 
 @dataclass(frozen=True)
