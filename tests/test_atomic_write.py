@@ -256,6 +256,7 @@ ELSEWHERE = {
     ("engine/curve.py", "save"): "rows are appended",
     ("report/files.py", "savefig"): "into memory",
     ("report/files.py", "save"): "into memory",
+    ("notebook.py", "save"): "into memory",
 }
 OWN_METHODS = {"config", "evaluation", "found", "logger"}
 """Objects whose ``save`` writes through these functions, or is that of Lightning's logger."""
