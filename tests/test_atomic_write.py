@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 import ambiseg
 from ambiseg import atomic_write, owned_files
@@ -51,14 +53,22 @@ def test_a_file_appears_when_it_is_complete(tmp_path):
         pass
 
 
-def test_others_may_read_a_file_as_far_as_the_system_says(tmp_path):
-    """Not as the library that writes it says."""
-    for name, partial_mode in (("plain", None), ("private", 0o600)):
-        with replacing_file(tmp_path / name) as partial:
-            partial.write_text("x")
-            if partial_mode:
-                partial.chmod(partial_mode)
-    assert (tmp_path / "plain").stat().st_mode == (tmp_path / "private").stat().st_mode
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such permissions")
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o027, 0o640), (0o077, 0o600)])
+def test_others_may_read_a_file_as_far_as_the_system_says(tmp_path, mask, mode):
+    """Not as the library that writes it says: safetensors writes files that nobody else may read."""
+    before = os.umask(mask)
+    try:
+        write_text(tmp_path / "config.yaml", "x")
+        with replacing_file(tmp_path / "model.safetensors") as partial:
+            save_file({"weight": torch.zeros(2)}, partial)
+        with replacing_file(tmp_path / "private") as partial:
+            partial.touch(0o600)
+    finally:
+        os.umask(before)
+    assert {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == dict.fromkeys(
+        ("config.yaml", "model.safetensors", "private"), mode
+    )
 
 
 def test_who_works_in_a_folder_clears_up_after_killed_ones(tmp_path):
@@ -246,6 +256,7 @@ ELSEWHERE = {
     ("engine/curve.py", "save"): "rows are appended",
     ("report/files.py", "savefig"): "into memory",
     ("report/files.py", "save"): "into memory",
+    ("notebook.py", "save"): "into memory",
 }
 OWN_METHODS = {"config", "evaluation", "found", "logger"}
 """Objects whose ``save`` writes through these functions, or is that of Lightning's logger."""

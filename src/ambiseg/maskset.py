@@ -19,12 +19,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 from torch import Tensor
 
+from ambiseg import notebook
 from ambiseg.atomic_write import replacing_file
 from ambiseg.defaults import DUPLICATE_IOU
 from ambiseg.errors import AmbisegError
+from ambiseg.escaping import visible
 from ambiseg.labels import LabelSpace
 from ambiseg.overlap import pairwise_overlap
 from ambiseg.ranking import descending, exceeds, first_largest
@@ -34,6 +36,8 @@ UNDECLARED_VOID = (
     " space with ignore_value=255 if it is void"
 )
 """What is said of 255 in masks whose label space declares no value to ignore."""
+NOTEBOOK_IMAGES, NOTEBOOK_MASKS = 2, 8
+"""Images, and masks of each, of which a notebook shows pictures."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +61,8 @@ class MaskSet:
         tensor([[0.6667, 0.3333]])
         >>> votes.mean()
         tensor([[[[0.6667, 0.0000]]]])
+        >>> votes
+        <MaskSet: 1 image of 1x2, 2 masks, weights 0.333 to 0.667, classes background, foreground>
     """
 
     masks: Tensor
@@ -213,6 +219,70 @@ class MaskSet:
     def __iter__(self) -> Iterator[MaskSet]:
         """The set of each image, with the batch axis (B = 1)."""
         return (self[index] for index in range(len(self)))
+
+    def __repr__(self) -> str:
+        """One line: images, size, masks of each, range of weights, classes, and which optional parts there are."""
+        images, size = len(self), "x".join(map(str, self.masks.shape[2:]))
+        there = self.weights[self.present]
+        parts = [f"{images} image{'s' * (images != 1)}{f' of {size}' if size else ''}"]
+        if there.numel():
+            fewest, most = int(self.count.min()), int(self.count.max())
+            least, greatest = (f"{float(w):.3g}" for w in there.aminmax())
+            each = " each" * (images > 1)
+            parts.append(f"{_range(str(fewest), str(most))} mask{'s' * (most != 1)}{each}")
+            parts.append(f"weights {_range(least, greatest)}" if most > 1 else f"weight {greatest}")
+        else:
+            parts.append("no masks")
+        names = self.labels.names
+        parts.append(f"classes {visible(', '.join(names))}" if len(names) <= 4 else f"{len(names)} classes")
+        parts += ["scores"] * (self.scores is not None)
+        parts += ["pixel probabilities"] * (self.probabilities is not None)
+        parts += [str(self.masks.device)] * (self.masks.device.type != "cpu")
+        return f"<MaskSet: {', '.join(parts)}>"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the line of `repr` and the most probable masks of the first images."""
+        blocks = [notebook.paragraph(repr(self))]
+        if self.masks.dim() == 4 and 0 not in self.masks.shape:
+            for index in range(min(len(self), NOTEBOOK_IMAGES)):
+                if len(self) > 1:
+                    blocks.append(notebook.paragraph(f"image {index}"))
+                blocks.append(self._strip(index))
+        return "".join(blocks)
+
+    def _strip(self, index: int) -> str:
+        """Pictures of the most probable masks of one image, with their weights and scores."""
+        count = int(self.count[index])
+        order = descending(self.weights[index : index + 1])[0, : min(count, NOTEBOOK_MASKS)]
+        pictures = []
+        for k in order.tolist():
+            caption = f"{float(self.weights[index, k]):.3g}"
+            if self.scores is not None:
+                caption += f", score {float(self.scores[index, k]):.2f}"
+            pictures.append((notebook.thumbnail(self.masks[index, k].cpu().numpy(), self.labels), caption))
+        return notebook.strip(pictures, count - len(pictures))
+
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[np.generic]:
+        """`to_numpy`, for ``np.asarray(masks)``."""
+        if copy is False and self.masks.device.type != "cpu":
+            raise ValueError(
+                f"masks on {self.masks.device} are an array only as a copy: leave copy=False out"
+            )
+        return np.array(self.to_numpy(), dtype=dtype, copy=copy)
+
+    def to_numpy(self) -> NDArray[np.uint8]:
+        """The label maps ``(B, K, *S)`` as an array, as ``np.asarray`` of the set gives them.
+
+        It shares memory with ``masks`` on the CPU. Entries of weight 0 are in it (see `compact`). The other parts are
+        arrays by ``weights.numpy()`` and so on.
+
+        Example:
+            >>> MaskSet.from_numpy(np.eye(2, dtype=np.uint8)[None]).to_numpy()
+            array([[[[1, 0],
+                     [0, 1]]]], dtype=uint8)
+        """
+        array: NDArray[np.uint8] = self.masks.cpu().numpy()
+        return array
 
     def __getitem__(self, index: int | slice | Tensor) -> MaskSet:
         """The sets of some images of the batch; an integer keeps the batch axis (B = 1).
@@ -521,6 +591,10 @@ class MaskSet:
             if value is not None and not bool(value.isfinite().all()):
                 raise AmbisegError(f"its {name} are NaN or infinite")
         self.labels.check(self.masks, "it")
+
+
+def _range(low: str, high: str) -> str:
+    return low if low == high else f"{low} to {high}"
 
 
 def _need_tensor(name: str, value: object) -> None:

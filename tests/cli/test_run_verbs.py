@@ -18,6 +18,7 @@ import yaml
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from ambiseg import progress_log
 from ambiseg.cli.main import main
 from ambiseg.cli.parsing import Proposing
 from ambiseg.cli.predict import settings_of
@@ -230,6 +231,13 @@ def test_weights_of_another_size(cli, run):
     entries["backbone"]["width"] = 12
     path.write_text(yaml.safe_dump(entries))
     assert "expected" in cli("evaluate", run).error
+
+
+def test_long_steps_write_lines_unless_a_program_reads(cli, tiny_run, monkeypatch):
+    monkeypatch.setattr(progress_log, "LOG_EVERY", 0.0)
+    words = ("evaluate", tiny_run, "--no-save", "--metrics", "ged")
+    assert "evaluating: 5 of 5 (100 %)" in cli(*words).err
+    assert "evaluating" not in cli(*words, "--json").err
 
 
 # -- evaluate ------------------------------------------------------------------------------------------------

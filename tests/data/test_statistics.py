@@ -111,3 +111,9 @@ def test_where_classes_flip_one_pass_reads_every_label_map_once(packed, tmp_path
     several = write_folder(tmp_path / "several", {"train": samples(masks=2)}, info)
     with pytest.raises(AmbisegError, match="2 label maps, but classes flip"):
         SplitStatistics.of(open_split(several, "train"))
+
+
+def test_progress_counts_the_images(folder):
+    split, told = open_split(folder, "train"), []
+    SplitStatistics.of(split, progress=lambda *counts: told.append(counts))
+    assert told == [(done, len(split)) for done in range(1, len(split) + 1)]

@@ -136,6 +136,18 @@ def test_masks_that_represent_all_win_where_no_threshold_can_tell():
     assert last["masks"] == 4 and last["coverage"] == 1
 
 
+def test_progress_counts_images_and_candidates():
+    sets, told = [blocks(n) for n in range(COUNT)], []
+    found, _ = chosen(
+        sets, [proposed(s, [0.25] * 4) for s in sets], progress=lambda *counts: told.append(counts)
+    )
+    done, totals = zip(*told, strict=True)
+    assert set(totals) == {COUNT + len(found.curve)}
+    assert done[-len(found.curve) - 1 :] == tuple(range(COUNT, totals[0] + 1)), (
+        "images first, then candidates"
+    )
+
+
 def test_another_value_has_to_be_clearly_better_than_the_default():
     def index(worse_by, error):
         by, se = np.array(worse_by), np.array(error)

@@ -13,8 +13,9 @@ from ambiseg.errors import AmbisegError, UnknownNameError
 from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
 from ambiseg.metrics import METRICS
+from ambiseg.metrics.tables import MetricRow
+from ambiseg.report.data_page import Example, TextTable, write_data_page
 from ambiseg.report.page import Case, CaseGroup, ReportContent, write_report
-from ambiseg.report.tables import MetricRow
 
 EVIL = "<script>alert(1)</script>\"'><img src=http://x.y/z onerror=alert(2)> & \udc80 $x"
 VOID_TAGS = {"meta", "img", "br", "link", "input", "hr"}
@@ -203,3 +204,24 @@ def test_rows_take_their_words_from_the_metrics():
     assert MetricRow.of("expected_draws", *values).texts == ["–", "∞", "-∞", ""]
     with pytest.raises(UnknownNameError, match="did you mean 'ged'"):
         MetricRow.of("gedd", 0.1)
+
+
+def test_plots_of_pixels_and_of_ranking_stand_side_by_side(tmp_path):
+    bins = np.linspace(0.05, 0.95, 10)
+    _, page = written(tmp_path, pixels=(bins, bins, np.ones(10)), coverage=[0.2, 0.4])
+    section = page[page.index("Pixels and ranking") :]
+    section = section[: section.index("</section>")]
+    assert section.count('<div class="pair">') == 1 and section.count("<figure>") == 2
+
+
+def test_folded_tables_stand_behind_the_pictures_of_the_data(tmp_path):
+    tables = [
+        TextTable("Within reach", ["metric", "1"], [["GED²", "0.5"]], folded=True),
+        TextTable("Counts", ["", "test"], [["images", "7"]]),
+    ]
+    example = Example("most", np.zeros((1, 16, 16)), small_set())
+    write_data_page(tmp_path / "data.html", "Data", tables=tables, examples=[("Ambiguous", [example])])
+    reader = Reader((tmp_path / "data.html").read_text(encoding="utf-8"))
+    text = [word for word in reader.text if word in ("Counts", "Ambiguous", "Within reach", "0.5")]
+    assert text == ["Counts", "Ambiguous", "Within reach", "0.5"]
+    assert [tag for tag, _ in reader.tags].count("details") == 1

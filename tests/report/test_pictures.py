@@ -362,3 +362,38 @@ def test_pixels_and_coverage_show_what_they_are_given():
     assert [bar.get_height() for bar in figure.axes[1].patches] == [0.7, 0.0, 0.3]
     line = draw_coverage([0.2, 0.5, 0.5]).axes[0].lines[0]
     assert line.get_xdata().tolist() == [1, 2, 3] and line.get_ydata().tolist() == [0.2, 0.5, 0.5]
+
+
+def placed(figure, picture_width):
+    """Corners of the pictures of that width in inches, as columns and lines of a grid."""
+    found = [image.get_extent() for image in figure.axes[0].images]
+    left = sorted({round(x0, 3) for x0, x1, *_ in found if abs(x1 - x0 - picture_width) < 1e-6})
+    top = sorted({round(y1, 3) for x0, x1, _, y1 in found if abs(x1 - x0 - picture_width) < 1e-6})
+    return len(left), len(top)
+
+
+@pytest.mark.parametrize(("count", "columns", "lines"), [(8, 8, 1), (10, 10, 1), (11, 8, 2), (16, 8, 2)])
+def test_a_strip_shows_all_masks_of_ten_or_sixteen_raters(count, columns, lines):
+    masks = torch.arange(count * 64).view(1, count, 8, 8).bitwise_right_shift(2).remainder(2).to(torch.uint8)
+    figure = draw_case_row(np.zeros((1, 8, 8)), MaskSet.uniform(masks, LabelSpace.binary()), None)
+    assert f"annotations: {count}" in words(figure)
+    assert placed(figure, 8 * 1.06 / columns - 0.08) == (columns, lines)
+    assert figure.get_size_inches()[0] == pytest.approx(0.05 + 1.2 + 0.2 + 8 * 1.06)
+
+
+def test_the_curve_of_a_short_run_has_plain_axes():
+    """Two steps whose validations differ by rounding: whole steps from 0 on, and no slope from nothing."""
+    rows = [
+        {"step": 0.0, "val_ged": 1.3171680},
+        {"step": 1.0, "lr": 1e-4, "train_loss": 2.3, "val_ged": 1.3171682},
+    ]
+    figure = draw_curve(rows)
+    figure.canvas.draw()
+    left, right, _ = figure.axes
+    for axes in figure.axes:
+        assert not axes.xaxis.get_offset_text().get_text() and not axes.yaxis.get_offset_text().get_text()
+    assert left.get_xlim() == right.get_xlim() == pytest.approx((-0.02, 1.02))
+    assert all(tick.is_integer() for tick in right.get_xticks())
+    low, high = right.get_ylim()
+    assert high - low == pytest.approx(0.01 * 1.317, rel=0.02)
+    assert left.lines[0].get_marker() == "o", "a single value is a dot"

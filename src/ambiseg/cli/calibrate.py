@@ -45,7 +45,7 @@ def run(args: list[str]) -> int:
     model = load(arguments.run)
     data = data_of(model.config, arguments.data)
     split = open_split(data, arguments.split)
-    with progress("choosing a filter") as update:
+    with progress("choosing a filter", not arguments.json) as update:
         found = choose_filter(
             model,
             split,

@@ -22,6 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ambiseg.escaping import visible, visible_json
+from ambiseg.progress_log import ProgressLog
 
 
 class Grid(Table):
@@ -121,11 +122,20 @@ def next_commands(*lines: tuple[str, str]) -> None:
 
 
 @contextmanager
-def progress(title: str) -> Iterator[Callable[[int, int | None], None]]:
-    """A bar on stderr, on a terminal only; hands out a function of the count done and the count in all."""
+def progress(title: str, lines: bool = True) -> Iterator[Callable[[int, int | None], None]]:
+    """A bar on stderr on a terminal, else a line now and then; hands out a function of the count done and the count
+    in all.
+
+    Args:
+        title: what is being done.
+        lines: whether to write lines where there is no terminal; no with ``--json``, which programs read.
+    """
     console = Console(stderr=True)
+    if not console.is_terminal:
+        yield ProgressLog(title) if lines else lambda done, total: None
+        return
     columns = (TextColumn("{task.description}"), BarColumn(24), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task(title, total=None)
 
         def update(done: int, total: int | None) -> None:

@@ -144,7 +144,7 @@ def check(args: list[str]) -> int:
     arguments = parse(CheckArguments, args, "ambiseg data check")
     from ambiseg.data.check import check_dataset
 
-    with progress("checking") as update:
+    with progress("checking", not arguments.json) as update:
         report = check_dataset(arguments.path, _by_split(update))
     if arguments.json:
         show_json(_plain(report))

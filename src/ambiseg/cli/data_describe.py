@@ -61,7 +61,7 @@ def run(args: list[str]) -> int:
         raise AmbisegError(f"--seed must not be negative, received {arguments.seed}")
     from ambiseg.engine.describe import describe
 
-    with progress("describing") as update:
+    with progress("describing", not arguments.json) as update:
         found = describe(
             arguments.path,
             arguments.split or None,
@@ -163,8 +163,8 @@ def _counts(splits: Sequence[SplitDescription]) -> list[list[str]]:
 
 def _within_reach(split: SplitDescription) -> TextTable:
     from ambiseg.engine.tally import ORACLE_DRAWS
+    from ambiseg.metrics.tables import metric_rows
     from ambiseg.report.data_page import TextTable
-    from ambiseg.report.tables import metric_rows
 
     columns = {f"{n} sample{'s' if n > 1 else ''}": values for n, values in split.oracle.items()}
     if split.one_annotator:
@@ -175,7 +175,8 @@ def _within_reach(split: SplitDescription) -> TextTable:
         " One annotator: one annotation against the others."
     )
     rows = [[row.title, row.arrow, *row.texts] for row in metric_rows(columns)]
-    return TextTable(f"Within reach: {split.summary.split}", ["metric", "better", *columns], rows, note)
+    header = ["metric", "better", *columns]
+    return TextTable(f"Within reach: {split.summary.split}", header, rows, note, folded=True)
 
 
 def _number(value: float) -> str:

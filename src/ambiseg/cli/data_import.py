@@ -56,7 +56,7 @@ def run(args: list[str]) -> int:
     kind: Any = ImportArguments[chosen.settings_class()]  # type: ignore[misc]
     arguments: ImportArguments[Any] = parse(kind, rest, f"ambiseg data import {name}")
     places = arguments.places
-    with progress("importing") as update:
+    with progress("importing", not places.json) as update:
         report = import_dataset(
             name,
             places.source,

@@ -69,6 +69,7 @@ def run(args: list[str]) -> int:
         arguments.grouping,
         arguments.images,
         arguments.measuring,
+        lines=not arguments.json,
     )
     if arguments.save:
         save(evaluation, arguments.run)
@@ -115,8 +116,9 @@ def evaluate_run(
     grouping: Grouping | None = None,
     images: int | None = None,
     measuring: Measuring | None = None,
+    lines: bool = True,
 ) -> Evaluation:
-    """Evaluate with a progress bar; warnings about the probabilities go to stderr."""
+    """Evaluate with `progress`; warnings about the probabilities go to stderr."""
     from ambiseg.cli.predict import settings_of, undetermined
     from ambiseg.data.source import SpreadSplit, open_split
     from ambiseg.engine.evaluate import evaluate
@@ -128,7 +130,7 @@ def evaluate_run(
     warn(flow_remark(model, flow))
     source = open_split(data, split)
     source = SpreadSplit(source, images) if images else source
-    with progress("evaluating") as update:
+    with progress("evaluating", lines) as update:
         evaluation = evaluate(
             model,
             source,
@@ -169,7 +171,7 @@ def _measured(entries: Mapping[str, Any]) -> tuple[Any, Any]:
 def evaluation_table(evaluation: Evaluation, intervals: bool = False) -> Grid:
     """Every metric over all masks, over those kept, and for as many draws from the annotations themselves; with
     ``intervals`` beside the first two."""
-    from ambiseg.report.tables import metric_rows
+    from ambiseg.metrics.tables import metric_rows
 
     columns = evaluation.columns()
     table = Grid()

@@ -117,7 +117,7 @@ def _fitted(
 
     data = data_of(runs[0].config, arguments.data)
     split = SpreadSplit(open_split(data, arguments.split), arguments.images)
-    with progress("fitting") as update:
+    with progress("fitting", not arguments.json) as update:
         fit = fit_mixture(runs, split, arguments.samples, arguments.seed, update)
     weights = fit.weights()
     alone = {str(f): fit.ged([float(i == r) for i in range(len(runs))]) for r, f in enumerate(arguments.runs)}
@@ -130,7 +130,7 @@ def _fitted(
     }
     used = [(run, weight) for run, weight in zip(runs, weights, strict=True) if weight > 0]
     mixture = mixed([run for run, _ in used], [weight for _, weight in used])
-    with progress("choosing a filter") as update:
+    with progress("choosing a filter", not arguments.json) as update:
         filtering = choose_filter(
             mixture, split, arguments.split, data=str(data), seed=arguments.seed, progress=update
         )

@@ -64,6 +64,7 @@ def run(args: list[str]) -> int:
         settings,
         flow=flow,
         picture=arguments.picture,
+        lines=not arguments.json,
         pixel_probabilities=arguments.pixel_probabilities,
         batch_size=arguments.proposing.batch_size,
         seed=arguments.proposing.seed,
@@ -146,9 +147,10 @@ def predict(
     settings: PredictSettings,
     *,
     picture: bool = True,
+    lines: bool = True,
     **options: Any,
 ) -> list[FileResult]:
-    """Predict files with a progress bar; ``options`` are those of `predict_files`."""
+    """Predict files with `progress`; ``options`` are those of `predict_files`."""
     from ambiseg.engine.predict import predict_files
     from ambiseg.report.files import png_bytes
     from ambiseg.report.pictures import draw_prediction
@@ -157,7 +159,7 @@ def predict(
         partial.write_bytes(png_bytes(draw_prediction(image, prediction, model.config.channels)))
 
     results = []
-    with progress("predicting") as update:
+    with progress("predicting", lines) as update:
         for result in predict_files(
             model, paths, out, settings, picture=draw if picture else None, **options
         ):

@@ -111,8 +111,8 @@ def build_report(
     from ambiseg.engine.curve import training_curve
     from ambiseg.engine.run import MIXTURE_METHOD
     from ambiseg.engine.run_folder import REPORT
+    from ambiseg.metrics.tables import MetricRow, metric_rows
     from ambiseg.report.page import ReportContent, write_report
-    from ambiseg.report.tables import MetricRow, metric_rows
 
     config, chosen = model.config, proposing or Proposing()
     asked = (*changed_options(measuring or Measuring()), *changed_options(grouping or Grouping()))

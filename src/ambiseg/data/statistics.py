@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from ambiseg.data.batches import Normalization
@@ -38,22 +40,28 @@ class SplitStatistics:
         return self.images.types
 
     @classmethod
-    def of(cls, split: Split, measured: int = MEASURED) -> SplitStatistics:
+    def of(
+        cls, split: Split, measured: int = MEASURED, progress: Callable[[int, int], None] | None = None
+    ) -> SplitStatistics:
         """Read every image of a split once.
 
         Args:
             split: a split that is not empty.
             measured: use so many images, the first ones, for the normalisation.
+            progress: called with images done and in all.
 
         Raises:
             AmbisegError: the files of an image are wrong, images differ in their number of channels, or one
                 value is so far from all others that normalised images would be constant.
         """
+        done = itertools.count(1)
         images, masks = RangeTally(measured), MaskOddities(split.stored.info.labels)
 
         def read(sample: Sample) -> None:
             images.add(sample.id, sample.image)
             masks.add(sample)
+            if progress is not None:
+                progress(next(done), len(split))
 
         digest = split.digest(read)
         stray = images.crushed()

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from ambiseg import owned_files
 from ambiseg.engine.module import TrainingModule
+from ambiseg.progress_log import LOG_EVERY
 
 
 class TrainingInterrupted(Exception):
@@ -244,9 +245,6 @@ class ProgressLine(pl.Callback):
     """One line on the terminal: loss, validation metric, images per second and time left; now and then a line
     in a log."""
 
-    LOG_EVERY = 30.0
-    """Seconds between lines where the output is no terminal."""
-
     def __init__(self, budget: Budget, batch_size: int, metric: str, console: Console | None = None) -> None:
         self.budget, self.batch_size, self.metric = budget, batch_size, metric
         self.console = console
@@ -279,7 +277,7 @@ class ProgressLine(pl.Callback):
         loss = float(outputs["loss"] if isinstance(outputs, dict) else outputs)
         self.mean = loss if self.mean is None else 0.98 * self.mean + 0.02 * loss
         now = time.monotonic()
-        due = self.progress is not None or now - self.logged > self.LOG_EVERY
+        due = self.progress is not None or now - self.logged > LOG_EVERY
         if due:
             self._show(trainer, pl_module, now)
 

@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ambiseg import notebook
 from ambiseg.atomic_write import write_json, write_text
 from ambiseg.data.batches import annotations_of
 from ambiseg.data.sample import Sample
@@ -39,6 +40,7 @@ from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
 from ambiseg.metrics import Bootstrap, Dialect, Interval, dialect_of
 from ambiseg.metrics.dialects import AMBISEG
+from ambiseg.metrics.tables import metric_rows
 
 _BOOTSTRAP = Bootstrap()
 
@@ -123,6 +125,32 @@ class Evaluation:
     def interval_columns(self) -> dict[str, dict[str, Interval]]:
         """Intervals by metric under the same headings."""
         return {f"{name} masks": found for name, found in self.intervals.items()}
+
+    def _counts(self) -> str:
+        """What was measured, in a line."""
+        tag = f" [{self.tag}]" if self.tag else ""
+        return (
+            f"{self.images} image{'s' * (self.images != 1)} of the split {self.split}, masks per image {self.n_all:g}"
+            f" predicted, {self.n_kept:g} kept{tag}"
+        )
+
+    def __repr__(self) -> str:
+        """One line: what was measured, and the metrics of all masks, else of those kept."""
+        row = ", ".join(f"{name} {value:.4f}" for name, value in {**self.kept, **self.all}.items())
+        return f"<Evaluation: {self._counts()}, {row}>"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the table that ``ambiseg evaluate`` prints, with intervals."""
+        columns = self.columns()
+        rows = [
+            [row.title, row.arrow]
+            + [
+                f"{text} ({ends})" if ends else text
+                for text, ends in zip(row.texts, row.interval_texts, strict=True)
+            ]
+            for row in metric_rows(columns, self.interval_columns())
+        ]
+        return notebook.paragraph(self._counts()) + notebook.table(["metric", "better", *columns], rows)
 
     def to_dict(self) -> dict[str, Any]:
         """The summary as plain values, for ``metrics.json`` and ``--json``."""

@@ -123,7 +123,7 @@ def choose_filter(
         name, data: what the split and its data set are called in the result.
         images: at most this many of them.
         seed: of sampling methods.
-        progress: called with steps done and in all.
+        progress: called with steps done and in all: images that are predicted, and candidates that are measured.
 
     Raises:
         AmbisegError: no image, or other classes or channels than the run's.
@@ -141,16 +141,17 @@ def choose_filter(
         )
         return FittedFilter(EVERYTHING, 0, 0, message, **where)
     chosen = SpreadSplit(split, min(len(chosen), _room(run, chosen[0])))
-    batches = list(_predicted(run, chosen, seed))
+    batches: list[_Batch] = []
+    steps: dict[str, list[dict[str, Any]]] = {}
+    done = total = 0
+    for batch in _predicted(run, chosen, seed):
+        batches.append(batch)
+        steps = steps or _steps(batch)
+        done, total = done + len(batch.annotations), len(chosen) + sum(map(len, steps.values()))
+        if progress is not None:
+            progress(done, total)
     first = batches[0].predictions[FOREGROUND_THRESHOLD]
-    steps: dict[str, list[dict[str, Any]]] = {
-        "filter": filters(with_scores=first.scores is not None),
-        "foreground": [{"foreground_threshold": t} for t in batches[0].predictions],
-        "temperature": [{"temperature": t} for t in TEMPERATURES],
-    }
-    values, done = EVERYTHING, 0
-    curve: list[dict[str, Any]] = []
-    total = sum(map(len, steps.values()))
+    values, curve = EVERYTHING, list[dict[str, Any]]()
     for step, changes in steps.items():
         candidates: list[Candidate] = []
         for change in changes:
@@ -183,6 +184,15 @@ def choose_filter(
         curve=tuple(curve),
         **where,
     )
+
+
+def _steps(batch: _Batch) -> dict[str, list[dict[str, Any]]]:
+    """The candidates of the three steps."""
+    return {
+        "filter": filters(with_scores=batch.predictions[FOREGROUND_THRESHOLD].scores is not None),
+        "foreground": [{"foreground_threshold": t} for t in batch.predictions],
+        "temperature": [{"temperature": t} for t in TEMPERATURES],
+    }
 
 
 def filters(with_scores: bool) -> list[dict[str, Any]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ambiseg import notebook
 from ambiseg.data.batches import annotations_of
 from ambiseg.data.files.reading import read_image
 from ambiseg.data.files.validation import canonical_image
@@ -24,13 +25,17 @@ from ambiseg.engine.hardware import Hardware
 from ambiseg.engine.memory import refusing_too_much
 from ambiseg.engine.mixture import MIXTURE, MixtureConfig, MixtureFit, MixtureModel
 from ambiseg.engine.postprocess import Image, LoadedModel, Postprocessed, PredictSettings, postprocess
-from ambiseg.engine.run_folder import RunConfig, digest_of_tensors, load_weights
+from ambiseg.engine.run_folder import TRAINING, RunConfig, digest_of_tensors, load_weights
+from ambiseg.engine.smoke import NOTE
 from ambiseg.errors import AmbisegError, DataWarning
+from ambiseg.escaping import visible
+from ambiseg.json_files import read_mapping
 from ambiseg.maskset import MaskSet
 from ambiseg.memory_budget import network_parts, prediction_bytes
 from ambiseg.methods import method_info
 from ambiseg.methods.base import Segmenter
 from ambiseg.methods.contract import masks_of
+from ambiseg.metrics.registry import METRICS
 
 MIXTURE_METHOD = "mixture"
 """Name of the method of a mixture, which is none that can be trained."""
@@ -60,6 +65,35 @@ class Run:
         self.model = model.eval()
         hardware.place(model)
         self.seconds, self.images = 0.0, 0
+
+    def _facts(self) -> dict[str, str]:
+        """What a notebook shows: method, data, masks, the metric that chose the weights, and what is kept."""
+        config, names = self.config, self.config.labels.names
+        facts = {"method": config.method, "preset": config.preset, "data": config.data}
+        facts["classes"] = ", ".join(names) if len(names) <= 20 else str(len(names))
+        facts["image channels"] = ", ".join(config.channels) or str(config.in_channels)
+        if config.method != MIXTURE_METHOD:
+            facts["masks per image"] = str(getattr(config.settings, method_info(config.method).masks))
+        training = {} if self.folder is None else read_mapping(self.folder / TRAINING)
+        metric, value = training.get("metric"), training.get("best", training.get("last"))
+        if isinstance(metric, str) and isinstance(value, float):
+            title = METRICS[metric].title if metric in METRICS else metric.replace("_", " ")
+            facts["validation"] = f"{title} {value:.4f}"
+        with suppress(AmbisegError):  # a damaged file of the filter is named where it is used
+            facts["kept"] = "" if self.fitted is None else self.fitted.message
+        facts["parameters"] = f"{sum(p.numel() for p in self.model.parameters()):,}"
+        facts["device"], facts["folder"] = self.hardware.device, str(self.folder or "")
+        facts["note"] = NOTE if config.smoke else ""
+        return {name: value for name, value in facts.items() if value}
+
+    def __repr__(self) -> str:
+        """One line: method, data, validation, folder and device."""
+        facts = self._facts()
+        names = [name for name in ("data", "validation", "folder", "device") if name in facts]
+        return f"<Run: {visible(', '.join([facts['method'], *(f'{name} {facts[name]}' for name in names)]))}>"
+
+    def _repr_html_(self) -> str:
+        return notebook.table((), list(self._facts().items()))
 
     @cached_property
     def fitted(self) -> FittedFilter | None:

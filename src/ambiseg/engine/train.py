@@ -77,6 +77,7 @@ from ambiseg.metrics import METRICS, missing
 from ambiseg.nested_settings import differences, number_problems, shown
 from ambiseg.networks.backbone import NETWORKS, NetworkFactory, trying_network
 from ambiseg.networks.settings import UNetSettings
+from ambiseg.progress_log import ProgressLog
 
 WEIGHTS_IN_A_RUN = 13
 """Room for a run, in times its weights: the checkpoints of the end and of the best validation and the next one of them
@@ -180,7 +181,8 @@ def fit(
     )
     if late:
         raise AmbisegError("; ".join(late))
-    statistics = SplitStatistics.of(split)
+    log = None if quiet or _is_child() else ProgressLog("reading the training images")
+    statistics = SplitStatistics.of(split, progress=log)
     check_suits(spec, preset, chosen.labels, split.info.labels, statistics)
     if not _is_child():
         for remark in statistics.remarks:
@@ -435,17 +437,18 @@ def _train(
             interrupted = _reason_of(error)
     result = _finish(run, config, interrupted)
     if fit_filter and not interrupted and not _is_child() and (run / WEIGHTS).is_file():
-        result = replace(result, filter=_fit_filter(run, config, val, hardware))
+        result = replace(result, filter=_fit_filter(run, config, val, hardware, quiet))
     return result
 
 
-def _fit_filter(run: Path, config: RunConfig, val: Split, hardware: Hardware) -> str:
+def _fit_filter(run: Path, config: RunConfig, val: Split, hardware: Hardware, quiet: bool) -> str:
     """Choose what predictions keep, write it into the run folder, and say it."""
     images = config.train.validation_images or IMAGES
     if method_info(config.method).validation == LOSS:
         images = min(images, SLOW_IMAGES)
     model = Run(config, load_weights(run, config), hardware, run)
-    found = choose_filter(model, val, data=config.data, images=images, seed=config.train.seed)
+    log = None if quiet else ProgressLog("choosing what predictions keep")
+    found = choose_filter(model, val, data=config.data, images=images, seed=config.train.seed, progress=log)
     found.save(run)
     return found.message
 

@@ -22,7 +22,7 @@ from scipy.stats import wilcoxon
 
 from ambiseg.metrics.dialects import AMBISEG, dialect_of
 from ambiseg.metrics.registry import METRICS
-from ambiseg.report.tables import MetricRow
+from ambiseg.metrics.tables import MetricRow
 from ambiseg.report.text_tables import Entry, Mark, Table
 
 Number = float | None

@@ -26,12 +26,14 @@ class TextTable:
         header: titles of the columns; the first one names the rows.
         rows: one text per column.
         note: what a reader should know, below the table.
+        folded: the page has it at its end, and shows it when its title is clicked.
     """
 
     title: str
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
     note: str = ""
+    folded: bool = False
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ TRUE_COLOR, ESTIMATED_COLOR = "#9ca3af", COLORS[0]
 
 _WIDTH, _COLUMNS, _LINES = 11.08, 4, 4  # inches: as wide as the strip of a case
 _TOP, _STEP, _BAR, _THUMBNAIL, _NUMBER = 0.32, 0.44, 0.13, 0.52, 0.5
+_FEW, _LARGER = 12, 1.15  # up to so many modes are drawn so much larger
 
 
 @dataclass(frozen=True)
@@ -128,27 +129,28 @@ def draw_mode_bars(
     base, rows = reduce_image(background_of(image, channels)), bars.rows()
     thumbnails = reduce_masks(bars.modes.masks[0, :MOST_BARS]).numpy()
     lines = max(_LINES, math.ceil(len(rows) / _COLUMNS))
-    columns = math.ceil(len(rows) / lines)
-    column = _WIDTH / _COLUMNS
-    sheet = Canvas(columns * column, _TOP + min(lines, len(rows)) * _STEP + 0.05)
+    columns, column = math.ceil(len(rows) / lines), _WIDTH / _COLUMNS
+    larger = _LARGER if len(rows) <= _FEW else 1.0
+    step, thickness, thumbnail = (larger * inches for inches in (_STEP, _BAR, _THUMBNAIL))
+    sheet = Canvas(columns * column, _TOP + min(lines, len(rows)) * step + 0.05)
     _draw_key(sheet, len(bars.estimated))
     longest = max(max(true, estimated) for _, true, estimated in rows)
-    scale = (column - 0.05 - _THUMBNAIL - 0.08 - _NUMBER) / longest
+    scale = (column - 0.05 - thumbnail - 0.08 - _NUMBER) / longest
     for k, (label, true, estimated) in enumerate(rows):
-        x, y = 0.05 + (k // lines) * column, _TOP + (k % lines) * _STEP
-        cell = Box(x, y, _THUMBNAIL, _STEP - 0.06)
+        x, y = 0.05 + (k // lines) * column, _TOP + (k % lines) * step
+        cell = Box(x, y, thumbnail, step - 0.06)
         if label:
             sheet.text(label, x + cell.width, y + cell.height / 2, 7.0, ha="right", va="center", color=FAINT)
         else:
             draw_mask(sheet, cell, base, thumbnails[k], bars.modes.labels, fill=0.6, line=0.6)
-        start, middle = x + _THUMBNAIL + 0.08, y + cell.height / 2
+        start, middle = x + thumbnail + 0.08, y + cell.height / 2
         for share, color, top in (
-            (true, TRUE_COLOR, middle - _BAR - 0.01),
+            (true, TRUE_COLOR, middle - thickness - 0.01),
             (estimated, ESTIMATED_COLOR, middle + 0.01),
         ):
-            sheet.block(Box(start, top, scale * share, _BAR), color)
+            sheet.block(Box(start, top, scale * share, thickness), color)
             style = {"ha": "left", "va": "center_baseline", "color": FAINT}
-            sheet.text(percent(share), start + scale * share + 0.05, top + _BAR / 2, 7.0, **style)
+            sheet.text(percent(share), start + scale * share + 0.05, top + thickness / 2, 7.0, **style)
     return sheet.figure
 
 

@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
 from ambiseg.maskset import MaskSet
+from ambiseg.metrics.tables import MetricRow
 from ambiseg.report.experts import draw_experts
 from ambiseg.report.files import png_bytes, write_page
 from ambiseg.report.modes import draw_mode_bars
@@ -33,7 +34,6 @@ from ambiseg.report.plots import (
     draw_reliability,
     several_modes,
 )
-from ambiseg.report.tables import MetricRow
 
 __all__ = [
     "Case",
@@ -48,7 +48,7 @@ __all__ = [
 
 _CSS_PIXELS = 96  # per inch
 _SHARPNESS = 1.5  # pixels of a picture per pixel of the page
-_PALETTE, _BARS_PALETTE = 256, 64
+_PALETTE, _BARS_PALETTE = 256, 48
 
 
 @dataclass(frozen=True)

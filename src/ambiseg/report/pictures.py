@@ -45,12 +45,13 @@ __all__ = [
 ]
 
 MOST_MASKS = 16
-"""Masks that `draw_prediction` shows of each set."""
+"""Masks that a picture shows of each set."""
 ENTROPY_COLORS = "magma"
 """Colour map of disagreement."""
 
 _WIDTH, _MARGIN, _GAP = 10.0, 0.2, 0.12
 _COLUMNS = 6
+_STRIP, _STRIP_CELL, _NARROW = 8, 0.98, 10  # masks in a line of a strip; inches; as many in narrower cells
 _MEAN_COLORS = "viridis"
 _LEGEND_LINES = 3
 
@@ -287,7 +288,7 @@ def draw_case_row(
     annotations: MaskSet,
     predictions: MaskSet | None,
     channels: Sequence[str] = (),
-    max_masks: int = 8,
+    max_masks: int = MOST_MASKS,
 ) -> Figure:
     """One image beside its annotations (upper row) and the proposals (lower row), the most probable first.
 
@@ -296,7 +297,7 @@ def draw_case_row(
         annotations: ``(1, N, H, W)``, captioned with their weights.
         predictions: ``(1, M, H, W)``, captioned with probability and score; None for the upper row alone.
         channels: names of the channels of the image, see `background_of`.
-        max_masks: masks of each set to show, at least 1; the rest is counted.
+        max_masks: masks of each set to show, at least 1; the rest is counted. Up to 10 stand in one line.
 
     Raises:
         AmbisegError: a batch, masks of another size, or an image that is not ``(C, H, W)``.
@@ -308,24 +309,31 @@ def draw_case_row(
         for name, one in (("annotations", annotations), ("proposals", predictions))
         if one is not None
     ]
-    cell, left = 0.98, 1.2 if predictions is None else 2.35
+    columns = min(max(1, max_masks), _STRIP)
+    width, left = columns * (_STRIP_CELL + 0.08), 1.2 if predictions is None else 2.35
+    if _STRIP < (most := max(len(shown.entries) for *_, shown in rows)) <= _NARROW:
+        columns = most
+    cell = width / columns - 0.08
     tall = _cell_height(cell, *base.shape[:2])
-    heights = [0.2 + tall + 0.08 + 0.14 * shown.caption_lines for *_, shown in rows]
+    lines = [max(1, math.ceil(len(shown.entries) / columns)) for *_, shown in rows]
+    steps = [tall + 0.08 + 0.14 * shown.caption_lines for *_, shown in rows]
+    heights = [0.2 + count * step for count, step in zip(lines, steps, strict=True)]
     total = sum(heights)
-    sheet = Canvas(0.05 + left + 0.2 + max(1, max_masks) * (cell + 0.08), total + 0.05)
+    sheet = Canvas(0.05 + left + 0.2 + width, total + 0.05)
     whole = Box(0.05, 0.2, left, min(_cell_height(left, *base.shape[:2]), total - 0.25))
     box = sheet.fit(whole, *base.shape[:2])
     sheet.picture(base, Box(whole.x, whole.y, box.width, box.height))
     sheet.text("image", whole.x, 0.03, 7.5, ha="left", color=FAINT)
     y = 0.0
-    for (name, labels, shown), height in zip(rows, heights, strict=True):
+    for (name, labels, shown), step, height in zip(rows, steps, heights, strict=True):
         start = whole.x + left + 0.2
         kept = len(shown.entries)
         words = f"{name}: {kept}" + (f" of {kept + shown.more}" if shown.more else "")
         sheet.text(words, start, y + 0.03, 7.5, ha="left", color=FAINT)
         for k, entry in enumerate(shown.entries):
-            x = start + k * (cell + 0.08)
-            draw_mask(sheet, Box(x, y + 0.2, cell, tall), base, entry.mask, labels, fill=0.4)
-            sheet.text(entry.caption, x + cell / 2, y + 0.2 + tall + 0.03, 7.0)
+            line, column = divmod(k, columns)
+            x, top = start + column * (cell + 0.08), y + 0.2 + line * step
+            draw_mask(sheet, Box(x, top, cell, tall), base, entry.mask, labels, fill=0.4)
+            sheet.text(entry.caption, x + cell / 2, top + tall + 0.03, 7.0)
         y += height
     return sheet.figure

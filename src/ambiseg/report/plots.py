@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.colors import LinearSegmentedColormap, LogNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedFormatter, FixedLocator, FuncFormatter, NullLocator
+from matplotlib.ticker import FixedFormatter, FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 from numpy.typing import ArrayLike, NDArray
 
 from ambiseg.errors import AmbisegError
@@ -29,6 +29,8 @@ COLORS = ("#2f6fbb", "#d9772b", "#3c9a5f", "#b5485d", "#7a5fb0", "#8a6d4b", "#3a
 
 _POSITIONS = ("step", "epoch", "minutes", "seconds", "time")
 _MANY = 100  # points from which a noisy curve is also shown smooth
+_FEW = 10  # points up to which each of them is marked
+_FLAT = 0.01  # least height of an axis as a share of its values: rounding is no change
 _SMALLEST = 1e-3  # below it the axes of the reliability plot are linear
 _CROWD = 2000  # points from which a scatter counts in cells
 _FLOOR = 1e-6  # least estimate that the scatter of modes tells from 0
@@ -59,7 +61,10 @@ def draw_curve(rows: Sequence[Mapping[str, float]]) -> Figure:
     _lines(left, x, {name: curves[name] for name in losses})
     _lines(right, x, {name: curves[name] for name in validation}, marks=True)
     _stretch_small_losses(left, [curves[name] for name in losses])
+    last = float(np.nanmax(x, initial=0.0))
     for axes, title in ((left, "Training losses"), (right, "Validation")):
+        axes.set_xlim(-0.02 * (last or 1), 1.02 * (last or 1))
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=position in (None, "step", "epoch")))
         axes.set_title(title, fontsize=10, loc="left", color=INK)
         axes.set_xlabel(position or "row", fontsize=8, color=FAINT)
     if rate is not None and np.isfinite(rate).any():
@@ -79,19 +84,29 @@ def _lines(axes: Axes, x: Floats, curves: Mapping[str, Floats], marks: bool = Fa
     """Every curve over its own known points, so that gaps do not break it."""
     for i, (name, y) in enumerate(curves.items()):
         known = np.isfinite(x) & np.isfinite(y)
-        style = "-o" if marks or known.sum() == 1 else "-"
+        style = "-o" if marks or known.sum() <= _FEW else "-"
         color, shown = COLORS[i % len(COLORS)], y[known]
         if len(shown) >= _MANY and not marks:
             axes.plot(x[known], shown, color=color, linewidth=0.6, alpha=0.35)
             shown = _smooth(shown)
         axes.plot(x[known], shown, style, color=color, label=_title(name), linewidth=1.3, markersize=3)
     style_axes(axes)
+    axes.ticklabel_format(useOffset=False)
+    _widen(axes)
     if curves:
         legend = axes.legend(fontsize=7.5, frameon=False, ncols=1 + (len(curves) > 4))
         for entry in legend.get_texts():
             entry.set_parse_math(False)
     else:
         axes.text(0.5, 0.5, "nothing logged", transform=axes.transAxes, ha="center", color=FAINT, fontsize=9)
+
+
+def _widen(axes: Axes) -> None:
+    """At least `_FLAT` of the values as the height of the axis, so that rounding does not look like a change."""
+    low, high = axes.get_ylim()
+    short = _FLAT * max(abs(low), abs(high)) - (high - low)
+    if short > 0:
+        axes.set_ylim(low - short / 2, high + short / 2)
 
 
 def _smooth(values: Floats) -> Floats:
@@ -125,8 +140,7 @@ def _faint_rate(axes: Axes, x: Floats, rate: Floats) -> None:
     twin.plot(x[known], rate[known], color="#c3c8cf", linewidth=1.0, zorder=0)
     twin.set_ylabel("learning rate", fontsize=8, color=FAINT)
     twin.set_ylim(bottom=0)
-    twin.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
-    twin.yaxis.get_offset_text().set(fontsize=7, color=FAINT)
+    twin.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     style_axes(twin)
     twin.grid(False)
     twin.spines["right"].set_visible(True)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ambiseg.metrics.intervals import Difference, Interval
-from ambiseg.report.tables import MetricRow
+from ambiseg.metrics.tables import MetricRow
 from ambiseg.report.text_tables import Entry, Table
 
 
