@@ -257,8 +257,9 @@ ELSEWHERE = {
     ("report/files.py", "savefig"): "into memory",
     ("report/files.py", "save"): "into memory",
     ("notebook.py", "save"): "into memory",
+    ("engine/predictions.py", "open"): "an array is unpacked into a temporary folder",
 }
-OWN_METHODS = {"config", "evaluation", "found", "logger"}
+OWN_METHODS = {"config", "evaluation", "found", "logger", "scores"}
 """Objects whose ``save`` writes through these functions, or is that of Lightning's logger."""
 
 

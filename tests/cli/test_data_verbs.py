@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ambiseg.data.augmentation_kinds import KINDS
+from ambiseg.data.augmentation_kinds import NONE
 from ambiseg.data.simulators.markov_shapes import markov_shapes_masks, markov_shapes_probabilities, possible
 from ambiseg.data.simulators.wildfire import CHANNELS, PREVAILING_CHANNEL, simulate_wildfire
 from ambiseg.data.source import list_splits, open_split
@@ -25,7 +25,7 @@ def test_simulate_writes_splits_by_number(cli, tmp_path, name):
     test = open_split(out, "test")
     np.testing.assert_array_equal(test[0].image, simulate_wildfire(3, 11, 16).image)
     assert test.info.channels == CHANNELS and test.info.licence == "CC0-1.0"
-    assert test.info.augment == dict.fromkeys(KINDS, False)
+    assert test.info.augment == NONE
     assert "exists" in cli(*words).error
     assert cli(*words, "--overwrite").status == 0
 

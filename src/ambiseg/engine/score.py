@@ -57,7 +57,7 @@ MISTAKES = {
         "divide the weights of an image by their sum",
     ),
     "range": ("hold probabilities outside of 0 to 1", "pass logits through a sigmoid, and mend NaN"),
-    "files": ("cannot be read", "write them again"),
+    "files": ("cannot be read", "mend these files"),
 }
 """What may be wrong with predictions of images, and what to do."""
 _BOOTSTRAP = Bootstrap()
