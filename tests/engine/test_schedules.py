@@ -344,7 +344,12 @@ def test_drawn_masks_are_fixed_and_follow_the_weights(fires):
         {"optimiser": Adam(weight_decay=1e-5, betas=(0.9, 0.99)), "schedule": Constant()},
         {"schedule": Steps(shares=(0.25, 0.5), factors=(0.5, 0.1)), "select": "ged"},
         {"schedule": Steps(updates=(2,), factors=(0.5,)), "select": "last"},
-        {"schedule": Plateau(patience=3, watch="validation"), "validations": None, "validate_every": 1, "validation_images": 0},
+        {
+            "schedule": Plateau(patience=3, watch="validation"),
+            "validations": None,
+            "validate_every": 1,
+            "validation_images": 0,
+        },
     ],
 )
 def test_the_configuration_keeps_them(chosen, train_tiny, tmp_path):

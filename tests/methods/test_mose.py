@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 from torch.distributions import Categorical, kl_divergence
+from torch.nn import functional
 
 from ambiseg import memory_budget
 from ambiseg.errors import AmbisegError
@@ -248,6 +249,30 @@ def test_the_mean_of_the_divergence_counts_one_over_the_samples_of_its_sum():
     assert mean["loss"].item() == pytest.approx(found(beta=10 / samples)["loss"].item(), rel=1e-6)
 
 
+@pytest.mark.parametrize("stochastic", [True, False])
+def test_drawn_experts_follow_the_gating_network_and_teach_it(stochastic):
+    """Appendix A.1: the latents are those of experts drawn from pi, and the cost alone has a gradient to pi."""
+    images, annotations = annotated(BINARY)
+    model = make(experts=3, draws=200, latent_size=2, gumbel_temperature=0.5, stochastic=stochastic, cap=0.5)
+    with torch.no_grad():
+        model.log_sigma.fill_(-9.0)
+        model.m.copy_(torch.tensor([[0.0, 0.0], [5.0, 0.0], [0.0, 5.0]]))
+    pi = torch.tensor([[0.5, 0.3, 0.2]]).expand(3, -1)
+    torch.manual_seed(0)
+    counts = torch.zeros(3, 3)
+    for _ in range(1 if stochastic else 200):
+        z = model._gumbel_latents(pi.log())
+        nearest = torch.cdist(z, model.m.expand(3, -1, -1)).argmin(2)
+        counts += functional.one_hot(nearest, 3).sum(1)
+    share = counts / counts.sum(1, keepdim=True)
+    assert (share - pi).abs().max() < 4 * (0.25 / counts.sum(1).min()) ** 0.5
+    small = make(gumbel_temperature=0.5, stochastic=stochastic, cap=0.5)
+    parts = small.loss(images, annotations)
+    parts["loss"].backward()
+    assert parts["kl"] == 0 and parts["loss"].item() == pytest.approx(parts["cost"].item())
+    assert all(p.grad is not None and bool(p.grad.abs().sum() > 0) for p in small.gating.parameters())
+
+
 def test_greedy_and_exact_couplings_agree_where_the_cap_does_not_bind():
     images, annotations = annotated()
     found = [
@@ -422,6 +447,8 @@ def test_on_the_network_of_monai():
         ({"cap_until": 1.5}, "cap_until is from 0 to 1"),
         ({"noise_layer": 3}, "from 1 to 2.*received 3"),
         ({"gating_layer": 0}, "gating_layer counts"),
+        ({"gumbel_temperature": 0.0}, "gumbel_temperature is above 0"),
+        ({"gumbel_temperature": 1.0, "merge_threshold": 0.9}, "leave expert_weights"),
     ],
 )
 def test_settings_out_of_range_are_refused(settings, message):

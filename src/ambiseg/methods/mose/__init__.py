@@ -74,6 +74,10 @@ class MoSESettings:
     gating_loss: Literal["sum", "mean"] = "sum"
     """Divergence of equation 6 over the samples: their sum, as printed, or their mean, as in the authors' code,
     where beta counts 1 / (K S) of what it counts in the sum."""
+    gumbel_temperature: float | None = None
+    """Temperature at which experts of the K S samples of training are drawn by the Gumbel-softmax trick, in the
+    standard representation (appendix A.1); if left out, S samples of each expert are trained, weighted by the
+    gating network."""
     merge_threshold: float = 1.0
     """Experts whose mean masks overlap by this IoU share their gradient (algorithm 2); it falls from 1 to
     this over the training. 1 merges none."""

@@ -271,11 +271,24 @@ class MoSE(Segmenter):
         return self.settings.draws if self.settings.stochastic else 1
 
     def drawn(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """What the loss sees: logits ``(B, K S, C, H, W)`` of S samples of each expert, in turn, and ``log pi
-        (B, K)``."""
+        """What the loss sees: logits ``(B, K S, C, H, W)`` of S samples of each expert, in turn, or of experts
+        drawn by ``gumbel_temperature``; and ``log pi (B, K)``."""
         encoded, u_d, log_pi = self._encoded(images)
+        if self.settings.gumbel_temperature is not None:
+            return self._logits(encoded, u_d, self._gumbel_latents(log_pi)), log_pi
         expert = torch.arange(self.settings.experts, device=images.device).repeat_interleave(self.draws)
         return self._logits(encoded, u_d, self.latents(expert.expand(len(images), -1))), log_pi
+
+    def _gumbel_latents(self, log_pi: Tensor) -> Tensor:
+        """Latents ``(B, K S, L)`` of experts drawn from pi, through which the gating network learns: the draw is one
+        expert, its gradient that of ``softmax((log pi + g) / tau)`` with Gumbel noise g (Jang et al. 2016)."""
+        count = self.settings.experts * self.draws
+        odds, tau = log_pi[:, None].expand(-1, count, -1), self.settings.gumbel_temperature
+        expert = functional.gumbel_softmax(odds, 1.0 if tau is None else tau, hard=True)
+        mean = expert @ self.m
+        if not self.settings.stochastic:
+            return mean
+        return mean + expert @ self.log_sigma.exp() * standard_normal(tuple(mean.shape), mean.device, None)
 
     def loss(self, images: Tensor, annotations: MaskSet) -> dict[str, Tensor]:
         """Equation (6), all annotations with their weights, the mean over the images that have a pixel that
@@ -285,13 +298,18 @@ class MoSE(Segmenter):
         with torch.autocast(images.device.type, enabled=False):
             v, counted = self._marginals(annotations)
             cost = pairwise_cost(self.cost, logits, annotations.masks, self.labels)
+            kl = torch.zeros_like(log_pi[:, 0])
+            drawn = s.gumbel_temperature is not None
             if s.coupling == "independent":
-                share = (log_pi.exp() / draws).repeat_interleave(draws, 1)
-                fit, kl = torch.einsum("bn,bnm,bm->b", share, cost, v), torch.zeros_like(log_pi[:, 0])
+                weights = log_pi.exp() / draws if not drawn else torch.full_like(log_pi, 1 / logits.shape[1])
+                share = weights.repeat_interleave(draws, 1)
+                fit = torch.einsum("bn,bnm,bm->b", share, cost, v)
             else:
                 couple = exact_coupling if s.coupling == "exact" else capped_coupling
                 coupling = couple(cost, v, self.cap)
                 fit = (coupling * cost).sum((1, 2))
+            # Samples that were drawn have equal weights u, so the divergence of (6) has no gradient.
+            if s.coupling != "independent" and not drawn:
                 received = coupling.sum(2).view(len(images), s.experts, draws).sum(2)
                 kl = divergence(received, log_pi, self._groups(logits, draws))
                 if s.gating_loss == "mean":
@@ -472,6 +490,14 @@ def _check(s: MoSESettings, depth: int) -> None:
     for name in ("cap_until", "uniform_until", "merge_threshold"):
         if not 0 <= getattr(s, name) <= 1:
             raise AmbisegError(f"{name} is from 0 to 1, received {getattr(s, name)}")
+    if s.gumbel_temperature is not None:
+        if not 0 < s.gumbel_temperature < math.inf:
+            raise AmbisegError(f"gumbel_temperature is above 0, received {s.gumbel_temperature}")
+        if s.expert_weights != "gated" or s.merge_threshold != 1 or s.energy is not None:
+            raise AmbisegError(
+                "gumbel_temperature trains the gating network by drawn experts: leave expert_weights, merge_threshold and"
+                " energy as they are, or leave it out"
+            )
     if not s.beta >= 0:
         raise AmbisegError(f"beta is 0 or more, received {s.beta}")
     for name in ("noise_layer", "gating_layer"):
