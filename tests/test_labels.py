@@ -108,3 +108,10 @@ def test_values_that_are_no_class_are_named() -> None:
     labels.check(torch.tensor([0, 2, 255]), "mask")
     with pytest.raises(AmbisegError, match=r"scan holds the value\(s\) \[-1, 3, 7\]"):
         labels.check(torch.tensor([0, 7, 3, -1, 255]), "scan")
+
+
+def test_classes_to_evaluate_are_those_that_there_are():
+    with pytest.raises(AmbisegError, match="only names classes of 0..1, received .7."):
+        LabelSpace(only=(7,))
+    space = LabelSpace(("sky", "car", "road"))
+    assert space.restricted("car") == space.restricted(["car"])

@@ -88,6 +88,8 @@ class LabelSpace:
             raise AmbisegError(
                 f"softmax=True is for two classes, received {count}: leave it out, more classes always have one"
             )
+        if not all(0 <= one < count for one in self.only):
+            raise AmbisegError(f"only names classes of 0..{count - 1}, received {list(self.only)}")
 
     @classmethod
     def binary(cls, foreground: str = "foreground", ignore_value: int | None = None) -> LabelSpace:
@@ -191,7 +193,7 @@ class LabelSpace:
         """The same space, of which metrics look at some classes only.
 
         Args:
-            classes: names or ids; a word of digits is an id where no class has that name.
+            classes: names or ids, or a single name; a word of digits is an id where no class has that name.
 
         Raises:
             AmbisegError: no class, or an id that there is not.
@@ -201,7 +203,7 @@ class LabelSpace:
             >>> LabelSpace(("sky", "car", "road")).restricted(["road", 0]).evaluated
             (0, 2)
         """
-        chosen = {self._id(one) for one in classes}
+        chosen = {self._id(one) for one in ([classes] if isinstance(classes, str) else classes)}
         if not chosen:
             raise AmbisegError(f"no class to evaluate: name some of {', '.join(self.names)}")
         return replace(self, only=tuple(sorted(chosen)))

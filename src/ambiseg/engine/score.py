@@ -543,7 +543,10 @@ def _alike(sets: list[MaskSet]) -> list[MaskSet]:
 def _titles(paths: Sequence[Path], names: Sequence[str]) -> tuple[str, ...]:
     """Names of the systems; the last parts of the paths where none are given, more of them where these agree."""
     if names:
-        if len(names) != len(paths) or len(set(names)) < len(names):
+        twice = next((name for name in names if list(names).count(name) > 1), None)
+        if twice is not None:
+            raise AmbisegError(f"--names has {twice!r} twice: give each of the predictions a name of its own")
+        if len(names) != len(paths):
             raise AmbisegError(
                 f"{len(names)} names for {len(paths)} predictions: give each one a name of its own (--names)"
             )

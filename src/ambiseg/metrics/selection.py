@@ -319,8 +319,8 @@ def coverage_curve(predictions: MaskSet | Comparison, annotations: MaskSet | Non
     IoU* of mode proposals (table 3) at every number of kept proposals in place of one threshold.
 
     Returns:
-        ``(B, M)`` in [0, 1], higher is better, never falling with k; the last column is `hm_iou_unique`. An
-        image with fewer than M proposals repeats its last value.
+        ``(B, M)`` in [0, 1], higher is better, never falling with k; the last column is `hm_iou_unique`, but for
+        the dialect, which the curve leaves aside. An image with fewer than M proposals repeats its last value.
 
     Raises:
         AmbisegError: the sets do not belong together.
