@@ -155,7 +155,7 @@ class MeanMaskGuidance:
 
         k_ij = exp(-|D_i - D_j|/(2 h)),   h = median^2/log K,   push of i = strength sigma grad_{x_i} sum_j k_ij
 
-    |D_i - D_j|/2 is the distance of masks in [0, 1], the median that of all K^2 of them. The gradient is taken
+    ``|D_i - D_j|/2`` is the distance of masks in [0, 1], the median that of all K^2 of them. The gradient is taken
     through the network, which needs as much memory as training; the other particle counts as constant. It
     points towards the others: a step of Heun whose second slope is evaluated at a state that moved so far
     towards them ends farther from them (`ambiseg.flows.solvers.integrate`, ``push``).
