@@ -19,7 +19,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ from ambiseg.engine.curve import training_curve
 from ambiseg.engine.hardware import Hardware
 from ambiseg.engine.postprocess import PredictSettings
 from ambiseg.engine.run_folder import TRAINING, RunConfig
+from ambiseg.engine.smoke import shrunk
 from ambiseg.engine.suite import Suite, load_suite
 from ambiseg.json_files import read_mapping
 from ambiseg.labels import LabelSpace
@@ -44,7 +45,6 @@ from ambiseg.maskset import MaskSet
 from ambiseg.methods import METHODS, build, method_info
 from ambiseg.methods.base import Segmenter
 from ambiseg.metrics import default_metrics, evaluate_all
-from ambiseg.nested_settings import replaced
 from gpu import DONE, NO_TIME, status_of, write_note
 from speed import stepper
 
@@ -65,7 +65,7 @@ class Sizes:
     image_size: int = 32
     paper_size: int = 128
     paper_batch: int | None = None
-    paper_width: int | None = None
+    paper_small: bool = False
     predicted: int = 4
     repeats: int = 10
     compiler: str = "inductor"
@@ -90,7 +90,7 @@ class Sizes:
 FULL = Sizes()
 TINY = Sizes(
     updates=1, images=12, image_size=16,
-    paper_size=16, paper_batch=2, paper_width=8, predicted=1, repeats=1, compiler="eager", compiling=0.0, matmul=64,
+    paper_size=64, paper_batch=2, paper_small=True, predicted=1, repeats=1, compiler="eager", compiling=0.0, matmul=64,
     width=8, samplers_width=8, batch=4, workers=0, fire_seconds=0.3, nodule_seconds=0.3, sampler_seconds=0.3,
     evaluating=0.0, stand_in=8, metric_images=4, metric_samples=10, metric_size=16,
 )  # fmt: skip
@@ -267,8 +267,6 @@ def agreement(run: Path, data: Path, samples: int = 8) -> dict[str, Any]:
 
 # -- how fast ------------------------------------------------------------------------------------------------
 
-BASELINES = ("dropout-unet", "unet-ensemble", "m-heads", "image2image-vae")
-"""Methods without a size of their own in the suite `paper`: they get the network of its SSN."""
 FLAGSHIP = "mode-proposals"
 
 
@@ -326,26 +324,20 @@ class Model:
     @classmethod
     def of(cls, suite: Suite, kind: str, sizes: Sizes, channels_last: bool) -> Model:
         """Build it; a method whose paper begins with another one's weights is built as if it had them."""
-        entry = suite.methods["ssn" if kind in BASELINES else kind]
-        train, backbone, settings, _ = suite.resolved("lidc", "ssn" if kind in BASELINES else kind)
-        method = kind if kind in BASELINES else entry.method or kind
-        if kind in BASELINES:
-            settings = method_info(kind).settings()
+        entry = suite.methods[kind]
+        train, backbone, settings, _ = suite.resolved("lidc", kind)
+        method = entry.method or kind
         if entry.start_from:
             start = suite.methods[entry.start_from].method or entry.start_from
             settings = method_info(method).starts_from[start](
                 settings, suite.resolved("lidc", entry.start_from)[2]
             )
-        if sizes.paper_width:
-            backbone = replace(backbone, width=sizes.paper_width, max_width=16, depth=2, blocks=1)
-            flow = {"flow_width": 8, "flow_max_width": 16, "steps": 2}
-            small: dict[str, Any] = {k: v for k, v in flow.items() if hasattr(settings, k)}
-            if hasattr(getattr(settings, "flow", None), "depth"):
-                small["flow"] = {"width": 8, "steps": 2}
-            settings = replaced(settings, small, kind)
+        if sizes.paper_small:
+            train, backbone, settings = shrunk(train, backbone, settings)
         torch.manual_seed(0)
         hardware = Hardware(DEVICE, True, channels_last)
-        model = hardware.place(build(method, 1, BINARY, backbone, settings)).train()
+        labels = BINARY.with_binary_channels(train.binary_channels)
+        model = hardware.place(build(method, 1, labels, backbone, settings)).train()
         model.freeze(train.freeze)
         model.progress = 0.75
         batch, size = sizes.paper_batch or train.batch_size, sizes.paper_size
@@ -369,11 +361,15 @@ class Model:
 def speed(context: Context) -> list[Row]:
     """A training step and a prediction of 16 masks of every method at its paper's size and batch, in bf16."""
     suite, sizes = load_suite("paper"), context.sizes
-    kinds = [n for n in suite.methods_on("lidc") if not n.endswith(("-single", "-prior"))]
+    kinds = [
+        name
+        for name in suite.methods_on("lidc")
+        if not suite.methods[name].run_of and not name.endswith(("-single", "-prior"))
+    ]
     rate = matmul_rate(sizes.matmul, sizes.repeats)
     rows = [Row("matmul", lambda seconds: {"tflops": rate / 1e12})]
     kinds.sort(key=lambda kind: kind != FLAGSHIP)
-    rows += [Row(kind, _speed_of(suite, kind, sizes, rate), besides=3) for kind in (*kinds, *BASELINES)]
+    rows += [Row(kind, _speed_of(suite, kind, sizes, rate), besides=3) for kind in kinds]
     return [*rows, Row(f"{FLAGSHIP} compiled", _compiled(suite, sizes), besides=sizes.compiling)]
 
 
