@@ -261,7 +261,7 @@ def test_drawn_experts_follow_the_gating_network_and_teach_it(stochastic):
     torch.manual_seed(0)
     counts = torch.zeros(3, 3)
     for _ in range(1 if stochastic else 200):
-        z = model._gumbel_latents(pi.log())
+        z = model._gumbel_latents(pi.log(), 0.5)
         nearest = torch.cdist(z, model.m.expand(3, -1, -1)).argmin(2)
         counts += functional.one_hot(nearest, 3).sum(1)
     share = counts / counts.sum(1, keepdim=True)

@@ -274,17 +274,17 @@ class MoSE(Segmenter):
         """What the loss sees: logits ``(B, K S, C, H, W)`` of S samples of each expert, in turn, or of experts
         drawn by ``gumbel_temperature``; and ``log pi (B, K)``."""
         encoded, u_d, log_pi = self._encoded(images)
-        if self.settings.gumbel_temperature is not None:
-            return self._logits(encoded, u_d, self._gumbel_latents(log_pi)), log_pi
+        tau = self.settings.gumbel_temperature
+        if tau is not None:
+            return self._logits(encoded, u_d, self._gumbel_latents(log_pi, tau)), log_pi
         expert = torch.arange(self.settings.experts, device=images.device).repeat_interleave(self.draws)
         return self._logits(encoded, u_d, self.latents(expert.expand(len(images), -1))), log_pi
 
-    def _gumbel_latents(self, log_pi: Tensor) -> Tensor:
+    def _gumbel_latents(self, log_pi: Tensor, tau: float) -> Tensor:
         """Latents ``(B, K S, L)`` of experts drawn from pi, through which the gating network learns: the draw is one
         expert, its gradient that of ``softmax((log pi + g) / tau)`` with Gumbel noise g (Jang et al. 2016)."""
         count = self.settings.experts * self.draws
-        odds, tau = log_pi[:, None].expand(-1, count, -1), self.settings.gumbel_temperature
-        expert = functional.gumbel_softmax(odds, 1.0 if tau is None else tau, hard=True)
+        expert = functional.gumbel_softmax(log_pi[:, None].expand(-1, count, -1), tau, hard=True)
         mean = expert @ self.m
         if not self.settings.stochastic:
             return mean
