@@ -46,12 +46,12 @@ from ambiseg.data.splits.resplit import read_columns
 from ambiseg.engine.checkpoints import load_checkpoint
 from ambiseg.engine.curve import training_curve
 from ambiseg.engine.mixture import MixtureConfig
-from ambiseg.engine.prediction_index import PredictionIndex
 from ambiseg.engine.run_folder import RunConfig, load_weights
 from ambiseg.engine.suite import load_suite
 from ambiseg.errors import AmbisegError
 from ambiseg.maskset import MaskSet
 from ambiseg.owned_files import check_replaceable, foreign, listed
+from ambiseg.predictions.index import PredictionIndex
 
 SECONDS, BYTES = 10, 1 << 30
 """What a reader may take: time of the processor, and memory that it really uses; it may ask for four times as much."""

@@ -257,7 +257,7 @@ ELSEWHERE = {
     ("report/files.py", "savefig"): "into memory",
     ("report/files.py", "save"): "into memory",
     ("notebook.py", "save"): "into memory",
-    ("engine/predictions.py", "open"): "an array is unpacked into a temporary folder",
+    ("predictions/archives.py", "open"): "an array is unpacked into a temporary folder",
 }
 OWN_METHODS = {"config", "evaluation", "found", "logger", "scores"}
 """Objects whose ``save`` writes through these functions, or is that of Lightning's logger."""

@@ -21,7 +21,7 @@ ROOMS = (
     {"overlap", "matching", "notebook"},
     {"maskset"},
     {"networks", "metrics", "data", "flows"},
-    {"losses", "distributions"},
+    {"losses", "distributions", "predictions"},
     {"mode_probabilities"},
     {"methods"},
     {"engine", "report"},

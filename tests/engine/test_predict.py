@@ -19,7 +19,6 @@ from ambiseg.data.source import open_split
 from ambiseg.engine.hardware import Hardware
 from ambiseg.engine.postprocess import PredictSettings, postprocess
 from ambiseg.engine.predict import find_images, predict_files
-from ambiseg.engine.prediction_index import LONGEST, PredictionIndex, folder_names
 from ambiseg.engine.run import Run, load
 from ambiseg.engine.run_folder import CONFIG, WEIGHTS, RunConfig
 from ambiseg.engine.settings import TrainSettings
@@ -30,6 +29,7 @@ from ambiseg.methods.mode_proposals import ModeProposalsSettings, SelectionSetti
 from ambiseg.methods.mode_proposals.model import ModeProposals
 from ambiseg.networks.settings import UNetSettings
 from ambiseg.owned_files import LIST
+from ambiseg.predictions.index import LONGEST, PredictionIndex, folder_names
 
 EVERYTHING = PredictSettings(score_threshold=None, duplicate_iou=None)
 

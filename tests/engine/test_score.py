@@ -20,13 +20,13 @@ from ambiseg.data.source import open_split, write_dataset
 from ambiseg.engine.evaluate import evaluate
 from ambiseg.engine.postprocess import PredictSettings
 from ambiseg.engine.predict import predict_files
-from ambiseg.engine.predictions import read_ids
 from ambiseg.engine.run import load
 from ambiseg.engine.score import score_files
 from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
 from ambiseg.metrics import METRICS, Bootstrap, Comparison, metric_collection
+from ambiseg.predictions import read_ids
 
 NAMES = ("ged", "hm_iou_unique", "brier_skill_score", "ece")
 

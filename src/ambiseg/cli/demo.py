@@ -86,8 +86,8 @@ def _run(arguments: DemoArguments) -> None:
     from ambiseg.engine.callbacks import clock
     from ambiseg.engine.postprocess import PredictSettings
     from ambiseg.engine.predict import find_images
-    from ambiseg.engine.prediction_index import folder_names
     from ambiseg.engine.run import load
+    from ambiseg.predictions.index import folder_names
 
     out, began = arguments.out, time.monotonic()
     owned_files.enter(out, "demo")

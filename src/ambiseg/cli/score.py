@@ -69,9 +69,9 @@ def run(args: list[str]) -> int:
         raise AmbisegError("--json and --format both say what is printed: give one of them")
     chosen = metric_names(arguments.metrics)
     from ambiseg.data.source import open_split
-    from ambiseg.engine.predictions import read_ids
     from ambiseg.engine.score import score_files
     from ambiseg.engine.tally import FEW_GROUPS, LEAST_GROUPS
+    from ambiseg.predictions import read_ids
 
     source = open_split(arguments.data, arguments.split)
     with progress("scoring") as update:

@@ -19,10 +19,10 @@ from ambiseg.atomic_write import DiskFullError, replacing_folder, working_in
 from ambiseg.data.files.reading import IMAGE_SUFFIXES, read_affine, read_image, suffix_of, write_mask
 from ambiseg.engine.memory import NotEnoughMemoryError
 from ambiseg.engine.postprocess import Image, LoadedModel, PredictSettings
-from ambiseg.engine.prediction_index import PREDICT, PredictionIndex, folder_names, start
 from ambiseg.engine.run import Run, warn_of_range
 from ambiseg.errors import AmbisegError
 from ambiseg.maskset import MaskSet
+from ambiseg.predictions.index import PREDICT, PredictionIndex, folder_names, start
 
 _PATIENCE = 5.0
 """Seconds for a prediction that was killed to end, before the next one begins."""
@@ -87,7 +87,7 @@ def predict_files(
     A folder holds ``mask-01.png`` ... (label maps; NIfTI for NIfTI images, with their affine),
     ``prediction.json`` with the image's path, probability, score, area and file of each mask, the settings and
     how probabilities were made, and whatever ``picture`` draws. It appears when it is complete, and
-    ``predictions.jsonl`` in ``out`` names it then (`ambiseg.engine.prediction_index`). Folders are named
+    ``predictions.jsonl`` in ``out`` names it then (`ambiseg.predictions.index`). Folders are named
     after their images (`folder_names`).
 
     Args:

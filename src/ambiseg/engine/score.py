@@ -23,7 +23,6 @@ from ambiseg.data.files.mask_rules import MaskRules
 from ambiseg.data.sample import Sample
 from ambiseg.data.source import open_split
 from ambiseg.data.split import Split
-from ambiseg.engine.predictions import Predictions, Samples, UnfitError, open_predictions, understood
 from ambiseg.engine.tally import (
     ORACLE_DRAWS,
     Figures,
@@ -40,6 +39,7 @@ from ambiseg.metrics import METRICS, Bootstrap, Dialect, Difference, Interval, d
 from ambiseg.metrics.dialects import AMBISEG
 from ambiseg.metrics.registry import listed
 from ambiseg.owned_files import several
+from ambiseg.predictions import Predictions, Samples, UnfitError, open_predictions, understood
 
 SCORE = "score"
 """Verb that the list of a folder of scores names."""
@@ -242,7 +242,7 @@ def score_files(
     """Compare predictions in files with the annotations of a split.
 
     Args:
-        predictions: a folder or file of each system, see `ambiseg.engine.predictions`.
+        predictions: a folder or file of each system, see `ambiseg.predictions`.
         data: a data set, or an opened split.
         split: which split of it.
         names: of the systems; those of the files if empty.
