@@ -164,6 +164,15 @@ def test_assignments_that_make_no_sense(words, message):
         parse_assignments(words)
 
 
+@pytest.mark.parametrize(
+    "words", [["a.k=adam", "a.k.b=1"], ["a.k.b=1", "a.k=adam"], ["a.k.kind=adam", "a.k.b=1"]]
+)
+def test_a_choice_and_its_settings_in_any_order(words):
+    assert parse_assignments(words) == {"a": {"k": {"kind": "adam", "b": 1}}}
+    with pytest.raises(AmbisegError, match="given twice, as adam and adamw"):
+        parse_assignments([*words, "a.k=adamw"])
+
+
 def test_a_kind_that_is_not_said_is_that_of_the_default():
     assert from_values(Sampling, {"solver": {"steps": 3}}, "s").solver == Euler(steps=3)
 

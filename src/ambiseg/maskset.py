@@ -311,6 +311,13 @@ class MaskSet:
         """Number of masks of each image ``(B,)``."""
         return self.present.sum(1)
 
+    def is_finite(self) -> bool:
+        """Whether weights, and probabilities of pixels where there are any, are finite for the masks that are there."""
+        if self.probabilities is None:
+            return bool(self.weights.isfinite().all())
+        pixels = self.probabilities.flatten(2).sum(2).isfinite() | ~self.present
+        return bool(self.weights.isfinite().all()) and bool(pixels.all())
+
     def validate(self, what: str = "mask set") -> MaskSet:
         """Raise `AmbisegError` where weights, classes or probabilities are not those of a distribution;
         return self.
@@ -318,7 +325,7 @@ class MaskSet:
         Masks of 0 and 255 are refused as well unless the label space declares ``ignore_value=255``: 255 is void,
         so they would all be empty. Void that pads images of different size is no reason.
         """
-        if not bool(torch.isfinite(self.weights).all()) or bool((self.weights < 0).any()):
+        if bool((self.weights < 0).any()) or not bool(self.weights.isfinite().all()):
             raise AmbisegError(f"{what}: weights must be finite and not negative")
         off = (self.weights.sum(1) - 1).abs()
         if self.weights.numel() == 0 or float(off.max()) > 1e-3:
@@ -327,9 +334,7 @@ class MaskSet:
             raise AmbisegError(
                 f"{what}: weights of image {row} sum to {total:.4g}, not 1: divide them by their sum"
             )
-        if self.probabilities is not None and not bool(
-            (self.probabilities.flatten(2).sum(2).isfinite() | ~self.present).all()
-        ):
+        if not self.is_finite():
             raise AmbisegError(
                 f"{what}: per-pixel probabilities must be finite, found nan or infinity: look at the model that made them"
             )

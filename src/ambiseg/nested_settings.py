@@ -122,6 +122,11 @@ def parse_assignments(words: Collection[str], option: str = "--set") -> dict[str
     Example:
         >>> parse_assignments(["energy.weight=0.5", "energy.kernel=dice"])
         {'energy': {'weight': 0.5, 'kernel': 'dice'}}
+
+        A word with settings below it is the kind of a choice:
+
+        >>> parse_assignments(["optimiser=adam", "optimiser.weight_decay=0"])
+        {'optimiser': {'kind': 'adam', 'weight_decay': 0}}
     """
     found: dict[str, Any] = {}
     for word in words:
@@ -131,12 +136,17 @@ def parse_assignments(words: Collection[str], option: str = "--set") -> dict[str
             raise AmbisegError(f"{option} is NAME=VALUE, such as backbone.width=64, received {word!r}")
         place = found
         for i, name in enumerate(names[:-1]):
-            place = place.setdefault(name, {})
-            if not isinstance(place, dict):
+            held = place.setdefault(name, {})
+            if isinstance(held, str):
+                held = place[name] = {"kind": held}
+            if not isinstance(held, dict):
                 raise AmbisegError(
-                    f"{option} {word} contradicts {option} {'.'.join(names[: i + 1])}={shown(place)}: give one"
+                    f"{option} {word} contradicts {option} {'.'.join(names[: i + 1])}={shown(held)}: give one"
                 )
+            place = held
         value = _scalar(text)
+        if isinstance(value, str) and isinstance(place.get(names[-1]), dict):
+            place, names = place[names[-1]], [*names, "kind"]
         if names[-1] in place and place[names[-1]] != value:
             raise AmbisegError(
                 f"{option} {path} is given twice, as {shown(place[names[-1]])} and {text}: give one"

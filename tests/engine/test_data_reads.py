@@ -51,7 +51,7 @@ def no_steps(monkeypatch):
     def stop(*arguments, **options):
         raise FirstStepError
 
-    monkeypatch.setattr(train_module, "_train", stop)
+    monkeypatch.setattr(train_module, "run_training", stop)
 
 
 def label_map(sample):

@@ -24,7 +24,8 @@ from ambiseg.engine.learning_rate import LearningRate
 from ambiseg.engine.module import TrainingModule
 from ambiseg.engine.run_folder import CONFIG, FILTER, LAST, TRAINING, WEIGHTS, RunConfig
 from ambiseg.engine.settings import Adam, AdamW, Constant, Plateau, Steps, TrainSettings
-from ambiseg.engine.train import _Loaders, fit, resume
+from ambiseg.engine.train import fit, resume
+from ambiseg.engine.training_loop import _Loaders
 from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
@@ -231,10 +232,10 @@ def test_the_weights_that_are_asked_for_are_kept(select, train_tiny, tmp_path):
     metric = "hm_iou_unique" if select == "last" else select
     values = [row[f"val_{metric}"] for row in training_curve(result.run) if f"val_{metric}" in row]
     expected = values[-1] if select == "last" else min(values)
-    assert len(values) == 4 and result.metric == metric and result.best == pytest.approx(expected, abs=1e-6)
+    assert len(values) == 4 and result.metric == metric and result.value == pytest.approx(expected, abs=1e-6)
     kept = "last" if select == "last" else "best"
     training = yaml.safe_load((result.run / TRAINING).read_text())
-    assert result.kept == kept and training[kept] == result.best
+    assert result.kept == kept and training[kept] == result.value
     if select == "last":
         last = load_checkpoint(result.run / LAST)["state_dict"]
         for name, value in load_file(result.run / WEIGHTS).items():

@@ -23,6 +23,7 @@ from ambiseg.data.info import DatasetInfo
 from ambiseg.data.source import open_split, write_dataset
 from ambiseg.engine import callbacks
 from ambiseg.engine import train as train_module
+from ambiseg.engine.callbacks import Budget
 from ambiseg.engine.checkpoints import load_checkpoint
 from ambiseg.engine.curve import CurveLogger, training_curve
 from ambiseg.engine.learning_rate import LearningRate
@@ -213,22 +214,22 @@ def test_the_kept_weights_are_the_best_validation(train_tiny, fires, tmp_path):
 
     result = train_tiny(tmp_path / "run", lr=1e-2, validations=4, ema=0.5)
     values = [row["val_hm_iou_unique"] for row in training_curve(result.run) if "val_hm_iou_unique" in row]
-    assert len(values) == 4 and result.best == pytest.approx(max(values), abs=1e-6)
+    assert len(values) == 4 and result.value == pytest.approx(max(values), abs=1e-6)
     found = evaluate(load(result.run, precision="32"), fires, "val", metrics=["hm_iou_unique"])
-    assert found.all["hm_iou_unique"] == pytest.approx(result.best, abs=1e-5)
+    assert found.all["hm_iou_unique"] == pytest.approx(result.value, abs=1e-5)
 
 
 @pytest.mark.parametrize("ema", [0.0, 0.9])
 def test_moving_average_by_hand(ema, train_tiny, tmp_path, monkeypatch):
     """``a <- a + (1 - d)(w - a)``, d = min(decay, (1 + n) / (10 + n)), from the first weights on."""
     weights = []
-    original = train_module.Budget.on_train_batch_end
+    original = Budget.on_train_batch_end
 
     def remember(self, trainer, pl_module, *rest):
         weights.append(pl_module.segmenter.h.weight.detach().clone().double())
         return original(self, trainer, pl_module, *rest)
 
-    monkeypatch.setattr(train_module.Budget, "on_train_batch_end", remember)
+    monkeypatch.setattr(Budget, "on_train_batch_end", remember)
     run = train_tiny(tmp_path / "run", epochs=2, ema=ema, lr=1e-2).run
     expected = weights[0] if ema else weights[-1]
     for n, weight in enumerate(weights[1:] if ema else [], 1):
@@ -348,6 +349,20 @@ def test_a_learning_rate_that_destroys_the_weights_is_named(train_tiny, tmp_path
         train_tiny(tmp_path / "run", epochs=None, updates=1, lr=1e30)
 
 
+def test_masks_without_finite_probabilities_are_explained_by_the_training(train_tiny, tmp_path, monkeypatch):
+    original = ModeProposals.predict
+
+    def predict(self, *arguments):
+        found = original(self, *arguments)
+        return replace(found, probabilities=found.probabilities * float("nan"))
+
+    monkeypatch.setattr(ModeProposals, "predict", predict)
+    with pytest.raises(
+        AmbisegError, match="predicted after step 1 have no finite probabilities: the learning rate"
+    ):
+        train_tiny(tmp_path / "run", epochs=None, updates=1)
+
+
 def test_every_process_needs_images(train_tiny, fires, whole, tmp_path):
     with pytest.raises(
         AmbisegError, match="--devices 5 is more than the 4 images of the split 'val'.*to 4 or less"
@@ -370,7 +385,7 @@ def test_two_processes_equal_one_with_the_doubled_batch(train_tiny, tmp_path, ca
     a, b = (load_checkpoint(result.run / LAST)["current_model_state"] for result in (one, two))
     for name in a:
         torch.testing.assert_close(a[name], b[name], rtol=0, atol=1e-4, msg=name)
-    assert two.best == pytest.approx(one.best, abs=1e-4)
+    assert two.value == pytest.approx(one.value, abs=1e-4)
     assert "distributed" not in "".join(capfd.readouterr())
 
 
@@ -454,7 +469,7 @@ def test_the_seed_draws_the_weights_that_init_has_no_values_for(fires, tmp_path,
         began.append(start.state_dict())
         return None
 
-    monkeypatch.setattr(train_module, "_train", remember)
+    monkeypatch.setattr(train_module, "run_training", remember)
     for number, seed in enumerate((5, 5, 6)):
         torch.manual_seed(number)
         later = replace(chosen, init=str(prior.run), seed=seed)
@@ -607,7 +622,7 @@ def test_a_flow_model_validates_by_its_loss_and_proposals_start_from_it(fires, t
     small = {"backbone": UNetSettings(width=8, depth=2), "quiet": True}
     chosen = TrainSettings(epochs=1, batch_size=4, warmup=2, validations=1, precision="32")
     flow = train_module.fit("flow-matching", fires, tmp_path / "flow", train=chosen, **small)
-    assert flow.metric == "loss" and flow.best is not None and flow.best > 0
+    assert flow.metric == "loss" and flow.value is not None and flow.value > 0
     later = replace(chosen, init=str(flow.run), freeze="encoder", ema=0.0)
     settings = ModeProposalsSettings(proposals=4, selection=SelectionSettings(head_width=8))
     found = train_module.fit(

@@ -280,7 +280,7 @@ def test_both_stages_in_one_training_and_a_prior_that_is_there_already(fires, tm
     run = {"train": train, "backbone": SMALL, "quiet": True}
     both = fit("atfm", fires, tmp_path / "both", settings=ATFMSettings(rank=3), **run)
     curve = training_curve(both.run)
-    assert both.metric == "loss" and both.best is not None and "val_loss" in curve[-1]
+    assert both.metric == "loss" and both.value is not None and "val_loss" in curve[-1]
     ssn = fit("ssn", fires, tmp_path / "ssn", settings=SSNSettings(rank=3, samples=2), **run)
     later = {**run, "train": replace(train, init=str(ssn.run))}
     with pytest.raises(AmbisegError, match="leave those of --set backbone out"):

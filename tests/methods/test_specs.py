@@ -76,7 +76,7 @@ def test_a_class_of_ones_own_is_trained(fires, tmp_path):
     run = fit(MyOwnMethod, fires, tmp_path / "run", train=tiny, backbone=small, quiet=True).run
     assert METHODS["my-own-method"].settings is OwnSettings
     METHODS.pop("my-own-method")
-    with pytest.raises(AmbisegError, match="unknown method 'my-own-method': .*call ambiseg.register before"):
+    with pytest.raises(AmbisegError, match="unknown method 'my-own-method' .*call ambiseg.register before"):
         load(run)
     assert register(MyOwnMethod) is METHODS["my-own-method"]
     assert load(run).config.settings == OwnSettings()

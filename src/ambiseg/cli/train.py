@@ -34,7 +34,7 @@ from ambiseg.version import written_by
 
 if TYPE_CHECKING:
     from ambiseg.engine.run_folder import RunConfig
-    from ambiseg.engine.train import FitResult
+    from ambiseg.engine.training_loop import FitResult
 
 
 OfPreset = arg(help_behavior_hint="(default: the preset's)")
@@ -340,7 +340,7 @@ def summary(result: FitResult) -> str:
     from ambiseg.engine.callbacks import clock
     from ambiseg.metrics import METRICS
 
-    best = "none" if result.best is None else f"{result.best:.4f}"
+    best = "none" if result.value is None else f"{result.value:.4f}"
     title = METRICS[result.metric].title if result.metric in METRICS else result.metric.replace("_", " ")
     return f"trained {result.steps} steps in {clock(result.seconds)}, {result.kept} validation {title} {best}"
 

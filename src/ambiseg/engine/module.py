@@ -14,7 +14,7 @@ from torchmetrics import MeanMetric, Metric
 from ambiseg.data.batches import Batch
 from ambiseg.engine.hardware import Hardware
 from ambiseg.engine.learning_rate import LearningRate
-from ambiseg.engine.settings import AUTO, LAST, Adam, Plateau, TrainSettings
+from ambiseg.engine.settings import AUTO, SELECT_LAST, Adam, Plateau, TrainSettings
 from ambiseg.errors import AmbisegError
 from ambiseg.methods.base import Segmenter
 from ambiseg.methods.contract import losses_of, masks_of
@@ -45,9 +45,9 @@ def validated(spec: MethodSpec, train: TrainSettings) -> str:
         UnknownNameError: ``select`` is no such name; the message suggests the nearest one.
         AmbisegError: ``select`` is a metric without a better side.
     """
-    named = train.select not in (AUTO, LAST)
+    named = train.select not in (AUTO, SELECT_LAST)
     if named:
-        check_name("value of train: select", train.select, (AUTO, LOSS, LAST, *METRICS))
+        check_name("value of train: select", train.select, (AUTO, LOSS, SELECT_LAST, *METRICS))
     metric = train.select if named else spec.validation
     if metric != LOSS and not named and train.one_mask_validation:
         return ENERGY_SCORE
@@ -164,7 +164,13 @@ class TrainingModule(pl.LightningModule):
                 losses = losses_of(self.segmenter, batch.images, batch.annotations)
                 self.metric.update(losses["loss"], len(batch.ids))
         else:
-            self.metric.update(masks_of(self.segmenter, batch.images), batch.annotations)
+            masks = masks_of(self.segmenter, batch.images)
+            if not masks.is_finite():
+                raise AmbisegError(
+                    f"the masks that are predicted after step {self.global_step} have no finite probabilities:"
+                    f" {self._cause(self.global_step)}"
+                )
+            self.metric.update(masks, batch.annotations)
         self.log(
             f"val_{self.metric_name}", self.metric, on_step=False, on_epoch=True, batch_size=len(batch.ids)
         )

@@ -9,7 +9,7 @@ from typing import Literal
 from ambiseg.data import augmentation_kinds
 from ambiseg.data.augmentation_kinds import Kind
 
-AUTO, LAST = "auto", "last"
+AUTO, SELECT_LAST = "auto", "last"
 """Values of ``select`` that are no names of figures."""
 VALIDATIONS = 8
 """Validations of a run that says nothing of them."""
@@ -202,7 +202,7 @@ class TrainSettings:
             found += self._step_problems(self.schedule)
         if isinstance(self.schedule, Plateau):
             found += self._plateau_problems(self.schedule)
-        if self.select == LAST and self.early_stop:
+        if self.select == SELECT_LAST and self.early_stop:
             found.append(
                 f"early_stop {self.early_stop} ends a run by its best validation, but select is last"
             )

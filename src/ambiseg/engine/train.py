@@ -2,71 +2,44 @@
 
 from __future__ import annotations
 
-import logging
-import math
 import os
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import lightning.pytorch as pl
 import torch
-from lightning.fabric.plugins.environments.lightning import LightningEnvironment
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
-from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from torch import nn
-from torch.multiprocessing.spawn import ProcessRaisedException
-from torch.utils.data import DataLoader, Subset
 from torch.utils.flop_counter import FlopCounterMode
 
 from ambiseg import owned_files
-from ambiseg.atomic_write import check_space, working_in, write_json
+from ambiseg.atomic_write import check_space, working_in
 from ambiseg.data.augmentation import Augmentation
-from ambiseg.data.batches import BatchOrder, LabelView, collate
+from ambiseg.data.batches import LabelView, collate
 from ambiseg.data.mask_oddities import SINGLE
 from ambiseg.data.source import OneMaskSplit, open_split
 from ambiseg.data.split import Split
 from ambiseg.data.statistics import SplitStatistics
 from ambiseg.engine.augmentation_choice import choose_augmentation, told
-from ambiseg.engine.callbacks import (
-    LOGGERS,
-    Budget,
-    KeepLast,
-    ListLogs,
-    MovingAverage,
-    ProgressLine,
-    QuietProcesses,
-    TrainingInterrupted,
-    silence_lightning,
-)
-from ambiseg.engine.checkpoints import AtomicCheckpoints, load_checkpoint
-from ambiseg.engine.curve import CurveLogger
-from ambiseg.engine.filter_choice import IMAGES, choose_filter
-from ambiseg.engine.hardware import Hardware
+from ambiseg.engine.checkpoints import load_checkpoint
 from ambiseg.engine.limits import check_depth, check_memory, outline
-from ambiseg.engine.module import LOSS, TrainingModule, higher_is_better, validated
+from ambiseg.engine.module import validated
 from ambiseg.engine.preset_data import check_data_are_there, check_suits
 from ambiseg.engine.presets import resolve
-from ambiseg.engine.run import Run
+from ambiseg.engine.processes import is_child
 from ambiseg.engine.run_folder import (
     CONFIG,
     LAST,
     TRAIN_VERB,
-    TRAINING,
-    WEIGHTS,
-    OtherSizeError,
     RunConfig,
-    load_weights,
-    save_weights,
 )
-from ambiseg.engine.settings import LAST as LAST_WEIGHTS
-from ambiseg.engine.settings import VALIDATIONS, TrainSettings
+from ambiseg.engine.settings import TrainSettings
 from ambiseg.engine.smoke import shrunk
+from ambiseg.engine.starting_weights import starting_model, suited
+from ambiseg.engine.training_loop import FitResult, run_training, steps_of
 from ambiseg.errors import AmbisegError, DataWarning
 from ambiseg.labels import LabelSpace
 from ambiseg.methods import MethodSpec, build, method_info, spec_of
@@ -74,7 +47,7 @@ from ambiseg.methods.base import Segmenter
 from ambiseg.methods.contract import losses_of, masks_of
 from ambiseg.methods.spec import RECOMMENDED
 from ambiseg.metrics import METRICS, missing
-from ambiseg.nested_settings import differences, number_problems, shown
+from ambiseg.nested_settings import number_problems
 from ambiseg.networks.backbone import NETWORKS, NetworkFactory, trying_network
 from ambiseg.networks.settings import UNetSettings
 from ambiseg.progress_log import ProgressLog
@@ -84,35 +57,6 @@ WEIGHTS_IN_A_RUN = 13
 hold weights, two moments of Adam and the moving average each, and there is the exported model."""
 _PATIENCE = 5.0
 """Seconds for the processes of a training that was killed to end, before it is resumed."""
-SLOW_IMAGES = 32
-"""Images on which the filter of a method is chosen that samples slowly (one that is validated by its loss)."""
-DEFAULT_EPOCHS = 100
-"""Epochs where neither epochs nor updates nor minutes are given."""
-
-
-@dataclass(frozen=True)
-class FitResult:
-    """What a training run came to.
-
-    Attributes:
-        run: the run folder.
-        steps: optimiser steps, all sessions together.
-        seconds: training time, all sessions together.
-        metric: name of the validation metric.
-        best: its value for the weights that are kept, the best one unless the last weights are kept.
-        interrupted: whether a signal ended the run early (``resume`` goes on).
-        filter: what predictions of the run keep, in one sentence; empty where that was not fitted.
-        kept: which weights are kept, those of the "best" validation or the "last" ones.
-    """
-
-    run: Path
-    steps: int
-    seconds: float
-    metric: str
-    best: float | None
-    interrupted: bool
-    filter: str = ""
-    kept: str = "best"
 
 
 def fit(
@@ -162,39 +106,24 @@ def fit(
         chosen, network, own = shrunk(chosen, network, own)
     check_data_are_there(spec, preset, data)
     if chosen.init:
-        network, own = _suited(spec, network, own, RunConfig.load(chosen.init))
+        network, own = suited(spec, network, own, RunConfig.load(chosen.init))
         problems = number_problems(network, "backbone.") + number_problems(own)
         if problems:
             raise AmbisegError("; ".join(problems))
-    run, split = Path(out), open_split(data, "train")
-    if len(split) == 0:
-        raise AmbisegError(
-            f"{data}: the split 'train' holds no image: look at it with 'ambiseg data check {data}'"
-        )
+    run, split = Path(out), _training_split(data)
     val = _validation_split(data, chosen)
     _check_devices(chosen, split, val)
     validated(spec, chosen)  # a name that there is not is refused here
-    late = (
-        []
-        if smoke or chosen.minutes is not None
-        else chosen.late_steps(_steps(chosen, len(split)) or 0, len(split))
-    )
-    if late:
-        raise AmbisegError("; ".join(late))
-    log = None if quiet or _is_child() else ProgressLog("reading the training images")
-    statistics = SplitStatistics.of(split, progress=log)
+    if not smoke:
+        _check_steps(chosen, len(split))
+    statistics = _statistics(split, spec, chosen, str(data), quiet)
     check_suits(spec, preset, chosen.labels, split.info.labels, statistics)
-    if not _is_child():
-        for remark in statistics.remarks:
-            warnings.warn(f"{data}, train: {remark}", DataWarning, stacklevel=2)
-        if statistics.single_masks and chosen.labels == "full" and spec.has_single_settings:
-            warnings.warn(f"{data}, train: {SINGLE}", DataWarning, stacklevel=2)
     labels = split.info.labels.with_binary_channels(chosen.binary_channels)
     with trying_network(network.kind, module):
         model = _model(spec, chosen, statistics, labels, network, own)
     if model.needs_init and not chosen.init:
         raise AmbisegError(f"{model.needs_init}: start from a trained run with --init, or change the setting")
-    if not _is_child():
+    if not is_child():
         _check_target(run, overwrite, [Path(data), *([Path(chosen.init)] if chosen.init else [])])
         weights = sum(value.numel() * value.element_size() for value in model.state_dict().values())
         check_space(run, WEIGHTS_IN_A_RUN * weights, f"the run folder {run}")
@@ -213,15 +142,15 @@ def fit(
         preset=preset,
         smoke=smoke,
     )
-    start = _start(config) if chosen.init else None
+    start = starting_model(config) if chosen.init else None
     operations = 3 * _try(model, config, split) * chosen.batch_size * chosen.devices
     began = time.monotonic()
     augmentation = choose_augmentation(
-        chosen, split, val, config.normalization, _steps(chosen, len(split)), operations, str(data)
+        chosen, split, val, config.normalization, steps_of(chosen, len(split)), operations, str(data)
     )
     config, before = replace(config, augmentation=augmentation), time.monotonic() - began
-    if _is_child():
-        return _train(run, config, split, val, quiet, fit_filter, start=start, before=before)
+    if is_child():
+        return run_training(run, config, split, val, quiet, fit_filter, start=start, before=before)
     owned_files.enter(run, TRAIN_VERB)
     with working_in(run, "the run folder"):
         owned_files.remove(run, keep_folder=True)
@@ -229,7 +158,7 @@ def fit(
         config.save(run)
         if not quiet:
             print(told(augmentation), file=sys.stderr)
-        return _train(run, config, split, val, quiet, fit_filter, start=start, before=before)
+        return run_training(run, config, split, val, quiet, fit_filter, start=start, before=before)
 
 
 def _model(
@@ -262,6 +191,38 @@ def _model(
     return make()
 
 
+def _training_split(data: str | Path) -> Split:
+    split = open_split(data, "train")
+    if len(split) == 0:
+        raise AmbisegError(
+            f"{data}: the split 'train' holds no image: look at it with 'ambiseg data check {data}'"
+        )
+    return split
+
+
+def _statistics(
+    split: Split, spec: MethodSpec, train: TrainSettings, data: str, quiet: bool
+) -> SplitStatistics:
+    """What the training images are like; warns of what is legal and seldom meant."""
+    if is_child():
+        return SplitStatistics.of(split)
+    found = SplitStatistics.of(split, progress=None if quiet else ProgressLog("reading the training images"))
+    remarks = list(found.remarks)
+    if found.single_masks and train.labels == "full" and spec.has_single_settings:
+        remarks.append(SINGLE)
+    for remark in remarks:
+        warnings.warn(f"{data}, train: {remark}", DataWarning, stacklevel=3)
+    return found
+
+
+def _check_steps(train: TrainSettings, images: int) -> None:
+    """Raise `AmbisegError` where a schedule has steps after the end of the run."""
+    steps = steps_of(train, images)
+    late = [] if steps is None else train.late_steps(steps, images)
+    if late:
+        raise AmbisegError("; ".join(late))
+
+
 def _validation_split(data: str | Path, train: TrainSettings) -> Split:
     """The validation images with what a run may see of their annotations: all of training reads this split."""
     val = open_split(data, "val")
@@ -280,13 +241,6 @@ def _check_devices(train: TrainSettings, split: Split, val: Split) -> None:
                 f"--devices {train.devices} is more than the {count} images of the split {name!r} that are used:"
                 f" each process needs one, so lower it to {count} or less"
             )
-
-
-def _strategy(devices: int, device: str) -> str:
-    """How processes share the work; a stage of a method may leave some weights without gradient."""
-    if devices == 1:
-        return "auto"
-    return "ddp_spawn_find_unused_parameters_true" if device == "cpu" else "ddp_find_unused_parameters_true"
 
 
 @torch.no_grad()
@@ -308,21 +262,6 @@ def _try(model: Segmenter, config: RunConfig, split: Split) -> int:
                 " predict: give another metric"
             )
     return int(counter.get_total_flops())
-
-
-def _steps(train: TrainSettings, images: int) -> int | None:
-    """Optimiser steps of a run; None where it has a time."""
-    if train.minutes is not None:
-        return None
-    epochs = train.epochs or DEFAULT_EPOCHS
-    return train.updates or math.ceil(epochs * images / (train.batch_size * train.devices))
-
-
-def _validation_interval(train: TrainSettings, images: int) -> int | None:
-    """Steps from one validation to the next; None where their number is given."""
-    if train.validate_every is None:
-        return None
-    return max(1, round(train.validate_every * images / (train.batch_size * train.devices)))
 
 
 def resume(
@@ -355,250 +294,13 @@ def resume(
         raise AmbisegError(
             f"{run / LAST} was written by {wrote}, but {run / CONFIG} says {expected}: restore the run"
         )
-    if _is_child():
-        return _train(run, config, split, val, quiet, fit_filter, checkpoint=checkpoint)
+    if is_child():
+        return run_training(run, config, split, val, quiet, fit_filter, checkpoint=checkpoint)
     with working_in(run, "the run folder", _PATIENCE):
         owned_files.begin(run, TRAIN_VERB)
-        return _train(run, config, split, val, quiet, fit_filter, checkpoint=load_checkpoint(run / LAST))
-
-
-def _train(
-    run: Path,
-    config: RunConfig,
-    split: Split,
-    val: Split,
-    quiet: bool,
-    fit_filter: bool,
-    *,
-    start: Segmenter | None = None,
-    checkpoint: dict[str, Any] | None = None,
-    before: float = 0.0,
-) -> FitResult:
-    train = config.train
-    hardware = Hardware.choose(train.precision, train.channels_last)
-    metric = validated(method_info(config.method), train)
-    torch.manual_seed(train.seed)
-    model = (start or config.build()).train()
-    model.freeze(train.freeze)
-    module = TrainingModule(model, train, hardware, metric, len(split))
-    if hardware.channels_last:
-        module.to(memory_format=torch.channels_last)
-    budget = Budget(
-        _steps(train, len(split)),
-        train.minutes,
-        train.validations or VALIDATIONS,
-        before,
-        _validation_interval(train, len(split)),
-    )
-    monitored = None if train.select == LAST_WEIGHTS else f"val_{metric}"
-    mode = "max" if higher_is_better(metric) else "min"
-    best = ModelCheckpoint(
-        run / "checkpoints", "best", monitor=monitored, mode=mode, enable_version_counter=False
-    )
-    callbacks: list[pl.Callback] = [QuietProcesses(), budget, best]
-    if train.ema:
-        callbacks.insert(0, MovingAverage(train.ema))
-    if train.early_stop:
-        callbacks.append(EarlyStopping(f"val_{metric}", mode=mode, patience=train.early_stop))
-    if not quiet:
-        callbacks.append(ProgressLine(budget, train.batch_size, metric))
-    loggers = _loggers(run, train)
-    callbacks.append(KeepLast(run / LAST))
-    if not _is_child():
-        callbacks.append(ListLogs(run, loggers))
-    done = int(checkpoint["global_step"]) if checkpoint else 0
-    interrupted = False
-    with _quiet_lightning():
-        trainer = pl.Trainer(
-            accelerator="gpu" if hardware.device == "cuda" else hardware.device,
-            devices=train.devices,
-            strategy=_strategy(train.devices, hardware.device),
-            precision="bf16-mixed" if hardware.bf16 else "32-true",
-            max_epochs=-1,
-            val_check_interval=budget.interval,
-            check_val_every_n_epoch=None,
-            gradient_clip_val=train.clip or None,
-            callbacks=callbacks,
-            logger=loggers,
-            plugins=[AtomicCheckpoints(), LightningEnvironment()],  # our own processes, in a Slurm job too
-            log_every_n_steps=10,
-            num_sanity_val_steps=0,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            use_distributed_sampler=False,
-            default_root_dir=run,
+        return run_training(
+            run, config, split, val, quiet, fit_filter, checkpoint=load_checkpoint(run / LAST)
         )
-        loaders = _Loaders(split, val, config, done)
-        try:
-            trainer.fit(module, loaders, ckpt_path=run / LAST if checkpoint else None, weights_only=True)
-        except TrainingInterrupted:
-            interrupted = True
-        except ProcessRaisedException as error:
-            interrupted = _reason_of(error)
-    result = _finish(run, config, interrupted)
-    if fit_filter and not interrupted and not _is_child() and (run / WEIGHTS).is_file():
-        result = replace(result, filter=_fit_filter(run, config, val, hardware, quiet))
-    return result
-
-
-def _fit_filter(run: Path, config: RunConfig, val: Split, hardware: Hardware, quiet: bool) -> str:
-    """Choose what predictions keep, write it into the run folder, and say it."""
-    images = config.train.validation_images or IMAGES
-    if method_info(config.method).validation == LOSS:
-        images = min(images, SLOW_IMAGES)
-    model = Run(config, load_weights(run, config), hardware, run)
-    log = None if quiet else ProgressLog("choosing what predictions keep")
-    found = choose_filter(model, val, data=config.data, images=images, seed=config.train.seed, progress=log)
-    found.save(run)
-    return found.message
-
-
-def _suited(
-    entry: MethodSpec, backbone: UNetSettings, settings: Any, source: RunConfig
-) -> tuple[UNetSettings, Any]:
-    """Settings of network and method for a start from the weights of another method.
-
-    Raises:
-        AmbisegError: the method cannot start from that one, or a network was asked for that is not that of
-            the weights.
-    """
-    if source.method == entry.name:
-        return backbone, settings
-    if source.method not in entry.starts_from:
-        known = ", ".join([entry.name, *entry.starts_from])
-        raise AmbisegError(f"{entry.name} cannot start from a run of {source.method}: give one of {known}")
-    if backbone not in (UNetSettings(), source.backbone):
-        raise AmbisegError("the network is that of --init: leave those of --set backbone out")
-    return source.backbone, entry.starts_from[source.method](settings, source.settings)
-
-
-def _start(config: RunConfig) -> Segmenter:
-    """The model with the weights of ``--init``.
-
-    Raises:
-        AmbisegError: no run folder, other channels or classes, or a method that this one cannot start from.
-    """
-    torch.manual_seed(config.train.seed)  # weights that --init has no values for are drawn
-    init = Path(config.train.init or "")
-    source = RunConfig.load(init)
-    if source.method == config.method:
-        pairs = (("", config.settings, source.settings), ("backbone.", config.backbone, source.backbone))
-        try:
-            return load_weights(init, config)
-        except OtherSizeError as error:
-            needed = [
-                f"{p}{k}={shown(v)}" for p, ours, old in pairs for k, v in differences(old, ours).items()
-            ]
-            if config.labels.channels != source.labels.channels:
-                needed.append(f"train.binary_channels={source.labels.channels}")
-            if not needed:
-                raise
-            raise AmbisegError(
-                f"the weights of {init} do not fit these settings: it has {', '.join(needed)}; set the same, or leave"
-                " --init out"
-            ) from error
-    for what, ours, theirs in (
-        ("channels", config.in_channels, source.in_channels),
-        ("classes", config.labels.names, source.labels.names),
-    ):
-        if ours != theirs:
-            raise AmbisegError(f"{init} was trained on data with other {what} ({theirs}) than these ({ours})")
-    if config.labels.channels != source.labels.channels:
-        raise AmbisegError(
-            f"{init} has {source.labels.channels} channel(s) for binary masks, these settings {config.labels.channels}:"
-            f" set train.binary_channels={source.labels.channels}"
-        )
-    model = config.build()
-    model.start_from(load_weights(init, source))
-    return model
-
-
-def _reason_of(error: ProcessRaisedException) -> bool:
-    """Whether a child process was interrupted; a mistake of the user is raised as in the main process."""
-    last = str(error).strip().splitlines()[-1]
-    kind, _, message = last.partition(": ")
-    if kind.endswith(AmbisegError.__name__):
-        raise AmbisegError(message) from error
-    if kind.endswith(TrainingInterrupted.__name__):
-        return True
-    raise error
-
-
-class _Loaders(pl.LightningDataModule):
-    """Batches of training (endless) and validation, the share of this process."""
-
-    def __init__(self, split: Split, val: Split, config: RunConfig, start: int) -> None:
-        super().__init__()
-        self.split, self.val, self.config, self.start = split, val, config, start
-
-    def train_dataloader(self) -> DataLoader[Any]:
-        train, trainer = self.config.train, self.trainer
-        assert trainer is not None
-        chosen = self.config.augmentation
-        assert chosen is not None
-        view = LabelView(
-            self.split, self.config.normalization, train.labels, Augmentation(chosen.kinds), train.seed
-        )
-        order = BatchOrder(
-            len(view), train.batch_size, train.seed, self.start, trainer.global_rank, trainer.world_size
-        )
-        return DataLoader(
-            view,
-            batch_sampler=order,
-            collate_fn=collate,
-            num_workers=train.workers,
-            persistent_workers=train.workers > 0,
-        )
-
-    def val_dataloader(self) -> DataLoader[Any]:
-        train, trainer = self.config.train, self.trainer
-        assert trainer is not None
-        count = train.used_validation_images(len(self.val))
-        mine = range(trainer.global_rank, count, trainer.world_size)
-        view = LabelView(
-            self.val, self.config.normalization, "single" if train.one_mask_validation else "full"
-        )
-        return DataLoader(Subset(view, list(mine)), batch_size=train.batch_size, collate_fn=collate)
-
-
-def _finish(run: Path, config: RunConfig, interrupted: bool) -> FitResult:
-    """Export the best weights and write down what the training came to."""
-    last, best = load_checkpoint(run / LAST), run / "checkpoints" / "best.ckpt"
-    values = [v for k, v in last["callbacks"].items() if k.startswith("ModelCheckpoint")]
-    score = values[0].get("best_model_score") if values else None
-    train, kept = config.train, "best"
-    if train.select == LAST_WEIGHTS:
-        score, kept = last["ambiseg"]["last_value"], "last"
-    if best.is_file():
-        state = load_checkpoint(best)["state_dict"]
-        model = config.build()
-        model.load_state_dict(
-            {k.removeprefix("segmenter."): v for k, v in state.items() if k.startswith("segmenter.")}
-        )
-        if not _is_child():
-            save_weights(run, model)
-    result = FitResult(
-        run=run,
-        steps=int(last["global_step"]),
-        seconds=round(float(last["callbacks"]["Budget"]["elapsed"]), 1),
-        metric=validated(method_info(config.method), train),
-        best=None if score is None or not math.isfinite(score) else round(float(score), 6),
-        interrupted=interrupted,
-        kept=kept,
-    )
-    if not _is_child():
-        parameters = sum(p.numel() for p in config.build().parameters())
-        entries: dict[str, Any] = {
-            "steps": result.steps,
-            "seconds": result.seconds,
-            "parameters": parameters,
-            "interrupted": interrupted,
-        }
-        entries |= {"metric": result.metric, kept: result.best}
-        if train.labels == "single":
-            entries["validation_labels"] = "single" if train.one_mask_validation else "full"
-        write_json(run / TRAINING, entries)
-    return result
 
 
 def _check_target(run: Path, overwrite: bool, inputs: list[Path]) -> None:
@@ -609,32 +311,3 @@ def _check_target(run: Path, overwrite: bool, inputs: list[Path]) -> None:
             f"{run} exists: choose another --out, go on with --resume, or replace it with --overwrite"
         )
     owned_files.check_replaceable(run, [TRAIN_VERB], inputs)
-
-
-def _loggers(run: Path, train: TrainSettings) -> list[Logger]:
-    loggers: list[Logger] = [CurveLogger(run, name="logs")]
-    if train.tensorboard:
-        try:
-            loggers.append(TensorBoardLogger(run, name="tensorboard"))
-        except ModuleNotFoundError as error:
-            raise AmbisegError("TensorBoard is not installed: pip install 'ambiseg[tensorboard]'") from error
-    return loggers
-
-
-def _is_child() -> bool:
-    """Whether this process was launched by another one of the same run."""
-    return int(os.environ.get("LOCAL_RANK", "0")) > 0 or int(os.environ.get("NODE_RANK", "0")) > 0
-
-
-@contextmanager
-def _quiet_lightning() -> Iterator[None]:
-    """Silence Lightning for a while."""
-    loggers = [logging.getLogger(name) for name in LOGGERS]
-    levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings():
-        silence_lightning()
-        try:
-            yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)

@@ -1,0 +1,323 @@
+"""The training loop: Lightning's trainer with our callbacks, the batches, and what is written down at its end."""
+
+from __future__ import annotations
+
+import logging
+import math
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from torch.multiprocessing.spawn import ProcessRaisedException
+from torch.utils.data import DataLoader, Subset
+
+from ambiseg.atomic_write import write_json
+from ambiseg.data.augmentation import Augmentation
+from ambiseg.data.batches import BatchOrder, LabelView, collate
+from ambiseg.data.split import Split
+from ambiseg.engine.callbacks import (
+    LOGGERS,
+    Budget,
+    KeepLast,
+    ListLogs,
+    MovingAverage,
+    ProgressLine,
+    QuietProcesses,
+    TrainingInterrupted,
+    silence_lightning,
+)
+from ambiseg.engine.checkpoints import AtomicCheckpoints, load_checkpoint
+from ambiseg.engine.curve import CurveLogger
+from ambiseg.engine.filter_choice import IMAGES, choose_filter
+from ambiseg.engine.hardware import Hardware
+from ambiseg.engine.module import LOSS, TrainingModule, higher_is_better, validated
+from ambiseg.engine.processes import is_child
+from ambiseg.engine.run import Run
+from ambiseg.engine.run_folder import (
+    LAST,
+    TRAINING,
+    WEIGHTS,
+    RunConfig,
+    load_weights,
+    save_weights,
+)
+from ambiseg.engine.settings import SELECT_LAST, VALIDATIONS, TrainSettings
+from ambiseg.errors import AmbisegError
+from ambiseg.methods import method_info
+from ambiseg.methods.base import Segmenter
+from ambiseg.progress_log import ProgressLog
+
+SLOW_IMAGES = 32
+"""Images on which the filter of a method is chosen that samples slowly (one that is validated by its loss)."""
+DEFAULT_EPOCHS = 100
+"""Epochs where neither epochs nor updates nor minutes are given."""
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What a training run came to.
+
+    Attributes:
+        run: the run folder.
+        steps: optimiser steps, all sessions together.
+        seconds: training time, all sessions together.
+        metric: name of the validation metric.
+        value: that metric for the weights that are kept; None if there was no validation.
+        interrupted: whether a signal ended the run early (``resume`` goes on).
+        filter: what predictions of the run keep, in one sentence; empty where that was not fitted.
+        kept: which weights are kept, those of the "best" validation or the "last" ones.
+    """
+
+    run: Path
+    steps: int
+    seconds: float
+    metric: str
+    value: float | None
+    interrupted: bool
+    filter: str = ""
+    kept: str = "best"
+
+
+def run_training(
+    run: Path,
+    config: RunConfig,
+    split: Split,
+    val: Split,
+    quiet: bool,
+    fit_filter: bool,
+    *,
+    start: Segmenter | None = None,
+    checkpoint: dict[str, Any] | None = None,
+    before: float = 0.0,
+) -> FitResult:
+    """Train until the budget ends, keep the weights, and choose what predictions keep.
+
+    Args:
+        run: the run folder.
+        config: all settings, and what is known of the data.
+        split, val: images to train on and to validate on.
+        quiet: no progress line.
+        fit_filter: choose what predictions keep at the end.
+        start: a model to start from; a new one if None.
+        checkpoint: of an interrupted run, to go on with.
+        before: seconds of the budget that are spent already.
+    """
+    train = config.train
+    hardware = Hardware.choose(train.precision, train.channels_last)
+    metric = validated(method_info(config.method), train)
+    torch.manual_seed(train.seed)
+    model = (start or config.build()).train()
+    model.freeze(train.freeze)
+    module = TrainingModule(model, train, hardware, metric, len(split))
+    if hardware.channels_last:
+        module.to(memory_format=torch.channels_last)
+    budget = Budget(
+        steps_of(train, len(split)),
+        train.minutes,
+        train.validations or VALIDATIONS,
+        before,
+        _validation_interval(train, len(split)),
+    )
+    monitored = None if train.select == SELECT_LAST else f"val_{metric}"
+    mode = "max" if higher_is_better(metric) else "min"
+    best = ModelCheckpoint(
+        run / "checkpoints", "best", monitor=monitored, mode=mode, enable_version_counter=False
+    )
+    callbacks: list[pl.Callback] = [QuietProcesses(), budget, best]
+    if train.ema:
+        callbacks.insert(0, MovingAverage(train.ema))
+    if train.early_stop:
+        callbacks.append(EarlyStopping(f"val_{metric}", mode=mode, patience=train.early_stop))
+    if not quiet:
+        callbacks.append(ProgressLine(budget, train.batch_size, metric))
+    loggers = _loggers(run, train)
+    callbacks.append(KeepLast(run / LAST))
+    if not is_child():
+        callbacks.append(ListLogs(run, loggers))
+    done = int(checkpoint["global_step"]) if checkpoint else 0
+    interrupted = False
+    with _quiet_lightning():
+        trainer = pl.Trainer(
+            accelerator="gpu" if hardware.device == "cuda" else hardware.device,
+            devices=train.devices,
+            strategy=_strategy(train.devices, hardware.device),
+            precision="bf16-mixed" if hardware.bf16 else "32-true",
+            max_epochs=-1,
+            val_check_interval=budget.interval,
+            check_val_every_n_epoch=None,
+            gradient_clip_val=train.clip or None,
+            callbacks=callbacks,
+            logger=loggers,
+            plugins=[AtomicCheckpoints(), LightningEnvironment()],  # our own processes, in a Slurm job too
+            log_every_n_steps=10,
+            num_sanity_val_steps=0,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+            default_root_dir=run,
+        )
+        loaders = _Loaders(split, val, config, done)
+        try:
+            trainer.fit(module, loaders, ckpt_path=run / LAST if checkpoint else None, weights_only=True)
+        except TrainingInterrupted:
+            interrupted = True
+        except ProcessRaisedException as error:
+            interrupted = _reason_of(error)
+    result = _finish(run, config, interrupted)
+    if fit_filter and not interrupted and not is_child() and (run / WEIGHTS).is_file():
+        result = replace(result, filter=_fit_filter(run, config, val, hardware, quiet))
+    return result
+
+
+def _fit_filter(run: Path, config: RunConfig, val: Split, hardware: Hardware, quiet: bool) -> str:
+    """Choose what predictions keep, write it into the run folder, and say it."""
+    images = config.train.validation_images or IMAGES
+    if method_info(config.method).validation == LOSS:
+        images = min(images, SLOW_IMAGES)
+    model = Run(config, load_weights(run, config), hardware, run)
+    log = None if quiet else ProgressLog("choosing what predictions keep")
+    found = choose_filter(model, val, data=config.data, images=images, seed=config.train.seed, progress=log)
+    found.save(run)
+    return found.message
+
+
+def _strategy(devices: int, device: str) -> str:
+    """How processes share the work; a stage of a method may leave some weights without gradient."""
+    if devices == 1:
+        return "auto"
+    return "ddp_spawn_find_unused_parameters_true" if device == "cpu" else "ddp_find_unused_parameters_true"
+
+
+def steps_of(train: TrainSettings, images: int) -> int | None:
+    """Optimiser steps of a run on so many images; None where it has a time."""
+    if train.minutes is not None:
+        return None
+    epochs = train.epochs or DEFAULT_EPOCHS
+    return train.updates or math.ceil(epochs * images / (train.batch_size * train.devices))
+
+
+def _validation_interval(train: TrainSettings, images: int) -> int | None:
+    """Steps from one validation to the next; None where their number is given."""
+    if train.validate_every is None:
+        return None
+    return max(1, round(train.validate_every * images / (train.batch_size * train.devices)))
+
+
+def _reason_of(error: ProcessRaisedException) -> bool:
+    """Whether a child process was interrupted; a mistake of the user is raised as in the main process."""
+    last = str(error).strip().splitlines()[-1]
+    kind, _, message = last.partition(": ")
+    if kind.endswith(AmbisegError.__name__):
+        raise AmbisegError(message) from error
+    if kind.endswith(TrainingInterrupted.__name__):
+        return True
+    raise error
+
+
+class _Loaders(pl.LightningDataModule):
+    """Batches of training (endless) and validation, the share of this process."""
+
+    def __init__(self, split: Split, val: Split, config: RunConfig, start: int) -> None:
+        super().__init__()
+        self.split, self.val, self.config, self.start = split, val, config, start
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        train, trainer = self.config.train, self.trainer
+        assert trainer is not None
+        chosen = self.config.augmentation
+        assert chosen is not None
+        view = LabelView(
+            self.split, self.config.normalization, train.labels, Augmentation(chosen.kinds), train.seed
+        )
+        order = BatchOrder(
+            len(view), train.batch_size, train.seed, self.start, trainer.global_rank, trainer.world_size
+        )
+        return DataLoader(
+            view,
+            batch_sampler=order,
+            collate_fn=collate,
+            num_workers=train.workers,
+            persistent_workers=train.workers > 0,
+        )
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        train, trainer = self.config.train, self.trainer
+        assert trainer is not None
+        count = train.used_validation_images(len(self.val))
+        mine = range(trainer.global_rank, count, trainer.world_size)
+        view = LabelView(
+            self.val, self.config.normalization, "single" if train.one_mask_validation else "full"
+        )
+        return DataLoader(Subset(view, list(mine)), batch_size=train.batch_size, collate_fn=collate)
+
+
+def _finish(run: Path, config: RunConfig, interrupted: bool) -> FitResult:
+    """Export the best weights and write down what the training came to."""
+    last, best = load_checkpoint(run / LAST), run / "checkpoints" / "best.ckpt"
+    values = [v for k, v in last["callbacks"].items() if k.startswith("ModelCheckpoint")]
+    score = values[0].get("best_model_score") if values else None
+    train, kept = config.train, "best"
+    if train.select == SELECT_LAST:
+        score, kept = last["ambiseg"]["last_value"], "last"
+    if best.is_file():
+        state = load_checkpoint(best)["state_dict"]
+        model = config.build()
+        model.load_state_dict(
+            {k.removeprefix("segmenter."): v for k, v in state.items() if k.startswith("segmenter.")}
+        )
+        if not is_child():
+            save_weights(run, model)
+    result = FitResult(
+        run=run,
+        steps=int(last["global_step"]),
+        seconds=round(float(last["callbacks"]["Budget"]["elapsed"]), 1),
+        metric=validated(method_info(config.method), train),
+        value=None if score is None or not math.isfinite(score) else round(float(score), 6),
+        interrupted=interrupted,
+        kept=kept,
+    )
+    if not is_child():
+        parameters = sum(p.numel() for p in config.build().parameters())
+        entries: dict[str, Any] = {
+            "steps": result.steps,
+            "seconds": result.seconds,
+            "parameters": parameters,
+            "interrupted": interrupted,
+        }
+        entries |= {"metric": result.metric, kept: result.value}
+        if train.labels == "single":
+            entries["validation_labels"] = "single" if train.one_mask_validation else "full"
+        write_json(run / TRAINING, entries)
+    return result
+
+
+def _loggers(run: Path, train: TrainSettings) -> list[Logger]:
+    loggers: list[Logger] = [CurveLogger(run, name="logs")]
+    if train.tensorboard:
+        try:
+            loggers.append(TensorBoardLogger(run, name="tensorboard"))
+        except ModuleNotFoundError as error:
+            raise AmbisegError("TensorBoard is not installed: pip install 'ambiseg[tensorboard]'") from error
+    return loggers
+
+
+@contextmanager
+def _quiet_lightning() -> Iterator[None]:
+    """Silence Lightning for a while."""
+    loggers = [logging.getLogger(name) for name in LOGGERS]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        silence_lightning()
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
