@@ -1,7 +1,7 @@
 """Matched overlaps: how well predictions and annotations cover each other one to one, or by optimal
 transport.
 
-The literature prints different numbers under the name HM-IoU. Here every dialect has a name of its own, and
+The literature prints different numbers under the name HM-IoU. Here every variant has a name of its own, and
 each function says whose it is.
 
 Each function takes predictions ``s_1..s_M`` of weights u and annotations ``y_1..y_N`` of weights v (or one
@@ -35,7 +35,7 @@ def hm_iou(predictions: MaskSet | Comparison, annotations: MaskSet | None = None
     """Hungarian-matched IoU, rectangular, duplicates of the annotations kept.
 
     ``max_a 1/min(M, N) sum_i IoU(s_a(i), y_i)`` over one-to-one matchings a of min(M, N) pairs. Weights only
-    say which entries are there. The dialect of Flow-SSN and of the wildfire-scenario work.
+    say which entries are there. The variant of Flow-SSN and of the wildfire-scenario work.
 
     Returns:
         ``(B,)`` in [0, 1], higher is better.
@@ -60,7 +60,7 @@ def hm_iou(predictions: MaskSet | Comparison, annotations: MaskSet | None = None
 def hm_iou_unique(predictions: MaskSet | Comparison, annotations: MaskSet | None = None) -> Tensor:
     """HM IoU*: Hungarian-matched IoU after merging identical annotations; measures coverage of the modes.
 
-    ``1/N* max_a sum_i IoU(s_a(i), y*_i)`` over the N* distinct annotations y*. The dialect of mode proposals
+    ``1/N* max_a sum_i IoU(s_a(i), y*_i)`` over the N* distinct annotations y*. The variant of mode proposals
     (table 1) and of the wildfire-scenario work, for M >= N*.
 
     Returns:
@@ -93,7 +93,7 @@ def hm_iou_tiled(predictions: MaskSet | Comparison, annotations: MaskSet | None 
     """Hungarian-matched IoU, tiled: both sides are repeated to lcm(M, N) entries and matched one to one.
 
     Equal to optimal transport between uniform weights, which is how it is computed (exactly, without tiling):
-    ``max_P sum_ij P_ij IoU(s_i, y_j)`` over ``P >= 0`` with row sums 1/M and column sums 1/N. The dialect of
+    ``max_P sum_ij P_ij IoU(s_i, y_j)`` over ``P >= 0`` with row sums 1/M and column sums 1/N. The variant of
     CCDM, BerDiff, ATFM and of the matched IoU of MoSE with uniform weights.
 
     Returns:
@@ -138,7 +138,7 @@ def m_iou(predictions: MaskSet | Comparison, annotations: MaskSet | None = None)
     """Matched IoU: optimal transport between the two weighted sets.
 
     ``max_P sum_ij P_ij IoU(s_i, y_j)`` over ``P >= 0`` with row sums u and column sums v, solved exactly
-    (network simplex). The dialect of MoSE; equal to `hm_iou_tiled` where all weights of a side are equal.
+    (network simplex). The variant of MoSE; equal to `hm_iou_tiled` where all weights of a side are equal.
 
     Returns:
         ``(B,)`` in [0, 1], higher is better; 1 only for equal distributions.
@@ -160,7 +160,7 @@ def m_iou(predictions: MaskSet | Comparison, annotations: MaskSet | None = None)
 def max_dice_matching(predictions: MaskSet | Comparison, annotations: MaskSet | None = None) -> Tensor:
     """MDM: for every annotation the best Dice over the predictions, averaged.
 
-    ``1/N sum_j max_i Dice(s_i, y_j)``, duplicates kept, weights unused. The dialect of ATFM ("maximum Dice
+    ``1/N sum_j max_i Dice(s_i, y_j)``, duplicates kept, weights unused. The variant of ATFM ("maximum Dice
     matching") and of CIMD ("D_max").
 
     Returns:

@@ -1,4 +1,4 @@
-"""`METRICS`: every metric with title, direction, bounds and dialect; `evaluate_all` computes several at once.
+"""`METRICS`: every metric with title, direction, bounds and variant; `evaluate_all` computes several at once.
 
 Tables, plots and the command line read this and nothing else, so a new metric is one function and one entry
 here. Metrics of other packages join by `register_metric` or by an entry point in the group ``ambiseg.metrics``.
@@ -63,7 +63,7 @@ class MetricInfo:
         higher_is_better: direction; None where neither is good in itself.
         lower_bound: smallest value, ``-inf`` if there is none.
         upper_bound: largest value.
-        description: one sentence that names the dialect.
+        description: one sentence that names the variant.
         needs: what the predictions must bring beyond masks: "scores", per-pixel "probabilities", or "weights"
             that are estimated mode probabilities.
         default: whether it is printed unless others are asked for.
