@@ -21,7 +21,7 @@ from ambiseg.data.augmentation import Augmentation
 from ambiseg.data.augmentation_kinds import QuarterTurns
 from ambiseg.data.info import DatasetInfo
 from ambiseg.data.source import open_split, write_dataset
-from ambiseg.engine import callbacks
+from ambiseg.engine import callbacks, training_loop
 from ambiseg.engine import train as train_module
 from ambiseg.engine.callbacks import Budget
 from ambiseg.engine.checkpoints import load_checkpoint
@@ -282,7 +282,8 @@ def test_a_time_budget_ends_in_time(train_tiny, tmp_path, monkeypatch, at_step):
         def monotonic():
             return 0.5 * len(at_step.seen)
 
-    monkeypatch.setattr(callbacks, "time", Clock)
+    for module in (callbacks, training_loop, train_module):
+        monkeypatch.setattr(module, "time", Clock)
     at_step(69, interrupt)
     first = train_tiny(tmp_path / "run", minutes=1.0, validations=4, lr=0.01)
     assert first.interrupted and first.seconds == 35.0
@@ -311,7 +312,57 @@ def test_full_labels_of_single_masks_are_told_once(train_tiny, fires, tmp_path, 
 
 def test_a_real_time_budget(train_tiny, tmp_path):
     result = train_tiny(tmp_path / "run", minutes=0.02)
-    assert 1.2 <= result.seconds < 4 and (result.run / WEIGHTS).is_file()
+    assert 1.1 <= result.seconds < 4 and (result.run / WEIGHTS).is_file()
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "validation", "seconds"),
+    [(0.0, 0.0, 0.0, 60.0), (10.0, 5.0, 2.0, 53.0), (10.0, 40.0, 2.0, 40.0), (90.0, 0.0, 0.0, 120.0)],
+)
+def test_minutes_are_those_of_the_whole_command_and_half_of_them_train(before, after, validation, seconds):
+    budget = Budget(None, 1.0, 8, before, after=after)
+    budget.validation = validation
+    assert budget.seconds == seconds
+
+
+def test_the_choice_of_the_filter_is_part_of_the_minutes(train_tiny, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        training_loop, "seconds_of_choice", lambda run, split, images: asked.append(images) or 0.2
+    )
+    train_tiny(tmp_path / "short", minutes=0.01)
+    assert asked == []
+    monkeypatch.setattr(training_loop, "LEAST_MINUTES", 0.0)
+    train_tiny(tmp_path / "long", minutes=0.01)
+    assert asked == [200]
+
+
+@pytest.mark.parametrize("more", [{"updates": 3}, {"epochs": 3}])
+def test_a_finished_run_is_trained_longer(more, train_tiny, tmp_path):
+    """The weights of the end go on, at the rate of the same place in the longer training."""
+    first = train_tiny(tmp_path / "run", epochs=None, updates=5, lr=0.01)
+    rates = [row["lr"] for row in training_curve(first.run) if "lr" in row]
+    result = resume(first.run, **more, quiet=True)
+    config = RunConfig.load(first.run)
+    steps = 5 + (3 if "updates" in more else 9)
+    assert result.steps == steps and config.extended_at == (5,)
+    assert (config.train.updates, config.train.epochs) == (steps, None)
+    again = resume(first.run, quiet=True)
+    assert again.steps == steps and RunConfig.load(first.run).extended_at == (5,)
+    later = [row["lr"] for row in training_curve(first.run) if "lr" in row][len(rates) :]
+    assert later and max(later) < 0.01
+    with pytest.raises(AmbisegError, match="updates must be above 0"):
+        resume(first.run, updates=0, quiet=True)
+    with pytest.raises(AmbisegError, match="give epochs or updates, not both"):
+        resume(first.run, updates=1, epochs=1, quiet=True)
+
+
+def test_minutes_are_added_to_those_that_were_used(train_tiny, tmp_path):
+    first = train_tiny(tmp_path / "run", epochs=None, updates=3)
+    result = resume(first.run, minutes=0.02, quiet=True)
+    train = RunConfig.load(first.run).train
+    assert train.updates is None and train.minutes == pytest.approx(first.seconds / 60 + 0.02, abs=2e-3)
+    assert result.steps > 3 and result.seconds >= first.seconds + 0.6
 
 
 def test_early_stopping(train_tiny, tmp_path):

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,7 +60,7 @@ class TrainArguments:
     updates: Annotated[int | None, OfPreset] = None
     """Steps of the optimiser, in place of epochs."""
     minutes: Annotated[float | None, OfPreset] = None
-    """Wall-clock budget, in place of epochs."""
+    """Wall-clock budget of the whole command, in place of epochs."""
     masks: Annotated[int | None, OfPreset] = None
     """Masks for an image: proposals, heads, members or samples, as the method has them."""
     batch_size: Annotated[int | None, OfPreset] = None
@@ -105,12 +106,18 @@ TRAIN_OPTIONS = ("labels", "epochs", "updates", "minutes", "batch_size", "lr", "
 
 @dataclass(frozen=True)
 class ResumeArguments:
-    """Go on with an interrupted run, with the settings that it was started with."""
+    """Go on with an interrupted run, with the settings that it was started with; or train a run longer."""
 
     resume: Path
     """The run folder."""
     data: Path | None = None
     """Where the data are now, if they moved."""
+    epochs: int | None = None
+    """Train so many epochs longer."""
+    updates: int | None = None
+    """Train so many steps longer."""
+    minutes: float | None = None
+    """Train so many minutes longer."""
     quiet: bool = False
     """No progress line."""
     json: bool = False
@@ -147,14 +154,15 @@ def overview() -> str:
     lines = "\n".join(f"  {name:<{width}}  {method.summary}" for name, method in METHODS.items())
     return (
         "usage: ambiseg train METHOD --data DIR --out RUN [--preset NAME] [--epochs N | --minutes T] [OPTIONS]\n"
-        "       ambiseg train --resume RUN [--data DIR]\n\n"
-        "Train a method on a data set into a run folder, or go on with an interrupted run.\n\n"
+        "       ambiseg train --resume RUN [--data DIR] [--epochs N | --updates N | --minutes T]\n\n"
+        "Train a method on a data set into a run folder, go on with an interrupted run, or train a run longer.\n\n"
         f"methods:\n{lines}\n\n"
         "'ambiseg train METHOD --help' shows the options, --help-all every setting."
     )
 
 
 def _train(name: str, args: list[str]) -> int:
+    began = time.monotonic()
     spec = method_info(name)
     if "--help-all" in args:
         show_grid(all_settings(spec))
@@ -183,6 +191,7 @@ def _train(name: str, args: list[str]) -> int:
         overwrite=arguments.overwrite,
         quiet=arguments.quiet,
         smoke=arguments.smoke,
+        began=began,
     )
     return _tell(result, arguments.json)
 
@@ -306,10 +315,20 @@ def all_settings(spec: MethodSpec) -> Grid:
 
 
 def _resume(args: list[str]) -> int:
+    began = time.monotonic()
     arguments = parse(ResumeArguments, args, "ambiseg train")
     from ambiseg.engine.train import resume
 
-    return _tell(resume(arguments.resume, data=arguments.data, quiet=arguments.quiet), arguments.json)
+    result = resume(
+        arguments.resume,
+        data=arguments.data,
+        epochs=arguments.epochs,
+        updates=arguments.updates,
+        minutes=arguments.minutes,
+        quiet=arguments.quiet,
+        began=began,
+    )
+    return _tell(result, arguments.json)
 
 
 def _tell(result: FitResult, as_json: bool) -> int:

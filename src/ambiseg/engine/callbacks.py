@@ -61,12 +61,16 @@ class QuietProcesses(pl.Callback):
 class Budget(pl.Callback):
     """Ends the run after a number of steps or minutes, and spreads the validations over it.
 
+    Minutes are those of the whole command: what was done before the first step counts, and time is left for the last
+    validation, as long as the latest one took, and for what follows.
+
     Args:
         steps: total steps, or None.
         minutes: wall-clock budget, or None; exactly one of the two is given.
         validations: how many to do; the last one is at the end.
-        before: seconds used before the training, which count.
+        before: seconds used before the training.
         every: steps from one validation to the next, in place of their number.
+        after: seconds that are needed after the training.
     """
 
     CALIBRATION = 0.03
@@ -79,13 +83,11 @@ class Budget(pl.Callback):
         validations: int,
         before: float = 0.0,
         every: int | None = None,
+        after: float = 0.0,
     ) -> None:
-        self.steps, self.seconds, self.validations = (
-            steps,
-            None if minutes is None else 60 * minutes,
-            validations,
-        )
-        self.every = every
+        self.steps, self.validations = steps, validations
+        self.total = None if minutes is None else 60 * minutes
+        self.every, self.after, self.validation = every, after, 0.0
         self.before = self.preparation = before
         self.started = time.monotonic()
         self.first_step = 0
@@ -96,6 +98,13 @@ class Budget(pl.Callback):
         if self.every is not None:
             return self.every
         return 2**62 if self.steps is None else max(1, round(self.steps / self.validations))
+
+    @property
+    def seconds(self) -> float | None:
+        """Seconds after which the steps end; they have at least half of the budget. None where steps are counted."""
+        if self.total is None:
+            return None
+        return max(self.preparation + self.total / 2, self.total - self.after - self.validation)
 
     @property
     def elapsed(self) -> float:
@@ -135,11 +144,18 @@ class Budget(pl.Callback):
         if fraction >= 1:
             trainer.should_stop = True
 
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._validation_began = time.monotonic()
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.validation = time.monotonic() - self._validation_began
+
     def state_dict(self) -> dict[str, Any]:
         return {"elapsed": self.elapsed, "preparation": self.preparation}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.before = float(state_dict["elapsed"])
+        """Earlier sessions count, and so does what this one did before its first step."""
+        self.before += float(state_dict["elapsed"])
         self.preparation = float(state_dict.get("preparation", 0.0))
 
 

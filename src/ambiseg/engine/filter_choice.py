@@ -24,6 +24,8 @@ With fewer than `FEWEST` images nothing is compared: all masks stay, identical o
 
 from __future__ import annotations
 
+import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -40,7 +42,7 @@ from ambiseg.defaults import FOREGROUND_THRESHOLD
 from ambiseg.engine.fitted_filter import FilterValues, FittedFilter
 from ambiseg.engine.postprocess import PredictSettings, postprocess
 from ambiseg.engine.run import Run, warn_of_range
-from ambiseg.errors import AmbisegError
+from ambiseg.errors import AmbisegError, DataWarning
 from ambiseg.maskset import MaskSet
 from ambiseg.metrics import Comparison, ged_parts, hm_iou_unique
 
@@ -184,6 +186,22 @@ def choose_filter(
         curve=tuple(curve),
         **where,
     )
+
+
+def seconds_of_choice(run: Run, split: Split, images: int = IMAGES) -> float:
+    """About how long `choose_filter` takes, from a choice on a few images.
+
+    Args:
+        run: a run, trained or not.
+        split: images with annotations.
+        images: at most this many of them.
+    """
+    few = SpreadSplit(split, min(BATCH, len(split)))
+    began = time.monotonic()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DataWarning)
+        choose_filter(run, few)
+    return (time.monotonic() - began) * min(images, len(split)) / len(few)
 
 
 def _steps(batch: _Batch) -> dict[str, list[dict[str, Any]]]:

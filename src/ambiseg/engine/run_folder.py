@@ -73,6 +73,7 @@ class RunConfig:
         images: number types, sizes and range of the training images; None in runs of before these were kept.
         preset: the preset that the settings began with.
         augmentation: which augmentation is used and why; None in runs of earlier versions.
+        extended_at: steps at which a run that was finished got a longer budget.
         smoke: a run of a few steps of small networks, whose figures mean nothing (`ambiseg.engine.smoke`).
         version: of the library.
     """
@@ -90,6 +91,7 @@ class RunConfig:
     images: ImageRange | None = None
     preset: str = RECOMMENDED
     augmentation: AugmentationChoice | None = None
+    extended_at: tuple[int, ...] = ()
     smoke: bool = False
     version: str = __version__
 
@@ -121,6 +123,8 @@ class RunConfig:
             "data": self.data,
             "data_digest": self.data_digest,
         }
+        if self.extended_at:
+            entries["extended_at"] = list(self.extended_at)
         if self.smoke:
             entries["smoke"] = True
         if self.augmentation is not None:
@@ -192,6 +196,7 @@ class RunConfig:
             images=_images(entries.get("images", dict, {}), channels),
             preset=entries.get("preset", str, RECOMMENDED),
             augmentation=_augmentation(entries.get("augmentation", dict, {})),
+            extended_at=tuple(step for step in entries.get("extended_at", list, []) if type(step) is int),
             smoke=entries.values.get("smoke") is True,
             version=version,
         )

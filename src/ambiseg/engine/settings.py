@@ -116,7 +116,7 @@ class TrainSettings:
     updates: int | None = None
     """Steps of the optimiser, in place of epochs."""
     minutes: float | None = None
-    """Wall-clock budget, in place of epochs."""
+    """Wall-clock budget of the whole command, in place of epochs."""
     binary_channels: Literal[1, 2] = 1
     """Channels of logits for two classes: 1 with a sigmoid, or 2 with a softmax as much public code has. More
     classes have one each."""

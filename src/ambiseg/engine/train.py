@@ -72,6 +72,7 @@ def fit(
     quiet: bool = False,
     fit_filter: bool = True,
     smoke: bool = False,
+    began: float | None = None,
 ) -> FitResult:
     """Train ``method`` on the ``train`` split of ``data`` and write a run folder.
 
@@ -88,6 +89,7 @@ def fit(
         quiet: no progress line.
         fit_filter: choose on the validation images what predictions keep (`ambiseg.engine.filter_choice`).
         smoke: train a small network for two steps (`ambiseg.engine.smoke`), to see that everything works.
+        began: when a budget of minutes began (`time.monotonic`); now if None.
 
     Raises:
         AmbisegError: unknown method, senseless settings, missing splits, an existing ``out``, weights to
@@ -96,6 +98,7 @@ def fit(
     Example:
         >>> fit("mode-proposals", "my-data", "runs/first", train=TrainSettings(minutes=5))      # doctest: +SKIP
     """
+    began = time.monotonic() if began is None else began
     spec = spec_of(method)
     module: nn.Module | NetworkFactory | None = None
     if isinstance(backbone, nn.Module) or (callable(backbone) and not isinstance(backbone, Mapping)):
@@ -144,13 +147,12 @@ def fit(
     )
     start = starting_model(config) if chosen.init else None
     operations = 3 * _try(model, config, split) * chosen.batch_size * chosen.devices
-    began = time.monotonic()
     augmentation = choose_augmentation(
         chosen, split, val, config.normalization, steps_of(chosen, len(split)), operations, str(data)
     )
-    config, before = replace(config, augmentation=augmentation), time.monotonic() - began
+    config = replace(config, augmentation=augmentation)
     if is_child():
-        return run_training(run, config, split, val, quiet, fit_filter, start=start, before=before)
+        return run_training(run, config, split, val, quiet, fit_filter, start=start, began=began)
     owned_files.enter(run, TRAIN_VERB)
     with working_in(run, "the run folder"):
         owned_files.remove(run, keep_folder=True)
@@ -158,7 +160,7 @@ def fit(
         config.save(run)
         if not quiet:
             print(told(augmentation), file=sys.stderr)
-        return run_training(run, config, split, val, quiet, fit_filter, start=start, before=before)
+        return run_training(run, config, split, val, quiet, fit_filter, start=start, began=began)
 
 
 def _model(
@@ -265,20 +267,35 @@ def _try(model: Segmenter, config: RunConfig, split: Split) -> int:
 
 
 def resume(
-    run: str | Path, *, data: str | Path | None = None, quiet: bool = False, fit_filter: bool = True
+    run: str | Path,
+    *,
+    data: str | Path | None = None,
+    epochs: int | None = None,
+    updates: int | None = None,
+    minutes: float | None = None,
+    quiet: bool = False,
+    fit_filter: bool = True,
+    began: float | None = None,
 ) -> FitResult:
     """Go on with an interrupted run from its last checkpoint: same batches, same optimiser, same moving
-    average.
+    average; or train a run longer.
+
+    With a longer budget the schedule is that of the whole training: where a cosine had reached 0, the rate rises to
+    what it is at this share of the new length.
 
     Args:
         run: the run folder.
         data: where the data are now, if they moved.
+        epochs, updates, minutes: train so much longer than the last checkpoint; one of them at most.
         quiet: no progress line.
         fit_filter: choose what predictions keep at the end, as `fit` does.
+        began: when a budget of minutes began (`time.monotonic`); now if None.
 
     Raises:
-        AmbisegError: not a run folder, no checkpoint, another method's checkpoint, or other training data.
+        AmbisegError: not a run folder, no checkpoint, another method's checkpoint, other training data, or a budget
+            that makes no sense.
     """
+    began = time.monotonic() if began is None else began
     run = Path(run)
     config = RunConfig.load(run)
     checkpoint = load_checkpoint(run / LAST)
@@ -294,13 +311,34 @@ def resume(
         raise AmbisegError(
             f"{run / LAST} was written by {wrote}, but {run / CONFIG} says {expected}: restore the run"
         )
+    more = {"epochs": epochs, "updates": updates, "minutes": minutes}
+    config = _extended(config, {k: v for k, v in more.items() if v is not None}, checkpoint, len(split))
     if is_child():
-        return run_training(run, config, split, val, quiet, fit_filter, checkpoint=checkpoint)
+        return run_training(run, config, split, val, quiet, fit_filter, checkpoint=checkpoint, began=began)
     with working_in(run, "the run folder", _PATIENCE):
         owned_files.begin(run, TRAIN_VERB)
-        return run_training(
-            run, config, split, val, quiet, fit_filter, checkpoint=load_checkpoint(run / LAST)
-        )
+        config.save(run)
+        checkpoint = load_checkpoint(run / LAST)
+        return run_training(run, config, split, val, quiet, fit_filter, checkpoint=checkpoint, began=began)
+
+
+def _extended(
+    config: RunConfig, more: Mapping[str, float], checkpoint: Mapping[str, Any], images: int
+) -> RunConfig:
+    """The configuration of a run that is trained longer than its last checkpoint."""
+    if not more:
+        return config
+    budget: dict[str, Any] = {"epochs": None, "updates": None, "minutes": None, **more}
+    added = replace(config.train, **budget)
+    if problems := added.problems():
+        raise AmbisegError("; ".join(problems))
+    done, steps = int(checkpoint["global_step"]), steps_of(added, images)
+    if steps is None:
+        spent = float(checkpoint["callbacks"]["Budget"]["elapsed"]) / 60
+        train = replace(added, minutes=spent + more["minutes"])
+    else:
+        train = replace(added, epochs=None, updates=done + steps)
+    return replace(config, train=train, extended_at=(*config.extended_at, done))
 
 
 def _check_target(run: Path, overwrite: bool, inputs: list[Path]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,7 +37,7 @@ from ambiseg.engine.callbacks import (
 )
 from ambiseg.engine.checkpoints import AtomicCheckpoints, load_checkpoint
 from ambiseg.engine.curve import CurveLogger
-from ambiseg.engine.filter_choice import IMAGES, choose_filter
+from ambiseg.engine.filter_choice import IMAGES, choose_filter, seconds_of_choice
 from ambiseg.engine.hardware import Hardware
 from ambiseg.engine.module import LOSS, TrainingModule, higher_is_better, validated
 from ambiseg.engine.processes import is_child
@@ -57,6 +58,8 @@ from ambiseg.progress_log import ProgressLog
 
 SLOW_IMAGES = 32
 """Images on which the filter of a method is chosen that samples slowly (one that is validated by its loss)."""
+LEAST_MINUTES = 0.5
+"""Budgets below are those of the steps alone."""
 DEFAULT_EPOCHS = 100
 """Epochs where neither epochs nor updates nor minutes are given."""
 
@@ -96,7 +99,7 @@ def run_training(
     *,
     start: Segmenter | None = None,
     checkpoint: dict[str, Any] | None = None,
-    before: float = 0.0,
+    began: float | None = None,
 ) -> FitResult:
     """Train until the budget ends, keep the weights, and choose what predictions keep.
 
@@ -108,10 +111,12 @@ def run_training(
         fit_filter: choose what predictions keep at the end.
         start: a model to start from; a new one if None.
         checkpoint: of an interrupted run, to go on with.
-        before: seconds of the budget that are spent already.
+        began: when the time of the budget began (`time.monotonic`); now if None.
     """
+    began = time.monotonic() if began is None else began
     train = config.train
     hardware = Hardware.choose(train.precision, train.channels_last)
+    after = _seconds_after(run, config, val, hardware) if fit_filter else 0.0
     metric = validated(method_info(config.method), train)
     torch.manual_seed(train.seed)
     model = (start or config.build()).train()
@@ -123,8 +128,9 @@ def run_training(
         steps_of(train, len(split)),
         train.minutes,
         train.validations or VALIDATIONS,
-        before,
+        time.monotonic() - began,
         _validation_interval(train, len(split)),
+        after,
     )
     monitored = None if train.select == SELECT_LAST else f"val_{metric}"
     mode = "max" if higher_is_better(metric) else "min"
@@ -177,14 +183,29 @@ def run_training(
     return result
 
 
+def _filter_images(config: RunConfig) -> int:
+    """Images on which the filter is chosen, at most."""
+    images = config.train.validation_images or IMAGES
+    return min(images, SLOW_IMAGES) if method_info(config.method).validation == LOSS else images
+
+
+def _seconds_after(run: Path, config: RunConfig, val: Split, hardware: Hardware) -> float:
+    """Seconds that the choice of the filter takes after the training, where they are part of a budget."""
+    minutes = config.train.minutes
+    if minutes is None or minutes < LEAST_MINUTES or is_child():
+        return 0.0
+    with torch.random.fork_rng():
+        model = Run(config, config.build(), hardware, run)
+        return seconds_of_choice(model, val, _filter_images(config))
+
+
 def _fit_filter(run: Path, config: RunConfig, val: Split, hardware: Hardware, quiet: bool) -> str:
     """Choose what predictions keep, write it into the run folder, and say it."""
-    images = config.train.validation_images or IMAGES
-    if method_info(config.method).validation == LOSS:
-        images = min(images, SLOW_IMAGES)
     model = Run(config, load_weights(run, config), hardware, run)
     log = None if quiet else ProgressLog("choosing what predictions keep")
-    found = choose_filter(model, val, data=config.data, images=images, seed=config.train.seed, progress=log)
+    found = choose_filter(
+        model, val, data=config.data, images=_filter_images(config), seed=config.train.seed, progress=log
+    )
     found.save(run)
     return found.message
 
