@@ -26,6 +26,7 @@ from ambiseg.engine import train as train_module
 from ambiseg.engine.callbacks import Budget
 from ambiseg.engine.checkpoints import load_checkpoint
 from ambiseg.engine.curve import CurveLogger, training_curve
+from ambiseg.engine.hardware import Hardware
 from ambiseg.engine.learning_rate import LearningRate
 from ambiseg.engine.module import TrainingModule
 from ambiseg.engine.run import load
@@ -325,16 +326,18 @@ def test_minutes_are_those_of_the_whole_command_and_half_of_them_train(before, a
     assert budget.seconds == seconds
 
 
-def test_the_choice_of_the_filter_is_part_of_the_minutes(train_tiny, tmp_path, monkeypatch):
-    asked = []
-    monkeypatch.setattr(
-        training_loop, "seconds_of_choice", lambda run, split, images: asked.append(images) or 0.2
-    )
-    train_tiny(tmp_path / "short", minutes=0.01)
-    assert asked == []
-    monkeypatch.setattr(training_loop, "LEAST_MINUTES", 0.0)
-    train_tiny(tmp_path / "long", minutes=0.01)
-    assert asked == [200]
+@pytest.mark.parametrize(
+    ("minutes", "each", "images", "after"),
+    [(0.4, 1.0, 100, 0.0), (10.0, 0.1, 100, 10.0), (10.0, 2.0, 45, 90.0), (1.0, 9.0, 8, 72.0)],
+)
+def test_the_choice_of_the_filter_is_part_of_the_minutes(
+    minutes, each, images, after, train_tiny, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(training_loop, "seconds_per_image", lambda run, split: each)
+    config = RunConfig.load(train_tiny(tmp_path / "run", epochs=None, updates=1).run)
+    config = replace(config, train=TrainSettings(minutes=minutes, validation_images=100))
+    found = training_loop._filter_images(tmp_path, config, range(150), Hardware.choose("32", "no"))
+    assert found == (images, pytest.approx(after))
 
 
 @pytest.mark.parametrize("more", [{"updates": 3}, {"epochs": 3}])

@@ -188,20 +188,19 @@ def choose_filter(
     )
 
 
-def seconds_of_choice(run: Run, split: Split, images: int = IMAGES) -> float:
-    """About how long `choose_filter` takes, from a choice on a few images.
+def seconds_per_image(run: Run, split: Split) -> float:
+    """About how long `choose_filter` takes for each image, from a choice on a few of them.
 
     Args:
         run: a run, trained or not.
         split: images with annotations.
-        images: at most this many of them.
     """
-    few = SpreadSplit(split, min(BATCH, len(split)))
+    few = SpreadSplit(split, min(FEWEST, len(split)))
     began = time.monotonic()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DataWarning)
         choose_filter(run, few)
-    return (time.monotonic() - began) * min(images, len(split)) / len(few)
+    return (time.monotonic() - began) / len(few)
 
 
 def _steps(batch: _Batch) -> dict[str, list[dict[str, Any]]]:

@@ -37,7 +37,7 @@ from ambiseg.engine.callbacks import (
 )
 from ambiseg.engine.checkpoints import AtomicCheckpoints, load_checkpoint
 from ambiseg.engine.curve import CurveLogger
-from ambiseg.engine.filter_choice import IMAGES, choose_filter, seconds_of_choice
+from ambiseg.engine.filter_choice import FEWEST, IMAGES, choose_filter, seconds_per_image
 from ambiseg.engine.hardware import Hardware
 from ambiseg.engine.module import LOSS, TrainingModule, higher_is_better, validated
 from ambiseg.engine.processes import is_child
@@ -60,6 +60,8 @@ SLOW_IMAGES = 32
 """Images on which the filter of a method is chosen that samples slowly (one that is validated by its loss)."""
 LEAST_MINUTES = 0.5
 """Budgets below are those of the steps alone."""
+FILTER_SHARE = 0.15
+"""Share of a budget of minutes that the choice of the filter may take."""
 DEFAULT_EPOCHS = 100
 """Epochs where neither epochs nor updates nor minutes are given."""
 
@@ -116,7 +118,7 @@ def run_training(
     began = time.monotonic() if began is None else began
     train = config.train
     hardware = Hardware.choose(train.precision, train.channels_last)
-    after = _seconds_after(run, config, val, hardware) if fit_filter else 0.0
+    filter_images, after = _filter_images(run, config, val, hardware) if fit_filter else (0, 0.0)
     metric = validated(method_info(config.method), train)
     torch.manual_seed(train.seed)
     model = (start or config.build()).train()
@@ -179,33 +181,32 @@ def run_training(
             interrupted = _reason_of(error)
     result = _finish(run, config, interrupted)
     if fit_filter and not interrupted and not is_child() and (run / WEIGHTS).is_file():
-        result = replace(result, filter=_fit_filter(run, config, val, hardware, quiet))
+        result = replace(result, filter=_fit_filter(run, config, val, hardware, filter_images, quiet))
     return result
 
 
-def _filter_images(config: RunConfig) -> int:
-    """Images on which the filter is chosen, at most."""
-    images = config.train.validation_images or IMAGES
-    return min(images, SLOW_IMAGES) if method_info(config.method).validation == LOSS else images
-
-
-def _seconds_after(run: Path, config: RunConfig, val: Split, hardware: Hardware) -> float:
-    """Seconds that the choice of the filter takes after the training, where they are part of a budget."""
+def _filter_images(run: Path, config: RunConfig, val: Split, hardware: Hardware) -> tuple[int, float]:
+    """On how many images the filter is chosen after the training, and the seconds that it takes where they are part
+    of a budget: at most `FILTER_SHARE` of it, unless even the fewest images take longer."""
+    images = min(config.train.validation_images or IMAGES, len(val))
+    if method_info(config.method).validation == LOSS:
+        images = min(images, SLOW_IMAGES)
     minutes = config.train.minutes
     if minutes is None or minutes < LEAST_MINUTES or is_child():
-        return 0.0
+        return images, 0.0
     with torch.random.fork_rng():
-        model = Run(config, config.build(), hardware, run)
-        return seconds_of_choice(model, val, _filter_images(config))
+        each = seconds_per_image(Run(config, config.build(), hardware, run), val)
+    images = min(images, max(FEWEST, int(FILTER_SHARE * 60 * minutes / each)))
+    return images, each * images
 
 
-def _fit_filter(run: Path, config: RunConfig, val: Split, hardware: Hardware, quiet: bool) -> str:
+def _fit_filter(
+    run: Path, config: RunConfig, val: Split, hardware: Hardware, images: int, quiet: bool
+) -> str:
     """Choose what predictions keep, write it into the run folder, and say it."""
     model = Run(config, load_weights(run, config), hardware, run)
     log = None if quiet else ProgressLog("choosing what predictions keep")
-    found = choose_filter(
-        model, val, data=config.data, images=_filter_images(config), seed=config.train.seed, progress=log
-    )
+    found = choose_filter(model, val, data=config.data, images=images, seed=config.train.seed, progress=log)
     found.save(run)
     return found.message
 
