@@ -33,7 +33,9 @@ class PredictArguments:
     pixel_probabilities: bool = False
     """Also write probabilities of every pixel (probabilities.npz)."""
     picture: Annotated[bool, Shown] = True
-    """Do not draw pictures."""
+    """Do not draw pictures (picture.png)."""
+    overlays: bool = False
+    """Also draw each mask on its image at full size (overlay-01.jpg ...), for photographs."""
     resume: bool = False
     """Keep the predictions that are there and go on with the rest."""
     overwrite: bool = False
@@ -64,6 +66,7 @@ def run(args: list[str]) -> int:
         settings,
         flow=flow,
         picture=arguments.picture,
+        overlays=arguments.overlays,
         lines=not arguments.json,
         pixel_probabilities=arguments.pixel_probabilities,
         batch_size=arguments.proposing.batch_size,
@@ -147,22 +150,38 @@ def predict(
     settings: PredictSettings,
     *,
     picture: bool = True,
+    overlays: bool = False,
     lines: bool = True,
     **options: Any,
 ) -> list[FileResult]:
-    """Predict files with `progress`; ``options`` are those of `predict_files`."""
+    """Predict files with `progress`, then write the page about all predictions in ``out`` if it has pictures.
+
+    ``options`` are those of `predict_files`.
+    """
     from ambiseg.engine.predict import predict_files
-    from ambiseg.report.files import png_bytes
+    from ambiseg.engine.prediction_index import PAGE, PredictionIndex
+    from ambiseg.report.files import check_page, png_bytes
+    from ambiseg.report.overlays import draw_overlays
     from ambiseg.report.pictures import draw_prediction
+    from ambiseg.report.prediction_page import Predicted, write_prediction_page
 
     def draw(image: Any, prediction: MaskSet, partial: Path) -> None:
         partial.write_bytes(png_bytes(draw_prediction(image, prediction, model.config.channels)))
 
+    def draw_each(image: Any, prediction: MaskSet, partials: list[Path]) -> None:
+        draw_overlays(image, prediction, partials, model.config.channels)
+
+    page = out / PAGE
+    check_page(page)
     results = []
+    drawing = {"picture": draw if picture else None, "overlays": draw_each if overlays else None}
     with progress("predicting", lines) as update:
-        for result in predict_files(
-            model, paths, out, settings, picture=draw if picture else None, **options
-        ):
+        for result in predict_files(model, paths, out, settings, **drawing, **options):
             results.append(result)
             update(len(results), len(paths))
+    if picture or overlays or page.exists():
+        entries = PredictionIndex(out).entries.values()
+        write_prediction_page(
+            page, [Predicted(e["image"], e["folder"], str(e.get("error", ""))) for e in entries]
+        )
     return results
