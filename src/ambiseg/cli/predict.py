@@ -54,6 +54,7 @@ def run(args: list[str]) -> int:
     from ambiseg.engine.postprocess import flow_remark
     from ambiseg.engine.predict import find_images
     from ambiseg.engine.run import load
+    from ambiseg.predictions.index import PAGE
 
     model = load(arguments.run)
     paths = find_images(arguments.images)
@@ -83,6 +84,8 @@ def run(args: list[str]) -> int:
         kept = sum(result.kept for result in results)
         before = f", {kept} of them earlier" if kept else ""
         show(f"{len(results) - len(failed)} of {len(results)} images predicted into {arguments.out}{before}")
+        if arguments.picture or arguments.overlays:
+            show(f"page: {arguments.out / PAGE}")
     count = sum(not result.determined for result in results)
     warn(undetermined(count, len(results) - len(failed), arguments.proposing))
     for result in failed:
@@ -159,29 +162,27 @@ def predict(
     ``options`` are those of `predict_files`.
     """
     from ambiseg.engine.predict import predict_files
-    from ambiseg.engine.prediction_index import PAGE, PredictionIndex
+    from ambiseg.predictions.index import PAGE
     from ambiseg.report.files import check_page, png_bytes
     from ambiseg.report.overlays import draw_overlays
     from ambiseg.report.pictures import draw_prediction
-    from ambiseg.report.prediction_page import Predicted, write_prediction_page
+    from ambiseg.report.prediction_page import write_prediction_page
+
+    channels = model.config.channels
 
     def draw(image: Any, prediction: MaskSet, partial: Path) -> None:
-        partial.write_bytes(png_bytes(draw_prediction(image, prediction, model.config.channels)))
+        partial.write_bytes(png_bytes(draw_prediction(image, prediction, channels)))
 
     def draw_each(image: Any, prediction: MaskSet, partials: list[Path]) -> None:
-        draw_overlays(image, prediction, partials, model.config.channels)
+        draw_overlays(image, prediction, partials, channels)
 
-    page = out / PAGE
-    check_page(page)
+    check_page(out / PAGE)
+    options |= {"picture": draw if picture else None, "overlays": draw_each if overlays else None}
     results = []
-    drawing = {"picture": draw if picture else None, "overlays": draw_each if overlays else None}
     with progress("predicting", lines) as update:
-        for result in predict_files(model, paths, out, settings, **drawing, **options):
+        for result in predict_files(model, paths, out, settings, **options):
             results.append(result)
             update(len(results), len(paths))
-    if picture or overlays or page.exists():
-        entries = PredictionIndex(out).entries.values()
-        write_prediction_page(
-            page, [Predicted(e["image"], e["folder"], str(e.get("error", ""))) for e in entries]
-        )
+    if picture or overlays or (out / PAGE).exists():
+        write_prediction_page(out)
     return results

@@ -6,16 +6,18 @@ images are no burden. It has no script, and every name is escaped.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 from PIL import Image
 
+from ambiseg.errors import AmbisegError
 from ambiseg.escaping import visible
-from ambiseg.json_files import read_mapping
+from ambiseg.predictions.index import PAGE, PredictionIndex
+from ambiseg.predictions.written import read_written
 from ambiseg.report.files import write_page
 from ambiseg.report.page import template
 from ambiseg.report.pictures import percent
@@ -25,80 +27,59 @@ MOST_MASKS = 24
 
 
 @dataclass(frozen=True)
-class Predicted:
-    """One image of the page.
-
-    Attributes:
-        image: its path.
-        folder: name of the folder of its masks; None where it failed.
-        error: why it failed.
-    """
-
-    image: str
-    folder: str | None
-    error: str = ""
-
-
-@dataclass(frozen=True)
 class _Card:
-    """What the page shows of one image: addresses are relative to the page."""
+    """What the page shows of one image; ``picture`` and the addresses of ``masks`` are relative to the page."""
 
     name: str
     picture: str
-    width: int
-    height: int
+    size: tuple[int, int]
     masks: list[tuple[str, str]]
     more: int
 
 
-def write_prediction_page(path: Path, images: Iterable[Predicted]) -> None:
-    """Write the page about the predictions that lie beside it, whole or not at all.
+def write_prediction_page(out: Path) -> None:
+    """Write `PAGE` about all predictions in a folder, whole or not at all.
 
     Args:
-        path: file to write, in the folder that holds the folders of the images.
-        images: in the order of the page.
+        out: folder that ``ambiseg predict`` has filled.
 
     Raises:
         AmbisegError: the file cannot be written.
     """
-    cards, failed = [], []
-    for one in images:
-        if one.folder is None:
-            failed.append((visible(one.image), visible(one.error)))
-        else:
-            cards.append(_card(path.parent, one.image, one.folder))
-    page = template("predictions.html.j2").render(title="Predictions", cards=cards, failed=failed)
-    write_page(path, page)
+    entries = PredictionIndex(out).entries
+    cards, failed, place = [], [], _common_folder(entries)
+    for image, entry in entries.items():
+        try:
+            if entry["folder"] is None:
+                raise AmbisegError(str(entry.get("error")))
+            cards.append(_card(out / entry["folder"], os.path.relpath(image, place) if place else image))
+        except AmbisegError as error:
+            failed.append(visible(str(error)))
+    facts = {"cards": cards, "failed": failed, "place": visible(place)}
+    write_page(out / PAGE, template("predictions.html.j2").render(title="Predictions", **facts))
 
 
-def _card(place: Path, image: str, folder: str) -> _Card:
-    content = read_mapping(place / folder / "prediction.json")
-    masks = [mask for mask in content.get("masks", []) if isinstance(mask, dict)]
-    entries = [(_percent(mask.get("probability")), _address(folder, _file(mask))) for mask in masks]
-    overlays = [mask["overlay"] for mask in masks[:1] if "overlay" in mask]
-    picture = str(content.get("picture") or next(iter(overlays), ""))
-    width, height = _size(place / folder / picture) if picture else (0, 0)
-    return _Card(
-        visible(image),
-        _address(folder, picture) if width else "",
-        width,
-        height,
-        entries[:MOST_MASKS],
-        len(entries[MOST_MASKS:]),
-    )
+def _common_folder(images: Iterable[str]) -> str:
+    """The folder that holds all images; empty where that is the current one, or they have no folder in common."""
+    try:
+        return os.path.commonpath([os.path.dirname(image) for image in images])
+    except ValueError:
+        return ""
 
 
-def _file(mask: dict[str, Any]) -> str:
-    """The picture of a mask that a browser shows best."""
-    return str(mask.get("overlay") or mask.get("file"))
+def _card(folder: Path, image: str) -> _Card:
+    written = read_written(folder)
+    shown = written.masks[:MOST_MASKS]
+    masks = [(percent(mask.probability), _address(mask.overlay or mask.file)) for mask in shown]
+    picture = written.picture or shown[0].overlay
+    size = (0, 0) if picture is None else _size(picture)
+    address = _address(picture) if picture is not None and size[0] else ""
+    return _Card(visible(image), address, size, masks, len(written.masks) - len(shown))
 
 
-def _percent(probability: object) -> str:
-    return percent(probability) if isinstance(probability, float) else "?"
-
-
-def _address(folder: str, name: str) -> str:
-    return f"{quote(folder, safe='')}/{quote(name, safe='')}"
+def _address(file: Path) -> str:
+    """A file in the folder of an image, seen from the page beside that folder."""
+    return "/".join(quote(part, safe="") for part in (file.parent.name, file.name))
 
 
 def _size(picture: Path) -> tuple[int, int]:
