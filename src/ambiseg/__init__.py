@@ -43,6 +43,7 @@ _HOMES = {
     "DatasetInfo": "ambiseg.data.info",
     "Sample": "ambiseg.data.sample",
     "annotations_of": "ambiseg.data.batches",
+    "collate": "ambiseg.data.collate",
     "simulate": "ambiseg.data.simulators.dataset",
     "PredictSettings": "ambiseg.engine.postprocess",
     "plot": "ambiseg.report.interactive",
@@ -66,6 +67,7 @@ __all__ = [
     "__version__",
     "annotations_of",
     "build",
+    "collate",
     "describe",
     "evaluate",
     "fit",
@@ -85,6 +87,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from ambiseg.data.batches import annotations_of
+    from ambiseg.data.collate import collate
     from ambiseg.data.files.mask_rules import MaskRules
     from ambiseg.data.files.reading import read_image, read_mask
     from ambiseg.data.info import DatasetInfo
