@@ -47,6 +47,7 @@ _HOMES = {
     "simulate": "ambiseg.data.simulators.dataset",
     "PredictSettings": "ambiseg.engine.postprocess",
     "plot": "ambiseg.report.interactive",
+    "progress_bar": "ambiseg.progress_log",
 }
 
 __all__ = [
@@ -74,6 +75,7 @@ __all__ = [
     "load",
     "open_split",
     "plot",
+    "progress_bar",
     "read_image",
     "read_mask",
     "register",
@@ -110,6 +112,7 @@ if TYPE_CHECKING:
     from ambiseg.metrics.registry import MetricInfo, register_metric
     from ambiseg.networks.backbone import register_network
     from ambiseg.networks.settings import UNetSettings
+    from ambiseg.progress_log import progress_bar
     from ambiseg.report.interactive import plot
 
 
