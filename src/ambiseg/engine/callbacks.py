@@ -289,8 +289,8 @@ class ProgressLine(pl.Callback):
             self.task = self.progress.add_task("train", total=1.0, text="", left=None)
             self.progress.start()
         elif trainer.is_global_zero and self.console.is_jupyter:
-            form = "{desc}: {percentage:3.0f} %|{bar}| {postfix}"
-            self.bar = new_bar(desc="training", total=_PARTS, bar_format=form)
+            form = "training: {percentage:3.0f}%|{bar}| {desc}"
+            self.bar = new_bar(total=_PARTS, bar_format=form)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -332,7 +332,7 @@ class ProgressLine(pl.Callback):
             return
         text += "" if left is None else f"  {clock(left)} left"
         if self.bar is not None:
-            self.bar.set_postfix_str(text, refresh=False)
+            self.bar.set_description_str(text, refresh=False)
             self.bar.update(round(_PARTS * fraction) - self.bar.n)
         else:
             self.logged = now
