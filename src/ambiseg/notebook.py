@@ -1,4 +1,4 @@
-"""What notebooks show of mask sets, runs and evaluations: HTML with facts, tables and small pictures, and figures.
+"""What notebooks show of mask sets, runs and evaluations: facts, tables and small pictures in HTML, figures.
 
 The HTML needs no other file and no script. Every text is escaped.
 """
@@ -136,8 +136,8 @@ def draw_rows(rows: Sequence[MaskRow], labels: LabelSpace) -> Figure:
 def shown(figure: Figure) -> Figure:
     """Hand a figure that belongs to nobody to pyplot, and return it.
 
-    A notebook displays it at the end of its cell, and ``plt.show()`` opens a window. Notebooks also display the value
-    of a cell's last line: pyplot then lets go of the figure, or it would be there twice.
+    A notebook displays it at the end of its cell, and ``plt.show()`` opens a window. Notebooks also display the
+    value of a cell's last line: pyplot then lets go of the figure, or it would be there twice.
     """
     from matplotlib import pyplot
 

@@ -1,4 +1,4 @@
-"""How far a long step is: `ProgressLog` writes a line now and then, `progress_bar` also draws bars in notebooks."""
+"""How far a long step is: `ProgressLog` writes a line now and then, `progress_bar` also draws bars."""
 
 from __future__ import annotations
 
@@ -43,10 +43,11 @@ class ProgressLog:
 
 
 def progress_bar(title: str) -> Callable[..., None]:
-    """A bar for the argument ``progress`` of long functions, such as `ambiseg.evaluate` and `ambiseg.score_files`.
+    """A bar for the argument ``progress`` of long functions, such as `ambiseg.evaluate` and `ambiseg.describe`.
 
-    It is a function of the count done and the count in all, or of what is being done and these two. In a notebook and on
-    a terminal it draws a bar of tqdm on stderr; elsewhere, as in a log, it writes a line now and then.
+    It is a function of the count done and the count in all, or of what is being done and these two. In a
+    notebook and on a terminal it draws a bar of tqdm on stderr; elsewhere, as in a log, it writes a line now and
+    then.
 
     Args:
         title: what is being done.

@@ -261,8 +261,8 @@ _PARTS = 1000  # of a training, in the bar of a notebook
 
 
 class ProgressLine(pl.Callback):
-    """One line on the terminal, or a bar in a notebook: loss, validation metric, images per second and time left; now
-    and then a line in a log."""
+    """One line on the terminal, or a bar in a notebook: loss, validation metric, images per second and time
+    left; now and then a line in a log."""
 
     def __init__(self, budget: Budget, batch_size: int, metric: str, console: Console | None = None) -> None:
         self.budget, self.batch_size, self.metric = budget, batch_size, metric

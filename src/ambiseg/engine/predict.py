@@ -87,8 +87,8 @@ def predict_files(
 
     A folder holds ``mask-01.png`` ... (label maps; NIfTI for NIfTI images, with their affine),
     ``prediction.json`` with the image's path, probability, score, area and file of each mask, the settings and
-    how probabilities were made, and whatever ``picture`` and ``overlays`` draw. It appears when it is complete, and
-    ``predictions.jsonl`` in ``out`` names it then (`ambiseg.predictions.index`). Folders are named
+    how probabilities were made, and whatever ``picture`` and ``overlays`` draw. It appears when it is complete,
+    and ``predictions.jsonl`` in ``out`` names it then (`ambiseg.predictions.index`). Folders are named
     after their images (`folder_names`).
 
     Args:

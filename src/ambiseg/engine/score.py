@@ -193,7 +193,7 @@ class Scores:
         return [f"left out: {reason}" for reason in dict.fromkeys(self.left_out.values())]
 
     def _repr_html_(self) -> str:
-        """What a notebook shows: a column for each system with intervals; for one, also the annotation oracle."""
+        """What a notebook shows: a column for each system with intervals; the annotation oracle beside one."""
         columns = {system.name: system.values for system in self.systems}
         intervals = {system.name: system.intervals for system in self.systems}
         oracle = self.systems[0].figures.oracle

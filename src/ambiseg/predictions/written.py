@@ -20,8 +20,8 @@ FILTERS = ("score_threshold", "probability_threshold", "duplicate_iou", "top")
 
 @dataclass(frozen=True)
 class WrittenMask:
-    """One mask: its file, which lies in the folder of the image, its probability, and its score and overlay if it has
-    them."""
+    """One mask: its file, which lies in the folder of the image, its probability, and its score and the file of
+    its overlay if there are any."""
 
     file: Path
     probability: float

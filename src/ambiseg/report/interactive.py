@@ -1,7 +1,7 @@
 """`plot`: a picture of a set of masks in a notebook or a window.
 
-The figures of `ambiseg.report.pictures` belong to nobody: they are written to files. `ambiseg.notebook.shown` hands one
-to pyplot.
+The figures of `ambiseg.report.pictures` belong to nobody: they are written to files. `ambiseg.notebook.shown`
+hands one to pyplot.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Overlays: every mask of a prediction on its image, at the image's own size, as JPEG files.
 
-The overview picture of `ambiseg.report.pictures` shows all masks of an image side by side, each some hundred pixels
-wide. Photographs need more: here each mask has a file of its own, with its outline and a translucent fill.
+The overview picture of `ambiseg.report.pictures` shows all masks of an image side by side, each some hundred
+pixels wide. Photographs need more: here each mask has a file of its own, with its outline and a translucent
+fill.
 """
 
 from __future__ import annotations
@@ -50,8 +51,8 @@ def draw_overlays(
 def overlay(base: Floats, mask: Labels, labels: LabelSpace) -> NDArray[np.uint8]:
     """A label map ``(H, W)`` on an image ``(H, W, 3)`` in 0..1, as colours ``(H, W, 3)``.
 
-    Every class but the background is tinted and has an outline inside its border, with a thin dark line around it.
-    Void is grey. The edge of the image is no border.
+    Every class but the background is tinted and has an outline inside its border, with a thin dark line around
+    it. Void is grey. The edge of the image is no border.
 
     Example:
         >>> white = np.ones((1, 5, 3))

@@ -1,7 +1,7 @@
 """The page about a folder of predictions: every image with its overview picture and its probabilities.
 
-The page refers to the pictures in the folders of the images and loads each when it comes into view, so hundreds of
-images are no burden. It has no script, and every name is escaped.
+The page refers to the pictures in the folders of the images and loads each when it comes into view, so it works
+for hundreds of images. It has no script, and every name is escaped.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ MOST_MASKS = 24
 
 @dataclass(frozen=True)
 class _Card:
-    """What the page shows of one image; ``picture`` and the addresses of ``masks`` are relative to the page."""
+    """One image of the page: addresses, those in ``masks`` too, are relative to the page."""
 
     name: str
     picture: str
@@ -60,7 +60,7 @@ def write_prediction_page(out: Path) -> None:
 
 
 def _common_folder(images: Iterable[str]) -> str:
-    """The folder that holds all images; empty where that is the current one, or they have no folder in common."""
+    """The folder that holds all images; empty where that is the current one, or there is none."""
     try:
         return os.path.commonpath([os.path.dirname(image) for image in images])
     except ValueError:
