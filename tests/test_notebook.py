@@ -15,6 +15,8 @@ from PIL import Image
 
 from ambiseg.engine.evaluate import evaluate
 from ambiseg.engine.run import load
+from ambiseg.engine.score import score
+from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
 from ambiseg.maskset import NOTEBOOK_IMAGES, NOTEBOOK_MASKS, MaskSet
 from ambiseg.metrics import METRICS
@@ -145,6 +147,70 @@ def test_names_of_classes_are_escaped():
     assert "<script>" not in given._repr_html_() and words(given._repr_html_())[0] == repr(given)
 
 
+# -- figures -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def pyplot():
+    """pyplot without windows."""
+    from matplotlib import get_backend, pyplot
+
+    before = get_backend()
+    pyplot.switch_backend("agg")
+    yield pyplot
+    pyplot.close("all")
+    pyplot.switch_backend(before)
+
+
+def captions(figure) -> list[str]:
+    return [cell.get_title() for cell in figure.axes if cell.get_title()]
+
+
+def test_a_plot_shows_the_masks_in_order_with_the_colours_of_the_classes(pyplot):
+    masks = torch.tensor([[[[1, 0]], [[0, 1]], [[1, 1]]]], dtype=torch.uint8)
+    given = MaskSet(masks, torch.tensor([[0.25, 0.75, 0.0]]), BINARY, torch.tensor([[0.1, 0.2, 0.3]]))
+    figure = given.plot()
+    assert pyplot.gcf() is figure and captions(figure) == ["0.75, score 0.20", "0.25, score 0.10"]
+    background, foreground = BINARY.colors
+    drawn = [cell.get_images()[0].get_array().tolist() for cell in figure.axes]
+    assert drawn == [[[list(background), list(foreground)]], [[list(foreground), list(background)]]]
+
+
+def test_a_plot_has_a_line_for_each_image_and_counts_the_others(pyplot):
+    figure = batch(3, 5).plot(images=2, masks=4)
+    assert captions(figure) == ["0.2"] * 8
+    texts = [text.get_text() for cell in figure.axes for text in cell.texts]
+    assert sorted(texts) == ["+1 more", "+1 more", "image 0", "image 1"]
+    MaskSet(torch.zeros(1, 2, 3, 4, dtype=torch.uint8), torch.zeros(1, 2), BINARY).plot()
+
+
+@pytest.mark.parametrize(
+    ("given", "options"),
+    [
+        (batch(2, 2)[:0], {}),
+        (MaskSet.uniform(torch.zeros(1, 2, 3, 4, 5).byte(), BINARY), {}),
+        (batch(1, 1), {"masks": 0}),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused(given, options, pyplot):
+    with pytest.raises(AmbisegError, match="plot draws"):
+        given.plot(**options)
+    assert not pyplot.get_fignums()
+
+
+def test_a_notebook_shows_a_figure_once(pyplot, monkeypatch):
+    """IPython asks for `_ipython_display_` first; inline, pyplot would show the figure again at the end of the cell."""
+    figure = batch(1, 1).plot()
+    with pytest.raises(NotImplementedError):
+        figure._ipython_display_()
+    assert pyplot.fignum_exists(figure.number), "a window stays"
+    monkeypatch.setattr(pyplot, "get_backend", lambda: "module://matplotlib_inline.backend_inline")
+    for _ in range(2):
+        with pytest.raises(NotImplementedError):
+            figure._ipython_display_()
+        assert not pyplot.get_fignums()
+
+
 # -- arrays --------------------------------------------------------------------------------------------------
 
 
@@ -187,3 +253,24 @@ def test_an_evaluation_shows_its_table(run, fires):
     row = page[page.index(title) :]
     assert row[:3] == [title, "↓", f"{found.all['ged']:.4f} ({low:.3f} to {high:.3f})"]
     assert f"ged {found.all['ged']:.4f}" in repr(found) and len(repr(found)) < 400
+
+
+def test_scores_show_a_table_with_a_column_for_each_system():
+    random = np.random.default_rng(0)
+    annotations = random.integers(0, 2, (3, 2, 5, 5))
+    found = score(random.integers(0, 2, (3, 4, 5, 5)), annotations, metrics=["ged", "m_iou"])
+    page = words(found._repr_html_())
+    (system,) = found.systems
+    assert page[1:6] == [
+        "predictions: 4 masks per image",
+        "metric",
+        "better",
+        system.name,
+        "annotation oracle",
+    ]
+    low, high = system.intervals["ged"]
+    row = page[page.index(METRICS["ged"].title) :]
+    assert row[2:4] == [
+        f"{system.values['ged']:.4f} ({low:.3f} to {high:.3f})",
+        f"{system.figures.oracle['ged']:.4f}",
+    ]

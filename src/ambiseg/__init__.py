@@ -43,9 +43,11 @@ _HOMES = {
     "DatasetInfo": "ambiseg.data.info",
     "Sample": "ambiseg.data.sample",
     "annotations_of": "ambiseg.data.batches",
+    "collate": "ambiseg.data.collate",
     "simulate": "ambiseg.data.simulators.dataset",
     "PredictSettings": "ambiseg.engine.postprocess",
     "plot": "ambiseg.report.interactive",
+    "progress_bar": "ambiseg.progress_log",
 }
 
 __all__ = [
@@ -66,12 +68,14 @@ __all__ = [
     "__version__",
     "annotations_of",
     "build",
+    "collate",
     "describe",
     "evaluate",
     "fit",
     "load",
     "open_split",
     "plot",
+    "progress_bar",
     "read_image",
     "read_mask",
     "register",
@@ -85,6 +89,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from ambiseg.data.batches import annotations_of
+    from ambiseg.data.collate import collate
     from ambiseg.data.files.mask_rules import MaskRules
     from ambiseg.data.files.reading import read_image, read_mask
     from ambiseg.data.info import DatasetInfo
@@ -107,6 +112,7 @@ if TYPE_CHECKING:
     from ambiseg.metrics.registry import MetricInfo, register_metric
     from ambiseg.networks.backbone import register_network
     from ambiseg.networks.settings import UNetSettings
+    from ambiseg.progress_log import progress_bar
     from ambiseg.report.interactive import plot
 
 

@@ -16,6 +16,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -30,6 +31,9 @@ from ambiseg.escaping import visible
 from ambiseg.labels import LabelSpace
 from ambiseg.overlap import pairwise_overlap
 from ambiseg.ranking import descending, exceeds, first_largest
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 UNDECLARED_VOID = (
     "masks hold 255, which counts as void: pass (masks > 0).astype(np.uint8) if 255 is the foreground, or a label"
@@ -244,23 +248,54 @@ class MaskSet:
         """What a notebook shows: the line of `repr` and the most probable masks of the first images."""
         blocks = [notebook.paragraph(repr(self))]
         if self.masks.dim() == 4 and 0 not in self.masks.shape:
-            for index in range(min(len(self), NOTEBOOK_IMAGES)):
-                if len(self) > 1:
-                    blocks.append(notebook.paragraph(f"image {index}"))
-                blocks.append(self._strip(index))
+            blocks += [
+                notebook.strip(row, self.labels) for row in self._rows(NOTEBOOK_IMAGES, NOTEBOOK_MASKS)
+            ]
         return "".join(blocks)
 
-    def _strip(self, index: int) -> str:
-        """Pictures of the most probable masks of one image, with their weights and scores."""
+    def plot(self, images: int = 4, masks: int = NOTEBOOK_MASKS) -> Figure:
+        """Draw the most probable masks, the masks of each image in a line, with their weights and scores.
+
+        `ambiseg.plot` draws the masks of one image on that image.
+
+        Args:
+            images: of the batch that are drawn, the first ones.
+            masks: of each image that are drawn; how many more there are is said.
+
+        Returns:
+            A figure of pyplot: a notebook displays it, and ``plt.show()`` opens a window.
+
+        Raises:
+            AmbisegError: no mask, or masks that are not ``(H, W)``.
+
+        Example:
+            >>> MaskSet.from_numpy(np.eye(2, dtype=np.uint8)[None]).plot()  # doctest: +SKIP
+        """
+        if images < 1 or masks < 1:
+            raise AmbisegError(f"plot draws at least one image and one mask, received {images} and {masks}")
+        if self.masks.dim() != 4 or 0 in self.masks.shape:
+            raise AmbisegError(
+                f"plot draws masks (B, K, H, W) that are not empty, received {tuple(self.masks.shape)}"
+            )
+        return notebook.shown(notebook.draw_rows(self._rows(images, masks), self.labels))
+
+    def _rows(self, images: int, masks: int) -> list[notebook.MaskRow]:
+        """The most probable masks of the first images, with their weights and scores."""
+        return [
+            self._row(index, masks, f"image {index}" if len(self) > 1 else "")
+            for index in range(min(len(self), images))
+        ]
+
+    def _row(self, index: int, masks: int, title: str) -> notebook.MaskRow:
         count = int(self.count[index])
-        order = descending(self.weights[index : index + 1])[0, : min(count, NOTEBOOK_MASKS)]
-        pictures = []
+        order = descending(self.weights[index : index + 1])[0, : min(count, masks)]
+        shown = []
         for k in order.tolist():
             caption = f"{float(self.weights[index, k]):.3g}"
             if self.scores is not None:
                 caption += f", score {float(self.scores[index, k]):.2f}"
-            pictures.append((notebook.thumbnail(self.masks[index, k].cpu().numpy(), self.labels), caption))
-        return notebook.strip(pictures, count - len(pictures))
+            shown.append((self.masks[index, k].to(torch.uint8).cpu().numpy(), caption))
+        return notebook.MaskRow(shown, count - len(shown), title)
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[np.generic]:
         """`to_numpy`, for ``np.asarray(masks)``."""

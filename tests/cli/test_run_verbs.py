@@ -123,6 +123,25 @@ def test_predict_options(cli, tiny_run, fires, tmp_path):
     assert cli(*words, "--overwrite").status == 0
 
 
+def test_overlays_and_the_page_of_all_images(cli, tiny_run, fires, tmp_path):
+    """The page names what earlier calls predicted too; without pictures there is none, and a foreign one stays."""
+    first, second = sorted((fires / "test" / "images").iterdir())[:2]
+    out, page = tmp_path / "out", tmp_path / "out" / "index.html"
+    plain = ("predict", tiny_run, first, "--out", out, "--no-picture", "--top", 2)
+    assert "page: " not in cli(*plain).out and not page.exists()
+    drawn = ("predict", tiny_run, first, second, "--out", out, "--top", 2, "--overlays")
+    assert f"page: {page}" in cli(*drawn, "--resume").out
+    masks = json.loads((out / second.stem / "prediction.json").read_text())["masks"]
+    assert [mask["overlay"] for mask in masks] == ["overlay-01.jpg", "overlay-02.jpg"]
+    with Image.open(out / second.stem / "overlay-01.jpg") as overlay:
+        assert overlay.size == (16, 16)
+    shown = page.read_text(encoding="utf-8")
+    assert f"{first.stem}/mask-02.png" in shown and f"{second.stem}/overlay-02.jpg" in shown
+    assert cli(*plain, "--overwrite").status == 0 and not page.exists()
+    page.write_text("mine")
+    assert "was not written by ambiseg" in cli(*drawn, "--resume").error and page.read_text() == "mine"
+
+
 def test_one_bad_file_does_not_stop_the_rest(cli, tiny_run, fires, tmp_path):
     good = fires / "test" / "images" / "fire-00016.npy"
     corrupt, grey, small = tmp_path / "corrupt.png", tmp_path / "grey.png", tmp_path / "small.npy"

@@ -9,7 +9,7 @@ import torch
 from matplotlib import pyplot
 
 import ambiseg
-from ambiseg.report.interactive import shown
+from ambiseg.notebook import shown
 from ambiseg.report.pictures import draw_prediction
 
 

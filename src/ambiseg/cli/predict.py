@@ -33,7 +33,9 @@ class PredictArguments:
     pixel_probabilities: bool = False
     """Also write probabilities of every pixel (probabilities.npz)."""
     picture: Annotated[bool, Shown] = True
-    """Do not draw pictures."""
+    """Do not draw pictures (picture.png)."""
+    overlays: bool = False
+    """Also draw each mask on its image at full size (overlay-01.jpg ...), for photographs."""
     resume: bool = False
     """Keep the predictions that are there and go on with the rest."""
     overwrite: bool = False
@@ -52,6 +54,7 @@ def run(args: list[str]) -> int:
     from ambiseg.engine.postprocess import flow_remark
     from ambiseg.engine.predict import find_images
     from ambiseg.engine.run import load
+    from ambiseg.predictions.index import PAGE
 
     model = load(arguments.run)
     paths = find_images(arguments.images)
@@ -64,6 +67,7 @@ def run(args: list[str]) -> int:
         settings,
         flow=flow,
         picture=arguments.picture,
+        overlays=arguments.overlays,
         lines=not arguments.json,
         pixel_probabilities=arguments.pixel_probabilities,
         batch_size=arguments.proposing.batch_size,
@@ -80,6 +84,8 @@ def run(args: list[str]) -> int:
         kept = sum(result.kept for result in results)
         before = f", {kept} of them earlier" if kept else ""
         show(f"{len(results) - len(failed)} of {len(results)} images predicted into {arguments.out}{before}")
+        if arguments.picture or arguments.overlays:
+            show(f"page: {arguments.out / PAGE}")
     count = sum(not result.determined for result in results)
     warn(undetermined(count, len(results) - len(failed), arguments.proposing))
     for result in failed:
@@ -147,22 +153,36 @@ def predict(
     settings: PredictSettings,
     *,
     picture: bool = True,
+    overlays: bool = False,
     lines: bool = True,
     **options: Any,
 ) -> list[FileResult]:
-    """Predict files with `progress`; ``options`` are those of `predict_files`."""
+    """Predict files with `progress`, then write the page about all predictions in ``out`` if it has pictures.
+
+    ``options`` are those of `predict_files`.
+    """
     from ambiseg.engine.predict import predict_files
-    from ambiseg.report.files import png_bytes
+    from ambiseg.predictions.index import PAGE
+    from ambiseg.report.files import check_page, png_bytes
+    from ambiseg.report.overlays import draw_overlays
     from ambiseg.report.pictures import draw_prediction
+    from ambiseg.report.prediction_page import write_prediction_page
+
+    channels = model.config.channels
 
     def draw(image: Any, prediction: MaskSet, partial: Path) -> None:
-        partial.write_bytes(png_bytes(draw_prediction(image, prediction, model.config.channels)))
+        partial.write_bytes(png_bytes(draw_prediction(image, prediction, channels)))
 
+    def draw_each(image: Any, prediction: MaskSet, partials: list[Path]) -> None:
+        draw_overlays(image, prediction, partials, channels)
+
+    check_page(out / PAGE)
+    options |= {"picture": draw if picture else None, "overlays": draw_each if overlays else None}
     results = []
     with progress("predicting", lines) as update:
-        for result in predict_files(
-            model, paths, out, settings, picture=draw if picture else None, **options
-        ):
+        for result in predict_files(model, paths, out, settings, **options):
             results.append(result)
             update(len(results), len(paths))
+    if picture or overlays or (out / PAGE).exists():
+        write_prediction_page(out)
     return results

@@ -21,6 +21,7 @@ from torch.utils.data import Dataset, Sampler
 
 from ambiseg.data.augmentation import Augmentation
 from ambiseg.data.class_flips import FlipModes
+from ambiseg.data.collate import extended
 from ambiseg.data.sample import Sample
 from ambiseg.data.split import Split
 from ambiseg.errors import AmbisegError
@@ -190,14 +191,8 @@ def prepare(sample: Sample, normalization: Normalization, labels: LabelSpace) ->
 
 def collate(items: Sequence[Item]) -> Batch:
     """Join samples into a batch, extending smaller images and sets."""
-    height = max(item.image.shape[1] for item in items)
-    width = max(item.image.shape[2] for item in items)
-    images = items[0].image.new_zeros(len(items), items[0].image.shape[0], height, width)
-    for row, item in zip(images, items, strict=True):
-        row[:, : item.image.shape[1], : item.image.shape[2]] = item.image
-    return Batch(
-        images, MaskSet.stack([item.annotations for item in items]), tuple(item.id for item in items)
-    )
+    annotations = MaskSet.stack([item.annotations for item in items])
+    return Batch(extended([item.image for item in items]), annotations, tuple(item.id for item in items))
 
 
 class BatchOrder(Sampler[list[SampleKey]]):

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from ambiseg import owned_files
 from ambiseg.engine.module import TrainingModule
-from ambiseg.progress_log import LOG_EVERY
+from ambiseg.progress_log import LOG_EVERY, new_bar
 
 
 class TrainingInterrupted(Exception):
@@ -257,14 +257,18 @@ class _TimeLeft(ProgressColumn):
         return Text("" if left is None else f"{clock(left)} left", style="cyan")
 
 
+_PARTS = 1000  # of a training, in the bar of a notebook
+
+
 class ProgressLine(pl.Callback):
-    """One line on the terminal: loss, validation metric, images per second and time left; now and then a line
-    in a log."""
+    """One line on the terminal, or a bar in a notebook: loss, validation metric, images per second and time
+    left; now and then a line in a log."""
 
     def __init__(self, budget: Budget, batch_size: int, metric: str, console: Console | None = None) -> None:
         self.budget, self.batch_size, self.metric = budget, batch_size, metric
         self.console = console
         self.progress: Progress | None = None
+        self.bar: Any = None
         self.mean: float | None = None
         self.logged = 0.0
         self.first_step = 0
@@ -284,6 +288,9 @@ class ProgressLine(pl.Callback):
             )
             self.task = self.progress.add_task("train", total=1.0, text="", left=None)
             self.progress.start()
+        elif trainer.is_global_zero and self.console.is_jupyter:
+            form = "training: {percentage:3.0f}%|{bar}| {desc}"
+            self.bar = new_bar(total=_PARTS, bar_format=form)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -293,7 +300,8 @@ class ProgressLine(pl.Callback):
         loss = float(outputs["loss"] if isinstance(outputs, dict) else outputs)
         self.mean = loss if self.mean is None else 0.98 * self.mean + 0.02 * loss
         now = time.monotonic()
-        due = self.progress is not None or now - self.logged > LOG_EVERY
+        watched = self.progress is not None or self.bar is not None
+        due = watched or now - self.logged > LOG_EVERY
         if due:
             self._show(trainer, pl_module, now)
 
@@ -321,14 +329,15 @@ class ProgressLine(pl.Callback):
             text += f"  {self.metric} {float(value):.4f}"
         if self.progress is not None:
             self.progress.update(self.task, completed=fraction, text=text, left=left)
+            return
+        text += "" if left is None else f"  {clock(left)} left"
+        if self.bar is not None:
+            self.bar.set_description_str(text, refresh=False)
+            self.bar.update(round(_PARTS * fraction) - self.bar.n)
         else:
             self.logged = now
-            self.console.print(
-                f"training {100 * fraction:3.0f} %  step {trainer.global_step}  {text}"
-                + ("" if left is None else f"  {clock(left)} left"),
-                highlight=False,
-                soft_wrap=True,
-            )
+            line = f"training {100 * fraction:3.0f} %  step {trainer.global_step}  {text}"
+            self.console.print(line, highlight=False, soft_wrap=True)
 
     def on_exception(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
@@ -339,6 +348,9 @@ class ProgressLine(pl.Callback):
         if self.progress is not None:
             self.progress.stop()
             self.progress = None
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None
 
 
 def _module(module: pl.LightningModule) -> TrainingModule:

@@ -40,7 +40,7 @@ from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
 from ambiseg.metrics import Bootstrap, Dialect, Interval, dialect_of
 from ambiseg.metrics.dialects import AMBISEG
-from ambiseg.metrics.tables import metric_rows
+from ambiseg.metrics.tables import html_table
 
 _BOOTSTRAP = Bootstrap()
 
@@ -141,16 +141,7 @@ class Evaluation:
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the table that ``ambiseg evaluate`` prints, with intervals."""
-        columns = self.columns()
-        rows = [
-            [row.title, row.arrow]
-            + [
-                f"{text} ({ends})" if ends else text
-                for text, ends in zip(row.texts, row.interval_texts, strict=True)
-            ]
-            for row in metric_rows(columns, self.interval_columns())
-        ]
-        return notebook.paragraph(self._counts()) + notebook.table(["metric", "better", *columns], rows)
+        return notebook.paragraph(self._counts()) + html_table(self.columns(), self.interval_columns())
 
     def to_dict(self) -> dict[str, Any]:
         """The summary as plain values, for ``metrics.json`` and ``--json``."""

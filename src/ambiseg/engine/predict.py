@@ -81,13 +81,14 @@ def predict_files(
     overwrite: bool = False,
     resume: bool = False,
     picture: Callable[[Image, MaskSet, Path], None] | None = None,
+    overlays: Callable[[Image, MaskSet, list[Path]], None] | None = None,
 ) -> Iterator[FileResult]:
     """Predict image files one batch at a time, each into a folder of its own in ``out``.
 
     A folder holds ``mask-01.png`` ... (label maps; NIfTI for NIfTI images, with their affine),
     ``prediction.json`` with the image's path, probability, score, area and file of each mask, the settings and
-    how probabilities were made, and whatever ``picture`` draws. It appears when it is complete, and
-    ``predictions.jsonl`` in ``out`` names it then (`ambiseg.predictions.index`). Folders are named
+    how probabilities were made, and whatever ``picture`` and ``overlays`` draw. It appears when it is complete,
+    and ``predictions.jsonl`` in ``out`` names it then (`ambiseg.predictions.index`). Folders are named
     after their images (`folder_names`).
 
     Args:
@@ -103,6 +104,7 @@ def predict_files(
         overwrite: remove earlier predictions first.
         resume: keep earlier predictions and go on with the rest.
         picture: called with image, prediction and a path to write a picture to.
+        overlays: called with image, prediction and a path for each mask, to write a picture of each to.
 
     Yields:
         One `FileResult` per image; an image that cannot be read, that is too large for the memory, or whose
@@ -170,7 +172,7 @@ def predict_files(
                     try:
                         with replacing_folder(folder, True, PREDICT, durable=False) as partial:
                             _write_prediction(
-                                partial, paths[i], images[i], one, how, pixel_probabilities, picture
+                                partial, paths[i], images[i], one, how, pixel_probabilities, picture, overlays
                             )
                     except DiskFullError:
                         raise
@@ -201,6 +203,7 @@ def _write_prediction(
     how: dict[str, Any],
     probabilities: bool,
     picture: Callable[[Image, MaskSet, Path], None] | None,
+    overlays: Callable[[Image, MaskSet, list[Path]], None] | None,
 ) -> None:
     nifti = suffix_of(source) in (".nii", ".nii.gz")
     suffix, affine = (".nii.gz", read_affine(source)) if nifti else (".png", None)
@@ -220,6 +223,11 @@ def _write_prediction(
     if probabilities and prediction.probabilities is not None:
         np.savez_compressed(partial / "probabilities.npz", probabilities=_numpy(prediction.probabilities[0]))
         content["probabilities"] = "probabilities.npz"
+    if overlays is not None:
+        names = [f"overlay-{k + 1:02}.jpg" for k in range(len(entries))]
+        overlays(image, prediction, [partial / name for name in names])
+        for entry, name in zip(entries, names, strict=True):
+            entry["overlay"] = name
     if picture is not None:
         picture(image, prediction, partial / "picture.png")
         content["picture"] = "picture.png"

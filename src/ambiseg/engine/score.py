@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ambiseg import notebook
 from ambiseg.atomic_write import replacing_folder, write_json, write_text
 from ambiseg.data.batches import annotations_of
 from ambiseg.data.files.mask_rules import MaskRules
@@ -38,6 +39,7 @@ from ambiseg.maskset import MaskSet
 from ambiseg.metrics import METRICS, Bootstrap, Dialect, Difference, Interval, dialect_of
 from ambiseg.metrics.dialects import AMBISEG
 from ambiseg.metrics.registry import listed
+from ambiseg.metrics.tables import html_table
 from ambiseg.owned_files import several
 from ambiseg.predictions import Predictions, Samples, UnfitError, open_predictions, understood
 
@@ -174,16 +176,32 @@ class Scores:
             "systems": {system.name: _system_record(system) for system in self.systems},
         }
 
+    def _measured(self) -> str:
+        return f"{self.images} images, dialect {self.dialect.name}, classes {', '.join(self.classes)}"
+
     def __repr__(self) -> str:
-        lines = [f"{self.images} images, dialect {self.dialect.name}, classes {', '.join(self.classes)}"]
+        lines = [self._measured()]
         for system in self.systems:
             lines.append(f"{system.name}: {system.count} masks per image")
             for name, value in system.values.items():
                 low, high = system.intervals.get(name, (math.nan, math.nan))
                 ends = "" if math.isnan(low) else f"  [{low:.4f}, {high:.4f}]"
                 lines.append(f"  {METRICS[name].title:<18} {value:.4f}{ends}")
-        lines += [f"left out: {reason}" for reason in dict.fromkeys(self.left_out.values())]
-        return "\n".join(lines)
+        return "\n".join(lines + self._reasons())
+
+    def _reasons(self) -> list[str]:
+        return [f"left out: {reason}" for reason in dict.fromkeys(self.left_out.values())]
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: a column for each system with intervals; the annotation oracle beside one."""
+        columns = {system.name: system.values for system in self.systems}
+        intervals = {system.name: system.intervals for system in self.systems}
+        oracle = self.systems[0].figures.oracle
+        if oracle and len(self.systems) == 1:
+            columns["annotation oracle"] = oracle
+        counts = "; ".join(f"{system.name}: {system.count} masks per image" for system in self.systems)
+        blocks = [*map(notebook.paragraph, (self._measured(), counts)), html_table(columns, intervals)]
+        return "".join(blocks + [notebook.paragraph(reason) for reason in self._reasons()])
 
     def save(self, out: Path, overwrite: bool = False, inputs: Sequence[Path] = ()) -> None:
         """Make a folder with ``score.json`` and ``per_image.csv``, whole or not at all.

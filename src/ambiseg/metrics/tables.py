@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from ambiseg import notebook
 from ambiseg.metrics.intervals import Interval
 from ambiseg.metrics.registry import METRICS, metric_info
 
@@ -74,6 +75,21 @@ def _decimals(value: float) -> str:
     if math.isinf(value):
         return "∞" if value > 0 else "-∞"
     return "–" if math.isnan(value) else f"{value:.4f}"
+
+
+def html_table(
+    columns: Mapping[str, Mapping[str, float]], intervals: Mapping[str, Mapping[str, Interval]]
+) -> str:
+    """The rows of `metric_rows` as a notebook shows them, intervals behind their values."""
+    rows = [
+        [row.title, row.arrow]
+        + [
+            f"{text} ({ends})" if ends else text
+            for text, ends in zip(row.texts, row.interval_texts, strict=True)
+        ]
+        for row in metric_rows(columns, intervals)
+    ]
+    return notebook.table(["metric", "better", *columns], rows)
 
 
 def metric_rows(

@@ -18,6 +18,8 @@ from ambiseg.errors import AmbisegError
 from ambiseg.json_files import append_json_lines, read_json_lines
 
 INDEX = "predictions.jsonl"
+PAGE = "index.html"
+"""Page about the predictions, for a browser."""
 PREDICT = "predict"
 """Verb that the list of such a folder names; see `ambiseg.owned_files`."""
 LONGEST = 120
@@ -26,7 +28,7 @@ LONGEST = 120
 
 def folder_names(paths: Sequence[Path]) -> list[str]:
     """A folder name for each image: its stem where that is short and no other image has it, else the beginning of the
-    stem and a hash of the path.
+    stem and a hash of the path. The names of our own files in the folder are taken.
 
     Names are compared as file systems do that know no capitals or write accents in two ways. The same images always
     get the same names.
@@ -38,7 +40,7 @@ def folder_names(paths: Sequence[Path]) -> list[str]:
         'a~'
     """
     stems = [stem_of(path) for path in paths]
-    counts: dict[str, int] = {}
+    counts: dict[str, int] = {_folded(name): 1 for name in (INDEX, PAGE)}
     for stem in stems:
         counts[_folded(stem)] = counts.get(_folded(stem), 0) + 1
     names = []

@@ -20,11 +20,13 @@ FILTERS = ("score_threshold", "probability_threshold", "duplicate_iou", "top")
 
 @dataclass(frozen=True)
 class WrittenMask:
-    """One mask: its file, which lies in the folder of the image, its probability, and its score if it has one."""
+    """One mask: its file, which lies in the folder of the image, its probability, and its score and the file of
+    its overlay if there are any."""
 
     file: Path
     probability: float
     score: float | None
+    overlay: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,10 @@ def read_written(folder: Path) -> WrittenPrediction:
 def _mask(folder: Path, entry: Any) -> WrittenMask:
     score = entry.get("score")
     return WrittenMask(
-        _inside(folder, entry["file"]), float(entry["probability"]), None if score is None else float(score)
+        _inside(folder, entry["file"]),
+        float(entry["probability"]),
+        None if score is None else float(score),
+        _optional(folder, entry.get("overlay")),
     )
 
 

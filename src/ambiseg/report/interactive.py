@@ -1,7 +1,7 @@
 """`plot`: a picture of a set of masks in a notebook or a window.
 
-The figures of `ambiseg.report.pictures` and `ambiseg.report.plots` belong to nobody: they are written to files.
-`shown` hands one to pyplot, so that a notebook displays it at the end of its cell and ``plt.show()`` opens a window.
+The figures of `ambiseg.report.pictures` belong to nobody: they are written to files. `ambiseg.notebook.shown`
+hands one to pyplot.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ambiseg.data.files.reading import read_image
 from ambiseg.maskset import MaskSet
+from ambiseg.notebook import shown
 from ambiseg.report.pictures import draw_prediction
 
 
@@ -49,12 +50,3 @@ def plot(
     array = read_image(image) if isinstance(image, (str, Path)) else np.asarray(image)
     array = array[None] if array.ndim == 2 else array
     return shown(draw_prediction(array, masks, channels, annotations, title, heading))
-
-
-def shown(figure: Figure) -> Figure:
-    """Hand a figure to pyplot; returns it."""
-    from matplotlib import pyplot
-
-    width, height = figure.get_size_inches()
-    pyplot.figure(figsize=(width, height), FigureClass=lambda **_: figure)  # type: ignore[arg-type]
-    return figure
