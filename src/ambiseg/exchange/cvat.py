@@ -5,7 +5,6 @@ Reference: https://docs.cvat.ai/docs/other/xml_format.
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import XMLGenerator
@@ -14,16 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ambiseg.atomic_write import write_json
-from ambiseg.escaping import visible
 from ambiseg.exchange.images import Hypotheses, Images
 from ambiseg.exchange.polygons import polygons
 from ambiseg.exchange.runs import bounding_box, run_lengths
-from ambiseg.exchange.settings import ConvertSettings, foreground, hex_color, objects
+from ambiseg.exchange.settings import ConvertSettings, foreground, objects
+from ambiseg.exchange.texts import hex_color, xml_text
 from ambiseg.labels import LabelSpace
 
 FILE, LABELS = "annotations.xml", "labels.json"
 ATTRIBUTES = ("hypothesis", "probability", "annotator")
-_NO_XML = re.compile("[\ufffe\uffff]")
 
 
 def mask_rle(mask: NDArray[Any]) -> dict[str, str]:
@@ -88,7 +86,7 @@ def labels_of(labels: LabelSpace) -> list[dict[str, Any]]:
     ]
     return [
         {
-            "name": _text(labels.names[c]),
+            "name": xml_text(labels.names[c]),
             "color": hex_color(labels.colors[c]),
             "type": "any",
             "attributes": attributes,
@@ -103,17 +101,17 @@ class _Xml(XMLGenerator):
     def __init__(self, stream: Any) -> None:
         super().__init__(stream, "utf-8", short_empty_elements=True)
 
-    def open(self, name: str, **attributes: object) -> None:
-        self.startElement(name, {key: _text(str(value)) for key, value in attributes.items()})
+    def open(self, element: str, /, **attributes: object) -> None:
+        self.startElement(element, {key: xml_text(str(value)) for key, value in attributes.items()})
         self.ignorableWhitespace("\n")
 
     def close(self, name: str) -> None:
         self.endElement(name)
         self.ignorableWhitespace("\n")
 
-    def leaf(self, element: str, text: str, **attributes: object) -> None:
-        self.startElement(element, {key: _text(str(value)) for key, value in attributes.items()})
-        self.characters(_text(text))
+    def leaf(self, element: str, text: str, /, **attributes: object) -> None:
+        self.startElement(element, {key: xml_text(str(value)) for key, value in attributes.items()})
+        self.characters(xml_text(text))
         self.close(element)
 
 
@@ -153,8 +151,3 @@ def _shapes(xml: _Xml, one: Hypotheses, k: int, labels: LabelSpace, outlines: bo
             for name in ATTRIBUTES:
                 xml.leaf("attribute", str(one.facts(k)[name]), name=name)
             xml.close("polygon" if outlines else "mask")
-
-
-def _text(text: str) -> str:
-    """What XML can hold: characters that it forbids are spelt out."""
-    return _NO_XML.sub("?", visible(text))

@@ -16,11 +16,11 @@ from xml.sax.saxutils import quoteattr
 import numpy as np
 from numpy.typing import NDArray
 
-from ambiseg.escaping import visible
 from ambiseg.exchange.images import Hypotheses, Images
 from ambiseg.exchange.polygons import polygons
 from ambiseg.exchange.runs import run_lengths
-from ambiseg.exchange.settings import ConvertSettings, foreground, hex_color, objects
+from ambiseg.exchange.settings import ConvertSettings, foreground, objects
+from ambiseg.exchange.texts import hex_color, xml_text
 from ambiseg.labels import LabelSpace
 
 TASKS, INTERFACE = "tasks.json", "interface.xml"
@@ -97,7 +97,7 @@ def interface(labels: LabelSpace, outlines: bool = False) -> str:
     """
     tag = "PolygonLabels" if outlines else "BrushLabels"
     entries = [
-        f"    <Label value={quoteattr(visible(labels.names[c]))} background={quoteattr(hex_color(labels.colors[c]))}/>"
+        f"    <Label value={quoteattr(xml_text(labels.names[c]))} background={quoteattr(hex_color(labels.colors[c]))}/>"
         for c in foreground(labels)
     ]
     lines = [
@@ -114,10 +114,10 @@ def interface(labels: LabelSpace, outlines: bool = False) -> str:
 def _task(one: Hypotheses, labels: LabelSpace, settings: ConvertSettings) -> dict[str, Any]:
     name = one.image.encode("utf-8", "surrogateescape")
     return {
-        "data": {"image": settings.image_url + quote(name), "name": visible(one.name)},
+        "data": {"image": settings.image_url + quote(name), "name": xml_text(one.name)},
         "predictions": [
             {
-                "model_version": visible(one.annotators[k]),
+                "model_version": xml_text(one.annotators[k]),
                 "score": one.probabilities[k],
                 "result": _results(one, k, labels, settings.polygons),
             }
@@ -145,7 +145,7 @@ def _results(one: Hypotheses, k: int, labels: LabelSpace, outlines: bool) -> lis
                     "original_width": one.size[1],
                     "original_height": one.size[0],
                     "image_rotation": 0,
-                    "value": {**value, kind: [visible(labels.names[c])]},
+                    "value": {**value, kind: [xml_text(labels.names[c])]},
                 }
             )
     return found

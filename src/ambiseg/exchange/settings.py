@@ -42,13 +42,3 @@ def objects(mask: NDArray[np.uint8], labels: LabelSpace) -> Iterator[tuple[int, 
 def foreground(labels: LabelSpace) -> list[int]:
     """All classes but the background."""
     return [c for c in range(labels.classes) if c != labels.background]
-
-
-def hex_color(color: tuple[int, int, int]) -> str:
-    """A colour as HTML writes it.
-
-    Example:
-        >>> hex_color((255, 0, 16))
-        '#ff0010'
-    """
-    return "#{:02x}{:02x}{:02x}".format(*color)
