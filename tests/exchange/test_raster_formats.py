@@ -23,8 +23,11 @@ from rasterio.crs import CRS
 from rasterio.transform import Affine
 
 import ambiseg
+from ambiseg.data.info import DatasetInfo
+from ambiseg.data.sample import Sample
+from ambiseg.data.source import open_split, write_dataset
 from ambiseg.errors import AmbisegError
-from ambiseg.exchange import ConvertSettings, PredictedImages, convert
+from ambiseg.exchange import AnnotatedImages, ConvertSettings, PredictedImages, convert
 from ambiseg.exchange.napari import MOST, get_reader
 from ambiseg.labels import LabelSpace
 from prediction_files import random_masks, write_prediction
@@ -86,6 +89,21 @@ def test_geotiff_finds_images_that_were_moved(scene, tmp_path):
     convert(PredictedImages(place, tmp_path / "moved"), "geotiff", tmp_path / "out")
     with opened(tmp_path / "out" / "scene" / "mask-01.tif") as found:
         assert found.transform == PLACE
+
+
+def test_geotiff_of_annotations_has_void_as_no_data(tmp_path):
+    masks = random_masks(1, 2)
+    masks[1, 2, 3] = 255
+    sample = Sample("s", np.zeros((1, *SIZE), np.uint8), masks, np.array([0.5, 0.5]), ("ann", "bob"))
+    info = DatasetInfo("d", LabelSpace(("rest", "cup"), ignore_value=255))
+    write_dataset(tmp_path / "d.h5", {"test": [sample]}, info)
+    write_geo(tmp_path / "images" / "s.tif")
+    split = open_split(tmp_path / "d.h5", "test")
+    convert(AnnotatedImages(tmp_path / "d.h5", split, tmp_path / "images"), "geotiff", tmp_path / "out")
+    with opened(tmp_path / "out" / "s" / "mask-02.tif") as found:
+        assert found.nodata == 255 and found.transform == PLACE
+        assert found.tags()["AMBISEG_ANNOTATOR"] == "bob"
+        np.testing.assert_array_equal(found.read(1), masks[1])
 
 
 def test_geotiff_with_control_points(tmp_path):

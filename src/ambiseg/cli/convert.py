@@ -50,7 +50,7 @@ class ConvertArguments:
 def run(args: list[str]) -> int:
     """Convert and say what was written."""
     arguments = parse(ConvertArguments, args, "ambiseg convert")
-    from ambiseg.exchange.convert import FORMATS, convert
+    from ambiseg.exchange.formats import FORMATS, convert
     from ambiseg.exchange.settings import ConvertSettings
 
     given = {field.name: getattr(arguments, field.name) for field in fields(ConvertSettings)}

@@ -8,12 +8,12 @@ its own, with the functions for a single mask: `coco_rle`, `coco_polygons`, `bru
 from __future__ import annotations
 
 from ambiseg.exchange.coco import coco_polygons, coco_rle
-from ambiseg.exchange.convert import FORMATS, Converted, convert
 from ambiseg.exchange.cvat import mask_rle, polygon_points
+from ambiseg.exchange.formats import FORMATS, Converted, convert
 from ambiseg.exchange.images import AnnotatedImages, Hypotheses, PredictedImages
 from ambiseg.exchange.label_studio import brush_rle, percent_polygons
 from ambiseg.exchange.napari import layers
-from ambiseg.exchange.polygons import polygons
+from ambiseg.exchange.outlines import polygons
 from ambiseg.exchange.settings import ConvertSettings
 
 __all__ = [

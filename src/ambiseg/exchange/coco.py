@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ambiseg.exchange.images import Hypotheses, Images
+from ambiseg.exchange.outlines import polygons
 from ambiseg.exchange.packages import package
-from ambiseg.exchange.polygons import polygons
 from ambiseg.exchange.runs import bounding_box
 from ambiseg.exchange.settings import ConvertSettings, foreground, objects
 from ambiseg.labels import LabelSpace

@@ -8,13 +8,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import XMLGenerator
+from xml.sax.xmlreader import AttributesImpl
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ambiseg.atomic_write import write_json
 from ambiseg.exchange.images import Hypotheses, Images
-from ambiseg.exchange.polygons import polygons
+from ambiseg.exchange.outlines import polygons
 from ambiseg.exchange.runs import bounding_box, run_lengths
 from ambiseg.exchange.settings import ConvertSettings, foreground, objects
 from ambiseg.exchange.texts import hex_color, xml_text
@@ -102,7 +103,7 @@ class _Xml(XMLGenerator):
         super().__init__(stream, "utf-8", short_empty_elements=True)
 
     def open(self, element: str, /, **attributes: object) -> None:
-        self.startElement(element, {key: xml_text(str(value)) for key, value in attributes.items()})
+        self.startElement(element, _escaped(attributes))
         self.ignorableWhitespace("\n")
 
     def close(self, name: str) -> None:
@@ -110,9 +111,13 @@ class _Xml(XMLGenerator):
         self.ignorableWhitespace("\n")
 
     def leaf(self, element: str, text: str, /, **attributes: object) -> None:
-        self.startElement(element, {key: xml_text(str(value)) for key, value in attributes.items()})
+        self.startElement(element, _escaped(attributes))
         self.characters(xml_text(text))
         self.close(element)
+
+
+def _escaped(attributes: dict[str, object]) -> AttributesImpl[str]:
+    return AttributesImpl({key: xml_text(str(value)) for key, value in attributes.items()})
 
 
 def _meta(xml: _Xml, labels: LabelSpace, size: int) -> None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ambiseg.data.files.mask_rules import MaskRules
-from ambiseg.data.files.reading import read_affine, read_image, stem_of, suffix_of
+from ambiseg.data.files.reading import IMAGE_SUFFIXES, read_affine, read_image, stem_of, suffix_of
 from ambiseg.data.files.validation import FileProblem
 from ambiseg.data.folder import FolderSplit
 from ambiseg.data.split import Split
@@ -61,13 +61,14 @@ class Hypotheses:
         return int(height), int(width)
 
     def facts(self, k: int) -> dict[str, Any]:
-        """Number from 1, annotator and probability of a mask, and its score if it has one."""
+        """Number from 1, annotator and probability of a mask, and its score (``mask_score``) if it has one: other
+        programs take ``score`` for the probability."""
         score = self.scores[k] if self.scores else None
         return {
             "hypothesis": k + 1,
             "annotator": self.annotators[k],
             "probability": self.probabilities[k],
-            **({} if score is None else {"score": score}),
+            **({} if score is None else {"mask_score": score}),
         }
 
     def read_pixels(self) -> NDArray[Any] | None:
@@ -159,7 +160,7 @@ class PredictedImages(Images):
         if any(score is not None and not math.isfinite(score) for score in scores):
             raise FileProblem(found.folder / PREDICTION, "it states a score that is no number", AGAIN)
         return Hypotheses(
-            found.folder.resolve().name,
+            self.place.resolve().name if found.folder == self.place else found.folder.name,
             found.image,
             self._path(found),
             masks,
@@ -236,6 +237,10 @@ class AnnotatedImages(Images):
     def __init__(self, place: str | Path, split: Split, images: str | Path | None = None) -> None:
         self.place, self.split, self.images = Path(place), split, _existing(images)
         self.inputs = (self.place,) if self.images is None else (self.place, self.images)
+        self.files: dict[str, Path] = {}
+        if self.images is not None:
+            inside = sorted(self.images.iterdir(), reverse=True)
+            self.files = {stem_of(one): one for one in inside if suffix_of(one) in IMAGE_SUFFIXES}
         self.labels = split.info.labels
         if not len(split):
             raise AmbisegError(f"{self.place} has no image in this split: name another one (--split)")
@@ -259,7 +264,6 @@ class AnnotatedImages(Images):
 
     def _path(self, sample_id: str) -> Path | None:
         if self.images is not None:
-            found = [one for one in sorted(self.images.iterdir()) if stem_of(one) == sample_id]
-            return found[0] if found else None
+            return self.files.get(sample_id)
         stored = self.split.stored
         return stored.image_path(sample_id) if isinstance(stored, FolderSplit) else None

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ambiseg.exchange.images import Hypotheses, Images
-from ambiseg.exchange.polygons import polygons
+from ambiseg.exchange.outlines import polygons
 from ambiseg.exchange.runs import run_lengths
 from ambiseg.exchange.settings import ConvertSettings, foreground, objects
 from ambiseg.exchange.texts import hex_color, xml_text

@@ -95,7 +95,7 @@ def write_napari(images: Images, folder: Path, settings: ConvertSettings) -> lis
     for one in images:
         found = layers(one, images.labels.names)
         without += found[0][2] != "image"
-        arrays = {f"layer-{i}": data for i, (data, _, _) in enumerate(found)}
+        arrays: dict[str, Any] = {f"layer-{i}": data for i, (data, _, _) in enumerate(found)}
         recipe = json.dumps(
             [{"kind": kind, "options": options} for _, options, kind in found], allow_nan=False
         )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ambiseg.data.files.validation import value_counts
 from ambiseg.labels import LabelSpace
 
 
@@ -33,7 +34,7 @@ def objects(mask: NDArray[np.uint8], labels: LabelSpace) -> Iterator[tuple[int, 
         >>> [(c, int(found.sum())) for c, found in objects(np.array([[0, 1, 1]], np.uint8), LabelSpace.binary())]
         [(1, 2)]
     """
-    present = np.bincount(mask.ravel(), minlength=256)
+    present = value_counts(mask)
     for c in foreground(labels):
         if present[c]:
             yield c, mask == c
