@@ -116,10 +116,21 @@ def test_what_is_no_folder_of_predictions(tmp_path):
 
 def test_images_are_looked_for_in_their_folder_only(place, tmp_path):
     change(place / "a", image="../secret.png")
-    (tmp_path / "secret.png").touch()
-    (tmp_path / "images").mkdir()
-    first, second, _ = PredictedImages(place, tmp_path / "images")
-    assert first.path is None and second.path == tmp_path / "images" / "b.png"
+    for name in ("secret.png", "images/b.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    first, second, third = PredictedImages(place, tmp_path / "images")
+    assert first.path is None and first.file is None and third.file is None
+    assert second.path == second.file == tmp_path / "images" / "b.png"
+
+
+@pytest.mark.parametrize("path", ["x" * 5000, "a\0b", "/vsicurl/http://localhost/a.tif", "", "\ud800.tif"])
+def test_paths_that_lead_nowhere(place, tmp_path, path):
+    change(place / "a", path=path)
+    assert next(iter(PredictedImages(place))).file is None
+    with pytest.raises(AmbisegError, match="it is gone"):
+        convert(PredictedImages(place), "geotiff", tmp_path / "out")
+    convert(PredictedImages(place), "napari", tmp_path / "out")
 
 
 def test_one_image_at_a_time(place, tmp_path):

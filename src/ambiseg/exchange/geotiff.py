@@ -47,8 +47,8 @@ def read_georeference(one: Hypotheses) -> Georeference | None:
         AmbisegError: rasterio is missing; the file cannot be read, has another size than the masks, or a tag that
             turns it.
     """
-    path = one.path
-    if path is None or suffix_of(path) not in (".tif", ".tiff") or not path.is_file():
+    path = one.file
+    if path is None or suffix_of(path) not in (".tif", ".tiff"):
         return None
     rasterio = package("rasterio", "formats", "GeoTIFF needs")
     try:
@@ -80,9 +80,8 @@ def write_geotiff(images: Images, folder: Path, settings: ConvertSettings) -> li
         place = read_georeference(one)
         if place is None:
             if not settings.allow_no_georeference:
-                where = one.path or one.image
-                gone = one.path is None or not one.path.is_file()
-                raise FileProblem(where, "it is gone" if gone else "it has no georeference", _REMEDY)
+                problem = "it is gone" if one.file is None else "it has no georeference"
+                raise FileProblem(one.path or one.image, problem, _REMEDY)
             without += 1
         (folder / one.name).mkdir()
         for k in range(len(one.masks)):

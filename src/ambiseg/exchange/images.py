@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -60,6 +61,11 @@ class Hypotheses:
         height, width = self.masks.shape[1:]
         return int(height), int(width)
 
+    @property
+    def file(self) -> Path | None:
+        """The image's file if it is there."""
+        return self.path if self.path is not None and os.path.isfile(self.path) else None
+
     def facts(self, k: int) -> dict[str, Any]:
         """Number from 1, annotator and probability of a mask, and its score (``mask_score``) if it has one: other
         programs take ``score`` for the probability."""
@@ -79,10 +85,10 @@ class Hypotheses:
         """
         if self.pixels is not None:
             return self.pixels
-        if self.path is None or not self.path.is_file():
+        if self.file is None:
             return None
-        pixels = read_image(self.path)
-        check_size_of(self, self.path, pixels.shape[1:])
+        pixels = read_image(self.file)
+        check_size_of(self, self.file, pixels.shape[1:])
         return pixels
 
 
@@ -172,9 +178,8 @@ class PredictedImages(Images):
 
     def _path(self, found: WrittenPrediction) -> Path | None:
         if self.images is not None:
-            plain = Path(found.image).name == found.image and "\0" not in found.image
-            return self.images / found.image if plain else None
-        return Path(found.path) if found.path and "\0" not in found.path else None
+            return self.images / found.image if Path(found.image).name == found.image else None
+        return Path(found.path) if found.path else None
 
 
 def _existing(folder: str | Path | None) -> Path | None:
