@@ -13,7 +13,14 @@ from ambiseg.data.info import DatasetInfo
 from ambiseg.data.sample import Sample
 from ambiseg.data.source import open_split, write_dataset
 from ambiseg.errors import AmbisegError, UnknownNameError
-from ambiseg.exchange import FORMATS, AnnotatedImages, ConvertSettings, PredictedImages, convert
+from ambiseg.exchange import (
+    FORMATS,
+    AnnotatedImages,
+    ConvertSettings,
+    Hypotheses,
+    PredictedImages,
+    convert,
+)
 from ambiseg.labels import LabelSpace
 from prediction_files import random_masks, write_prediction
 
@@ -150,6 +157,34 @@ def test_one_image_at_a_time(place, tmp_path):
         progress=lambda done, total: steps.append(f"{done}/{total}"),
     )
     assert steps == ["read a", "1/3", "read b", "2/3", "read c", "3/3"]
+
+
+class Given:
+    """Images of these names."""
+
+    labels, inputs = LabelSpace.binary(), ()
+
+    def __init__(self, place, *names):
+        self.place, self.names = place, names
+
+    def __len__(self):
+        return len(self.names)
+
+    def __iter__(self):
+        return (Hypotheses(name, "", None, random_masks(0, 1), (1.0,), ("a",)) for name in self.names)
+
+
+@pytest.mark.parametrize("to", FORMATS)
+def test_no_name_leads_out_of_the_folder(tmp_path, to):
+    settings = ConvertSettings(allow_no_georeference=True)
+    for names, words in (
+        (("../x",), "cannot name a file"),
+        (("..",), "cannot"),
+        (("x", "x"), "two images 'x'"),
+    ):
+        with pytest.raises(AmbisegError, match=words):
+            convert(Given(tmp_path, *names), to, tmp_path / "out", settings)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("packed", [False, True])

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ambiseg.atomic_write import replacing_folder
-from ambiseg.errors import UnknownNameError
+from ambiseg.data.files.validation import check_name
+from ambiseg.errors import AmbisegError, UnknownNameError
 from ambiseg.exchange.coco import write_coco
 from ambiseg.exchange.cvat import write_cvat
 from ambiseg.exchange.geotiff import write_geotiff
@@ -104,7 +105,7 @@ def convert(
 
 
 class _Counted(Images):
-    """The same images, counted as they pass."""
+    """The same images, counted as they pass; each has a name of its own that can name a file."""
 
     def __init__(self, images: Images, progress: Callable[[int, int | None], None]) -> None:
         self.images, self.progress, self.masks = images, progress, 0
@@ -114,7 +115,12 @@ class _Counted(Images):
         return len(self.images)
 
     def __iter__(self) -> Iterator[Hypotheses]:
+        names = set[str]()
         for i, one in enumerate(self.images):
+            check_name(one.name, "name of an image")
+            if one.name in names:
+                raise AmbisegError(f"{self.place} holds two images {one.name!r}: give each its own name")
+            names.add(one.name)
             self.masks += len(one.masks)
             yield one
             self.progress(i + 1, len(self.images))

@@ -21,6 +21,7 @@ from ambiseg.data.split import Split
 from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
 from ambiseg.predictions import UnfitError, WrittenPrediction, read_masks, read_written
+from ambiseg.predictions.samples import TOLERANCE
 from ambiseg.predictions.written import AGAIN, PREDICTION
 
 
@@ -160,7 +161,7 @@ class PredictedImages(Images):
             raise FileProblem(found.folder, str(error), AGAIN) from error
         probabilities = tuple(mask.probability for mask in found.masks)
         for value in probabilities:
-            if not (math.isfinite(value) and 0 <= value <= 1):
+            if not (math.isfinite(value) and 0 <= value <= 1 + TOLERANCE):
                 raise FileProblem(found.folder / PREDICTION, f"it states the probability {value}", AGAIN)
         scores = tuple(mask.score for mask in found.masks)
         if any(score is not None and not math.isfinite(score) for score in scores):
