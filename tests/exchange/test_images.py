@@ -84,7 +84,12 @@ def no_number(folder):
     change(folder, masks=[entries[0] | {"probability": float("nan")}])
 
 
+def large_number(folder):
+    change(folder, masks=[{"file": "mask-01.png", "probability": 10**400}])
+
+
 DAMAGE = {
+    large_number: "it is no prediction of ambiseg",
     spoil_json: "cannot be read as JSON",
     spoil_mask: "mask-02.png: cannot be read as png",
     other_size: "its masks have the sizes 3x4 and 9x13",

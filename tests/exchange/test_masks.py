@@ -73,13 +73,13 @@ def test_special_masks_read_back(law):
 
 @pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
 @given(mask=MASKS)
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 def test_any_mask_reads_back(law, mask):
     law(mask)
 
 
 @given(mask=MASKS)
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 def test_polygons_share_no_pixel_have_no_hole_and_corners_on_pixels(mask):
     parts = [filled([np.array(one)], mask.shape) for one in polygons(mask)]
     total = sum(parts, np.zeros(mask.shape, int))

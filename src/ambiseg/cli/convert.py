@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 class ConvertArguments:
     """Write predictions in the format of another program.
 
-    PREDICTIONS is a folder of 'ambiseg predict', or the folder of one image in it. In its place, --data names a data set
-    whose annotations are written."""
+    PREDICTIONS is a folder of 'ambiseg predict', or the folder of one image in it. In its place, --data
+    names a data set whose annotations are written."""
 
     predictions: Positional[tuple[Path, ...]]
     """Folder of predictions."""

@@ -1,8 +1,8 @@
 """Predictions in the formats of other programs: COCO, Label Studio, CVAT, GeoTIFF, NIfTI and napari.
 
-`convert` writes all images of a `PredictedImages` or `AnnotatedImages`; `FORMATS` lists the formats. Each has a file of
-its own, with the functions for a single mask: `coco_rle`, `coco_polygons`, `brush_rle`, `percent_polygons`, `mask_rle`,
-`polygon_points`, `layers`.
+`convert` writes all images of a `PredictedImages` or `AnnotatedImages`; `FORMATS` lists the formats. Each
+has a file of its own, with the functions for a single mask: `coco_rle`, `coco_polygons`, `brush_rle`,
+`percent_polygons`, `mask_rle`, `polygon_points`, `layers`.
 """
 
 from __future__ import annotations

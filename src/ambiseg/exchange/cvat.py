@@ -56,7 +56,7 @@ def polygon_points(mask: NDArray[Any]) -> list[str]:
 
 
 def write_cvat(images: Images, folder: Path, settings: ConvertSettings) -> list[str]:
-    """Write ``annotations.xml`` and ``labels.json`` into a folder; what a user should know, a sentence each."""
+    """Write ``annotations.xml`` and ``labels.json`` into a folder; nothing that a user should know."""
     with open(folder / FILE, "w", encoding="utf-8", newline="\n") as stream:
         xml = _Xml(stream)
         xml.startDocument()

@@ -44,8 +44,8 @@ def read_georeference(one: Hypotheses) -> Georeference | None:
     """The georeference of an image's file; None where it has none, or the file is gone or no TIFF.
 
     Raises:
-        AmbisegError: rasterio is missing; the file cannot be read, has another size than the masks, or a tag that
-            turns it.
+        AmbisegError: rasterio is missing; the file cannot be read, has another size than the masks, or a tag
+            that turns it.
     """
     path = one.file
     if path is None or suffix_of(path) not in (".tif", ".tiff"):

@@ -41,7 +41,8 @@ class Hypotheses:
         pixels: the image ``(C, H, W)`` where it is at hand; see `read_pixels`.
 
     Example:
-        >>> one = Hypotheses("a", "a.png", None, np.zeros((2, 3, 4), np.uint8), (0.7, 0.3), ("mask-01", "mask-02"))
+        >>> masks = np.zeros((2, 3, 4), np.uint8)
+        >>> one = Hypotheses("a", "a.png", None, masks, (0.7, 0.3), ("mask-01", "mask-02"))
         >>> one.size
         (3, 4)
     """
@@ -68,8 +69,8 @@ class Hypotheses:
         return self.path if self.path is not None and os.path.isfile(self.path) else None
 
     def facts(self, k: int) -> dict[str, Any]:
-        """Number from 1, annotator and probability of a mask, and its score (``mask_score``) if it has one: other
-        programs take ``score`` for the probability."""
+        """Number from 1, annotator and probability of a mask, and its score (``mask_score``) if it has one:
+        other programs take ``score`` for the probability."""
         score = self.scores[k] if self.scores else None
         return {
             "hypothesis": k + 1,
@@ -136,8 +137,7 @@ class PredictedImages(Images):
         self.place, self.images = Path(folder), _existing(images)
         self.inputs = (self.place,) if self.images is None else (self.place, self.images)
         self.folders = predicted_folders(self.place)
-        first = read_written(self.folders[0])
-        self.labels = _labels(first)
+        self.labels = _labels(read_written(self.folders[0]))
 
     def __len__(self) -> int:
         return len(self.folders)
@@ -147,9 +147,10 @@ class PredictedImages(Images):
             found = read_written(folder)
             labels = _labels(found)
             if labels.names != self.labels.names:
+                ours, first = list(labels.names), list(self.labels.names)
                 raise FileProblem(
                     folder / PREDICTION,
-                    f"its classes are {list(labels.names)}, those of the first image {list(self.labels.names)}",
+                    f"its classes are {ours}, those of the first image {first}",
                     "convert the predictions of each run on their own",
                 )
             yield self._one(found, labels)

@@ -1,7 +1,8 @@
 """Label Studio: tasks with a prediction for each hypothesis, and the labelling interface that fits them.
 
-References: https://labelstud.io/guide/predictions; run lengths of brushes: https://labelstud.io/tags/brushlabels and
-rle-pack of https://github.com/thi-ng/umbrella, whose bits Label Studio reads.
+References: https://labelstud.io/guide/predictions; run lengths of brushes:
+https://labelstud.io/tags/brushlabels and rle-pack of https://github.com/thi-ng/umbrella, whose bits Label
+Studio reads.
 """
 
 from __future__ import annotations
@@ -33,9 +34,9 @@ _CHANNELS = 4
 def brush_rle(mask: NDArray[Any]) -> list[int]:
     """The run lengths of a mask as Label Studio packs them, bytes 0..255.
 
-    The mask is a picture of red, green, blue and alpha, 0 or 255 each. Bits: 32 for the number of values, 5 for the
-    bits of a value minus 1, 4 times 4 for the four sizes minus 1; then, for each run, a 1, 2 for the size of the length,
-    the length minus 1, and the value.
+    The mask is a picture of red, green, blue and alpha, 0 or 255 each. Bits: 32 for the number of values, 5
+    for the bits of a value minus 1, 4 times 4 for the four sizes minus 1; then, for each run, a 1, 2 for the
+    size of the length, the length minus 1, and the value.
 
     Args:
         mask: ``(H, W)``; what is not 0 counts.
@@ -72,7 +73,7 @@ def percent_polygons(mask: NDArray[Any]) -> list[list[list[float]]]:
 
 
 def write_label_studio(images: Images, folder: Path, settings: ConvertSettings) -> list[str]:
-    """Write ``tasks.json`` and ``interface.xml`` into a folder; what a user should know, a sentence each."""
+    """Write ``tasks.json`` and ``interface.xml`` into a folder; nothing that a user should know."""
     with open(folder / TASKS, "w", encoding="ascii") as stream:
         stream.write("[")
         for i, one in enumerate(images):
@@ -97,7 +98,7 @@ def interface(labels: LabelSpace, outlines: bool = False) -> str:
     """
     tag = "PolygonLabels" if outlines else "BrushLabels"
     entries = [
-        f"    <Label value={quoteattr(xml_text(labels.names[c]))} background={quoteattr(hex_color(labels.colors[c]))}/>"
+        f'    <Label value={quoteattr(xml_text(labels.names[c]))} background="{hex_color(labels.colors[c])}"/>'
         for c in foreground(labels)
     ]
     lines = [

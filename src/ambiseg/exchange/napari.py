@@ -1,6 +1,6 @@
-"""napari: predictions as layers, by the plugin that ``napari.yaml`` declares, or from files that need no ambiseg.
+"""napari: predictions as layers, by the plugin of ``napari.yaml``, or from files that need no ambiseg.
 
-Reference: https://napari.org/stable/plugins/technical_references/contributions.html (readers), layer data tuples.
+Reference: https://napari.org/stable/plugins/technical_references/contributions.html.
 """
 
 from __future__ import annotations

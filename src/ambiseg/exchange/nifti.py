@@ -16,8 +16,8 @@ from ambiseg.exchange.settings import ConvertSettings
 
 
 def write_nifti(images: Images, folder: Path, settings: ConvertSettings) -> list[str]:
-    """Write ``<image>.nii.gz`` ``(H, W, 1, K)`` and ``<image>.json`` into a folder; what a user should know, a
-    sentence each."""
+    """Write ``<image>.nii.gz`` ``(H, W, 1, K)`` and ``<image>.json`` into a folder; what a user should know,
+    a sentence each."""
     nibabel = package("nibabel", "nifti", "NIfTI needs")
     without = 0
     for one in images:

@@ -18,8 +18,8 @@ def polygons(mask: NDArray[Any]) -> list[Polygon]:
     """Polygons that cover the pixels of a mask and no others; none if the mask is empty.
 
     Corners lie on corners of pixels: pixel ``(row, column)`` is the square from ``(column, row)`` to
-    ``(column + 1, row + 1)``. A region with holes is cut into pieces above the first row of each hole, since the
-    formats know no holes. Pixels that meet at a corner only are regions of their own.
+    ``(column + 1, row + 1)``. A region with holes is cut into pieces above the first row of each hole, since
+    the formats know no holes. Pixels that meet at a corner only are regions of their own.
 
     Args:
         mask: ``(H, W)``; what is not 0 counts.

@@ -20,9 +20,9 @@ def package(module: str, extra: str, what: str) -> Any:
         AmbisegError: it is not installed.
 
     Example:
-        >>> package("nothing_of_this_name", "formats", "This needs")
+        >>> package("no_such_name", "formats", "This needs")
         Traceback (most recent call last):
-        ambiseg.errors.AmbisegError: This needs the package nothing_of_this_name: pip install 'ambiseg[formats]'
+        ambiseg.errors.AmbisegError: This needs the package no_such_name: pip install 'ambiseg[formats]'
     """
     try:
         return importlib.import_module(module)

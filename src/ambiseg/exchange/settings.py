@@ -31,7 +31,8 @@ def objects(mask: NDArray[np.uint8], labels: LabelSpace) -> Iterator[tuple[int, 
     """Class and pixels ``(H, W)`` of each class that a mask holds, without the background and void.
 
     Example:
-        >>> [(c, int(found.sum())) for c, found in objects(np.array([[0, 1, 1]], np.uint8), LabelSpace.binary())]
+        >>> mask = np.array([[0, 1, 1]], np.uint8)
+        >>> [(c, int(found.sum())) for c, found in objects(mask, LabelSpace.binary())]
         [(1, 2)]
     """
     present = value_counts(mask)

@@ -10,7 +10,7 @@ _FORBIDDEN = re.compile("[\ufffe\uffff]")
 
 
 def xml_text(text: str) -> str:
-    r"""The text without characters that XML forbids: control characters are spelt out. Escaping is left to a writer.
+    r"""The text without characters that XML forbids: control characters are spelt out. It is not escaped yet.
 
     Example:
         >>> xml_text("a\x01<b>\uffff")
