@@ -22,7 +22,7 @@ ROOMS = (
     {"maskset"},
     {"networks", "metrics", "data", "flows"},
     {"losses", "distributions", "predictions"},
-    {"mode_probabilities"},
+    {"mode_probabilities", "exchange"},
     {"methods"},
     {"engine", "report"},
     {"testing", "ambiseg"},

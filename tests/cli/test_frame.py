@@ -31,7 +31,7 @@ PAGES = [
     *(f"train {name} --help" for name in METHODS),
     *(
         f"{verb} --help"
-        for verb in ("predict", "evaluate", "score", "report", "demo", "methods", "cite", "data")
+        for verb in ("predict", "convert", "evaluate", "score", "report", "demo", "methods", "cite", "data")
     ),
     *(f"data {verb} --help" for verb in ("simulate", "check", "pack")),
     "methods",

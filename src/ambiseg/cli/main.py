@@ -27,6 +27,11 @@ MENU = Menu(
         Verb("data", "simulate, check and pack data sets", "ambiseg.cli.data:run"),
         Verb("train", "train a method on a data set, or go on with a run", "ambiseg.cli.train:run"),
         Verb("predict", "masks, probabilities and a picture of each image", "ambiseg.cli.predict:run"),
+        Verb(
+            "convert",
+            "predictions for COCO, Label Studio, CVAT, GIS, NIfTI or napari",
+            "ambiseg.cli.convert:run",
+        ),
         Verb("mix", "several runs as one, with weights fitted on validation images", "ambiseg.cli.mix:run"),
         Verb("evaluate", "measure a run against annotations", "ambiseg.cli.evaluate:run"),
         Verb("score", "measure the masks of any program against annotations", "ambiseg.cli.score:run"),

@@ -224,6 +224,10 @@ class FolderSplit(Split):
         self.ids = tuple(self._images)
         self._names = MaskNames(self._folder / "masks")
 
+    def image_path(self, sample_id: str) -> Path:
+        """The file of an image."""
+        return self._images[sample_id]
+
     def __getitem__(self, index: int) -> Sample:
         """Read one image, all its masks (in the order of the annotators' names) and their weights.
 

@@ -26,7 +26,7 @@ from ambiseg.labels import LabelSpace
 from ambiseg.predictions.archives import Archive
 from ambiseg.predictions.index import INDEX
 from ambiseg.predictions.samples import Predictions, Samples, UnfitError, understood
-from ambiseg.predictions.written import AGAIN, PREDICTION, json_of, read_written
+from ambiseg.predictions.written import AGAIN, PREDICTION, WrittenPrediction, json_of, read_written
 
 WEIGHT_HEADER = ("id", "sample", "weight")
 
@@ -62,7 +62,7 @@ class PredictedFolder(Predictions):
         weights = np.array([mask.probability for mask in found.masks])
         scores = [None if found.filtered else mask.score for mask in found.masks]
         known = None if None in scores else np.array(scores, np.float64)
-        masks, _ = _stacked([_read_file(mask.file, rules, labels)[0] for mask in found.masks], folder)
+        masks = read_masks(found, rules, labels)
         probabilities = None
         if found.probabilities is not None:
             with Archive(found.probabilities) as archive:
@@ -119,6 +119,12 @@ class MaskFolders(Predictions):
             if "sum to" not in problem.problem:
                 raise UnfitError("weights", problem.problem)
         return np.array([stated[name] for name in names])
+
+
+def read_masks(found: WrittenPrediction, rules: MaskRules, labels: LabelSpace) -> NDArray[np.uint8]:
+    """The masks ``(K, H, W)`` that a ``prediction.json`` names; `AmbisegError` if they do not fit each other, or the
+    classes."""
+    return _stacked([_read_file(mask.file, rules, labels)[0] for mask in found.masks], found.folder)[0]
 
 
 def _read_file(

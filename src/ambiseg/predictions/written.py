@@ -75,7 +75,7 @@ def read_written(folder: Path) -> WrittenPrediction:
             _optional(folder, content.get("picture")),
             any(settings.get(name) is not None for name in FILTERS),
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise FileProblem(place, f"it is no prediction of ambiseg ({error!r})", AGAIN) from error
     if not masks:
         raise FileProblem(place, "it names no mask", AGAIN)
