@@ -53,12 +53,12 @@ def coco_polygons(mask: NDArray[Any]) -> list[list[float]]:
     return [[float(value) for corner in one for value in corner] for one in polygons(mask)]
 
 
-def write_coco(images: Images, folder: Path, settings: ConvertSettings) -> list[str]:
+def write_coco(images: Images, partial: Path, settings: ConvertSettings) -> list[str]:
     """Write ``annotations.json`` into a folder; what a user should know, a sentence each."""
     number, empty = 0, 0
     with (
         tempfile.TemporaryFile("w+", encoding="ascii") as entries,
-        open(folder / FILE, "w", encoding="ascii") as stream,
+        open(partial / FILE, "w", encoding="ascii") as stream,
     ):
         head = {
             "info": {"description": f"written by ambiseg {__version__}"},

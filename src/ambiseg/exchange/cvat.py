@@ -55,9 +55,9 @@ def polygon_points(mask: NDArray[Any]) -> list[str]:
     return [";".join(f"{x}.0,{y}.0" for x, y in one) for one in polygons(mask)]
 
 
-def write_cvat(images: Images, folder: Path, settings: ConvertSettings) -> list[str]:
+def write_cvat(images: Images, partial: Path, settings: ConvertSettings) -> list[str]:
     """Write ``annotations.xml`` and ``labels.json`` into a folder; nothing that a user should know."""
-    with open(folder / FILE, "w", encoding="utf-8", newline="\n") as stream:
+    with open(partial / FILE, "w", encoding="utf-8", newline="\n") as stream:
         xml = _Xml(stream)
         xml.startDocument()
         xml.open("annotations")
@@ -70,7 +70,7 @@ def write_cvat(images: Images, folder: Path, settings: ConvertSettings) -> list[
                 _shapes(xml, one, k, images.labels, settings.polygons)
             xml.close("image")
         xml.close("annotations")
-    write_json(folder / LABELS, labels_of(images.labels))
+    write_json(partial / LABELS, labels_of(images.labels))
     return []
 
 

@@ -69,7 +69,7 @@ def read_georeference(one: Hypotheses) -> Georeference | None:
     return Georeference(system, points=points) if system and points else None
 
 
-def write_geotiff(images: Images, folder: Path, settings: ConvertSettings) -> list[str]:
+def write_geotiff(images: Images, partial: Path, settings: ConvertSettings) -> list[str]:
     """Write ``<image>/mask-01.tif`` and so on into a folder; what a user should know, a sentence each.
 
     Raises:
@@ -83,13 +83,13 @@ def write_geotiff(images: Images, folder: Path, settings: ConvertSettings) -> li
                 problem = "it is gone" if one.file is None else "it has no georeference"
                 raise FileProblem(one.path or one.image, problem, _REMEDY)
             without += 1
-        (folder / one.name).mkdir()
+        (partial / one.name).mkdir()
         for k in range(len(one.masks)):
-            _write(folder / one.name / f"mask-{k + 1:02}.tif", one, k, images.labels, place or Georeference())
+            _write(partial / one.name / f"mask-{k + 1:02}.tif", one, k, images.labels, place or Georeference())
     return [f"{without} of {len(images)} images have no georeference"] if without else []
 
 
-def _write(path: Path, one: Hypotheses, k: int, labels: LabelSpace, place: Georeference) -> None:
+def _write(partial: Path, one: Hypotheses, k: int, labels: LabelSpace, place: Georeference) -> None:
     rasterio = package("rasterio", "formats", "GeoTIFF needs")
     facts = one.facts(k)
     profile = {
@@ -104,7 +104,7 @@ def _write(path: Path, one: Hypotheses, k: int, labels: LabelSpace, place: Geore
     }
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        with rasterio.open(path, "w", **profile) as target:
+        with rasterio.open(partial, "w", **profile) as target:
             target.write(one.masks[k], 1)
             target.write_colormap(1, {c: (*color, 255) for c, color in enumerate(labels.colors)})
             target.set_band_description(

@@ -72,15 +72,15 @@ def percent_polygons(mask: NDArray[Any]) -> list[list[list[float]]]:
     return [[[100 * x / width, 100 * y / height] for x, y in one] for one in polygons(mask)]
 
 
-def write_label_studio(images: Images, folder: Path, settings: ConvertSettings) -> list[str]:
+def write_label_studio(images: Images, partial: Path, settings: ConvertSettings) -> list[str]:
     """Write ``tasks.json`` and ``interface.xml`` into a folder; nothing that a user should know."""
-    with open(folder / TASKS, "w", encoding="ascii") as stream:
+    with open(partial / TASKS, "w", encoding="ascii") as stream:
         stream.write("[")
         for i, one in enumerate(images):
             stream.write(",\n" * (i > 0) + json.dumps(_task(one, images.labels, settings), allow_nan=False))
         stream.write("]\n")
     text = interface(images.labels, settings.polygons)
-    (folder / INTERFACE).write_text(text, encoding="utf-8", newline="\n")
+    (partial / INTERFACE).write_text(text, encoding="utf-8", newline="\n")
     return []
 
 

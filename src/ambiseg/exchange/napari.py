@@ -86,7 +86,7 @@ def layers(one: Hypotheses, classes: tuple[str, ...] = ()) -> list[Layer]:
     return found
 
 
-def write_napari(images: Images, folder: Path, settings: ConvertSettings) -> list[str]:
+def write_napari(images: Images, partial: Path, settings: ConvertSettings) -> list[str]:
     """Write ``<image>.npz`` and ``show.py`` into a folder; what a user should know, a sentence each.
 
     A file holds an array for each layer, ``layer-0`` and so on, and their options as JSON in ``layers``.
@@ -99,7 +99,7 @@ def write_napari(images: Images, folder: Path, settings: ConvertSettings) -> lis
         recipe = json.dumps(
             [{"kind": kind, "options": options} for _, options, kind in found], allow_nan=False
         )
-        np.savez_compressed(folder / f"{one.name}.npz", **arrays, layers=np.array(recipe))
+        np.savez_compressed(partial / f"{one.name}.npz", **arrays, layers=np.array(recipe))
     script = files("ambiseg.exchange").joinpath("show_in_napari.py").read_text("utf-8")
-    (folder / SCRIPT).write_text(script, encoding="utf-8", newline="\n")
+    (partial / SCRIPT).write_text(script, encoding="utf-8", newline="\n")
     return [f"{without} of {len(images)} images are gone: only their masks were written"] if without else []

@@ -15,7 +15,7 @@ from ambiseg.exchange.packages import package
 from ambiseg.exchange.settings import ConvertSettings
 
 
-def write_nifti(images: Images, folder: Path, settings: ConvertSettings) -> list[str]:
+def write_nifti(images: Images, partial: Path, settings: ConvertSettings) -> list[str]:
     """Write ``<image>.nii.gz`` ``(H, W, 1, K)`` and ``<image>.json`` into a folder; what a user should know,
     a sentence each."""
     nibabel = package("nibabel", "nifti", "NIfTI needs")
@@ -24,8 +24,8 @@ def write_nifti(images: Images, folder: Path, settings: ConvertSettings) -> list
         without += one.affine is None
         values = np.ascontiguousarray(one.masks.transpose(1, 2, 0)[:, :, None])
         found = nibabel.Nifti1Image(values, np.eye(4) if one.affine is None else one.affine)
-        nibabel.save(found, folder / f"{one.name}.nii.gz")
-        write_json(folder / f"{one.name}.json", _sidecar(one, images.labels.names))
+        nibabel.save(found, partial / f"{one.name}.nii.gz")
+        write_json(partial / f"{one.name}.json", _sidecar(one, images.labels.names))
     return [f"{without} of {len(images)} images have no affine: the identity was written"] if without else []
 
 

@@ -26,14 +26,14 @@ _LONGEST = 65_000  # of a side: JPEG has room for no more
 
 
 def draw_overlays(
-    image: NDArray[np.generic], predictions: MaskSet, paths: Sequence[Path], channels: Sequence[str] = ()
+    image: NDArray[np.generic], predictions: MaskSet, partials: Sequence[Path], channels: Sequence[str] = ()
 ) -> None:
     """Write each mask of one image, drawn on the image, to a JPEG file of the image's size.
 
     Args:
         image: ``(C, H, W)`` of any numeric type.
         predictions: masks of this image, ``(1, K, H, W)``.
-        paths: files to write, one for each mask.
+        partials: files to write, one for each mask.
         channels: names of the channels of the image, see `ambiseg.report.display.background_of`.
 
     Raises:
@@ -42,10 +42,10 @@ def draw_overlays(
     check_image(image, predictions)
     base = background_of(image, channels)
     masks = predictions.masks[0].cpu().numpy()
-    for mask, path in zip(masks, paths, strict=True):
+    for mask, partial in zip(masks, partials, strict=True):
         picture = Image.fromarray(overlay(base, mask, predictions.labels))
         picture.thumbnail((_LONGEST, _LONGEST))
-        picture.save(path, "jpeg", quality=90, subsampling=0)
+        picture.save(partial, "jpeg", quality=90, subsampling=0)
 
 
 def overlay(base: Floats, mask: Labels, labels: LabelSpace) -> NDArray[np.uint8]:
