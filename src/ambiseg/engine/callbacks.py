@@ -9,7 +9,6 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -17,13 +16,11 @@ from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Checkpoint, WeightAveraging
-from lightning.pytorch.loggers import Logger
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn
 from rich.text import Text
 from torch import Tensor
 
-from ambiseg import owned_files
 from ambiseg.engine.module import TrainingModule
 from ambiseg.progress_log import LOG_EVERY, new_bar
 
@@ -222,33 +219,6 @@ class KeepLast(Checkpoint):
         for number, handler in self._previous.items():
             signal.signal(number, handler)
         self._previous.clear()
-
-
-class ListLogs(pl.Callback):
-    """Adds what the loggers write to the list of the run folder, so that ``--overwrite`` knows it."""
-
-    def __init__(self, run: Path, loggers: Sequence[Logger]) -> None:
-        self.run = run
-        self.list(loggers)
-
-    def list(self, loggers: Sequence[Logger]) -> None:
-        """Add what there is, and what is about to appear."""
-        for logger in loggers:
-            folder = Path(logger.log_dir or self.run / "logs")
-            inside = folder.relative_to(self.run).as_posix()
-            names = {path.name for path in folder.glob("*") if path.is_file()} | {
-                "metrics.csv",
-                "hparams.yaml",
-            }
-            owned_files.add(self.run, [f"{inside}/", *(f"{inside}/{name}" for name in sorted(names))])
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if trainer.is_global_zero:
-            self.list(trainer.loggers)
-
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if trainer.is_global_zero:
-            self.list(trainer.loggers)
 
 
 class _TimeLeft(ProgressColumn):

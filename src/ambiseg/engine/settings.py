@@ -9,6 +9,7 @@ from typing import Literal
 from ambiseg.data import augmentation_kinds
 from ambiseg.data.augmentation_kinds import Kind
 
+Tracker = Literal["tensorboard", "wandb", "mlflow"]
 AUTO, SELECT_LAST = "auto", "last"
 """Values of ``select`` that are no names of figures."""
 VALIDATIONS = 8
@@ -163,8 +164,9 @@ class TrainSettings:
     """Processes (CPU) or GPUs."""
     workers: int = 0
     """Processes that prepare batches; 0 does it in the training process."""
-    tensorboard: bool = False
-    """Also log for TensorBoard (pip install 'ambiseg[tensorboard]')."""
+    loggers: tuple[Tracker, ...] = ()
+    """Experiment trackers beside the curve of the run: tensorboard, wandb, mlflow (pip install
+    'ambiseg[tensorboard]')."""
 
     def problems(self) -> list[str]:
         """Values that make no sense, one sentence each.

@@ -39,6 +39,7 @@ from ambiseg.engine.run_folder import (
 from ambiseg.engine.settings import TrainSettings
 from ambiseg.engine.smoke import shrunk
 from ambiseg.engine.starting_weights import starting_model, suited
+from ambiseg.engine.trackers import check_installed
 from ambiseg.engine.training_loop import FitResult, run_training, steps_of
 from ambiseg.errors import AmbisegError, DataWarning
 from ambiseg.labels import LabelSpace
@@ -116,6 +117,7 @@ def fit(
     run, split = Path(out), _training_split(data)
     val = _validation_split(data, chosen)
     _check_devices(chosen, split, val)
+    check_installed(chosen.loggers)
     validated(spec, chosen)  # a name that there is not is refused here
     if not smoke:
         _check_steps(chosen, len(split))

@@ -16,7 +16,6 @@ import lightning.pytorch as pl
 import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
-from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from torch.multiprocessing.spawn import ProcessRaisedException
 from torch.utils.data import DataLoader, Subset
 
@@ -28,7 +27,6 @@ from ambiseg.engine.callbacks import (
     LOGGERS,
     Budget,
     KeepLast,
-    ListLogs,
     MovingAverage,
     ProgressLine,
     QuietProcesses,
@@ -36,7 +34,6 @@ from ambiseg.engine.callbacks import (
     silence_lightning,
 )
 from ambiseg.engine.checkpoints import AtomicCheckpoints, load_checkpoint
-from ambiseg.engine.curve import CurveLogger
 from ambiseg.engine.filter_choice import FEWEST, IMAGES, choose_filter, seconds_per_image
 from ambiseg.engine.hardware import Hardware
 from ambiseg.engine.module import LOSS, TrainingModule, higher_is_better, validated
@@ -51,6 +48,7 @@ from ambiseg.engine.run_folder import (
     save_weights,
 )
 from ambiseg.engine.settings import SELECT_LAST, VALIDATIONS, TrainSettings
+from ambiseg.engine.trackers import LogFiles, make_loggers
 from ambiseg.errors import AmbisegError
 from ambiseg.methods import method_info
 from ambiseg.methods.base import Segmenter
@@ -146,10 +144,10 @@ def run_training(
         callbacks.append(EarlyStopping(f"val_{metric}", mode=mode, patience=train.early_stop))
     if not quiet:
         callbacks.append(ProgressLine(budget, train.batch_size, metric))
-    loggers = _loggers(run, train)
+    loggers = make_loggers(run, config)
     callbacks.append(KeepLast(run / LAST))
     if not is_child():
-        callbacks.append(ListLogs(run, loggers))
+        callbacks.append(LogFiles(run, config, loggers))
     done = int(checkpoint["global_step"]) if checkpoint else 0
     interrupted = False
     with _quiet_lightning():
@@ -319,16 +317,6 @@ def _finish(run: Path, config: RunConfig, interrupted: bool) -> FitResult:
             entries["validation_labels"] = "single" if train.one_mask_validation else "full"
         write_json(run / TRAINING, entries)
     return result
-
-
-def _loggers(run: Path, train: TrainSettings) -> list[Logger]:
-    loggers: list[Logger] = [CurveLogger(run, name="logs")]
-    if train.tensorboard:
-        try:
-            loggers.append(TensorBoardLogger(run, name="tensorboard"))
-        except ModuleNotFoundError as error:
-            raise AmbisegError("TensorBoard is not installed: pip install 'ambiseg[tensorboard]'") from error
-    return loggers
 
 
 @contextmanager

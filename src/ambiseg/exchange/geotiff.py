@@ -85,7 +85,9 @@ def write_geotiff(images: Images, partial: Path, settings: ConvertSettings) -> l
             without += 1
         (partial / one.name).mkdir()
         for k in range(len(one.masks)):
-            _write(partial / one.name / f"mask-{k + 1:02}.tif", one, k, images.labels, place or Georeference())
+            _write(
+                partial / one.name / f"mask-{k + 1:02}.tif", one, k, images.labels, place or Georeference()
+            )
     return [f"{without} of {len(images)} images have no georeference"] if without else []
 
 
