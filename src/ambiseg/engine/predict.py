@@ -211,7 +211,7 @@ def _write_prediction(
     for k in range(int(prediction.count[0])):
         name = f"mask-{k + 1:02}{suffix}"
         write_mask(partial / name, prediction.masks[0, k].numpy(), affine, prediction.labels.colors)
-        entries.append(_entry(prediction, k, name))
+        entries.append(mask_entry(prediction, k, name))
     content: dict[str, Any] = {
         "image": source.name,
         "path": str(source),
@@ -235,7 +235,8 @@ def _write_prediction(
     (partial / "prediction.json").write_text(text, encoding="utf-8")
 
 
-def _entry(prediction: MaskSet, k: int, name: str) -> dict[str, Any]:
+def mask_entry(prediction: MaskSet, k: int, name: str) -> dict[str, Any]:
+    """What ``prediction.json`` says of mask ``k`` of the first image, in the file ``name``."""
     return {
         "file": name,
         "probability": _shortest(prediction.weights[0, k]),
