@@ -67,7 +67,7 @@ most.</p>
 <table>
 <tr><th scope="col">field</th><th scope="col">meaning</th></tr>
 {% for field, what in schemas[name].properties.items() %}
-<tr><td><code>{{ field }}</code></td><td>{{ what.description or "" }}</td></tr>
+<tr><td><code>{{ field }}</code></td><td>{{ what.description | default("") }}</td></tr>
 {% endfor %}
 </table>
 {% endfor %}
