@@ -45,7 +45,9 @@ def make(room: Path, size: int) -> tuple[Path, list[bytes]]:
     splits = {name: simulate_wildfires(n, size=size, start=start) for name, (n, start) in counts.items()}
     data = write_dataset(room / "fires", splits, DatasetInfo("fires"))
     training = TrainSettings(updates=20, batch_size=8, lr=2e-3, validations=1, warmup=5)
-    run = fit("mode-proposals", data, room / "run", train=training, backbone=UNetSettings(width=16), quiet=True)
+    run = fit(
+        "mode-proposals", data, room / "run", train=training, backbone=UNetSettings(width=16), quiet=True
+    )
     return run.run, [path.read_bytes() for path in sorted((data / "test" / "images").glob("*.npy"))]
 
 
@@ -93,7 +95,13 @@ def expected_area(body: bytes) -> float:
 
 
 async def part(
-    port: int, process: int, images: list[bytes], clients: int, requests: int, limit: float, areas: list[float]
+    port: int,
+    process: int,
+    images: list[bytes],
+    clients: int,
+    requests: int,
+    limit: float,
+    areas: list[float],
 ) -> dict[str, Any]:
     """Clients that each send one request after the other; ``areas`` are those of the right answers."""
     turns, seconds, lost = iter(range(requests)), list[float](), 0
@@ -168,14 +176,20 @@ async def bad_clients(port: int, image: bytes, until: asyncio.Event) -> dict[str
     whole = request(image)
     await asyncio.gather(
         bad("malformed", request(b"\x89PNG\r\n\x1a\n" + os.urandom(200))[:50], request(os.urandom(400))[50:]),
-        bad("huge", b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n", os.urandom(1 << 16)),
+        bad(
+            "huge",
+            b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n",
+            os.urandom(1 << 16),
+        ),
         bad("slow", whole[:200], whole[200:], 2.0),
         bad("truncated", whole[: len(whole) // 2], pause=0.02),
     )
     return seen
 
 
-async def beside_bad(port: int, process: int, images: list[bytes], given: argparse.Namespace, areas: list[float]) -> Any:
+async def beside_bad(
+    port: int, process: int, images: list[bytes], given: argparse.Namespace, areas: list[float]
+) -> Any:
     """The usual clients while others misbehave."""
     end = asyncio.Event()
     bad = asyncio.create_task(bad_clients(port, images[0], end))

@@ -47,7 +47,9 @@ def run(args: list[str]) -> int:
     at_least_one(**{name: getattr(arguments, name) for name in ("max_pixels", "max_samples", "max_queue")})
     for name in ("timeout", "max_body"):
         if not 0 < getattr(arguments, name) < math.inf:
-            raise AmbisegError(f"--{name.replace('_', '-')} must be above 0, received {getattr(arguments, name)}")
+            raise AmbisegError(
+                f"--{name.replace('_', '-')} must be above 0, received {getattr(arguments, name)}"
+            )
     try:
         from ambiseg.serving.app import create_app
         from ambiseg.serving.server import address_of, bind, listen
@@ -78,7 +80,7 @@ def run(args: list[str]) -> int:
         )
         address = address_of(bound)
 
-        def ready() -> None:
+        def ready(_: object) -> None:
             if arguments.json:
                 show_json({"address": address, "run": arguments.run, **served.facts()})
                 return

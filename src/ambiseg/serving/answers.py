@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ambiseg.data.files.reading import mask_png
-from ambiseg.engine.predict import mask_entry
+from ambiseg.engine.predict import mask_entries
 from ambiseg.labels import LabelSpace
 from ambiseg.serving.model import Found, Served, Task
 
@@ -35,19 +35,17 @@ def render(served: Served, task: Task, found: Found, form: Format, **more: Any) 
     estimate = task.settings.estimate.record(flow)
     if flow is not None and flow.folder is not None:
         estimate["flow"] = flow.folder.name
-    entries, files = [], {}
-    for k in range(int(masks.count[0])):
-        name, mask = f"mask-{k + 1:02}.png", masks.masks[0, k].numpy()
-        entry = mask_entry(masks, k, name)
+    files: dict[str, bytes] = {}
+    entries = mask_entries(masks, [f"mask-{k + 1:02}.png" for k in range(int(masks.count[0]))])
+    for entry, mask in zip(entries, masks.masks[0].numpy(), strict=False):
         if form == "rle":
             entry["rle"] = run_lengths(mask, masks.labels)
         else:
-            files[name] = mask_png(mask, masks.labels.colors)
+            files[entry["file"]] = mask_png(mask, masks.labels.colors)
         if form == "png":
-            entry["png"] = base64.b64encode(files[name]).decode("ascii")
+            entry["png"] = base64.b64encode(files[entry["file"]]).decode("ascii")
         if form != "zip":
             del entry["file"]
-        entries.append(entry)
     content = {
         **more,
         "size": list(task.image.shape[1:]),

@@ -53,7 +53,9 @@ class Asked(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     samples: int | None = Field(None, ge=1, description="masks to ask of the model")
-    top: int | None = Field(None, ge=1, description="keep at most so many masks, those that represent all best")
+    top: int | None = Field(
+        None, ge=1, description="keep at most so many masks, those that represent all best"
+    )
     all: bool = Field(False, description="keep every mask that the model predicts")
     seed: int | None = Field(None, ge=0, lt=1 << 63, description="of methods that draw at random")
     format: Literal["png", "rle", "zip"] | None = Field(
@@ -68,7 +70,9 @@ class Mask(BaseModel):
     score: float | None = Field(description="how much the mask is worth keeping, 0 to 1; null without scores")
     area: float = Field(description="share of pixels that are not background")
     png: str | None = Field(None, description="class numbers as PNG, in base64")
-    rle: list[dict[str, Any]] | None = Field(None, description="run lengths of each class (COCO, uncompressed)")
+    rle: list[dict[str, Any]] | None = Field(
+        None, description="run lengths of each class (COCO, uncompressed)"
+    )
 
 
 class Prediction(BaseModel):
@@ -169,7 +173,10 @@ class Service:
         try:
             warning = self.served.run.difference(image)
         except AmbisegError as error:
-            raise HTTPException(422, f"the image: {error}") from error
+            said = str(error).removeprefix("the image ")
+            raise HTTPException(
+                422, f"the image {said}" if said != str(error) else f"the image: {said}"
+            ) from error
         task = self.served.task(
             image, samples=asked.samples, top=asked.top, keep_all=asked.all, seed=asked.seed
         )

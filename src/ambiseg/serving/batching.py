@@ -122,16 +122,18 @@ class Batcher(Generic[Item, Result]):
         self._thread.join()
 
     def _work(self) -> None:
-        while batch := self._next():
+        while (batch := self._next()) is not None:
             batch = [job for job in batch if job.future.set_running_or_notify_cancel()]
             if batch:
                 self._on_batch(len(batch))
                 self._answer(batch)
 
-    def _next(self) -> list[_Job[Item, Result]]:
-        """The first job and those that share its batch; empty at the end."""
+    def _next(self) -> list[_Job[Item, Result]] | None:
+        """The first job and those that share its batch; None at the end."""
         with self._changed:
-            while not self._jobs and not self._closing:
+            while not self._jobs:
+                if self._closing:
+                    return None
                 self._changed.wait()
             end = time.monotonic() + WAIT
             while self._arriving > 0 and not self._closing and self._incomplete():
@@ -155,12 +157,15 @@ class Batcher(Generic[Item, Result]):
     def _answer(self, batch: Sequence[_Job[Item, Result]]) -> None:
         """Compute a batch; after an error each job alone, so that one image does not fail the others."""
         try:
-            results = self._compute([job.item for job in batch])
-            for job, result in zip(batch, results, strict=True):
-                job.future.set_result(result)
+            results = list(self._compute([job.item for job in batch]))
+            if len(results) != len(batch):
+                raise RuntimeError(f"{len(results)} results of {len(batch)} items")
         except BaseException as error:
             if len(batch) == 1:
                 batch[0].future.set_exception(error)
                 return
             for job in batch:
                 self._answer([job])
+        else:
+            for job, result in zip(batch, results, strict=True):
+                job.future.set_result(result)

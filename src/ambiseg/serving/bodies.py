@@ -61,7 +61,9 @@ async def receive(request: Request, folder: Path, most: int, seconds: float) -> 
                 await _write(request, file, most)
     except TimeoutError:
         raise HTTPException(
-            408, f"the body did not arrive within {seconds:g} s: send it faster or send a smaller image", CLOSE
+            408,
+            f"the body did not arrive within {seconds:g} s: send it faster or send a smaller image",
+            CLOSE,
         ) from None
     except ClientDisconnect:
         raise HTTPException(CUT_OFF, "the request was cut off") from None

@@ -106,9 +106,7 @@ class Served:
         images = [task.image for task in tasks]
         found = self.run.predict_batch(images, first.settings, generator, self.flow)
         masks = replace(found.masks, probabilities=None)
-        return [
-            Found(masks[row].compact(), determined) for row, determined in enumerate(found.determined)
-        ]
+        return [Found(masks[row].compact(), determined) for row, determined in enumerate(found.determined)]
 
     def facts(self) -> dict[str, Any]:
         """What ``/health`` says of the run."""

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import signal
 import socket
+import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any
@@ -18,7 +19,7 @@ from ambiseg.serving.settings import ServeSettings
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A socket on an address; nobody can connect before it listens.
+    """A socket that listens on an address; who connects waits until the server begins.
 
     Raises:
         AmbisegError: a port in use, one that needs more rights, or an address that is not of this machine.
@@ -33,6 +34,7 @@ def bind(host: str, port: int) -> socket.socket:
     try:
         found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         found.bind(address)
+        found.listen()
     except OSError as error:
         found.close()
         raise AmbisegError(
@@ -73,16 +75,19 @@ class _Protocol(H11Protocol):
 class _Server(uvicorn.Server):
     """Says when it listens, and ends without an exception after SIGINT and SIGTERM."""
 
-    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, ready: Callable[[uvicorn.Server], None]) -> None:
         super().__init__(config)
         self._ready = ready
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        self._ready()
+        self._ready(self)
 
     @contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
         signals = (signal.SIGINT, signal.SIGTERM)
         before = {number: signal.signal(number, self.handle_exit) for number in signals}
         try:
@@ -92,14 +97,19 @@ class _Server(uvicorn.Server):
                 signal.signal(number, handler)
 
 
-def listen(app: Any, bound: socket.socket, settings: ServeSettings, ready: Callable[[], None]) -> None:
+def listen(
+    app: Any,
+    bound: socket.socket,
+    settings: ServeSettings,
+    ready: Callable[[uvicorn.Server], None],
+) -> None:
     """Serve until SIGINT or SIGTERM; requests in progress are answered first.
 
     Args:
         app: of `ambiseg.serving.app.create_app`.
         bound: of `bind`.
         settings: limits.
-        ready: called when clients can connect.
+        ready: called when clients can connect; ``should_exit`` of what it is given ends the server.
     """
     logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
     protocol = type("_Protocol", (_Protocol,), {"timeout": settings.timeout})
