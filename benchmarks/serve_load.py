@@ -3,10 +3,11 @@
     python benchmarks/serve_load.py [--requests 5000] [--clients 32] [--size 64] [--limit 240] [--out RESULT.json]
 
 It trains the demo's model for a few steps on simulated wildfires, starts the server on a free port of 127.0.0.1, and
-sends images. Each part stops after ``--requests`` requests or ``--limit`` seconds. For each part it prints requests,
-requests lost (no answer, another status than 200, or the answer to another image), latency p50 and p95 in milliseconds,
-requests per second, and the memory of the server (RSS in MiB) at its begin, middle and end. Bad clients send malformed,
-huge, slow and truncated requests while the others go on.
+sends images. Each part stops after ``--requests`` requests (a tenth with one client, a fifth beside bad clients and
+without batches) or ``--limit`` seconds. It prints requests, requests lost (no answer, another status than 200, or the
+answer to another image), latency p50 and p95 in milliseconds, requests per second, processor time of the server per
+request, and its memory (RSS in MiB) at begin, middle and end. Bad clients send malformed, huge, slow and truncated
+requests while the others go on.
 """
 
 from __future__ import annotations
@@ -25,8 +26,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from ambiseg.data.info import DatasetInfo
 from ambiseg.data.simulators.wildfire import simulate_wildfires
@@ -75,6 +74,12 @@ def memory(process: int) -> float:
     return round(int(next(line for line in lines if line.startswith("VmRSS")).split()[1]) / 1024, 1)
 
 
+def processor_seconds(process: int) -> float:
+    """What a process has computed, in seconds of one core."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def request(body: bytes, more: str = "") -> bytes:
     """A request for the masks of an image."""
     head = f"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n{more}\r\n"
@@ -91,7 +96,7 @@ async def answer(reader: asyncio.StreamReader) -> tuple[int, bytes]:
 
 def expected_area(body: bytes) -> float:
     """Of an answer, by which answers to different images are told apart."""
-    return sum(mask["probability"] * mask["area"] for mask in json.loads(body)["masks"])
+    return float(sum(mask["probability"] * mask["area"] for mask in json.loads(body)["masks"]))
 
 
 async def part(
@@ -105,7 +110,7 @@ async def part(
 ) -> dict[str, Any]:
     """Clients that each send one request after the other; ``areas`` are those of the right answers."""
     turns, seconds, lost = iter(range(requests)), list[float](), 0
-    began, memories = time.perf_counter(), [memory(process)]
+    began, memories, computed = time.perf_counter(), [memory(process)], processor_seconds(process)
 
     async def client() -> None:
         nonlocal lost
@@ -137,6 +142,7 @@ async def part(
         "p50_ms": round(1e3 * statistics.median(seconds), 1),
         "p95_ms": round(1e3 * cuts[-1], 1),
         "per_second": round(len(seconds) / duration, 1),
+        "processor_ms": round(1e3 * (processor_seconds(process) - computed) / len(seconds), 2),
         "memory_mib": [*memories, memory(process)],
     }
 

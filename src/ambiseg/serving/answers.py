@@ -86,4 +86,4 @@ def _counts(inside: NDArray[np.bool_]) -> list[int]:
     flat = inside.ravel(order="F")
     changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1
     edges = [*([0] if flat[0] else []), *changes.tolist(), flat.size]
-    return np.diff(edges, prepend=0).tolist()  # type: ignore[no-any-return]
+    return np.diff(edges, prepend=0).tolist()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import Future
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -41,7 +41,8 @@ class Patience:
         result = asyncio.wrap_future(future)
         left = max(0.0, self._deadline - asyncio.get_running_loop().time())
         try:
-            await asyncio.wait({result, self._gone}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+            both: set[asyncio.Future[Any]] = {result, self._gone}
+            await asyncio.wait(both, timeout=left, return_when=asyncio.FIRST_COMPLETED)
             if result.done():
                 return result.result()
         except NotEnoughMemoryError as error:
