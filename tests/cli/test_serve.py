@@ -22,6 +22,7 @@ def test_a_user_serves_a_run_and_stops_it(tiny_run, fires, tmp_path):
     run = shutil.copytree(tiny_run, tmp_path / "my run")
     command = [sys.executable, "-m", "ambiseg", "serve", str(run), "--port", "0", "--top", "2", "--json"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment.pop("PYTHONUNBUFFERED", None)
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
     ) as process:

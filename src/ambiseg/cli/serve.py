@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import math
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -82,7 +83,8 @@ def run(args: list[str]) -> int:
 
         def ready(_: object) -> None:
             if arguments.json:
-                show_json({"address": address, "run": arguments.run, **served.facts()})
+                show_json({"address": address, **served.facts()})
+                sys.stdout.flush()
                 return
             show(f"{arguments.run} ({model.config.method}) answers at {address}")
             if not ipaddress.ip_address(bound.getsockname()[0].partition("%")[0]).is_loopback:
