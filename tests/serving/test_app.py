@@ -218,8 +218,8 @@ def test_a_full_queue_is_503_and_those_in_it_are_answered(client_of, blocked, ru
 
 
 def test_an_answer_that_takes_too_long_is_504(client_of, blocked, body):
-    client = client_of(Served(blocked, SETTINGS), timeout=0.3)
-    assert "no answer within 0.3 s" in error_of(client.post("/predict", content=body), 504)
+    client = client_of(Served(blocked, SETTINGS), timeout=0.5)
+    assert "no answer within 0.5 s" in error_of(client.post("/predict", content=body), 504)
     blocked.go.set()
 
 

@@ -5,22 +5,26 @@ from __future__ import annotations
 import queue
 import socket
 import threading
+from contextlib import ExitStack, contextmanager
 
 import pytest
 
+from ambiseg.engine.postprocess import PredictSettings
+from ambiseg.engine.run import Run
 from ambiseg.errors import AmbisegError
 from ambiseg.serving import guard
 from ambiseg.serving.app import create_app
+from ambiseg.serving.model import Served
 from ambiseg.serving.server import address_of, bind, listen
 from ambiseg.serving.settings import ServeSettings
 
-TIMEOUT = 1.0
+TIMEOUT = 3.0
+"""Seconds of patience of the server that slow clients try."""
 
 
-@pytest.fixture(scope="module")
-def port(served):
-    """Of a server that listens while the tests of this file run."""
-    settings = ServeSettings(timeout=TIMEOUT, body_bytes=1 << 20)
+@contextmanager
+def listening(served, settings):
+    """A server in a thread: its port, and the server itself."""
     bound, servers = bind("127.0.0.1", 0), queue.Queue()
     number = bound.getsockname()[1]
     thread = threading.Thread(
@@ -28,24 +32,35 @@ def port(served):
     )
     thread.start()
     server = servers.get(timeout=60)
-    yield number
+    yield number, server
     server.should_exit = True
     thread.join(60)
     assert not thread.is_alive() and bound.fileno() == -1
 
 
+@pytest.fixture(scope="module")
+def port(served):
+    """Of a server that listens while the tests of this file run."""
+    with listening(served, ServeSettings(body_bytes=1 << 20)) as (number, _):
+        yield number
+
+
+@pytest.fixture(scope="module")
+def hasty_port(served):
+    """Of one with less patience."""
+    with listening(served, ServeSettings(timeout=TIMEOUT)) as (number, _):
+        yield number
+
+
 @pytest.fixture
 def connect(port):
-    made = []
+    """``connect()``: a connection to the server, or to that of another port."""
+    with ExitStack() as made:
 
-    def open_one():
-        found = socket.create_connection(("127.0.0.1", port), timeout=30)
-        made.append(found)
-        return found
+        def open_one(number=port):
+            return made.enter_context(socket.create_connection(("127.0.0.1", number), timeout=60))
 
-    yield open_one
-    for found in made:
-        found.close()
+        yield open_one
 
 
 @pytest.fixture(scope="module")
@@ -104,9 +119,9 @@ def test_requests_that_are_cut_off_are_counted_and_others_are_answered(connect, 
     assert_served(other, body)
 
 
-def test_slow_bodies_are_408_and_others_are_answered(connect, body, monkeypatch):
+def test_slow_bodies_are_408_and_others_are_answered(connect, hasty_port, body, monkeypatch):
     monkeypatch.setattr(guard, "LINGER", 0.1)
-    slow, other = connect(), connect()
+    slow, other = connect(hasty_port), connect(hasty_port)
     slow.sendall(head(len(body)) + body[:100])
     assert_served(other, body)
     status, text = answer(slow)
@@ -114,8 +129,8 @@ def test_slow_bodies_are_408_and_others_are_answered(connect, body, monkeypatch)
     assert slow.recv(1) == b""  # the connection has ended
 
 
-def test_slow_heads_end_without_an_answer(connect, body):
-    slow, silent, other = connect(), connect(), connect()
+def test_slow_heads_end_without_an_answer(connect, hasty_port, body):
+    slow, silent, other = (connect(hasty_port) for _ in range(3))
     assert_served(other, body)
     slow.sendall(b"POST /pre")
     for connection in (slow, silent):
@@ -174,6 +189,27 @@ def test_a_client_that_leaves_while_it_waits_is_no_error(connect, body, caplog):
     while counted(other, 200) + counted(other, 499) < before + 5:
         pass
     assert not caplog.records
+
+
+def test_what_has_begun_is_answered_before_the_end(run, body):
+    class Blocked(Run):
+        def predict_batch(self, *args, **options):
+            begun.set()
+            assert go.wait(60)
+            return super().predict_batch(*args, **options)
+
+    begun, go = threading.Event(), threading.Event()
+    served = Served(Blocked(run.config, run.model, run.hardware), PredictSettings())
+    with listening(served, ServeSettings()) as (number, server):
+        with socket.create_connection(("127.0.0.1", number), timeout=60) as connection:
+            connection.sendall(head(len(body)) + body)
+            assert begun.wait(60)
+            server.should_exit = True
+            while server.servers[0].is_serving():
+                pass
+            go.set()
+            status, text = answer(connection)
+        assert status == 200 and '"probability"' in text
 
 
 def test_addresses_that_cannot_be_used_are_one_sentence():
