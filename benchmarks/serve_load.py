@@ -2,12 +2,13 @@
 
     python benchmarks/serve_load.py [--requests 5000] [--clients 32] [--size 64] [--limit 240] [--out RESULT.json]
 
-It trains the demo's model for a few steps on simulated wildfires, starts the server on a free port of 127.0.0.1, and
-sends images. Each part stops after ``--requests`` requests (a tenth with one client, a fifth beside bad clients and
-without batches) or ``--limit`` seconds. It prints requests, requests lost (no answer, another status than 200, or the
-answer to another image), latency p50 and p95 in milliseconds, requests per second, processor time of the server per
-request, and its memory (RSS in MiB) at begin, middle and end. Bad clients send malformed, huge, slow and truncated
-requests while the others go on.
+It trains the demo's model for a few steps on simulated wildfires, starts servers on free ports of 127.0.0.1, and sends
+images. Each part stops after ``--requests`` requests (a tenth with one client, a fifth beside bad clients) or
+``--limit`` seconds. A server with batches and one without take turns for ten rounds of a fiftieth each. It prints
+requests, requests lost (no answer, another status than 200, or the answer to another image), latency p50 and p95 in
+milliseconds, requests per second, processor time of the server per request, and its memory (RSS in MiB) at the begin
+and after each fifth. Of the rounds it prints medians. Bad clients send malformed, huge, slow and truncated requests
+while the others go on.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ from ambiseg.networks.settings import UNetSettings
 
 IMAGES = 16
 PATIENCE = 60.0
+ROUNDS = 10
 
 
 def make(room: Path, size: int) -> tuple[Path, list[bytes]]:
@@ -128,7 +130,7 @@ async def part(
                 reader, writer = await asyncio.open_connection("127.0.0.1", port)
             lost += not right
             seconds.append(time.perf_counter() - start)
-            if len(seconds) == requests // 2:
+            if len(seconds) % max(1, requests // 5) == 0:
                 memories.append(memory(process))
         writer.close()
 
@@ -143,8 +145,16 @@ async def part(
         "p95_ms": round(1e3 * cuts[-1], 1),
         "per_second": round(len(seconds) / duration, 1),
         "processor_ms": round(1e3 * (processor_seconds(process) - computed) / len(seconds), 2),
-        "memory_mib": [*memories, memory(process)],
+        "memory_mib": memories,
     }
+
+
+def middle(rounds: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Sums of requests and of those lost, medians of the rest."""
+    sums = {name: sum(one[name] for one in rounds) for name in ("requests", "lost")}
+    names = ("p50_ms", "p95_ms", "per_second", "processor_ms")
+    medians = {name: round(statistics.median(one[name] for one in rounds), 2) for name in names}
+    return {"clients": rounds[0]["clients"], "rounds": len(rounds), **sums, **medians}
 
 
 async def references(port: int, images: list[bytes]) -> list[float]:
@@ -225,18 +235,24 @@ def main() -> None:
             "cores": len(os.sched_getaffinity(0)),
             "load_before": os.getloadavg()[0],
         }
-        with server(run) as (process, port):
+        with server(run) as with_batches, server(run, "--batch-size", "1") as alone:
+            process, port = with_batches
             areas = asyncio.run(references(port, images))
-            record["one"] = asyncio.run(part(port, process, images, 1, few, given.limit, areas))
-            record["many"] = asyncio.run(
-                part(port, process, images, given.clients, given.requests, given.limit, areas)
-            )
+
+            def measured(one: tuple[int, int], clients: int, requests: int) -> dict[str, Any]:
+                return asyncio.run(part(one[1], one[0], images, clients, requests, given.limit, areas))
+
+            record["one"] = measured(with_batches, 1, few)
+            record["many"] = measured(with_batches, given.clients, given.requests)
             record["beside bad clients"] = asyncio.run(beside_bad(port, process, images, given, areas))
-        with server(run, "--batch-size", "1") as (process, port):
-            areas = asyncio.run(references(port, images))
-            record["without batches"] = asyncio.run(
-                part(port, process, images, given.clients, 2 * few, given.limit, areas)
-            )
+            rounds = [
+                [measured(one, given.clients, max(2, given.requests // 50)) for one in (with_batches, alone)]
+                for _ in range(ROUNDS)
+            ]
+            names = ("in turns, with batches", "in turns, without")
+            record |= {
+                name: middle(found) for name, found in zip(names, zip(*rounds, strict=True), strict=True)
+            }
     record["load_after"] = os.getloadavg()[0]
     text = json.dumps(record, indent=1)
     print(text)
