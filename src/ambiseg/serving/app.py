@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -114,6 +115,7 @@ class Service:
 
     def __init__(self, served: Served, settings: ServeSettings) -> None:
         self.served, self.settings, self.metrics = served, settings, Metrics()
+        self._numbers = itertools.count()
         channels = max(4, served.run.config.in_channels)
         self._values = settings.pixels * channels
 
@@ -145,26 +147,20 @@ class Service:
         limits = self.settings
         if asked.samples is not None and asked.samples > limits.samples:
             raise HTTPException(400, f"samples: at most {limits.samples}, received {asked.samples}")
-        with (
-            self.batcher.arrival(),
-            tempfile.TemporaryDirectory(dir=self._folder, ignore_cleanup_errors=True) as folder,
-        ):
-            path = await bodies.receive(request, Path(folder), limits.body_bytes, limits.timeout)
-            patience = Patience(request, limits.timeout)
+        path = Path(self._folder, str(next(self._numbers)))
+        with self.batcher.arrival():
             try:
+                await bodies.receive(request, path, limits.body_bytes, limits.timeout)
+                patience = Patience(request, limits.timeout)
                 task, warning = await patience.wait(self._threads.submit(self._task, path, asked))
                 found = self._queued(task)
-            except BaseException:
-                patience.end()
-                raise
-        try:
-            masks = await patience.wait(found)
-            form = asked.format or ("zip" if answers.ZIP in request.headers.get("accept", "") else "png")
-            more = {"request_id": request.state.request_id, "warning": warning or None}
-            written = self._threads.submit(answers.render, self.served, task, masks, form, **more)
-            content, kind = await patience.wait(written)
-        finally:
-            patience.end()
+            finally:
+                path.unlink(missing_ok=True)
+        masks = await patience.wait(found)
+        form = asked.format or ("zip" if answers.ZIP in request.headers.get("accept", "") else "png")
+        more = {"request_id": request.state.request_id, "warning": warning or None}
+        written = self._threads.submit(answers.render, self.served, task, masks, form, **more)
+        content, kind = await patience.wait(written)
         return Response(content, media_type=kind)
 
     def _task(self, path: Path, asked: Asked) -> tuple[Task, str]:

@@ -42,19 +42,18 @@ _HEAD_BYTES = 540
 _NIFTI_MAGIC = {344: b"n+1\0", 4: b"n+2\0"}
 
 
-async def receive(request: Request, folder: Path, most: int, seconds: float) -> Path:
-    """The image of a request as a file in ``folder``: the body, or the field ``image`` of a form.
+async def receive(request: Request, path: Path, most: int, seconds: float) -> None:
+    """Write the image of a request to a file: the body, or the field ``image`` of a form.
 
     Args:
         request: its body is read here.
-        folder: of this request alone.
+        path: of the file, which the caller removes.
         most: bytes of the body.
         seconds: in which the body must have arrived.
 
     Raises:
         HTTPException: 400 no body or a damaged form, 408 too slow, 413 too large, 499 cut off.
     """
-    path = folder / "body"
     try:
         async with asyncio.timeout(seconds):
             with open(path, "wb") as file:
@@ -69,7 +68,6 @@ async def receive(request: Request, folder: Path, most: int, seconds: float) -> 
         raise HTTPException(CUT_OFF, "the request was cut off") from None
     if not path.stat().st_size:
         raise HTTPException(400, "the body is empty: send the bytes of an image")
-    return path
 
 
 async def _write(request: Request, file: IO[bytes], most: int) -> None:
@@ -107,10 +105,10 @@ async def _limited(request: Request, most: int) -> AsyncGenerator[bytes, None]:
 
 
 def decode(path: Path, pixels: int, values: int) -> Image:
-    """The image ``(C, H, W)`` in a file without a suffix.
+    """The image ``(C, H, W)`` in a file without a suffix, which is removed.
 
     Args:
-        path: the file; it gets the suffix of its content.
+        path: the file; its content tells the format.
         pixels: most height times width.
         values: most channels times height times width.
 
@@ -130,6 +128,8 @@ def decode(path: Path, pixels: int, values: int) -> Image:
         raise HTTPException(422, f"the image: {error.problem}: {error.remedy}") from error
     except AmbisegError as error:
         raise HTTPException(422, str(error).replace(str(named), "the image")) from error
+    finally:
+        named.unlink(missing_ok=True)
 
 
 def kind_of(path: Path) -> str | None:

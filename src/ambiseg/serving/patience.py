@@ -27,9 +27,8 @@ class Patience:
     """
 
     def __init__(self, request: Request, seconds: float) -> None:
-        self._seconds = seconds
+        self._request, self._seconds = request, seconds
         self._deadline = asyncio.get_running_loop().time() + seconds
-        self._gone = asyncio.ensure_future(_disconnection(request))
 
     async def wait(self, future: Future[T]) -> T:
         """The result of a thread. What has not begun when the wait ends is cancelled.
@@ -38,10 +37,10 @@ class Patience:
             HTTPException: 413 it needs more memory than there is, 422 another mistake of the user, 499 the client is
                 gone, 504 the time is over.
         """
-        result = asyncio.wrap_future(future)
+        result, gone = asyncio.wrap_future(future), asyncio.ensure_future(_disconnection(self._request))
         left = max(0.0, self._deadline - asyncio.get_running_loop().time())
         try:
-            both: set[asyncio.Future[Any]] = {result, self._gone}
+            both: set[asyncio.Future[Any]] = {result, gone}
             await asyncio.wait(both, timeout=left, return_when=asyncio.FIRST_COMPLETED)
             if result.done():
                 return result.result()
@@ -51,15 +50,12 @@ class Patience:
             raise HTTPException(422, str(error)) from error
         finally:
             result.cancel()
-        if self._gone.done():
+            gone.cancel()
+        if gone.done():
             raise HTTPException(CUT_OFF, "the client went away")
         raise HTTPException(
             504, f"no answer within {self._seconds:g} s: send a smaller image, or send it again later"
         )
-
-    def end(self) -> None:
-        """Stop watching the connection."""
-        self._gone.cancel()
 
 
 async def _disconnection(request: Request) -> None:
