@@ -15,6 +15,7 @@ import urllib.request
 import numpy as np
 import pytest
 
+from ambiseg.cli.serve import PACKAGES
 from ambiseg.data.source import open_split
 
 
@@ -66,10 +67,8 @@ def test_a_port_in_use_is_one_sentence(cli, tiny_run):
     assert f"port {port} (Address already in use): use another --port" in said
 
 
-@pytest.mark.parametrize("package", ["fastapi", "uvicorn", "prometheus_client"])
+@pytest.mark.parametrize("package", PACKAGES)
 def test_a_missing_package_names_the_extra(cli, tiny_run, package, monkeypatch):
-    for name in [name for name in sys.modules if name.startswith("ambiseg.serving")]:
-        monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, package, None)
     said = cli("serve", tiny_run).error
     assert f"needs the package {package}" in said and "pip install 'ambiseg[serve]'" in said

@@ -14,7 +14,7 @@ from PIL import Image
 
 from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
-from ambiseg.serving.answers import render, run_lengths
+from ambiseg.serving.answers import class_runs, render
 from ambiseg.serving.model import Found
 
 
@@ -34,7 +34,7 @@ def test_run_lengths_give_the_mask(labels, kind):
     rng = np.random.default_rng(0)
     mask = rng.integers(0, labels.classes, (5, 7), np.uint8)
     mask = {"random": mask, "empty": np.zeros_like(mask), "full": np.ones_like(mask)}[kind]
-    entries = run_lengths(mask, labels)
+    entries = class_runs(mask, labels)
     named = [labels.names[entry["class"]] for entry in entries]
     assert [entry["name"] for entry in entries] == named
     for entry in entries:
@@ -46,7 +46,7 @@ def test_run_lengths_give_the_mask(labels, kind):
 def test_coco_reads_the_run_lengths():
     coco = pytest.importorskip("pycocotools.mask")
     mask = np.random.default_rng(1).integers(0, 2, (9, 4), np.uint8)
-    (entry,) = run_lengths(mask, LabelSpace.binary())
+    (entry,) = class_runs(mask, LabelSpace.binary())
     compressed = coco.frPyObjects({"size": entry["size"], "counts": entry["counts"]}, *mask.shape)
     np.testing.assert_array_equal(coco.decode(compressed), mask)
 

@@ -15,6 +15,9 @@ from ambiseg.cli.parsing import Proposing, at_least_one, parse
 from ambiseg.cli.predict import settings_of
 from ambiseg.errors import AmbisegError
 
+PACKAGES = ("fastapi", "uvicorn", "prometheus_client", "python_multipart")
+"""Packages of the extra ``serve``."""
+
 
 @dataclass(frozen=True)
 class ServeArguments:
@@ -51,18 +54,15 @@ def run(args: list[str]) -> int:
             raise AmbisegError(
                 f"--{name.replace('_', '-')} must be above 0, received {getattr(arguments, name)}"
             )
-    try:
-        from ambiseg.serving.app import create_app
-        from ambiseg.serving.server import address_of, bind, listen
-    except ModuleNotFoundError as error:
-        if (error.name or "").startswith("ambiseg"):
-            raise
-        raise AmbisegError(
-            f"'ambiseg serve' needs the package {error.name}, which is not installed: pip install 'ambiseg[serve]'"
-        ) from error
+    from ambiseg.exchange.packages import package
+
+    for name in PACKAGES:
+        package(name, "serve", "'ambiseg serve' needs")
     from ambiseg.engine.postprocess import flow_remark
     from ambiseg.engine.run import load
+    from ambiseg.serving.app import create_app
     from ambiseg.serving.model import Served
+    from ambiseg.serving.server import address_of, bind, listen
     from ambiseg.serving.settings import ServeSettings
 
     bound = bind(arguments.host, arguments.port)

@@ -210,12 +210,13 @@ def _write_prediction(
     names = [f"mask-{k + 1:02}{suffix}" for k in range(int(prediction.count[0]))]
     for name, mask in zip(names, prediction.masks[0].numpy(), strict=False):
         write_mask(partial / name, mask, affine, prediction.labels.colors)
+    entries = mask_entries(prediction, names)
     content: dict[str, Any] = {
         "image": source.name,
         "path": str(source),
         "size": list(image.shape[1:]),
         "classes": list(prediction.labels.names),
-        "masks": mask_entries(prediction, names),
+        "masks": entries,
         **how,
     }
     if probabilities and prediction.probabilities is not None:

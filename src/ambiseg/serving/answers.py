@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ambiseg.data.files.reading import mask_png
 from ambiseg.engine.predict import mask_entries
+from ambiseg.exchange.runs import run_lengths
 from ambiseg.labels import LabelSpace
 from ambiseg.serving.model import Found, Served, Task
 
@@ -39,7 +40,7 @@ def render(served: Served, task: Task, found: Found, form: Format, **more: Any) 
     entries = mask_entries(masks, [f"mask-{k + 1:02}.png" for k in range(int(masks.count[0]))])
     for entry, mask in zip(entries, masks.masks[0].numpy(), strict=False):
         if form == "rle":
-            entry["rle"] = run_lengths(mask, masks.labels)
+            entry["rle"] = class_runs(mask, masks.labels)
         else:
             files[entry["file"]] = mask_png(mask, masks.labels.colors)
         if form == "png":
@@ -65,25 +66,18 @@ def render(served: Served, task: Task, found: Found, form: Format, **more: Any) 
     return stream.getvalue(), ZIP
 
 
-def run_lengths(mask: NDArray[np.uint8], labels: LabelSpace) -> list[dict[str, Any]]:
+def class_runs(mask: NDArray[np.uint8], labels: LabelSpace) -> list[dict[str, Any]]:
     """Run lengths of the classes of a label map ``(H, W)``, as COCO writes them uncompressed.
 
     There is an entry for each class that occurs; of two classes, for the foreground only. ``counts`` are lengths of
     pixels outside and inside by turns, down the columns, from the first column to the last.
 
     Example:
-        >>> run_lengths(np.array([[0, 1, 1], [0, 0, 1]], np.uint8), LabelSpace.binary())
+        >>> class_runs(np.array([[0, 1, 1], [0, 0, 1]], np.uint8), LabelSpace.binary())
         [{'class': 1, 'name': 'foreground', 'size': [2, 3], 'counts': [2, 1, 1, 2]}]
     """
     classes = [1] if labels.is_binary else np.unique(mask).tolist()
+    counts = {c: run_lengths((mask == c).ravel(order="F")).tolist() for c in classes}
     return [
-        {"class": c, "name": labels.names[c], "size": list(mask.shape), "counts": _counts(mask == c)}
-        for c in classes
+        {"class": c, "name": labels.names[c], "size": list(mask.shape), "counts": counts[c]} for c in classes
     ]
-
-
-def _counts(inside: NDArray[np.bool_]) -> list[int]:
-    flat = inside.ravel(order="F")
-    changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1
-    edges = [*([0] if flat[0] else []), *changes.tolist(), flat.size]
-    return np.diff(edges, prepend=0).tolist()
