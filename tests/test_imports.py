@@ -25,7 +25,7 @@ ROOMS = (
     {"mode_probabilities", "exchange"},
     {"methods"},
     {"engine", "report"},
-    {"testing", "ambiseg"},
+    {"testing", "ambiseg", "serving"},
     {"cli"},
     {"__main__"},
 )

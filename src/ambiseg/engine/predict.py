@@ -207,11 +207,10 @@ def _write_prediction(
 ) -> None:
     nifti = suffix_of(source) in (".nii", ".nii.gz")
     suffix, affine = (".nii.gz", read_affine(source)) if nifti else (".png", None)
-    entries = []
-    for k in range(int(prediction.count[0])):
-        name = f"mask-{k + 1:02}{suffix}"
-        write_mask(partial / name, prediction.masks[0, k].numpy(), affine, prediction.labels.colors)
-        entries.append(_entry(prediction, k, name))
+    names = [f"mask-{k + 1:02}{suffix}" for k in range(int(prediction.count[0]))]
+    for name, mask in zip(names, prediction.masks[0].numpy(), strict=False):
+        write_mask(partial / name, mask, affine, prediction.labels.colors)
+    entries = mask_entries(prediction, names)
     content: dict[str, Any] = {
         "image": source.name,
         "path": str(source),
@@ -235,13 +234,18 @@ def _write_prediction(
     (partial / "prediction.json").write_text(text, encoding="utf-8")
 
 
-def _entry(prediction: MaskSet, k: int, name: str) -> dict[str, Any]:
-    return {
-        "file": name,
-        "probability": _shortest(prediction.weights[0, k]),
-        "score": None if prediction.scores is None else _shortest(prediction.scores[0, k]),
-        "area": round(float(prediction.areas()[0, k]), 6),
-    }
+def mask_entries(prediction: MaskSet, names: Sequence[str]) -> list[dict[str, Any]]:
+    """What ``prediction.json`` says of the masks of one image, in files of these names."""
+    areas, scores = prediction.areas(), prediction.scores
+    return [
+        {
+            "file": name,
+            "probability": _shortest(prediction.weights[0, k]),
+            "score": None if scores is None else _shortest(scores[0, k]),
+            "area": round(float(areas[0, k]), 6),
+        }
+        for k, name in enumerate(names)
+    ]
 
 
 def _shortest(value: Tensor) -> float:

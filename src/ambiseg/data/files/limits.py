@@ -6,7 +6,9 @@ import io
 import lzma
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from os import PathLike
 from typing import IO, Any
 
@@ -30,6 +32,7 @@ MAX_RATIO = 1100
 MAX_TAGS = 50_000
 """Tags of all pages of a TIFF; a page of a usual one has twenty."""
 
+_LOWER: ContextVar[tuple[int, int] | None] = ContextVar("lower limits", default=None)
 _TILE_VALUES = 1 << 22
 _STREAMS: dict[int, Callable[[], Any]] = {
     tifffile.COMPRESSION.ADOBE_DEFLATE: zlib.decompressobj,
@@ -38,17 +41,28 @@ _STREAMS: dict[int, Callable[[], Any]] = {
 }
 
 
+@contextmanager
+def lower_limits(pixels: int, values: int) -> Iterator[None]:
+    """Inside, these bounds hold in place of `MAX_PIXELS` and `MAX_VALUES`, in this thread or task alone."""
+    before = _LOWER.set((pixels, values))
+    try:
+        yield
+    finally:
+        _LOWER.reset(before)
+
+
 def check_size(file: str | PathLike[str], shape: tuple[int, ...]) -> None:
-    """Raise `FileProblem` if an array of ``(..., H, W)`` exceeds `MAX_PIXELS` or `MAX_VALUES`."""
+    """Raise `FileProblem` if an array of ``(..., H, W)`` exceeds `MAX_PIXELS` or `MAX_VALUES`, or `lower_limits`."""
+    most_pixels, most_values = _LOWER.get() or (MAX_PIXELS, MAX_VALUES)
     height, width = int(shape[-2]), int(shape[-1])
     values = height * width
     for extent in shape[:-2]:
         values *= int(extent)
-    if height * width > MAX_PIXELS or values > MAX_VALUES:
+    if height * width > most_pixels or values > most_values:
         raise FileProblem(
             file,
-            f"{height}x{width} pixels ({values} values) are more than the limit of {MAX_PIXELS} pixels"
-            f" ({MAX_VALUES} values)",
+            f"{height}x{width} pixels ({values} values) are more than the limit of {most_pixels} pixels"
+            f" ({most_values} values)",
             "cut it into tiles or scale it down",
         )
 

@@ -8,6 +8,7 @@ array is the height.
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -214,13 +215,19 @@ def write_mask(
     if suffix not in (".png", *NIFTI_SUFFIXES):
         raise FileProblem(partial, f"masks are not written as {suffix!r}", "use .png, .nii or .nii.gz")
     if suffix == ".png":
-        picture = Image.fromarray(values)
-        if colors:
-            picture.putpalette([part for color in colors for part in color])
-        picture.save(partial)
+        partial.write_bytes(mask_png(values, colors))
     else:
         nibabel = nibabel_of(partial)
         nibabel.save(nibabel.Nifti1Image(values, np.eye(4) if affine is None else affine), partial)
+
+
+def mask_png(mask: NDArray[np.uint8], colors: Sequence[tuple[int, int, int]] = ()) -> bytes:
+    """A label map ``(H, W)`` as the bytes of a PNG; colours as of `write_mask`."""
+    picture, stream = Image.fromarray(mask), io.BytesIO()
+    if colors:
+        picture.putpalette([part for color in colors for part in color])
+    picture.save(stream, "png")
+    return stream.getvalue()
 
 
 def _one_line(error: BaseException) -> str:

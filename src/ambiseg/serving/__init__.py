@@ -1,0 +1,1 @@
+"""`ambiseg serve`: a run that answers requests over HTTP."""
