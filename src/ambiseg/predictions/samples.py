@@ -28,7 +28,7 @@ class UnfitError(AmbisegError):
     """Predictions of an image that do not fit its annotations.
 
     Attributes:
-        kind: the kind of mistake, a key of `ambiseg.engine.score.MISTAKES`.
+        kind: the kind of mistake, a key of `ambiseg.engine.score.mistakes.MISTAKES`.
     """
 
     def __init__(self, kind: str, detail: str) -> None:
