@@ -140,10 +140,20 @@ def test_a_metric_without_meaning_is_left_out_with_the_reason(cli, tmp_path):
 
 def test_mistakes_are_one_sentence(cli, systems, fires, tmp_path):
     one = ("score", systems[0], "--data", fires)
-    assert "2 names for 1 predictions" in cli(*one, "--names", "a,b").error
+    assert "2 names for 1 system" in cli(*one, "--names", "a,b").error
     assert "given twice" in cli("score", systems[0], systems[0], "--data", fires).error
     assert "no predictions at" in cli("score", tmp_path / "none", "--data", fires).error
     assert "did you mean 'ged'" in cli(*one, "--metrics", "gedd").error
+    assert "did you mean 'ged'" in cli(*one, "--metrics", "GED").error
+    assert (
+        "bits_per_dimension needs probabilities of pixels"
+        in cli(*one, "--metrics", "bits_per_dimension").error
+    )
+    assert "selection_f1 needs selection scores" in cli(*one, "--metrics", "selection_f1").error
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "notes.txt").write_text("")
+    assert "was not made by ambiseg" in cli(*one, "--out", mine).error
     assert "give one of them" in cli(*one, "--json", "--format", "csv").error
     (tmp_path / "empty").mkdir()
     assert "holds no folder of masks" in cli("score", tmp_path / "empty", "--data", fires).error

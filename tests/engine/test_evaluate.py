@@ -194,7 +194,7 @@ def test_intervals_are_those_of_the_images(found, run, fires, tmp_path):
     assert three.units == 3 and three.to_dict()["intervals"]["all"] == {"ged": None}
     plain = evaluate(run, fires, "test", metrics="ged", bootstrap=None)
     assert list(plain.all) == ["ged"] and plain.intervals == {} and "intervals" not in plain.to_dict()
-    with pytest.raises(AmbisegError, match=f"1 images have no group, such as '{found.ids[0]}'"):
+    with pytest.raises(AmbisegError, match=f"1 image has no group, such as '{found.ids[0]}'"):
         evaluate(run, fires, "test", groups={name: "a" for name in found.ids[1:]})
 
 

@@ -19,10 +19,13 @@ from ambiseg.atomic_write import check_space
 from ambiseg.data.files.limits import npy_header
 from ambiseg.data.files.validation import FileProblem
 from ambiseg.errors import AmbisegError
+from ambiseg.owned_files import several
 from ambiseg.predictions.written import AGAIN
 
 MOST_TEXT = 1 << 26
 """Bytes of names, and values of weights."""
+_ANY = "buifcmMOSUV"
+"""Kinds of NumPy types."""
 Parts = tuple[Any, list[str] | None, NDArray[Any] | None]
 """Array of masks, names and weights of a file."""
 
@@ -33,7 +36,8 @@ def array_name(names: Iterable[str], path: Path) -> str:
     usual = [name for name in ("predictions", "masks") if name in found]
     if len(found) == 1 or usual:
         return found[0] if len(found) == 1 else usual[0]
-    raise FileProblem(path, f"it holds the arrays {found}", "name that of the masks 'predictions'")
+    what = f"it holds the arrays {several(sorted(found))}" if found else "it holds no array of masks"
+    raise FileProblem(path, what, "name that of the masks 'predictions'")
 
 
 class Archive:
@@ -61,7 +65,7 @@ class Archive:
         """The array of masks, unpacked into ``room`` and mapped; names and weights."""
         name = array_name(self.members, self.path)
         info, file = self.members[name], room / "masks.npy"
-        self._checked(info, "buif", None)
+        self._checked(name, "buif", None)
         check_space(room, info.file_size, "the array, unpacked,")
         with _in_words(self.path), self.archive.open(info) as packed, open(file, "wb") as stream:
             shutil.copyfileobj(packed, stream, 1 << 20)
@@ -76,16 +80,20 @@ class Archive:
         if name not in self.members:
             raise FileProblem(self.path, f"it has no array {name!r}", AGAIN)
         info = self.members[name]
-        self._checked(info, kinds, most)
+        self._checked(name, kinds, most)
         with _in_words(self.path):
             values: NDArray[Any] = np.lib.format.read_array(
                 io.BytesIO(self.archive.read(info)), allow_pickle=False
             )
         return values
 
-    def _checked(self, info: zipfile.ZipInfo, kinds: str, most: int | None) -> None:
+    def _checked(self, name: str, kinds: str, most: int | None) -> None:
+        info = self.members[name]
         with _in_words(self.path), self.archive.open(info) as stream:
-            shape, dtype = npy_header(stream, self.path, kinds)
+            shape, dtype = npy_header(stream, self.path, _ANY)
+        if dtype.kind not in kinds:
+            remedy = "save ids as text: numpy.array(ids, str)" if name == "ids" else "save integers or floats"
+            raise FileProblem(self.path, f"the array {name!r} holds values of type {dtype}", remedy)
         size = math.prod(shape) * dtype.itemsize
         if size > info.file_size or (most is not None and info.file_size > most):
             raise FileProblem(self.path, f"an array of shape {shape} does not fit the file", AGAIN)
@@ -124,4 +132,7 @@ def mapped(file: Path, path: Path) -> Any:
 
 
 def texts(values: NDArray[Any]) -> list[str]:
-    return [one.decode() if isinstance(one, bytes) else str(one) for one in values.ravel().tolist()]
+    return [
+        one.decode(errors="replace") if isinstance(one, bytes) else str(one)
+        for one in values.ravel().tolist()
+    ]

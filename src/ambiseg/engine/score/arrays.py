@@ -13,7 +13,7 @@ from ambiseg.data.files.mask_rules import MaskRules
 from ambiseg.engine.score.mistakes import Mistakes, check_fit
 from ambiseg.engine.score.results import Scores
 from ambiseg.engine.score.scorer import BOOTSTRAP, Scorer
-from ambiseg.errors import AmbisegError
+from ambiseg.errors import AmbisegError, counted
 from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
 from ambiseg.metrics import Bootstrap, Dialect, dialect_of
@@ -61,8 +61,8 @@ def score(
         >>> truth = np.array([[[[1, 1], [0, 0]], [[1, 1], [1, 0]]]])
         >>> found = score(truth[:, :1], truth, metrics="ged", bootstrap=None, oracle_draws=0)
         >>> found
-        1 images, dialect ambiseg, classes foreground
-        predictions: 1 masks per image
+        1 image, dialect ambiseg, classes foreground
+        predictions: 1 mask per image
           GED²               0.1667
         >>> found.to_dict()["systems"]["predictions"]["metrics"]
         {'ged': 0.166667}
@@ -72,15 +72,17 @@ def score(
     theirs_shares = _rows(annotation_weights, theirs, "annotation_weights")
     if len(ours) != len(theirs):
         raise AmbisegError(
-            f"predictions of {len(ours)} images, annotations of {len(theirs)}: give both of the same images"
+            f"predictions of {counted(len(ours), 'image')}, annotations of {len(theirs)}: give both of the same images"
         )
     labels, dialect = labels or _shown_classes([*ours, *theirs]), dialect_of(dialect)
     labels = dialect.space(labels.restricted(classes) if len(classes) else labels)
     rules, whole = MaskRules.of(labels), replace(labels, only=())
     if groups is not None and len(groups) != len(ours):
-        raise AmbisegError(f"{len(groups)} groups for {len(ours)} images: pass one for each")
+        raise AmbisegError(
+            f"{counted(len(groups), 'group')} for {counted(len(ours), 'image')}: pass one for each"
+        )
     scorer = Scorer(labels, dialect, ("predictions",), metrics, oracle_draws, len(ours), seed, bootstrap)
-    mistakes = Mistakes()
+    mistakes = Mistakes(labels)
     batch: list[tuple[str, list[MaskSet], MaskSet]] = []
     for i, (values, truth) in enumerate(zip(ours, theirs, strict=True)):
         with mistakes.of("predictions", str(i)):

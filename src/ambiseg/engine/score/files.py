@@ -14,7 +14,7 @@ from ambiseg.engine.score.mistakes import Mistakes, check_fit
 from ambiseg.engine.score.results import Scores
 from ambiseg.engine.score.scorer import BOOTSTRAP, Scorer
 from ambiseg.engine.tally import check_groups
-from ambiseg.errors import AmbisegError
+from ambiseg.errors import AmbisegError, counted
 from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
 from ambiseg.metrics import Bootstrap, Dialect, dialect_of
@@ -85,6 +85,7 @@ def score_files(
 
     digest = source.digest(read)
     reader.finish()
+    remarks += [remark for found in opened for remark in found.remarks()]
     return scorer.scores(split, digest, missing, tuple(remarks), groups)
 
 
@@ -95,7 +96,7 @@ class _Reader:
         self, opened: Sequence[Predictions], source: Split, labels: LabelSpace, scorer: Scorer
     ) -> None:
         self.opened, self.source, self.labels, self.scorer = opened, source, labels, scorer
-        self.mistakes = Mistakes()
+        self.mistakes = Mistakes(labels)
         self.batch: list[tuple[str, list[MaskSet], MaskSet]] = []
 
     def add(self, stored: Sample) -> None:
@@ -123,7 +124,8 @@ def _titles(paths: Sequence[Path], names: Sequence[str]) -> tuple[str, ...]:
             raise AmbisegError(f"--names has {twice!r} twice: give each of the predictions a name of its own")
         if len(names) != len(paths):
             raise AmbisegError(
-                f"{len(names)} names for {len(paths)} predictions: give each one a name of its own (--names)"
+                f"{counted(len(names), 'name')} for {counted(len(paths), 'system')}: give each of the predictions a name of"
+                " its own (--names)"
             )
         return tuple(names)
     short = [path.name or str(path) for path in paths]
@@ -139,20 +141,20 @@ def _common(
     """Images that all systems have, those that are missing, and remarks."""
     if not order:
         raise AmbisegError("the split holds no image: name another one (--split)")
-    chosen, remarks, sentences = set(order), [], []
+    known = set(order)
+    chosen, remarks, sentences = known, [], []
     for title, found in zip(titles, opened, strict=True):
         own = set(found.ids)
-        if found.remark:
-            remarks.append(found.remark)
-        if extra := [name for name in found.ids if name not in set(order)]:
+        if extra := [name for name in found.ids if name not in known]:
             remarks.append(
-                f"{title}: {len(extra)} predictions of no image of the split are ignored, {several(extra)}"
+                f"{title}: predictions of {counted(len(extra), 'image')} that the split does not have are ignored,"
+                f" {several(extra)}"
             )
         if lost := [name for name in order if name not in own]:
             sentences.append(
-                f"{title}: predictions of {len(lost)} of {len(order)} images are missing, {several(lost)}"
+                f"{title}: predictions of {len(lost)} of {counted(len(order), 'image')} are missing, {several(lost)}"
             )
-        chosen &= own
+        chosen = chosen & own
     if sentences and not allow_missing:
         raise AmbisegError(
             f"{'; '.join(sentences)}: add them, correct the ids, or leave these images out with --allow-missing"

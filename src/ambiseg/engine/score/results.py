@@ -5,15 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ambiseg.atomic_write import replacing_folder, write_json, write_text
 from ambiseg.engine.tally import Figures, per_image_csv, plain, plain_ends
+from ambiseg.errors import counted
 from ambiseg.labels import LabelSpace
-from ambiseg.metrics import METRICS, Bootstrap, Dialect, Difference, Interval
+from ambiseg.metrics import METRICS, Bootstrap, Dialect, Difference, Interval, PairedTest
 
 SCORE = "score"
 """Verb that the list of a folder of scores names."""
@@ -29,11 +32,15 @@ class System:
         name: how tables call it.
         figures: what was measured, in the one column `COLUMN`.
         differences: of metrics to the first system, with intervals; empty for the first itself.
+        p_values: of the differences, see `PairedTest`.
+        corrected: the same, corrected for the number of systems that are compared with the first (`holm`).
     """
 
     name: str
     figures: Figures
-    differences: dict[str, Difference]
+    differences: dict[str, Difference] = field(default_factory=dict)
+    p_values: dict[str, float] = field(default_factory=dict)
+    corrected: dict[str, float] = field(default_factory=dict)
 
     @property
     def values(self) -> dict[str, float]:
@@ -56,6 +63,34 @@ class System:
         low, high = int(self.figures.counts[COLUMN].min()), int(self.figures.counts[COLUMN].max())
         return f"{low}" if low == high else f"{self.masks_per_image:.2f} ({low} to {high})"
 
+    @property
+    def partial(self) -> dict[str, int]:
+        """Number of images that have a value, of metrics that not all images have."""
+        counts = {name: int(self.figures.valued(name).sum()) for name in self.values}
+        return {name: count for name, count in counts.items() if count < self.figures.images}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Figures as plain values; infinite ones are "inf" or "-inf", those that are not defined None."""
+        counts = self.figures.counts[COLUMN]
+        masks = {"mean": self.masks_per_image, "least": int(counts.min()), "most": int(counts.max())}
+        record: dict[str, Any] = {
+            "masks_per_image": masks,
+            "metrics": _numbers(self.values),
+            "images_with_value": self.partial,
+            "intervals": plain_ends(self.intervals),
+            "oracle": _numbers(self.figures.oracle),
+        }
+        if self.differences:
+            record["difference_to_first"] = {
+                name: {
+                    **_numbers({"mean": found.mean}),
+                    "interval": plain_ends({"": found.interval})[""],
+                    **plain({"p": self.p_values[name], "p_holm": self.corrected[name]}),
+                }
+                for name, found in self.differences.items()
+            }
+        return record
+
 
 @dataclass(frozen=True)
 class Scores:
@@ -66,10 +101,12 @@ class Scores:
         split, data_digest: what they were compared with.
         missing: images of the split that are left out since a system has no prediction of them.
         left_out: why default metrics are not computed, by name.
+        undefined: why metrics that were asked for have no value of any image, by name.
         dialect: conventions of the metrics.
         labels: the classes, and which of them are evaluated.
         settings: what the figures depend on beside predictions and data.
         bootstrap: how intervals were made; None where none were asked for.
+        test: how differences were tested.
         remarks: what a user should know of how predictions were read.
     """
 
@@ -78,10 +115,12 @@ class Scores:
     data_digest: str
     missing: tuple[str, ...]
     left_out: dict[str, str]
+    undefined: dict[str, str]
     dialect: Dialect
     labels: LabelSpace
     settings: dict[str, Any]
     bootstrap: Bootstrap | None
+    test: PairedTest
     remarks: tuple[str, ...] = ()
 
     @property
@@ -109,6 +148,29 @@ class Scores:
         """SHA-256 of the settings: scores of the same one, and of the same data, can be compared."""
         return hashlib.sha256(json.dumps(self.settings, sort_keys=True).encode()).hexdigest()
 
+    @property
+    def unequal(self) -> list[str]:
+        """Metrics of which the systems have values of different images: their means cannot be compared."""
+        names = dict.fromkeys(name for system in self.systems for name in system.values)
+        return [name for name in names if not self._comparable(name)]
+
+    def _comparable(self, name: str) -> bool:
+        figures = [system.figures for system in self.systems if name in system.values]
+        return all(np.array_equal(one.valued(name), figures[0].valued(name)) for one in figures)
+
+    def best(self) -> dict[str, list[str]]:
+        """Names of the best systems by metric, of two systems or more whose values are of the same images."""
+        found = {}
+        for name in dict.fromkeys(name for system in self.systems for name in system.values):
+            values = {
+                s.name: s.values[name] for s in self.systems if not math.isnan(s.values.get(name, math.nan))
+            }
+            higher = METRICS[name].higher_is_better
+            if len(values) > 1 and higher is not None and self._comparable(name):
+                best = max(values.values()) if higher else min(values.values())
+                found[name] = [system for system, value in values.items() if value == best]
+        return found
+
     def to_dict(self) -> dict[str, Any]:
         """Everything but the values of images, as plain values."""
         return {
@@ -122,24 +184,48 @@ class Scores:
             "classes": self.classes,
             "units": self.units,
             "left_out": self.left_out,
+            "undefined": self.undefined,
             "remarks": list(self.remarks),
             "annotators": plain(self.systems[0].figures.annotators),
-            "systems": {system.name: _system_record(system) for system in self.systems},
+            "systems": {system.name: system.to_dict() for system in self.systems},
         }
 
     def __repr__(self) -> str:
-        lines = [f"{self.images} images, dialect {self.dialect.name}, classes {', '.join(self.classes)}"]
+        lines = [
+            f"{counted(self.images, 'image')}, dialect {self.dialect.name}, classes {', '.join(self.classes)}"
+        ]
         for system in self.systems:
-            lines.append(f"{system.name}: {system.count} masks per image")
+            masks = "mask" if system.count == "1" else "masks"
+            lines.append(f"{system.name}: {system.count} {masks} per image")
             for name, value in system.values.items():
                 low, high = system.intervals.get(name, (math.nan, math.nan))
                 ends = "" if math.isnan(low) else f"  [{low:.4f}, {high:.4f}]"
-                lines.append(f"  {METRICS[name].title:<18} {value:.4f}{ends}")
-        lines += [f"left out: {reason}" for reason in dict.fromkeys(self.left_out.values())]
-        return "\n".join(lines)
+                of = f"  (of {counted(system.partial[name], 'image')})" if name in system.partial else ""
+                lines.append(f"  {METRICS[name].title:<18} {value:.4f}{ends}{of}")
+        reasons = [f"left out: {reason}" for reason in self.left_out.values()]
+        reasons += [f"no value: {reason}" for reason in self.undefined.values()]
+        return "\n".join([*lines, *dict.fromkeys(reasons)])
 
-    def save(self, out: Path, overwrite: bool = False, inputs: Sequence[Path] = ()) -> None:
+    def per_image(self, system: System) -> str:
+        """A CSV with the values of the images of one system."""
+        tag = f" [{self.tag}]" if self.tag else ""
+        columns = {name + tag: values for name, values in system.figures.per_image.items()}
+        return per_image_csv(system.figures.ids, columns)
+
+    def save(
+        self,
+        out: Path,
+        overwrite: bool = False,
+        inputs: Sequence[Path] = (),
+        texts: Mapping[str, str] | None = None,
+    ) -> None:
         """Make a folder with ``score.json`` and ``per_image.csv``, whole or not at all.
+
+        Args:
+            out: folder to make.
+            overwrite: replace an earlier one.
+            inputs: what was read, and is never replaced.
+            texts: contents of further files by name, such as tables.
 
         Raises:
             AmbisegError: ``out`` exists and must stay, or holds files of somebody else or an input.
@@ -153,23 +239,11 @@ class Scores:
         with replacing_folder(out, overwrite, SCORE, inputs) as partial:
             write_json(partial / "score.json", self.to_dict())
             write_text(partial / "per_image.csv", per_image_csv(self.systems[0].figures.ids, columns))
+            for name, text in (texts or {}).items():
+                write_text(partial / name, text, errors="backslashreplace")
 
 
-def _system_record(system: System) -> dict[str, Any]:
-    counts = system.figures.counts[COLUMN]
-    masks = {"mean": system.masks_per_image, "least": int(counts.min()), "most": int(counts.max())}
-    record: dict[str, Any] = {
-        "masks_per_image": masks,
-        "metrics": plain(system.values),
-        "intervals": plain_ends(system.intervals),
-        "oracle": plain(system.figures.oracle),
-    }
-    if system.differences:
-        record["difference_to_first"] = {
-            name: {
-                **plain({"mean": found.mean}),
-                "interval": plain_ends({"": found.interval})[""],
-            }
-            for name, found in system.differences.items()
-        }
-    return record
+def _numbers(values: Mapping[str, float]) -> dict[str, float | str | None]:
+    """The values for JSON, which knows neither nan nor infinity."""
+    words = {math.inf: "inf", -math.inf: "-inf"}
+    return {name: None if math.isnan(v) else words.get(v, v) for name, v in values.items()}

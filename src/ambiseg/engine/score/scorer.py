@@ -4,21 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from typing import Any
 
+from ambiseg.engine.score.reasons import check_needs, meaningless, without, without_value
 from ambiseg.engine.score.results import COLUMN, Scores, System
-from ambiseg.engine.tally import ORACLE_DRAWS, Figures, Tally
+from ambiseg.engine.tally import ORACLE_DRAWS, Tally
 from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
-from ambiseg.metrics import METRICS, Bootstrap, Dialect
+from ambiseg.metrics import Bootstrap, Dialect, Difference, PairedTest, holm
 from ambiseg.metrics.registry import listed
 
 BOOTSTRAP = Bootstrap()
 """How intervals are made unless a caller says otherwise."""
-NEARLY_ALL = 0.95
-"""Share of the images with equally probable modes above which a comparison with equal probabilities says nothing."""
-AGAINST_EQUAL = ("brier_skill_score", "brier_skill_nearest", "brier_skill_merged")
-"""Metrics that compare probabilities with equal ones."""
 _DRAWN = 500
 """Draws of the annotation oracle over all images; of few images each is drawn `ORACLE_DRAWS` times."""
 _BATCH = 16
@@ -58,6 +54,7 @@ class Scorer:
             )
             for _ in names
         ]
+        self.test = PairedTest(seed=seed)
         self.drawn = {"oracle_draws": oracle_draws, "seed": seed}
 
     def take(
@@ -83,7 +80,10 @@ class Scorer:
             return
         ids, annotations = [one[0] for one in batch], MaskSet.stack([one[2] for one in batch])
         for i, tally in enumerate(self.tallies):
-            tally.add(ids, {COLUMN: MaskSet.stack(_alike([one[1][i] for one in batch]))}, annotations)
+            masks = MaskSet.stack(_alike([one[1][i] for one in batch]))
+            if not tally.ids and self.chosen not in (None, ["all"]):
+                check_needs(self.chosen or [], masks, self.names[i])
+            tally.add(ids, {COLUMN: masks}, annotations)
 
     def scores(
         self,
@@ -93,31 +93,62 @@ class Scorer:
         remarks: tuple[str, ...],
         groups: Mapping[str, str] | None,
     ) -> Scores:
-        found = [tally.figures(groups) for tally in self.tallies]
-        left_out = _meaningless(found[0]) if self.chosen is None else {}
+        figures = {
+            title: tally.figures(groups) for title, tally in zip(self.names, self.tallies, strict=True)
+        }
+        undefined = without_value(figures, self.dialect)
+        left_out: dict[str, str] = {}
+        if self.chosen is None:
+            nowhere = {name for one in figures.values() for name in one.columns[COLUMN]}
+            nowhere = {
+                name for name in nowhere if not any(one.valued(name).any() for one in figures.values())
+            }
+            left_out = {
+                **{name: reason for name, reason in undefined.items() if name in nowhere},
+                **meaningless(figures[self.names[0]]),
+            }
         every = dict.fromkeys(name for tally in self.tallies for name in tally.names)
         metrics = [name for name in every if name not in left_out]
-        systems = []
-        for i, (title, tally) in enumerate(zip(self.names, self.tallies, strict=True)):
-            shared = [name for name in metrics if name in tally.names and name in self.tallies[0].names]
-            differences = (
-                {metric: tally.difference(self.tallies[0], metric, groups) for metric in shared}
-                if i and self.bootstrap is not None
-                else {}
-            )
-            systems.append(System(title, _without(found[i], left_out), differences))
+        systems = [
+            System(title, without(figures[title], left_out), *self._compared(tally, metrics, groups))
+            for title, tally in zip(self.names, self.tallies, strict=True)
+        ]
         settings = {
             "metrics": metrics,
             "dialect": self.dialect.name,
             "classes": [self.labels.names[c] for c in self.labels.evaluated],
             "bootstrap": None if self.bootstrap is None else asdict(self.bootstrap),
+            "paired_test": asdict(self.test),
             "grouped": groups is not None,
             **self.drawn,
         }
         return Scores(
-            tuple(systems), split, digest, missing, left_out, self.dialect, self.labels, settings, self.bootstrap,
+            tuple(_corrected(systems)),
+            split,
+            digest,
+            missing,
+            left_out,
+            {name: reason for name, reason in undefined.items() if name not in left_out},
+            self.dialect,
+            self.labels,
+            settings,
+            self.bootstrap,
+            self.test,
             remarks,
-        )  # fmt: skip
+        )
+
+    def _compared(
+        self, tally: Tally, metrics: Sequence[str], groups: Mapping[str, str] | None
+    ) -> tuple[dict[str, Difference], dict[str, float]]:
+        """Differences of a system to the first, and their p values."""
+        first = self.tallies[0]
+        if tally is first or self.bootstrap is None:
+            return {}, {}
+        shared = [name for name in metrics if name in tally.names and name in first.names]
+        return (
+            {name: tally.difference(first, name, groups) for name in shared},
+            {name: tally.p_value(first, name, self.test, groups) for name in shared},
+        )
 
 
 def _alike(sets: list[MaskSet]) -> list[MaskSet]:
@@ -132,29 +163,11 @@ def _alike(sets: list[MaskSet]) -> list[MaskSet]:
     ]
 
 
-def _meaningless(figures: Figures) -> dict[str, str]:
-    """Metrics that say nothing on these data, with the reason."""
-    share = float(figures.even.mean())
-    if share < NEARLY_ALL:
-        return {}
-    names = [name for name in AGAINST_EQUAL if name in figures.columns[COLUMN]]
-    reason = (
-        f"{' and '.join(METRICS[name].title for name in names)}: in {share:.0%} of the images all modes are equally"
-        " probable, so that equal probabilities are exact there"
-    )
-    return dict.fromkeys(names, reason)
-
-
-def _without(figures: Figures, names: Mapping[str, str]) -> Figures:
-    """The figures without some metrics."""
-
-    def rest(values: dict[str, Any]) -> dict[str, Any]:
-        return {name: value for name, value in values.items() if name not in names}
-
-    return replace(
-        figures,
-        columns={title: rest(column) for title, column in figures.columns.items()},
-        intervals={title: rest(column) for title, column in figures.intervals.items()},
-        oracle=rest(figures.oracle),
-        per_image=rest(figures.per_image),
-    )
+def _corrected(systems: Sequence[System]) -> list[System]:
+    """The systems with p values that are corrected for their number, metric by metric."""
+    found: dict[str, dict[str, float]] = {system.name: {} for system in systems}
+    for name in dict.fromkeys(name for system in systems for name in system.p_values):
+        values = {system.name: system.p_values[name] for system in systems if name in system.p_values}
+        for title, value in holm(values).items():
+            found[title][name] = value
+    return [replace(system, corrected=found[system.name]) for system in systems]
