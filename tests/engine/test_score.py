@@ -292,7 +292,7 @@ def test_each_kind_of_mistake_has_one_message(data, masks, weights, ids, tmp_pat
     twice = weights * np.array([1, 1, 2, 1, 1, 1])[:, None]
     cases = {
         "size": (np.zeros((6, 4, 8, 9), np.uint8), None, r"masks of 6 images have another size.*'i0' \(8x9, annotated 8x10\)"),
-        "class": (np.where(masks == 1, 7, 0).astype(np.uint8), None, "no classes of the data.*: number the classes 0 background, 1 foreground"),
+        "class": (np.where(masks == 1, 7, 0).astype(np.uint8), None, "no classes.*: number the classes 0 background, 1 fore"),
         "weight": (masks, twice, r"1 image have weights whose sum is not 1, 'i2' \(sum 2\): divide"),
         "negative": (masks, -weights, r"weights that are no probabilities.*\(one is -0.*give each mask its probability"),
         "zero": (masks, weights * np.array([1, 1, 1, 1, 1, 0])[:, None], r"no probabilities, 'i5' \(all are 0\)"),
@@ -535,7 +535,7 @@ def test_a_metric_without_a_value_is_left_out_with_the_reason():
         "ged" not in _values(nowhere)
         and "the dialect kohl gives such an image no value" in nowhere.left_out["ged"]
     )
-    assert "left out: GED²: in each image" in repr(nowhere)
+    assert "GED², Diversity: in each image some pair" in repr(nowhere)
     asked = score(empty, empty, dialect="kohl", metrics="ged", bootstrap=None)
     assert asked.left_out == {} and "the dialect kohl" in asked.undefined["ged"]
     record = asked.to_dict()

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ambiseg.cli.console import Grid, show, show_grid
+from ambiseg.engine.score.reasons import AGAINST_EQUAL
+from ambiseg.engine.score.results import grouped
+from ambiseg.engine.tally import LEAST_GROUPS
 from ambiseg.errors import counted
 from ambiseg.metrics.registry import METRICS
 from ambiseg.report.score_tables import Column, score_list, score_table
@@ -20,6 +24,7 @@ _WIDE = 4
 """Columns with which a table has room for intervals beside the figures; else they stand below."""
 _PARTS = re.compile(r" (?=\[|\(of |p [=<])")
 """Where the figures of a cell may go to a line of their own."""
+_BEST = "bold: the best system"
 
 
 def columns_of(scores: Scores) -> list[Column]:
@@ -60,7 +65,7 @@ def list_of(scores: Scores, data: Path) -> Table:
         "classes": " ".join(scores.classes),
         "data digest": scores.data_digest,
         "settings digest": scores.settings_digest,
-        "remarks": "; ".join(scores.remarks),
+        "remarks": "; ".join([*scores.remarks, *_left_out(scores)]),
     }
     return score_list(columns_of(scores), facts)
 
@@ -86,7 +91,22 @@ def show_text(table: Table) -> None:
         words = [entry.text for entry in row]
         grid.row(*([part for part in _PARTS.split(word) if part] if several else word for word in words))
     show_grid(grid)
-    show(*table.notes)
+    show(*(note for note in table.notes if note != _BEST))
+
+
+def _left_out(scores: Scores) -> list[str]:
+    """Which default metrics are missing, and how to get those that have a value."""
+    notes = []
+    for reason, names in grouped(scores.left_out).items():
+        note = f"left out: {_titles(names)}: {reason}"
+        if set(names) <= set(AGAINST_EQUAL):
+            note += f" (--metrics {','.join(names)} computes them all the same)"
+        notes.append(note)
+    return notes
+
+
+def _titles(names: Sequence[str]) -> str:
+    return ", ".join(METRICS[name].title for name in names)
 
 
 def _images(scores: Scores) -> str:
@@ -110,15 +130,12 @@ def _notes(scores: Scores) -> list[str]:
     if any(system.partial for system in scores.systems):
         notes.append("(of n images): the others have no value, and the mean leaves them out")
     if scores.unequal:
-        titles = ", ".join(METRICS[name].title for name in scores.unequal)
         notes.append(
-            f"{titles}: the systems have values of different images, so none is marked as best; differences are over"
-            " the images that both have"
+            f"{_titles(scores.unequal)}: the systems have values of different images, so none is marked as best;"
+            " differences are over the images that both have"
         )
-    notes += [f"–: {reason}" for reason in dict.fromkeys(scores.undefined.values())]
-    for reason in dict.fromkeys(scores.left_out.values()):
-        names = [name for name, why in scores.left_out.items() if why == reason]
-        notes.append(f"left out: {reason} (--metrics {','.join(names)} computes them all the same)")
+    notes += [f"no value: {_titles(names)}: {reason}" for reason, names in grouped(scores.undefined).items()]
+    notes += _left_out(scores)
     shown = {name for system in scores.systems for name in system.values}
     notes += [
         f"{METRICS[name].title}: {METRICS[name].description}"
@@ -130,8 +147,6 @@ def _notes(scores: Scores) -> list[str]:
 
 def _uncertainty(scores: Scores) -> list[str]:
     """How intervals and p values were made."""
-    from ambiseg.engine.tally import LEAST_GROUPS
-
     bootstrap, grouped = scores.bootstrap, scores.units < scores.images
     if bootstrap is None:
         return []
@@ -147,5 +162,6 @@ def _uncertainty(scores: Scores) -> list[str]:
     if len(scores.systems) > 1:
         several = len(scores.systems) > 2
         corrected = f", corrected for {len(scores.systems) - 1} comparisons (Holm)" if several else ""
-        notes.append(f"p: paired permutation test of {units}, two-sided{corrected}; bold: the best")
+        notes.append(f"p: paired permutation test of {units}, two-sided{corrected}")
+        notes.append(_BEST)
     return notes

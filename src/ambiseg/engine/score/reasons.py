@@ -11,7 +11,7 @@ from ambiseg.engine.score.results import COLUMN
 from ambiseg.engine.tally import Figures
 from ambiseg.errors import AmbisegError
 from ambiseg.maskset import MaskSet
-from ambiseg.metrics import METRICS, Dialect, metric_info, missing
+from ambiseg.metrics import Dialect, metric_info, missing
 
 NEARLY_ALL = 0.95
 """Share of the images with equally probable modes above which a comparison with equal probabilities says nothing."""
@@ -44,10 +44,7 @@ def meaningless(figures: Figures) -> dict[str, str]:
     if share < NEARLY_ALL:
         return {}
     names = [name for name in AGAINST_EQUAL if name in figures.columns[COLUMN]]
-    reason = (
-        f"{' and '.join(METRICS[name].title for name in names)}: in {share:.0%} of the images all modes are equally"
-        " probable, so that equal probabilities are exact there"
-    )
+    reason = f"in {share:.0%} of the images all modes are equally probable, so that equal probabilities are exact there"
     return dict.fromkeys(names, reason)
 
 
@@ -62,8 +59,8 @@ def without_value(figures: Mapping[str, Figures], dialect: Dialect) -> dict[str,
     for name in dict.fromkeys(name for one in figures.values() for name in one.columns[COLUMN]):
         lacking = [title for title, one in figures.items() if math.isnan(one.columns[COLUMN].get(name, 0.0))]
         if lacking:
-            of = "" if len(lacking) == len(figures) else f" of {', '.join(lacking)}"
-            found[name] = f"{METRICS[name].title}{of}: {_reason(name, figures[lacking[0]], dialect)}"
+            of = "" if len(lacking) == len(figures) else f"of {', '.join(lacking)}, "
+            found[name] = of + _reason(name, figures[lacking[0]], dialect)
     return found
 
 
@@ -76,7 +73,7 @@ def _reason(name: str, figures: Figures, dialect: Dialect) -> str:
                 "in each image some pair of masks lacks all evaluated classes, and the dialect"
                 f" {dialect.name} gives such an image no value"
             )
-    return "it is not defined on any of these images"
+    return "no image has a value"
 
 
 def without(figures: Figures, names: Mapping[str, str]) -> Figures:

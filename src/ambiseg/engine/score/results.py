@@ -202,9 +202,10 @@ class Scores:
                 ends = "" if math.isnan(low) else f"  [{low:.4f}, {high:.4f}]"
                 of = f"  (of {counted(system.partial[name], 'image')})" if name in system.partial else ""
                 lines.append(f"  {METRICS[name].title:<18} {value:.4f}{ends}{of}")
-        reasons = [f"left out: {reason}" for reason in self.left_out.values()]
-        reasons += [f"no value: {reason}" for reason in self.undefined.values()]
-        return "\n".join([*lines, *dict.fromkeys(reasons)])
+        for word, reasons in (("left out", self.left_out), ("no value", self.undefined)):
+            for reason, names in grouped(reasons).items():
+                lines.append(f"{word}: {', '.join(METRICS[name].title for name in names)}: {reason}")
+        return "\n".join(lines)
 
     def per_image(self, system: System) -> str:
         """A CSV with the values of the images of one system."""
@@ -241,6 +242,19 @@ class Scores:
             write_text(partial / "per_image.csv", per_image_csv(self.systems[0].figures.ids, columns))
             for name, text in (texts or {}).items():
                 write_text(partial / name, text, errors="backslashreplace")
+
+
+def grouped(reasons: Mapping[str, str]) -> dict[str, list[str]]:
+    """Names of metrics by the reason that they share.
+
+    Example:
+        >>> grouped({"ged": "none", "m_iou": "none"})
+        {'none': ['ged', 'm_iou']}
+    """
+    found: dict[str, list[str]] = {}
+    for name, reason in reasons.items():
+        found.setdefault(reason, []).append(name)
+    return found
 
 
 def _numbers(values: Mapping[str, float]) -> dict[str, float | str | None]:
