@@ -120,7 +120,12 @@ class MaskFolders(Predictions):
             mask, share = _read_file(file, rules, labels)
             masks.append(mask)
             probabilities.append(share)
-        stack, shares = _stacked(masks, folder, labels, probabilities)
+        if any(share is not None for share in probabilities):
+            probabilities = [
+                _sure(mask, labels) if share is None else share
+                for mask, share in zip(masks, probabilities, strict=True)
+            ]
+        stack, shares = _stacked(masks, folder, probabilities)
         return Samples(stack, self._weights(sample_id, tuple(files)), shares)
 
     def _weights(self, sample_id: str, names: tuple[str, ...]) -> NDArray[np.float64] | None:
@@ -198,10 +203,7 @@ def _read_file(
 
 
 def _stacked(
-    masks: Sequence[NDArray[np.uint8]],
-    folder: Path,
-    labels: LabelSpace,
-    probabilities: Sequence[NDArray[np.float32] | None] = (),
+    masks: Sequence[NDArray[np.uint8]], folder: Path, probabilities: Sequence[NDArray[np.float32] | None] = ()
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32] | None]:
     sizes = {mask.shape for mask in masks}
     if len(sizes) > 1:
@@ -210,13 +212,8 @@ def _stacked(
             folder, f"its masks have the sizes {sizes_text}", "save them at the size of the image"
         )
     check_size(folder, (len(masks), *masks[0].shape))
-    if all(share is None for share in probabilities):
-        return np.stack(masks), None
-    shares = [
-        _sure(mask, labels) if share is None else share
-        for mask, share in zip(masks, probabilities, strict=True)
-    ]
-    return np.stack(masks), np.stack(shares)
+    shares = [share for share in probabilities if share is not None]
+    return np.stack(masks), np.stack(shares) if shares else None
 
 
 def _sure(mask: NDArray[np.uint8], labels: LabelSpace) -> NDArray[np.float32]:
