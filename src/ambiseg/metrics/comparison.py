@@ -121,9 +121,9 @@ class Comparison:
     @property
     def _void(self) -> Tensor:
         """Pixels that are void in every annotation, ``(B, *S)``."""
-        valid = self.annotations.labels.valid(self.annotations.masks).flatten(2)
-        some = (valid & self.annotations.present[:, :, None]).any(1)
-        return ~some.unflatten(1, self.annotations.masks.shape[2:])
+        given = self.annotations
+        there = given.present.view(*given.present.shape, *[1] * (given.masks.dim() - 2))
+        return ~(given.labels.valid(given.masks) & there).any(1)
 
     @cached_property
     def among_annotations(self) -> Overlap:
