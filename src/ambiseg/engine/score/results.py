@@ -12,11 +12,13 @@ from typing import Any
 
 import numpy as np
 
+from ambiseg import notebook
 from ambiseg.atomic_write import replacing_folder, write_json, write_text
 from ambiseg.engine.tally import Figures, per_image_csv, plain, plain_ends
 from ambiseg.errors import counted
 from ambiseg.labels import LabelSpace
 from ambiseg.metrics import METRICS, Bootstrap, Dialect, Difference, Interval, PairedTest
+from ambiseg.metrics.tables import html_table
 
 SCORE = "score"
 """Verb that the list of a folder of scores names."""
@@ -62,6 +64,11 @@ class System:
         """Number of masks per image in words, with the range where images differ."""
         low, high = int(self.figures.counts[COLUMN].min()), int(self.figures.counts[COLUMN].max())
         return f"{low}" if low == high else f"{self.masks_per_image:.2f} ({low} to {high})"
+
+    @property
+    def named_count(self) -> str:
+        """Its name and number of masks per image, in words."""
+        return f"{self.name}: {self.count} {'mask' if self.count == '1' else 'masks'} per image"
 
     @property
     def partial(self) -> dict[str, int]:
@@ -190,22 +197,39 @@ class Scores:
             "systems": {system.name: system.to_dict() for system in self.systems},
         }
 
-    def __repr__(self) -> str:
-        lines = [
+    def _measured(self) -> str:
+        return (
             f"{counted(self.images, 'image')}, dialect {self.dialect.name}, classes {', '.join(self.classes)}"
-        ]
+        )
+
+    def __repr__(self) -> str:
+        lines = [self._measured()]
         for system in self.systems:
-            masks = "mask" if system.count == "1" else "masks"
-            lines.append(f"{system.name}: {system.count} {masks} per image")
+            lines.append(system.named_count)
             for name, value in system.values.items():
                 low, high = system.intervals.get(name, (math.nan, math.nan))
                 ends = "" if math.isnan(low) else f"  [{low:.4f}, {high:.4f}]"
                 of = f"  (of {counted(system.partial[name], 'image')})" if name in system.partial else ""
                 lines.append(f"  {METRICS[name].title:<18} {value:.4f}{ends}{of}")
-        for word, reasons in (("left out", self.left_out), ("no value", self.undefined)):
-            for reason, names in grouped(reasons).items():
-                lines.append(f"{word}: {', '.join(METRICS[name].title for name in names)}: {reason}")
-        return "\n".join(lines)
+        return "\n".join(lines + self._reasons())
+
+    def _reasons(self) -> list[str]:
+        return [
+            f"{word}: {', '.join(METRICS[name].title for name in names)}: {reason}"
+            for word, reasons in (("left out", self.left_out), ("no value", self.undefined))
+            for reason, names in grouped(reasons).items()
+        ]
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: a column for each system with intervals; the annotation oracle beside one."""
+        columns = {system.name: system.values for system in self.systems}
+        intervals = {system.name: system.intervals for system in self.systems}
+        oracle = self.systems[0].figures.oracle
+        if oracle and len(self.systems) == 1:
+            columns["annotation oracle"] = oracle
+        counts = "; ".join(system.named_count for system in self.systems)
+        blocks = [*map(notebook.paragraph, (self._measured(), counts)), html_table(columns, intervals)]
+        return "".join(blocks + [notebook.paragraph(reason) for reason in self._reasons()])
 
     def per_image(self, system: System) -> str:
         """A CSV with the values of the images of one system."""
