@@ -36,8 +36,11 @@ def array_name(names: Iterable[str], path: Path) -> str:
     usual = [name for name in ("predictions", "masks") if name in found]
     if len(found) == 1 or usual:
         return found[0] if len(found) == 1 else usual[0]
-    what = f"it holds the arrays {several(sorted(found))}" if found else "it holds no array of masks"
-    raise FileProblem(path, what, "name that of the masks 'predictions'")
+    if not found:
+        raise FileProblem(path, "it holds no array of masks", "save the masks as an array 'predictions'")
+    raise FileProblem(
+        path, f"it holds the arrays {several(sorted(found))}", "name that of the masks 'predictions'"
+    )
 
 
 class Archive:

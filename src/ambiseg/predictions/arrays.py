@@ -53,10 +53,11 @@ class ArrayPredictions(Predictions):
             self._values, own, self._weights = mapped(path, path), None, None
         shape = tuple(self._values.shape)
         if len(shape) not in (4, 5) or 0 in shape:
+            one = "add the axis of samples (array[:, None]), or " if len(shape) == 3 else ""
             raise FileProblem(
                 path,
                 f"the array has shape {shape}",
-                "save label maps as (images, samples, height, width), probabilities of several classes as (images,"
+                f"{one}save label maps as (images, samples, height, width), probabilities of several classes as (images,"
                 " samples, classes, height, width)",
             )
         check_size(path, shape[1:])

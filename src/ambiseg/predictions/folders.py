@@ -19,7 +19,7 @@ from ambiseg.data.files.reading import (
     stem_of,
     suffix_of,
 )
-from ambiseg.data.files.validation import FileProblem, mask_problems
+from ambiseg.data.files.validation import FileProblem
 from ambiseg.data.folder import read_weights, scan_folder
 from ambiseg.errors import AmbisegError, counted
 from ambiseg.json_files import read_json_lines
@@ -27,7 +27,7 @@ from ambiseg.labels import LabelSpace
 from ambiseg.owned_files import several
 from ambiseg.predictions.archives import Archive
 from ambiseg.predictions.index import INDEX
-from ambiseg.predictions.samples import Predictions, Samples, UnfitError, understood
+from ambiseg.predictions.samples import Predictions, Samples, UnfitError, require_classes, understood
 from ambiseg.predictions.written import AGAIN, PREDICTION, WrittenPrediction, json_of, read_written
 
 WEIGHT_HEADER = ("id", "sample", "weight")
@@ -197,8 +197,7 @@ def _read_file(
             masks, probabilities = understood(values, rules, labels, str(path))
             return masks[0], None if probabilities is None else probabilities[0]
     mask = read_mask(path, rules)
-    if problems := mask_problems(mask, None, labels, path):
-        raise UnfitError("classes", problems[0].problem)
+    require_classes(mask, labels)
     return mask, None
 
 

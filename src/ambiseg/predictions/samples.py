@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from ambiseg.data.files.mask_rules import MaskRules
-from ambiseg.data.files.validation import ROUNDING, FileProblem, canonical_mask, mask_problems
+from ambiseg.data.files.validation import ROUNDING, FileProblem, canonical_mask
 from ambiseg.defaults import FOREGROUND_THRESHOLD
 from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
@@ -126,10 +126,18 @@ def understood(
         masks = np.stack([canonical_mask(one, where, rules) for one in values])
     except FileProblem as problem:
         raise UnfitError("classes", problem.problem) from problem
-    for mask in masks:
-        if problems := mask_problems(mask, None, labels, where):
-            raise UnfitError("classes", problems[0].problem)
+    require_classes(masks, labels)
     return masks, None
+
+
+def require_classes(masks: NDArray[np.uint8], labels: LabelSpace) -> None:
+    """Raise `UnfitError` where label maps hold numbers that are neither a class nor void."""
+    if masks.max() < labels.classes:
+        return
+    wrong = [n for n in np.unique(masks).tolist() if n >= labels.classes and n != labels.ignore_value]
+    if wrong:
+        shown = ", ".join(map(str, wrong[:3])) + ", ..." * (len(wrong) > 3)
+        raise UnfitError("classes", f"{shown} {'is no class' if len(wrong) == 1 else 'are no classes'}")
 
 
 def _refuse_logits(values: NDArray[Any], labels: LabelSpace) -> None:

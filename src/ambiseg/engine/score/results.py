@@ -166,14 +166,14 @@ class Scores:
         return all(np.array_equal(one.valued(name), figures[0].valued(name)) for one in figures)
 
     def best(self) -> dict[str, list[str]]:
-        """Names of the best systems by metric, of two systems or more whose values are of the same images."""
+        """Names of the best systems by metric, where some system is worse and all values are of the same images."""
         found = {}
         for name in dict.fromkeys(name for system in self.systems for name in system.values):
             values = {
                 s.name: s.values[name] for s in self.systems if not math.isnan(s.values.get(name, math.nan))
             }
             higher = METRICS[name].higher_is_better
-            if len(values) > 1 and higher is not None and self._comparable(name):
+            if len(set(values.values())) > 1 and higher is not None and self._comparable(name):
                 best = max(values.values()) if higher else min(values.values())
                 found[name] = [system for system, value in values.items() if value == best]
         return found
