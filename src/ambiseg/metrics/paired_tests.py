@@ -11,7 +11,7 @@ single images. ``scipy.stats.permutation_test`` exchanges observations, not grou
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -22,6 +22,8 @@ from ambiseg.errors import AmbisegError
 from ambiseg.metrics.intervals import Groups, units_of
 from ambiseg.metrics.pooling import Pooling
 
+RANKINGS = 499
+"""Exchanges of metrics that keep lists (selection AP): each ranks all proposals of the data set again."""
 _AT_ONCE = 2**22
 """Exchanges that are held together."""
 _SAME = 1e-9
@@ -91,6 +93,8 @@ class PairedTest:
     ) -> float:
         """p of ``first - second`` of a metric that joins its parts over all images before it divides.
 
+        Metrics that keep lists are exchanged at most `RANKINGS` times.
+
         Args:
             pooling: how it joins its parts.
             first, second: parts of the same images in the same order, as `Pooling.parts` gives them.
@@ -109,7 +113,8 @@ class PairedTest:
         units = units_of(groups, len(first[-1]))
         joined = [torch.cat(parts) for parts in zip(first, second, strict=True)]
         found = []
-        for rows in self._exchanges(int(units.max(initial=-1)) + 1):
+        test = replace(self, resamples=min(self.resamples, RANKINGS)) if pooling.lists else self
+        for rows in test._exchanges(int(units.max(initial=-1)) + 1):
             swap = torch.from_numpy(rows[:, units])
             ours = pooling.resampled(joined, torch.cat([1 - swap, swap], 1))
             theirs = pooling.resampled(joined, torch.cat([swap, 1 - swap], 1))
