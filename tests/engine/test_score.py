@@ -259,6 +259,16 @@ def test_a_pickle_and_claims_beyond_the_file_are_refused(data, tmp_path):
         stream.write(b"0" * 100)
     with pytest.raises(AmbisegError, match="cannot be read"):
         score_files([tmp_path / "huge.npy"], data)
+    np.save(tmp_path / "p.npy", np.zeros((6, 1, 8, 10)))
+    header = (tmp_path / "p.npy").read_bytes().replace(b"}", b"(", 1)
+    (tmp_path / "header.npy").write_bytes(header)
+    with pytest.raises(AmbisegError, match="cannot be read as npy"):
+        score_files([tmp_path / "header.npy"], data)
+    archive = bytearray((tmp_path / "p.npz").read_bytes())
+    archive[archive.rindex(b"PK\x01\x02") + 6] = 200  # a version of zip that does not exist
+    (tmp_path / "version.npz").write_bytes(archive)
+    with pytest.raises(AmbisegError, match="cannot be read as npz .zip file version"):
+        score_files([tmp_path / "version.npz"], data)
     (tmp_path / "torn.npz").write_bytes(b"PK\x03\x04 no archive")
     with pytest.raises(AmbisegError, match="cannot be read as npz"):
         score_files([tmp_path / "torn.npz"], data)

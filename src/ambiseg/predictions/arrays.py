@@ -21,7 +21,7 @@ from ambiseg.data.files.validation import FileProblem
 from ambiseg.data.packed import PACKED_SUFFIXES, guarded, member
 from ambiseg.errors import counted
 from ambiseg.labels import LabelSpace
-from ambiseg.predictions.archives import MOST_TEXT, Archive, Parts, array_name, mapped, texts
+from ambiseg.predictions.archives import MOST_TEXT, Archive, Parts, array_name, in_words, mapped, texts
 from ambiseg.predictions.samples import Predictions, Samples, understood
 from ambiseg.predictions.written import AGAIN
 
@@ -45,11 +45,8 @@ class ArrayPredictions(Predictions):
             with Archive(path) as found:
                 self._values, own, self._weights = found.parts(Path(self._room.name))
         else:
-            with open(path, "rb") as stream:
-                try:
-                    npy_header(stream, path)
-                except ValueError as error:
-                    raise FileProblem(path, f"cannot be read as npy ({error})", AGAIN) from error
+            with in_words(path, "cannot be read as npy"), open(path, "rb") as stream:
+                npy_header(stream, path)
             self._values, own, self._weights = mapped(path, path), None, None
         shape = tuple(self._values.shape)
         if len(shape) not in (4, 5) or 0 in shape:
