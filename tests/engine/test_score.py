@@ -180,6 +180,9 @@ def test_probabilities_of_classes_are_decided_and_kept(tmp_path, classes):
     labelled = score(shares.argmax(2), [s.masks for s in open_split(data, "test")],
                      annotation_weights=[s.weights for s in open_split(data, "test")], labels=labels, metrics=NAMES)  # fmt: skip
     assert _values(score_files([tmp_path / "hard.npz"], data, metrics=NAMES)) == _values(labelled)
+    arrays = score(shares, [s.masks for s in open_split(data, "test")],
+                   annotation_weights=[s.weights for s in open_split(data, "test")], metrics=NAMES)  # fmt: skip
+    assert _values(arrays) == expected and arrays.labels.classes == classes
 
 
 def test_one_channel_is_the_foreground(data, ids, tmp_path):

@@ -40,8 +40,9 @@ def score(
 
     Args:
         predictions: ``(N, n, H, W)``, or a list of ``(n, H, W)`` of different sizes and counts. Whole numbers are
-            label maps; fractions are probabilities of the foreground.
-        annotations: likewise, label maps.
+            label maps; fractions are probabilities of the foreground. ``(N, n, C, H, W)``, or a list of
+            ``(n, C, H, W)``: probabilities of classes.
+        annotations: label maps, ``(N, m, H, W)`` or a list.
         weights: of the predictions, ``(N, n)`` or a list; equal if None. A weight of 0 marks a mask that is not there.
         annotation_weights: of the annotations; equal if None.
         metrics: names or a single one, or "all" alone; the default ones that fit and mean something if None.
@@ -67,7 +68,7 @@ def score(
         >>> found.to_dict()["systems"]["predictions"]["metrics"]
         {'ged': 0.166667}
     """
-    ours, theirs = _arrays(predictions, "predictions"), _arrays(annotations, "annotations")
+    ours, theirs = _arrays(predictions, "predictions", (3, 4)), _arrays(annotations, "annotations")
     shares = _rows(weights, ours, "weights")
     theirs_shares = _rows(annotation_weights, theirs, "annotation_weights")
     if len(ours) != len(theirs):
@@ -102,11 +103,11 @@ def score(
     return scorer.scores("", "", (), (), of_images)
 
 
-def _arrays(values: Any, what: str) -> list[NDArray[Any]]:
-    """Arrays ``(n, H, W)`` of images."""
+def _arrays(values: Any, what: str, axes: tuple[int, ...] = (3,)) -> list[NDArray[Any]]:
+    """Arrays ``(n, H, W)`` of images, or others that have one of ``axes``."""
     found = [np.asarray(one) for one in values]
     for i, one in enumerate(found):
-        if one.ndim != 3 or one.size == 0 or one.dtype.kind not in "buif":
+        if one.ndim not in axes or one.size == 0 or one.dtype.kind not in "buif":
             raise AmbisegError(
                 f"{what} of image {i} have shape {one.shape} and type {one.dtype}: pass numbers (n, H, W) for each image"
             )
@@ -129,9 +130,12 @@ def _rows(values: Any, arrays: Sequence[NDArray[Any]], what: str) -> list[NDArra
 
 
 def _shown_classes(arrays: Sequence[NDArray[Any]]) -> LabelSpace:
-    """A label space of as many classes as label maps show; 255 alone is white."""
+    """A label space of as many classes as label maps show, or probabilities have; 255 alone is white."""
     highest = 1
     for values in arrays:
+        if values.ndim == 4 and values.shape[1] > 1:
+            highest = max(highest, values.shape[1] - 1)
+            continue
         plain_values = values[values != 255] if values.dtype.kind in "ui" else values
         if plain_values.size and np.isfinite(plain_values).all():
             highest = max(highest, int(plain_values.max()))
