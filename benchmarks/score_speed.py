@@ -1,9 +1,10 @@
 """How long `ambiseg score` takes, and how much memory: random blobs with four annotations and many samples per image.
 
-    python benchmarks/score_speed.py [--images 1000] [--samples 100] [--size 128] [--layout npz|folders] [--threads 2]
+    python benchmarks/score_speed.py [--images 1000] [--samples 100] [--size 128] [--layout npz|npy|folders] [--threads 2]
         [--oracle-draws N]
 
-Prints seconds of the scoring alone, of the processor, and the largest memory of the process in MiB, as JSON.
+npz is compressed, npy is not. Prints seconds of the scoring alone, of the processor, and the largest memory of the
+process in MiB, as JSON.
 """
 
 from __future__ import annotations
@@ -53,6 +54,9 @@ def make(room: str, names: list[str], count: int, size: int, layout: str) -> Non
     if layout == "npz":
         np.savez_compressed(Path(room) / "p.npz", masks=np.stack(list(drawn)), ids=np.array(names))
         return
+    if layout == "npy":
+        np.save(Path(room) / "p.npy", np.stack(list(drawn)))
+        return
     for name, masks in zip(names, drawn, strict=True):
         (Path(room) / "p" / name).mkdir(parents=True)
         for k, mask in enumerate(masks):
@@ -67,7 +71,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--samples", type=int, default=100)
     parser.add_argument("--size", type=int, default=128)
-    parser.add_argument("--layout", choices=["npz", "folders"], default="npz")
+    parser.add_argument("--layout", choices=["npz", "npy", "folders"], default="npz")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--oracle-draws", type=int, help="1 for the cost per image of a thousand images")
     given = parser.parse_args()
@@ -79,7 +83,10 @@ def main() -> None:
         maker = multiprocessing.get_context("spawn").Process(target=make, args=wanted)
         maker.start()
         maker.join()
-        data, predictions = Path(room) / "data.h5", Path(room) / ("p.npz" if given.layout == "npz" else "p")
+        data, predictions = (
+            Path(room) / "data.h5",
+            Path(room) / ("p" if given.layout == "folders" else f"p.{given.layout}"),
+        )
         begin, processor = time.perf_counter(), time.process_time()
         found = score_files([predictions], data, oracle_draws=given.oracle_draws)
         record = {

@@ -101,7 +101,7 @@ plt.show()
 # background with a probability near zero, so a low ECE alone says little about the lesion.
 
 evaluation = ambiseg.evaluate(run, data)
-confidence, target, count = evaluation.pixels
+confidence, target, count = evaluation.figures.pixels
 there = count > 0
 
 figure, axes = plt.subplots(figsize=(4.6, 4), layout="constrained")

@@ -88,8 +88,7 @@ def replacing_folder(
     Raises:
         AmbisegError: ``target`` exists and must stay, holds files of somebody else, or the system refuses the write.
     """
-    _refuse_existing(target, overwrite)
-    owned_files.check_replaceable(target, [verb], inputs)
+    check_folder(target, overwrite, verb, inputs)
     with _partial(target, alone=True) as partial:
         partial.mkdir()
         yield partial
@@ -116,6 +115,16 @@ def replacing_folder(
                 raise AmbisegError(
                     f"files that ambiseg did not write were in {target}: they are in {kept} now"
                 )
+
+
+def check_folder(target: Path, overwrite: bool, verb: str, inputs: Iterable[Path] = ()) -> None:
+    """Check that `replacing_folder` may make ``target``, before the work for it is done.
+
+    Raises:
+        AmbisegError: ``target`` holds files of somebody else or an input, or it exists and must stay.
+    """
+    owned_files.check_replaceable(target, [verb], inputs)
+    _refuse_existing(target, overwrite)
 
 
 def refuse_foreign(target: Path, ours: Callable[[Path], bool]) -> None:

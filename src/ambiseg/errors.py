@@ -26,6 +26,8 @@ class PluginWarning(UserWarning):
 class UnknownNameError(AmbisegError):
     """A name that is not among the known ones, with the nearest known name as a suggestion.
 
+    Upper and lower case are the same for the suggestion.
+
     Example:
         >>> str(UnknownNameError("method", "mode-proposal", ["mode-proposals", "ssn"]))
         "unknown method 'mode-proposal': did you mean 'mode-proposals'? (known: mode-proposals, ssn)"
@@ -33,6 +35,17 @@ class UnknownNameError(AmbisegError):
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
         names = list(known)
-        near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-        hint = f": did you mean {near[0]!r}?" if near else ""
+        lower = {one.lower(): one for one in names}
+        near = difflib.get_close_matches(name.lower(), lower, n=1, cutoff=0.5)
+        hint = f": did you mean {lower[near[0]]!r}?" if near else ""
         super().__init__(f"unknown {kind} {name!r}{hint} (known: {', '.join(names)})")
+
+
+def counted(count: int, what: str) -> str:
+    """A number of things in words.
+
+    Example:
+        >>> counted(1, "image"), counted(2, "image")
+        ('1 image', '2 images')
+    """
+    return f"{count} {what}{'s' * (count != 1)}"

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import base64
 import csv
+import html
 import io
 import json
+import re
 
 import numpy as np
 import pytest
 
 from ambiseg.data.source import open_split
 from ambiseg.engine.score import score_files
+from ambiseg.metrics import METRICS
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +135,7 @@ def test_a_metric_without_meaning_is_left_out_with_the_reason(cli, tmp_path):
     data = write_dataset(tmp_path / "d", {"test": samples}, DatasetInfo("d"))
     np.save(tmp_path / "p.npy", np.stack([sample.masks for sample in samples]))
     done = cli("score", tmp_path / "p.npy", "--data", data)
-    assert "left out: BSS and BSS (nearest): in 100% of the images" in done.out
+    assert "left out: BSS, BSS (nearest): in 100% of the images" in done.out
     assert not any(line.split()[:1] == ["BSS"] for line in done.out.splitlines())
     assert "in the order of the split" in done.err
     named = cli("score", tmp_path / "p.npy", "--data", data, "--metrics", "brier_skill_score")
@@ -140,12 +144,93 @@ def test_a_metric_without_meaning_is_left_out_with_the_reason(cli, tmp_path):
 
 def test_mistakes_are_one_sentence(cli, systems, fires, tmp_path):
     one = ("score", systems[0], "--data", fires)
-    assert "2 names for 1 predictions" in cli(*one, "--names", "a,b").error
+    assert "2 names for 1 system" in cli(*one, "--names", "a,b").error
     assert "given twice" in cli("score", systems[0], systems[0], "--data", fires).error
     assert "no predictions at" in cli("score", tmp_path / "none", "--data", fires).error
     assert "did you mean 'ged'" in cli(*one, "--metrics", "gedd").error
+    assert "did you mean 'ged'" in cli(*one, "--metrics", "GED").error
+    assert (
+        "bits_per_dimension needs probabilities of pixels"
+        in cli(*one, "--metrics", "bits_per_dimension").error
+    )
+    assert "selection_f1 needs selection scores" in cli(*one, "--metrics", "selection_f1").error
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "notes.txt").write_text("")
+    assert "was not made by ambiseg" in cli(*one, "--out", mine).error
     assert "give one of them" in cli(*one, "--json", "--format", "csv").error
     (tmp_path / "empty").mkdir()
     assert "holds no folder of masks" in cli("score", tmp_path / "empty", "--data", fires).error
     (tmp_path / "p.txt").write_text("")
     assert "name a folder of 'ambiseg predict'" in cli("score", tmp_path / "p.txt", "--data", fires).error
+
+
+def test_the_page_holds_the_table_and_the_values_of_images(cli, systems, fires, tmp_path):
+    """It needs no other file and runs no script; names from strangers are escaped."""
+    out = tmp_path / "scores"
+    names = "<b>one,two & more"
+    words = (
+        "score",
+        *systems,
+        "--data",
+        fires,
+        "--names",
+        names,
+        "--metrics",
+        "ged,hm_iou_unique",
+        "--out",
+        out,
+    )
+    page = cli(*words, "--format", "html").out
+    found = score_files(systems, fires, names=tuple(names.split(",")), metrics=["ged", "hm_iou_unique"])
+    assert (out / "score.html").read_text() == page
+    assert "&lt;b&gt;one" in page and "<b>one" not in page and "two &amp; more" in page
+    assert (
+        "<script" not in page
+        and "default-src 'none'" in page
+        and "http" not in page.replace("http-equiv", "")
+    )
+    assert METRICS["ged"].description in html.unescape(page)
+    links = re.findall(r'href="data:text/csv;charset=utf-8;base64,([^"]+)" download', page)
+    for link, system in zip(links, found.systems, strict=True):
+        rows = list(csv.DictReader(io.StringIO(base64.b64decode(html.unescape(link)).decode())))
+        assert [row["id"] for row in rows] == list(system.figures.ids)
+        assert [float(row["ged"]) for row in rows] == pytest.approx(system.figures.per_image["ged"], abs=1e-5)
+    best = min(found.systems, key=lambda system: system.values["ged"])
+    assert f"<b>{best.values['ged']:.4f}" in page
+    markdown = cli(*words[:-2], "--format", "markdown").out
+    assert (out / "score.md").read_text() == markdown and f"**{best.values['ged']:.4f}" in markdown
+
+
+def test_what_figures_are_of_stands_in_every_form(cli, fires, tmp_path):
+    """Images without a value, why there is none, p values, and remarks."""
+    ids = open_split(fires, "test").ids
+    masks = np.random.default_rng(0).integers(0, 2, (5, 3, 16, 16)).astype(np.uint8)
+    lost = masks.copy()
+    lost[0] = 0
+    for name, values in (("a", masks), ("b", lost)):
+        np.savez(tmp_path / f"{name}.npz", masks=values, ids=np.array(ids))
+    np.save(tmp_path / "c.npy", masks)
+    files = [tmp_path / "a.npz", tmp_path / "b.npz", tmp_path / "c.npy"]
+    words = ("score", *files, "--data", fires, "--dialect", "kohl", "--metrics", "ged,diversity")
+    found = score_files(files, fires, dialect="kohl", metrics=["ged", "diversity"])
+    p = found.systems[1].corrected["diversity"]
+    forms = {form: cli(*words, "--format", form).out for form in ("text", "markdown", "latex", "html")}
+    for form, text in forms.items():
+        plain = " ".join(html.unescape(text).replace("\\", "").split())
+        assert "(of 4 images)" in plain and f"p = {p:.3f}" in plain, form
+        assert "none is marked as best" in plain and "corrected for 2 comparisons (Holm)" in plain, form
+        assert "names no ids" in plain or form == "text", form
+    assert "names no ids" in cli(*words).err
+    rows = list(csv.DictReader(io.StringIO(cli(*words, "--format", "csv").out)))
+    assert [row["images with value"] for row in rows] == ["5", "5", "4", "4", "5", "5"]
+    assert float(rows[3]["p"]) == found.systems[1].p_values["diversity"] and float(rows[3]["p holm"]) == p
+    assert "names no ids" in rows[0]["remarks"]
+    record = json.loads(cli(*words, "--json").out)["systems"]["b.npz"]
+    assert record["images_with_value"] == {"ged": 4, "diversity": 4}
+
+
+def test_help_says_that_predictions_are_needed(cli):
+    shown = cli("score", "--help").out
+    assert "PREDICTIONS..." in shown and "[PREDICTIONS" not in shown
+    assert "nothing to measure" in cli("score", "--data", "d").error

@@ -91,7 +91,7 @@ def test_the_annotation_oracle_and_the_annotators_stand_beside(found, sets):
     have."""
     truth = [triple[2] for triple in sets]
     spread = np.mean([float(annotator_agreement(t).spread) for t in truth])
-    assert found.annotators["spread"] == pytest.approx(spread, abs=1e-6)
+    assert found.figures.annotators["spread"] == pytest.approx(spread, abs=1e-6)
     many = np.mean(
         [float(annotation_oracle(t, "ged", 6, 400, torch.Generator().manual_seed(1)).mean) for t in truth]
     )
@@ -102,9 +102,9 @@ def test_the_annotation_oracle_and_the_annotators_stand_beside(found, sets):
 
 def test_pixels_and_coverage_are_those_of_all_masks(found, sets):
     curve = torch.stack([coverage_curve(every, truth)[0] for every, _, truth in sets]).mean(0)
-    np.testing.assert_allclose(found.coverage, curve.numpy(), atol=1e-6)
-    assert found.coverage[-1] == pytest.approx(found.all["hm_iou_unique"], abs=1e-5)
-    confidence, target, count = found.pixels
+    np.testing.assert_allclose(found.figures.coverage, curve.numpy(), atol=1e-6)
+    assert found.figures.coverage[-1] == pytest.approx(found.all["hm_iou_unique"], abs=1e-5)
+    confidence, target, count = found.figures.pixels
     pixels = sum(truth.masks[0, 0].numel() for _, _, truth in sets)
     assert count.sum() == pixels
     gap = np.nansum(np.abs(confidence - target) * count) / pixels
@@ -122,17 +122,17 @@ def test_the_size_of_batches_changes_nothing(found, run, fires, batch_size):
     assert other.all == pytest.approx(found.all, abs=1e-5, nan_ok=True)
     assert other.kept == pytest.approx(found.kept, abs=1e-5, nan_ok=True)
     assert (other.ids, other.n_all, other.n_kept, other.images) == (found.ids, found.n_all, found.n_kept, 5)
-    np.testing.assert_allclose(other.estimated, found.estimated, atol=1e-5)
-    np.testing.assert_allclose(other.true, found.true, atol=1e-6)
+    np.testing.assert_allclose(other.figures.estimated, found.figures.estimated, atol=1e-5)
+    np.testing.assert_allclose(other.figures.true, found.figures.true, atol=1e-6)
 
 
 def test_probabilities_are_paired_with_those_of_modes(found, sets):
     """True ones sum to 1 per image, estimated ones to at most 1."""
-    assert found.estimated.shape == found.true.shape
+    assert found.figures.estimated.shape == found.figures.true.shape
     modes = [int(truth.merge_identical().count[0]) for _, _, truth in sets]
-    assert len(found.true) >= sum(modes)
-    assert found.true.sum() == pytest.approx(len(sets), abs=1e-5)
-    assert 0 < found.estimated.sum() <= len(sets) + 1e-5
+    assert len(found.figures.true) >= sum(modes)
+    assert found.figures.true.sum() == pytest.approx(len(sets), abs=1e-5)
+    assert 0 < found.figures.estimated.sum() <= len(sets) + 1e-5
 
 
 def test_images_of_different_sizes(run, tmp_path):
@@ -194,7 +194,7 @@ def test_intervals_are_those_of_the_images(found, run, fires, tmp_path):
     assert three.units == 3 and three.to_dict()["intervals"]["all"] == {"ged": None}
     plain = evaluate(run, fires, "test", metrics="ged", bootstrap=None)
     assert list(plain.all) == ["ged"] and plain.intervals == {} and "intervals" not in plain.to_dict()
-    with pytest.raises(AmbisegError, match=f"1 images have no group, such as '{found.ids[0]}'"):
+    with pytest.raises(AmbisegError, match=f"1 image has no group, such as '{found.ids[0]}'"):
         evaluate(run, fires, "test", groups={name: "a" for name in found.ids[1:]})
 
 

@@ -25,7 +25,7 @@ from ambiseg.engine.score import score_files
 from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
-from ambiseg.metrics import METRICS, Bootstrap, Comparison, metric_collection
+from ambiseg.metrics import METRICS, Bootstrap, Comparison, PairedTest, holm, metric_collection
 from ambiseg.predictions import read_ids
 
 NAMES = ("ged", "hm_iou_unique", "brier_skill_score", "ece")
@@ -157,6 +157,50 @@ def test_fractions_are_probabilities_of_the_foreground(data, ids, tmp_path):
     assert _values(score_files([tmp_path / "all.npy"], data, metrics=NAMES)) == expected
 
 
+@pytest.mark.parametrize("classes", [2, 4])
+def test_probabilities_of_classes_are_decided_and_kept(tmp_path, classes):
+    """In one array (N, n, C, H, W), in files (C, H, W), and as zeros and ones without a word on certainty."""
+    data, rng = _dataset(tmp_path / "d", images=3, classes=classes), np.random.default_rng(7)
+    ids, labels = open_split(data, "test").ids, LabelSpace.of_classes(classes)
+    shares = rng.dirichlet(np.ones(classes), (3, 4, 8, 10)).transpose(0, 1, 4, 2, 3).astype(np.float32)
+    kept = torch.from_numpy(shares[:, :, -labels.channels :])
+    collection = metric_collection(NAMES)
+    for i, sample in enumerate(open_split(data, "test")):
+        truth = MaskSet(
+            torch.from_numpy(sample.masks)[None], torch.from_numpy(sample.weights).float()[None], labels
+        )
+        collection.update(Comparison(MaskSet.from_probabilities(kept[i : i + 1], labels), truth))
+    expected = pytest.approx({name: float(v) for name, v in collection.compute().items()}, abs=2e-6)
+    np.savez(tmp_path / "p.npz", predictions=shares, ids=np.array(ids))
+    path = _folders(tmp_path / "p", ids, shares, _npy)
+    hard = (np.arange(classes)[:, None, None] == shares.argmax(2)[:, :, None]).astype(np.uint8)
+    np.savez(tmp_path / "hard.npz", masks=hard, ids=np.array(ids))
+    for one in (tmp_path / "p.npz", path):
+        assert _values(score_files([one], data, metrics=NAMES)) == expected
+    labelled = score(shares.argmax(2), [s.masks for s in open_split(data, "test")],
+                     annotation_weights=[s.weights for s in open_split(data, "test")], labels=labels, metrics=NAMES)  # fmt: skip
+    assert _values(score_files([tmp_path / "hard.npz"], data, metrics=NAMES)) == _values(labelled)
+    arrays = score(shares, [s.masks for s in open_split(data, "test")],
+                   annotation_weights=[s.weights for s in open_split(data, "test")], metrics=NAMES)  # fmt: skip
+    assert _values(arrays) == expected and arrays.labels.classes == classes
+
+
+def test_one_channel_is_the_foreground(data, ids, tmp_path):
+    shares = np.random.default_rng(3).random((6, 4, 1, 8, 10)).astype(np.float32)
+    np.savez(tmp_path / "p.npz", masks=shares, ids=np.array(ids))
+    expected = _expected(data, (shares[:, :, 0] > 0.5).astype(np.uint8), probabilities=shares[:, :, 0])
+    assert _values(score_files([tmp_path / "p.npz"], data, metrics=NAMES)) == expected
+
+
+def test_fractions_of_several_classes_need_a_channel_each(tmp_path):
+    data = _dataset(tmp_path / "d", images=2, classes=3)
+    np.save(tmp_path / "p.npy", np.full((2, 3, 8, 10), 0.3))
+    with pytest.raises(
+        AmbisegError, match="2 images hold fractions, which say nothing of 3 classes.*such as 0.3"
+    ):
+        score_files([tmp_path / "p.npy"], data)
+
+
 def test_nifti_masks_are_read(data, masks, ids, tmp_path):
     nibabel = pytest.importorskip("nibabel")
 
@@ -205,7 +249,12 @@ def test_a_pickle_and_claims_beyond_the_file_are_refused(data, tmp_path):
     with pytest.raises(AmbisegError, match="not pixels"):
         score_files([tmp_path / "p.npy"], data)
     np.savez(tmp_path / "p.npz", masks=np.array([{}], object))
-    with pytest.raises(AmbisegError, match="not pixels"):
+    with pytest.raises(AmbisegError, match="'masks' holds values of type object: save integers or floats"):
+        score_files([tmp_path / "p.npz"], data)
+    np.savez(tmp_path / "p.npz", masks=np.zeros((1, 1, 8, 10)), ids=np.array(["i0"], object))
+    with pytest.raises(
+        AmbisegError, match=r"'ids' holds values of type object: save ids as text: numpy\.array\(ids, str\)"
+    ):
         score_files([tmp_path / "p.npz"], data)
     with open(tmp_path / "huge.npy", "wb") as stream:
         header = {"descr": "|u1", "fortran_order": False, "shape": (6, 10**6, 10**5, 10**5)}
@@ -213,6 +262,16 @@ def test_a_pickle_and_claims_beyond_the_file_are_refused(data, tmp_path):
         stream.write(b"0" * 100)
     with pytest.raises(AmbisegError, match="cannot be read"):
         score_files([tmp_path / "huge.npy"], data)
+    np.save(tmp_path / "p.npy", np.zeros((6, 1, 8, 10)))
+    header = (tmp_path / "p.npy").read_bytes().replace(b"}", b"(", 1)
+    (tmp_path / "header.npy").write_bytes(header)
+    with pytest.raises(AmbisegError, match="cannot be read as npy"):
+        score_files([tmp_path / "header.npy"], data)
+    archive = bytearray((tmp_path / "p.npz").read_bytes())
+    archive[archive.rindex(b"PK\x01\x02") + 6] = 200  # a version of zip that does not exist
+    (tmp_path / "version.npz").write_bytes(archive)
+    with pytest.raises(AmbisegError, match="cannot be read as npz .zip file version"):
+        score_files([tmp_path / "version.npz"], data)
     (tmp_path / "torn.npz").write_bytes(b"PK\x03\x04 no archive")
     with pytest.raises(AmbisegError, match="cannot be read as npz"):
         score_files([tmp_path / "torn.npz"], data)
@@ -237,25 +296,33 @@ def test_missing_images_are_refused_or_left_out_for_all(data, masks, ids, tmp_pa
 def test_other_images_are_ignored_with_a_remark(data, masks, ids, tmp_path):
     path = _folders(tmp_path / "p", (*ids, "other"), np.concatenate([masks, masks[:1]]), _png)
     found = score_files([path], data, metrics=NAMES)
-    assert found.remarks == ("p: 1 predictions of no image of the split are ignored, 'other'",)
+    assert found.remarks == ("p: predictions of 1 image that the split does not have are ignored, 'other'",)
     assert _values(found) == _expected(data, masks)
 
 
 def test_each_kind_of_mistake_has_one_message(data, masks, weights, ids, tmp_path):
     """With the number of images and up to three examples."""
+    twice = weights * np.array([1, 1, 2, 1, 1, 1])[:, None]
     cases = {
         "size": (np.zeros((6, 4, 8, 9), np.uint8), None, r"masks of 6 images have another size.*'i0' \(8x9, annotated 8x10\)"),
-        "class": (np.where(masks == 1, 7, 0).astype(np.uint8), None, r"6 images hold numbers that are no classes"),
-        "weight": (masks, weights * np.array([1, 1, 2, 1, 1, 1])[:, None], r"1 images have weights.*'i2' \(sum 2\)"),
+        "class": (np.where(masks == 1, 7, 0).astype(np.uint8), None, "no classes.*: number the classes 0 background, 1 fore"),
+        "weight": (masks, twice, r"1 image have weights whose sum is not 1, 'i2' \(sum 2\): divide"),
+        "negative": (masks, -weights, r"weights that are no probabilities.*\(one is -0.*give each mask its probability"),
+        "zero": (masks, weights * np.array([1, 1, 1, 1, 1, 0])[:, None], r"no probabilities, 'i5' \(all are 0\)"),
+        "unknown": (masks, weights * np.array([1, 1, 1, 1, 1, np.nan])[:, None], r"'i5' \(one is NaN"),
         "range": (masks * np.float32(1.5), None, r"6 images hold probabilities outside of 0 to 1.*0 to 1.5"),
+        "logits": (masks * np.float32(5) - 3, None, r"outside of 0 to 1.*\(-3 to 2\).*through a sigmoid"),
+        "void": (masks * np.float32(2) - 1, None, "no classes of the data"),
         "nan": (np.where(masks == 1, np.nan, 0.5).astype(np.float32), None, "outside of 0 to 1.*NaN"),
+        "channels": (np.full((6, 4, 3, 8, 10), 1 / 3), None, r"another number of classes.*\(3 channels, 2 classes\)"),
+        "sum": (np.full((6, 4, 2, 8, 10), 0.4), None, r"whose sum is not 1.*\(sum 0.8 at a pixel\).*softmax"),
     }  # fmt: skip
     for name, (values, shares, message) in cases.items():
         extra = {} if shares is None else {"weights": shares}
         np.savez(tmp_path / f"{name}.npz", masks=values, ids=np.array(ids), **extra)
         with pytest.raises(AmbisegError, match=message) as caught:
             score_files([tmp_path / f"{name}.npz"], data)
-        assert str(caught.value).count("'i") <= 3
+        assert str(caught.value).count("'i") <= 3 and "1 images" not in str(caught.value)
     np.savez(tmp_path / "near.npz", masks=masks, ids=np.array(ids), weights=weights * 1.0009)
     assert _values(score_files([tmp_path / "near.npz"], data, metrics=NAMES)) == _expected(
         data, masks, weights
@@ -269,6 +336,50 @@ def test_a_file_that_cannot_be_read_is_named(data, masks, ids, tmp_path):
     (path / "i3").mkdir()
     with pytest.raises(
         AmbisegError, match=r"masks of 2 images cannot be read, .*i1/s0\.png.*i3: the folder holds no mask"
+    ):
+        score_files([path], data)
+
+
+def test_files_that_are_no_masks_are_ignored_with_a_remark(data, masks, ids, tmp_path):
+    path = _folders(tmp_path / "p", ids, masks, _png)
+    for name in ("README.txt", ".DS_Store", "Thumbs.db"):
+        (path / "i0" / name).write_text("x")
+    found = score_files([path], data, metrics=NAMES)
+    assert _values(found) == _expected(data, masks)
+    assert len(found.remarks) == 1
+    assert (
+        "1 file of other suffixes than masks have" in found.remarks[0]
+        and "'i0/README.txt'" in found.remarks[0]
+    )
+    shutil.rmtree(path / "i1")
+    (path / "i1").mkdir()
+    (path / "i1" / "mask.jpg").write_bytes(b"x")
+    with pytest.raises(AmbisegError, match=r"i1: the folder holds no mask: add masks \(.png, "):
+        score_files([path], data)
+
+
+def test_weights_and_masks_belong_together(data, masks, weights, ids, tmp_path):
+    """Images without weights, and weights without images, are remarks; within an image they are mistakes."""
+    path = _folders(tmp_path / "p", ids, masks, _png)
+    stated = {name: {f"s{k}": float(weights[i, k]) for k in range(4)} for i, name in enumerate(ids)}
+    some = {**{name: own for name, own in stated.items() if name != "i3"}, "x": {"s0": 1.0}}
+    (path / "weights.json").write_text(json.dumps(some))
+    expected = weights.copy()
+    expected[3] = 0.25
+    found = score_files([path], data, metrics=NAMES)
+    assert _values(found) == _expected(data, masks, expected)
+    assert "no weights of 1 image, 'i3': their masks are equally probable" in found.remarks[0]
+    assert "weights of 1 image without masks, ignored, 'x'" in found.remarks[1]
+    stated["i2"]["s9"] = 0.0
+    del stated["i4"]["s1"]
+    (path / "weights.json").write_text(json.dumps(stated))
+    message = r"2 images have weights that do not belong.*'i2' \(a weight for 's9' and no mask\), 'i4' \(no weight for 's1'\)"
+    with pytest.raises(AmbisegError, match=message):
+        score_files([path], data)
+    (path / "weights.json").unlink()
+    (path / "weights.csv").write_text("id,sample,weight\ni0,s0,-0.5\ni0,s1,nan\n")
+    with pytest.raises(
+        AmbisegError, match="row 2: the weight '-0.5' is negative or not finite, and 1 row more is wrong"
     ):
         score_files([path], data)
 
@@ -308,6 +419,30 @@ def test_differences_are_paired(data, masks, ids, tmp_path):
     assert low < second.differences["ece"].mean < high
 
 
+def test_differences_are_tested(data, masks, ids, tmp_path):
+    """By exchanging the two systems image by image; corrected for the number of systems."""
+    other = np.random.default_rng(5).integers(0, 2, (6, 4, 8, 10)).astype(np.uint8)
+    truth = np.stack([sample.masks for sample in open_split(data, "test")])
+    for name, values in (("a", masks), ("b", other), ("c", truth), ("d", masks)):
+        np.savez(tmp_path / f"{name}.npz", masks=values, ids=np.array(ids))
+    found = score_files([tmp_path / f"{n}.npz" for n in "abcd"], data, names=tuple("abcd"), metrics=NAMES)
+    first, b, c, d = found.systems
+    assert first.p_values == first.corrected == {}
+    for system in (b, c, d):
+        for name in ("ged", "hm_iou_unique"):
+            expected = PairedTest().mean(system.figures.per_image[name], first.figures.per_image[name])
+            assert system.p_values[name] == pytest.approx(expected, abs=1e-6)
+    for name in NAMES:
+        p = holm({s.name: s.p_values[name] for s in (b, c, d)})
+        assert {s.name: s.corrected[name] for s in (b, c, d)} == p
+    assert (c.p_values["ged"], d.p_values["ged"], d.p_values["ece"]) == (2 / 2**6, 1, 1)
+    record = found.to_dict()["systems"]["c"]["difference_to_first"]["ged"]
+    assert (record["p"], record["p_holm"]) == (c.p_values["ged"], c.corrected["ged"]) and record[
+        "p_holm"
+    ] > record["p"]
+    assert found.best() == {name: ["c"] for name in NAMES}
+
+
 def test_counts_may_differ_and_the_oracle_draws_as_many(data, masks, ids, tmp_path):
     """An annotation oracle of one draw per image has diversity 0."""
     path = tmp_path / "p"
@@ -328,7 +463,7 @@ def test_groups_are_drawn_together(data, masks, ids, tmp_path):
     found = score_files([tmp_path / "p.npz"], data, metrics="ged", groups=groups)
     expected = Bootstrap().mean(found.systems[0].figures.per_image["ged"], list("aabbcd"))
     assert found.units == 4 and found.systems[0].intervals["ged"] == pytest.approx(expected, abs=2e-6)
-    with pytest.raises(AmbisegError, match="1 images have no group"):
+    with pytest.raises(AmbisegError, match="1 image has no group"):
         score_files([tmp_path / "p.npz"], data, groups={name: "a" for name in ids[1:]})
 
 
@@ -403,3 +538,56 @@ def test_skill_against_equal_probabilities_is_left_out_where_these_are_exact():
     votes = truth.copy()
     votes[:, 1] = votes[:, 0]
     assert score(truth[:, :2], votes, bootstrap=None).left_out == {}
+
+
+def test_a_metric_without_a_value_is_left_out_with_the_reason():
+    """In the dialect kohl an image whose masks are all empty has no GED²."""
+    empty, some = np.zeros((2, 2, 4, 4), np.uint8), np.ones((2, 2, 4, 4), np.uint8)
+    nowhere = score(empty, empty, dialect="kohl", bootstrap=None)
+    assert (
+        "ged" not in _values(nowhere)
+        and "the dialect kohl gives such an image no value" in nowhere.left_out["ged"]
+    )
+    assert "GED², Diversity: in each image some pair" in repr(nowhere)
+    asked = score(empty, empty, dialect="kohl", metrics="ged", bootstrap=None)
+    assert asked.left_out == {} and "the dialect kohl" in asked.undefined["ged"]
+    record = asked.to_dict()
+    assert record["systems"]["predictions"]["metrics"] == {"ged": None}
+    assert record["systems"]["predictions"]["images_with_value"] == {"ged": 0} and record["undefined"]["ged"]
+    half = score(np.concatenate([empty, some]), np.concatenate([empty, some]), dialect="kohl", metrics="ged")
+    assert half.systems[0].partial == {"ged": 2} and half.undefined == {}
+    assert "(of 2 images)" in repr(half)
+    assert half.to_dict()["systems"]["predictions"]["images_with_value"] == {"ged": 2}
+
+
+def test_means_of_different_images_are_not_compared(tmp_path):
+    rng = np.random.default_rng(0)
+    masks = rng.integers(0, 2, (5, 3, 4, 4)).astype(np.uint8)
+    samples = [
+        Sample(f"i{i}", m[:1].astype(np.float32), m, np.full(3, 1 / 3), ("a", "b", "c"))
+        for i, m in enumerate(masks)
+    ]
+    data = write_dataset(tmp_path / "d", {"test": samples}, DatasetInfo("d"))
+    lost = masks.copy()
+    lost[0] = 0
+    for name, values in (("a", masks), ("b", lost)):
+        np.savez(tmp_path / f"{name}.npz", masks=values, ids=np.array([s.id for s in samples]))
+    found = score_files(
+        [tmp_path / "a.npz", tmp_path / "b.npz"], data, dialect="kohl", metrics=["ged", "ece"]
+    )
+    assert found.unequal == ["ged"] and "ged" not in found.best() and found.best()["ece"] == ["a.npz"]
+    assert found.systems[1].partial == {"ged": 4}
+    same = np.mean(found.systems[0].figures.per_image["ged"][1:])
+    difference = found.systems[1].differences["ged"].mean
+    assert difference == pytest.approx(found.systems[1].values["ged"] - same, abs=2e-6) and difference == 0
+
+
+def test_infinite_figures_are_words_in_json():
+    """Draws to see all modes are infinite where a mode is never drawn."""
+    truth = np.array([[[[0, 1]], [[1, 1]]]], np.uint8)
+    found = score(truth[:, :1], truth, metrics=["expected_draws", "ged"], bootstrap=None, oracle_draws=0)
+    record = found.to_dict()["systems"]["predictions"]
+    assert (
+        record["metrics"]["expected_draws"] == "inf" and float(record["metrics"]["expected_draws"]) == np.inf
+    )
+    assert record["images_with_value"] == {}

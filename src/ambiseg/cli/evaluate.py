@@ -217,7 +217,7 @@ def dialect_note(evaluation: Evaluation) -> str:
 def facts(evaluation: Evaluation, data: Path) -> tuple[str, ...]:
     """One line on what was measured, one on how far the annotators agree, and one on the dialect if it is not
     this library's."""
-    found = evaluation.annotators
+    found = evaluation.figures.annotators
     agreement = (
         "one annotation per image: agreement unknown"
         if math.isnan(found["spread"])

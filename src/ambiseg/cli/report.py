@@ -135,10 +135,10 @@ def build_report(
         metric_note=". ".join(
             filter(None, (dialect_note(evaluation).rstrip("."), interval_note(evaluation)))
         ),
-        reliability=(evaluation.estimated, evaluation.true),
+        reliability=(evaluation.figures.estimated, evaluation.figures.true),
         mode_metrics=[MetricRow.of(n, evaluation.kept[n]) for n in MODE_METRICS if n in evaluation.kept],
-        pixels=evaluation.pixels,
-        coverage=evaluation.coverage,
+        pixels=evaluation.figures.pixels,
+        coverage=evaluation.figures.coverage,
         filter=drawn,
         filter_note="" if fitted is None else fitted.message,
         groups=case_groups(model, data, evaluation, chosen),

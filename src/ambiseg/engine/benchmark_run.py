@@ -160,9 +160,9 @@ def _measured(found: Evaluation) -> dict[str, Any]:
         "annotators": columns["annotators"],
         "seconds_per_image": found.seconds_per_image,
         "per_image": {name: [_plain(v) for v in values] for name, values in found.per_image.items()},
-        "coverage": [_plain(v) for v in found.coverage],
-        "estimated": [_plain(v) for v in found.estimated],
-        "true": [_plain(v) for v in found.true],
+        "coverage": [_plain(v) for v in found.figures.coverage],
+        "estimated": [_plain(v) for v in found.figures.estimated],
+        "true": [_plain(v) for v in found.figures.true],
     }
 
 

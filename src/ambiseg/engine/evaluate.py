@@ -34,7 +34,15 @@ from ambiseg.data.split import Split
 from ambiseg.engine.postprocess import LoadedModel, PredictSettings, postprocess
 from ambiseg.engine.run import Run, load, warn_of_range
 from ambiseg.engine.run_folder import METRICS as METRICS_FILE
-from ambiseg.engine.tally import ORACLE_DRAWS, Tally, check_groups, per_image_csv, plain, plain_ends
+from ambiseg.engine.tally import (
+    ORACLE_DRAWS,
+    Figures,
+    Tally,
+    check_groups,
+    per_image_csv,
+    plain,
+    plain_ends,
+)
 from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
@@ -50,17 +58,8 @@ class Evaluation:
     """What a run reached on a split.
 
     Attributes:
-        all: metric by name over all predicted masks.
-        kept: the same over the masks that are kept.
-        oracle: the same for as many draws from the annotations themselves, where draws have what a metric
-            needs.
-        annotators: mean over images of `AnnotatorAgreement`, by name; nan where every image has one annotation.
-        intervals: of ``all`` and ``kept``, by the name of the column and of the metric; empty where none were
-            asked for, nan of fewer than `LEAST_GROUPS` groups.
-        bootstrap: how they were made; None where none were asked for.
-        units: number of images, or of groups, that they draw.
-        n_all, n_kept: mean number of masks per image in either.
-        images: number of images.
+        figures: what was measured, in the columns "all" (all predicted masks) and "kept" (those that are kept).
+        bootstrap: how intervals were made; None where none were asked for.
         seconds_per_image: time in the model per image, in batches, on this machine.
         split, data_digest, seed: what was evaluated and how sampling was seeded.
         estimate: how the probabilities of kept masks were made, and for how many images they are one choice
@@ -68,24 +67,10 @@ class Evaluation:
         settings: what "kept" means, and how masks were thresholded (`PredictSettings.record`).
         dialect: whose conventions, see `ambiseg.metrics.dialects`.
         labels: the classes, and which of them were evaluated.
-        ids: names of the images.
-        per_image: metric by name, ``(images,)``, of the masks in the metric's first column
-            (`MetricInfo.columns`).
-        estimated, true: probabilities of kept masks and modes, paired, for reliability plots.
-        pixels: mean confidence, mean target and count of bins of pixels; None where ECE was not asked for.
-        coverage: HM IoU* of the k best masks, mean over images, ``(M,)``.
     """
 
-    all: dict[str, float]
-    kept: dict[str, float]
-    oracle: dict[str, float]
-    annotators: dict[str, float]
-    intervals: dict[str, dict[str, Interval]]
+    figures: Figures
     bootstrap: Bootstrap | None
-    units: int
-    n_all: float
-    n_kept: float
-    images: int
     seconds_per_image: float
     split: str
     data_digest: str
@@ -94,12 +79,56 @@ class Evaluation:
     settings: dict[str, Any]
     dialect: Dialect
     labels: LabelSpace
-    ids: tuple[str, ...]
-    per_image: dict[str, NDArray[np.float64]]
-    estimated: NDArray[np.float64]
-    true: NDArray[np.float64]
-    pixels: tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]] | None
-    coverage: NDArray[np.float64]
+
+    @property
+    def all(self) -> dict[str, float]:
+        """Metric by name over all predicted masks."""
+        return self.figures.columns["all"]
+
+    @property
+    def kept(self) -> dict[str, float]:
+        """The same over the masks that are kept."""
+        return self.figures.columns["kept"]
+
+    @property
+    def oracle(self) -> dict[str, float]:
+        """The same for draws from the annotations themselves (`Figures.oracle`)."""
+        return self.figures.oracle
+
+    @property
+    def intervals(self) -> dict[str, dict[str, Interval]]:
+        """Of ``all`` and ``kept`` (`Figures.intervals`)."""
+        return self.figures.intervals
+
+    @property
+    def n_all(self) -> float:
+        """Mean number of predicted masks per image."""
+        return self.figures.masks_per_image("all")
+
+    @property
+    def n_kept(self) -> float:
+        """Mean number of kept masks per image."""
+        return self.figures.masks_per_image("kept")
+
+    @property
+    def images(self) -> int:
+        """Number of images."""
+        return self.figures.images
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Names of the images."""
+        return self.figures.ids
+
+    @property
+    def per_image(self) -> dict[str, NDArray[np.float64]]:
+        """Metric by name, ``(images,)`` (`Figures.per_image`)."""
+        return self.figures.per_image
+
+    @property
+    def units(self) -> int:
+        """Number of images, or of groups, that intervals draw."""
+        return self.figures.units
 
     @property
     def grouped(self) -> bool:
@@ -157,7 +186,7 @@ class Evaluation:
             "all": {"masks_per_image": self.n_all, **plain(self.all)},
             "kept": {"masks_per_image": self.n_kept, **plain(self.kept)},
             "oracle": {"masks_per_image": self.n_all, **plain(self.oracle)},
-            "annotators": plain(self.annotators),
+            "annotators": plain(self.figures.annotators),
             **self._interval_record(),
             "seconds_per_image": self.seconds_per_image,
         }
@@ -271,29 +300,15 @@ class _RunTally:
         self.tally.add([s.id for s in samples], {"all": predicted, "kept": found.masks}, annotations)
 
     def result(self, split: str, digest: str, groups: Mapping[str, str] | None) -> Evaluation:
-        tally, found = self.tally, self.tally.figures(groups)
         return Evaluation(
-            **found.columns,
-            oracle=found.oracle,
-            annotators=found.annotators,
-            intervals=found.intervals,
-            bootstrap=tally.bootstrap,
-            units=found.units,
-            n_all=found.masks_per_image("all"),
-            n_kept=found.masks_per_image("kept"),
-            images=found.images,
+            figures=self.tally.figures(groups),
+            bootstrap=self.tally.bootstrap,
             seconds_per_image=round(self.run.seconds / max(1, self.run.images), 6),
             split=split,
             data_digest=digest,
             seed=self.seed,
             estimate={**self.settings.estimate.record(self.flow), "undetermined": self.undetermined},
             settings=self.settings.record(),
-            dialect=tally.dialect,
-            labels=tally.labels,
-            ids=found.ids,
-            per_image=found.per_image,
-            estimated=found.estimated,
-            true=found.true,
-            pixels=found.pixels,
-            coverage=found.coverage,
+            dialect=self.tally.dialect,
+            labels=self.tally.labels,
         )

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torchmetrics import MetricCollection
 
-from ambiseg.errors import AmbisegError
+from ambiseg.errors import AmbisegError, counted
 from ambiseg.escaping import csv_cell
 from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
@@ -30,6 +30,7 @@ from ambiseg.metrics import (
     Difference,
     Interval,
     MeanOverImages,
+    PairedTest,
     PixelBins,
     PooledOverImages,
     annotator_agreement,
@@ -96,6 +97,14 @@ class Figures:
     def masks_per_image(self, column: str) -> float:
         """Mean number of masks in a column."""
         return round(float(self.counts[column].sum() / self.images), 3)
+
+    def valued(self, name: str) -> NDArray[np.bool_]:
+        """Which images the figure of a metric is of, ``(images,)``: a mean leaves out those without a value, and a
+        metric that pools takes all."""
+        if METRICS[name].pooling is not None:
+            defined = any(not math.isnan(column.get(name, math.nan)) for column in self.columns.values())
+            return np.full(self.images, defined)
+        return ~np.isnan(self.per_image[name])
 
 
 class Tally:
@@ -285,12 +294,28 @@ class Tally:
         mean, interval = ours.difference(theirs, self.bootstrap, of_images)
         return Difference(round(mean, 6), _NOTHING if _too_few(of_images) else _rounded_ends(interval))
 
+    def p_value(
+        self, other: Tally, name: str, test: PairedTest, groups: Mapping[str, str] | None = None
+    ) -> float:
+        """How likely a difference of the first columns as large is by chance, see `PairedTest`.
+
+        Raises:
+            AmbisegError: two tallies of other images.
+        """
+        of_images = None if groups is None else [groups[one] for one in self.ids]
+        ours, theirs = (one.columns[one._columns_of(name)[0]][name] for one in (self, other))
+        assert isinstance(ours, (MeanOverImages, PooledOverImages))
+        return round(ours.p_value(theirs, test, of_images), 6)
+
 
 def check_groups(ids: Sequence[str], groups: Mapping[str, str] | None) -> None:
     """Raise `AmbisegError` if an image has no group."""
     lost = [name for name in ids if groups is not None and name not in groups]
     if lost:
-        raise AmbisegError(f"{len(lost)} images have no group, such as {lost[0]!r}: give every image one")
+        have = "has" if len(lost) == 1 else "have"
+        raise AmbisegError(
+            f"{counted(len(lost), 'image')} {have} no group, such as {lost[0]!r}: give every image one"
+        )
 
 
 def plain(values: Mapping[str, float]) -> dict[str, float | None]:

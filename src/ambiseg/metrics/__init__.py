@@ -48,6 +48,7 @@ from ambiseg.metrics.matching import (
     m_iou,
     max_dice_matching,
 )
+from ambiseg.metrics.paired_tests import PairedTest, holm
 from ambiseg.metrics.pixels import PixelBins, ece, pixel_bins
 from ambiseg.metrics.pooling import Pooling
 from ambiseg.metrics.ratios import Ratios, TwinPixels, class_flips, flip_ratios, numbered_mode_ratios
@@ -91,6 +92,7 @@ __all__ = [
     "MetricInfo",
     "ModeProbabilities",
     "ModeReliability",
+    "PairedTest",
     "PixelBins",
     "PixelRule",
     "PooledOverImages",
@@ -128,6 +130,7 @@ __all__ = [
     "hm_iou_multi",
     "hm_iou_tiled",
     "hm_iou_unique",
+    "holm",
     "log_likelihood",
     "m_iou",
     "max_dice_matching",

@@ -22,6 +22,7 @@ from ambiseg.maskset import MaskSet
 from ambiseg.metrics.comparison import Comparison
 from ambiseg.metrics.dialects import AMBISEG, Dialect, dialect_of
 from ambiseg.metrics.intervals import Bootstrap, Difference, Groups, Interval
+from ambiseg.metrics.paired_tests import PairedTest
 from ambiseg.metrics.registry import listed, metric_info
 
 
@@ -77,11 +78,28 @@ class _Accumulator(Metric):
         Raises:
             AmbisegError: of another metric, made without ``keep_images``, or of another number of images.
         """
+        self._need_same(other)
+        return self._difference(other, bootstrap, groups)
+
+    def p_value(self, other: Metric, test: PairedTest, groups: Groups = None) -> float:
+        """How likely a difference as large would be if it were chance which of two accumulators has which value.
+
+        Args:
+            other: of the same metric and images, made with ``keep_images`` as well.
+            test: exchanges and seed.
+            groups: group of every image, in their order.
+
+        Raises:
+            AmbisegError: of another metric, made without ``keep_images``, or of another number of images.
+        """
+        self._need_same(other)
+        return self._p_value(other, test, groups)
+
+    def _need_same(self, other: Metric) -> None:
         if type(other) is not type(self) or other.info != self.info:
             raise AmbisegError(f"a difference of {self.info.name} is one of two accumulators of that metric")
         self._need_images()
         other._need_images()
-        return self._difference(other, bootstrap, groups)
 
     def _need_images(self) -> None:
         if not self.keep_images:
@@ -93,6 +111,9 @@ class _Accumulator(Metric):
         raise NotImplementedError
 
     def _difference(self, other: Any, bootstrap: Bootstrap, groups: Groups) -> Difference:
+        raise NotImplementedError
+
+    def _p_value(self, other: Any, test: PairedTest, groups: Groups) -> float:
         raise NotImplementedError
 
     @property
@@ -183,6 +204,9 @@ class MeanOverImages(_Accumulator):
     def _difference(self, other: Any, bootstrap: Bootstrap, groups: Groups) -> Difference:
         return bootstrap.difference(self.per_image(), other.per_image(), groups)
 
+    def _p_value(self, other: Any, test: PairedTest, groups: Groups) -> float:
+        return test.mean(self.per_image().cpu(), other.per_image().cpu(), groups)
+
     def compute(self) -> Tensor:
         """The mean; nan before the first image."""
         return self.total / self.images
@@ -259,6 +283,9 @@ class PooledOverImages(_Accumulator):
         return Difference(
             mean, bootstrap.pooled_difference(self.pooling, self._parts(), other._parts(), groups)
         )
+
+    def _p_value(self, other: Any, test: PairedTest, groups: Groups) -> float:
+        return test.pooled(self.pooling, self._parts(), other._parts(), groups)
 
     def _parts(self) -> list[Tensor]:
         """The parts of every image so far."""

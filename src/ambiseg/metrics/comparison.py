@@ -113,7 +113,17 @@ class Comparison:
     @cached_property
     def among_predictions(self) -> Overlap:
         """Predictions against each other, ``(B, M, M)``."""
-        return pairwise_overlap(self.predictions.masks, self.predictions.masks, self.predictions.labels)
+        masks, labels = self.predictions.masks, self.predictions.labels
+        if self.dialect.void_among:
+            masks = masks.masked_fill(self._void[:, None], labels.void)
+        return pairwise_overlap(masks, masks, labels)
+
+    @property
+    def _void(self) -> Tensor:
+        """Pixels that are void in every annotation, ``(B, *S)``."""
+        given = self.annotations
+        there = given.present.view(*given.present.shape, *[1] * (given.masks.dim() - 2))
+        return ~(given.labels.valid(given.masks) & there).any(1)
 
     @cached_property
     def among_annotations(self) -> Overlap:

@@ -51,6 +51,7 @@ class Dialect:
             is not defined.
         lone_modes: whether a mode without a mask counts 0 in HM IoU*; else it is left out (rectangular).
         pixels: of ECE.
+        void_among: pixels that are void in every annotation are left out between predictions, too.
         flips: of several classes, only those that flip and their twins are evaluated, unless others are named.
 
     Example:
@@ -66,6 +67,7 @@ class Dialect:
     undefined_transport: float = math.nan
     lone_modes: bool = True
     pixels: PixelRule = PixelRule()
+    void_among: bool = False
     flips: bool = False
 
     def space(self, labels: LabelSpace) -> LabelSpace:
@@ -118,6 +120,7 @@ DIALECTS: dict[str, Dialect] = {
             " masks lacks them all has no value.",
             matching=Absence(every=math.nan, single=math.nan),
             energy=Absence(every=math.nan, single=math.nan),
+            void_among=True,
             flips=True,
         ),
         Dialect(

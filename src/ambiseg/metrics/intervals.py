@@ -167,8 +167,7 @@ class Bootstrap:
 
     def _counts(self, images: int, groups: Groups) -> Iterator[NDArray[np.float64]]:
         """How often each resample holds each image, ``(some resamples, images)``; nothing below two units."""
-        names = np.arange(images) if groups is None else np.asarray(groups)
-        unit_of = np.unique(names, return_inverse=True)[1]
+        unit_of = units_of(groups, images)
         units = int(unit_of.max(initial=-1)) + 1
         if units < 2:
             return
@@ -187,6 +186,18 @@ class Bootstrap:
         tail = (1 - self.level) / 2
         low, high = np.quantile(found, [tail, 1 - tail])
         return Interval(float(low), float(high))
+
+
+def units_of(groups: Groups, images: int) -> NDArray[np.intp]:
+    """Number of the unit of each image, ``(images,)``: of its group, or its own.
+
+    Raises:
+        AmbisegError: not one group for each image.
+    """
+    known = _checked(groups, images)
+    names = np.arange(images) if known is None else np.asarray(known)
+    numbers: NDArray[np.intp] = np.unique(names, return_inverse=True)[1]
+    return numbers
 
 
 def _flat(values: ArrayLike) -> NDArray[np.float64]:

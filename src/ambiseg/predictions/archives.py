@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 import math
 import shutil
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -19,10 +21,18 @@ from ambiseg.atomic_write import check_space
 from ambiseg.data.files.limits import npy_header
 from ambiseg.data.files.validation import FileProblem
 from ambiseg.errors import AmbisegError
+from ambiseg.owned_files import several
 from ambiseg.predictions.written import AGAIN
 
 MOST_TEXT = 1 << 26
 """Bytes of names, and values of weights."""
+_COMPLAINTS = (
+    ValueError, OSError, EOFError, RuntimeError, ArithmeticError, SyntaxError, TokenError, struct.error,
+    zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
+"""What zip and NumPy raise where bytes are wrong."""
+_ANY = "buifcmMOSUV"
+"""Kinds of NumPy types."""
 Parts = tuple[Any, list[str] | None, NDArray[Any] | None]
 """Array of masks, names and weights of a file."""
 
@@ -33,7 +43,11 @@ def array_name(names: Iterable[str], path: Path) -> str:
     usual = [name for name in ("predictions", "masks") if name in found]
     if len(found) == 1 or usual:
         return found[0] if len(found) == 1 else usual[0]
-    raise FileProblem(path, f"it holds the arrays {found}", "name that of the masks 'predictions'")
+    if not found:
+        raise FileProblem(path, "it holds no array of masks", "save the masks as an array 'predictions'")
+    raise FileProblem(
+        path, f"it holds the arrays {several(sorted(found))}", "name that of the masks 'predictions'"
+    )
 
 
 class Archive:
@@ -43,10 +57,8 @@ class Archive:
         self.path = path
 
     def __enter__(self) -> Archive:
-        try:
+        with in_words(self.path, "cannot be read as npz"):
             self.archive = zipfile.ZipFile(self.path)
-        except (OSError, zipfile.BadZipFile) as error:
-            raise FileProblem(self.path, f"cannot be read as npz ({error})", AGAIN) from error
         self.members = {
             info.filename.removesuffix(".npy"): info
             for info in self.archive.infolist()
@@ -61,9 +73,9 @@ class Archive:
         """The array of masks, unpacked into ``room`` and mapped; names and weights."""
         name = array_name(self.members, self.path)
         info, file = self.members[name], room / "masks.npy"
-        self._checked(info, "buif", None)
+        self._checked(name, "buif", None)
         check_space(room, info.file_size, "the array, unpacked,")
-        with _in_words(self.path), self.archive.open(info) as packed, open(file, "wb") as stream:
+        with in_words(self.path), self.archive.open(info) as packed, open(file, "wb") as stream:
             shutil.copyfileobj(packed, stream, 1 << 20)
         ids = None
         if "ids" in self.members:
@@ -76,30 +88,34 @@ class Archive:
         if name not in self.members:
             raise FileProblem(self.path, f"it has no array {name!r}", AGAIN)
         info = self.members[name]
-        self._checked(info, kinds, most)
-        with _in_words(self.path):
+        self._checked(name, kinds, most)
+        with in_words(self.path):
             values: NDArray[Any] = np.lib.format.read_array(
                 io.BytesIO(self.archive.read(info)), allow_pickle=False
             )
         return values
 
-    def _checked(self, info: zipfile.ZipInfo, kinds: str, most: int | None) -> None:
-        with _in_words(self.path), self.archive.open(info) as stream:
-            shape, dtype = npy_header(stream, self.path, kinds)
+    def _checked(self, name: str, kinds: str, most: int | None) -> None:
+        info = self.members[name]
+        with in_words(self.path), self.archive.open(info) as stream:
+            shape, dtype = npy_header(stream, self.path, _ANY)
+        if dtype.kind not in kinds:
+            remedy = "save ids as text: numpy.array(ids, str)" if name == "ids" else "save integers or floats"
+            raise FileProblem(self.path, f"the array {name!r} holds values of type {dtype}", remedy)
         size = math.prod(shape) * dtype.itemsize
         if size > info.file_size or (most is not None and info.file_size > most):
             raise FileProblem(self.path, f"an array of shape {shape} does not fit the file", AGAIN)
 
 
 @contextmanager
-def _in_words(path: Path) -> Iterator[None]:
+def in_words(path: Path, what: str = "the file is damaged") -> Iterator[None]:
     """Turn what zip and NumPy complain about into a `FileProblem`."""
     try:
         yield
     except AmbisegError:
         raise
-    except (ValueError, OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-        raise FileProblem(path, f"the file is damaged ({error})", AGAIN) from error
+    except _COMPLAINTS as error:
+        raise FileProblem(path, f"{what} ({' '.join(str(error).split())})", AGAIN) from error
 
 
 class _Rows:
@@ -116,12 +132,13 @@ class _Rows:
 
 def mapped(file: Path, path: Path) -> Any:
     """An array of ``file``, of which rows can be taken; ``path`` is what messages name."""
-    try:
+    with in_words(path, "cannot be read as an array"):
         values = np.load(file, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError) as error:
-        raise FileProblem(path, f"cannot be read as an array ({error})", AGAIN) from error
     return _Rows(file, values) if values.flags.c_contiguous and values.ndim else values
 
 
 def texts(values: NDArray[Any]) -> list[str]:
-    return [one.decode() if isinstance(one, bytes) else str(one) for one in values.ravel().tolist()]
+    return [
+        one.decode(errors="replace") if isinstance(one, bytes) else str(one)
+        for one in values.ravel().tolist()
+    ]

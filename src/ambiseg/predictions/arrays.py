@@ -19,14 +19,16 @@ from ambiseg.data.files.reading import (
 )
 from ambiseg.data.files.validation import FileProblem
 from ambiseg.data.packed import PACKED_SUFFIXES, guarded, member
+from ambiseg.errors import counted
 from ambiseg.labels import LabelSpace
-from ambiseg.predictions.archives import MOST_TEXT, Archive, Parts, array_name, mapped, texts
+from ambiseg.predictions.archives import MOST_TEXT, Archive, Parts, array_name, in_words, mapped, texts
 from ambiseg.predictions.samples import Predictions, Samples, understood
 from ambiseg.predictions.written import AGAIN
 
 
 class ArrayPredictions(Predictions):
-    """One array ``(N, n, H, W)`` of all images, with ``ids`` ``(N,)`` and ``weights`` ``(N, n)`` where the file has them.
+    """One array ``(N, n, H, W)`` or ``(N, n, C, H, W)`` of all images, with ``ids`` ``(N,)`` and ``weights`` ``(N, n)``
+    where the file has them.
 
     Of a compressed file the array is unpacked to a temporary file first, so that one image at a time is read.
 
@@ -43,16 +45,17 @@ class ArrayPredictions(Predictions):
             with Archive(path) as found:
                 self._values, own, self._weights = found.parts(Path(self._room.name))
         else:
-            with open(path, "rb") as stream:
-                try:
-                    npy_header(stream, path)
-                except ValueError as error:
-                    raise FileProblem(path, f"cannot be read as npy ({error})", AGAIN) from error
+            with in_words(path, "cannot be read as npy"), open(path, "rb") as stream:
+                npy_header(stream, path)
             self._values, own, self._weights = mapped(path, path), None, None
         shape = tuple(self._values.shape)
-        if len(shape) != 4 or 0 in shape:
+        if len(shape) not in (4, 5) or 0 in shape:
+            one = "add the axis of samples (array[:, None]), or " if len(shape) == 3 else ""
             raise FileProblem(
-                path, f"the array has shape {shape}", "save it as (images, samples, height, width)"
+                path,
+                f"the array has shape {shape}",
+                f"{one}save label maps as (images, samples, height, width), probabilities of several classes as (images,"
+                " samples, classes, height, width)",
             )
         check_size(path, shape[1:])
         if self._weights is not None and self._weights.shape != shape[:2]:
@@ -66,13 +69,17 @@ class ArrayPredictions(Predictions):
             what = "the split has" if ids is None and own is None else "the list of ids has"
             raise FileProblem(
                 path,
-                f"it holds {shape[0]} images, {what} {len(names)}",
+                f"it holds {counted(shape[0], 'image')}, {what} {len(names)}",
                 "save an array 'ids' with it (npz, h5), or give --ids FILE with one id a line",
             )
         self.ids = tuple(_distinct(names, path))
         self._place = {name: i for i, name in enumerate(self.ids)}
-        if ids is None and own is None:
-            self.remark = f"{path} names no ids: its images are taken in the order of the split, sorted by id"
+        self._in_order = ids is None and own is None
+
+    def remarks(self) -> list[str]:
+        """That images were taken in the order of the split."""
+        words = "names no ids: its images are taken in the order of the split, sorted by id"
+        return [f"{self.path} {words}"] if self._in_order else []
 
     def read(self, sample_id: str, rules: MaskRules, labels: LabelSpace) -> Samples:
         """The masks of one image."""

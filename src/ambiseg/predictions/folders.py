@@ -13,19 +13,21 @@ from ambiseg.data.files.mask_rules import MaskRules
 from ambiseg.data.files.reading import (
     MASK_SUFFIXES,
     NIFTI_SUFFIXES,
+    read_array,
     read_image,
     read_mask,
     stem_of,
     suffix_of,
 )
-from ambiseg.data.files.validation import FileProblem, mask_problems, weight_problems
+from ambiseg.data.files.validation import FileProblem
 from ambiseg.data.folder import read_weights, scan_folder
-from ambiseg.errors import AmbisegError
+from ambiseg.errors import AmbisegError, counted
 from ambiseg.json_files import read_json_lines
 from ambiseg.labels import LabelSpace
+from ambiseg.owned_files import several
 from ambiseg.predictions.archives import Archive
 from ambiseg.predictions.index import INDEX
-from ambiseg.predictions.samples import Predictions, Samples, UnfitError, understood
+from ambiseg.predictions.samples import Predictions, Samples, UnfitError, require_classes, understood
 from ambiseg.predictions.written import AGAIN, PREDICTION, WrittenPrediction, json_of, read_written
 
 WEIGHT_HEADER = ("id", "sample", "weight")
@@ -76,7 +78,7 @@ class PredictedFolder(Predictions):
 
 
 class MaskFolders(Predictions):
-    """A folder for each image, with a file for each mask.
+    """A folder for each image, with a file for each mask. Files of other suffixes are ignored.
 
     Raises:
         AmbisegError: weights that cannot be read.
@@ -87,38 +89,88 @@ class MaskFolders(Predictions):
         table, plain = path / "weights.csv", path / "weights.json"
         if table.exists() and plain.exists():
             raise AmbisegError(f"{path} holds weights.csv and weights.json: keep one of them")
-        self.stated, self.table = {}, table
+        self.stated: dict[str, dict[str, float]] = {}
+        self.table: Path | None = None
+        self.ignored: list[str] = []
+        self.unweighted: list[str] = []
         if plain.exists():
-            self.stated, self.table = _json_weights(plain), plain
+            self.table, self.stated = plain, _json_weights(plain)
         elif table.exists():
+            self.table = table
             self.stated, problems = read_weights(table, path, WEIGHT_HEADER)
             if problems:
-                raise problems[0]
+                raise _first_of(problems)
 
     def read(self, sample_id: str, rules: MaskRules, labels: LabelSpace) -> Samples:
         """The masks of the folder of an image, in the order of their names."""
         folder = self.folders[sample_id]
         files, problems = scan_folder(folder, self.path, MASK_SUFFIXES, "mask")
-        if problems:
-            raise problems[0]
+        others = [one for one in problems if _is_other(Path(one.file))]
+        if wrong := [one for one in problems if one not in others]:
+            raise wrong[0]
         if not files:
-            raise FileProblem(folder, "the folder holds no mask", "add masks, or remove the folder")
+            raise FileProblem(
+                folder,
+                "the folder holds no mask",
+                f"add masks ({', '.join(MASK_SUFFIXES)}), or remove the folder",
+            )
+        self.ignored += [str(Path(one.file).relative_to(self.path)) for one in others]
         masks, probabilities = [], []
         for file in files.values():
             mask, share = _read_file(file, rules, labels)
             masks.append(mask)
             probabilities.append(share)
+        if any(share is not None for share in probabilities):
+            probabilities = [
+                _sure(mask, labels) if share is None else share
+                for mask, share in zip(masks, probabilities, strict=True)
+            ]
         stack, shares = _stacked(masks, folder, probabilities)
         return Samples(stack, self._weights(sample_id, tuple(files)), shares)
 
     def _weights(self, sample_id: str, names: tuple[str, ...]) -> NDArray[np.float64] | None:
+        if self.table is None:
+            return None
         stated = self.stated.get(sample_id)
         if stated is None:
+            self.unweighted.append(sample_id)
             return None
-        for problem in weight_problems(stated, names, self.table, sample_id):
-            if "sum to" not in problem.problem:
-                raise UnfitError("weights", problem.problem)
+        if extra := [name for name in stated if name not in names]:
+            raise UnfitError("weighted masks", f"a weight for {extra[0]!r} and no mask")
+        if lost := [name for name in names if name not in stated]:
+            raise UnfitError("weighted masks", f"no weight for {lost[0]!r}")
         return np.array([stated[name] for name in names])
+
+    def remarks(self) -> list[str]:
+        """Files that are no masks, and weights that are missing or too many."""
+        found = []
+        if self.ignored:
+            found.append(
+                f"{self.path}: {counted(len(self.ignored), 'file')} of other suffixes than masks have"
+                f" ({', '.join(MASK_SUFFIXES)}) ignored, {several(self.ignored)}"
+            )
+        if self.unweighted:
+            found.append(
+                f"{self.table} names no weights of {counted(len(self.unweighted), 'image')},"
+                f" {several(self.unweighted)}: their masks are equally probable"
+            )
+        if unknown := [name for name in self.stated if name not in self.folders]:
+            found.append(
+                f"{self.table} names weights of {counted(len(unknown), 'image')} without masks, ignored, {several(unknown)}"
+            )
+        return found
+
+
+def _first_of(problems: Sequence[FileProblem]) -> FileProblem:
+    """The first problem of a table, which says how many rows follow it."""
+    first, more = problems[0], len(problems) - 1
+    also = f", and {counted(more, 'row')} more {'is' if more == 1 else 'are'} wrong" if more else ""
+    return FileProblem(first.file, first.problem + also, first.remedy)
+
+
+def _is_other(path: Path) -> bool:
+    """Whether a file of an image is none of its masks, such as notes beside them."""
+    return suffix_of(path) not in MASK_SUFFIXES and path.is_file() and not path.is_symlink()
 
 
 def read_masks(found: WrittenPrediction, rules: MaskRules, labels: LabelSpace) -> NDArray[np.uint8]:
@@ -130,15 +182,22 @@ def read_masks(found: WrittenPrediction, rules: MaskRules, labels: LabelSpace) -
 def _read_file(
     path: Path, rules: MaskRules, labels: LabelSpace
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32] | None]:
-    """One mask ``(H, W)``, and its probabilities ``(1, H, W)`` if it holds fractions."""
-    if labels.is_binary and suffix_of(path) in (".npy", *NIFTI_SUFFIXES):
+    """One mask ``(H, W)``, and its probabilities ``(channels, H, W)`` if it holds these."""
+    if suffix_of(path) == ".npy":
+        numbers = read_array(path)
+        if numbers.shape[2] == 1 and len(numbers) != labels.classes:
+            numbers = numbers[None, ..., 0]
+        masks, probabilities = understood(
+            numbers if len(numbers) == 1 else numbers[None], rules, labels, str(path)
+        )
+        return masks[0], None if probabilities is None else probabilities[0]
+    if labels.is_binary and suffix_of(path) in NIFTI_SUFFIXES:
         values = read_image(path)
         if values.dtype == np.float32 and len(values) == 1:
             masks, probabilities = understood(values, rules, labels, str(path))
             return masks[0], None if probabilities is None else probabilities[0]
     mask = read_mask(path, rules)
-    if problems := mask_problems(mask, None, labels, path):
-        raise UnfitError("classes", problems[0].problem)
+    require_classes(mask, labels)
     return mask, None
 
 
@@ -152,13 +211,14 @@ def _stacked(
             folder, f"its masks have the sizes {sizes_text}", "save them at the size of the image"
         )
     check_size(folder, (len(masks), *masks[0].shape))
-    if all(share is None for share in probabilities):
-        return np.stack(masks), None
-    shares = [
-        mask[None].astype(np.float32) if share is None else share
-        for mask, share in zip(masks, probabilities, strict=True)
-    ]
-    return np.stack(masks), np.stack(shares)
+    shares = [share for share in probabilities if share is not None]
+    return np.stack(masks), np.stack(shares) if shares else None
+
+
+def _sure(mask: NDArray[np.uint8], labels: LabelSpace) -> NDArray[np.float32]:
+    """Probabilities ``(channels, H, W)`` of a label map: 0 and 1."""
+    classes = np.arange(labels.classes)[-labels.channels :, None, None]
+    return np.equal(mask, classes).astype(np.float32)
 
 
 def _json_weights(path: Path) -> dict[str, dict[str, float]]:

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from ambiseg.data.files.mask_rules import MaskRules
-from ambiseg.data.files.validation import FileProblem, canonical_mask, mask_problems
+from ambiseg.data.files.validation import ROUNDING, FileProblem, canonical_mask
 from ambiseg.defaults import FOREGROUND_THRESHOLD
 from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
@@ -22,13 +22,15 @@ TOLERANCE = 1e-3
 """How far the sum of weights may lie from 1; they are divided by it then."""
 _EXACT = 1e-6
 """Sums that are as near to 1 as 32 bits allow stay as they are."""
+_CLASS_TOLERANCE = 1e-2
+"""How far the sum of the probabilities of classes may lie from 1, as numbers of 16 bits do."""
 
 
 class UnfitError(AmbisegError):
     """Predictions of an image that do not fit its annotations.
 
     Attributes:
-        kind: the kind of mistake, a key of `ambiseg.engine.score.MISTAKES`.
+        kind: the kind of mistake, a key of `ambiseg.engine.score.mistakes.MISTAKES`.
     """
 
     def __init__(self, kind: str, detail: str) -> None:
@@ -70,51 +72,107 @@ class Samples:
 
 
 def _distribution(weights: NDArray[np.float64]) -> NDArray[np.float64]:
-    if not np.isfinite(weights).all() or (weights < 0).any():
-        raise UnfitError("weights", "a weight is negative, NaN or infinite")
+    if not np.isfinite(weights).all():
+        raise UnfitError("weights", "one is NaN or infinite")
+    if (weights < 0).any():
+        raise UnfitError("weights", f"one is {weights.min():.4g}")
     total = float(weights.sum())
+    if total == 0:
+        raise UnfitError("weights", "all are 0")
     if abs(total - 1) > TOLERANCE:
-        raise UnfitError("weights", f"sum {total:.4g}")
+        raise UnfitError("weight sums", f"sum {total:.4g}")
     return weights if abs(total - 1) <= _EXACT else weights / total
 
 
 def understood(
     values: NDArray[Any], rules: MaskRules, labels: LabelSpace, where: str
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32] | None]:
-    """Label maps ``(n, H, W)`` of numbers, and ``(n, 1, H, W)`` probabilities where the numbers are that.
+    """Label maps ``(n, H, W)`` of numbers, and their probabilities ``(n, channels, H, W)`` where they are that.
 
     Args:
-        values: ``(n, H, W)`` of any numeric type.
+        values: ``(n, H, W)`` of any numeric type: label maps, or probabilities of the foreground. ``(n, C, H, W)``:
+            probabilities of classes, or zeros and ones.
         rules: what the numbers of masks mean.
         labels: the classes.
         where: file and image, for messages.
 
     Raises:
-        UnfitError: probabilities outside of [0, 1], or numbers that are no classes.
+        UnfitError: probabilities outside of [0, 1] or of another sum, or numbers that are no classes.
 
     Example:
         >>> space = LabelSpace.binary()
         >>> understood(np.array([[[0.2, 0.7]]]), MaskRules.of(space), space, "a")[0]
         array([[[0, 1]]], dtype=uint8)
+        >>> understood(np.array([[[[0.8, 0.3]], [[0.2, 0.7]]]]), MaskRules.of(space), space, "a")[0]
+        array([[[0, 1]]], dtype=uint8)
     """
-    if values.dtype.kind == "f" and labels.is_binary and not np.array_equal(values, np.round(values)):
-        if not np.isfinite(values).all():
-            raise UnfitError("range", "NaN or infinite")
-        low, high = float(values.min()), float(values.max())
-        if low < 0 or high > 1:
-            raise UnfitError("range", f"{low:.4g} to {high:.4g}")
-        probabilities = values.astype(np.float32)
-        return (probabilities > FOREGROUND_THRESHOLD).astype(np.uint8), probabilities[:, None]
+    if values.ndim == 4 and values.shape[1] == 1:
+        values = values[:, 0]
+    if values.dtype.kind == "f":
+        _refuse_logits(values, labels)
+    if values.ndim == 4:
+        return _of_classes(values, labels)
+    if values.dtype.kind == "f":
+        apart = np.abs(values - np.round(values))
+        if labels.is_binary and apart.any():
+            _require_probabilities(values)
+            probabilities = values.astype(np.float32)
+            return (probabilities > FOREGROUND_THRESHOLD).astype(np.uint8), probabilities[:, None]
+        if (apart > ROUNDING).any():
+            raise UnfitError("fractions", f"such as {values.flat[int(apart.argmax())]:.4g}")
     if values.dtype.kind in "bui" and values.min() >= 0 and values.max() < labels.classes:
         return values.astype(np.uint8), None
     try:
         masks = np.stack([canonical_mask(one, where, rules) for one in values])
     except FileProblem as problem:
         raise UnfitError("classes", problem.problem) from problem
-    for mask in masks:
-        if problems := mask_problems(mask, None, labels, where):
-            raise UnfitError("classes", problems[0].problem)
+    require_classes(masks, labels)
     return masks, None
+
+
+def require_classes(masks: NDArray[np.uint8], labels: LabelSpace) -> None:
+    """Raise `UnfitError` where label maps hold numbers that are neither a class nor void."""
+    if masks.max() < labels.classes:
+        return
+    wrong = [n for n in np.unique(masks).tolist() if n >= labels.classes and n != labels.ignore_value]
+    if wrong:
+        shown = ", ".join(map(str, wrong[:3])) + ", ..." * (len(wrong) > 3)
+        raise UnfitError("classes", f"{shown} {'is no class' if len(wrong) == 1 else 'are no classes'}")
+
+
+def _refuse_logits(values: NDArray[Any], labels: LabelSpace) -> None:
+    """Raise `UnfitError` for NaN, and for numbers below 0 unless a label map may hold them by mistake."""
+    if not np.isfinite(values).all():
+        raise UnfitError("range", "NaN or infinite")
+    low, high = float(values.min()), float(values.max())
+    mistaken = low == -1 and high < labels.classes and np.array_equal(values, np.round(values))
+    if low < 0 and not mistaken:
+        raise UnfitError("range", f"{low:.4g} to {high:.4g}")
+
+
+def _require_probabilities(values: NDArray[Any]) -> None:
+    low, high = float(values.min()), float(values.max())
+    if low < 0 or high > 1:
+        raise UnfitError("range", f"{low:.4g} to {high:.4g}")
+
+
+def _of_classes(
+    values: NDArray[Any], labels: LabelSpace
+) -> tuple[NDArray[np.uint8], NDArray[np.float32] | None]:
+    """The same of probabilities of all classes ``(n, C, H, W)``; of zeros and ones label maps alone."""
+    if values.shape[1] != labels.classes:
+        raise UnfitError("channels", f"{values.shape[1]} channels, {labels.classes} classes")
+    _require_probabilities(values)
+    sums = values.sum(1, dtype=np.float64)
+    worst = float(sums.flat[int(np.abs(sums - 1).argmax())])
+    if abs(worst - 1) > _CLASS_TOLERANCE:
+        raise UnfitError("class sums", f"sum {worst:.4g} at a pixel")
+    probabilities = values.astype(np.float32)
+    foreground = probabilities[:, 1] > FOREGROUND_THRESHOLD
+    masks = (foreground if labels.is_binary else probabilities.argmax(1)).astype(np.uint8)
+    if values.dtype.kind != "f":
+        return masks, None
+    return masks, probabilities[:, -labels.channels :]
 
 
 class Predictions(ABC):
@@ -123,12 +181,14 @@ class Predictions(ABC):
     Attributes:
         path: where they lie.
         ids: names of the images.
-        remark: what a user should know of how they are read; empty if nothing.
     """
 
     path: Path
     ids: tuple[str, ...]
-    remark: str = ""
+
+    def remarks(self) -> list[str]:
+        """What a user should know of how the images so far were read."""
+        return []
 
     @abstractmethod
     def read(self, sample_id: str, rules: MaskRules, labels: LabelSpace) -> Samples:

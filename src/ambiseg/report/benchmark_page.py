@@ -22,8 +22,9 @@ from ambiseg.metrics.registry import METRICS
 from ambiseg.report.benchmark_tables import Measured
 from ambiseg.report.canvas import INK
 from ambiseg.report.files import write_page
-from ambiseg.report.page import Picture, embedded, template
+from ambiseg.report.page import Picture, embedded
 from ambiseg.report.plots import COLORS, reliability_bins, style_axes
+from ambiseg.report.template import template
 from ambiseg.report.text_tables import Table
 
 MARKERS = "osD^v<>pPX*h"

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from ambiseg.maskset import MaskSet
 from ambiseg.report.files import write_page
-from ambiseg.report.page import Picture, embedded, template
+from ambiseg.report.page import Picture, embedded
 from ambiseg.report.pictures import draw_case_row
+from ambiseg.report.template import template
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,10 @@ import base64
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
@@ -34,6 +32,7 @@ from ambiseg.report.plots import (
     draw_reliability,
     several_modes,
 )
+from ambiseg.report.template import template
 
 __all__ = [
     "Case",
@@ -172,19 +171,6 @@ def write_report(content: ReportContent, path: str | os.PathLike[str]) -> None:
         classes=_classes(content.groups),
     )
     write_page(Path(path), page)
-
-
-@cache
-def template(name: str) -> Template:
-    """A page of the folder of templates, which escapes what it is given."""
-    environment = Environment(
-        loader=PackageLoader("ambiseg.report", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template(name)
 
 
 def _shown(case: Case, channels: Sequence[str]) -> _ShownCase:

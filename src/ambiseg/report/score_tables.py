@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from ambiseg.errors import counted
 from ambiseg.metrics.intervals import Difference, Interval
 from ambiseg.metrics.tables import MetricRow
-from ambiseg.report.text_tables import Entry, Table
+from ambiseg.report.text_tables import Entry, Mark, Table
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,11 @@ class Column:
         intervals: of the values.
         differences: to the first system; empty for the first.
         oracle: metric by name of as many draws from the annotations; empty where none were drawn.
+        p_values: of the differences.
+        corrected: the same, corrected for the number of systems.
+        partial: number of images that have a value, of metrics that not all images have.
+        best: metrics of which this system is the best.
+        per_image: a CSV of the values of images, for pages.
     """
 
     name: str
@@ -30,6 +36,11 @@ class Column:
     intervals: Mapping[str, Interval]
     differences: Mapping[str, Difference]
     oracle: Mapping[str, float]
+    p_values: Mapping[str, float] = field(default_factory=dict)
+    corrected: Mapping[str, float] = field(default_factory=dict)
+    partial: Mapping[str, int] = field(default_factory=dict)
+    best: frozenset[str] = frozenset()
+    per_image: str = ""
 
 
 def score_table(title: str, columns: Sequence[Column], tag: str = "", notes: Sequence[str] = ()) -> Table:
@@ -59,39 +70,73 @@ def score_table(title: str, columns: Sequence[Column], tag: str = "", notes: Seq
             oracles.setdefault(column.masks, column)
     header += [f"annotation oracle, n = {masks}" for masks in oracles]
     counts += list(oracles)
-    rows = [counts]
+    rows = [tuple(map(Entry, counts))]
     for name in dict.fromkeys(name for column in columns for name in column.values):
         row = MetricRow.of(name)
-        words = [row.title, row.arrow]
+        entries = [Entry(row.title), Entry(row.arrow)]
         for column in columns:
-            words.append(_with_ends(column.values.get(name), column.intervals.get(name)))
+            mark: Mark = "bold" if name in column.best else ""
+            entries.append(Entry(_value(column, name), mark=mark))
             if column.differences:
-                found = column.differences.get(name)
-                words.append("" if found is None else _with_ends(found.mean, found.interval, "+"))
-        words += [_number(column.oracle.get(name)) for column in oracles.values()]
-        rows.append(words)
-    return Table(title, tuple(header), tuple(tuple(map(Entry, words)) for words in rows), tuple(notes))
+                entries.append(Entry(_difference(column, name)))
+        entries += [Entry(_number(column.oracle.get(name))) for column in oracles.values()]
+        rows.append(tuple(entries))
+    return Table(title, tuple(header), tuple(rows), tuple(notes))
 
 
 def score_list(columns: Sequence[Column], facts: Mapping[str, str]) -> Table:
-    """A row for each system and metric, with all digits and with ``facts`` at the end of every row."""
-    header = ("system", "metric", "value", "low", "high", "difference", "difference low", "difference high")
+    """A row for each system and metric, with all digits and with ``facts`` at the end of every row.
+
+    What is not defined is empty, what is infinite is "inf".
+    """
+    header = (
+        "system",
+        "metric",
+        "value",
+        "low",
+        "high",
+        "difference",
+        "difference low",
+        "difference high",
+        "p",
+        "p holm",
+    )
     rows = []
     for column in columns:
         for name, value in column.values.items():
             ends = column.intervals.get(name, _NOTHING)
             found = column.differences.get(name, Difference(math.nan, _NOTHING))
-            numbers = (value, *ends, found.mean, *found.interval, column.oracle.get(name, math.nan))
+            tested = (column.p_values.get(name, math.nan), column.corrected.get(name, math.nan))
+            oracle = column.oracle.get(name, math.nan)
+            numbers = (value, *ends, found.mean, *found.interval, *tested, oracle)
             plain = ["" if math.isnan(number) else repr(number) for number in numbers]
-            rows.append((column.name, name, *plain, column.masks, *facts.values()))
+            of = str(column.partial.get(name, facts.get("images", "")))
+            rows.append((column.name, name, *plain, column.masks, of, *facts.values()))
     return Table(
         "scores",
-        (*header, "annotation oracle", "masks per image", *facts),
+        (*header, "annotation oracle", "masks per image", "images with value", *facts),
         tuple(tuple(map(Entry, row)) for row in rows),
-    )
+    )  # fmt: skip
 
 
 _NOTHING = Interval(math.nan, math.nan)
+
+
+def _value(column: Column, name: str) -> str:
+    text = _with_ends(column.values.get(name), column.intervals.get(name))
+    if name in column.partial:
+        text += f" (of {counted(column.partial[name], 'image')})"
+    return text
+
+
+def _difference(column: Column, name: str) -> str:
+    found, p = column.differences.get(name), column.corrected.get(name, math.nan)
+    if found is None:
+        return ""
+    text = _with_ends(found.mean, found.interval, "+")
+    if math.isnan(p):
+        return text
+    return f"{text} p < 0.001" if p < 0.001 else f"{text} p = {p:.3f}"
 
 
 def _number(value: float | None, sign: str = "") -> str:

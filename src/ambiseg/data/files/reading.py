@@ -80,6 +80,15 @@ def read_image(path: str | PathLike[str]) -> NDArray[np.generic]:
     return image
 
 
+def read_array(path: str | PathLike[str]) -> NDArray[Any]:
+    """The numbers of a NumPy file as they are, ``(C, H, W)``, of ``(H, W)`` with C = 1.
+
+    Raises:
+        AmbisegError: missing, unreadable, too large, or of another shape.
+    """
+    return _decode(Path(path), False).values
+
+
 def read_opaque(path: str | PathLike[str]) -> NDArray[np.generic]:
     """The same as `read_image`, for a picture of a mask: transparent pixels are refused."""
     found = _decode(Path(path), False)
