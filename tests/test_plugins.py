@@ -84,7 +84,7 @@ def test_networks_that_cannot_be_imported_are_named(tmp_path, monkeypatch):
         build_backbone(3, UNetSettings(kind="lost"))
     with pytest.raises(AmbisegError, match="the network 'three' is a module, or a function"):
         build_backbone(3, UNetSettings(kind="three"))
-    with pytest.raises(AmbisegError, match="unknown network 'xyz': ") as found:
+    with pytest.raises(AmbisegError, match="unknown network 'xyz' ") as found:
         build_backbone(3, UNetSettings(kind="xyz"))
     assert str(found.value).count("lost") == 1
 
