@@ -1,0 +1,206 @@
+/* From masks to pixels: colours, fills, contours, and the panes of the canvas. */
+"use strict";
+
+ambiseg.drawing = (() => {
+  const { labels, forEachPixel, edges, entropy } = ambiseg.masks;
+  /* Colours that people with any colour vision tell apart (Okabe and Ito); further ones go around the circle. */
+  const HUES = ["#e69f00", "#56b4e9", "#00b386", "#f0e442", "#cc79a7", "#ff7f3f", "#8f9bff"];
+  const ALONE = "#c9c9c9"; /* an annotation without a partner */
+  const VOID = [158, 158, 158];
+  const MEAN = [[68, 1, 84], [59, 82, 139], [33, 145, 140], [94, 201, 98], [253, 231, 37]];
+  const ENTROPY = [[59, 15, 112], [140, 41, 129], [222, 73, 104], [254, 159, 109], [252, 253, 191]];
+  const MOST_EDGES = 800000; /* numbers of a contour; more take too long to draw and show nothing */
+
+  const hue = (k) => HUES[k] || `hsl(${Math.round(k * 137.5) % 360} 85% 65%)`;
+
+  /* The colour of a mask. An annotation has that of the prediction that it is matched with. */
+  function colorOf(record, kind, k) {
+    if (kind === "predictions" || !record.predictions.length) return hue(k);
+    const partners = record.annotations[k].partners;
+    return partners.length ? hue(partners[0][0]) : ALONE;
+  }
+
+  function rgb(color) {
+    const context = document.createElement("canvas").getContext("2d");
+    context.fillStyle = color;
+    context.fillRect(0, 0, 1, 1);
+    return context.getImageData(0, 0, 1, 1).data;
+  }
+
+  function ramp(stops, share) {
+    const at = Math.min(1, Math.max(0, share)) * (stops.length - 1);
+    const low = Math.min(stops.length - 2, Math.floor(at)), part = at - low;
+    return stops[low].map((value, c) => value + part * (stops[low + 1][c] - value));
+  }
+
+  function painted(record, fill) {
+    const canvas = document.createElement("canvas");
+    canvas.width = record.width;
+    canvas.height = record.height;
+    const context = canvas.getContext("2d"), pixels = context.createImageData(record.width, record.height);
+    fill(pixels.data);
+    context.putImageData(pixels, 0, 0);
+    return canvas;
+  }
+
+  /* The areas of a mask, each class in its colour; of two classes in the colour of the mask. */
+  function areas(record, kind, k) {
+    const mask = record[kind][k];
+    if (!mask.areas) {
+      const binary = record.classes.length === 2, own = rgb(colorOf(record, kind, k));
+      const table = record.classes.map((one) => (binary ? own : one.color));
+      const map = labels(mask, record.width * record.height);
+      mask.areas = painted(record, (data) => {
+        for (let i = 0; i < map.length; i++) {
+          const value = map[i];
+          if (value === record.background) continue;
+          const color = value < table.length ? table[value] : VOID;
+          data.set([color[0], color[1], color[2], 255], 4 * i);
+        }
+      });
+    }
+    return mask.areas;
+  }
+
+  function contour(record, kind, k) {
+    const mask = record[kind][k];
+    if (!mask.contour) {
+      const found = edges(labels(mask, record.width * record.height), record.width, record.height);
+      const path = new Path2D();
+      if (found.length <= MOST_EDGES) {
+        for (let i = 0; i < found.length; i += 4) {
+          path.moveTo(found[i], found[i + 1]);
+          path.lineTo(found[i + 2], found[i + 3]);
+        }
+      }
+      mask.contour = path;
+    }
+    return mask.contour;
+  }
+
+  const mostEntropy = (record) => Math.log(record.classes.length);
+
+  /* Mean or entropy of all masks of a kind, as a picture. */
+  function summary(record, kind, layer) {
+    record.summaries = record.summaries || {};
+    const name = `${kind} ${layer}`;
+    if (!record.summaries[name]) {
+      const binary = record.classes.length === 2, most = mostEntropy(record);
+      record.summaries[name] = painted(record, (data) => {
+        forEachPixel(record, record[kind], (pixel, found) => {
+          let color, alpha = 255;
+          if (layer === "entropy") {
+            const value = entropy(found);
+            if (value < 1e-6) return;
+            color = ramp(ENTROPY, value / most);
+          } else if (binary) {
+            if (found[1] <= 0) return;
+            color = ramp(MEAN, found[1]);
+          } else {
+            let total = 0;
+            color = [0, 0, 0];
+            for (let c = 0; c < found.length; c++) {
+              if (c === record.background) continue;
+              total += found[c];
+              for (let j = 0; j < 3; j++) color[j] += found[c] * record.classes[c].color[j];
+            }
+            if (total <= 0) return;
+            color = color.map((value) => value / total);
+            alpha = 255 * total;
+          }
+          data.set([color[0], color[1], color[2], alpha], 4 * pixel);
+        });
+      });
+    }
+    return record.summaries[name];
+  }
+
+  /* The parts of the canvas: one, or one for predictions and one for annotations; rectangles in its pixels. */
+  function panes(record, beside, width, height) {
+    const kinds = ["predictions", "annotations"].filter((kind) => record[kind].length);
+    if (!beside || kinds.length < 2) return [{ kinds, x: 0, y: 0, width, height }];
+    if (width * record.height >= height * record.width) {
+      return kinds.map((kind, i) => ({ kinds: [kind], x: (i * width) / 2, y: 0, width: width / 2, height }));
+    }
+    return kinds.map((kind, i) => ({ kinds: [kind], x: 0, y: (i * height) / 2, width, height: height / 2 }));
+  }
+
+  /* Where the image lies in a pane: scale and the place of its corner. Zoom 1 fits, (x, y) is the middle in 0..1. */
+  function placed(record, pane, view) {
+    const scale = Math.min(pane.width / record.width, pane.height / record.height) * view.zoom;
+    return {
+      scale,
+      x: pane.x + pane.width / 2 - view.x * record.width * scale,
+      y: pane.y + pane.height / 2 - view.y * record.height * scale,
+    };
+  }
+
+  /* Draws everything. state: layer, beside, opacity, shown (keys such as p0, a1), bright (keys), view, ratio. */
+  function draw(canvas, record, picture, state) {
+    const context = canvas.getContext("2d");
+    context.setTransform(1, 0, 0, 1, 0, 0);
+    context.clearRect(0, 0, canvas.width, canvas.height);
+    for (const pane of panes(record, state.beside, canvas.width, canvas.height)) {
+      context.save();
+      context.beginPath();
+      context.rect(pane.x, pane.y, pane.width, pane.height);
+      context.clip();
+      const place = placed(record, pane, state.view);
+      context.translate(place.x, place.y);
+      context.scale(place.scale, place.scale);
+      context.imageSmoothingEnabled = place.scale < 1;
+      if (picture) {
+        context.drawImage(picture, 0, 0, record.width, record.height);
+      } else {
+        context.fillStyle = "#333";
+        context.fillRect(0, 0, record.width, record.height);
+      }
+      if (state.layer === "mean" || state.layer === "entropy") {
+        context.globalAlpha = state.opacity;
+        if (pane.kinds.length) context.drawImage(summary(record, pane.kinds[0], state.layer), 0, 0);
+      } else if (state.layer === "masks") {
+        drawMasks(context, record, pane.kinds, state, place.scale);
+      }
+      context.restore();
+      if (pane.kinds.length === 1 && state.beside) caption(context, pane, state.ratio);
+    }
+  }
+
+  function drawMasks(context, record, kinds, state, scale) {
+    const shown = kinds.flatMap((kind) => record[kind].map((mask, k) => ({ kind, k, key: kind[0] + k })));
+    const visible = shown.filter((one) => state.shown.has(one.key) || state.bright.has(one.key));
+    const some = visible.some((one) => state.bright.has(one.key));
+    for (const one of visible) {
+      if (some && !state.bright.has(one.key)) continue;
+      context.globalAlpha = state.opacity;
+      context.drawImage(areas(record, one.kind, one.k), 0, 0);
+    }
+    context.lineCap = "square";
+    for (const one of visible) {
+      const bright = state.bright.has(one.key), path = contour(record, one.kind, one.k);
+      const width = ((bright ? 2.5 : 1.5) * state.ratio) / scale;
+      const mixed = kinds.length > 1 && one.kind === "annotations";
+      context.globalAlpha = some && !bright ? 0.35 : 1;
+      context.setLineDash([]);
+      context.lineWidth = 2 * width;
+      context.strokeStyle = "rgb(0 0 0 / 0.55)";
+      context.stroke(path);
+      context.setLineDash(mixed ? [3 * width, 3 * width] : []);
+      context.lineWidth = width;
+      context.strokeStyle = colorOf(record, one.kind, one.k);
+      context.stroke(path);
+    }
+  }
+
+  function caption(context, pane, ratio) {
+    const text = pane.kinds[0] === "predictions" ? "Predictions" : "Annotations";
+    context.font = `${12 * ratio}px system-ui, sans-serif`;
+    const width = context.measureText(text).width + 12 * ratio;
+    context.fillStyle = "rgb(0 0 0 / 0.7)";
+    context.fillRect(pane.x + 6 * ratio, pane.y + 6 * ratio, width, 20 * ratio);
+    context.fillStyle = "#fff";
+    context.fillText(text, pane.x + 12 * ratio, pane.y + 20 * ratio);
+  }
+
+  return { draw, panes, placed, colorOf, mostEntropy };
+})();

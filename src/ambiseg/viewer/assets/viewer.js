@@ -1,0 +1,588 @@
+/* The page: which image is open, what is shown of it, keys, pointer, the address. Texts of users go in as text only. */
+"use strict";
+
+(() => {
+  const { draw, panes, placed, colorOf, mostEntropy } = ambiseg.drawing;
+  const { probabilities, entropy } = ambiseg.masks;
+  const $ = (id) => document.getElementById(id);
+  const canvas = $("picture"), KINDS = ["predictions", "annotations"], KEPT = 12, MOST_ZOOM = 64;
+  const percent = (share) => `${(100 * share).toFixed(share < 0.0995 ? 1 : 0)} %`;
+  const plural = (count, word) => `${count} ${word}${count === 1 ? "" : "s"}`;
+
+  let names = [], matching = [], current = -1, record = null, picture = null, asked = 0;
+  const cache = new Map(), waiting = new Map();
+  const state = {
+    layer: "masks", beside: true, opacity: 0.35, shown: new Set(), bright: new Set(),
+    view: { zoom: 1, x: 0.5, y: 0.5 }, ratio: 1,
+  };
+  /* What to show of the next image: all, none, first, or the place of a single mask. */
+  const habit = { predictions: "", annotations: "" };
+
+  // -- Data ------------------------------------------------------------------------------------------------------
+
+  ambiseg.list = (data) => {
+    names = data.names;
+    $("title").textContent = data.title;
+    document.title = `${data.title} - ambiseg`;
+    fillList();
+    const wanted = readAddress();
+    show(wanted.index, wanted);
+  };
+  ambiseg.image = (index, found) => waiting.get(index)?.(found);
+
+  function script(index) {
+    return new Promise((resolve) => {
+      const element = document.createElement("script");
+      const end = (found) => {
+        waiting.delete(index);
+        element.remove();
+        resolve(found);
+      };
+      waiting.set(index, end);
+      element.onerror = () => end({ error: "The image cannot be loaded. Is 'ambiseg view' still running?", lost: true });
+      element.src = `images/${index}.js`;
+      document.head.append(element);
+    });
+  }
+
+  async function read(index) {
+    const found = await script(index);
+    if (found.error || !found.picture) return { record: found, picture: null };
+    const image = new Image();
+    image.src = `images/${index}.png`;
+    try {
+      await image.decode();
+    } catch {
+      found.remark = "The image cannot be loaded.";
+      return { record: found, picture: null };
+    }
+    return { record: found, picture: image };
+  }
+
+  function load(index) {
+    if (!cache.has(index)) {
+      const reading = read(index);
+      cache.set(index, reading);
+      reading.then((one) => one.record.lost && cache.delete(index));
+    }
+    const reading = cache.get(index);
+    cache.delete(index);
+    cache.set(index, reading);
+    while (cache.size > KEPT) cache.delete(cache.keys().next().value);
+    return reading;
+  }
+
+  // -- The list of images ----------------------------------------------------------------------------------------
+
+  function fillList() {
+    const items = names.map((name, index) => {
+      const item = document.createElement("li"), button = document.createElement("button");
+      button.type = "button";
+      button.tabIndex = -1;
+      button.textContent = name;
+      button.title = name;
+      button.dataset.index = index;
+      item.append(button);
+      return item;
+    });
+    $("images").replaceChildren(...items);
+    search();
+  }
+
+  function search() {
+    const words = $("search").value.toLowerCase().split(/\s+/).filter(Boolean);
+    matching = [];
+    names.forEach((name, index) => {
+      const text = name.toLowerCase(), found = words.every((word) => text.includes(word));
+      if (found) matching.push(index);
+      $("images").children[index].hidden = !found;
+    });
+    $("count").textContent =
+      matching.length === names.length ? plural(names.length, "image") : `${matching.length} of ${plural(names.length, "image")}`;
+  }
+
+  function step(by) {
+    if (!matching.length) return;
+    const place = matching.indexOf(current);
+    if (place < 0) {
+      const after = matching.find((index) => index > current);
+      show(after === undefined ? matching[matching.length - 1] : after);
+    } else {
+      show(matching[Math.min(matching.length - 1, Math.max(0, place + by))]);
+    }
+  }
+
+  function markCurrent() {
+    const list = $("images");
+    list.querySelector("[aria-current]")?.removeAttribute("aria-current");
+    const button = list.children[current]?.firstChild;
+    if (!button) return;
+    list.querySelectorAll("[tabindex='0']").forEach((one) => (one.tabIndex = -1));
+    button.setAttribute("aria-current", "true");
+    button.tabIndex = 0;
+    if (list.contains(document.activeElement)) button.focus({ preventScroll: true });
+    const box = list.getBoundingClientRect(), own = button.getBoundingClientRect();
+    if (own.top < box.top || own.bottom > box.bottom) list.scrollTop += own.top - box.top - box.height / 2;
+  }
+
+  // -- One image -------------------------------------------------------------------------------------------------
+
+  async function show(index, wanted = {}) {
+    if (index < 0 || index >= names.length) return;
+    const turn = ++asked;
+    current = index;
+    markCurrent();
+    $("name").textContent = names[index];
+    canvas.setAttribute("aria-busy", "true");
+    const slow = setTimeout(() => turn === asked && say(`Loading ${names[index]}`, true), 400);
+    const found = await load(index);
+    clearTimeout(slow);
+    if (turn !== asked) return;
+    canvas.removeAttribute("aria-busy");
+    record = found.record.error ? null : found.record;
+    picture = found.picture;
+    state.bright.clear();
+    state.view = wanted.view || { zoom: 1, x: 0.5, y: 0.5 };
+    state.shown = record ? wanted.shown || usual() : new Set();
+    if (wanted.layer) state.layer = wanted.layer;
+    const remark = found.record.error || found.record.remark;
+    $("remark").hidden = !remark;
+    $("remark").textContent = remark || "";
+    fillMasks();
+    fillFigures();
+    fillClasses();
+    changed();
+    const place = `Image ${index + 1} of ${names.length}: ${names[index]}`;
+    say(record ? `${place}, ${counts()}` : `${place}, ${remark}`);
+    for (const near of [1, -1]) {
+      const next = matching[matching.indexOf(index) + near];
+      if (next !== undefined) load(next);
+    }
+  }
+
+  function counts() {
+    return KINDS.filter((kind) => record[kind].length)
+      .map((kind) => plural(record[kind].length, kind.slice(0, -1)))
+      .join(", ");
+  }
+
+  /* The masks to show first: all of two classes, of several the first of each kind. */
+  function usual() {
+    const shown = new Set();
+    for (const kind of KINDS) {
+      const all = record[kind].map((_, k) => kind[0] + k);
+      const how = habit[kind] || (record.classes.length === 2 ? "all" : "first");
+      if (how === "all") all.forEach((key) => shown.add(key));
+      else if (how === "first") all.slice(0, 1).forEach((key) => shown.add(key));
+      else if (how !== "none" && all.length) shown.add(all[Math.min(all.length, how) - 1]);
+    }
+    return shown;
+  }
+
+  const titleOf = (kind, k) =>
+    kind === "predictions" ? `Mask ${k + 1}` : record.annotations[k].name || `Annotation ${k + 1}`;
+
+  function fillMasks() {
+    for (const kind of KINDS) {
+      const masks = record ? record[kind] : [];
+      $(kind).hidden = !masks.length;
+      $(kind).querySelector(".rows").replaceChildren(...masks.map((mask, k) => row(kind, k, mask)));
+    }
+    const count = record ? record.predictions.length : 0;
+    $("solo").max = Math.max(1, count);
+    $("solo").min = 1;
+    $("solo").disabled = count < 2;
+    $("beside").hidden = !record || !KINDS.every((kind) => record[kind].length);
+  }
+
+  function element(name, className, text) {
+    const made = document.createElement(name);
+    if (className) made.className = className;
+    if (text !== undefined) made.textContent = text;
+    return made;
+  }
+
+  function row(kind, k, mask) {
+    const item = document.createElement("li"), button = element("button", "mask");
+    button.type = "button";
+    button.dataset.key = kind[0] + k;
+    const swatch = element("span", "swatch"), bar = element("span", "share"), fill = element("span");
+    swatch.style.background = colorOf(record, kind, k);
+    fill.style.width = `${100 * mask.weight}%`;
+    bar.append(fill);
+    button.append(swatch, element("span", "label", titleOf(kind, k)), bar, element("span", "value", percent(mask.weight)));
+    button.title = [
+      `area ${percent(mask.area)}`, mask.score === null ? "" : `score ${mask.score.toFixed(3)}`,
+    ].filter(Boolean).join(", ");
+    button.addEventListener("click", () => toggle([button.dataset.key]));
+    for (const event of ["pointerenter", "focus"]) button.addEventListener(event, () => brighten(kind, k));
+    for (const event of ["pointerleave", "blur"]) button.addEventListener(event, () => brighten());
+    item.append(button);
+    return item;
+  }
+
+  /* Make a mask stand out, with those that it is matched with. */
+  function brighten(kind, k) {
+    state.bright.clear();
+    let text = "";
+    if (kind && record) {
+      const other = KINDS.find((one) => one !== kind), partners = record[kind][k].partners;
+      state.bright.add(kind[0] + k);
+      partners.forEach(([j]) => state.bright.add(other[0] + j));
+      if (partners.length) {
+        const titles = partners.map(([j]) => titleOf(other, j)).join(", ");
+        text = `${titleOf(kind, k)} is matched with ${titles}, IoU ${partners[0][1].toFixed(3)}`;
+      } else if (record[other].length) {
+        text = `${titleOf(kind, k)} is matched with no ${other.slice(0, -1)}`;
+      }
+    }
+    $("match").textContent = text;
+    document.querySelectorAll(".mask").forEach((one) => one.classList.toggle("bright", state.bright.has(one.dataset.key)));
+    redraw();
+  }
+
+  function fillFigures() {
+    const figures = record ? record.figures : [];
+    $("figures").hidden = !figures.length;
+    const arrows = { higher: " ↑", lower: " ↓" };
+    $("figures").querySelector("tbody").replaceChildren(...figures.map((figure) => {
+      const line = document.createElement("tr"), head = element("th", "", figure.title + (arrows[figure.better] || ""));
+      head.scope = "row";
+      line.append(head, element("td", "", figure.value === null ? "–" : figure.value.toFixed(3)));
+      return line;
+    }));
+    $("figures").querySelector("dl").replaceChildren(...figures.flatMap((figure) => [
+      element("dt", "", figure.title), element("dd", "", figure.description),
+    ]));
+  }
+
+  function fillClasses() {
+    const several = record && record.classes.length > 2;
+    $("classes").hidden = !several;
+    $("classes").replaceChildren(...(several ? record.classes : []).map((one) => {
+      const item = document.createElement("li"), swatch = element("span", "swatch");
+      swatch.style.background = `rgb(${one.color.join(" ")})`;
+      item.append(swatch, element("span", "", one.name));
+      return item;
+    }));
+  }
+
+  // -- What is shown ---------------------------------------------------------------------------------------------
+
+  const keysOf = (kind) => (record ? record[kind].map((_, k) => kind[0] + k) : []);
+
+  function toggle(keys, on) {
+    const known = keys.filter((key) => keysOf(key[0] === "p" ? "predictions" : "annotations").includes(key));
+    if (!known.length) return;
+    const want = on === undefined ? !known.every((key) => state.shown.has(key)) : on;
+    known.forEach((key) => (want ? state.shown.add(key) : state.shown.delete(key)));
+    if (state.layer !== "masks" && want) state.layer = "masks";
+    changed();
+    const names = known.map((key) => titleOf(key[0] === "p" ? "predictions" : "annotations", +key.slice(1)));
+    say(`${names.length > 3 ? plural(names.length, "mask") : names.join(", ")} ${want ? "shown" : "hidden"}`);
+  }
+
+  function toggleAll(kind) {
+    const all = keysOf(kind), on = !all.every((key) => state.shown.has(key));
+    habit[kind] = on ? "all" : "none";
+    toggle(all, on);
+  }
+
+  /* Show one prediction, the k-th most probable, on this image and the next. */
+  function solo(k) {
+    const all = keysOf("predictions");
+    if (!all.length) return;
+    const place = Math.min(all.length, Math.max(1, k));
+    habit.predictions = place;
+    all.forEach((key) => state.shown.delete(key));
+    state.shown.add(all[place - 1]);
+    state.layer = "masks";
+    changed();
+    say(`Mask ${place} of ${all.length}, probability ${percent(record.predictions[place - 1].weight)}`);
+  }
+
+  function soloPlace() {
+    const on = keysOf("predictions").filter((key) => state.shown.has(key));
+    return on.length === 1 ? +on[0].slice(1) + 1 : 0;
+  }
+
+  function setLayer(layer) {
+    state.layer = state.layer === layer ? "masks" : layer;
+    changed();
+    say({ masks: "Masks", mean: "Mean of the masks", entropy: "Entropy of the masks", image: "Image only" }[state.layer]);
+  }
+
+  function changed() {
+    document.querySelectorAll("#layers button").forEach((button) =>
+      button.setAttribute("aria-pressed", String(button.dataset.layer === state.layer)));
+    document.querySelectorAll(".mask").forEach((button) =>
+      button.setAttribute("aria-pressed", String(state.shown.has(button.dataset.key))));
+    $("beside").setAttribute("aria-pressed", String(state.beside));
+    const place = soloPlace(), count = keysOf("predictions").length;
+    $("solo").value = place || 1;
+    $("solo").setAttribute("aria-valuetext", place ? `mask ${place} of ${count}` : "several masks are shown");
+    for (const [id, kind] of [["all", "predictions"], ["all-annotations", "annotations"]]) {
+      $(id).textContent = keysOf(kind).every((key) => state.shown.has(key)) ? "None" : "All";
+    }
+    const ramp = record && (state.layer === "entropy" || (state.layer === "mean" && record.classes.length === 2));
+    $("legend").hidden = !ramp;
+    if (ramp) {
+      $("legend").className = `legend ${state.layer}`;
+      $("most").textContent = state.layer === "mean" ? "1" : `${mostEntropy(record).toFixed(2)} nats`;
+    }
+    canvas.setAttribute("aria-label", record ? `${names[current]}: ${counts()}` : names[current] || "No image");
+    writeAddress();
+    redraw();
+  }
+
+  // -- Canvas, zoom ----------------------------------------------------------------------------------------------
+
+  let planned = 0;
+  function redraw() {
+    if (planned) return;
+    planned = requestAnimationFrame(() => {
+      planned = 0;
+      const opacity = state.layer === "masks" ? state.opacity : Math.min(1, 0.4 + state.opacity);
+      const context = canvas.getContext("2d");
+      if (record) draw(canvas, record, picture, { ...state, opacity });
+      else context.clearRect(0, 0, canvas.width, canvas.height);
+      canvas.dataset.drawn = `${current} ${state.layer} ${[...state.shown].join(" ")}`;
+    });
+  }
+
+  new ResizeObserver(() => {
+    state.ratio = window.devicePixelRatio || 1;
+    const box = $("frame").getBoundingClientRect();
+    canvas.width = Math.max(1, Math.round(box.width * state.ratio));
+    canvas.height = Math.max(1, Math.round(box.height * state.ratio));
+    redraw();
+  }).observe($("frame"));
+
+  /* The pixel under a place of the window, and its pane; null off the panes. */
+  function under(event) {
+    if (!record) return null;
+    const box = canvas.getBoundingClientRect();
+    const x = (event.clientX - box.left) * state.ratio, y = (event.clientY - box.top) * state.ratio;
+    const pane = panes(record, state.beside, canvas.width, canvas.height).find(
+      (one) => x >= one.x && x < one.x + one.width && y >= one.y && y < one.y + one.height);
+    if (!pane) return null;
+    const place = placed(record, pane, state.view);
+    return { pane, scale: place.scale, x: (x - place.x) / place.scale, y: (y - place.y) / place.scale };
+  }
+
+  function zoomBy(factor, spot) {
+    if (!record) return;
+    const view = state.view, zoom = Math.min(MOST_ZOOM, Math.max(1, view.zoom * factor)), part = 1 - view.zoom / zoom;
+    if (spot) {
+      view.x += (spot.x / record.width - view.x) * part;
+      view.y += (spot.y / record.height - view.y) * part;
+    }
+    view.zoom = zoom;
+    inBounds();
+    say(zoom === 1 ? "The image fits" : `Zoom ${zoom.toFixed(1)}`, true);
+  }
+
+  function inBounds() {
+    const view = state.view;
+    if (view.zoom === 1) view.x = view.y = 0.5;
+    view.x = Math.min(1, Math.max(0, view.x));
+    view.y = Math.min(1, Math.max(0, view.y));
+    writeAddress();
+    redraw();
+  }
+
+  function pan(x, y) {
+    state.view.x += x;
+    state.view.y += y;
+    inBounds();
+  }
+
+  canvas.addEventListener("wheel", (event) => {
+    event.preventDefault();
+    zoomBy(Math.exp(-event.deltaY * (event.deltaMode ? 0.05 : 0.0015)), under(event));
+  }, { passive: false });
+  canvas.addEventListener("dblclick", (event) => zoomBy(2, under(event)));
+
+  const pointers = new Map();
+  canvas.addEventListener("pointerdown", (event) => {
+    canvas.setPointerCapture(event.pointerId);
+    pointers.set(event.pointerId, event);
+  });
+  for (const name of ["pointerup", "pointercancel"]) {
+    canvas.addEventListener(name, (event) => pointers.delete(event.pointerId));
+  }
+  canvas.addEventListener("pointermove", (event) => {
+    const before = pointers.get(event.pointerId), spot = under(event);
+    if (before && spot && record) {
+      if (pointers.size === 2) {
+        const other = [...pointers.values()].find((one) => one.pointerId !== event.pointerId);
+        const apart = (one) => Math.hypot(one.clientX - other.clientX, one.clientY - other.clientY);
+        zoomBy(apart(event) / Math.max(1, apart(before)), spot);
+      }
+      const moved = state.ratio / spot.scale / pointers.size;
+      pan(((before.clientX - event.clientX) * moved) / record.width, ((before.clientY - event.clientY) * moved) / record.height);
+      pointers.set(event.pointerId, event);
+    }
+    if (spot) readPixel(spot);
+  });
+
+  function readPixel(spot) {
+    const x = Math.floor(spot.x), y = Math.floor(spot.y);
+    if (x < 0 || y < 0 || x >= record.width || y >= record.height) return;
+    const full = [(x + 0.5) * record.full[1] / record.width, (y + 0.5) * record.full[0] / record.height].map(Math.floor);
+    const parts = spot.pane.kinds.map((kind) => {
+      const found = probabilities(record, record[kind], y * record.width + x);
+      const top = [...found.keys()].filter((c) => c !== record.background && found[c] > 0)
+        .sort((a, b) => found[b] - found[a]).slice(0, 3);
+      const classes = top.map((c) => `${record.classes[c].name} ${percent(found[c])}`);
+      return `${kind}: ${classes.join(", ") || "background"}, entropy ${entropy(found).toFixed(2)}`;
+    });
+    $("readout").textContent = `x ${full[0]}, y ${full[1]} · ${parts.join(" · ")}`;
+  }
+
+  // -- Address ---------------------------------------------------------------------------------------------------
+
+  function writeAddress() {
+    if (current < 0) return;
+    const parts = new URLSearchParams({ image: names[current], n: current });
+    if (state.layer !== "masks") parts.set("layer", state.layer);
+    if (!state.beside) parts.set("beside", "0");
+    if (record) parts.set("masks", [...state.shown].join("."));
+    const { zoom, x, y } = state.view;
+    if (zoom > 1) parts.set("view", [zoom, x, y].map((value) => value.toFixed(3)).join("_"));
+    try {
+      history.replaceState(null, "", `#${parts}`);
+    } catch {
+      /* some browsers forbid it for files on a disk, or many times in a second */
+    }
+  }
+
+  function readAddress() {
+    const parts = new URLSearchParams(location.hash.slice(1)), name = parts.get("image");
+    let index = +parts.get("n");
+    if (name !== null && names[index] !== name) index = names.indexOf(name);
+    const wanted = { index: Number.isInteger(index) && index >= 0 && index < names.length ? index : 0 };
+    if (["masks", "mean", "entropy", "image"].includes(parts.get("layer"))) wanted.layer = parts.get("layer");
+    if (parts.has("beside")) state.beside = parts.get("beside") !== "0";
+    if (parts.has("masks")) wanted.shown = new Set(parts.get("masks").split(".").filter((key) => /^[pa]\d+$/.test(key)));
+    const [zoom, x, y] = (parts.get("view") || "").split("_").map(Number);
+    if (zoom > 1 && zoom <= MOST_ZOOM && x >= 0 && x <= 1 && y >= 0 && y <= 1) wanted.view = { zoom, x, y };
+    return wanted;
+  }
+
+  window.addEventListener("hashchange", () => {
+    const wanted = readAddress();
+    show(wanted.index, wanted);
+  });
+
+  // -- Words, theme, buttons, keys -------------------------------------------------------------------------------
+
+  /* Tell a screen reader; `quiet` also shows it in the line below the image. */
+  function say(text, visible = false) {
+    $("status").textContent = text;
+    if (visible) $("readout").textContent = text;
+  }
+
+  const dark = matchMedia("(prefers-color-scheme: dark)");
+  function setTheme(theme) {
+    document.documentElement.dataset.theme = theme;
+    $("theme").textContent = theme === "dark" ? "Light" : "Dark";
+  }
+  let chosen = null;
+  try {
+    chosen = localStorage.getItem("ambiseg-theme");
+  } catch {
+    /* no storage: the theme of the system */
+  }
+  setTheme(chosen === "dark" || chosen === "light" ? chosen : dark.matches ? "dark" : "light");
+  dark.addEventListener("change", () => chosen || setTheme(dark.matches ? "dark" : "light"));
+  function switchTheme() {
+    chosen = document.documentElement.dataset.theme === "dark" ? "light" : "dark";
+    setTheme(chosen);
+    try {
+      localStorage.setItem("ambiseg-theme", chosen);
+    } catch {
+      /* no storage: until the page is closed */
+    }
+  }
+
+  function besides() {
+    state.beside = !state.beside;
+    changed();
+    say(state.beside ? "Predictions and annotations side by side" : "Predictions and annotations on one image");
+  }
+
+  const KEYS = [
+    ["j  →", "next image", ["j", "ArrowRight", "ArrowDown"], () => step(1)],
+    ["k  ←", "previous image", ["k", "ArrowLeft", "ArrowUp"], () => step(-1)],
+    ["1 … 9", "show or hide a prediction", [..."123456789"], (key) => toggle([`p${key - 1}`])],
+    ["Space", "show or hide all predictions", [" "], () => toggleAll("predictions")],
+    ["[  ]", "one prediction, the next more or less probable", ["[", "]"],
+      (key) => solo(key === "]" ? soloPlace() + 1 : (soloPlace() || 2) - 1)],
+    ["a", "show or hide the annotations", ["a"], () => toggleAll("annotations")],
+    ["b", "side by side", ["b"], besides],
+    ["m", "mean", ["m"], () => setLayer("mean")],
+    ["e", "entropy", ["e"], () => setLayer("entropy")],
+    ["i", "image only", ["i"], () => setLayer("image")],
+    ["+  −  0", "zoom in, zoom out, fit", ["+", "=", "-", "0"],
+      (key) => zoomBy(key === "0" ? 1 / MOST_ZOOM : key === "-" ? 1 / 1.5 : 1.5)],
+    ["Shift + arrows", "move the zoomed image", [], null],
+    ["/", "search", ["/"], () => $("search").focus()],
+    ["t", "dark or light", ["t"], switchTheme],
+    ["?", "this list", ["?"], () => $("keys").showModal()],
+  ];
+  const actions = new Map(KEYS.flatMap(([, , keys, action]) => keys.map((key) => [key, action])));
+  const PANS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+  $("keys").querySelector("tbody").append(...KEYS.map(([keys, what]) => {
+    const line = document.createElement("tr"), head = document.createElement("th");
+    head.scope = "row";
+    head.append(element("kbd", "", keys));
+    line.append(head, element("td", "", what));
+    return line;
+  }));
+
+  document.addEventListener("keydown", (event) => {
+    const target = event.target, typing = target.matches("input[type=search]"), sliding = target.matches("input[type=range]");
+    if (typing && event.key === "Escape") {
+      $("search").value = "";
+      search();
+      canvas.focus();
+    } else if (typing && event.key === "Enter" && matching.length) {
+      show(matching[0]);
+      canvas.focus();
+    }
+    if (event.ctrlKey || event.metaKey || event.altKey || typing || $("keys").open || !$("keys-on").checked) return;
+    if (sliding && event.key.startsWith("Arrow")) return;
+    if (event.key === " " && target.matches("button, input, summary")) return;
+    const way = event.shiftKey && PANS[event.key];
+    const action = way ? () => pan(...way.map((part) => (part * 0.1) / state.view.zoom)) : actions.get(event.key);
+    if (!action) return;
+    event.preventDefault();
+    action(event.key);
+  });
+
+  $("search").addEventListener("input", search);
+  $("images").addEventListener("click", (event) => {
+    const button = event.target.closest("button");
+    if (button) show(+button.dataset.index);
+  });
+  const click = (id, action) => $(id).addEventListener("click", action);
+  click("previous", () => step(-1));
+  click("next", () => step(1));
+  click("layers", (event) => event.target.dataset.layer && setLayer(event.target.dataset.layer));
+  click("beside", besides);
+  click("out", () => zoomBy(1 / 1.5));
+  click("in", () => zoomBy(1.5));
+  click("fit", () => zoomBy(1 / MOST_ZOOM));
+  click("all", () => toggleAll("predictions"));
+  click("all-annotations", () => toggleAll("annotations"));
+  click("theme", switchTheme);
+  click("help", () => $("keys").showModal());
+  click("close", () => $("keys").close());
+  $("solo").addEventListener("input", (event) => solo(+event.target.value));
+  $("opacity").value = 100 * state.opacity;
+  $("opacity").addEventListener("input", (event) => {
+    state.opacity = event.target.value / 100;
+    redraw();
+  });
+})();
