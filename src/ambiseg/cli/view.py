@@ -19,6 +19,9 @@ from ambiseg.errors import AmbisegError
 if TYPE_CHECKING:
     from ambiseg.viewer.gallery import Gallery
 
+RUN_FILES = ("config.yaml", "mixture.yaml")
+"""What a run folder holds one of (`ambiseg.engine.run_folder`, `ambiseg.engine.mixture`, which import torch)."""
+
 
 @dataclass(frozen=True)
 class ViewArguments:
@@ -69,18 +72,15 @@ def gallery_of(arguments: ViewArguments) -> Gallery:
     if not source.exists():
         raise AmbisegError(f"there is nothing at {source}: name predictions, a data set or a run")
     from ambiseg.data.source import open_split
-    from ambiseg.engine.mixture import MIXTURE
-    from ambiseg.engine.run_folder import CONFIG
     from ambiseg.predictions import open_predictions
     from ambiseg.viewer.gallery import (
         PredictedGallery,
-        RunGallery,
         SplitGallery,
         chosen_split,
         is_predicted,
     )
 
-    is_run = (source / CONFIG).is_file() or (source / MIXTURE).is_file()
+    is_run = any((source / name).is_file() for name in RUN_FILES)
     if data is None and not is_run and is_predicted(source):
         if arguments.split:
             raise AmbisegError("--split is of a data set: give --data too")
@@ -89,6 +89,7 @@ def gallery_of(arguments: ViewArguments) -> Gallery:
         raise AmbisegError("--images is of use with a folder of 'ambiseg predict' alone: leave it out")
     if is_run:
         from ambiseg.engine.run import load
+        from ambiseg.viewer.run_gallery import RunGallery
 
         model = load(source)
         data = data_of(model.config, data)

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -18,7 +17,6 @@ from ambiseg.data.files.reading import read_image, stem_of, suffix_of
 from ambiseg.data.folder import stays_inside
 from ambiseg.data.source import list_splits
 from ambiseg.data.split import Split
-from ambiseg.engine.run import Run
 from ambiseg.errors import AmbisegError
 from ambiseg.json_files import read_json_lines
 from ambiseg.labels import LabelSpace
@@ -162,35 +160,6 @@ class SplitGallery(Gallery):
             predictions = _as_set(samples, labels, f"{self.predictions.path}, image {sample.id!r}")
             check_size(predictions, sample.image)
         return Case(sample.image, predictions, annotations, sample.annotators)
-
-
-class RunGallery(SplitGallery):
-    """What a run predicts for the images of a split, beside their annotations.
-
-    Args:
-        run: a loaded run.
-        split: the images.
-        title: what they are.
-        inputs: what is read.
-        seed: of methods that sample; each image has random numbers of its own.
-
-    Raises:
-        AmbisegError: the split is empty or does not fit the run.
-    """
-
-    def __init__(self, run: Run, split: Split, title: str, inputs: Sequence[Path], seed: int = 0) -> None:
-        run.check_data(split)
-        super().__init__(split, title, inputs)
-        self.run, self.seed = run, seed
-
-    def read(self, index: int) -> Case:
-        """An image with its annotations and what the run predicts for it."""
-        case = super().read(index)
-        assert case.image is not None
-        remark = self.run.difference(case.image)
-        generator = torch.Generator(self.run.hardware.device).manual_seed((self.seed << 32) + index)
-        found = self.run.predict_batch([case.image], generator=generator).masks.compact()
-        return replace(case, predictions=found, remark=remark)
 
 
 def chosen_split(data: Path, wanted: str = "") -> str:

@@ -15,8 +15,6 @@ from PIL import Image
 from torch import Tensor
 
 from ambiseg.maskset import MaskSet
-from ambiseg.metrics.comparison import Comparison
-from ambiseg.metrics.registry import METRICS
 from ambiseg.report.display import background_of
 from ambiseg.viewer.gallery import Case
 
@@ -138,6 +136,9 @@ def _compare(record: dict[str, Any], predictions: MaskSet, annotations: MaskSet)
     Predictions are matched one-to-one with distinct annotations, as in HM IoU*; all annotations that are
     identical are partners.
     """
+    from ambiseg.metrics.comparison import Comparison  # takes as long to load as all else together
+    from ambiseg.metrics.registry import METRICS
+
     both = Comparison(predictions, annotations)
     for name in FIGURES:
         info = METRICS[name]

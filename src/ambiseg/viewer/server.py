@@ -73,6 +73,11 @@ class ViewServer(ThreadingHTTPServer):
             self._kept.move_to_end(index)
             return self._kept[index]
 
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Nothing where the browser has gone away; else what Python prints of an error."""
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]
+
     def answer(self, path: str) -> tuple[str, bytes] | None:
         """Type and content of what lies at an address below `prefix`; None if nothing does."""
         name = path or "index.html"

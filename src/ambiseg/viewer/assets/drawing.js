@@ -9,6 +9,7 @@ ambiseg.drawing = (() => {
   const VOID = [158, 158, 158];
   const MEAN = [[68, 1, 84], [59, 82, 139], [33, 145, 140], [94, 201, 98], [253, 231, 37]];
   const ENTROPY = [[59, 15, 112], [140, 41, 129], [222, 73, 104], [254, 159, 109], [252, 253, 191]];
+  const GAP = 6; /* between the parts of the canvas */
   const MOST_EDGES = 800000; /* numbers of a contour; more take too long to draw and show nothing */
 
   const hue = (k) => HUES[k] || `hsl(${Math.round(k * 137.5) % 360} 85% 65%)`;
@@ -120,9 +121,11 @@ ambiseg.drawing = (() => {
     const kinds = ["predictions", "annotations"].filter((kind) => record[kind].length);
     if (!beside || kinds.length < 2) return [{ kinds, x: 0, y: 0, width, height }];
     if (width * record.height >= height * record.width) {
-      return kinds.map((kind, i) => ({ kinds: [kind], x: (i * width) / 2, y: 0, width: width / 2, height }));
+      const half = (width - GAP) / 2;
+      return kinds.map((kind, i) => ({ kinds: [kind], x: i * (half + GAP), y: 0, width: half, height }));
     }
-    return kinds.map((kind, i) => ({ kinds: [kind], x: 0, y: (i * height) / 2, width, height: height / 2 }));
+    const half = (height - GAP) / 2;
+    return kinds.map((kind, i) => ({ kinds: [kind], x: 0, y: i * (half + GAP), width, height: half }));
   }
 
   /* Where the image lies in a pane: scale and the place of its corner. Zoom 1 fits, (x, y) is the middle in 0..1. */
@@ -140,7 +143,8 @@ ambiseg.drawing = (() => {
     const context = canvas.getContext("2d");
     context.setTransform(1, 0, 0, 1, 0, 0);
     context.clearRect(0, 0, canvas.width, canvas.height);
-    for (const pane of panes(record, state.beside, canvas.width, canvas.height)) {
+    const parts = panes(record, state.beside, canvas.width, canvas.height);
+    for (const pane of parts) {
       context.save();
       context.beginPath();
       context.rect(pane.x, pane.y, pane.width, pane.height);
@@ -162,13 +166,15 @@ ambiseg.drawing = (() => {
         drawMasks(context, record, pane.kinds, state, place.scale);
       }
       context.restore();
-      if (pane.kinds.length === 1 && state.beside) caption(context, pane, state.ratio);
+      if (parts.length > 1) caption(context, pane, state.ratio);
     }
   }
 
   function drawMasks(context, record, kinds, state, scale) {
-    const shown = kinds.flatMap((kind) => record[kind].map((mask, k) => ({ kind, k, key: kind[0] + k })));
-    const visible = shown.filter((one) => state.shown.has(one.key) || state.bright.has(one.key));
+    const all = kinds.flatMap((kind) =>
+      record[kind].map((mask, k) => ({ kind, k, key: kind[0] + k, weight: mask.weight })));
+    const visible = all.filter((one) => state.shown.has(one.key) || state.bright.has(one.key));
+    visible.sort((one, other) => one.weight - other.weight); /* the most probable on top */
     const some = visible.some((one) => state.bright.has(one.key));
     for (const one of visible) {
       if (some && !state.bright.has(one.key)) continue;
@@ -176,6 +182,7 @@ ambiseg.drawing = (() => {
       context.drawImage(areas(record, one.kind, one.k), 0, 0);
     }
     context.lineCap = "square";
+    if (record.classes.length > 2 && visible.length === 1) return; /* its classes tell all */
     for (const one of visible) {
       const bright = state.bright.has(one.key), path = contour(record, one.kind, one.k);
       const width = ((bright ? 2.5 : 1.5) * state.ratio) / scale;

@@ -6,13 +6,14 @@
   const { probabilities, entropy } = ambiseg.masks;
   const $ = (id) => document.getElementById(id);
   const canvas = $("picture"), KINDS = ["predictions", "annotations"], KEPT = 12, MOST_ZOOM = 64;
-  const percent = (share) => `${(100 * share).toFixed(share < 0.0995 ? 1 : 0)} %`;
+  const percent = (share) =>
+    share > 0 && share < 0.0005 ? "< 0.1 %" : `${(100 * share).toFixed(share < 0.0995 ? 1 : 0)} %`;
   const plural = (count, word) => `${count} ${word}${count === 1 ? "" : "s"}`;
 
   let names = [], matching = [], current = -1, record = null, picture = null, asked = 0;
   const cache = new Map(), waiting = new Map();
   const state = {
-    layer: "masks", beside: true, opacity: 0.35, shown: new Set(), bright: new Set(),
+    layer: "masks", beside: true, opacity: null, shown: new Set(), bright: new Set(),
     view: { zoom: 1, x: 0.5, y: 0.5 }, ratio: 1,
   };
   /* What to show of the next image: all, none, first, or the place of a single mask. */
@@ -166,14 +167,17 @@
       .join(", ");
   }
 
-  /* The masks to show first: all of two classes, of several the first of each kind. */
+  const mostProbable = (kind) =>
+    record[kind].reduce((best, mask, k) => (mask.weight > record[kind][best].weight ? k : best), 0);
+
+  /* The masks to show first: all of two classes, of several the most probable of each kind. */
   function usual() {
     const shown = new Set();
     for (const kind of KINDS) {
       const all = record[kind].map((_, k) => kind[0] + k);
       const how = habit[kind] || (record.classes.length === 2 ? "all" : "first");
       if (how === "all") all.forEach((key) => shown.add(key));
-      else if (how === "first") all.slice(0, 1).forEach((key) => shown.add(key));
+      else if (how === "first" && all.length) shown.add(all[mostProbable(kind)]);
       else if (how !== "none" && all.length) shown.add(all[Math.min(all.length, how) - 1]);
     }
     return shown;
@@ -188,9 +192,8 @@
       $(kind).hidden = !masks.length;
       $(kind).querySelector(".rows").replaceChildren(...masks.map((mask, k) => row(kind, k, mask)));
     }
-    const count = record ? record.predictions.length : 0;
+    const count = keysOf(main()).length;
     $("solo").max = Math.max(1, count);
-    $("solo").min = 1;
     $("solo").disabled = count < 2;
     $("beside").hidden = !record || !KINDS.every((kind) => record[kind].length);
   }
@@ -212,7 +215,7 @@
     bar.append(fill);
     button.append(swatch, element("span", "label", titleOf(kind, k)), bar, element("span", "value", percent(mask.weight)));
     button.title = [
-      `area ${percent(mask.area)}`, mask.score === null ? "" : `score ${mask.score.toFixed(3)}`,
+      titleOf(kind, k), `area ${percent(mask.area)}`, mask.score === null ? "" : `score ${mask.score.toFixed(3)}`,
     ].filter(Boolean).join(", ");
     button.addEventListener("click", () => toggle([button.dataset.key]));
     for (const event of ["pointerenter", "focus"]) button.addEventListener(event, () => brighten(kind, k));
@@ -236,7 +239,7 @@
         text = `${titleOf(kind, k)} is matched with no ${other.slice(0, -1)}`;
       }
     }
-    $("match").textContent = text;
+    if (text) $("readout").textContent = text;
     document.querySelectorAll(".mask").forEach((one) => one.classList.toggle("bright", state.bright.has(one.dataset.key)));
     redraw();
   }
@@ -288,21 +291,24 @@
     toggle(all, on);
   }
 
-  /* Show one prediction, the k-th most probable, on this image and the next. */
+  /* What keys and slider act on: predictions, or annotations where there are none. */
+  const main = () => (record && !record.predictions.length ? "annotations" : "predictions");
+
+  /* Show one mask, the k-th, on this image and the next. */
   function solo(k) {
-    const all = keysOf("predictions");
+    const kind = main(), all = keysOf(kind);
     if (!all.length) return;
     const place = Math.min(all.length, Math.max(1, k));
-    habit.predictions = place;
+    habit[kind] = place;
     all.forEach((key) => state.shown.delete(key));
     state.shown.add(all[place - 1]);
     state.layer = "masks";
     changed();
-    say(`Mask ${place} of ${all.length}, probability ${percent(record.predictions[place - 1].weight)}`);
+    say(`${titleOf(kind, place - 1)} of ${all.length}, probability ${percent(record[kind][place - 1].weight)}`, true);
   }
 
   function soloPlace() {
-    const on = keysOf("predictions").filter((key) => state.shown.has(key));
+    const on = keysOf(main()).filter((key) => state.shown.has(key));
     return on.length === 1 ? +on[0].slice(1) + 1 : 0;
   }
 
@@ -318,11 +324,12 @@
     document.querySelectorAll(".mask").forEach((button) =>
       button.setAttribute("aria-pressed", String(state.shown.has(button.dataset.key))));
     $("beside").setAttribute("aria-pressed", String(state.beside));
-    const place = soloPlace(), count = keysOf("predictions").length;
+    const place = soloPlace(), count = keysOf(main()).length;
     $("solo").value = place || 1;
     $("solo").setAttribute("aria-valuetext", place ? `mask ${place} of ${count}` : "several masks are shown");
     for (const [id, kind] of [["all", "predictions"], ["all-annotations", "annotations"]]) {
       $(id).textContent = keysOf(kind).every((key) => state.shown.has(key)) ? "None" : "All";
+      $(id).setAttribute("aria-label", `${$(id).textContent} of the ${kind}`);
     }
     const ramp = record && (state.layer === "entropy" || (state.layer === "mean" && record.classes.length === 2));
     $("legend").hidden = !ramp;
@@ -342,7 +349,10 @@
     if (planned) return;
     planned = requestAnimationFrame(() => {
       planned = 0;
-      const opacity = state.layer === "masks" ? state.opacity : Math.min(1, 0.4 + state.opacity);
+      const usualFill = record && record.classes.length > 2 ? 0.6 : 0.35;
+      const fill = state.opacity === null ? usualFill : state.opacity;
+      const opacity = state.layer === "masks" ? fill : Math.min(1, 0.4 + fill);
+      $("opacity").value = 100 * fill;
       const context = canvas.getContext("2d");
       if (record) draw(canvas, record, picture, { ...state, opacity });
       else context.clearRect(0, 0, canvas.width, canvas.height);
@@ -515,9 +525,9 @@
   const KEYS = [
     ["j  →", "next image", ["j", "ArrowRight", "ArrowDown"], () => step(1)],
     ["k  ←", "previous image", ["k", "ArrowLeft", "ArrowUp"], () => step(-1)],
-    ["1 … 9", "show or hide a prediction", [..."123456789"], (key) => toggle([`p${key - 1}`])],
-    ["Space", "show or hide all predictions", [" "], () => toggleAll("predictions")],
-    ["[  ]", "one prediction, the next more or less probable", ["[", "]"],
+    ["1 … 9", "show or hide a prediction", [..."123456789"], (key) => toggle([main()[0] + (key - 1)])],
+    ["Space", "show or hide all predictions", [" "], () => toggleAll(main())],
+    ["[  ]", "one prediction at a time", ["[", "]"],
       (key) => solo(key === "]" ? soloPlace() + 1 : (soloPlace() || 2) - 1)],
     ["a", "show or hide the annotations", ["a"], () => toggleAll("annotations")],
     ["b", "side by side", ["b"], besides],
@@ -580,7 +590,6 @@
   click("help", () => $("keys").showModal());
   click("close", () => $("keys").close());
   $("solo").addEventListener("input", (event) => solo(+event.target.value));
-  $("opacity").value = 100 * state.opacity;
   $("opacity").addEventListener("input", (event) => {
     state.opacity = event.target.value / 100;
     redraw();
