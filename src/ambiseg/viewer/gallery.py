@@ -112,7 +112,8 @@ class PredictedGallery(Gallery):
             image = self._image(written)
             check_size(predictions, image)
         except AmbisegError as error:
-            hint = "" if self.images else "; --images FOLDER names where the images lie now"
+            moved = self.images is None and not Path(written.path).is_file()
+            hint = "; --images FOLDER names where the images lie now" if moved else ""
             return Case(None, predictions, remark=f"The image is not shown: {error}{hint}")
         return Case(image, predictions)
 
