@@ -34,12 +34,18 @@ ambiseg.drawing = (() => {
     return stops[low].map((value, c) => value + part * (stops[low + 1][c] - value));
   }
 
+  /* A colour as a number of 32 bits, in the order of bytes that images have. */
+  const LITTLE = new Uint8Array(new Uint32Array([1]).buffer)[0] === 1;
+  function packed([red, green, blue], alpha = 255) {
+    return (LITTLE ? (alpha << 24) | (blue << 16) | (green << 8) | red : (red << 24) | (green << 16) | (blue << 8) | alpha) >>> 0;
+  }
+
   function painted(record, fill) {
     const canvas = document.createElement("canvas");
     canvas.width = record.width;
     canvas.height = record.height;
     const context = canvas.getContext("2d"), pixels = context.createImageData(record.width, record.height);
-    fill(pixels.data);
+    fill(new Uint32Array(pixels.data.buffer));
     context.putImageData(pixels, 0, 0);
     return canvas;
   }
@@ -49,15 +55,11 @@ ambiseg.drawing = (() => {
     const mask = record[kind][k];
     if (!mask.areas) {
       const binary = record.classes.length === 2, own = rgb(colorOf(record, kind, k));
-      const table = record.classes.map((one) => (binary ? own : one.color));
+      const table = new Uint32Array(256).fill(packed(VOID));
+      record.classes.forEach((one, c) => (table[c] = c === record.background ? 0 : packed(binary ? own : one.color)));
       const map = labels(mask, record.width * record.height);
       mask.areas = painted(record, (data) => {
-        for (let i = 0; i < map.length; i++) {
-          const value = map[i];
-          if (value === record.background) continue;
-          const color = value < table.length ? table[value] : VOID;
-          data.set([color[0], color[1], color[2], 255], 4 * i);
-        }
+        for (let i = 0; i < map.length; i++) data[i] = table[map[i]];
       });
     }
     return mask.areas;
@@ -109,7 +111,7 @@ ambiseg.drawing = (() => {
             color = color.map((value) => value / total);
             alpha = 255 * total;
           }
-          data.set([color[0], color[1], color[2], alpha], 4 * pixel);
+          data[pixel] = packed(color, alpha);
         });
       });
     }
