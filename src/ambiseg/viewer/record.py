@@ -94,7 +94,8 @@ def picture_of(case: Case, channels: Sequence[str]) -> bytes | None:
     if case.image is None:
         return None
     count = sum(one.masks.shape[1] for one in (case.predictions, case.annotations) if one is not None)
-    height, width = shown_size(*case.image.shape[1:], count)
+    full_height, full_width = case.image.shape[1:]
+    height, width = shown_size(full_height, full_width, count)
     pixels = np.round(np.clip(background_of(case.image, channels), 0, 1) * 255).astype(np.uint8)
     picture = Image.fromarray(pixels)
     if (width, height) != picture.size:
