@@ -168,7 +168,8 @@ ambiseg.drawing = (() => {
         drawMasks(context, record, pane.kinds, state, place.scale);
       }
       context.restore();
-      if (parts.length > 1) caption(context, pane, state.ratio);
+      const one = pane.kinds.length > 1 && ["mean", "entropy"].includes(state.layer);
+      if (parts.length > 1 || one) caption(context, pane, state.ratio);
     }
   }
 
