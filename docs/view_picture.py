@@ -30,10 +30,8 @@ def main(demo: Path) -> None:
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         site = Path(folder) / "site"
         write_site(SplitGallery(split, "Wildfires of the demo", [], found), site)
-        browser = playwright.chromium.launch(
-            executable_path=shutil.which("chromium"), args=["--no-sandbox"]
-        )
-        page = browser.new_page(viewport={"width": 1240, "height": 720}, device_scale_factor=1.25)
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1240, "height": 700}, device_scale_factor=1)
         page.goto((site / "index.html").as_uri())
         page.wait_for_selector("canvas[data-drawn]")
         page.locator("#predictions .mask").nth(1).hover()

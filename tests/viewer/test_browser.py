@@ -13,7 +13,7 @@ import pytest
 from ambiseg.data.source import open_split
 from ambiseg.maskset import MaskSet
 from ambiseg.predictions import open_predictions
-from ambiseg.viewer.gallery import PredictedGallery, SplitGallery
+from ambiseg.viewer.gallery import Gallery, PredictedGallery, SplitGallery
 from ambiseg.viewer.server import ViewServer
 from ambiseg.viewer.site import write_site
 
@@ -84,9 +84,11 @@ def serving(gallery):
     with ViewServer(gallery) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
-        yield server.url
-        server.shutdown()
-        thread.join()
+        try:
+            yield server.url
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 @pytest.fixture(scope="module")
@@ -239,6 +241,37 @@ def test_images_are_searched_and_leafed_through(open_page, site):
     page.keyboard.press("Escape")
     page.locator("#images button").nth(1).click()
     page.wait_for_function(DRAWN.format(1))
+
+
+class Repeated(Gallery):
+    """Five hundred images, three of which differ."""
+
+    def __init__(self, gallery):
+        self.gallery, self.title, self.inputs = gallery, "many", ()
+        self.names = tuple(f"scan-{i:03}" for i in range(500))
+
+    def read(self, index):
+        return self.gallery.read(index % 3)
+
+
+def test_five_hundred_images_are_listed_and_found(open_page, gallery):
+    with serving(Repeated(gallery)) as url:
+        page = open_page(url)
+        assert page.locator("#images li").count() == 500
+        assert page.locator("#count").inner_text() == "500 images"
+        page.keyboard.press("/")
+        page.keyboard.type("SCAN 43")
+        assert page.locator("#count").inner_text() == "15 of 500 images"
+        page.keyboard.press("Enter")
+        page.wait_for_function(DRAWN.format(43))
+        page.keyboard.press("j")
+        page.wait_for_function(DRAWN.format(143))
+        page.locator("#search").fill("")
+        page.locator("#picture").focus()
+        page.keyboard.press("ArrowUp")
+        page.wait_for_function(DRAWN.format(142))
+        assert page.locator("#images button[tabindex='0']").count() == 1
+        assert page.locator("#images [aria-current]").is_visible()
 
 
 def test_the_address_restores_what_is_shown(open_page, served):

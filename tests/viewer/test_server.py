@@ -92,6 +92,9 @@ def test_forwarded_ports_are_served(server, host):
 def test_other_pages_in_the_browser_are_refused(server):
     for site, status in (("cross-site", 403), ("same-site", 403), ("same-origin", 200), ("none", 200)):
         assert ask(server, server.prefix + "images/0.js", Sec_Fetch_Site=site)[0] == status
+    link = {"Sec_Fetch_Site": "cross-site", "Sec_Fetch_Mode": "navigate"}
+    for kind, status in (("document", 200), ("iframe", 403)):
+        assert ask(server, server.prefix, Sec_Fetch_Dest=kind, **link)[0] == status
     assert ask(server, server.prefix, "POST")[0] in (405, 501)
 
 

@@ -113,13 +113,17 @@ def _masks(found: MaskSet | None, names: Sequence[str], size: tuple[int, int]) -
         {
             "name": names[k] if k < len(names) else "",
             "weight": round(float(found.weights[0, k]), 6),
-            "score": None if found.scores is None else round(float(found.scores[0, k]), 4),
+            "score": None if found.scores is None else _plain(float(found.scores[0, k])),
             "area": round(float(areas[k]), 6),
             "runs": runs_of(small[k].astype(np.uint8)),
             "partners": [],
         }
         for k in range(found.masks.shape[1])
     ]
+
+
+def _plain(value: float) -> float | None:
+    return round(value, 4) if math.isfinite(value) else None
 
 
 def _reduced(masks: Tensor, size: tuple[int, int]) -> Tensor:
@@ -147,7 +151,7 @@ def _compare(record: dict[str, Any], predictions: MaskSet, annotations: MaskSet)
         record["figures"].append(
             {
                 "title": info.title,
-                "value": round(value, 4) if math.isfinite(value) else None,
+                "value": _plain(value),
                 "better": {True: "higher", False: "lower", None: ""}[info.higher_is_better],
                 "description": info.description,
             }

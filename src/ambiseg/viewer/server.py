@@ -105,7 +105,7 @@ class _Handler(BaseHTTPRequestHandler):
         host = self.headers.get("Host", "").lower()
         if host.rsplit(":", 1)[0] not in _HOSTS and host not in _HOSTS:
             return self._send(HTTPStatus.FORBIDDEN, "text/plain", b"Open this page as 127.0.0.1.\n")
-        if self.headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin"):
+        if not self._is_wanted():
             return self._send(HTTPStatus.FORBIDDEN, "text/plain", b"Another page may not read this one.\n")
         path = self.path.split("?", 1)[0].split("#", 1)[0]
         found = self.server.answer(path.removeprefix(self.server.prefix)) if self._is_known(path) else None
@@ -114,6 +114,15 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(HTTPStatus.OK, *found)
 
     do_HEAD = do_GET
+
+    def _is_wanted(self) -> bool:
+        """Whether the page itself asks, or a person who opens it; not another page that would read it."""
+        if self.headers.get("Sec-Fetch-Site", "none") in ("none", "same-origin"):
+            return True
+        return (
+            self.headers.get("Sec-Fetch-Mode") == "navigate"
+            and self.headers.get("Sec-Fetch-Dest") == "document"
+        )
 
     def _is_known(self, path: str) -> bool:
         prefix = self.server.prefix
