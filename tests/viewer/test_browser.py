@@ -148,7 +148,7 @@ def test_mean_and_entropy_are_those_of_the_library(open_page, site, written):
 
 def test_contours_lie_where_classes_differ(open_page, site):
     page = open_page(site)
-    edges = page.evaluate("() => ambiseg.masks.edges(Uint8Array.from([0, 0, 0,  0, 1, 1]), 3, 2)")
+    edges = page.evaluate("() => ambiseg.masks.edges(Uint8Array.from([0, 0, 0,  0, 1, 1]), 3, 2, 0)")
     assert np.reshape(edges, (-1, 4)).tolist() == [[1, 1, 3, 1], [1, 2, 3, 2], [1, 1, 1, 2], [3, 1, 3, 2]]
 
 

@@ -2,7 +2,7 @@
 "use strict";
 
 ambiseg.drawing = (() => {
-  const { labels, forEachPixel, edges, entropy } = ambiseg.masks;
+  const { labels, coarse, forEachPixel, edges, entropy } = ambiseg.masks;
   /* Colours that people with any colour vision tell apart (Okabe and Ito); further ones go around the circle. */
   const HUES = ["#e69f00", "#56b4e9", "#00b386", "#f0e442", "#cc79a7", "#ff7f3f", "#8f9bff"];
   const ALONE = "#c9c9c9"; /* an annotation without a partner */
@@ -10,7 +10,9 @@ ambiseg.drawing = (() => {
   const MEAN = [[68, 1, 84], [59, 82, 139], [33, 145, 140], [94, 201, 98], [253, 231, 37]];
   const ENTROPY = [[59, 15, 112], [140, 41, 129], [222, 73, 104], [254, 159, 109], [252, 253, 191]];
   const GAP = 6; /* between the parts of the canvas */
-  const MOST_EDGES = 800000; /* numbers of a contour; more take too long to draw and show nothing */
+  const TILE = 64; /* pixels of a part of a contour; only parts in sight are drawn */
+  const MOST_EDGES = 30000; /* of all contours in sight; where there are more they are drawn coarser */
+  const COARSEST = 32;
 
   const hue = (k) => HUES[k] || `hsl(${Math.round(k * 137.5) % 360} 85% 65%)`;
 
@@ -57,7 +59,7 @@ ambiseg.drawing = (() => {
       const binary = record.classes.length === 2, own = rgb(colorOf(record, kind, k));
       const table = new Uint32Array(256).fill(packed(VOID));
       record.classes.forEach((one, c) => (table[c] = c === record.background ? 0 : packed(binary ? own : one.color)));
-      const map = labels(mask, record.width * record.height);
+      const map = labels(mask, record);
       mask.areas = painted(record, (data) => {
         for (let i = 0; i < map.length; i++) data[i] = table[map[i]];
       });
@@ -65,18 +67,20 @@ ambiseg.drawing = (() => {
     return mask.areas;
   }
 
-  function contour(record, kind, k) {
-    const mask = record[kind][k];
+  /* The contour of a mask in square parts: corner, path and number of edges of each. */
+  function contour(record, mask) {
     if (!mask.contour) {
-      const found = edges(labels(mask, record.width * record.height), record.width, record.height);
-      const path = new Path2D();
-      if (found.length <= MOST_EDGES) {
-        for (let i = 0; i < found.length; i += 4) {
-          path.moveTo(found[i], found[i + 1]);
-          path.lineTo(found[i + 2], found[i + 3]);
-        }
+      const parts = new Map(), background = record.background === null ? -1 : record.background;
+      const found = edges(labels(mask, record), record.width, record.height, background, TILE);
+      for (let i = 0; i < found.length; i += 4) {
+        const x = Math.floor(found[i] / TILE), y = Math.floor(found[i + 1] / TILE), name = `${x} ${y}`;
+        if (!parts.has(name)) parts.set(name, { x: x * TILE, y: y * TILE, path: new Path2D(), edges: 0 });
+        const part = parts.get(name);
+        part.path.moveTo(found[i], found[i + 1]);
+        part.path.lineTo(found[i + 2], found[i + 3]);
+        part.edges++;
       }
-      mask.contour = path;
+      mask.contour = [...parts.values()];
     }
     return mask.contour;
   }
@@ -163,9 +167,10 @@ ambiseg.drawing = (() => {
       }
       if (state.layer === "mean" || state.layer === "entropy") {
         context.globalAlpha = state.opacity;
-        if (pane.kinds.length) context.drawImage(summary(record, pane.kinds[0], state.layer), 0, 0);
+        const small = coarse(record, stepOf(place.scale));
+        if (pane.kinds.length) spread(context, record, small, summary(small, pane.kinds[0], state.layer));
       } else if (state.layer === "masks") {
-        drawMasks(context, record, pane.kinds, state, place.scale);
+        drawMasks(context, record, pane, state, place);
       }
       context.restore();
       const one = pane.kinds.length > 1 && ["mean", "entropy"].includes(state.layer);
@@ -173,32 +178,58 @@ ambiseg.drawing = (() => {
     }
   }
 
-  function drawMasks(context, record, kinds, state, scale) {
-    const all = kinds.flatMap((kind) =>
+  /* How many pixels of a mask become one, where it is drawn smaller than it is. */
+  const stepOf = (scale) => (scale >= 1 ? 1 : 2 ** Math.floor(Math.log2(1 / scale)));
+
+  /* Draw a picture of a coarse record over the whole image. */
+  function spread(context, record, small, canvas) {
+    const step = small.step || 1;
+    context.drawImage(canvas, 0, 0, small.width * step, small.height * step);
+  }
+
+  function drawMasks(context, record, pane, state, place) {
+    const all = pane.kinds.flatMap((kind) =>
       record[kind].map((mask, k) => ({ kind, k, key: kind[0] + k, weight: mask.weight })));
     const visible = all.filter((one) => state.shown.has(one.key) || state.bright.has(one.key));
     visible.sort((one, other) => one.weight - other.weight); /* the most probable on top */
-    const some = visible.some((one) => state.bright.has(one.key));
+    const some = visible.some((one) => state.bright.has(one.key)), step = stepOf(place.scale);
     for (const one of visible) {
       if (some && !state.bright.has(one.key)) continue;
       context.globalAlpha = state.opacity;
-      context.drawImage(areas(record, one.kind, one.k), 0, 0);
+      const small = coarse(record, step);
+      spread(context, record, small, areas(small, one.kind, one.k));
     }
-    context.lineCap = "square";
     if (record.classes.length > 2 && visible.length === 1) return; /* its classes tell all */
-    for (const one of visible) {
-      const bright = state.bright.has(one.key), path = contour(record, one.kind, one.k);
-      const width = ((bright ? 2.5 : 1.5) * state.ratio) / scale;
-      const mixed = kinds.length > 1 && one.kind === "annotations";
+    const [parts, fine] = contours(record, visible, pane, place, step);
+    context.scale(fine, fine);
+    context.lineCap = "square";
+    visible.forEach((one, i) => {
+      const bright = state.bright.has(one.key);
+      const width = ((bright ? 2.5 : 1.5) * state.ratio) / place.scale / fine;
+      const mixed = pane.kinds.length > 1 && one.kind === "annotations";
       context.globalAlpha = some && !bright ? 0.35 : 1;
-      context.setLineDash([]);
-      context.lineWidth = 2 * width;
-      context.strokeStyle = "rgb(0 0 0 / 0.55)";
-      context.stroke(path);
-      context.setLineDash(mixed ? [3 * width, 3 * width] : []);
-      context.lineWidth = width;
-      context.strokeStyle = colorOf(record, one.kind, one.k);
-      context.stroke(path);
+      const stroke = (color, wide, dash) => {
+        context.setLineDash(dash);
+        context.lineWidth = wide;
+        context.strokeStyle = color;
+        parts[i].forEach((part) => context.stroke(part.path));
+      };
+      stroke("rgb(0 0 0 / 0.55)", 2 * width, []);
+      stroke(colorOf(record, one.kind, one.k), width, mixed ? [3 * width, 3 * width] : []);
+    });
+  }
+
+  /* The parts of contours that are in sight, and the step of their coordinates. */
+  function contours(record, visible, pane, place, step) {
+    for (let fine = step; ; fine *= 2) {
+      const small = coarse(record, fine), unit = place.scale * fine, size = TILE * unit;
+      const parts = visible.map((one) =>
+        contour(small, small[one.kind][one.k]).filter((part) => {
+          const x = place.x + part.x * unit, y = place.y + part.y * unit;
+          return x + size >= pane.x && x <= pane.x + pane.width && y + size >= pane.y && y <= pane.y + pane.height;
+        }));
+      const count = parts.flat().reduce((total, part) => total + part.edges, 0);
+      if (count <= MOST_EDGES || fine >= COARSEST) return [parts, fine];
     }
   }
 

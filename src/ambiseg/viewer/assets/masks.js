@@ -4,8 +4,11 @@ window.ambiseg = window.ambiseg || {};
 
 ambiseg.masks = (() => {
   /* A label map of a record: a Uint8Array of height * width, decoded once. */
-  function labels(mask, size) {
-    if (!mask.labels) {
+  function labels(mask, record) {
+    if (!mask.labels && mask.source) {
+      mask.labels = everyStep(labels(mask.source, record.source), record);
+    } else if (!mask.labels) {
+      const size = record.width * record.height;
       const text = atob(mask.runs), count = text.length / 3, map = new Uint8Array(size);
       for (let run = 0, at = 0; run < count && at < size; run++) {
         const place = count + 2 * run;
@@ -18,11 +21,35 @@ ambiseg.masks = (() => {
     return mask.labels;
   }
 
+  function everyStep(map, record) {
+    const { width, height, step, source } = record, found = new Uint8Array(width * height), half = step >> 1;
+    for (let y = 0, at = 0; y < height; y++) {
+      const row = Math.min(source.height - 1, y * step + half) * source.width;
+      for (let x = 0; x < width; x++) found[at++] = map[row + Math.min(source.width - 1, x * step + half)];
+    }
+    return found;
+  }
+
+  /* The record with every step-th pixel, for pictures that are smaller than the masks. */
+  function coarse(record, step) {
+    if (step === 1) return record;
+    record.coarse = record.coarse || {};
+    if (!record.coarse[step]) {
+      const masks = (all) => all.map((source) => ({ ...source, source, labels: null, areas: null, contour: null }));
+      record.coarse[step] = {
+        ...record, source: record, step, summaries: null, coarse: null,
+        width: Math.ceil(record.width / step), height: Math.ceil(record.height / step),
+        predictions: masks(record.predictions), annotations: masks(record.annotations),
+      };
+    }
+    return record.coarse[step];
+  }
+
   /* Probability of each class at a pixel: the share of the masks that show it, by weight. Void counts for no class. */
   function probabilities(record, masks, pixel) {
-    const found = new Float64Array(record.classes.length), size = record.width * record.height;
+    const found = new Float64Array(record.classes.length);
     for (const mask of masks) {
-      const value = labels(mask, size)[pixel];
+      const value = labels(mask, record)[pixel];
       if (value < found.length) found[value] += mask.weight;
     }
     return found;
@@ -39,7 +66,7 @@ ambiseg.masks = (() => {
   /* Calls paint(pixel, probabilities) for every pixel that some mask gives a class. */
   function forEachPixel(record, masks, paint) {
     const size = record.width * record.height, classes = record.classes.length;
-    const maps = masks.map((mask) => labels(mask, size)), weights = masks.map((mask) => mask.weight);
+    const maps = masks.map((mask) => labels(mask, record)), weights = masks.map((mask) => mask.weight);
     const found = new Float64Array(classes);
     for (let pixel = 0; pixel < size; pixel++) {
       found.fill(0);
@@ -55,37 +82,30 @@ ambiseg.masks = (() => {
     }
   }
 
-  /* The edges between pixels of different classes, as [x0, y0, x1, y1, ...] in pixels; joined along rows and columns. */
-  function edges(map, width, height) {
+  /* The edges between pixels of different classes as [x0, y0, x1, y1, ...], joined along rows and columns up to
+     multiples of `cut`. Background at the border of the image has no edge. */
+  function edges(map, width, height, background = 0, cut = Infinity) {
     const found = [];
-    for (let y = 0; y <= height; y++) {
-      let from = -1;
-      for (let x = 0; x <= width; x++) {
-        const above = y > 0 && x < width ? map[(y - 1) * width + x] : -1;
-        const below = y < height && x < width ? map[y * width + x] : -1;
-        const edge = x < width && above !== below && !(above < 0 && below === 0) && !(below < 0 && above === 0);
-        if (edge && from < 0) from = x;
-        if (!edge && from >= 0) {
-          found.push(from, y, x, y);
-          from = -1;
-        }
-      }
-    }
-    for (let x = 0; x <= width; x++) {
-      let from = -1;
-      for (let y = 0; y <= height; y++) {
-        const left = x > 0 && y < height ? map[y * width + x - 1] : -1;
-        const right = x < width && y < height ? map[y * width + x] : -1;
-        const edge = y < height && left !== right && !(left < 0 && right === 0) && !(right < 0 && left === 0);
-        if (edge && from < 0) from = y;
-        if (!edge && from >= 0) {
-          found.push(x, from, x, y);
-          from = -1;
+    for (const upright of [false, true]) {
+      const lines = upright ? width : height, places = upright ? height : width;
+      const toLine = upright ? 1 : width, toPlace = upright ? width : 1;
+      for (let line = 0; line <= lines; line++) {
+        for (let place = 0, from = -1; place <= places; place++) {
+          const at = line * toLine + place * toPlace, inside = place < places;
+          const one = inside && line > 0 ? map[at - toLine] : background;
+          const other = inside && line < lines ? map[at] : background;
+          const edge = one !== other;
+          if (from >= 0 && (!edge || place % cut === 0)) {
+            if (upright) found.push(line, from, line, place);
+            else found.push(from, line, place, line);
+            from = -1;
+          }
+          if (edge && from < 0) from = place;
         }
       }
     }
     return found;
   }
 
-  return { labels, probabilities, entropy, forEachPixel, edges };
+  return { labels, coarse, probabilities, entropy, forEachPixel, edges };
 })();

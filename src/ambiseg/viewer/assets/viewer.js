@@ -10,7 +10,7 @@
     share > 0 && share < 0.0005 ? "< 0.1 %" : `${(100 * share).toFixed(share < 0.0995 ? 1 : 0)} %`;
   const plural = (count, word) => `${count} ${word}${count === 1 ? "" : "s"}`;
 
-  let names = [], matching = [], current = -1, record = null, picture = null, asked = 0;
+  let names = [], matching = [], current = -1, opened = -1, record = null, picture = null, asked = 0;
   const cache = new Map(), waiting = new Map();
   const state = {
     layer: "masks", beside: true, opacity: null, shown: new Set(), bright: new Set(),
@@ -140,6 +140,7 @@
     clearTimeout(slow);
     if (turn !== asked) return;
     canvas.removeAttribute("aria-busy");
+    opened = index;
     record = found.record.error ? null : found.record;
     picture = found.picture;
     state.bright.clear();
@@ -356,7 +357,7 @@
       const context = canvas.getContext("2d");
       if (record) draw(canvas, record, picture, { ...state, opacity });
       else context.clearRect(0, 0, canvas.width, canvas.height);
-      canvas.dataset.drawn = `${current} ${state.layer} ${[...state.shown].join(" ")}`;
+      if (opened >= 0) canvas.dataset.drawn = `${opened} ${state.layer} ${[...state.shown].join(" ")}`;
     });
   }
 
