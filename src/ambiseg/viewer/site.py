@@ -18,15 +18,13 @@ from ambiseg.viewer.record import picture_of, record_of
 
 VIEW = "view"
 """Verb that the list of such a folder names; see `ambiseg.owned_files`."""
+SCRIPT, PICTURE = "text/javascript; charset=utf-8", "image/png"
 ASSETS = {
     "index.html": "text/html; charset=utf-8",
     "viewer.css": "text/css; charset=utf-8",
-    "masks.js": "text/javascript; charset=utf-8",
-    "drawing.js": "text/javascript; charset=utf-8",
-    "viewer.js": "text/javascript; charset=utf-8",
+    **{f"{name}.js": SCRIPT for name in ("masks", "drawing", "data", "zoom", "controls", "viewer")},
 }
 """Files that are the same for all data, with their types."""
-SCRIPT, PICTURE = "text/javascript; charset=utf-8", "image/png"
 
 
 @cache

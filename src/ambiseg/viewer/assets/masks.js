@@ -3,6 +3,9 @@
 window.ambiseg = window.ambiseg || {};
 
 ambiseg.masks = (() => {
+  const percent = (share) =>
+    share > 0 && share < 0.0005 ? "< 0.1 %" : `${(100 * share).toFixed(share < 0.0995 ? 1 : 0)} %`;
+
   /* A label map of a record: a Uint8Array of height * width, decoded once. */
   function labels(mask, record) {
     if (!mask.labels && mask.source) {
@@ -43,6 +46,12 @@ ambiseg.masks = (() => {
       };
     }
     return record.coarse[step];
+  }
+
+  /* Free what was decoded of a record that is no longer shown. */
+  function forget(record) {
+    record.coarse = record.summaries = null;
+    for (const mask of [...record.predictions, ...record.annotations]) mask.labels = mask.areas = mask.contour = null;
   }
 
   /* Probability of each class at a pixel: the share of the masks that show it, by weight. Void counts for no class. */
@@ -107,5 +116,5 @@ ambiseg.masks = (() => {
     return found;
   }
 
-  return { labels, coarse, probabilities, entropy, forEachPixel, edges };
+  return { percent, labels, coarse, forget, probabilities, entropy, forEachPixel, edges };
 })();

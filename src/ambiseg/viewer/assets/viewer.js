@@ -2,16 +2,12 @@
 "use strict";
 
 (() => {
-  const { draw, panes, placed, colorOf, mostEntropy } = ambiseg.drawing;
-  const { probabilities, entropy } = ambiseg.masks;
+  const { draw, colorOf, mostEntropy } = ambiseg.drawing, { percent } = ambiseg.masks;
   const $ = (id) => document.getElementById(id);
-  const canvas = $("picture"), KINDS = ["predictions", "annotations"], KEPT = 12, MOST_ZOOM = 64;
-  const percent = (share) =>
-    share > 0 && share < 0.0005 ? "< 0.1 %" : `${(100 * share).toFixed(share < 0.0995 ? 1 : 0)} %`;
+  const canvas = $("picture"), KINDS = ["predictions", "annotations"];
   const plural = (count, word) => `${count} ${word}${count === 1 ? "" : "s"}`;
 
   let names = [], matching = [], current = -1, opened = -1, record = null, picture = null, asked = 0;
-  const cache = new Map(), waiting = new Map();
   const state = {
     layer: "masks", beside: true, opacity: null, shown: new Set(), bright: new Set(),
     view: { zoom: 1, x: 0.5, y: 0.5 }, ratio: 1,
@@ -19,7 +15,7 @@
   /* What to show of the next image: all, none, first, or the place of a single mask. */
   const habit = { predictions: "", annotations: "" };
 
-  // -- Data ------------------------------------------------------------------------------------------------------
+  // -- Start ------------------------------------------------------------------------------------------------------
 
   ambiseg.list = (data) => {
     names = data.names;
@@ -29,49 +25,6 @@
     const wanted = readAddress();
     show(wanted.index, wanted);
   };
-  ambiseg.image = (index, found) => waiting.get(index)?.(found);
-
-  function script(index) {
-    return new Promise((resolve) => {
-      const element = document.createElement("script");
-      const end = (found) => {
-        waiting.delete(index);
-        element.remove();
-        resolve(found);
-      };
-      waiting.set(index, end);
-      element.onerror = () => end({ error: "The image cannot be loaded. Is 'ambiseg view' still running?", lost: true });
-      element.src = `images/${index}.js`;
-      document.head.append(element);
-    });
-  }
-
-  async function read(index) {
-    const found = await script(index);
-    if (found.error || !found.picture) return { record: found, picture: null };
-    const image = new Image();
-    image.src = `images/${index}.png`;
-    try {
-      await image.decode();
-    } catch {
-      found.remark = "The image cannot be loaded.";
-      return { record: found, picture: null };
-    }
-    return { record: found, picture: image };
-  }
-
-  function load(index) {
-    if (!cache.has(index)) {
-      const reading = read(index);
-      cache.set(index, reading);
-      reading.then((one) => one.record.lost && cache.delete(index));
-    }
-    const reading = cache.get(index);
-    cache.delete(index);
-    cache.set(index, reading);
-    while (cache.size > KEPT) cache.delete(cache.keys().next().value);
-    return reading;
-  }
 
   // -- The list of images ----------------------------------------------------------------------------------------
 
@@ -136,11 +89,12 @@
     $("name").textContent = names[index];
     canvas.setAttribute("aria-busy", "true");
     const slow = setTimeout(() => turn === asked && say(`Loading ${names[index]}`, true), 400);
-    const found = await load(index);
+    const found = await ambiseg.load(index);
     clearTimeout(slow);
     if (turn !== asked) return;
     canvas.removeAttribute("aria-busy");
     opened = index;
+    if (record && record !== found.record) ambiseg.masks.forget(record);
     record = found.record.error ? null : found.record;
     picture = found.picture;
     state.bright.clear();
@@ -158,7 +112,7 @@
     say(record ? `${place}, ${counts()}` : `${place}, ${remark}`);
     for (const near of [1, -1]) {
       const next = matching[matching.indexOf(index) + near];
-      if (next !== undefined) load(next);
+      if (next !== undefined) ambiseg.load(next);
     }
   }
 
@@ -343,7 +297,7 @@
     redraw();
   }
 
-  // -- Canvas, zoom ----------------------------------------------------------------------------------------------
+  // -- Canvas ----------------------------------------------------------------------------------------------
 
   let planned = 0;
   function redraw() {
@@ -369,87 +323,15 @@
     redraw();
   }).observe($("frame"));
 
-  /* The pixel under a place of the window, and its pane; null off the panes. */
-  function under(event) {
-    if (!record) return null;
-    const box = canvas.getBoundingClientRect();
-    const x = (event.clientX - box.left) * state.ratio, y = (event.clientY - box.top) * state.ratio;
-    const pane = panes(record, state.beside, canvas.width, canvas.height).find(
-      (one) => x >= one.x && x < one.x + one.width && y >= one.y && y < one.y + one.height);
-    if (!pane) return null;
-    const place = placed(record, pane, state.view);
-    return { pane, scale: place.scale, x: (x - place.x) / place.scale, y: (y - place.y) / place.scale };
-  }
-
-  function zoomBy(factor, spot) {
-    if (!record) return;
-    const view = state.view, zoom = Math.min(MOST_ZOOM, Math.max(1, view.zoom * factor)), part = 1 - view.zoom / zoom;
-    if (spot) {
-      view.x += (spot.x / record.width - view.x) * part;
-      view.y += (spot.y / record.height - view.y) * part;
-    }
-    view.zoom = zoom;
-    inBounds();
-    say(zoom === 1 ? "The image fits" : `Zoom ${zoom.toFixed(1)}`, true);
-  }
-
-  function inBounds() {
-    const view = state.view;
-    if (view.zoom === 1) view.x = view.y = 0.5;
-    view.x = Math.min(1, Math.max(0, view.x));
-    view.y = Math.min(1, Math.max(0, view.y));
-    writeAddress();
-    redraw();
-  }
-
-  function pan(x, y) {
-    state.view.x += x;
-    state.view.y += y;
-    inBounds();
-  }
-
-  canvas.addEventListener("wheel", (event) => {
-    event.preventDefault();
-    zoomBy(Math.exp(-event.deltaY * (event.deltaMode ? 0.05 : 0.0015)), under(event));
-  }, { passive: false });
-  canvas.addEventListener("dblclick", (event) => zoomBy(2, under(event)));
-
-  const pointers = new Map();
-  canvas.addEventListener("pointerdown", (event) => {
-    canvas.setPointerCapture(event.pointerId);
-    pointers.set(event.pointerId, event);
+  const zooming = ambiseg.zoom(canvas, state, {
+    record: () => record,
+    moved() {
+      writeAddress();
+      redraw();
+    },
+    say,
+    read: (text) => ($("readout").textContent = text),
   });
-  for (const name of ["pointerup", "pointercancel"]) {
-    canvas.addEventListener(name, (event) => pointers.delete(event.pointerId));
-  }
-  canvas.addEventListener("pointermove", (event) => {
-    const before = pointers.get(event.pointerId), spot = under(event);
-    if (before && spot && record) {
-      if (pointers.size === 2) {
-        const other = [...pointers.values()].find((one) => one.pointerId !== event.pointerId);
-        const apart = (one) => Math.hypot(one.clientX - other.clientX, one.clientY - other.clientY);
-        zoomBy(apart(event) / Math.max(1, apart(before)), spot);
-      }
-      const moved = state.ratio / spot.scale / pointers.size;
-      pan(((before.clientX - event.clientX) * moved) / record.width, ((before.clientY - event.clientY) * moved) / record.height);
-      pointers.set(event.pointerId, event);
-    }
-    if (spot) readPixel(spot);
-  });
-
-  function readPixel(spot) {
-    const x = Math.floor(spot.x), y = Math.floor(spot.y);
-    if (x < 0 || y < 0 || x >= record.width || y >= record.height) return;
-    const full = [(x + 0.5) * record.full[1] / record.width, (y + 0.5) * record.full[0] / record.height].map(Math.floor);
-    const parts = spot.pane.kinds.map((kind) => {
-      const found = probabilities(record, record[kind], y * record.width + x);
-      const top = [...found.keys()].filter((c) => c !== record.background && found[c] > 0)
-        .sort((a, b) => found[b] - found[a]).slice(0, 3);
-      const classes = top.map((c) => `${record.classes[c].name} ${percent(found[c])}`);
-      return `${kind}: ${classes.join(", ") || "background"}, entropy ${entropy(found).toFixed(2)}`;
-    });
-    $("readout").textContent = `x ${full[0]}, y ${full[1]} · ${parts.join(" · ")}`;
-  }
 
   // -- Address ---------------------------------------------------------------------------------------------------
 
@@ -477,7 +359,7 @@
     if (parts.has("beside")) state.beside = parts.get("beside") !== "0";
     if (parts.has("masks")) wanted.shown = new Set(parts.get("masks").split(".").filter((key) => /^[pa]\d+$/.test(key)));
     const [zoom, x, y] = (parts.get("view") || "").split("_").map(Number);
-    if (zoom > 1 && zoom <= MOST_ZOOM && x >= 0 && x <= 1 && y >= 0 && y <= 1) wanted.view = { zoom, x, y };
+    if (zoom > 1 && zoom <= zooming.most && x >= 0 && x <= 1 && y >= 0 && y <= 1) wanted.view = { zoom, x, y };
     return wanted;
   }
 
@@ -488,33 +370,10 @@
 
   // -- Words, theme, buttons, keys -------------------------------------------------------------------------------
 
-  /* Tell a screen reader; `quiet` also shows it in the line below the image. */
+  /* Tell a screen reader; where `visible`, also in the line below the image. */
   function say(text, visible = false) {
     $("status").textContent = text;
     if (visible) $("readout").textContent = text;
-  }
-
-  const dark = matchMedia("(prefers-color-scheme: dark)");
-  function setTheme(theme) {
-    document.documentElement.dataset.theme = theme;
-    $("theme").textContent = theme === "dark" ? "Light" : "Dark";
-  }
-  let chosen = null;
-  try {
-    chosen = localStorage.getItem("ambiseg-theme");
-  } catch {
-    /* no storage: the theme of the system */
-  }
-  setTheme(chosen === "dark" || chosen === "light" ? chosen : dark.matches ? "dark" : "light");
-  dark.addEventListener("change", () => chosen || setTheme(dark.matches ? "dark" : "light"));
-  function switchTheme() {
-    chosen = document.documentElement.dataset.theme === "dark" ? "light" : "dark";
-    setTheme(chosen);
-    try {
-      localStorage.setItem("ambiseg-theme", chosen);
-    } catch {
-      /* no storage: until the page is closed */
-    }
   }
 
   function besides() {
@@ -523,6 +382,9 @@
     say(state.beside ? "Predictions and annotations side by side" : "Predictions and annotations on one image");
   }
 
+  const PANS = {
+    "Shift ArrowLeft": [-1, 0], "Shift ArrowRight": [1, 0], "Shift ArrowUp": [0, -1], "Shift ArrowDown": [0, 1],
+  };
   const KEYS = [
     ["j  →", "next image", ["j", "ArrowRight", "ArrowDown"], () => step(1)],
     ["k  ←", "previous image", ["k", "ArrowLeft", "ArrowUp"], () => step(-1)],
@@ -536,24 +398,14 @@
     ["e", "entropy", ["e"], () => setLayer("entropy")],
     ["i", "image only", ["i"], () => setLayer("image")],
     ["+  −  0", "zoom in, zoom out, fit", ["+", "=", "-", "0"],
-      (key) => zoomBy(key === "0" ? 1 / MOST_ZOOM : key === "-" ? 1 / 1.5 : 1.5)],
-    ["Shift + arrows", "move the zoomed image", [], null],
+      (key) => (key === "0" ? zooming.fit() : zooming.zoomBy(key === "-" ? 1 / 1.5 : 1.5))],
+    ["Shift + arrows", "move the zoomed image", Object.keys(PANS), (key) => zooming.move(...PANS[key])],
     ["/", "search", ["/"], () => $("search").focus()],
-    ["t", "dark or light", ["t"], switchTheme],
+    ["t", "dark or light", ["t"], ambiseg.theme($("theme"))],
     ["?", "this list", ["?"], () => $("keys").showModal()],
   ];
-  const actions = new Map(KEYS.flatMap(([, , keys, action]) => keys.map((key) => [key, action])));
-  const PANS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
-  $("keys").querySelector("tbody").append(...KEYS.map(([keys, what]) => {
-    const line = document.createElement("tr"), head = document.createElement("th");
-    head.scope = "row";
-    head.append(element("kbd", "", keys));
-    line.append(head, element("td", "", what));
-    return line;
-  }));
-
-  document.addEventListener("keydown", (event) => {
-    const target = event.target, typing = target.matches("input[type=search]"), sliding = target.matches("input[type=range]");
+  ambiseg.keys($("keys"), $("keys-on"), KEYS, (event) => {
+    const typing = event.target.matches("input[type=search]");
     if (typing && event.key === "Escape") {
       $("search").value = "";
       search();
@@ -562,14 +414,7 @@
       show(matching[0]);
       canvas.focus();
     }
-    if (event.ctrlKey || event.metaKey || event.altKey || typing || $("keys").open || !$("keys-on").checked) return;
-    if (sliding && event.key.startsWith("Arrow")) return;
-    if (event.key === " " && target.matches("button, input, summary")) return;
-    const way = event.shiftKey && PANS[event.key];
-    const action = way ? () => pan(...way.map((part) => (part * 0.1) / state.view.zoom)) : actions.get(event.key);
-    if (!action) return;
-    event.preventDefault();
-    action(event.key);
+    return typing;
   });
 
   $("search").addEventListener("input", search);
@@ -582,12 +427,11 @@
   click("next", () => step(1));
   click("layers", (event) => event.target.dataset.layer && setLayer(event.target.dataset.layer));
   click("beside", besides);
-  click("out", () => zoomBy(1 / 1.5));
-  click("in", () => zoomBy(1.5));
-  click("fit", () => zoomBy(1 / MOST_ZOOM));
+  click("out", () => zooming.zoomBy(1 / 1.5));
+  click("in", () => zooming.zoomBy(1.5));
+  click("fit", zooming.fit);
   click("all", () => toggleAll("predictions"));
   click("all-annotations", () => toggleAll("annotations"));
-  click("theme", switchTheme);
   click("help", () => $("keys").showModal());
   click("close", () => $("keys").close());
   $("solo").addEventListener("input", (event) => solo(+event.target.value));
