@@ -4,24 +4,31 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from ambiseg.data.batches import annotations_of
-from ambiseg.data.files.mask_rules import Color, MaskRules
-from ambiseg.data.files.reading import read_image, stem_of, suffix_of
+from ambiseg.data.files.mask_rules import MaskRules
+from ambiseg.data.files.reading import read_image, stem_of
 from ambiseg.data.folder import stays_inside
 from ambiseg.data.source import list_splits
 from ambiseg.data.split import Split
 from ambiseg.errors import AmbisegError
+from ambiseg.exchange.images import predicted_folders
 from ambiseg.json_files import read_json_lines
 from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
-from ambiseg.predictions import Predictions, Samples, WrittenPrediction, read_samples, read_written
+from ambiseg.predictions import (
+    Predictions,
+    Samples,
+    WrittenPrediction,
+    labels_of,
+    read_masks,
+    read_written,
+)
 from ambiseg.predictions.index import INDEX
 from ambiseg.predictions.written import PREDICTION
 
@@ -67,9 +74,11 @@ class Gallery(ABC):
 
 
 def is_predicted(path: Path) -> bool:
-    """Whether a folder was written by `ambiseg predict`."""
+    """Whether a folder was written by `ambiseg predict`, or is that of a single image."""
     return path.is_dir() and (
-        (path / INDEX).is_file() or any((one / PREDICTION).is_file() for one in path.iterdir())
+        (path / PREDICTION).is_file()
+        or (path / INDEX).is_file()
+        or any((one / PREDICTION).is_file() for one in path.iterdir())
     )
 
 
@@ -89,14 +98,8 @@ class PredictedGallery(Gallery):
             raise AmbisegError(f"--images {images} is no folder: name the folder of the images")
         lines = [line for line in read_json_lines(path / INDEX) if isinstance(line, dict) and "image" in line]
         order = {str(line["folder"]): stem_of(str(line["image"])) for line in lines if line.get("folder")}
-        found = {
-            one.name: one
-            for one in sorted(path.iterdir())
-            if (one / PREDICTION).is_file() and not one.is_symlink()
-        }
+        found = {one.name: one for one in predicted_folders(path)}
         ranked = [name for name in order if name in found] + [name for name in found if name not in order]
-        if not ranked:
-            raise AmbisegError(f"{path} holds no prediction: predict images first (ambiseg predict)")
         self.folders = [found[name] for name in ranked]
         self.names = tuple(order.get(name, name) for name in ranked)
         self.title, self.images = path.name or str(path), images
@@ -105,8 +108,11 @@ class PredictedGallery(Gallery):
     def read(self, index: int) -> Case:
         """The masks of an image, on the image if that is there."""
         written = read_written(self.folders[index])
-        labels = _labels_of(written)
-        samples = read_samples(replace(written, probabilities=None), MaskRules.of(labels), labels)
+        labels = labels_of(written)
+        weights = np.array([mask.probability for mask in written.masks])
+        scores = [mask.score for mask in written.masks]
+        known = None if None in scores else np.array(scores, np.float64)
+        samples = Samples(read_masks(written, MaskRules.of(labels), labels), weights, None, known)
         predictions = _as_set(samples, labels, str(written.folder))
         try:
             image = self._image(written)
@@ -189,19 +195,3 @@ def _as_set(samples: Samples, labels: LabelSpace, where: str) -> MaskSet:
         return samples.as_set(labels).sort()
     except AmbisegError as error:
         raise AmbisegError(f"{where}: the weights are no probabilities ({error})") from error
-
-
-def _labels_of(written: WrittenPrediction) -> LabelSpace:
-    """Classes of a prediction, in the colours of its masks, which are PNGs with a palette."""
-    names = written.classes or ("background", "foreground")
-    colors: tuple[Color, ...] = ()
-    first = written.masks[0].file
-    if suffix_of(first) == ".png" and first.is_file():
-        try:
-            with Image.open(first) as picture:
-                palette = (picture.getpalette() or []) if picture.mode == "P" else []
-        except (OSError, ValueError, SyntaxError) as error:
-            raise AmbisegError(f"{first} cannot be read as png ({error}): predict the image again") from error
-        table = [(palette[i], palette[i + 1], palette[i + 2]) for i in range(0, len(palette) - 2, 3)]
-        colors = tuple(table[: len(names)]) if len(table) >= len(names) else ()
-    return LabelSpace(names, colors)
