@@ -62,7 +62,12 @@ def make_predictions(out: Path, images: int, masks: int, size: int) -> None:
             mask = (field > field.std() * (0.2 + k / masks)).astype(np.uint8)
             write_mask(folder / f"mask-{k + 1:02}.png", mask, None, LabelSpace.binary().colors)
             entries.append({"file": f"mask-{k + 1:02}.png", "probability": 1 / masks, "score": None})
-        content = {"image": f"{name}.png", "path": str(out / "images" / f"{name}.png"), "masks": entries}
+        content: dict[str, Any] = {
+            "image": f"{name}.png",
+            "classes": LabelSpace.binary().names,
+            "path": str(out / "images" / f"{name}.png"),
+            "masks": entries,
+        }
         (folder / "prediction.json").write_text(json.dumps(content))
         lines.append({"image": content["path"], "folder": name})
     (out / "predictions" / "predictions.jsonl").write_text("".join(json.dumps(one) + "\n" for one in lines))
@@ -110,7 +115,8 @@ def main() -> None:
         make_predictions(out, arguments.images, arguments.masks, arguments.size)
         gallery = PredictedGallery(out / "predictions")
         began = time.perf_counter()
-        write_site(gallery, out / "site")
+        if problems := write_site(gallery, out / "site"):
+            sys.exit(problems[0])
         print(f"folder of {arguments.images} images written in {time.perf_counter() - began:.1f} s")
         browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
         with ViewServer(gallery) as server:

@@ -120,6 +120,7 @@ def _serve(gallery: Gallery, port: int, browser: bool) -> int:
     with ViewServer(gallery, port) as server:
         show(server.url)
         say(f"{len(gallery.names)} images of {gallery.title}; Ctrl-C ends it")
+        threading.Thread(target=server.image, args=(0,), daemon=True).start()  # while the browser opens
         if browser and _has_screen():
             import webbrowser
 
