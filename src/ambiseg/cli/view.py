@@ -94,12 +94,12 @@ def gallery_of(arguments: ViewArguments) -> Gallery:
         model = load(source)
         data = data_of(model.config, data)
         split = chosen_split(data, arguments.split)
-        return RunGallery(model, open_split(data, split), f"{source.name}, {split}", [source, data])
+        return RunGallery(model, open_split(data, split), f"{source.resolve().name}, {split}", [source, data])
     split = chosen_split(data or source, arguments.split)
     opened = open_split(data or source, split)
     if data is None:
-        return SplitGallery(opened, f"{source.name}, {split}", [source])
-    title = f"{source.name} beside {data.name}, {split}"
+        return SplitGallery(opened, f"{source.resolve().name}, {split}", [source])
+    title = f"{source.resolve().name} beside {data.resolve().name}, {split}"
     return SplitGallery(opened, title, [source, data], open_predictions(source, opened.ids))
 
 

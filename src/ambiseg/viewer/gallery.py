@@ -102,7 +102,7 @@ class PredictedGallery(Gallery):
         ranked = [name for name in order if name in found] + [name for name in found if name not in order]
         self.folders = [found[name] for name in ranked]
         self.names = tuple(order.get(name, name) for name in ranked)
-        self.title, self.images = path.name or str(path), images
+        self.title, self.images = path.resolve().name, images
         self.inputs = (path,) if images is None else (path, images)
 
     def read(self, index: int) -> Case:

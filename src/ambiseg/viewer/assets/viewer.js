@@ -335,8 +335,15 @@
 
   // -- Address ---------------------------------------------------------------------------------------------------
 
+  /* A moment after the last change: browsers refuse many addresses in a second. */
+  let writing = 0;
   function writeAddress() {
-    if (current < 0) return;
+    clearTimeout(writing);
+    writing = setTimeout(writeNow, 100);
+  }
+
+  function writeNow() {
+    if (opened < 0 || opened !== current) return;
     const parts = new URLSearchParams({ image: names[current], n: current });
     if (state.layer !== "masks") parts.set("layer", state.layer);
     if (!state.beside) parts.set("beside", "0");
@@ -346,7 +353,7 @@
     try {
       history.replaceState(null, "", `#${parts}`);
     } catch {
-      /* some browsers forbid it for files on a disk, or many times in a second */
+      /* some browsers forbid it for files on a disk */
     }
   }
 
