@@ -78,7 +78,7 @@ def measure(page: Any, url: str, images: int) -> dict[str, float]:
     began = time.perf_counter()
     page.goto(url)
     page.wait_for_function(
-        "count => document.querySelectorAll('#images li').length === count"
+        "count => +document.querySelector('#images li')?.getAttribute('aria-setsize') === count"
         " && document.getElementById('picture').dataset.drawn",
         arg=images,
     )

@@ -104,7 +104,7 @@ def pressed(page, kind="predictions"):
 
 
 def current(page):
-    return page.locator("#images [aria-current]").inner_text()
+    return page.locator("#images [aria-current]").text_content()
 
 
 def pixels(page):
@@ -259,7 +259,8 @@ class Repeated(Gallery):
 def test_five_hundred_images_are_listed_and_found(open_page, gallery):
     with serving(Repeated(gallery)) as url:
         page = open_page(url)
-        assert page.locator("#images li").count() == 500
+        assert page.locator("#images li").first.get_attribute("aria-setsize") == "500"
+        assert page.locator("#images li").count() < 100
         assert page.locator("#count").inner_text() == "500 images"
         page.keyboard.press("/")
         page.keyboard.type("SCAN 43")
@@ -273,7 +274,8 @@ def test_five_hundred_images_are_listed_and_found(open_page, gallery):
         page.keyboard.press("ArrowUp")
         page.wait_for_function(DRAWN.format(142))
         assert page.locator("#images button[tabindex='0']").count() == 1
-        assert page.locator("#images [aria-current]").is_visible()
+        box, row = (page.locator(name).bounding_box() for name in (".scroll", "#images [aria-current]"))
+        assert box["y"] <= row["y"] and row["y"] + row["height"] <= box["y"] + box["height"] <= 800
 
 
 def test_the_address_restores_what_is_shown(open_page, served):

@@ -22,7 +22,9 @@ SCRIPT, PICTURE = "text/javascript; charset=utf-8", "image/png"
 ASSETS = {
     "index.html": "text/html; charset=utf-8",
     "viewer.css": "text/css; charset=utf-8",
-    **{f"{name}.js": SCRIPT for name in ("masks", "drawing", "data", "zoom", "controls", "viewer")},
+    **{
+        f"{name}.js": SCRIPT for name in ("masks", "drawing", "data", "zoom", "controls", "listing", "viewer")
+    },
 }
 """Files that are the same for all data, with their types."""
 

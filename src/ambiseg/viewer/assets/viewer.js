@@ -7,7 +7,7 @@
   const canvas = $("picture"), KINDS = ["predictions", "annotations"];
   const plural = (count, word) => `${count} ${word}${count === 1 ? "" : "s"}`;
 
-  let names = [], matching = [], current = -1, opened = -1, record = null, picture = null, asked = 0;
+  let names = [], current = -1, opened = -1, record = null, picture = null, asked = 0;
   const state = {
     layer: "masks", beside: true, opacity: null, shown: new Set(), bright: new Set(),
     view: { zoom: 1, x: 0.5, y: 0.5 }, ratio: 1,
@@ -15,69 +15,19 @@
   /* What to show of the next image: all, none, first, or the place of a single mask. */
   const habit = { predictions: "", annotations: "" };
 
+  const listing = ambiseg.listing($("images"), $("search"), $("count"), (index) => show(index));
+  const step = (by) => show(listing.further(by) ?? -1);
+
   // -- Start ------------------------------------------------------------------------------------------------------
 
   ambiseg.list = (data) => {
     names = data.names;
     $("title").textContent = data.title;
     document.title = `${data.title} - ambiseg`;
-    fillList();
+    listing.fill(names);
     const wanted = readAddress();
     show(wanted.index, wanted);
   };
-
-  // -- The list of images ----------------------------------------------------------------------------------------
-
-  function fillList() {
-    const items = names.map((name, index) => {
-      const item = document.createElement("li"), button = document.createElement("button");
-      button.type = "button";
-      button.tabIndex = -1;
-      button.textContent = name;
-      button.title = name;
-      button.dataset.index = index;
-      item.append(button);
-      return item;
-    });
-    $("images").replaceChildren(...items);
-    search();
-  }
-
-  function search() {
-    const words = $("search").value.toLowerCase().split(/\s+/).filter(Boolean);
-    matching = [];
-    names.forEach((name, index) => {
-      const text = name.toLowerCase(), found = words.every((word) => text.includes(word));
-      if (found) matching.push(index);
-      $("images").children[index].hidden = !found;
-    });
-    $("count").textContent =
-      matching.length === names.length ? plural(names.length, "image") : `${matching.length} of ${plural(names.length, "image")}`;
-  }
-
-  function step(by) {
-    if (!matching.length) return;
-    const place = matching.indexOf(current);
-    if (place < 0) {
-      const after = matching.find((index) => index > current);
-      show(after === undefined ? matching[matching.length - 1] : after);
-    } else {
-      show(matching[Math.min(matching.length - 1, Math.max(0, place + by))]);
-    }
-  }
-
-  function markCurrent() {
-    const list = $("images");
-    list.querySelector("[aria-current]")?.removeAttribute("aria-current");
-    const button = list.children[current]?.firstChild;
-    if (!button) return;
-    list.querySelectorAll("[tabindex='0']").forEach((one) => (one.tabIndex = -1));
-    button.setAttribute("aria-current", "true");
-    button.tabIndex = 0;
-    if (list.contains(document.activeElement)) button.focus({ preventScroll: true });
-    const box = list.getBoundingClientRect(), own = button.getBoundingClientRect();
-    if (own.top < box.top || own.bottom > box.bottom) list.scrollTop += own.top - box.top - box.height / 2;
-  }
 
   // -- One image -------------------------------------------------------------------------------------------------
 
@@ -85,7 +35,7 @@
     if (index < 0 || index >= names.length) return;
     const turn = ++asked;
     current = index;
-    markCurrent();
+    listing.mark(index);
     $("name").textContent = names[index];
     canvas.setAttribute("aria-busy", "true");
     const slow = setTimeout(() => turn === asked && say(`Loading ${names[index]}`, true), 400);
@@ -111,7 +61,7 @@
     const place = `Image ${index + 1} of ${names.length}: ${names[index]}`;
     say(record ? `${place}, ${counts()}` : `${place}, ${remark}`);
     for (const near of [1, -1]) {
-      const next = matching[matching.indexOf(index) + near];
+      const next = listing.further(near);
       if (next !== undefined) ambiseg.load(next);
     }
   }
@@ -414,21 +364,15 @@
   ambiseg.keys($("keys"), $("keys-on"), KEYS, (event) => {
     const typing = event.target.matches("input[type=search]");
     if (typing && event.key === "Escape") {
-      $("search").value = "";
-      search();
+      listing.clear();
       canvas.focus();
-    } else if (typing && event.key === "Enter" && matching.length) {
-      show(matching[0]);
+    } else if (typing && event.key === "Enter" && listing.first() !== undefined) {
+      show(listing.first());
       canvas.focus();
     }
     return typing;
   });
 
-  $("search").addEventListener("input", search);
-  $("images").addEventListener("click", (event) => {
-    const button = event.target.closest("button");
-    if (button) show(+button.dataset.index);
-  });
   const click = (id, action) => $(id).addEventListener("click", action);
   click("previous", () => step(-1));
   click("next", () => step(1));
