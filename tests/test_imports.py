@@ -25,6 +25,7 @@ ROOMS = (
     {"mode_probabilities", "exchange"},
     {"methods"},
     {"engine", "report"},
+    {"viewer"},
     {"testing", "ambiseg", "serving"},
     {"cli"},
     {"__main__"},

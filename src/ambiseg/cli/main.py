@@ -33,6 +33,7 @@ MENU = Menu(
             "ambiseg.cli.convert:run",
         ),
         Verb("serve", "answer requests over HTTP: an image in, masks out", "ambiseg.cli.serve:run"),
+        Verb("view", "look at masks and probabilities in a browser", "ambiseg.cli.view:run"),
         Verb("mix", "several runs as one, with weights fitted on validation images", "ambiseg.cli.mix:run"),
         Verb("evaluate", "measure a run against annotations", "ambiseg.cli.evaluate:run"),
         Verb("score", "measure the masks of any program against annotations", "ambiseg.cli.score:run"),

@@ -96,7 +96,8 @@ def run(args: list[str]) -> int:
             (
                 command("ls", first),
                 "its masks, prediction.json" + (", picture.png" if arguments.picture else ""),
-            )
+            ),
+            (command("ambiseg", "view", arguments.out), "all of them in a browser"),
         )
     return 2 if failed else 0
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from ambiseg.data.files.mask_rules import MaskRules
 from ambiseg.data.files.reading import IMAGE_SUFFIXES, read_affine, read_image, stem_of, suffix_of
@@ -20,7 +19,7 @@ from ambiseg.data.folder import FolderSplit
 from ambiseg.data.split import Split
 from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
-from ambiseg.predictions import UnfitError, WrittenPrediction, read_masks, read_written
+from ambiseg.predictions import UnfitError, WrittenPrediction, labels_of, read_masks, read_written
 from ambiseg.predictions.samples import TOLERANCE
 from ambiseg.predictions.written import AGAIN, PREDICTION
 
@@ -137,7 +136,7 @@ class PredictedImages(Images):
         self.place, self.images = Path(folder), _existing(images)
         self.inputs = (self.place,) if self.images is None else (self.place, self.images)
         self.folders = predicted_folders(self.place)
-        self.labels = _labels(read_written(self.folders[0]))
+        self.labels = labels_of(read_written(self.folders[0]))
 
     def __len__(self) -> int:
         return len(self.folders)
@@ -145,7 +144,7 @@ class PredictedImages(Images):
     def __iter__(self) -> Iterator[Hypotheses]:
         for folder in self.folders:
             found = read_written(folder)
-            labels = _labels(found)
+            labels = labels_of(found)
             if labels.names != self.labels.names:
                 ours, first = list(labels.names), list(self.labels.names)
                 raise FileProblem(
@@ -205,31 +204,6 @@ def predicted_folders(place: Path) -> list[Path]:
     if not found:
         raise AmbisegError(f"{place} holds no prediction: name what 'ambiseg predict --out' wrote")
     return found
-
-
-def _labels(found: WrittenPrediction) -> LabelSpace:
-    """Classes by name, in the colours of the first mask."""
-    if not found.classes:
-        raise FileProblem(found.folder / PREDICTION, "it does not name the classes", AGAIN)
-    try:
-        labels = LabelSpace(found.classes)
-    except AmbisegError as error:
-        raise FileProblem(found.folder / PREDICTION, str(error), AGAIN) from error
-    return replace(labels, colors=_palette(found.masks[0].file, labels.classes) or labels.colors)
-
-
-def _palette(mask: Path, count: int) -> tuple[tuple[int, int, int], ...]:
-    """The first colours of a PNG's palette; none where it has none, or cannot be opened."""
-    if suffix_of(mask) != ".png":
-        return ()
-    try:
-        with Image.open(mask, formats=("PNG",)) as picture:
-            values = picture.getpalette("RGB") or []
-    except Exception:  # reading the mask says what is wrong
-        return ()
-    if len(values) < 3 * count:
-        return ()
-    return tuple((values[3 * i], values[3 * i + 1], values[3 * i + 2]) for i in range(count))
 
 
 class AnnotatedImages(Images):

@@ -13,7 +13,7 @@ As for data, no pickle is read, no link is followed out of a folder, and sizes a
 from __future__ import annotations
 
 from ambiseg.predictions.arrays import read_ids
-from ambiseg.predictions.folders import read_masks
+from ambiseg.predictions.folders import labels_of, read_masks
 from ambiseg.predictions.layouts import open_predictions
 from ambiseg.predictions.samples import Predictions, Samples, UnfitError, understood
 from ambiseg.predictions.written import WrittenMask, WrittenPrediction, read_written
@@ -24,6 +24,7 @@ __all__ = [
     "UnfitError",
     "WrittenMask",
     "WrittenPrediction",
+    "labels_of",
     "open_predictions",
     "read_ids",
     "read_masks",

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from ambiseg.data.files.limits import MAX_VALUES, check_size
 from ambiseg.data.files.mask_rules import MaskRules
@@ -171,6 +173,31 @@ def _first_of(problems: Sequence[FileProblem]) -> FileProblem:
 def _is_other(path: Path) -> bool:
     """Whether a file of an image is none of its masks, such as notes beside them."""
     return suffix_of(path) not in MASK_SUFFIXES and path.is_file() and not path.is_symlink()
+
+
+def labels_of(found: WrittenPrediction) -> LabelSpace:
+    """Classes of a prediction by name, in the colours of its first mask; `AmbisegError` if they are none."""
+    if not found.classes:
+        raise FileProblem(found.folder / PREDICTION, "it does not name the classes", AGAIN)
+    try:
+        labels = LabelSpace(found.classes)
+    except AmbisegError as error:
+        raise FileProblem(found.folder / PREDICTION, str(error), AGAIN) from error
+    return replace(labels, colors=_palette(found.masks[0].file, labels.classes) or labels.colors)
+
+
+def _palette(mask: Path, count: int) -> tuple[tuple[int, int, int], ...]:
+    """The first colours of a PNG's palette; none where it has none, or cannot be opened."""
+    if suffix_of(mask) != ".png":
+        return ()
+    try:
+        with Image.open(mask, formats=("PNG",)) as picture:
+            values = picture.getpalette("RGB") or []
+    except Exception:  # reading the mask says what is wrong
+        return ()
+    if len(values) < 3 * count:
+        return ()
+    return tuple((values[3 * i], values[3 * i + 1], values[3 * i + 2]) for i in range(count))
 
 
 def read_masks(found: WrittenPrediction, rules: MaskRules, labels: LabelSpace) -> NDArray[np.uint8]:
