@@ -120,7 +120,12 @@ def test_overwrite_replaces_a_run(cli, fires, run):
 
 def test_resume_of_a_finished_run(cli, run):
     outcome = cli("train", "--resume", run, "--quiet", "--json")
-    assert outcome.status == 0 and json.loads(outcome.out)["steps"] == 3
+    told = json.loads(outcome.out)
+    assert outcome.status == 0 and (told["steps"], told["new_steps"]) == (3, 0)
+    assert "is finished: train it longer with --minutes" in cli("train", "--resume", run, "--quiet").out
+    longer = cli("train", "--resume", run, "--updates", 2, "--quiet")
+    assert longer.status == 0 and "trained 2 more steps, 5 in all in" in longer.out
+    assert "leave mode-proposals out" in cli("train", "mode-proposals", "--resume", run).error
 
 
 def test_an_interrupted_run_names_the_command_to_go_on(cli, fires, run, monkeypatch):

@@ -316,6 +316,8 @@ def all_settings(spec: MethodSpec) -> Grid:
 
 def _resume(args: list[str]) -> int:
     began = time.monotonic()
+    if args[0] in METHODS:
+        raise AmbisegError(f"--resume goes on with the method of the run: leave {args[0]} out")
     arguments = parse(ResumeArguments, args, "ambiseg train")
     from ambiseg.engine.train import resume
 
@@ -341,6 +343,8 @@ def _tell(result: FitResult, as_json: bool) -> int:
     from ambiseg.engine.run_folder import RunConfig
 
     note = NOTE if RunConfig.load(result.run).smoke else ""
+    if result.new_steps == 0:
+        show(f"{result.run} is finished: train it longer with --minutes, --updates or --epochs")
     show(summary(result), *(line for line in (result.filter, note) if line))
     say(f"run folder: {result.run}")
     next_commands(
@@ -361,7 +365,10 @@ def summary(result: FitResult) -> str:
 
     best = "none" if result.value is None else f"{result.value:.4f}"
     title = METRICS[result.metric].title if result.metric in METRICS else result.metric.replace("_", " ")
-    return f"trained {result.steps} steps in {clock(result.seconds)}, {result.kept} validation {title} {best}"
+    steps = f"{result.steps} steps"
+    if result.new_steps < result.steps:
+        steps = f"{result.new_steps} more steps, {result.steps} in all"
+    return f"trained {steps} in {clock(result.seconds)}, {result.kept} validation {title} {best}"
 
 
 def train_command(config: RunConfig, out: str | Path) -> str:

@@ -77,6 +77,7 @@ class FitResult:
         interrupted: whether a signal ended the run early (``resume`` goes on).
         filter: what predictions of the run keep, in one sentence; empty where that was not fitted.
         kept: which weights are kept, those of the "best" validation or the "last" ones.
+        new_steps: steps of this session.
     """
 
     run: Path
@@ -87,6 +88,7 @@ class FitResult:
     interrupted: bool
     filter: str = ""
     kept: str = "best"
+    new_steps: int = 0
 
 
 def run_training(
@@ -178,6 +180,7 @@ def run_training(
         except ProcessRaisedException as error:
             interrupted = _reason_of(error)
     result = _finish(run, config, interrupted)
+    result = replace(result, new_steps=result.steps - done)
     if fit_filter and not interrupted and not is_child() and (run / WEIGHTS).is_file():
         result = replace(result, filter=_fit_filter(run, config, val, hardware, filter_images, quiet))
     return result
