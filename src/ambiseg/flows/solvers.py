@@ -14,11 +14,12 @@ from __future__ import annotations
 
 import importlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -84,6 +85,11 @@ def noise_levels(steps: int, rho: float = 7.0, sigma_min: float = 0.002, sigma_m
         >>> noise_levels(3, rho=1.0, sigma_min=1.0, sigma_max=7.0).tolist()
         [7.0, 4.0, 1.0, 0.0]
     """
+    return torch.tensor(level_values(steps, rho, sigma_min, sigma_max), dtype=torch.float64)
+
+
+def level_values(steps: int, rho: float, sigma_min: float, sigma_max: float) -> list[float]:
+    """`noise_levels` as numbers, which an exported model holds as constants; same errors."""
     if steps < 1:
         raise AmbisegError(f"noise levels: {steps} steps; at least 1 is needed")
     if not (rho > 0 and 0 < sigma_min < sigma_max < math.inf):
@@ -91,8 +97,8 @@ def noise_levels(steps: int, rho: float = 7.0, sigma_min: float = 0.002, sigma_m
             f"noise levels: rho {rho}, sigma_min {sigma_min}, sigma_max {sigma_max};"
             " give rho above 0 and 0 < sigma_min < sigma_max"
         )
-    ends = sigma_max ** (1 / rho), sigma_min ** (1 / rho)
-    return torch.cat([torch.linspace(*ends, steps, dtype=torch.float64) ** rho, torch.zeros(1).double()])
+    levels = np.linspace(sigma_max ** (1 / rho), sigma_min ** (1 / rho), steps) ** rho
+    return [*levels.tolist(), 0.0]
 
 
 def integrate(
@@ -102,7 +108,7 @@ def integrate(
     method: str = "heun",
     t0: float = 0.0,
     t1: float = 1.0,
-    grid: Tensor | None = None,
+    grid: Tensor | Sequence[float] | None = None,
     *,
     last: str | None = None,
     push: Push | None = None,
@@ -167,8 +173,11 @@ def integrate(
 
 
 def _check_finite(z: Tensor, where: str) -> None:
-    """Raise `AmbisegError` with the first image of the batch whose state holds nan or infinity."""
-    finite = z.detach().isfinite().reshape(len(z), -1).all(1)
+    """Raise `AmbisegError` with the first image of the batch whose state holds nan or infinity;
+    nothing while a model is exported."""
+    if torch.compiler.is_exporting():
+        return
+    finite = z.detach().isfinite().reshape(z.shape[0], -1).all(1)
     if not bool(finite.all()):
         image = int(finite.int().argmin())
         raise AmbisegError(
@@ -196,22 +205,22 @@ def _evaluate(velocity: Velocity, z: Tensor, t: float | Tensor) -> Tensor:
 
 def _time(t: float | Tensor, z: Tensor) -> Tensor:
     """A time for each image of the batch."""
-    return torch.as_tensor(t, dtype=_time_type(z), device=z.device).expand(len(z))
+    return torch.as_tensor(t, dtype=_time_type(z), device=z.device).expand(z.shape[0])
 
 
 def _time_type(z: Tensor) -> torch.dtype:
     return torch.float64 if z.dtype == torch.float64 else torch.float32
 
 
-def _times(steps: int, t0: float, t1: float, grid: Tensor | None) -> list[float]:
+def _times(steps: int, t0: float, t1: float, grid: Tensor | Sequence[float] | None) -> list[float]:
     if grid is None:
         if steps < 1:
             raise AmbisegError(f"integrate: {steps} steps; at least 1 is needed")
         times = [t0 + (t1 - t0) * n / steps for n in range(steps)] + [t1]
     else:
-        if grid.dim() != 1:
+        if isinstance(grid, Tensor) and grid.dim() != 1:
             raise AmbisegError(f"integrate: grid has shape {tuple(grid.shape)}; give one axis of times")
-        times = [float(t) for t in grid.tolist()]
+        times = [float(t) for t in (grid.tolist() if isinstance(grid, Tensor) else grid)]
     gaps = [after - before for before, after in pairwise(times)]
     if not gaps or not (all(gap > 0 for gap in gaps) or all(gap < 0 for gap in gaps)):
         raise AmbisegError(
