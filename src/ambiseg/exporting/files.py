@@ -6,6 +6,7 @@ import importlib
 import json
 import logging
 import warnings
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,7 +38,12 @@ Inference = Callable[[Tensor, Sequence[Tensor]], list[np.ndarray[Any, Any]]]
 
 
 def export(
-    run: Run, out: Path, kind: Format, settings: PredictSettings | None = None, licence: str = ""
+    run: Run,
+    out: Path,
+    kind: Format,
+    settings: PredictSettings | None = None,
+    licence: str = "",
+    overwrite: bool = False,
 ) -> DeployedModel:
     """Write a run as one file that is run without this library.
 
@@ -47,6 +53,7 @@ def export(
         kind: ``onnx``, or ``torch`` for `torch.export.load`.
         settings: filters and number of samples.
         licence: of the weights, for the file's description of itself.
+        overwrite: replace an earlier export.
 
     Returns:
         The model that was traced, to compare with (`inference`).
@@ -66,12 +73,22 @@ def export(
             f"an ONNX file holds at most 2 GiB of weights, this model has {size / 2**30:.1f}: use --format torch"
         )
     program, text = traced(deployed, run), json.dumps(described(deployed, run, licence))
-    with replacing_file(out) as partial:
+    with replacing_file(out, overwrite, _is_ours) as partial:
         if kind == "torch":
             torch.export.save(program, partial, extra_files={METADATA: text})
         else:
             _save_onnx(program, deployed, text, partial)
     return deployed
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a file is one that `export` wrote."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith(f"extra/{METADATA}") for name in archive.namelist())
+    except zipfile.BadZipFile:
+        with open(path, "rb") as file:
+            return METADATA.encode() in file.read(64)
 
 
 def described(deployed: DeployedModel, run: Run, licence: str = "") -> dict[str, Any]:
