@@ -138,6 +138,9 @@ def traced(deployed: DeployedModel, run: Run) -> torch.export.ExportedProgram:
             f"a {name} run cannot be exported: torch.export refuses its network ({line}); take another --format, or say so"
             " in export_obstacle if the method is yours"
         ) from error
+    for part in program.graph_module.modules():
+        if isinstance(part, torch.fx.GraphModule):
+            _without_assertions(part)
     for node in program.graph.nodes:
         operator = str(node.target).removeprefix("aten.")
         if node.op == "call_function" and operator.startswith(RANDOM) and node.args[-1] is not False:
@@ -146,6 +149,14 @@ def traced(deployed: DeployedModel, run: Run) -> torch.export.ExportedProgram:
                 " ambiseg.distributions.noise.standard_normal if the method is yours"
             )
     return program
+
+
+def _without_assertions(part: torch.fx.GraphModule) -> None:
+    """Remove what was assumed of sizes while tracing: it holds at the traced sizes, and the graph is right at others."""
+    for node in part.graph.find_nodes(op="call_function", target=torch.ops.aten._assert_scalar.default):
+        part.graph.erase_node(node)
+    part.graph.eliminate_dead_code()
+    part.recompile()
 
 
 def _save_onnx(program: torch.export.ExportedProgram, deployed: DeployedModel, text: str, path: Path) -> None:
