@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -80,9 +81,9 @@ def measured(method: str, arguments: argparse.Namespace) -> dict[str, Any]:
         for turn in range(arguments.repeats + 1):
             image, noise = deployed.example(1, size, size, generator)
             for name, action in (
-                ("pytorch", lambda: deployed(image, *noise)),
-                ("onnx", lambda: exported(image, noise)),
-            ):  # noqa: B023
+                ("pytorch", partial(deployed, image, *noise)),
+                ("onnx", partial(exported, image, noise)),
+            ):
                 began = time.perf_counter()
                 action()
                 if turn:

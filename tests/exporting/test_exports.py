@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from model_helpers import perturbed
 
 from ambiseg.data.batches import Normalization
 from ambiseg.distributions.noise import GivenNoise
@@ -26,6 +24,7 @@ from ambiseg.methods import METHODS
 from ambiseg.methods.base import Segmenter
 from ambiseg.nested_settings import replaced
 from ambiseg.networks.settings import UNetSettings
+from model_helpers import perturbed
 
 onnxruntime = pytest.importorskip("onnxruntime")
 
@@ -86,7 +85,11 @@ def test_every_method_is_tried():
 
 @pytest.mark.parametrize(
     "method",
-    [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in SMALL if name != "dropout-unet"],
+    [
+        pytest.param(name, marks=() if name in QUICK else pytest.mark.slow)
+        for name in SMALL
+        if name != "dropout-unet"
+    ],
 )
 def test_onnx_is_the_run(method, tmp_path):
     run, path = run_of(method), tmp_path / "model.onnx"
@@ -107,10 +110,9 @@ def test_onnx_of_autoregressive_flows(settings, tmp_path):
     check_same(deployed, inference(path, "onnx", threads=1))
 
 
-def test_torch_program_with_filters(tmp_path):
-    run, path = run_of("m-heads", classes=3, heads=4), tmp_path / "model.pt2"
-    settings = PredictSettings(duplicate_iou=0.6, probability_threshold=0.3, top=3)
-    deployed = export(run, path, "torch", settings)
+def test_torch_program_is_the_run(tmp_path):
+    run, path = run_of("m-heads", classes=3, heads=2), tmp_path / "model.pt2"
+    deployed = export(run, path, "torch", KEEP_ALL)
     check_same(deployed, inference(path, "torch"))
     extra = {METADATA: ""}
     torch.export.load(path, extra_files=extra)
@@ -118,11 +120,12 @@ def test_torch_program_with_filters(tmp_path):
 
 
 @pytest.mark.slow
-def test_onnx_with_filters(tmp_path):
-    run, path = run_of("mode-proposals", classes=3, proposals=6), tmp_path / "model.onnx"
+@pytest.mark.parametrize("kind", ["onnx", "torch"])
+def test_filters_are_inside(kind, tmp_path):
+    run, path = run_of("mode-proposals", classes=3, proposals=6), tmp_path / "model"
     settings = PredictSettings(duplicate_iou=0.6, score_threshold=0.5, top=3, temperature=1.3)
-    deployed = export(run, path, "onnx", settings)
-    check_same(deployed, inference(path, "onnx", threads=1))
+    deployed = export(run, path, kind, settings)
+    check_same(deployed, inference(path, kind, threads=1))
 
 
 def test_the_graph_module_is_what_predict_gives():
@@ -159,7 +162,11 @@ def test_noise_is_found_by_asking(method, axes):
         ("flow-matching", {"sampler": "dopri5"}, "dopri5"),
         ("flow-matching", {"guidance": {"kind": "spell"}}, "guidance"),
         ("flow-ssn", {"flow": {"kind": "continuous", "sampler": "dopri5"}}, "dopri5"),
-        ("flow-ssn", {"flow": {"kind": "autoregressive", "body": {"kind": "linear"}}}, "image size"),
+        (
+            "flow-ssn",
+            {"flow": {"kind": "autoregressive", "body": {"kind": "linear", "height": 8, "width": 8}}},
+            "image size",
+        ),
         ("atfm", {"sampler": "dopri5"}, "dopri5"),
         ("ssn", {"sample_rank": 1}, "sample_rank"),
         ("mose", {"representation": "standard"}, "experts"),
@@ -204,7 +211,9 @@ def test_mixtures_give_the_union_of_their_masks():
     image, noise = deployed.example(2, 16, 16)
     masks, weights = deployed(image, *noise)
     assert masks.shape[1] == 6 and len(noise) == 2
-    assert torch.allclose(weights, torch.tensor([0.25] * 3 + [0.25 / 3] * 3).sort(descending=True).values, atol=1e-6)
+    assert torch.allclose(
+        weights, torch.tensor([0.25] * 3 + [0.25 / 3] * 3).sort(descending=True).values, atol=1e-6
+    )
     with pytest.raises(AmbisegError, match="dropout"):
         DeployedModel(mixed([run_of("m-heads"), run_of("dropout-unet")], [0.5, 0.5]))
 

@@ -65,13 +65,14 @@ def run(args: list[str]) -> int:
 
         write_package(model, out, arguments.license, arguments.overwrite)
         outcome: dict[str, Any] = {}
+        lines: list[str] = []
     else:
-        outcome = _graph(arguments, model, kind, out)
+        outcome, lines = _graph(arguments, model, kind, out)
     if arguments.json:
         show_json({"run": arguments.run, "out": out, "format": kind, "bytes": out.stat().st_size, **outcome})
         return 0
     show(f"written: {out} ({out.stat().st_size / 2**20:.1f} MiB)")
-    for line in outcome.get("lines", ()):
+    for line in lines:
         show(line)
     if kind == "package":
         next_commands(
@@ -100,8 +101,8 @@ def _format(arguments: ExportArguments) -> Literal["onnx", "torch", "package"]:
 
 def _graph(
     arguments: ExportArguments, model: Run, kind: Literal["onnx", "torch"], out: Path
-) -> dict[str, Any]:
-    """Write the graph, compare it with the run, and say what it takes and gives."""
+) -> tuple[dict[str, Any], list[str]]:
+    """Write the graph and compare it with the run; what it takes and gives, as values and in words."""
     import torch
 
     from ambiseg.exporting.files import described, differences, export, inference
@@ -117,7 +118,7 @@ def _graph(
         f"takes: {', '.join(axes)}",
         f"gives: {', '.join(deployed.outputs)} of {deployed.masks} masks; {facts['kept']}",
     ]
-    outcome: dict[str, Any] = {**facts, "lines": lines}
+    outcome = dict(facts)
     if arguments.check:
         exported, generator = inference(out, kind), torch.Generator().manual_seed(0)
         found = [differences(deployed, exported, *deployed.example(*size, generator)) for size in TRIALS]
@@ -126,4 +127,4 @@ def _graph(
             f"compared with the run on random images: {outcome['pixels']:.4%} of the pixels differ,"
             f" weights by {outcome['weights']:.1g} at most"
         )
-    return outcome
+    return outcome, lines
