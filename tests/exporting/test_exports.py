@@ -3,67 +3,32 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from ambiseg.data.batches import Normalization
 from ambiseg.distributions.noise import GivenNoise
-from ambiseg.engine.hardware import Hardware
 from ambiseg.engine.mixture import MixtureModel
 from ambiseg.engine.postprocess import EstimateSettings, PredictSettings
 from ambiseg.engine.run import Run, mixed
-from ambiseg.engine.run_folder import RunConfig
-from ambiseg.engine.settings import TrainSettings
 from ambiseg.errors import AmbisegError
 from ambiseg.exporting.files import METADATA, differences, export, inference, traced
 from ambiseg.exporting.graph import DeployedModel
-from ambiseg.labels import LabelSpace
 from ambiseg.methods import METHODS
 from ambiseg.methods.base import Segmenter
-from ambiseg.nested_settings import replaced
-from ambiseg.networks.settings import UNetSettings
-from model_helpers import perturbed
+from exporting_helpers import SMALL, run_of
 
 onnxruntime = pytest.importorskip("onnxruntime")
 
 SIZES = ((1, 16, 16), (2, 11, 19), (3, 24, 8))
 """Batch, height and width: one that needs no padding, and smaller ones than those that are traced."""
-SMALL = {
-    "atfm": {"rank": 1, "steps": 1},
-    "dropout-unet": {},
-    "flow-matching": {"steps": 1, "sampler": "euler"},
-    "flow-ssn": {"flow": {"kind": "continuous", "steps": 1, "width": 8}},
-    "image2image-vae": {},
-    "m-heads": {"heads": 3},
-    "mode-proposals": {"proposals": 3, "selection": {"head_width": 8}},
-    "mose": {"latent_size": 2, "gating_width": 4},
-    "probabilistic-unet": {},
-    "ssn": {"rank": 2},
-    "unet-ensemble": {"members": 2},
-}
-"""Settings of each method for a graph of few nodes."""
 KEEP_ALL = PredictSettings(score_threshold=None, duplicate_iou=None)
+PAGE = Path(__file__).parents[2] / "docs" / "export.md"
 QUICK = ("ssn",)
 """Methods whose graphs are made in every test run; those of the others in the slow ones."""
-
-
-def run_of(method, classes=2, **settings):
-    """A run of a small network with random weights, three masks per image."""
-    torch.manual_seed(0)
-    spec = METHODS[method]
-    small = {**SMALL[method], **({"samples": 3} if spec.masks == "samples" else {}), **settings}
-    config = RunConfig(
-        method,
-        3,
-        LabelSpace.of_classes(classes),
-        Normalization((100.0, 90.0, 80.0), (50.0, 40.0, 30.0)),
-        UNetSettings(width=8, depth=2),
-        replaced(spec.settings(), small, "settings"),
-        TrainSettings(),
-    )
-    return Run(config, perturbed(config.build(), 0.1), Hardware("cpu", False, False))
 
 
 def check_same(deployed, exported):
@@ -77,6 +42,22 @@ def check_same(deployed, exported):
         assert masks.shape == (size[0], deployed.masks, *size[1:]) and masks.dtype == np.uint8
         assert np.allclose(found.sum(1), 1, atol=1e-5) and (np.diff(found, axis=1) <= 1e-6).all()
         assert all(score.shape == found.shape for score in scores)
+
+
+def check_page(session, folder):
+    """The code of docs/export.md runs this file."""
+    np.save(folder / "scan.npy", np.full((3, 13, 20), 90.0))
+    code = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.S)[0]
+    code = code.replace('"first.onnx"', repr(str(folder / "model.onnx"))).replace(
+        '"scan.npy"', repr(str(folder / "scan.npy"))
+    )
+    found = {}
+    exec(compile(code, str(PAGE), "exec"), found)
+    assert (
+        found["plausible"].shape[1:] == (13, 20)
+        and len(found["plausible"]) == len(found["probabilities"]) > 0
+    )
+    assert found["inputs"].keys() == {value.name for value in session.get_inputs()}
 
 
 def test_every_method_is_tried():
@@ -96,6 +77,7 @@ def test_onnx_is_the_run(method, tmp_path):
     deployed = export(run, path, "onnx", KEEP_ALL, "CC BY 4.0")
     check_same(deployed, inference(path, "onnx", threads=1))
     session = onnxruntime.InferenceSession(str(path))
+    check_page(session, tmp_path)
     facts = json.loads(session.get_modelmeta().custom_metadata_map[METADATA])
     assert facts["licence"] == "CC BY 4.0" and facts["method"] == method
     assert {value.name: value.shape for value in session.get_inputs()} == facts["inputs"]

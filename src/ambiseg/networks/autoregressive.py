@@ -217,7 +217,8 @@ class CausalTransformer(AutoregressiveNetwork):
 
     def _grid(self, height: int, width: int) -> tuple[int, int]:
         """How many strips lie below and beside one another."""
-        return -(-height // self.strip[0]), -(-width // self.strip[1])
+        rows, columns = self.strip
+        return (height + rows - 1) // rows, (width + columns - 1) // columns
 
     def _cut(self, u: Tensor, outside: int = 0) -> Tensor:
         """A field ``(N, C, H, W)`` as strips ``(N, L, C rows columns)``, extended where they reach over the
