@@ -156,7 +156,7 @@ class Filtering:
         """The library's settings for these options."""
         from ambiseg.engine.postprocess import PredictSettings
 
-        filters = {name: None if self.all else getattr(self, name) for name in FILTERS}
+        filters: dict[str, Any] = {name: None if self.all else getattr(self, name) for name in FILTERS}
         return PredictSettings(
             **filters,
             samples=self.samples,

@@ -122,7 +122,7 @@ def traced(deployed: DeployedModel, run: Run) -> torch.export.ExportedProgram:
     name = run.config.method
     try:
         # Without this a batch of 1, and images that need no padding, would be other graphs.
-        with _quiet(), shape_settings.patch(backed_size_oblivious=True):
+        with _quiet(), shape_settings.patch(backed_size_oblivious=True):  # type: ignore[attr-defined]
             program = torch.export.export(
                 deployed.eval(),
                 (image, *noise),

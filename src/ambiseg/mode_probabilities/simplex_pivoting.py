@@ -59,7 +59,7 @@ def pivoted(gram: Tensor, moment: Tensor, present: Tensor) -> Tensor:
     steps = torch.zeros((), dtype=torch.int64, device=b.device)
     state: tuple[Tensor, ...] = (table, basis, entering, steps)
     if torch.compiler.is_exporting():
-        state = while_loop(_unfinished, _step, state)
+        state = while_loop(_unfinished, _step, state)  # type: ignore[no-untyped-call]
     else:
         while bool(_unfinished(*state)):
             state = _step(*state)
