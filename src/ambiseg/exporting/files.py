@@ -138,6 +138,9 @@ def traced(deployed: DeployedModel, run: Run) -> torch.export.ExportedProgram:
             f"a {name} run cannot be exported: torch.export refuses its network ({line}); take another --format, or say so"
             " in export_obstacle if the method is yours"
         ) from error
+    for weight, value in program.state_dict.items():
+        if isinstance(value, torch.nn.Parameter):  # so that the results ask for no gradients
+            program.state_dict[weight] = torch.nn.Parameter(value.detach(), requires_grad=False)
     for part in program.graph_module.modules():
         if isinstance(part, torch.fx.GraphModule):
             _without_assertions(part)
