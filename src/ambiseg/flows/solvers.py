@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch._higher_order_ops import while_loop
 
 from ambiseg.errors import AmbisegError, UnknownNameError
 
@@ -159,16 +160,45 @@ def integrate(
         if push is not None:
             raise AmbisegError(f"integrate: push with {ADAPTIVE}, which chooses its own steps; leave it out")
         return _adaptive(velocity, z, times[0], times[-1], rtol, atol)
+    if torch.compiler.is_exporting():
+        return _looped(velocity, z, times, methods)
     for step, (tableau, (t, t_next)) in enumerate(zip(methods, pairwise(times), strict=True), 1):
-        slopes: list[Tensor] = []
-        for node, row in zip(tableau.nodes, tableau.rows, strict=True):
-            between = t_next if node == 1 else t + node * (t_next - t)
-            slopes.append(_evaluate(velocity, _advance(z, t_next - t, row, slopes), between))
-            if push is not None and len(slopes) == 1:
-                slopes[0], counted = push(z, slopes[0], _time(t, z))
-        slopes[0] = slopes[0] if push is None else counted
-        z = _advance(z, t_next - t, tableau.weights, slopes)
+        z = _stepped(velocity, z, tableau, t, t_next, push)
         _check_finite(z, f"after step {step} of {len(methods)} (t = {t_next:.4g})")
+    return z
+
+
+def _stepped(
+    velocity: Velocity, z: Tensor, tableau: Tableau, t: Any, t_next: Any, push: Push | None = None
+) -> Tensor:
+    """The state after one step from t to t_next."""
+    slopes: list[Tensor] = []
+    for node, row in zip(tableau.nodes, tableau.rows, strict=True):
+        between = t_next if node == 1 else t + node * (t_next - t)
+        slopes.append(_evaluate(velocity, _advance(z, t_next - t, row, slopes), between))
+        if push is not None and len(slopes) == 1:
+            slopes[0], counted = push(z, slopes[0], _time(t, z))
+    slopes[0] = slopes[0] if push is None else counted
+    return _advance(z, t_next - t, tableau.weights, slopes)
+
+
+def _looped(velocity: Velocity, z: Tensor, times: list[float], methods: list[Tableau]) -> Tensor:
+    """`integrate` for an exported model: a loop of its graph, which so holds the network once for each stage of a step,
+    and a last step of its own where that is by another method."""
+    alike = sum(method is methods[0] for method in methods)
+    grid = torch.tensor(times, dtype=torch.float64, device=z.device)
+
+    def unfinished(step: Tensor, state: Tensor) -> Tensor:
+        return step < alike
+
+    def following(step: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        t, t_next = grid.gather(0, torch.stack([step, step + 1])).unbind()
+        return step + 1, _stepped(velocity, state, methods[0], t, t_next)
+
+    start = torch.zeros((), dtype=torch.int64, device=z.device)
+    _, z = while_loop(unfinished, following, (start, z.clone()))  # type: ignore[no-untyped-call]
+    for place in range(alike, len(methods)):
+        z = _stepped(velocity, z, methods[place], times[place], times[place + 1])
     return z
 
 
@@ -186,7 +216,7 @@ def _check_finite(z: Tensor, where: str) -> None:
         )
 
 
-def _advance(z: Tensor, h: float, coefficients: tuple[float, ...], slopes: list[Tensor]) -> Tensor:
+def _advance(z: Tensor, h: float | Tensor, coefficients: tuple[float, ...], slopes: list[Tensor]) -> Tensor:
     """``z + h sum_j coefficient_j k_j``."""
     for coefficient, slope in zip(coefficients, slopes, strict=True):
         if coefficient:
