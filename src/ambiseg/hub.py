@@ -165,7 +165,7 @@ def _figures(found: dict[str, Any]) -> list[str]:
 
 def _cell(text: str) -> str:
     """Words of others for a cell of a Markdown table: no markup, no links, one line."""
-    return re.sub(r"([\\`*_{}\[\]<>()#|!~&])", r"\\\1", visible(text))
+    return re.sub(r"([\\`*_{}\[\]<>#|!~&])", r"\\\1", visible(text))
 
 
 def _hub() -> Any:
