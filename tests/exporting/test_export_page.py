@@ -12,9 +12,10 @@ from ambiseg.methods import METHODS
 from exporting_helpers import run_of
 
 PAGE = (Path(__file__).parents[2] / "docs" / "export.md").read_text(encoding="utf-8")
+SECTION = PAGE.split("## Which methods")[1].split("\n## ")[0]
 ROWS = [
     [cell.strip(" `") for cell in line.strip("|").split("|")]
-    for line in PAGE.splitlines()
+    for line in SECTION.splitlines()
     if line.startswith("| `")
 ]
 REASONS = [row for row in ROWS if row[0] in METHODS and row[1] not in ("yes", "no")]
