@@ -25,11 +25,8 @@ ROOMS = (
     {"mode_probabilities", "exchange"},
     {"methods"},
     {"engine", "report"},
-<<<<<<< HEAD
     {"viewer"},
-=======
     {"exporting", "hub"},
->>>>>>> c85a959 (One deployable file of a run; runs in the layout of Hugging Face: push and pull)
     {"testing", "ambiseg", "serving"},
     {"cli"},
     {"__main__"},
