@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import ambiseg
+from ambiseg.cli.export import _default
 from ambiseg.exporting import files
 
 
@@ -97,3 +98,10 @@ def test_push_writes_a_folder(cli, tiny_run, tmp_path):
     assert "not both" in cli("push", tiny_run).error
     assert "not both" in cli("push", tiny_run, "a/b", "--folder", tmp_path / "x").error
     assert "exists" in cli("push", tiny_run, "--folder", tmp_path / "repository").error
+
+
+def test_without_out_the_file_lies_in_the_run_or_beside_the_package(tmp_path):
+    package = tmp_path / "fires.ambiseg"
+    assert _default(tmp_path, ".onnx") == tmp_path / "model.onnx"
+    package.touch()
+    assert _default(package, ".onnx") == tmp_path / "fires.onnx"

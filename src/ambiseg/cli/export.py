@@ -50,7 +50,7 @@ def run(args: list[str]) -> int:
     arguments = parse(ExportArguments, args, "ambiseg export")
     arguments.filtering.check()
     kind = _format(arguments)
-    out = arguments.out or arguments.run / f"model{SUFFIXES[kind]}"
+    out = arguments.out or _default(arguments.run, SUFFIXES[kind])
     if kind == "package" and arguments.filtering != Filtering():
         raise AmbisegError(
             "a package keeps the filter of its run: leave the options of filters and samples out"
@@ -79,6 +79,11 @@ def run(args: list[str]) -> int:
             (f"{command('ambiseg', 'predict', out)} IMAGE... --out DIR", "the file in place of the run")
         )
     return 0
+
+
+def _default(run: Path, suffix: str) -> Path:
+    """Where an export lies that no --out names: in the run folder, or beside the package that is exported."""
+    return run.with_suffix(suffix) if run.is_file() else run / f"model{suffix}"
 
 
 def _format(arguments: ExportArguments) -> Literal["onnx", "torch", "package"]:
