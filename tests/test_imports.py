@@ -26,6 +26,7 @@ ROOMS = (
     {"methods"},
     {"engine", "report"},
     {"viewer"},
+    {"exporting", "hub"},
     {"testing", "ambiseg", "serving"},
     {"cli"},
     {"__main__"},

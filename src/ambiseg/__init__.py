@@ -48,6 +48,7 @@ _HOMES = {
     "PredictSettings": "ambiseg.engine.postprocess",
     "plot": "ambiseg.report.interactive",
     "progress_bar": "ambiseg.progress_log",
+    "export": "ambiseg.exporting.files",
 }
 
 __all__ = [
@@ -71,6 +72,7 @@ __all__ = [
     "collate",
     "describe",
     "evaluate",
+    "export",
     "fit",
     "load",
     "open_split",
@@ -104,6 +106,7 @@ if TYPE_CHECKING:
     from ambiseg.engine.settings import TrainSettings
     from ambiseg.engine.train import fit
     from ambiseg.errors import AmbisegError
+    from ambiseg.exporting.files import export
     from ambiseg.labels import LabelSpace
     from ambiseg.maskset import MaskSet
     from ambiseg.methods import METHODS, build, register

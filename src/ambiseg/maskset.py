@@ -30,7 +30,7 @@ from ambiseg.errors import AmbisegError
 from ambiseg.escaping import visible
 from ambiseg.labels import LabelSpace
 from ambiseg.overlap import pairwise_overlap
-from ambiseg.ranking import descending, exceeds, first_largest
+from ambiseg.ranking import descending, exceeds, first_largest, stable_order
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -486,8 +486,13 @@ class MaskSet:
         return replace(self, weights=torch.where(total > 0, self.weights / total.clamp(min=1e-30), uniform))
 
     def compact(self) -> MaskSet:
-        """Entries that are there first, in their order, and K no larger than the fullest set needs."""
-        order = (~self.present).to(torch.uint8).argsort(dim=1, stable=True)
+        """Entries that are there first, in their order, and K no larger than the fullest set needs.
+
+        While a model is exported the set stays as it is: the shapes of its graph do not depend on values.
+        """
+        if torch.compiler.is_exporting():
+            return self
+        order = stable_order((~self.present).to(torch.uint8))
         return self.gather(order[:, : max(1, int(self.count.max()))])
 
     def padded(self, count: int) -> MaskSet:
@@ -574,7 +579,8 @@ class MaskSet:
         kept = torch.arange(order.shape[1], device=order.device).expand_as(order).clone()
         for k in range(order.shape[1] - 1):
             free = kept[:, k + 1 :] == torch.arange(k + 1, order.shape[1], device=order.device)
-            kept[:, k + 1 :][close[:, k, k + 1 :] & free & (kept[:, k] == k)[:, None]] = k
+            copies = close[:, k, k + 1 :] & free & (kept[:, k] == k)[:, None]
+            kept[:, k + 1 :] = kept[:, k + 1 :].masked_fill(copies, k)
         return torch.empty_like(order).scatter(1, order, order.gather(1, kept))
 
     def _reassigned(self, target: Tensor) -> MaskSet:

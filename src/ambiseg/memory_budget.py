@@ -3,6 +3,8 @@ prediction takes."""
 
 from __future__ import annotations
 
+import torch
+
 ELEMENTS = 2**24
 """Values of one layer that are held together: 64 MiB in float32."""
 MASKS = 64
@@ -19,7 +21,7 @@ BYTES_OF_MASK = 15
 
 
 def part_sizes(count: int, size: int, most: int | None = None, multiple: int = 1) -> list[int]:
-    """Sizes of the parts of ``count`` items, all equal but the last.
+    """Sizes of the parts of ``count`` items, all equal but the last; one part while a model is exported.
 
     Args:
         count: items in all.
@@ -33,6 +35,8 @@ def part_sizes(count: int, size: int, most: int | None = None, multiple: int = 1
         >>> part_sizes(7, 20, most=100, multiple=2)
         [4, 3]
     """
+    if torch.compiler.is_exporting():
+        return [count]
     budget = ELEMENTS if most is None else most
     part = max(multiple, budget // max(1, size) // multiple * multiple)
     return [min(part, count - start) for start in range(0, count, part)]
@@ -52,6 +56,8 @@ def network_parts(count: int, images: int, values: int) -> list[int]:
         >>> network_parts(3, images=2, values=2**27)
         [1, 1, 1]
     """
+    if torch.compiler.is_exporting():
+        return [count]
     return part_sizes(count, 1, min(MASKS // images, NETWORK_ELEMENTS // values))
 
 

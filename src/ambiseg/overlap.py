@@ -102,9 +102,11 @@ def pairwise_overlap(a: Tensor, b: Tensor, labels: LabelSpace) -> Overlap:
         )
     same = a is b
     a, b = a.flatten(2), b.flatten(2)
-    indicator: Any = _Bits if a.device.type == "cpu" else _Flags
+    exporting = torch.compiler.is_exporting()
+    indicator: Any = _Bits if a.device.type == "cpu" and not exporting else _Flags
     void = labels.void
-    has_void = indicator.holds(a, void) or (not same and indicator.holds(b, void))
+    # An exported model compares predictions, which hold no void.
+    has_void = not exporting and (indicator.holds(a, void) or (not same and indicator.holds(b, void)))
     valid_a = indicator(a, void, inverted=True) if has_void else None
     valid_b = indicator(b, void, inverted=True) if has_void and not same else valid_a
     intersections, unions = [], []
@@ -187,6 +189,8 @@ class _Flags:
     def pairs(self, other: _Flags) -> Tensor:
         """Pixels that each pair has in common ``(B, K, L)`` int64."""
         a, b = self.flags, other.flags
+        if torch.compiler.is_exporting():
+            return (a.float() @ b.float().mT).long()
         step = max(1, PIXELS_AT_ONCE // max(a.shape[0] * max(a.shape[1], b.shape[1]), 1))
         total = torch.zeros(a.shape[0], a.shape[1], b.shape[1], dtype=torch.int64, device=a.device)
         with torch.autocast(a.device.type, enabled=False):

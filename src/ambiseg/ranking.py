@@ -23,11 +23,30 @@ def descending(value: Tensor) -> Tensor:
         >>> descending(torch.tensor([[0.2, 0.40000001, 0.40000004]]))
         tensor([[1, 2, 0]])
     """
-    ranked, order = value.sort(dim=-1, descending=True, stable=True)
+    order = stable_order(value, descending=True)
+    ranked = value.gather(-1, order)
     falls = torch.zeros_like(order)
     falls[..., 1:] = ranked[..., :-1] - ranked[..., 1:] > ROUNDING
     place = torch.zeros_like(order).scatter(-1, order, falls.cumsum(-1))
-    return place.argsort(dim=-1, stable=True)
+    return stable_order(place)
+
+
+def stable_order(value: Tensor, descending: bool = False) -> Tensor:
+    """Indices that sort along the last axis, equal values in their order.
+
+    While a model is exported, from comparisons of all pairs: ONNX has no stable sort.
+
+    Example:
+        >>> stable_order(torch.tensor([2, 1, 2]), descending=True)
+        tensor([0, 2, 1])
+    """
+    if not torch.compiler.is_exporting():
+        return value.argsort(dim=-1, descending=descending, stable=True)
+    one, other = value[..., :, None], value[..., None, :]
+    index = torch.arange(value.shape[-1], device=value.device)
+    before = (other > one if descending else other < one) | ((other == one) & (index[None] < index[:, None]))
+    place = before.sum(-1)
+    return torch.zeros_like(place).scatter(-1, place, index.expand_as(place))
 
 
 def first_largest(value: Tensor, dim: int) -> Tensor:

@@ -38,6 +38,9 @@ MENU = Menu(
         Verb("evaluate", "measure a run against annotations", "ambiseg.cli.evaluate:run"),
         Verb("score", "measure the masks of any program against annotations", "ambiseg.cli.score:run"),
         Verb("report", "one page with curves, numbers and example images of a run", "ambiseg.cli.report:run"),
+        Verb("export", "a run as one file: ONNX, PyTorch, or for this library", "ambiseg.cli.export:run"),
+        Verb("push", "upload a run to Hugging Face, or write its folder", "ambiseg.cli.hub:push"),
+        Verb("pull", "download a run from Hugging Face", "ambiseg.cli.hub:pull"),
         Verb(
             "calibrate-filter",
             "choose on annotated images which masks a run keeps",

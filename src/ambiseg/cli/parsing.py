@@ -14,12 +14,15 @@ from contextlib import redirect_stderr
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import docstring_parser
 import tyro
 
 from ambiseg.errors import AmbisegError
+
+if TYPE_CHECKING:
+    from ambiseg.engine.postprocess import PredictSettings
 
 T = TypeVar("T")
 
@@ -113,8 +116,8 @@ FILTERS = ("score_threshold", "probability_threshold", "duplicate_iou")
 
 
 @dataclass(frozen=True)
-class Proposing:
-    """Which masks are asked of the model and kept."""
+class Filtering:
+    """How many masks are asked of the model, and which are kept."""
 
     all: bool = False
     """Keep every mask that the model predicts: no filter."""
@@ -134,6 +137,39 @@ class Proposing:
     """Keep at most this many masks, those that represent all of them best, each with its share of the probability."""
     samples: int | None = None
     """Masks to ask of the model; the method's own number if left out."""
+
+    def check(self) -> None:
+        """Raise `AmbisegError` if a value makes no sense."""
+        for name in (*FILTERS, "foreground_threshold"):
+            value = getattr(self, name)
+            if value != "auto" and not 0 <= value <= 1:
+                raise AmbisegError(f"--{name.replace('_', '-')} is 0 to 1, received {value}")
+        if self.temperature != "auto" and not 0 < self.temperature < math.inf:
+            raise AmbisegError(f"--temperature must be above 0, received {self.temperature}")
+        given = [f"--{name.replace('_', '-')}" for name in FILTERS if getattr(self, name) != "auto"]
+        if self.all and given:
+            raise AmbisegError(f"--all keeps every mask: leave out {' and '.join(given)}")
+        at_least_one(top=None if self.top == "auto" else self.top)
+        at_least_one(samples=self.samples)
+
+    def settings(self) -> PredictSettings:
+        """The library's settings for these options."""
+        from ambiseg.engine.postprocess import PredictSettings
+
+        filters: dict[str, Any] = {name: None if self.all else getattr(self, name) for name in FILTERS}
+        return PredictSettings(
+            **filters,
+            samples=self.samples,
+            top=None if self.all and self.top == "auto" else self.top,
+            foreground_threshold=self.foreground_threshold,
+            temperature=self.temperature,
+        )
+
+
+@dataclass(frozen=True)
+class Proposing(Filtering):
+    """Which masks are asked of the model and kept, and where their probabilities come from."""
+
     probabilities: Literal["head", "velocity", "mean", "posterior", "samples"] = "head"
     """Where the probabilities of kept masks come from: the method itself, or a flow model (--flow): its
     velocity decomposed, the same from one evaluation, its posterior means at t > 0, or samples counted."""
@@ -155,21 +191,12 @@ class Proposing:
 
     def check(self) -> None:
         """Raise `AmbisegError` if a value makes no sense."""
-        for name in (*FILTERS, "foreground_threshold"):
-            value = getattr(self, name)
-            if value != "auto" and not 0 <= value <= 1:
-                raise AmbisegError(f"--{name.replace('_', '-')} is 0 to 1, received {value}")
-        if self.temperature != "auto" and not 0 < self.temperature < math.inf:
-            raise AmbisegError(f"--temperature must be above 0, received {self.temperature}")
-        given = [f"--{name.replace('_', '-')}" for name in FILTERS if getattr(self, name) != "auto"]
-        if self.all and given:
-            raise AmbisegError(f"--all keeps every mask: leave out {' and '.join(given)}")
+        super().check()
         if self.temperature != "auto" and self.probabilities != "head":
             raise AmbisegError(
                 f"--temperature is of use with --probabilities head only, received {self.probabilities}"
             )
-        at_least_one(top=None if self.top == "auto" else self.top)
-        at_least_one(samples=self.samples, batch_size=self.batch_size, draws=self.draws)
+        at_least_one(batch_size=self.batch_size, draws=self.draws)
         if self.probabilities != "head" and self.flow is None:
             raise AmbisegError(
                 f"--probabilities {self.probabilities} needs --flow RUN, a run of 'ambiseg train flow-matching'"

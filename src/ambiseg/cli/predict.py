@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import OmitArgPrefixes, Positional
 
 from ambiseg.cli.console import command, next_commands, progress, say, show, show_json, warn
-from ambiseg.cli.parsing import FILTERS, Proposing, Shown, parse
+from ambiseg.cli.parsing import Proposing, Shown, parse
 from ambiseg.errors import AmbisegError
 
 if TYPE_CHECKING:
@@ -108,21 +108,13 @@ def settings_of(proposing: Proposing, model: Run) -> tuple[PredictSettings, Run 
     Raises:
         AmbisegError: the flow run, or the number of flips, does not fit the run.
     """
-    from ambiseg.engine.postprocess import EstimateSettings, PredictSettings, check_estimate
+    from ambiseg.engine.postprocess import EstimateSettings, check_estimate
     from ambiseg.engine.run import load
 
     flow = None if proposing.flow is None else load(proposing.flow)
     estimate = EstimateSettings(proposing.probabilities, proposing.draws, proposing.flips, proposing.robust)
     check_estimate(estimate, model, flow)
-    filters = {name: None if proposing.all else getattr(proposing, name) for name in FILTERS}
-    settings = PredictSettings(
-        **filters,
-        samples=proposing.samples,
-        top=None if proposing.all and proposing.top == "auto" else proposing.top,
-        estimate=estimate,
-        foreground_threshold=proposing.foreground_threshold,
-        temperature=proposing.temperature,
-    )
+    settings = replace(proposing.settings(), estimate=estimate)
     return settings, flow
 
 

@@ -98,7 +98,7 @@ class AffineAutoregressive(nn.Module):
         nothing, often much earlier.
         """
         x = full_precision(y)
-        log_det = x.new_zeros(len(x))
+        log_det = x.new_zeros(x.shape[0])
         for body in cast(Sequence[AutoregressiveNetwork], self.bodies)[::-1]:
             x, log_scale = _solve(body, x)
             log_det = log_det - log_scale.flatten(1).sum(1)

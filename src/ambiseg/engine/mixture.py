@@ -106,6 +106,11 @@ class MixtureModel(Segmenter):
         self.members = nn.ModuleList(members)
         self.register_buffer("weights", torch.tensor(list(weights)))
 
+    @property
+    def export_obstacle(self) -> str:
+        found = (member.export_obstacle for member in self.members if isinstance(member, Segmenter))
+        return next(filter(None, found), "")
+
     def loss(self, images: Tensor, annotations: MaskSet) -> dict[str, Tensor]:
         """A mixture is not trained.
 
@@ -126,7 +131,7 @@ class MixtureModel(Segmenter):
 
     def joined(self, predictions: Sequence[MaskSet]) -> MaskSet:
         """The union of what each model predicts, weighted."""
-        parts = list(zip(predictions, self.weights.tolist(), strict=True))
+        parts = list(zip(predictions, self.weights.unbind(), strict=True))
         probabilities = [part.probabilities for part, _ in parts]
         whole = all(value is not None for value in probabilities)
         return MaskSet(

@@ -230,18 +230,29 @@ def postprocess(
     Raises:
         AmbisegError: no flow model where one is needed, or one of another method.
     """
-    masks, values = proposals, settings.values()
+    values = settings.values()
+    masks = filtered(proposals, values, settings.estimate.kind)
+    found = estimate_probabilities(masks, settings.estimate, images, flow, generator)
+    return replace(found, masks=ranked(found.masks, values.top))
+
+
+def filtered(proposals: MaskSet, values: FilterValues, kind: Kind = "head") -> MaskSet:
+    """What stays of proposals before probabilities are estimated, see `postprocess`."""
+    masks = proposals
     if values.duplicate_iou is not None:
         masks = masks.drop_near_duplicates(values.duplicate_iou)
     if values.score_threshold is not None:
         masks = drop_low_scores(masks, values.score_threshold)
     if values.probability_threshold is not None:
         masks = select_and_represent(masks, exceeds(masks.weights, values.probability_threshold))
-    if values.temperature != 1 and settings.estimate.kind == "head":
+    if values.temperature != 1 and kind == "head":
         masks = tempered(masks, values.temperature)
-    found = estimate_probabilities(masks, settings.estimate, images, flow, generator)
-    ranked = found.masks.sort() if values.top is None else represent(found.masks, values.top)
-    return replace(found, masks=ranked)
+    return masks
+
+
+def ranked(masks: MaskSet, top: int | None) -> MaskSet:
+    """The masks by descending probability, or the ``top`` that represent all of them best."""
+    return masks.sort() if top is None else represent(masks, top)
 
 
 def tempered(masks: MaskSet, temperature: float) -> MaskSet:

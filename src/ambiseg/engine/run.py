@@ -24,6 +24,7 @@ from ambiseg.engine.fitted_filter import FittedFilter
 from ambiseg.engine.hardware import Hardware
 from ambiseg.engine.memory import refusing_too_much
 from ambiseg.engine.mixture import MIXTURE, MixtureConfig, MixtureFit, MixtureModel
+from ambiseg.engine.package import unpacked
 from ambiseg.engine.postprocess import Image, LoadedModel, Postprocessed, PredictSettings, postprocess
 from ambiseg.engine.run_folder import TRAINING, RunConfig, digest_of_tensors, load_weights
 from ambiseg.engine.smoke import NOTE
@@ -247,7 +248,7 @@ def load(run: str | Path, precision: str = "auto", device: str | None = None) ->
     """Load a trained run.
 
     Args:
-        run: the run folder.
+        run: the run folder, or a file that ``ambiseg export --format package`` wrote.
         precision: ``auto``, ``32`` or ``bf16``.
         device: ``cuda``, ``mps`` or ``cpu``; the best one there is if None.
 
@@ -256,6 +257,12 @@ def load(run: str | Path, precision: str = "auto", device: str | None = None) ->
     """
     if (Path(run) / MIXTURE).is_file():
         return _load_mixture(Path(run), precision, device)
+    if Path(run).is_file():
+        with unpacked(Path(run)) as folder:
+            found = load(folder, precision, device)
+            _ = found.fitted  # read while it is there
+        found.folder = Path(run)
+        return found
     config = RunConfig.load(run)
     return Run(config, load_weights(run, config), Hardware.choose(precision, device=device), Path(run))
 

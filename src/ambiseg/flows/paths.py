@@ -386,7 +386,7 @@ def edm_posterior_mean(
     """
     level = edm_sigma(t, path)
     state = z / _over(path.alpha(t).clamp(min=FLOOR), z)
-    estimate = network(_over(c_in(level, sigma_data), z) * state, c_noise(level).expand(len(z)))
+    estimate = network(_over(c_in(level, sigma_data), z) * state, c_noise(level).expand(z.shape[0]))
     return _over(c_skip(level, sigma_data), z) * state + _over(c_out(level, sigma_data), z) * estimate.to(z)
 
 

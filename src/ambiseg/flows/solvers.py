@@ -14,13 +14,15 @@ from __future__ import annotations
 
 import importlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch._higher_order_ops import while_loop
 
 from ambiseg.errors import AmbisegError, UnknownNameError
 
@@ -84,6 +86,11 @@ def noise_levels(steps: int, rho: float = 7.0, sigma_min: float = 0.002, sigma_m
         >>> noise_levels(3, rho=1.0, sigma_min=1.0, sigma_max=7.0).tolist()
         [7.0, 4.0, 1.0, 0.0]
     """
+    return torch.tensor(level_values(steps, rho, sigma_min, sigma_max), dtype=torch.float64)
+
+
+def level_values(steps: int, rho: float, sigma_min: float, sigma_max: float) -> list[float]:
+    """`noise_levels` as numbers, which an exported model holds as constants; same errors."""
     if steps < 1:
         raise AmbisegError(f"noise levels: {steps} steps; at least 1 is needed")
     if not (rho > 0 and 0 < sigma_min < sigma_max < math.inf):
@@ -91,8 +98,8 @@ def noise_levels(steps: int, rho: float = 7.0, sigma_min: float = 0.002, sigma_m
             f"noise levels: rho {rho}, sigma_min {sigma_min}, sigma_max {sigma_max};"
             " give rho above 0 and 0 < sigma_min < sigma_max"
         )
-    ends = sigma_max ** (1 / rho), sigma_min ** (1 / rho)
-    return torch.cat([torch.linspace(*ends, steps, dtype=torch.float64) ** rho, torch.zeros(1).double()])
+    levels = np.linspace(sigma_max ** (1 / rho), sigma_min ** (1 / rho), steps) ** rho
+    return [*levels.tolist(), 0.0]
 
 
 def integrate(
@@ -102,7 +109,7 @@ def integrate(
     method: str = "heun",
     t0: float = 0.0,
     t1: float = 1.0,
-    grid: Tensor | None = None,
+    grid: Tensor | Sequence[float] | None = None,
     *,
     last: str | None = None,
     push: Push | None = None,
@@ -153,22 +160,54 @@ def integrate(
         if push is not None:
             raise AmbisegError(f"integrate: push with {ADAPTIVE}, which chooses its own steps; leave it out")
         return _adaptive(velocity, z, times[0], times[-1], rtol, atol)
+    if torch.compiler.is_exporting():
+        return _looped(velocity, z, times, methods)
     for step, (tableau, (t, t_next)) in enumerate(zip(methods, pairwise(times), strict=True), 1):
-        slopes: list[Tensor] = []
-        for node, row in zip(tableau.nodes, tableau.rows, strict=True):
-            between = t_next if node == 1 else t + node * (t_next - t)
-            slopes.append(_evaluate(velocity, _advance(z, t_next - t, row, slopes), between))
-            if push is not None and len(slopes) == 1:
-                slopes[0], counted = push(z, slopes[0], _time(t, z))
-        slopes[0] = slopes[0] if push is None else counted
-        z = _advance(z, t_next - t, tableau.weights, slopes)
+        z = _stepped(velocity, z, tableau, t, t_next, push)
         _check_finite(z, f"after step {step} of {len(methods)} (t = {t_next:.4g})")
     return z
 
 
+def _stepped(
+    velocity: Velocity, z: Tensor, tableau: Tableau, t: Any, t_next: Any, push: Push | None = None
+) -> Tensor:
+    """The state after one step from t to t_next."""
+    slopes: list[Tensor] = []
+    for node, row in zip(tableau.nodes, tableau.rows, strict=True):
+        between = t_next if node == 1 else t + node * (t_next - t)
+        slopes.append(_evaluate(velocity, _advance(z, t_next - t, row, slopes), between))
+        if push is not None and len(slopes) == 1:
+            slopes[0], counted = push(z, slopes[0], _time(t, z))
+    slopes[0] = slopes[0] if push is None else counted
+    return _advance(z, t_next - t, tableau.weights, slopes)
+
+
+def _looped(velocity: Velocity, z: Tensor, times: list[float], methods: list[Tableau]) -> Tensor:
+    """`integrate` for an exported model: a loop of its graph, which so holds the network once for each stage of a step,
+    and a last step of its own where that is by another method."""
+    alike = sum(method is methods[0] for method in methods)
+    grid = torch.tensor(times, dtype=torch.float64, device=z.device)
+
+    def unfinished(step: Tensor, state: Tensor) -> Tensor:
+        return step < alike
+
+    def following(step: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        t, t_next = grid.gather(0, torch.stack([step, step + 1])).unbind()
+        return step + 1, _stepped(velocity, state, methods[0], t, t_next)
+
+    start = torch.zeros((), dtype=torch.int64, device=z.device)
+    _, z = while_loop(unfinished, following, (start, z.clone()))  # type: ignore[no-untyped-call]
+    for place in range(alike, len(methods)):
+        z = _stepped(velocity, z, methods[place], times[place], times[place + 1])
+    return z
+
+
 def _check_finite(z: Tensor, where: str) -> None:
-    """Raise `AmbisegError` with the first image of the batch whose state holds nan or infinity."""
-    finite = z.detach().isfinite().reshape(len(z), -1).all(1)
+    """Raise `AmbisegError` with the first image of the batch whose state holds nan or infinity;
+    nothing while a model is exported."""
+    if torch.compiler.is_exporting():
+        return
+    finite = z.detach().isfinite().reshape(z.shape[0], -1).all(1)
     if not bool(finite.all()):
         image = int(finite.int().argmin())
         raise AmbisegError(
@@ -177,7 +216,7 @@ def _check_finite(z: Tensor, where: str) -> None:
         )
 
 
-def _advance(z: Tensor, h: float, coefficients: tuple[float, ...], slopes: list[Tensor]) -> Tensor:
+def _advance(z: Tensor, h: float | Tensor, coefficients: tuple[float, ...], slopes: list[Tensor]) -> Tensor:
     """``z + h sum_j coefficient_j k_j``."""
     for coefficient, slope in zip(coefficients, slopes, strict=True):
         if coefficient:
@@ -196,22 +235,22 @@ def _evaluate(velocity: Velocity, z: Tensor, t: float | Tensor) -> Tensor:
 
 def _time(t: float | Tensor, z: Tensor) -> Tensor:
     """A time for each image of the batch."""
-    return torch.as_tensor(t, dtype=_time_type(z), device=z.device).expand(len(z))
+    return torch.as_tensor(t, dtype=_time_type(z), device=z.device).expand(z.shape[0])
 
 
 def _time_type(z: Tensor) -> torch.dtype:
     return torch.float64 if z.dtype == torch.float64 else torch.float32
 
 
-def _times(steps: int, t0: float, t1: float, grid: Tensor | None) -> list[float]:
+def _times(steps: int, t0: float, t1: float, grid: Tensor | Sequence[float] | None) -> list[float]:
     if grid is None:
         if steps < 1:
             raise AmbisegError(f"integrate: {steps} steps; at least 1 is needed")
         times = [t0 + (t1 - t0) * n / steps for n in range(steps)] + [t1]
     else:
-        if grid.dim() != 1:
+        if isinstance(grid, Tensor) and grid.dim() != 1:
             raise AmbisegError(f"integrate: grid has shape {tuple(grid.shape)}; give one axis of times")
-        times = [float(t) for t in grid.tolist()]
+        times = [float(t) for t in (grid.tolist() if isinstance(grid, Tensor) else grid)]
     gaps = [after - before for before, after in pairwise(times)]
     if not gaps or not (all(gap > 0 for gap in gaps) or all(gap < 0 for gap in gaps)):
         raise AmbisegError(

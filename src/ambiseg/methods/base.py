@@ -78,6 +78,12 @@ class Segmenter(nn.Module, ABC):
         "prior_share=0 trains no prior"; empty where it need not."""
         return ""
 
+    @property
+    def export_obstacle(self) -> str:
+        """Why the model cannot be exported as a graph (`ambiseg.exporting`), as the end of a sentence; empty where it
+        can. Every random number of ``predict`` must then come from `ambiseg.distributions.noise.standard_normal`."""
+        return ""
+
     def start_from(self, other: Segmenter) -> None:
         """Take over the weights of another trained model, as far as the method can use them.
 

@@ -27,7 +27,7 @@ from ambiseg.errors import AmbisegError
 from ambiseg.maskset import MaskSet
 from ambiseg.mode_probabilities.simplex_least_squares import least_squares_on_simplex
 from ambiseg.overlap import pairwise_overlap
-from ambiseg.ranking import descending, first_largest
+from ambiseg.ranking import descending, first_largest, stable_order
 
 CANDIDATES = 6
 """Masks that are tried as the next one of a subset: those that are missing most."""
@@ -62,7 +62,7 @@ def represent(whole: MaskSet, count: int) -> MaskSet:
     moment = torch.einsum("bij,bj->bi", kernel, weights)
     chosen = torch.zeros_like(whole.present)
     fitted = torch.zeros_like(weights)
-    for _ in range(count):
+    for size in range(1, count + 1):
         missing = moment - torch.einsum("bij,bj->bi", kernel, fitted)
         missing = missing.masked_fill(chosen | ~whole.present, -torch.inf)
         most = descending(missing)[:, :CANDIDATES]
@@ -71,9 +71,9 @@ def represent(whole: MaskSet, count: int) -> MaskSet:
         joins = torch.zeros_like(chosen)[:, None].repeat(1, candidates.shape[1], 1)
         joins.scatter_(2, candidates[..., None], some[:, :1, None].expand(-1, candidates.shape[1], -1))
         trials = chosen[:, None] | joins
-        found, energies = _fit(kernel, moment, trials)
+        found, energies = _fit(kernel, moment, trials, size)
         best = first_largest(-energies, 1)
-        row = torch.arange(len(best), device=best.device)
+        row = torch.arange(best.shape[0], device=best.device)
         chosen, fitted = trials[row, best], found[row, best]
     return replace(whole, weights=fitted.to(whole.weights.dtype)).compact().sort()
 
@@ -95,7 +95,7 @@ def select_and_represent(whole: MaskSet, chosen: Tensor) -> MaskSet:
     kept = whole.with_best_of(chosen)
     dropped = whole.present & ~kept
     mass = (whole.weights * dropped).double().sum(1, keepdim=True)
-    if not bool((mass > 0).any()):
+    if not torch.compiler.is_exporting() and not bool((mass > 0).any()):
         return replace(whole, weights=whole.weights * kept).normalised().compact()
     kernel = _kernel(whole)
     share = (whole.weights * dropped).double() / mass.clamp(min=1e-30)
@@ -111,11 +111,11 @@ def _kernel(whole: MaskSet) -> Tensor:
     return iou * (whole.present[:, :, None] & whole.present[:, None])
 
 
-def _fit(kernel: Tensor, moment: Tensor, trials: Tensor) -> tuple[Tensor, Tensor]:
-    """Best weights of each trial subset ``(B, T, K)``, and ``1/2 u^T K u - u^T K w`` of them ``(B, T)``."""
+def _fit(kernel: Tensor, moment: Tensor, trials: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    """Best weights of each trial subset ``(B, T, K)`` of at most ``width`` entries, and ``1/2 u^T K u - u^T K w`` of
+    them ``(B, T)``."""
     batch, count, size = trials.shape
-    width = int(trials.sum(2).max())
-    order = (~trials).to(torch.uint8).argsort(dim=2, stable=True)[..., :width]
+    order = stable_order((~trials).to(torch.uint8))[..., :width]
     inside = trials.gather(2, order).reshape(batch * count, width)
     rows = order.reshape(batch * count, width)
     flat = kernel[:, None].expand(-1, count, -1, -1).reshape(batch * count, size, size)

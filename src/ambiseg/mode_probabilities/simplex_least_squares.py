@@ -29,6 +29,7 @@ from scipy.optimize import nnls
 from torch import Tensor
 
 from ambiseg.errors import AmbisegError
+from ambiseg.mode_probabilities.simplex_pivoting import pivoted
 
 STATIONARY = 1e-10
 """An entry joins the support if its gradient is this much below the support's, relative to the gradient's
@@ -86,6 +87,8 @@ def least_squares_on_simplex(gram: Tensor, moment: Tensor, present: Tensor) -> S
         >>> same.weights, same.unique
         (tensor([[0.5000, 0.5000]], dtype=torch.float64), tensor([False]))
     """
+    if torch.compiler.is_exporting():
+        return _while_exporting(gram, moment, present)
     batch, count = moment.shape if moment.dim() == 2 else (-1, -1)
     if tuple(gram.shape) != (batch, count, count) or tuple(present.shape) != (batch, count):
         raise AmbisegError(
@@ -119,6 +122,13 @@ def least_squares_on_simplex(gram: Tensor, moment: Tensor, present: Tensor) -> S
         torch.from_numpy(residual).to(device),
         torch.from_numpy(unique).to(device),
     )
+
+
+def _while_exporting(gram: Tensor, moment: Tensor, present: Tensor) -> SimplexSolution:
+    """The same solver as part of an exported model; the residual and whether others are as good are not computed."""
+    weights = pivoted(gram, moment, present)
+    batch = weights.shape[0]
+    return SimplexSolution(weights, weights.new_zeros(batch), present.new_ones(batch))
 
 
 def _parts(g: Array, b: Array, p: Array) -> tuple[Array, Array]:

@@ -199,7 +199,7 @@ class CausalTransformer(AutoregressiveNetwork):
     def forward(self, u: Tensor) -> tuple[Tensor, Tensor]:
         height, width = u.shape[2:]
         strips = self._cut(u)
-        start = self.start.expand(len(u), 1, -1)
+        start = self.start.expand(u.shape[0], 1, -1)
         tokens = torch.cat([start, self.embed(strips[:, :-1])], 1) + self._positions(height, width, u.device)
         mean, log_scale = full_precision(self.head(self.norm(self.blocks(tokens)))).chunk(2, 2)
         if self.within is not None:
@@ -217,7 +217,8 @@ class CausalTransformer(AutoregressiveNetwork):
 
     def _grid(self, height: int, width: int) -> tuple[int, int]:
         """How many strips lie below and beside one another."""
-        return -(-height // self.strip[0]), -(-width // self.strip[1])
+        rows, columns = self.strip
+        return (height + rows - 1) // rows, (width + columns - 1) // columns
 
     def _cut(self, u: Tensor, outside: int = 0) -> Tensor:
         """A field ``(N, C, H, W)`` as strips ``(N, L, C rows columns)``, extended where they reach over the
@@ -230,7 +231,7 @@ class CausalTransformer(AutoregressiveNetwork):
 
     def _join(self, strips: Tensor, height: int, width: int) -> Tensor:
         """The inverse of `_cut`."""
-        cells = strips.reshape(len(strips), *self._grid(height, width), *self.strip, self.channels)
+        cells = strips.reshape(strips.shape[0], *self._grid(height, width), *self.strip, self.channels)
         return cells.permute(0, 5, 1, 3, 2, 4).flatten(4).flatten(2, 3)[..., :height, :width]
 
     def _positions(self, height: int, width: int, device: torch.device) -> Tensor:

@@ -117,4 +117,5 @@ class Backbone(nn.Module, ABC):
 
 def repeated(value: Tensor, x: Tensor) -> Tensor:
     """``value (B, ...)`` for a batch ``x (n B, ...)`` that has n entries for each of its images."""
-    return value if len(value) == len(x) else value.repeat_interleave(len(x) // len(value), 0)
+    batch = value.shape[0]
+    return value if batch == x.shape[0] else value.repeat_interleave(x.shape[0] // batch, 0)

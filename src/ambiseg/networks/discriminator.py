@@ -8,6 +8,9 @@ positions in front of the last layer admits any image size.
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -23,7 +26,6 @@ class Discriminator(nn.Module):
         outputs: numbers per image.
 
     Example:
-        >>> import torch
         >>> Discriminator(3, 8, 5)(torch.zeros(2, 3, 17, 1)).shape
         torch.Size([2, 5])
     """
@@ -44,8 +46,10 @@ class Discriminator(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         least = 2**self.LAYERS
-        bottom, right = max(0, least - maps.shape[-2]), max(0, least - maps.shape[-1])
-        if bottom or right:
+        # Sizes of an exported model are symbols, of which `max` would take one.
+        most: Any = torch.sym_max
+        bottom, right = (most(0, least - side) for side in maps.shape[-2:])
+        if torch.compiler.is_exporting() or bottom or right:
             maps = functional.pad(maps, (0, right, 0, bottom), mode="replicate")
         out: Tensor = self.out(self.layers(maps).mean((2, 3)))
         return out

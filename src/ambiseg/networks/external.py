@@ -58,7 +58,7 @@ class ExternalNetwork(Backbone):
     def encode(self, images: Tensor, time: Tensor | None = None) -> Encoded:
         check_channels(images, self.in_channels)
         features = self.module(images)
-        self._check(features, (len(images), *images.shape[2:]))
+        self._check(features, (images.shape[0], *images.shape[2:]))
         return Encoded([features], [], None, (images.shape[-2], images.shape[-1]))
 
     def decode(

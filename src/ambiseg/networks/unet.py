@@ -260,10 +260,12 @@ def extend(images: Tensor, multiple: int) -> Tensor:
     Raises:
         AmbisegError: images far smaller than that, of which a small one would become very large.
     """
-    if multiple > max(SMALL_SIDE, *images.shape[-2:]):
+    if multiple > SMALL_SIDE and multiple > max(images.shape[-2:]):
         raise AmbisegError(
             f"images of {images.shape[-2]}x{images.shape[-1]} pixels are too small for a network that halves them"
             f" {multiple.bit_length() - 1} times: give images of {multiple} pixels or more, or train with a lower depth"
         )
-    bottom, right = (-images.shape[-2]) % multiple, (-images.shape[-1]) % multiple
-    return functional.pad(images, (0, right, 0, bottom), mode="replicate") if bottom or right else images
+    bottom, right = ((side + multiple - 1) // multiple * multiple - side for side in images.shape[-2:])
+    if torch.compiler.is_exporting() or bottom or right:
+        return functional.pad(images, (0, right, 0, bottom), mode="replicate")
+    return images

@@ -42,7 +42,7 @@ from ambiseg.distributions.low_rank import LowRankNormal
 from ambiseg.distributions.monte_carlo import draw_sizes, expected_nats, marginal, pairwise_cross_entropy
 from ambiseg.distributions.noise import standard_normal
 from ambiseg.errors import AmbisegError
-from ambiseg.flows.solvers import integrate
+from ambiseg.flows.solvers import ADAPTIVE, integrate
 from ambiseg.labels import LabelSpace
 from ambiseg.losses.mask_losses import DICE_SMOOTHING
 from ambiseg.maskset import MaskSet
@@ -101,6 +101,12 @@ class ATFM(Segmenter):
         nn.init.zeros_(self.h.weight)
         nn.init.zeros_(self.h.bias)  # type: ignore[arg-type]
 
+    @property
+    def export_obstacle(self) -> str:
+        if self.settings.sampler == ADAPTIVE:
+            return f"the solver {ADAPTIVE} chooses its steps while it runs (settings: sampler), a graph has fixed ones"
+        return ""
+
     # -- where the flow begins -------------------------------------------------------------------------------
 
     @torch.no_grad()
@@ -120,7 +126,7 @@ class ATFM(Segmenter):
     ) -> Tensor:
         """``x_0``: so many draws of `truncation` of each image, or of noise, ``(B, count, C, H, W)``, without
         gradients."""
-        shape = (len(images), count, self.labels.channels, *images.shape[2:])
+        shape = (images.shape[0], count, self.labels.channels, *images.shape[2:])
         if distribution is None:
             return standard_normal(shape, images.device, generator)
         logits = distribution.sample(count, generator).view(shape)
@@ -149,7 +155,7 @@ class ATFM(Segmenter):
         """Nats per pixel, the mean over annotations by their probability (5)."""
         count = self.settings.draws
         logits = prior.distribution(images).sample(count)
-        shape = (len(images), count, self.labels.channels, *images.shape[2:])
+        shape = (images.shape[0], count, self.labels.channels, *images.shape[2:])
         pairs = pairwise_cross_entropy(logits.view(shape), annotations.masks, self.labels)
         nats = marginal(pairs) if self.settings.estimator == "log-mean" else pairs.mean(1)
         loss = expected_nats(nats, annotations).mean()
@@ -158,7 +164,7 @@ class ATFM(Segmenter):
     def _flow_loss(self, images: Tensor, annotations: MaskSet) -> dict[str, Tensor]:
         """L_SF of all annotations that are there, folded into the batch."""
         start = self.draw(images, self.truncation(images), 1)[:, 0]
-        times = torch.rand(len(images), device=images.device)
+        times = torch.rand(images.shape[0], device=images.device)
         image, annotator = torch.nonzero(annotations.present, as_tuple=True)
         masks, share = annotations.masks[image, annotator], annotations.weights[image, annotator]
         x0, x1, valid = start[image], self.labels.one_hot(masks, dim=1), self.labels.valid(masks)[:, None]
@@ -168,10 +174,10 @@ class ATFM(Segmenter):
         velocity = self.velocity(images[image], state, times[image])
         error = ((velocity - (x1 - x0)).square() * valid).flatten(1).sum(1)
         pixels = valid.flatten(1).sum(1).clamp(min=1) * self.labels.channels
-        flow = (share * error / pixels).sum() / len(images)
+        flow = (share * error / pixels).sum() / images.shape[0]
         end = state + (1 - t) * velocity
         dice = dice_loss(end, x1, valid, self.labels, hard=self.settings.dice == "hard")
-        consistency = (share * dice).sum() / len(images)
+        consistency = (share * dice).sum() / images.shape[0]
         loss = flow + self.settings.alpha * consistency
         return {"loss": loss, "flow": flow.detach(), "dice": consistency.detach()}
 

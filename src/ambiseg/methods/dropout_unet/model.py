@@ -97,6 +97,12 @@ class DropoutUNet(Segmenter):
             for layer, mode in zip(self.dropouts, modes, strict=True):
                 layer.train(mode)
 
+    @property
+    def export_obstacle(self) -> str:
+        return (
+            "its random numbers are the dropout patterns of layers inside the network, which cannot be inputs"
+        )
+
     def loss(self, images: Tensor, annotations: MaskSet) -> dict[str, Tensor]:
         """Cross-entropy in nats per pixel that is not void, each mask drawn by its probability."""
         y = annotations.sample_one().masks[:, 0]
@@ -113,10 +119,10 @@ class DropoutUNet(Segmenter):
         """
         values, parts = images[:, 0].numel() * self.g.out_channels, []
         with _seeded(images.device, generator):
-            for count in network_parts(samples or self.settings.samples, len(images), values):
+            for count in network_parts(samples or self.settings.samples, images.shape[0], values):
                 logits = self(images.repeat_interleave(count, 0))
                 share = self.labels.probabilities(logits)
-                parts.append(share.reshape(len(images), count, *logits.shape[1:]))
+                parts.append(share.reshape(images.shape[0], count, *logits.shape[1:]))
         return MaskSet.from_probabilities(torch.cat(parts, 1), self.labels)
 
 

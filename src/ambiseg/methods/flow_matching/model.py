@@ -24,7 +24,7 @@ Samples of one image are integrated together, so that diversity guidance can pus
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeGuard
+from typing import TypeGuard, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -40,7 +40,7 @@ from ambiseg.flows.paths import (
     edm_posterior_mean,
     path_named,
 )
-from ambiseg.flows.solvers import ADAPTIVE, Push, integrate, noise_levels
+from ambiseg.flows.solvers import ADAPTIVE, Push, integrate, level_values
 from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
 from ambiseg.memory_budget import network_parts
@@ -57,6 +57,8 @@ from ambiseg.networks.backbone import build_backbone
 from ambiseg.networks.edm import EDM, NEARLY_ZERO, start
 from ambiseg.networks.settings import UNetSettings
 from ambiseg.networks.unet import check_channels
+
+Time = TypeVar("Time", Tensor, float)
 
 
 class FlowMatching(Segmenter):
@@ -93,6 +95,14 @@ class FlowMatching(Segmenter):
     def start(self) -> float:
         """The time of pure noise: 0, or that of the greatest noise level where training never sees 0."""
         return float(self.path.time(torch.tensor(self.settings.most_noise, dtype=torch.float64)))
+
+    @property
+    def export_obstacle(self) -> str:
+        if self.settings.sampler == ADAPTIVE:
+            return f"the solver {ADAPTIVE} chooses its steps while it runs (settings: sampler), a graph has fixed ones"
+        if self.settings.guidance is not None:
+            return "guidance looks at the samples of every step to decide on their push (settings: guidance)"
+        return ""
 
     # -- the field -------------------------------------------------------------------------------------------
 
@@ -169,10 +179,11 @@ class FlowMatching(Segmenter):
             return self._shifted(normal.sigmoid())
         return self._shifted(torch.rand(count, device=device))
 
-    def _shifted(self, time: Tensor) -> Tensor:
+    def _shifted(self, time: Time) -> Time:
         """``t / (t + s (1 - t))``, which for s > 1 moves times towards the noise (Esser et al. 2024, equation
         23)."""
-        return time / (time + self.settings.time_shift * (1 - time))
+        shifted: Time = time / (time + self.settings.time_shift * (1 - time))
+        return shifted
 
     # -- sampling --------------------------------------------------------------------------------------------
 
@@ -182,11 +193,11 @@ class FlowMatching(Segmenter):
     ) -> MaskSet:
         """Samples of equal weight; ``settings.samples`` of them unless asked otherwise."""
         count = samples or self.settings.samples
-        shape = (len(images), count, self.labels.channels, *images.shape[2:])
+        shape = (images.shape[0], count, self.labels.channels, *images.shape[2:])
         z = standard_normal(shape, images.device, generator)
         guided_together = self.settings.guidance is not None
         values = images[:, 0].numel() * self.g.out_channels
-        sizes = [count] if guided_together else network_parts(count, len(images), values)
+        sizes = [count] if guided_together else network_parts(count, images.shape[0], values)
         ends = [self._integrate(images, part) for part in torch.split(z, sizes, 1)]
         share = self.labels.normalized((torch.cat(ends, 1) + 1) / 2, dim=2)
         return MaskSet.from_probabilities(share, self.labels)
@@ -217,7 +228,7 @@ class FlowMatching(Segmenter):
         # A posterior mean has no velocity at t = 1, so the last step ends in the mean itself.
         by_mean = s.parameterisation == "edm" or push is not None
         last = "euler" if by_mean and s.sampler != ADAPTIVE else None
-        grid = self._shifted(torch.linspace(0, 1, s.steps + 1, dtype=torch.float64))
+        grid = [self._shifted(n / s.steps) for n in range(s.steps + 1)]
         return integrate(field, z, method=s.sampler, grid=grid, last=last)
 
     def _integrate_levels(self, images: Tensor, noise: Tensor, grid: KarrasGrid) -> Tensor:
@@ -242,7 +253,7 @@ class FlowMatching(Segmenter):
             push = MeanMaskGuidance(denoised, g.strength, g.least_noise)
         elif guidance is not None:
             push = lambda state, v, level: (guidance(state, v, level),) * 2  # noqa: E731
-        levels = noise_levels(s.steps, grid.rho, grid.sigma_min, grid.sigma_max)
+        levels = level_values(s.steps, grid.rho, grid.sigma_min, grid.sigma_max)
         return integrate(field, levels[0] * noise, method=s.sampler, grid=levels, last="euler", push=push)
 
 
@@ -256,7 +267,7 @@ def _check(s: FlowMatchingSettings) -> None:
         raise AmbisegError(f"time_shift is above 0, received {s.time_shift}")
     levels = isinstance(s.grid, KarrasGrid)
     if isinstance(s.grid, KarrasGrid):
-        noise_levels(s.steps, s.grid.rho, s.grid.sigma_min, s.grid.sigma_max)
+        level_values(s.steps, s.grid.rho, s.grid.sigma_min, s.grid.sigma_max)
         if s.sampler == ADAPTIVE:
             raise AmbisegError(
                 f"sampler={ADAPTIVE} chooses its own steps: leave out grid=karras, or take heun"

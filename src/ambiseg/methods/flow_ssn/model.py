@@ -48,7 +48,7 @@ from ambiseg.distributions.autoregressive_flow import AffineAutoregressive
 from ambiseg.distributions.monte_carlo import draw_sizes, expected_nats, marginal, pairwise_cross_entropy
 from ambiseg.distributions.noise import standard_normal
 from ambiseg.errors import AmbisegError
-from ambiseg.flows.solvers import integrate
+from ambiseg.flows.solvers import ADAPTIVE, integrate
 from ambiseg.labels import LabelSpace
 from ambiseg.losses.mask_losses import cross_entropy_per_pixel
 from ambiseg.maskset import MaskSet
@@ -180,6 +180,15 @@ class FlowSSN(Segmenter):
         assert isinstance(self.settings.flow, ContinuousFlow)
         return self.settings.flow
 
+    @property
+    def export_obstacle(self) -> str:
+        flow = self.settings.flow
+        if isinstance(flow, AutoregressiveFlow) and isinstance(flow.body, LinearLayer):
+            return "its linear layer has one image size (settings: flow.body)"
+        if isinstance(flow, ContinuousFlow) and flow.sampler == ADAPTIVE:
+            return f"the solver {ADAPTIVE} chooses its steps while it runs (settings: flow.sampler), a graph has fixed ones"
+        return ""
+
     # -- the base --------------------------------------------------------------------------------------------
 
     def distribution(self, images: Tensor) -> Base:
@@ -188,11 +197,13 @@ class FlowSSN(Segmenter):
         if self.base is not None:
             base: Base = self.base(images)
             return base
-        zeros = images.new_zeros((len(images), self.labels.channels, *images.shape[2:]), dtype=torch.float32)
+        zeros = images.new_zeros(
+            (images.shape[0], self.labels.channels, *images.shape[2:]), dtype=torch.float32
+        )
         return Base(zeros, zeros)
 
     def _noise(self, images: Tensor, count: int, generator: torch.Generator | None = None) -> Tensor:
-        shape = (len(images), count, self.labels.channels, *images.shape[2:])
+        shape = (images.shape[0], count, self.labels.channels, *images.shape[2:])
         return standard_normal(shape, images.device, generator)
 
     def _pushed(self, u: Tensor) -> Tensor:
@@ -279,7 +290,7 @@ class FlowSSN(Segmenter):
     def _continuous_loss(self, images: Tensor, annotations: MaskSet) -> dict[str, Tensor]:
         masks = annotations.sample_one().masks[:, 0]
         u = self._pushed(self.distribution(images).draw(self._noise(images, 1)))[:, 0]
-        time = torch.rand(len(images), device=images.device)
+        time = torch.rand(images.shape[0], device=images.device)
         # A void pixel has no label to go to: it stays as it was drawn.
         t = time[:, None, None, None] * self.labels.valid(masks)[:, None]
         state = (1 - t) * u + t * self.labels.one_hot(masks, dim=1)
@@ -300,8 +311,8 @@ class FlowSSN(Segmenter):
             return (mean - state) / (1 - time[:, None, None, None, None].clamp(max=LAST_TIME))
 
         # A posterior mean gives no velocity at t = 1, so the last step ends in the mean itself.
-        last = "euler" if whole and s.drift == "conditional" and s.sampler != "dopri5" else None
-        grid = torch.linspace(0, 1, s.steps + 1, dtype=torch.float64)
+        last = "euler" if whole and s.drift == "conditional" and s.sampler != ADAPTIVE else None
+        grid = [n / s.steps for n in range(s.steps + 1)]
         if not whole:
             grid = grid[:-1]
         return integrate(

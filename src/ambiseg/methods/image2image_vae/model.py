@@ -109,9 +109,9 @@ class Image2ImageVAE(Segmenter):
         self, images: Tensor, samples: int | None = None, generator: torch.Generator | None = None
     ) -> MaskSet:
         """Samples of equal weight; ``settings.samples`` of them unless asked otherwise."""
-        shape = (len(images), samples or self.settings.samples, self.settings.latent_size)
+        shape = (images.shape[0], samples or self.settings.samples, self.settings.latent_size)
         z = standard_normal(shape, images.device, generator)
-        sizes = network_parts(z.shape[1], len(images), images[:, 0].numel() * self.g.out_channels)
+        sizes = network_parts(z.shape[1], images.shape[0], images[:, 0].numel() * self.g.out_channels)
         parts = [self._masks(images, part) for part in torch.split(z, sizes, 1)]
         return MaskSet.from_probabilities(torch.cat(parts, 1), self.labels)
 

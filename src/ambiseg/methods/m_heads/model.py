@@ -65,7 +65,7 @@ class MHeads(Segmenter):
     def forward(self, images: Tensor) -> Tensor:
         """Logits of every head ``(B, M, C, H, W)``."""
         logits: Tensor = self.h(self.g(images))
-        return logits.reshape(len(images), self.settings.heads, self.labels.channels, *images.shape[2:])
+        return logits.reshape(images.shape[0], self.settings.heads, self.labels.channels, *images.shape[2:])
 
     def loss(self, images: Tensor, annotations: MaskSet) -> dict[str, Tensor]:
         """Oracle loss of the heads in nats per pixel that is not void, each mask drawn by its probability."""

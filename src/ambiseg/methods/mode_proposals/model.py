@@ -94,6 +94,12 @@ class ModeProposals(Segmenter):
         3.1)."""
         return self.settings.selection.weight > 0
 
+    @property
+    def export_obstacle(self) -> str:
+        if self.settings.flow_input:
+            return "it sees one fixed draw of noise, which depends on the image size (settings: flow_input)"
+        return ""
+
     @torch.no_grad()
     def _repeat_first_head(self) -> None:
         """Start all heads as one convolution, each copy or weight scaled by a random factor near 1 (A.2).
@@ -138,8 +144,8 @@ class ModeProposals(Segmenter):
         if noise is None:
             features = self.g(images)
             return features
-        time = torch.full((len(images),), self.settings.flow_time or 0.0, device=images.device)
-        features = self.g(torch.cat([images, noise.expand(len(images), -1, -1, -1)], 1), time)
+        time = torch.full((images.shape[0],), self.settings.flow_time or 0.0, device=images.device)
+        features = self.g(torch.cat([images, noise.expand(images.shape[0], -1, -1, -1)], 1), time)
         return features
 
     def _noise(self, images: Tensor) -> Tensor:

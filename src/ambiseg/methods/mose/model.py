@@ -109,7 +109,7 @@ class Experts(nn.Module):
         On a CPU a few images are computed together, so that a layer stays in its cache.
         """
         values = z.shape[1] * self.first.out_channels * u[0, 0].numel()
-        sizes = part_sizes(len(u), values, VALUES_IN_CACHE) if u.device.type == "cpu" else [len(u)]
+        sizes = part_sizes(u.shape[0], values, VALUES_IN_CACHE) if u.device.type == "cpu" else [u.shape[0]]
         parts = zip(torch.split(u, sizes), torch.split(z, sizes), strict=True)
         return torch.cat([self._forward(*part) for part in parts])
 
@@ -216,7 +216,7 @@ class MoSE(Segmenter):
         with torch.autocast(u_g.device.type, enabled=False):
             if self.gating is None:
                 count = self.settings.experts
-                return torch.full((len(u_g), count), -math.log(count), device=u_g.device)
+                return torch.full((u_g.shape[0], count), -math.log(count), device=u_g.device)
             log_pi: Tensor = self.gating(u_g.float().mean((2, 3))).log_softmax(1)
             return log_pi
 
@@ -251,6 +251,12 @@ class MoSE(Segmenter):
         """
         return self._log_pi(self.g.encode(images)).exp()
 
+    @property
+    def export_obstacle(self) -> str:
+        if self.settings.representation == "standard":
+            return "it draws experts at random by their probabilities (settings: representation=standard)"
+        return ""
+
     # -- training --------------------------------------------------------------------------------------------
 
     @property
@@ -278,7 +284,7 @@ class MoSE(Segmenter):
         if tau is not None:
             return self._logits(encoded, u_d, self._gumbel_latents(log_pi, tau)), log_pi
         expert = torch.arange(self.settings.experts, device=images.device).repeat_interleave(self.draws)
-        return self._logits(encoded, u_d, self.latents(expert.expand(len(images), -1))), log_pi
+        return self._logits(encoded, u_d, self.latents(expert.expand(images.shape[0], -1))), log_pi
 
     def _gumbel_latents(self, log_pi: Tensor, tau: float) -> Tensor:
         """Latents ``(B, K S, L)`` of experts drawn from pi, through which the gating network learns: the draw is one
@@ -310,7 +316,7 @@ class MoSE(Segmenter):
                 fit = (coupling * cost).sum((1, 2))
             # Samples that were drawn have equal weights u, so the divergence of (6) has no gradient.
             if s.coupling != "independent" and not drawn:
-                received = coupling.sum(2).view(len(images), s.experts, draws).sum(2)
+                received = coupling.sum(2).view(images.shape[0], s.experts, draws).sum(2)
                 kl = divergence(received, log_pi, self._groups(logits, draws))
                 if s.gating_loss == "mean":
                     kl = kl / logits.shape[1]
@@ -369,7 +375,7 @@ class MoSE(Segmenter):
         """
         encoded, u_d, log_pi = self._encoded(images)
         expert, weights = self._chosen(log_pi.exp(), samples or self.settings.samples, generator)
-        values = len(images) * self.g.out_channels * images.shape[2] * images.shape[3]
+        values = images.shape[0] * self.g.out_channels * images.shape[2] * images.shape[3]
         parts = torch.split(self.latents(expert, generator), part_sizes(expert.shape[1], values), 1)
         found = [self.labels.probabilities(self._logits(encoded, u_d, z), dim=2) for z in parts]
         return MaskSet.from_probabilities(torch.cat(found, 1), self.labels, weights)
@@ -388,7 +394,7 @@ class MoSE(Segmenter):
             return drawn.to(pi.device), torch.full(drawn.shape, 1 / count, device=pi.device)
         each, more = divmod(count, pi.shape[1])
         ranked = descending(pi)
-        everyone = torch.arange(pi.shape[1], device=pi.device).repeat_interleave(each).expand(len(pi), -1)
+        everyone = torch.arange(pi.shape[1], device=pi.device).repeat_interleave(each).expand(pi.shape[0], -1)
         expert = torch.cat([everyone, ranked[:, :more]], 1)
         samples = torch.zeros_like(pi).scatter_add_(1, expert, torch.ones_like(expert, dtype=pi.dtype))
         weights = pi.gather(1, expert) / samples.gather(1, expert)

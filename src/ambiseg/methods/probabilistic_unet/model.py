@@ -214,7 +214,7 @@ class ProbabilisticUNet(Segmenter):
         self, images: Tensor, samples: int, generator: torch.Generator | None
     ) -> tuple[Tensor, Tensor]:
         """Features, and latents ``(B, K, N)`` of the prior."""
-        shape = (len(images), samples, self.settings.latent_size)
+        shape = (images.shape[0], samples, self.settings.latent_size)
         return self.features(images), self.prior(images).place(
             standard_normal(shape, images.device, generator)
         )
@@ -309,7 +309,7 @@ class ProbabilisticUNet(Segmenter):
         z = self.prior(images).place(noise.flatten(0, 1)[None])
         parts = self._decoded(self.features(images), z)
         found = torch.cat([self.labels.probabilities(logits, dim=2) for logits in parts], 1)
-        return found.reshape(len(images), size, size, *found.shape[2:])
+        return found.reshape(images.shape[0], size, size, *found.shape[2:])
 
     # -- likelihood ------------------------------------------------------------------------------------------
 
@@ -351,7 +351,7 @@ class ProbabilisticUNet(Segmenter):
             self.prior(images),
             self.posterior_of(images, masks),
         )
-        shape = (len(images), count, self.settings.latent_size)
+        shape = (images.shape[0], count, self.settings.latent_size)
         z = posterior.place(standard_normal(shape, images.device, generator))
         likelihoods = []
         for logits in self._decoded(features, z):

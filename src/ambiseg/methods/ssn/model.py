@@ -99,6 +99,12 @@ class SSN(Segmenter):
         for parameter in self.p.parameters():
             parameter.mul_(self.settings.rank**-0.5)
 
+    @property
+    def export_obstacle(self) -> str:
+        if self.settings.sample_rank not in (None, self.settings.rank):
+            return "it computes singular vectors for every image (settings: sample_rank)"
+        return ""
+
     # -- the distribution ---------------------------------------------------------------------------------------------
 
     def distribution(self, images: Tensor) -> LowRankNormal:
@@ -119,7 +125,7 @@ class SSN(Segmenter):
         return LowRankNormal(
             mean.flatten(1),
             log_diagonal.clamp(max=MOST_LOG_VARIANCE).exp().flatten(1) + LEAST_VARIANCE,
-            factor.reshape(len(images), rank, -1).mT,
+            factor.reshape(images.shape[0], rank, -1).mT,
         )
 
     def _nats(self, logits: Tensor, masks: Tensor) -> Tensor:
@@ -158,7 +164,7 @@ class SSN(Segmenter):
         distribution = self.distribution(images)
         if s.sample_rank is not None:
             distribution = distribution.truncated(s.sample_rank)
-        shape = (len(images), -1, self.labels.channels, *images.shape[2:])
+        shape = (images.shape[0], -1, self.labels.channels, *images.shape[2:])
         draws = [
             self.labels.probabilities(
                 distribution.sample(n, generator, temperature=s.temperature).view(shape), dim=2

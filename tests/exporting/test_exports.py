@@ -1,0 +1,207 @@
+"""An exported file gives the masks of its run, for any batch and image size, with the same noise."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ambiseg.distributions.noise import GivenNoise
+from ambiseg.engine.mixture import MixtureModel
+from ambiseg.engine.postprocess import EstimateSettings, PredictSettings
+from ambiseg.engine.run import Run, mixed
+from ambiseg.errors import AmbisegError
+from ambiseg.exporting.files import METADATA, differences, export, inference, traced
+from ambiseg.exporting.graph import DeployedModel
+from ambiseg.methods import METHODS
+from ambiseg.methods.base import Segmenter
+from exporting_helpers import SMALL, run_of
+
+onnxruntime = pytest.importorskip("onnxruntime")
+
+SIZES = ((1, 16, 16), (2, 11, 19), (3, 24, 8))
+"""Batch, height and width: one that needs no padding, and smaller ones than those that are traced."""
+KEEP_ALL = PredictSettings(score_threshold=None, duplicate_iou=None)
+PAGE = Path(__file__).parents[2] / "docs" / "export.md"
+QUICK = ("ssn",)
+"""Methods whose graphs are made in every test run; those of the others in the slow ones."""
+
+
+def check_same(deployed, exported):
+    """Every pixel, and weights up to rounding, at all `SIZES`; the graph has its full number of masks."""
+    generator = torch.Generator().manual_seed(1)
+    for size in SIZES:
+        image, noise = deployed.example(*size, generator)
+        pixels, weights = differences(deployed, exported, image, noise)
+        assert pixels < 1e-3 and weights < 1e-5, size
+        masks, found, *scores = exported(image, noise)
+        assert masks.shape == (size[0], deployed.masks, *size[1:]) and masks.dtype == np.uint8
+        assert np.allclose(found.sum(1), 1, atol=1e-5) and (np.diff(found, axis=1) <= 1e-6).all()
+        assert all(score.shape == found.shape for score in scores)
+
+
+def check_page(session, folder):
+    """The code of docs/export.md runs this file."""
+    np.save(folder / "scan.npy", np.full((3, 13, 20), 90.0))
+    code = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.S)[0]
+    code = code.replace('"first.onnx"', repr(str(folder / "model.onnx"))).replace(
+        '"scan.npy"', repr(str(folder / "scan.npy"))
+    )
+    found = {}
+    exec(compile(code, str(PAGE), "exec"), found)
+    assert (
+        found["plausible"].shape[1:] == (13, 20)
+        and len(found["plausible"]) == len(found["probabilities"]) > 0
+    )
+    assert found["inputs"].keys() == {value.name for value in session.get_inputs()}
+
+
+def test_every_method_is_tried():
+    assert METHODS.keys() == SMALL.keys()
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        pytest.param(name, marks=() if name in QUICK else pytest.mark.slow)
+        for name in SMALL
+        if name != "dropout-unet"
+    ],
+)
+def test_onnx_is_the_run(method, tmp_path):
+    run, path = run_of(method), tmp_path / "model.onnx"
+    deployed = export(run, path, "onnx", KEEP_ALL, "CC BY 4.0")
+    check_same(deployed, inference(path, "onnx", threads=1))
+    session = onnxruntime.InferenceSession(str(path))
+    check_page(session, tmp_path)
+    facts = json.loads(session.get_modelmeta().custom_metadata_map[METADATA])
+    assert facts["licence"] == "CC BY 4.0" and facts["method"] == method
+    assert {value.name: value.shape for value in session.get_inputs()} == facts["inputs"]
+    assert [value.name for value in session.get_outputs()] == facts["outputs"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("settings", [{"flow": {"kind": "autoregressive"}}])
+def test_onnx_of_autoregressive_flows(settings, tmp_path):
+    path = tmp_path / "model.onnx"
+    deployed = export(run_of("flow-ssn", **settings), path, "onnx", KEEP_ALL)
+    check_same(deployed, inference(path, "onnx", threads=1))
+
+
+def test_torch_program_is_the_run(tmp_path):
+    run, path = run_of("m-heads", classes=3, heads=2), tmp_path / "model.pt2"
+    deployed = export(run, path, "torch", KEEP_ALL)
+    check_same(deployed, inference(path, "torch"))
+    extra = {METADATA: ""}
+    torch.export.load(path, extra_files=extra)
+    assert json.loads(extra[METADATA])["classes"] == list(run.config.labels.names)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["onnx", "torch"])
+def test_filters_are_inside(kind, tmp_path):
+    run, path = run_of("mode-proposals", classes=3, proposals=6), tmp_path / "model"
+    settings = PredictSettings(duplicate_iou=0.6, score_threshold=0.5, top=3, temperature=1.3)
+    deployed = export(run, path, kind, settings)
+    check_same(deployed, inference(path, kind, threads=1))
+
+
+def test_the_graph_module_is_what_predict_gives():
+    run = run_of("ssn")
+    deployed = DeployedModel(run, PredictSettings(probability_threshold=0.4, top=2))
+    image, noise = deployed.example(1, 16, 16)
+    masks, weights = deployed(image, *noise)
+    settings = PredictSettings(probability_threshold=0.4, top=2)
+    found = run.predict_batch([image[0].numpy()], settings, GivenNoise(noise)).masks
+    assert torch.equal(masks, found.masks) and torch.equal(weights, found.weights)
+
+
+@pytest.mark.parametrize(
+    ("method", "axes"),
+    [
+        ("m-heads", []),
+        ("ssn", [("batch", 3, 2), ("batch", 3, 1, "height", "width")]),
+        ("probabilistic-unet", [("batch", 3, 6)]),
+        ("flow-matching", [("batch", 3, 1, "height", "width")]),
+        ("mose", [("batch", 3, 2)]),
+    ],
+)
+def test_noise_is_found_by_asking(method, axes):
+    deployed = DeployedModel(run_of(method), KEEP_ALL)
+    assert [noise.axes for noise in deployed.noise] == axes
+    image, noise = deployed.example(2, 12, 20)
+    assert torch.equal(deployed(image, *noise)[0], deployed(image, *noise)[0])
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "word"),
+    [
+        ("dropout-unet", {}, "dropout patterns"),
+        ("flow-matching", {"sampler": "dopri5"}, "dopri5"),
+        ("flow-matching", {"guidance": {"kind": "spell"}}, "guidance"),
+        ("flow-ssn", {"flow": {"kind": "continuous", "sampler": "dopri5"}}, "dopri5"),
+        (
+            "flow-ssn",
+            {"flow": {"kind": "autoregressive", "body": {"kind": "linear", "height": 8, "width": 8}}},
+            "image size",
+        ),
+        ("atfm", {"sampler": "dopri5"}, "dopri5"),
+        ("ssn", {"sample_rank": 1}, "sample_rank"),
+        ("mose", {"representation": "standard"}, "experts"),
+        ("mode-proposals", {"flow_input": True}, "flow_input"),
+    ],
+)
+def test_what_cannot_be_exported_says_why(method, settings, word):
+    with pytest.raises(AmbisegError, match=word) as caught:
+        DeployedModel(run_of(method, **settings))
+    assert str(caught.value).startswith(f"a {method} run with these settings cannot be exported: ")
+
+
+def test_probabilities_of_a_flow_model_are_refused():
+    with pytest.raises(AmbisegError, match="leave out those of a flow model"):
+        DeployedModel(run_of("m-heads"), PredictSettings(estimate=EstimateSettings(flips=2)))
+
+
+class Own(Segmenter):
+    """Draws numbers that nobody can give."""
+
+    def loss(self, images, annotations):
+        raise NotImplementedError
+
+    def predict(self, images, samples=None, generator=None):
+        found = self.inner.predict(images + torch.rand_like(images), samples, generator)
+        return found
+
+
+def test_hidden_random_numbers_are_refused():
+    run = run_of("m-heads")
+    model = Own(3, run.config.labels, run.config.backbone, None)
+    model.inner = run.model
+    own = Run(run.config, model, run.hardware)
+    with pytest.raises(AmbisegError, match="draws random numbers by itself"):
+        traced(DeployedModel(own, KEEP_ALL), own)
+
+
+def test_mixtures_give_the_union_of_their_masks():
+    runs = [run_of("m-heads"), run_of("ssn")]
+    assert isinstance(mixed(runs, [0.25, 0.75]).model, MixtureModel)
+    deployed = DeployedModel(mixed(runs, [0.25, 0.75]), KEEP_ALL)
+    image, noise = deployed.example(2, 16, 16)
+    masks, weights = deployed(image, *noise)
+    assert masks.shape[1] == 6 and len(noise) == 2
+    assert torch.allclose(
+        weights, torch.tensor([0.25] * 3 + [0.25 / 3] * 3).sort(descending=True).values, atol=1e-6
+    )
+    with pytest.raises(AmbisegError, match="dropout"):
+        DeployedModel(mixed([run_of("m-heads"), run_of("dropout-unet")], [0.5, 0.5]))
+
+
+def test_noise_that_is_missing_is_named():
+    deployed = DeployedModel(run_of("ssn"), KEEP_ALL)
+    image, noise = deployed.example(1, 8, 8)
+    with pytest.raises(AmbisegError, match="more than 1 tensors of noise"):
+        deployed(image, noise[0])
