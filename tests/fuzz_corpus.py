@@ -35,8 +35,8 @@ from ambiseg.engine.mixture import MixtureConfig
 from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
 
-IMAGE_KINDS = ("png", "jpg", "tif", "npy", "nii", "gz")
-MASK_KINDS = ("png", "tif", "npy", "nii", "gz")
+IMAGE_KINDS = ("png", "jpg", "bmp", "webp", "tif", "npy", "nii", "gz")
+MASK_KINDS = ("png", "bmp", "tif", "npy", "nii", "gz")
 SIZE = (8, 12)
 SUITE = {
     "title": "small",
@@ -78,11 +78,14 @@ def pictures(folder: Path) -> None:
         if name != "rgba":
             tifffile.imwrite(out / f"image-{name}.tif", values, compression="zlib", metadata=None)
     Image.fromarray(_noise(*SIZE, 4)).convert("LA").save(out / "image-alpha.png")
-    for kind in ("png", "tif"):
+    for kind in ("png", "bmp", "tif"):
         Image.fromarray(_noise(*SIZE, 3)).convert("P").save(out / f"image-palette.{kind}")
         Image.fromarray(_noise(*SIZE)).convert("1").save(out / f"image-bits.{kind}")
     Image.fromarray(_noise(*SIZE, 3)).save(out / "image-a.jpg", exif=_rotated())
     Image.fromarray(_noise(*SIZE)).save(out / "image-grey.jpg", progressive=True)
+    for lossless in (True, False):
+        Image.fromarray(_noise(*SIZE, 3)).save(out / f"image-{lossless}.webp", lossless=lossless)
+    Image.fromarray(_noise(*SIZE, 4)).save(out / "image-alpha.webp", lossless=True, exif=_rotated())
     Image.fromarray(_noise(*SIZE, 4), mode="CMYK").save(out / "image-ink.jpg")
     for packing in ("tiff_lzw", "packbits", "tiff_adobe_deflate", "jpeg"):
         Image.fromarray(_noise(*SIZE, 3)).save(out / f"image-{packing}.tif", compression=packing)
@@ -98,11 +101,11 @@ def pictures(folder: Path) -> None:
         for suffix in ("npy", "nii", "nii.gz"):
             _save(out / f"image-{name}.{suffix}", values if suffix == "npy" else values.reshape(-1, 12))
     mask = _noise(*SIZE, most=1)
-    for suffix in ("png", "tif", "npy", "nii", "nii.gz"):
+    for suffix in ("png", "bmp", "tif", "npy", "nii", "nii.gz"):
         _save(out / f"mask-a.{suffix}", mask)
     palette = Image.fromarray(mask)
     palette.putpalette([0, 0, 0, 255, 255, 255])
-    for suffix in ("png", "tif"):
+    for suffix in ("png", "bmp", "tif"):
         palette.save(out / f"mask-palette.{suffix}")
         Image.fromarray(mask * 255).convert("1").save(out / f"mask-bits.{suffix}")
     tifffile.imwrite(out / "mask-deflate.tif", mask * 255, compression="zlib")

@@ -41,8 +41,8 @@ from ambiseg.cli.main import main
 from ambiseg.data.files.reading import read_image, read_mask
 from ambiseg.data.importers import import_dataset
 from ambiseg.data.info import DatasetInfo, info_of_file
+from ambiseg.data.listing import read_columns
 from ambiseg.data.source import list_splits, open_split
-from ambiseg.data.splits.resplit import read_columns
 from ambiseg.engine.checkpoints import load_checkpoint
 from ambiseg.engine.curve import training_curve
 from ambiseg.engine.mixture import MixtureConfig

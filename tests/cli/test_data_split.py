@@ -9,9 +9,9 @@ import pytest
 
 from ambiseg.cli.data_split import _write_list
 from ambiseg.data.folder import DatasetInfo, write_folder
+from ambiseg.data.listing import read_columns
 from ambiseg.data.sample import Sample
 from ambiseg.data.source import list_splits, open_split
-from ambiseg.data.splits.resplit import read_columns
 
 IDS = [f"p{p}-{i}" for p in range(10) for i in range(2)]
 

@@ -112,8 +112,8 @@ ROWS = [
         "error",
     ),
     (
-        lambda r: (r / "train/images/a.png").rename(r / "train/images/a.bmp"),
-        "train/images/a.bmp",
+        lambda r: (r / "train/images/a.png").rename(r / "train/images/a.gif"),
+        "train/images/a.gif",
         "no image",
         "error",
     ),

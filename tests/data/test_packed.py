@@ -122,7 +122,7 @@ def test_a_nameless_folder_and_the_door(tmp_path):
     with pytest.raises(AmbisegError, match="name the data set to pack"):
         pack(path, tmp_path / "e.h5")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(AmbisegError, match="it has none"):
+    with pytest.raises(AmbisegError, match="there is no split"):
         pack(tmp_path / "empty", tmp_path / "e.h5")
 
 

@@ -102,8 +102,8 @@ def _check(arguments: SplitArguments) -> None:
 
 def _splits(arguments: SplitArguments, pool: Pool) -> tuple[Mapping[str, str], Mapping[str, str]]:
     """Split (or fold) of each image, and its group."""
+    from ambiseg.data.listing import read_columns
     from ambiseg.data.splits.assignment import fold_images, groups_by_pattern, split_images, splits_of_fold
-    from ambiseg.data.splits.resplit import read_columns
 
     if arguments.list is not None:
         rows = read_columns(arguments.list, "split")

@@ -21,31 +21,24 @@ from numpy.typing import NDArray
 from ambiseg.data.class_flip_view import several_label_maps
 from ambiseg.data.files.geometry import on_image
 from ambiseg.data.files.mask_rules import MaskRules
-from ambiseg.data.files.reading import IMAGE_SUFFIXES, MASK_SUFFIXES, read_image, read_label_map, suffix_of
+from ambiseg.data.files.reading import read_label_map
 from ambiseg.data.files.validation import (
     FileProblem,
     channel_problem,
     mask_problems,
     weight_problems,
 )
-from ambiseg.data.folder import (
-    SPLITS,
-    Progress,
-    folder_splits,
-    images_without_split,
-    read_info,
-    read_weights,
-    scan_folder,
-    split_advice,
-    unknown_ids,
-)
+from ambiseg.data.folder import Progress, no_splits, read_channels, read_info, split_advice
 from ambiseg.data.info import DatasetInfo
-from ambiseg.data.mask_names import Cause, MaskNames
+from ambiseg.data.listing import SPLITS, SplitFiles
 from ambiseg.data.mask_oddities import SINGLE
 from ambiseg.data.packed import PackedSplit, packed_splits
+from ambiseg.data.pattern_files import PatternLayout
+from ambiseg.data.patterns import FilePatterns
 from ambiseg.data.seen import PalettesSeen, SplitSeen, Summary
 from ambiseg.data.source import existing
 from ambiseg.data.splits.leakage import shared
+from ambiseg.data.standard_files import StandardFiles, standard_splits
 from ambiseg.data.statistics import STRAY_REMEDY, stray_words
 from ambiseg.errors import AmbisegError
 
@@ -98,6 +91,7 @@ class _Check:
         self.problems: list[Problem] = []
         self.info: DatasetInfo | None = None
         self.palettes = PalettesSeen()
+        self.layout: PatternLayout | None = None
 
     def note(self, found: Iterable[AmbisegError]) -> None:
         for problem in found:
@@ -136,89 +130,68 @@ class _Check:
 
     def folder(self) -> list[SplitSeen]:
         self.info = self.attempt(lambda: read_info(self.path))
+        info = self.info or DatasetInfo()
+        if info.files is not None:
+            return self.located(info.files)
         for name in SPLITS:
             if (self.path / name).is_dir() and not (self.path / name / "images").is_dir():
                 self.note(
                     [FileProblem(self.path / name, "there is no images folder in it", "put images there")]
                 )
-        return [self.folder_split(name) for name in self.some(folder_splits(self.path))]
+        names = self.some(standard_splits(self.path))
+        return [self.folder_split(name, StandardFiles(self.path, name)) for name in names]
+
+    def located(self, files: FilePatterns) -> list[SplitSeen]:
+        """The splits of data that lie elsewhere; what is wrong with all of them is noted once."""
+        layout = self.attempt(lambda: PatternLayout(self.path, files))
+        if layout is None:
+            return []
+        self.layout = layout
+        found = {name: layout.split(name) for name in layout.splits}
+        noted = dict.fromkeys(map(str, layout.problems))
+        self.note(layout.problems)
+        if not layout.found.images:
+            return []
+        self.some(list(found))
+        if found:
+            self.note(next(iter(found.values())).strays())
+        for some in found.values():
+            some.problems = [problem for problem in some.problems if str(problem) not in noted]
+            noted |= dict.fromkeys(map(str, some.problems))
+        return [self.folder_split(name, some) for name, some in found.items()]
 
     def some(self, splits: list[str]) -> list[str]:
         """The names of the splits, of which there should be one at least."""
         if not splits:
-            remedy = "put images in train/images, masks in train/masks/<id>"
-            misplaced = images_without_split(self.path) if self.path.is_dir() else None
-            self.note([misplaced or FileProblem(self.path, "there is no split", remedy)])
+            self.note([no_splits(self.path)])
         return splits
 
-    def folder_split(self, split: str) -> SplitSeen:
-        folder = self.path / split
-        seen = SplitSeen(split, str(folder))
-        files, problems = scan_folder(folder / "images", self.path, IMAGE_SUFFIXES, "image")
-        table = folder / "weights.csv"
-        weights, wrong = read_weights(table, self.path)
-        self.note([*problems, *wrong, *unknown_ids(weights, files, table)])
-        seen.ids, seen.read = tuple(files), lambda sample_id: read_image(files[sample_id])
-        lost = {Path(p.file).name for p in problems}
-        names, missing = MaskNames(folder / "masks"), dict[str, list[Cause]]()
-        for done, (sample_id, path) in enumerate(files.items(), 1):
-            cause = None if (folder / "masks" / sample_id).is_dir() else names.cause(sample_id)
-            if cause is not None:
-                missing.setdefault(cause.problem, []).append(cause)
-            self.folder_sample(seen, folder, sample_id, path, weights.get(sample_id, {}), cause is None)
+    def folder_split(self, split: str, files: SplitFiles) -> SplitSeen:
+        seen = SplitSeen(split, str(self.path / split) if self.layout is None else f"{self.path}, {split}")
+        self.note(files.problems)
+        seen.ids, seen.read = tuple(files.images), lambda sample_id: read_channels(files.images[sample_id])
+        bare = []
+        for done, sample_id in enumerate(files.images, 1):
+            if not self.folder_sample(seen, files, sample_id):
+                bare.append(sample_id)
             self.tell(seen, done)
-        for causes in missing.values():
-            found, problem, remedy = causes[0]
-            more = f" (and so for {len(causes) - 1} other images)" if len(causes) > 1 else ""
-            self.note([FileProblem(found, problem + more, remedy)])
-        explained = {
-            part
-            for causes in missing.values()
-            for cause in causes
-            for part in (cause.found, cause.found.parent)
-        }
-        masks = (folder / "masks").iterdir() if (folder / "masks").is_dir() else ()
-        strays = (path for path in masks if path.name not in files and not path.name.startswith("."))
-        self.note(self._stray(path, lost) for path in sorted(strays) if path not in explained)
+        self.note(files.without_masks(bare))
+        if self.layout is None:
+            self.note(files.strays())
         return seen
 
-    @staticmethod
-    def _stray(masks: Path, lost: set[str]) -> FileProblem:
-        if not masks.is_dir():
-            place = f"masks/<id>/<annotator>{suffix_of(masks) or '.png'}"
-            return FileProblem(masks, "the mask belongs to no image", f"move it to {place}")
-        unread = next((name for name in lost if name.startswith(f"{masks.name}.")), None)
-        why = f" (images/{unread} cannot be read)" if unread else ""
-        return FileProblem(
-            masks, f"masks without an image{why}", "add the image, or give the folder the name of its image"
-        )
-
-    def folder_sample(
-        self,
-        seen: SplitSeen,
-        folder: Path,
-        sample_id: str,
-        path: Path,
-        weights: dict[str, float],
-        say_missing: bool,
-    ) -> None:
-        image = self.attempt(lambda: read_image(path))
+    def folder_sample(self, seen: SplitSeen, files: SplitFiles, sample_id: str) -> bool:
+        """Read one image; whether it has masks, or something is in their place."""
+        path = files.images[sample_id][0]
+        image = self.attempt(lambda: read_channels(files.images[sample_id]))
         if image is not None:
             self.image(seen, sample_id, image, str(path))
-        masks = folder / "masks" / sample_id
-        files, problems = scan_folder(masks, self.path, MASK_SUFFIXES, "mask")
+        masks, problems = files.masks(sample_id)
         self.note(problems)
-        if not masks.is_dir() and not say_missing:
-            return
-        if not masks.is_dir():
-            remedy = f"add masks/{sample_id}/<annotator>.png"
-            self.note([FileProblem(path, "the image has no masks folder", remedy)])
-        elif not files and not problems:
-            self.note([MaskNames(masks.parent).missing(sample_id)])
         labels = self.info.labels if self.info else None
         rules = self.info.mask_rules if self.info else MaskRules()
         read: dict[str, NDArray[np.uint8]] = {}
-        for name, file in files.items():
+        for name, file in masks.items():
             found = self.attempt(partial(read_label_map, file, rules))
             mask = found.mask if found is not None else None
             if mask is not None and image is not None:
@@ -228,14 +201,17 @@ class _Check:
                 seen.mask(mask)
                 self.palettes.add(file, found.colors)
                 self.note(mask_problems(mask, image.shape[1:] if image is not None else None, labels, file))
-        seen.count(len(files))
+        seen.count(len(masks))
         seen.take(sample_id, read, labels)
-        if self.info and self.info.flips and len(files) > 1:
-            self.note([several_label_maps(len(files), str(masks))])
-        self.note(weight_problems(weights, tuple(files), folder / "weights.csv", sample_id))
+        if self.info and self.info.flips and len(masks) > 1:
+            self.note([several_label_maps(len(masks), files.masks_place(sample_id))])
+        self.note(
+            weight_problems(files.weights.get(sample_id, {}), tuple(masks), files.weights_file, sample_id)
+        )
+        return bool(masks or problems)
 
     def packed(self) -> list[SplitSeen]:
-        names = self.attempt(lambda: self.some(packed_splits(self.path))) or ()
+        names = self.attempt(lambda: packed_splits(self.path)) or ()
         sources = [self.attempt(partial(PackedSplit, self.path, name)) for name in names]
         return [self.packed_split(source) for source in sources if source is not None]
 

@@ -35,8 +35,8 @@ from ambiseg.data.files.validation import FileProblem, canonical_image, canonica
 from ambiseg.errors import AmbisegError
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
-MASK_SUFFIXES = (".png", ".tif", ".tiff", ".npy", *NIFTI_SUFFIXES)
-IMAGE_SUFFIXES = (".jpg", ".jpeg", *MASK_SUFFIXES)
+MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".npy", *NIFTI_SUFFIXES)
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".webp", *MASK_SUFFIXES)
 
 _EXPORT_AGAIN = "it may be truncated or of another format; copy or export it again"
 
@@ -66,7 +66,7 @@ def stem_of(path: str | PathLike[str]) -> str:
 def read_image(path: str | PathLike[str]) -> NDArray[np.generic]:
     """Read an image as ``(C, H, W)`` in its own number type: uint8, uint16, int16, or float32 for any other.
 
-    PNG, JPEG, TIFF, NumPy (``(H, W)`` or ``(C, H, W)``) and NIfTI. It is turned as a viewer shows it, palettes
+    PNG, JPEG, BMP, WebP, TIFF, NumPy (``(H, W)`` or ``(C, H, W)``) and NIfTI. It is turned as a viewer shows it, palettes
     and inks become RGB, alpha is dropped.
 
     Raises:
@@ -113,7 +113,7 @@ def read_mask(path: str | PathLike[str], rules: MaskRules | None = None) -> NDAr
     """Read a label map as ``(H, W)`` uint8, turned as a viewer shows it.
 
     Args:
-        path: PNG, TIFF, NumPy or NIfTI. Numbers are classes; of two classes, black is 0 and white is 1. Colours
+        path: PNG, BMP, TIFF, NumPy or NIfTI. Numbers are classes; of two classes, black is 0 and white is 1. Colours
             are those of the classes; of a palette with many others the index is the class.
         rules: classes, their colours, and the number to leave out; unless that is 255, a mask of 0 and 255
             becomes 0 and 1.
@@ -130,7 +130,7 @@ def read_label_map(path: str | PathLike[str], rules: MaskRules) -> LabelMap:
     found = _decode(Path(path), True)
     values, colors = found.values, None
     if found.lossy:
-        raise FileProblem(path, "the content is JPEG, which alters class numbers", "save it as PNG")
+        raise FileProblem(path, "the content is JPEG or WebP, which alters class numbers", "save it as PNG")
     _require_opaque(found, path)
     if found.palette is not None:
         numbers, colors = from_palette(values[0], found.palette, rules, path)
@@ -257,7 +257,7 @@ def _decode(path: Path, as_mask: bool) -> Pixels:
     suffix = suffix_of(path)
     known = MASK_SUFFIXES if as_mask else IMAGE_SUFFIXES
     if suffix not in known:
-        what, why = ("mask", " (JPEG alters class numbers)") if as_mask else ("image", "")
+        what, why = ("mask", " (JPEG and WebP alter class numbers)") if as_mask else ("image", "")
         raise FileProblem(path, f"{suffix!r} is no {what} format{why}", f"use one of {', '.join(known)}")
     try:
         _check_file(path)
