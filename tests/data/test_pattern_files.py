@@ -114,7 +114,6 @@ def test_wrong_patterns_say_what_to_write(text, words):
         ("files: {images: '{annotator}/{id}.*', masks: '{id}.*'}", "remove {annotator}"),
         ("files: {images: '{id}.*', masks: '{group}/{id}.*'}", "has {group}: write"),
         ("files: {images: '{id}.*', masks: 'm/{id}.*', splits: ../s.csv}", "beside dataset.yaml"),
-        ("files: {images: '{split}/{id}.*', masks: 'm/{id}.*', splits: s.csv}", "keep one"),
         ("files: [a]", "files is a mapping"),
     ],
 )

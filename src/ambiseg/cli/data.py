@@ -77,6 +77,7 @@ MENU = Menu(
     "Simulate, check and pack data sets.",
     (
         Verb("simulate", "make a data set with known probabilities", "ambiseg.cli.data:simulate"),
+        Verb("init", "find images and masks in any folder of yours", "ambiseg.cli.data_init:run"),
         Verb("import", "read a published data set as it is distributed", "ambiseg.cli.data_import:run"),
         Verb("check", "find everything that is wrong with a data set", "ambiseg.cli.data:check"),
         Verb("describe", "counts, disagreement, numbers within reach", "ambiseg.cli.data_describe:run"),

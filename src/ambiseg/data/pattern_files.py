@@ -229,10 +229,10 @@ class PatternLayout:
             found += _bad_names(self.base, annotators, "annotator")
         return found
 
-    def _read_splits(self) -> dict[str, str]:
-        """Split by id."""
+    def _read_splits(self) -> dict[str, str] | None:
+        """Split by id; None without a table."""
         if not self.files.splits:
-            return {key.name: key.split or ALL for key in self.found.images}
+            return None
         path = self.home / self.files.splits
         if not stays_inside(path, self.home):
             raise _link(path)
@@ -250,19 +250,19 @@ class PatternLayout:
     @property
     def splits(self) -> list[str]:
         """Names of the splits, train, val and test first."""
-        if "split" in self.files.images[0].fields:
-            return ordered_splits({key.split for key in self.found.images})
+        if self._table is None:
+            return ordered_splits({key.split or ALL for key in self.found.images})
         return ordered_splits(set(self._table.values()))
 
     @property
     def left_out(self) -> list[str]:
         """Ids of images that the table of splits does not name."""
-        return sorted({key.name for key in self.found.images} - self._table.keys())
+        return sorted({key.name for key in self.found.images} - self._table.keys()) if self._table else []
 
     def split(self, name: str) -> PatternFiles:
         """The files of one split."""
-        if "split" in self.files.images[0].fields:
-            keys = [key for key in self.found.images if key.split == name]
+        if self._table is None:
+            keys = [key for key in self.found.images if (key.split or ALL) == name]
         else:
             keys = [key for key in self.found.images if self._table.get(key.name) == name]
         return PatternFiles(self, keys)

@@ -160,6 +160,11 @@ def _compiled(pattern: str, length: int | None) -> re.Pattern[str]:
     return re.compile("".join(made), re.DOTALL)
 
 
+def regex_of(text: str) -> re.Pattern[str]:
+    """The regular expression of a text with fields, which need not be a whole pattern."""
+    return _compiled(text, None)
+
+
 def _without_suffix(path: str) -> str:
     folder, slash, name = path.rpartition("/")
     stem = name[:-7] if name.lower().endswith(".nii.gz") else name.rpartition(".")[0]
@@ -174,8 +179,8 @@ class FilePatterns:
         images: patterns of the images.
         masks: patterns of the masks.
         root: folder of the data, relative to that of ``dataset.yaml`` or absolute.
-        splits: table beside ``dataset.yaml`` with the columns id and split; empty if the pattern has ``{split}``, or
-            there is one split.
+        splits: table beside ``dataset.yaml`` with the columns id and split, which counts more than ``{split}`` of a
+            pattern; empty if there is none.
 
     Raises:
         AmbisegError: no pattern, a field in the wrong place, a table that lies elsewhere.
@@ -205,8 +210,6 @@ class FilePatterns:
             raise AmbisegError(
                 f"splits is a file beside dataset.yaml, such as splits.csv, received {self.splits!r}"
             )
-        if self.splits and "split" in fields[0]:
-            raise AmbisegError("files has splits, and {split} in a pattern: keep one, or write {group} there")
 
     @property
     def all(self) -> tuple[Pattern, ...]:

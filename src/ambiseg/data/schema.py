@@ -171,7 +171,8 @@ FILES_KEYS = {
     "splits": Key(
         "name of a file beside `dataset.yaml`",
         "one split `all`, or `{split}` of the pattern",
-        "Table (CSV) with the columns id and split; images that it does not name are left out.",
+        "Table (CSV) with the columns id and split; it counts more than `{split}`, and images that it does not name are"
+        " left out.",
         _text,
     ),
 }

@@ -73,7 +73,7 @@ def read_image(path: str | PathLike[str]) -> NDArray[np.generic]:
         AmbisegError: missing, unreadable, too large, not one 2-d image, with NaN or infinite values, or with
             numbers far outside of the others that the file declares to be no measurement.
     """
-    found = _decode(Path(path), False)
+    found = decode(Path(path), False)
     image = canonical_image(found.shown(), path)
     if found.nodata is not None and math.isfinite(found.nodata):
         _require_measured(image, found.nodata, path)
@@ -91,7 +91,7 @@ def read_array(path: str | PathLike[str]) -> NDArray[Any]:
 
 def read_opaque(path: str | PathLike[str]) -> NDArray[np.generic]:
     """The same as `read_image`, for a picture of a mask: transparent pixels are refused."""
-    found = _decode(Path(path), False)
+    found = decode(Path(path), False)
     _require_opaque(found, path)
     return canonical_image(found.shown(), path)
 
@@ -127,7 +127,7 @@ def read_mask(path: str | PathLike[str], rules: MaskRules | None = None) -> NDAr
 
 def read_label_map(path: str | PathLike[str], rules: MaskRules) -> LabelMap:
     """The same as `read_mask`, with the colours whose indices were taken."""
-    found = _decode(Path(path), True)
+    found = decode(Path(path), True)
     values, colors = found.values, None
     if found.lossy:
         raise FileProblem(path, "the content is JPEG or WebP, which alters class numbers", "save it as PNG")
@@ -252,8 +252,8 @@ def _check_file(path: Path) -> None:
         raise FileProblem(path, "the file is empty (0 bytes)", "copy or export it again")
 
 
-def _decode(path: Path, as_mask: bool) -> Pixels:
-    """The numbers of a file; whatever goes wrong becomes a `FileProblem`."""
+def decode(path: Path, as_mask: bool) -> Pixels:
+    """The numbers of a file as they are stored; whatever goes wrong becomes a `FileProblem`."""
     suffix = suffix_of(path)
     known = MASK_SUFFIXES if as_mask else IMAGE_SUFFIXES
     if suffix not in known:

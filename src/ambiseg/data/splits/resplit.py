@@ -15,10 +15,12 @@ from pathlib import Path
 
 import numpy as np
 
-from ambiseg.data.folder import Progress, inputs_of, missing_split
+from ambiseg.data.folder import FolderSplit, Progress, inputs_of
+from ambiseg.data.guess.setup import guessed_info
 from ambiseg.data.importers.base import Lazy
 from ambiseg.data.info import DatasetInfo
 from ambiseg.data.listing import ordered_splits
+from ambiseg.data.pattern_files import ALL
 from ambiseg.data.sample import Sample
 from ambiseg.data.source import list_splits, open_split, write_dataset
 from ambiseg.data.split import Split
@@ -44,8 +46,7 @@ class Pool:
         self.path = Path(path)
         self._places: dict[str, tuple[Split, int]] = {}
         twice = []
-        for split in list_splits(path):
-            source = open_split(path, split).stored
+        for source in self._sources():
             self.info: DatasetInfo = source.info
             for index, name in enumerate(source.ids):
                 if name in self._places:
@@ -53,11 +54,17 @@ class Pool:
                 self._places[name] = (source, index)
         if twice:
             raise AmbisegError(f"{path}: {named(twice)} in more than one split: give every image its own id")
-        if not self._places and self.path.is_dir():
-            raise missing_split(self.path, "train", ())
         if not self._places:
             raise AmbisegError(f"{path} holds no image: name a data set with images")
         self.ids = tuple(sorted(self._places))
+
+    def _sources(self) -> Iterator[Split]:
+        """The splits as they are stored; of a folder that has none, all images that are found in it."""
+        splits = list_splits(self.path)
+        if not splits and self.path.is_dir():
+            yield FolderSplit(self.path, ALL, guessed_info(self.path))
+        for split in splits:
+            yield open_split(self.path, split).stored
 
     def __getitem__(self, sample_id: str) -> Sample:
         """Read one image with its annotations; `AmbisegError` if its files are wrong."""

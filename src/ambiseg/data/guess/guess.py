@@ -1,0 +1,269 @@
+"""Where the images and masks of a stranger's folder lie: the layout that explains most of them, or why none does."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from ambiseg.data.files.reading import IMAGE_SUFFIXES, MASK_SUFFIXES, decode, suffix_of
+from ambiseg.data.files.validation import FileProblem
+from ambiseg.data.guess.recognisers import MASKS, Candidate, candidates
+from ambiseg.data.pattern_files import EXAMPLES, Found, Key, assign, files_below
+from ambiseg.data.patterns import FilePatterns, Pattern
+from ambiseg.errors import AmbisegError
+
+LEVELS = 32
+"""A label map has at most so many different numbers or colours."""
+SAMPLE = 6
+"""Files of a layout that are looked into before it is believed."""
+MOST_VALUES = 50
+"""Annotators or splits that a pattern lists by name."""
+_FOREIGN = frozenset("|{}*?")
+_COLLIDING = "rename one of them, or say which with --masks"
+
+
+@dataclass(frozen=True)
+class Guess:
+    """What was understood of a folder.
+
+    Attributes:
+        title: the layout in words.
+        files: the patterns, relative to the folder.
+        found: images and masks.
+        unused: files that could be read and are neither.
+    """
+
+    title: str
+    files: FilePatterns
+    found: Found
+    unused: tuple[str, ...]
+
+    @property
+    def annotators(self) -> Counter[str]:
+        """Masks of each annotator."""
+        return Counter(name for masks in self.found.masks.values() for name in sorted(masks))
+
+    @property
+    def with_masks(self) -> list[Key]:
+        """The images that have masks."""
+        return sorted(key for key in self.found.images if self.found.masks.get(key))
+
+    @property
+    def mask_paths(self) -> list[str]:
+        """All masks."""
+        return sorted(path for masks in self.found.masks.values() for path in masks.values())
+
+
+def guess(folder: Path, images: Sequence[str] = (), masks: Sequence[str] = ()) -> Guess:
+    """Find the images and masks of a folder.
+
+    Args:
+        folder: where the data lie.
+        images: patterns of the images; all known layouts are tried where there are none.
+        masks: patterns of the masks.
+
+    Raises:
+        AmbisegError: no layout fits, two fit, or two files are the same mask.
+    """
+    if not folder.is_dir():
+        raise AmbisegError(f"{folder} is not a folder: name the folder of your images and masks")
+    paths = [path for path in files_below(folder, skip_ours=True) if not path.endswith("/")]
+    if bool(images) != bool(masks):
+        raise AmbisegError("--images and --masks belong together: give both, or none of them")
+    if images:
+        chosen = Candidate("as --images and --masks say", FilePatterns(_patterns(images), _patterns(masks)))
+        found = assign(paths, chosen.files)
+        _require(folder, paths, found, chosen.files)
+    else:
+        chosen, found = _best(folder, paths)
+    files = _listed(chosen.files, found)
+    if not images:
+        found = assign(paths, files)
+    _refuse_collisions(folder, found)
+    used = {
+        path for place in (found.images, found.masks) for some in place.values() for path in some.values()
+    }
+    return Guess(chosen.title, files, found, tuple(path for path in paths if path not in used))
+
+
+def _patterns(texts: Iterable[str]) -> tuple[Pattern, ...]:
+    return tuple(Pattern(text.removeprefix("./")) for text in texts)
+
+
+def _require(folder: Path, paths: Sequence[str], found: Found, files: FilePatterns) -> None:
+    """Refuse patterns of the user that find nothing."""
+    for what, some, patterns, suffixes in (
+        ("image", found.images, files.images, IMAGE_SUFFIXES),
+        ("mask", found.masks, files.masks, MASK_SUFFIXES),
+    ):
+        if not some:
+            texts = ", ".join(pattern.text for pattern in patterns)
+            examples = ", ".join([path for path in paths if suffix_of(path) in suffixes][:EXAMPLES]) or "none"
+            named = " of an image that was found" if what == "mask" else ""
+            raise FileProblem(
+                folder, f"no {what}{named} fits {texts}", f"correct --{what}s; files there are {examples}"
+            )
+
+
+def _best(folder: Path, paths: Sequence[str]) -> tuple[Candidate, Found]:
+    """The layout with masks of most images, then with most masks; an error where another one is as good."""
+    if not paths:
+        raise FileProblem(
+            folder,
+            f"no file in it can be read ({', '.join(IMAGE_SUFFIXES)})",
+            "name the folder of your images and masks",
+        )
+    looks = _Looks(folder)
+    tried = []
+    for candidate in dict.fromkeys(candidates(paths, looks.image_folders(paths))):
+        found = assign(paths, candidate.files)
+        covered = len(found.masks)
+        if covered and 2 * covered >= len(found.images) and looks.masks_right(found):
+            tried.append(
+                (looks.images_right(found), covered, sum(map(len, found.masks.values())), candidate, found)
+            )
+    if not tried:
+        raise _nothing_fits(folder, paths)
+    likely = [entry[1:] for entry in tried if entry[0]] or [entry[1:] for entry in tried]
+    likely.sort(key=lambda entry: (-entry[0], -entry[1]))  # stable: the order of preference stays
+    covered, count, best, found = likely[0]
+    for one, other, candidate, rest in likely[1:]:
+        if 2 * one >= covered and 2 * other >= count and _contradict(found, rest):
+            raise _two_fit(folder, [(best, covered, count), (candidate, one, other)])
+    return best, found
+
+
+def _owners(found: Found) -> dict[str, tuple[str, ...]]:
+    """The files of the image of each mask."""
+    return {
+        path: tuple(found.images[key].values())
+        for key, masks in found.masks.items()
+        for path in masks.values()
+    }
+
+
+def _contradict(one: Found, other: Found) -> bool:
+    """Whether the second layout has many masks that the first has not, or of other images."""
+    first, second = _owners(one), _owners(other)
+    different = sum(first.get(path) != image for path, image in second.items())
+    return 2 * different >= len(first)
+
+
+def _two_fit(folder: Path, found: Sequence[tuple[Candidate, int, int]]) -> FileProblem:
+    told, options = [], []
+    for candidate, images, masks in found:
+        told.append(f"{candidate.title} ({masks} masks of {images} images)")
+        texts = [f"--images '{p.text}'" for p in candidate.files.images]
+        options.append(" ".join(texts + [f"--masks '{p.text}'" for p in candidate.files.masks]))
+    return FileProblem(
+        folder,
+        f"two layouts fit: {' and '.join(told)}",
+        f"choose one: {' or '.join(options)}; --masks takes several",
+    )
+
+
+def _nothing_fits(folder: Path, paths: Sequence[str]) -> FileProblem:
+    lossy = [
+        path
+        for path in paths
+        if suffix_of(path) not in MASK_SUFFIXES
+        and any(part.lower() in MASKS for part in path.split("/")[:-1])
+    ]
+    if lossy:
+        return FileProblem(
+            folder / lossy[0],
+            f"{len(lossy)} masks are {suffix_of(lossy[0])[1:].upper()}, which alters class numbers",
+            "convert them to PNG",
+        )
+    examples = ", ".join(paths[:EXAMPLES])
+    return FileProblem(
+        folder,
+        f"no known layout fits its {len(paths)} files, such as {examples}",
+        "say where they lie, such as --images 'scans/{id}.*' --masks 'masks/{id}_{annotator}.*'",
+    )
+
+
+def _refuse_collisions(folder: Path, found: Found) -> None:
+    if found.twice:
+        one, other, what = found.twice[0]
+        more = f" (and {len(found.twice) - 1} more such pairs)" if len(found.twice) > 1 else ""
+        raise FileProblem(folder, f"{one} and {other} are both {what}{more}", _COLLIDING)
+
+
+def _listed(files: FilePatterns, found: Found) -> FilePatterns:
+    """The patterns with the annotators that there are, so that no other file is taken for a mask later."""
+    masks = []
+    for pattern in files.masks:
+        names: dict[str, None] = {}
+        for key, some in found.masks.items():
+            for name, path in some.items():
+                fields = next(pattern.matches(path, [len(key.id)]), None)
+                if fields is not None and fields.get("annotator") == name:
+                    names[name] = None
+        listed = "|".join(sorted(names))
+        plain = names and len(names) <= MOST_VALUES and not _FOREIGN & set("".join(names))
+        text = pattern.text.replace("{annotator}", f"{{annotator:{listed}}}") if plain else pattern.text
+        masks.append(Pattern(text))
+    return replace(files, masks=tuple(masks))
+
+
+class _Looks:
+    """What is in the files, so far as it tells masks from images."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.known: dict[str, bool | None] = {}
+
+    def mask(self, path: str) -> bool | None:
+        """Whether a file looks like a label map; None if it cannot be read."""
+        if path not in self.known:
+            self.known[path] = _is_label_map(self.folder / path)
+        return self.known[path]
+
+    def masks_right(self, found: Found) -> bool:
+        """Whether half of some masks, or more, look like masks."""
+        masks = _spread([path for some in found.masks.values() for path in some.values()])
+        return 2 * self._count(masks, False) <= len(masks)
+
+    def images_right(self, found: Found) -> bool:
+        """Whether less than half of some images look like masks."""
+        images = _spread([path for some in found.images.values() for path in some.values()])
+        return 2 * self._count(images, True) < len(images)
+
+    def _count(self, paths: Sequence[str], answer: bool) -> int:
+        return sum(self.mask(path) is answer for path in paths)
+
+    def image_folders(self, paths: Sequence[str]) -> list[str]:
+        """Names of the last folders whose files look like images."""
+        by_folder: dict[str, list[str]] = {}
+        for path in paths:
+            by_folder.setdefault("/".join(path.split("/")[-2:-1]), []).append(path)
+        if len(by_folder) > MOST_VALUES:
+            return []
+        return [name for name, some in by_folder.items() if name and self._count(_spread(some, 2), False) > 1]
+
+
+def _spread(paths: Sequence[str], count: int = SAMPLE) -> list[str]:
+    ordered = sorted(paths)
+    return [ordered[i * len(ordered) // count] for i in range(count)] if len(ordered) > count else ordered
+
+
+def _is_label_map(path: Path) -> bool | None:
+    """Few numbers or colours, or mostly the least and the greatest number, as in masks with smooth borders."""
+    try:
+        pixels = decode(path, suffix_of(path) in MASK_SUFFIXES)
+    except AmbisegError:
+        return None
+    if pixels.palette is not None:
+        return not pixels.lossy
+    values = pixels.values
+    if pixels.rgb:
+        red, green, blue = values.astype(np.uint32)
+        values = (red << 16) + (green << 8) + blue
+    _, counts = np.unique(values, return_counts=True)
+    total = counts.sum()
+    return len(counts) <= LEVELS or bool(counts[0] + counts[-1] > 0.7 * total and counts[-1] > 0.01 * total)
