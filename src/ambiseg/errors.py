@@ -11,6 +11,27 @@ import difflib
 from collections.abc import Iterable
 
 
+def counted(number: int, noun: str) -> str:
+    """A number with its noun, in the plural where that is due.
+
+    Example:
+        >>> counted(1, "mask"), counted(165, "mask")
+        ('1 mask', '165 masks')
+    """
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def listed(values: Iterable[object]) -> str:
+    """Values with commas, and *and* before the last one.
+
+    Example:
+        >>> listed([2]), listed([2, 3, 7])
+        ('2', '2, 3 and 7')
+    """
+    words = [str(value) for value in values]
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
 class AmbisegError(ValueError):
     """A mistake in the user's input: the message names the place, what was received and the remedy."""
 

@@ -14,7 +14,7 @@ from tyro.conf import Positional
 from ambiseg.cli.console import command, next_commands, progress, say, show, show_json, warn
 from ambiseg.cli.data_split import check_groups, fractions_of, groups_found, groups_of_table
 from ambiseg.cli.parsing import parse
-from ambiseg.errors import AmbisegError
+from ambiseg.errors import AmbisegError, counted
 
 if TYPE_CHECKING:
     from ambiseg.data.guess.setup import Groups, Plan
@@ -177,24 +177,20 @@ def _warn(made: Plan) -> None:
         warn(remark)
     bare = made.without_masks
     if bare:
-        warn(f"{_count(len(bare), 'image')} without a mask left out: {_some(bare, EXAMPLES)}")
+        warn(f"{counted(len(bare), 'image')} without a mask left out: {_some(bare, EXAMPLES)}")
     strays = made.guess.found.strays
     if strays:
-        warn(f"{_count(len(strays), 'mask')} without an image not used: {_some(strays, EXAMPLES)}")
+        warn(f"{counted(len(strays), 'mask')} without an image not used: {_some(strays, EXAMPLES)}")
     unused = [path for path in made.guess.unused if path not in set(strays)]
     if unused:
-        say(f"not used: {_count(len(unused), 'other file')}: {_some(unused, EXAMPLES)}")
+        say(f"not used: {counted(len(unused), 'other file')}: {_some(unused, EXAMPLES)}")
     for reason, some in by_reason(made.problems).items():
         names = [os.path.relpath(problem.file, made.folder) for problem in some]
         said = reason if len(some) > 1 else some[0].problem
-        warn(f"{_count(len(some), 'mask')}: {said}: {some[0].remedy} ({_some(names, EXAMPLES)})")
+        warn(f"{counted(len(some), 'mask')}: {said}: {some[0].remedy} ({_some(names, EXAMPLES)})")
     empty = [name for name in ("train", "val") if name not in made.splits.values()]
     if empty:
         warn(f"no image in {', '.join(empty)}: the groups are too few or too large for these shares")
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" + ("s" if number != 1 else "")
 
 
 def _plain(made: Plan, written: Sequence[Path]) -> dict[str, Any]:

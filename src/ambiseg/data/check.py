@@ -13,11 +13,12 @@ from functools import partial
 from itertools import combinations
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ambiseg.data.causes import Cause, Problem, Severity, by_cause
 from ambiseg.data.class_flip_view import several_label_maps
 from ambiseg.data.files.geometry import on_image
 from ambiseg.data.files.mask_rules import MaskRules
@@ -40,32 +41,21 @@ from ambiseg.data.source import existing
 from ambiseg.data.splits.leakage import shared
 from ambiseg.data.standard_files import StandardFiles, standard_splits
 from ambiseg.data.statistics import STRAY_REMEDY, stray_words
-from ambiseg.errors import AmbisegError
+from ambiseg.errors import AmbisegError, counted
+from ambiseg.labels import LabelSpace
 
 SMALLEST = 8
 """Images with a side shorter than this are warned about."""
 
 
 @dataclass(frozen=True)
-class Problem:
-    """One thing wrong: where, what, what to do, and whether it forbids training."""
-
-    file: str
-    problem: str
-    remedy: str
-    severity: Literal["error", "warning"] = "error"
-
-    def __str__(self) -> str:
-        return f"{self.severity}: {self.file}: {self.problem}: {self.remedy}"
-
-
-@dataclass(frozen=True)
 class CheckReport:
-    """Problems of a data set, a summary of each split, and advice that is no problem."""
+    """Problems of a data set, a summary of each split, advice that is no problem, and the problems by cause."""
 
     problems: tuple[Problem, ...]
     summaries: tuple[Summary, ...]
     remarks: tuple[str, ...] = ()
+    causes: tuple[Cause, ...] = ()
 
     @property
     def errors(self) -> tuple[Problem, ...]:
@@ -96,7 +86,9 @@ class _Check:
     def note(self, found: Iterable[AmbisegError]) -> None:
         for problem in found:
             if isinstance(problem, FileProblem):
-                self.problems.append(Problem(problem.file, problem.problem, problem.remedy))
+                self.problems.append(
+                    Problem(problem.file, problem.problem, problem.remedy, values=problem.values)
+                )
             else:
                 file, _, rest = str(problem).partition(": ")
                 what, _, remedy = rest.rpartition(": ")
@@ -246,7 +238,7 @@ class _Check:
         elif self.palettes.count:
             self.warn(
                 self.palettes.first,
-                f"{self.palettes.count} mask(s) have a palette of many colours: the index was taken for the class",
+                f"{counted(self.palettes.count, 'mask')} with a palette of many colours: the index was taken for the class",
                 "look whether the classes are right, or give every class its color in dataset.yaml",
             )
         background = (self.info.labels.background if self.info else 0) or 0
@@ -269,9 +261,7 @@ class _Check:
         for one, other in combinations(splits, 2):
             self._leak(one, other)
 
-    def _mixed(
-        self, splits: list[SplitSeen], counts: list[Any], what: str, severity: Literal["error", "warning"]
-    ) -> None:
+    def _mixed(self, splits: list[SplitSeen], counts: list[Any], what: str, severity: Severity) -> None:
         places: dict[Any, str] = {}
         total: Counter[Any] = Counter()
         for seen, count in zip(splits, counts, strict=True):
@@ -280,7 +270,8 @@ class _Check:
                 places.setdefault(value, f"{seen.split}/{seen.examples[value]}")
         if len(total) > 1:
             parts = [
-                f"{n} image(s) with {value}, such as {places[value]}" for value, n in total.most_common()
+                f"{counted(n, 'image')} with {value}, such as {places[value]}"
+                for value, n in total.most_common()
             ]
             problem = f"different {what}: {', '.join(parts)}"
             self.problems.append(Problem(str(self.path), problem, "convert all to one", severity))
@@ -290,7 +281,7 @@ class _Check:
         common = sorted(set(one.ids) & set(other.ids))
         if common:
             names = ", ".join(common[:5])
-            self.warn(place, f"{len(common)} id(s) in both: {names}", "give every image its own id")
+            self.warn(place, f"{counted(len(common), 'id')} in both: {names}", "give every image its own id")
         twins = shared(one.prints, other.prints, one.read, other.read)
         for what, some in (
             ("identical", [twin for twin in twins if twin.identical]),
@@ -298,7 +289,9 @@ class _Check:
         ):
             if some:
                 pairs = ", ".join(map(str, some[:5])) + (", ..." if len(some) > 5 else "")
-                self.warn(place, f"{len(some)} {what} image(s), a leak: {pairs}", "keep each in one split")
+                self.warn(
+                    place, f"{counted(len(some), f'{what} image')}, a leak: {pairs}", "keep each in one split"
+                )
 
 
 def check_dataset(
@@ -323,5 +316,11 @@ def check_dataset(
         remedy = f"make splits with {split_advice(found)}"
         check.note([FileProblem(found, f"there is no split {' and no split '.join(missing)}", remedy)])
     most = [seen.most for seen in splits if seen.split == "train"]
-    remarks = (SINGLE,) if most == [1] and not (check.info and check.info.flips) else ()
-    return CheckReport(tuple(check.problems), tuple(seen.summary(check.info) for seen in splits), remarks)
+    remarks: tuple[str, ...] = (SINGLE,) if most == [1] and not (check.info and check.info.flips) else ()
+    if check.layout is not None and check.layout.left_out:
+        count = counted(len(check.layout.left_out), "image")
+        remarks += (f"{count} not read, since {check.layout.files.splits} does not name them",)
+    labels = check.info.labels if check.info else LabelSpace.binary()
+    causes = by_cause(check.problems, labels.names, labels.ignore_value)
+    summaries = tuple(seen.summary(check.info) for seen in splits)
+    return CheckReport(tuple(check.problems), summaries, remarks, tuple(causes))

@@ -213,7 +213,7 @@ class SplitFiles(Protocol):
 
     @abstractmethod
     def without_masks(self, ids: Sequence[str]) -> list[FileProblem]:
-        """What is wrong where these images have no masks, one problem for each cause."""
+        """What is wrong with images that have no masks, one problem for each."""
         ...
 
     @abstractmethod

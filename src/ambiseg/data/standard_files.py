@@ -9,7 +9,7 @@ from pathlib import Path
 from ambiseg.data.files.reading import IMAGE_SUFFIXES, MASK_SUFFIXES, suffix_of
 from ambiseg.data.files.validation import FileProblem
 from ambiseg.data.listing import SplitFiles, ordered_splits, read_weights, scan_folder, unknown_ids
-from ambiseg.data.mask_names import Cause, MaskNames
+from ambiseg.data.mask_names import MaskNames
 
 
 def standard_splits(root: str | PathLike[str]) -> list[str]:
@@ -45,35 +45,21 @@ class StandardFiles(SplitFiles):
         return str(self.folder / "masks" / sample_id)
 
     def without_masks(self, ids: Sequence[str]) -> list[FileProblem]:
-        """One problem for each likely cause, as the names tell it."""
-        found: list[FileProblem] = []
-        for causes in self._causes(ids).values():
-            place, problem, remedy = causes[0]
-            more = f" (and so for {len(causes) - 1} other images)" if len(causes) > 1 else ""
-            found.append(FileProblem(place, problem + more, remedy))
-        for sample_id in ids:
-            if (self.folder / "masks" / sample_id).is_dir():
-                found.append(self._names.missing(sample_id))
-            elif self._names.cause(sample_id) is None:
-                remedy = f"add masks/{sample_id}/<annotator>.png"
-                found.append(FileProblem(self.images[sample_id][0], "the image has no masks folder", remedy))
-        return found
+        """The likely cause for each image, as the names tell it."""
+        return [self._without_masks(sample_id) for sample_id in ids]
 
-    def _causes(self, ids: Sequence[str]) -> dict[str, list[Cause]]:
-        """What was found in place of the folders that are missing, by problem."""
-        found: dict[str, list[Cause]] = {}
-        for sample_id in ids:
-            there = (self.folder / "masks" / sample_id).is_dir()
-            cause = None if there else self._names.cause(sample_id)
-            if cause is not None:
-                found.setdefault(cause.problem, []).append(cause)
-        return found
+    def _without_masks(self, sample_id: str) -> FileProblem:
+        if (self.folder / "masks" / sample_id).is_dir() or self._names.cause(sample_id) is not None:
+            return self._names.missing(sample_id)
+        remedy = f"add masks/{sample_id}/<annotator>.png"
+        return FileProblem(self.images[sample_id][0], "the image has no masks folder", remedy)
 
     def strays(self) -> list[FileProblem]:
         """What lies in the folder of the masks and has not the name of an image."""
-        causes = (cause for some in self._causes(list(self.images)).values() for cause in some)
-        explained = {part for cause in causes for part in (cause.found, cause.found.parent)}
         masks = self.folder / "masks"
+        bare = (sample_id for sample_id in self.images if not (masks / sample_id).is_dir())
+        causes = [cause for cause in map(self._names.cause, bare) if cause is not None]
+        explained = {part for cause in causes for part in (cause.found, cause.found.parent)}
         paths = sorted(masks.iterdir()) if masks.is_dir() else []
         return [
             self._stray(path)

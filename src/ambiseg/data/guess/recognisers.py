@@ -44,12 +44,12 @@ LAYOUTS = (
     Layout("a folder of masks for each image", "@I/{id}.*", ("@M/{id}/{annotator}.*",)),
     Layout("a folder of masks for each annotator", "@I/{id}.*", ("@M/{annotator}/{id}.*",)),
     Layout("the annotator at the end of the mask's name", "@I/{id}.*", ("@M/{id}@-{annotator}.*",)),
-    Layout(
-        "a numbered copy for each further annotator", "@I/{id}.*", ("@M/{id}.*", "@M/{id}@-{annotator}.*")
-    ),
     Layout("the annotator at the start of the mask's name", "@I/{id}.*", ("@M/{annotator}@-{id}.*",)),
     Layout("folders of masks named by annotator", "@I/{id}.*", ("@N@-{annotator}/{id}.*",)),
     Layout("one mask for each image", "@I/{id}.*", ("@M/{id}.*",)),
+    Layout(
+        "a numbered copy for each further annotator", "@I/{id}.*", ("@M/{id}.*", "@M/{id}@-{annotator}.*")
+    ),
     Layout("a folder for each annotator beside the images", "@I/{id}.*", ("{annotator}/{id}.*",)),
     Layout("a folder with masks for each annotator", "@I/{id}.*", ("{annotator}/@M/{id}.*",)),
     Layout("a folder for each image", "{id}/@i.*", ("{id}/{annotator}.*",)),

@@ -35,7 +35,8 @@ FEWEST_GROUPS = 5
 """Names are taken for those of groups, such as patients, where there are at least so many."""
 _TRIED = 20
 """Masks that are read with the classes that were found."""
-_COUNTER = re.compile(r"(.+)[_\-. ][A-Za-z]*\d+")
+_BETWEEN = "_-. "
+_PART = re.compile(rf"[^{re.escape(_BETWEEN)}]+[{re.escape(_BETWEEN)}]*|[{re.escape(_BETWEEN)}]+")
 
 Groups = Callable[[Sequence[str]], Mapping[str, str]]
 """Group of each id."""
@@ -154,12 +155,13 @@ def _drawn(group_of: Mapping[str, str], fractions: Mapping[str, float], seed: in
 
 
 def _groups(keys: Iterable[Key]) -> dict[str, str]:
-    """Folders of groups; else what comes before the last number of the names, if that gives several groups."""
+    """Folders of groups; else the first parts of the names, as few of them as give several groups."""
     folders = {key.name: key.group or key.name for key in keys}
-    counted = {name: match[1] if (match := _COUNTER.fullmatch(name)) else name for name in folders}
-    for groups in (folders, counted):
+    parts = {name: _PART.findall(name) for name in folders}
+    counts = range(1, max(map(len, parts.values()), default=1))
+    for groups in (folders, *({name: "".join(own[:n]) for name, own in parts.items()} for n in counts)):
         if FEWEST_GROUPS <= len(set(groups.values())) < len(groups):
-            return groups
+            return {name: group.rstrip(_BETWEEN) for name, group in groups.items()}
     return {name: name for name in folders}
 
 
