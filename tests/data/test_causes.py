@@ -56,7 +56,7 @@ def test_a_whole_data_set_with_one_mistake_has_one_cause(tmp_path):
     for split in ("train", "val"):
         for i in range(20):
             rng = np.random.default_rng([i, len(split)])
-            for path, most in ((f"images/{i}.png", 256), (f"masks/{i}/anna.png", 4)):
+            for path, most in ((f"images/{split}{i}.png", 256), (f"masks/{split}{i}/anna.png", 4)):
                 file = tmp_path / split / path
                 file.parent.mkdir(parents=True, exist_ok=True)
                 Image.fromarray(rng.integers(0, most, (12, 12), np.uint8)).save(file)
