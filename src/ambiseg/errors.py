@@ -11,16 +11,6 @@ import difflib
 from collections.abc import Iterable
 
 
-def counted(number: int, noun: str) -> str:
-    """A number with its noun, in the plural where that is due.
-
-    Example:
-        >>> counted(1, "mask"), counted(165, "mask")
-        ('1 mask', '165 masks')
-    """
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
 def listed(values: Iterable[object]) -> str:
     """Values with commas, and *and* before the last one.
 

@@ -9,7 +9,7 @@ from PIL import Image
 from ambiseg.data.check import check_dataset
 from ambiseg.data.info import DatasetInfo
 from ambiseg.data.packed import pack
-from ambiseg.data.pattern_files import Key, assign
+from ambiseg.data.pattern_files import Key, assign, files_below
 from ambiseg.data.patterns import FilePatterns, Pattern, split_word
 from ambiseg.data.source import list_splits, open_split
 from ambiseg.errors import AmbisegError
@@ -303,9 +303,20 @@ def test_images_without_masks_and_masks_without_images(lab):
     (root / "anna/p2_a.png").rename(root / "anna/p3_a.png")
     with pytest.raises(AmbisegError, match=r"p2_a.bmp: the image has no mask: no file fits {annotator}/{id}"):
         open_split(root, "val")[0]
-    problems = [str(problem) for problem in check_dataset(root).problems]
-    assert len(problems) == 2 and "no mask" in problems[0] + problems[1]
-    assert "p3_a.png: the mask belongs to no image" in " ".join(problems)
+    report = check_dataset(root)
+    assert [problem.problem[:21] for problem in report.errors] == ["the image has no mask"]
+    (warning,) = report.warnings
+    assert warning.file.endswith("p3_a.png") and warning.problem == "the mask belongs to no image"
+
+
+def test_links_that_lead_in_circles_are_followed_once(lab):
+    root, _ = lab
+    (root / "images/again").symlink_to(root)
+    (root / "anna/more").symlink_to(root / "ben")
+    paths = files_below(root)
+    assert len(paths) == len(set(paths)) == 8 + 2
+    assert [path for path in paths if "more" in path] == ["anna/more/p1_a.png", "anna/more/p1_b.png"]
+    assert open_split(root, "val").ids == ("p2_a",)
 
 
 def test_without_a_table_there_is_one_split(lab):

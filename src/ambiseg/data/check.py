@@ -146,7 +146,8 @@ class _Check:
             return []
         self.some(list(found))
         if found:
-            self.note(next(iter(found.values())).strays())
+            for stray in next(iter(found.values())).strays():
+                self.warn(stray.file, stray.problem, stray.remedy)
         for some in found.values():
             some.problems = [problem for problem in some.problems if str(problem) not in noted]
             noted |= dict.fromkeys(map(str, some.problems))

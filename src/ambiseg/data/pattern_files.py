@@ -80,9 +80,10 @@ def files_below(root: Path, depth: int | None = None, skip_ours: bool = False) -
     """
     found: list[str] = []
     pending, most = [("", 1)], min(depth or _DEEPEST, _DEEPEST)
+    entered = {os.path.realpath(root)}  # so that links cannot lead in circles
     while pending:
         folder, level = pending.pop()
-        for entry in os.scandir(root / folder):
+        for entry in _entries(root / folder):
             path = f"{folder}{entry.name}"
             if entry.name.startswith(".") or entry.name.lower() in LITTER:
                 continue
@@ -91,7 +92,7 @@ def files_below(root: Path, depth: int | None = None, skip_ours: bool = False) -
                 ours = skip_ours and (Path(entry.path) / LIST).exists()
                 if outward:
                     found.append(f"{path}/")
-                elif level < most and not ours:
+                elif level < most and not ours and not (entry.is_symlink() and _entered(entry, entered)):
                     pending.append((f"{path}/", level + 1))
             elif suffix_of(entry.name) in IMAGE_SUFFIXES or suffix_of(entry.name) in MASK_SUFFIXES:
                 found.append(path)
@@ -100,6 +101,23 @@ def files_below(root: Path, depth: int | None = None, skip_ours: bool = False) -
                     f"{root} holds more than {MOST_FILES} files: name a smaller folder as root"
                 )
     return sorted(found)
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        return list(os.scandir(folder))
+    except OSError as error:
+        raise FileProblem(
+            folder, f"it cannot be listed ({error.strerror})", "allow yourself to read it"
+        ) from error
+
+
+def _entered(link: os.DirEntry[str], entered: set[str]) -> bool:
+    """Whether the folder that a link points to was entered by a link before; now it is."""
+    target = os.path.realpath(link.path)
+    before = target in entered
+    entered.add(target)
+    return before
 
 
 def assign(paths: Iterable[str], files: FilePatterns) -> Found:
