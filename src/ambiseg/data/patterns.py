@@ -160,11 +160,6 @@ def _compiled(pattern: str, length: int | None) -> re.Pattern[str]:
     return re.compile("".join(made), re.DOTALL)
 
 
-def regex_of(text: str) -> re.Pattern[str]:
-    """The regular expression of a text with fields, which need not be a whole pattern."""
-    return _compiled(text, None)
-
-
 def _without_suffix(path: str) -> str:
     folder, slash, name = path.rpartition("/")
     stem = name[:-7] if name.lower().endswith(".nii.gz") else name.rpartition(".")[0]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import math
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -48,8 +49,9 @@ def suffix_of(path: str | PathLike[str]) -> str:
         >>> suffix_of("a/Scan.NII.GZ")
         '.nii.gz'
     """
-    name = Path(path).name.lower()
-    return ".nii.gz" if name.endswith(".nii.gz") else Path(name).suffix
+    name = os.path.basename(path).lower()
+    suffix = os.path.splitext(name)[1]
+    return ".nii.gz" if name.endswith(".nii.gz") else suffix if suffix != "." else ""
 
 
 def stem_of(path: str | PathLike[str]) -> str:
@@ -59,7 +61,7 @@ def stem_of(path: str | PathLike[str]) -> str:
         >>> stem_of("a/scan.1.nii.gz")
         'scan.1'
     """
-    name = Path(path).name
+    name = os.path.basename(path)
     return name[: len(name) - len(suffix_of(path))]
 
 

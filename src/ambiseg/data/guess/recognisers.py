@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from ambiseg.data.files.reading import stem_of, suffix_of
 from ambiseg.data.listing import SPLITS
-from ambiseg.data.patterns import FilePatterns, Pattern, regex_of, split_word
+from ambiseg.data.patterns import FilePatterns, Pattern, split_word
 from ambiseg.errors import AmbisegError
 
 IMAGES = (
@@ -29,7 +29,7 @@ MASKS = (
 SEPARATORS = ("_", "-", ".", " ")
 _MASKS_OF = re.compile(rf"({'|'.join(MASKS)})[{re.escape(''.join(SEPARATORS))}]", re.IGNORECASE)
 PER_FOLDER = 50
-"""Folders of one folder that are compared with a pattern before all files are."""
+"""Files, and folders, of one folder that are compared with a pattern before all files are."""
 
 
 class Layout(NamedTuple):
@@ -95,38 +95,32 @@ def candidates(paths: Sequence[str], images_like: Iterable[str] = ()) -> Iterato
         paths: files, relative, with ``/`` between their parts.
         images_like: names of folders that hold images, though their names do not say it.
     """
-    folders = _folders(paths)
+    some = _some(paths)
     for title, images, masks in (
         *_bids(paths),
         *_nnunet(paths),
         *_same_name(paths),
         *_plain(paths, images_like),
     ):
-        if all(_there(text, folders) for text in (images, *masks)):
-            try:
-                yield Candidate(title, FilePatterns((Pattern(images),), tuple(map(Pattern, masks))))
-            except AmbisegError:  # braces or stars in the names of folders
-                continue
+        try:
+            files = FilePatterns((Pattern(images),), tuple(map(Pattern, masks)))
+        except AmbisegError:  # braces or stars in the names of folders
+            continue
+        if all(any(pattern.match(path) for path in some) for pattern in (*files.images, files.masks[0])):
+            yield Candidate(title, files)
 
 
-def _folders(paths: Iterable[str]) -> list[str]:
-    """The folders of the files, `PER_FOLDER` at most of each parent."""
-    seen: dict[str, dict[str, None]] = {}
+def _some(paths: Iterable[str]) -> list[str]:
+    """Files of every kind of folder: `PER_FOLDER` at most of each folder, and of so many folders of each folder."""
+    members: dict[str, list[str]] = {}
+    folders: dict[str, set[str]] = {}
     for path in paths:
         folder = path.rpartition("/")[0]
-        while True:
-            parent = folder.rpartition("/")[0]
-            some = seen.setdefault(parent, {})
-            if folder in some or len(some) >= PER_FOLDER:
-                break
-            some[folder] = None
-            folder = parent
-    return [folder for some in seen.values() for folder in some]
-
-
-def _there(text: str, folders: Sequence[str]) -> bool:
-    pattern = regex_of(text.rpartition("/")[0])
-    return any(pattern.fullmatch(folder) for folder in folders)
+        siblings = folders.setdefault(folder.rpartition("/")[0], set())
+        if folder in siblings or len(siblings) < PER_FOLDER:
+            siblings.add(folder)
+            members.setdefault(folder, []).append(path)
+    return [path for some in members.values() for path in some[:: len(some) // PER_FOLDER + 1]]
 
 
 def _plain(paths: Sequence[str], images_like: Iterable[str]) -> Iterator[Layout]:
