@@ -117,8 +117,8 @@ class FolderSplit(Split):
         self.ids = tuple(self._files.images)
 
     def image_path(self, sample_id: str) -> Path:
-        """The file of an image."""
-        return self._images[sample_id]
+        """The file of an image; the first of several that hold its channels."""
+        return self._files.images[sample_id][0]
 
     def __getitem__(self, index: int) -> Sample:
         """Read one image, all its masks (in the order of the annotators' names) and their weights.

@@ -88,7 +88,7 @@ def read_array(path: str | PathLike[str]) -> NDArray[Any]:
     Raises:
         AmbisegError: missing, unreadable, too large, or of another shape.
     """
-    return _decode(Path(path), False).values
+    return decode(Path(path), False).values
 
 
 def read_opaque(path: str | PathLike[str]) -> NDArray[np.generic]:
