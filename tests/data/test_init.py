@@ -360,6 +360,26 @@ def test_folders_that_nothing_explains(tmp_path, files, words):
 
 
 @pytest.mark.parametrize(
+    ("file", "text", "name"),
+    [
+        ("annotations/anna.json", '{"info": {}, "images": [], "annotations": [], "categories": []}', "coco"),
+        ("export.json", '[{"id": 1, "annotations": [], "data": {}}]', "label-studio"),
+        ("annotations.xml", '<?xml version="1.0"?><annotations></annotations>', "cvat"),
+    ],
+)
+def test_exports_of_tools_name_their_importer(tmp_path, file, text, name):
+    root = tmp_path / "lab"
+    for image in ("a", "b"):
+        save(root / f"images/{image}.png", np.random.default_rng(0).integers(0, 256, (*SIZE, 3), np.uint8))
+    (root / file).parent.mkdir(exist_ok=True)
+    (root / file).write_text(text)
+    with pytest.raises(
+        AmbisegError, match=f"annotations of a tool .{name}.*: type 'ambiseg data import {name} "
+    ):
+        plan(root)
+
+
+@pytest.mark.parametrize(
     ("images", "masks", "words"),
     [
         (["images/{id}.*"], [], "--images and --masks belong together"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -12,6 +13,7 @@ import numpy as np
 from ambiseg.data.files.reading import IMAGE_SUFFIXES, MASK_SUFFIXES, decode, suffix_of
 from ambiseg.data.files.validation import FileProblem
 from ambiseg.data.guess.recognisers import MASKS, Candidate, candidates
+from ambiseg.data.listing import stays_inside
 from ambiseg.data.pattern_files import EXAMPLES, Found, Key, assign, files_below
 from ambiseg.data.patterns import FilePatterns, Pattern
 from ambiseg.errors import AmbisegError
@@ -22,6 +24,14 @@ SAMPLE = 6
 """Files of a layout that are looked into before it is believed."""
 MOST_VALUES = 50
 """Annotators or splits that a pattern lists by name."""
+_HEAD = 1 << 16
+"""Characters of a file that tell which tool wrote it."""
+_EXPORTS = {
+    "label-studio": ("[", ['"annotations"', '"data"']),
+    "coco": ("{", ['"images"']),
+    "cvat": ("<", ["<annotations"]),
+}
+"""How an export of each importer begins, and words that are in it."""
 _FOREIGN = frozenset("|{}*?")
 _COLLIDING = "rename one of them, or say which with --masks"
 
@@ -179,12 +189,30 @@ def _nothing_fits(folder: Path, paths: Sequence[str]) -> FileProblem:
             f"{len(lossy)} masks are {suffix_of(lossy[0])[1:].upper()}, which alters class numbers",
             "convert them to PNG",
         )
+    export = _export(folder)
+    if export is not None:
+        return export
     examples = ", ".join(paths[:EXAMPLES])
     return FileProblem(
         folder,
         f"no known layout fits its {len(paths)} files, such as {examples}",
         "say where they lie, such as --images 'scans/{id}.*' --masks 'masks/{id}_{annotator}.*'",
     )
+
+
+def _export(folder: Path) -> FileProblem | None:
+    """That the folder holds annotations of a tool, which an importer draws as masks."""
+    for file in sorted([*folder.glob("*.[jx][sm]*"), *folder.glob("annotations/*.[jx][sm]*")]):
+        if not file.is_file() or not stays_inside(file, folder):
+            continue
+        with open(file, encoding="utf-8", errors="replace") as stream:
+            head = stream.read(_HEAD).lstrip("\ufeff \n\r\t")
+        for name, (start, words) in _EXPORTS.items():
+            if head.startswith(start) and all(word in head for word in words):
+                command = shlex.join(["ambiseg", "data", "import", name, str(folder), "--out", "NEW"])
+                told = f"these are annotations of a tool ({name}), not masks"
+                return FileProblem(file, told, f"type '{command}', then train on NEW")
+    return None
 
 
 def _refuse_collisions(folder: Path, found: Found) -> None:
