@@ -181,6 +181,30 @@ def one_mask(made):
         made.mask(name, "mask", f"SegmentationClass/{name}.png")
 
 
+def one_parent(made):
+    """download/images/<id>, download/masks/<annotator>/<site>/<id>"""
+    for i, name in enumerate(IDS):
+        site = f"site{i % 2}"
+        made.image(f"{site}_{name}", f"download/images/{site}/{name}.png")
+        for who in WHO:
+            made.mask(f"{site}_{name}", who, f"download/masks/{who}/{site}/{name}.png")
+
+
+def unpacked(made):
+    """download/images/<id>, download/masks/<id>/<annotator>"""
+    for name in IDS:
+        made.image(name, f"download/images/{name}.png")
+        for who in WHO:
+            made.mask(name, who, f"download/masks/{name}/{who}.png")
+
+
+def affixes(made):
+    """images/img_<id>, masks/mask_<id>"""
+    for name in IDS:
+        made.image(name, f"images/img_{name}.png")
+        made.mask(name, "mask", f"masks/mask_{name}.png")
+
+
 LAYOUTS = [
     flat,
     split_folders,
@@ -192,7 +216,7 @@ LAYOUTS = [
     one_folder,
     folder_per_image,
 ]
-LAYOUTS += [copies, patients, nnunet, bids, bids_desc, one_mask]
+LAYOUTS += [copies, patients, nnunet, bids, bids_desc, one_mask, one_parent, unpacked, affixes]
 
 
 def build(layout, root):
@@ -509,6 +533,38 @@ def test_smooth_masks_and_probabilities_have_a_threshold(tmp_path):
     row = np.concatenate([np.zeros(40), np.linspace(0, 255, 20), np.full(40, 255)])
     assert classes_of(values(tmp_path, np.tile(row, (3, 1)))).threshold == 127
     assert classes_of(values(tmp_path, np.tile(row / 255, (3, 1)), suffix=".npy")).threshold == 0.5
+
+
+@pytest.mark.parametrize("kind", ["colours", "palette", "grey", "numbers", "smooth"])
+def test_masks_of_every_kind_become_class_numbers(tmp_path, kind):
+    colors = np.array([(0, 0, 0), BLUE, RED], np.uint8)
+    root, classes = tmp_path / "lab", {}
+    for i, name in enumerate(IDS):
+        rng = np.random.default_rng(i)
+        save(root / f"images/{name}.png", rng.integers(0, 256, (*SIZE, 3), np.uint8))
+        numbers = classes[name] = np.zeros(SIZE, np.uint8)
+        numbers[4:12, 5:15] = 1
+        if kind != "smooth":
+            numbers[14:20, 2 : 8 + i % 3] = 2
+        path = root / f"masks/{name}_anna.png"
+        if kind == "colours":
+            save(path, colors[numbers])
+        elif kind == "palette":
+            path.parent.mkdir(exist_ok=True)
+            picture = Image.fromarray(numbers)
+            picture.putpalette(colors.ravel().tolist())
+            picture.save(path)
+        elif kind == "smooth":
+            edge = np.zeros(SIZE, np.uint8)
+            edge[4:12, 15] = np.arange(12, 124, 14)
+            save(path, numbers * 255 + edge)
+        else:
+            save(path, numbers * (100 if kind == "grey" else 1))
+    write(plan(root))
+    for split in list_splits(root):
+        for sample in open_split(root, split):
+            np.testing.assert_array_equal(sample.masks[0], classes[sample.id])
+    assert check_dataset(root).ok
 
 
 def test_masks_that_are_no_label_maps(tmp_path):

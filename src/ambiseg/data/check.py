@@ -321,6 +321,8 @@ def check_dataset(
     if check.layout is not None and check.layout.left_out:
         count = counted(len(check.layout.left_out), "image")
         remarks += (f"{count} not read, since {check.layout.files.splits} does not name them",)
+    if check.layout is not None and check.layout.files.root != ".":
+        remarks += (f"images and masks are read from {check.layout.base}",)
     labels = check.info.labels if check.info else LabelSpace.binary()
     causes = by_cause(check.problems, labels.names, labels.ignore_value)
     summaries = tuple(seen.summary(check.info) for seen in splits)

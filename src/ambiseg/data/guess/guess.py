@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -89,7 +90,10 @@ def guess(folder: Path, images: Sequence[str] = (), masks: Sequence[str] = ()) -
         found = assign(paths, chosen.files)
         _require(folder, paths, found, chosen.files)
     else:
-        chosen, found = _best(folder, paths)
+        best = _best(folder, paths) or _best_inside(folder, paths)
+        if best is None:
+            raise _nothing_fits(folder, paths)
+        chosen, found = best, assign(paths, best.files)
     files = _listed(chosen.files, found)
     if not images:
         found = assign(paths, files)
@@ -119,7 +123,22 @@ def _require(folder: Path, paths: Sequence[str], found: Found, files: FilePatter
             )
 
 
-def _best(folder: Path, paths: Sequence[str]) -> tuple[Candidate, Found]:
+def _best_inside(folder: Path, paths: Sequence[str]) -> Candidate | None:
+    """The best layout of the folder in ``folder`` that all files are in, if there is one."""
+    inside = os.path.commonprefix([path.split("/")[:-1] for path in paths])
+    if not inside or _FOREIGN & set("".join(inside)):
+        return None
+    before = "/".join(inside) + "/"
+    best = _best(folder / before, [path.removeprefix(before) for path in paths])
+    if best is None:
+        return None
+    images, masks = (
+        [before + pattern.text for pattern in some] for some in (best.files.images, best.files.masks)
+    )
+    return Candidate(best.title, FilePatterns(_patterns(images), _patterns(masks)))
+
+
+def _best(folder: Path, paths: Sequence[str]) -> Candidate | None:
     """The layout with masks of most images, then with most masks; an error where another one is as good."""
     if not paths:
         raise FileProblem(
@@ -137,14 +156,14 @@ def _best(folder: Path, paths: Sequence[str]) -> tuple[Candidate, Found]:
                 (looks.images_right(found), covered, sum(map(len, found.masks.values())), candidate, found)
             )
     if not tried:
-        raise _nothing_fits(folder, paths)
+        return None
     likely = [entry[1:] for entry in tried if entry[0]] or [entry[1:] for entry in tried]
     likely.sort(key=lambda entry: (-entry[0], -entry[1]))  # stable: the order of preference stays
     covered, count, best, found = likely[0]
     for one, other, candidate, rest in likely[1:]:
         if 2 * one >= covered and 2 * other >= count and _contradict(found, rest):
             raise _two_fit(folder, [(best, covered, count), (candidate, one, other)])
-    return best, found
+    return best
 
 
 def _owners(found: Found) -> dict[str, tuple[str, ...]]:
@@ -223,7 +242,8 @@ def _refuse_collisions(folder: Path, found: Found) -> None:
 
 
 def _listed(files: FilePatterns, found: Found) -> FilePatterns:
-    """The patterns with the annotators that there are, so that no other file is taken for a mask later."""
+    """The patterns with the annotators that there are, so that no other file is taken for a mask later; and with the
+    name of a folder that is the same for all images in place of its field."""
     masks = []
     for pattern in files.masks:
         names: dict[str, None] = {}
@@ -236,7 +256,12 @@ def _listed(files: FilePatterns, found: Found) -> FilePatterns:
         plain = names and len(names) <= MOST_VALUES and not _FOREIGN & set("".join(names))
         text = pattern.text.replace("{annotator}", f"{{annotator:{listed}}}") if plain else pattern.text
         masks.append(Pattern(text))
-    return replace(files, masks=tuple(masks))
+    groups = {key.group for key in found.images}
+    one = groups.pop() if len(groups) == 1 else ""
+    if not one or _FOREIGN & set(one):
+        return replace(files, masks=tuple(masks))
+    texts = [[pattern.text.replace("{group}", one) for pattern in some] for some in (files.images, masks)]
+    return replace(files, images=_patterns(texts[0]), masks=_patterns(texts[1]))
 
 
 class _Looks:

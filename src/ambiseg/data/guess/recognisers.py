@@ -54,6 +54,8 @@ LAYOUTS = (
     Layout("a folder with masks for each annotator", "@I/{id}.*", ("{annotator}/@M/{id}.*",)),
     Layout("a folder for each image", "{id}/@i.*", ("{id}/{annotator}.*",)),
     Layout("a folder for each image, with one of masks", "{id}/@i.*", ("{id}/@M/{annotator}.*",)),
+    Layout("the annotator at the end, images named as such", "@I/{id}@-@i.*", ("@M/{id}@-{annotator}.*",)),
+    Layout("the annotator at the start, images named as such", "@I/@i@-{id}.*", ("@M/{annotator}@-{id}.*",)),
     Layout("images and masks in one folder", "{id}.*", ("{id}@-{annotator}.*",)),
     Layout("images and masks in one folder, named as such", "{id}@-@i.*", ("{id}@-{annotator}.*",)),
 )
@@ -144,19 +146,27 @@ def _plain(paths: Sequence[str], images_like: Iterable[str]) -> Iterator[Layout]
 
 
 def _filled(layout: Layout, before: str, after: str, words: dict[str, list[str]]) -> Iterator[Layout]:
+    """A layout with every choice of its words, between folders of splits or groups."""
     texts = [layout.images, *layout.masks]
     tokens = [token for token in words if any(token in text for text in texts)]
-    for values in product(*(words[token] for token in tokens)):
-        made = []
-        for text in texts:
-            folder, slash, rest = text.partition("/")
-            placed = (
-                f"{folder}{slash}{after}{rest}" if slash and re.search("@I|@M|@N|annotator", folder) else text
-            )
+    for place in (_behind_first, _before_last) if after else (_behind_first,):
+        placed = [place(text, after) for text in texts]
+        for values in product(*(words[token] for token in tokens)):
+            made = placed
             for token, value in zip(tokens, values, strict=True):
-                placed = placed.replace(token, value)
-            made.append(before + placed)
-        yield Layout(layout.title, made[0], tuple(made[1:]))
+                made = [text.replace(token, value) for text in made]
+            yield Layout(layout.title, before + made[0], tuple(before + text for text in made[1:]))
+
+
+def _behind_first(text: str, after: str) -> str:
+    folder, slash, rest = text.partition("/")
+    return f"{folder}{slash}{after}{rest}" if slash and re.search("@I|@M|@N|annotator", folder) else text
+
+
+def _before_last(text: str, after: str) -> str:
+    """The same where an annotator has folders of splits or groups: ``masks/anna/p1/scan.png``."""
+    folder, slash, rest = text.rpartition("/")
+    return f"{folder}{slash}{after}{rest}" if slash and "{id}" in rest else _behind_first(text, after)
 
 
 def _named(parts: Iterable[str], words: Sequence[str]) -> list[str]:
