@@ -9,7 +9,7 @@ from PIL import Image
 from ambiseg.data.check import check_dataset
 from ambiseg.data.info import DatasetInfo
 from ambiseg.data.packed import pack
-from ambiseg.data.pattern_files import Key, assign, files_below
+from ambiseg.data.pattern_matching import Key, assign, files_below
 from ambiseg.data.patterns import FilePatterns, Pattern, split_word
 from ambiseg.data.source import list_splits, open_split
 from ambiseg.errors import AmbisegError

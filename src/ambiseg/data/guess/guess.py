@@ -9,20 +9,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
-from ambiseg.data.files.reading import IMAGE_SUFFIXES, MASK_SUFFIXES, decode, suffix_of
+from ambiseg.data.files.reading import IMAGE_SUFFIXES, MASK_SUFFIXES, suffix_of
 from ambiseg.data.files.validation import FileProblem
+from ambiseg.data.guess.looks import Looks
 from ambiseg.data.guess.recognisers import MASKS, Candidate, candidates
 from ambiseg.data.listing import stays_inside
-from ambiseg.data.pattern_files import EXAMPLES, Found, Key, assign, files_below
+from ambiseg.data.pattern_files import EXAMPLES
+from ambiseg.data.pattern_matching import Found, Key, assign, files_below
 from ambiseg.data.patterns import FilePatterns, Pattern
 from ambiseg.errors import AmbisegError
 
-LEVELS = 32
-"""A label map has at most so many different numbers or colours."""
-SAMPLE = 6
-"""Files of a layout that are looked into before it is believed."""
 MOST_VALUES = 50
 """Annotators or splits that a pattern lists by name."""
 _HEAD = 1 << 16
@@ -146,7 +142,7 @@ def _best(folder: Path, paths: Sequence[str]) -> Candidate | None:
             f"no file in it can be read ({', '.join(IMAGE_SUFFIXES)})",
             "name the folder of your images and masks",
         )
-    looks = _Looks(folder)
+    looks = Looks(folder)
     tried = []
     for candidate in dict.fromkeys(candidates(paths, looks.image_folders(paths))):
         found = assign(paths, candidate.files)
@@ -262,61 +258,3 @@ def _listed(files: FilePatterns, found: Found) -> FilePatterns:
         return replace(files, masks=tuple(masks))
     texts = [[pattern.text.replace("{group}", one) for pattern in some] for some in (files.images, masks)]
     return replace(files, images=_patterns(texts[0]), masks=_patterns(texts[1]))
-
-
-class _Looks:
-    """What is in the files, so far as it tells masks from images."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.known: dict[str, bool | None] = {}
-
-    def mask(self, path: str) -> bool | None:
-        """Whether a file looks like a label map; None if it cannot be read."""
-        if path not in self.known:
-            self.known[path] = _is_label_map(self.folder / path)
-        return self.known[path]
-
-    def masks_right(self, found: Found) -> bool:
-        """Whether half of some masks, or more, look like masks."""
-        masks = _spread([path for some in found.masks.values() for path in some.values()])
-        return 2 * self._count(masks, False) <= len(masks)
-
-    def images_right(self, found: Found) -> bool:
-        """Whether less than half of some images look like masks."""
-        images = _spread([path for some in found.images.values() for path in some.values()])
-        return 2 * self._count(images, True) < len(images)
-
-    def _count(self, paths: Sequence[str], answer: bool) -> int:
-        return sum(self.mask(path) is answer for path in paths)
-
-    def image_folders(self, paths: Sequence[str]) -> list[str]:
-        """Names of the last folders whose files look like images."""
-        by_folder: dict[str, list[str]] = {}
-        for path in paths:
-            by_folder.setdefault("/".join(path.split("/")[-2:-1]), []).append(path)
-        if len(by_folder) > MOST_VALUES:
-            return []
-        return [name for name, some in by_folder.items() if name and self._count(_spread(some, 2), False) > 1]
-
-
-def _spread(paths: Sequence[str], count: int = SAMPLE) -> list[str]:
-    ordered = sorted(paths)
-    return [ordered[i * len(ordered) // count] for i in range(count)] if len(ordered) > count else ordered
-
-
-def _is_label_map(path: Path) -> bool | None:
-    """Few numbers or colours, or mostly the least and the greatest number, as in masks with smooth borders."""
-    try:
-        pixels = decode(path, suffix_of(path) in MASK_SUFFIXES)
-    except AmbisegError:
-        return None
-    if pixels.palette is not None:
-        return not pixels.lossy
-    values = pixels.values
-    if pixels.rgb:
-        red, green, blue = values.astype(np.uint32)
-        values = (red << 16) + (green << 8) + blue
-    _, counts = np.unique(values, return_counts=True)
-    total = counts.sum()
-    return len(counts) <= LEVELS or bool(counts[0] + counts[-1] > 0.7 * total and counts[-1] > 0.01 * total)

@@ -23,7 +23,7 @@ from ambiseg.data.guess.classes import Classes, MaskValues, classes_of
 from ambiseg.data.guess.guess import Guess, guess
 from ambiseg.data.info import DatasetInfo
 from ambiseg.data.listing import SPLITS
-from ambiseg.data.pattern_files import Key
+from ambiseg.data.pattern_matching import Key
 from ambiseg.data.splits.assignment import FRACTIONS, split_images
 from ambiseg.escaping import csv_cell
 
