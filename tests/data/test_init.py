@@ -304,6 +304,15 @@ def test_images_without_masks_are_left_out_and_told(tmp_path):
     assert check_dataset(made.root).ok
 
 
+def test_folders_of_pictures_beside_the_annotators_are_not_annotators(tmp_path):
+    made = build(beside, tmp_path / "lab")
+    for name in IDS:
+        save(made.root / f"overlays/{name}.png", made.images[name] // 2)
+    planned = plan(made.root)
+    assert sorted(planned.guess.annotators) == ["anna", "ben", "chi"]
+    assert len(planned.guess.unused) == 12 and planned.classes.labels.names == ("background", "foreground")
+
+
 # what cannot be understood
 
 

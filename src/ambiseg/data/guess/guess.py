@@ -90,7 +90,7 @@ def guess(folder: Path, images: Sequence[str] = (), masks: Sequence[str] = ()) -
         if best is None:
             raise _nothing_fits(folder, paths)
         chosen, found = best, assign(paths, best.files)
-    files = _listed(chosen.files, found)
+    files = _listed(chosen.files, found, set() if images else Looks(folder).no_masks(found))
     if not images:
         found = assign(paths, files)
     _refuse_collisions(folder, found)
@@ -237,16 +237,16 @@ def _refuse_collisions(folder: Path, found: Found) -> None:
         raise FileProblem(folder, f"{one} and {other} are both {what}{more}", _COLLIDING)
 
 
-def _listed(files: FilePatterns, found: Found) -> FilePatterns:
-    """The patterns with the annotators that there are, so that no other file is taken for a mask later; and with the
-    name of a folder that is the same for all images in place of its field."""
+def _listed(files: FilePatterns, found: Found, without: set[str]) -> FilePatterns:
+    """The patterns with the annotators that there are, ``without`` some, so that no other file is taken for a mask
+    later; and with the name of a folder that is the same for all images in place of its field."""
     masks = []
     for pattern in files.masks:
         names: dict[str, None] = {}
         for key, some in found.masks.items():
             for name, path in some.items():
                 fields = next(pattern.matches(path, [len(key.id)]), None)
-                if fields is not None and fields.get("annotator") == name:
+                if fields is not None and fields.get("annotator") == name and name not in without:
                     names[name] = None
         listed = "|".join(sorted(names))
         plain = names and len(names) <= MOST_VALUES and not _FOREIGN & set("".join(names))

@@ -41,6 +41,16 @@ class Looks:
         images = _spread([path for some in found.images.values() for path in some.values()])
         return 2 * self._count(images, True) < len(images)
 
+    def no_masks(self, found: Found) -> set[str]:
+        """Annotators of whose files none of a few looks like a mask, such as a folder of overlays."""
+        files: dict[str, list[str]] = {}
+        for masks in found.masks.values():
+            for name, path in masks.items():
+                files.setdefault(name, []).append(path)
+        some = {name: _spread(paths, 3) for name, paths in files.items()}
+        wrong = {name for name, paths in some.items() if self._count(paths, False) == len(paths)}
+        return wrong if len(wrong) < len(files) else set()
+
     def _count(self, paths: Sequence[str], answer: bool) -> int:
         return sum(self.mask(path) is answer for path in paths)
 
