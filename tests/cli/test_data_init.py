@@ -111,6 +111,13 @@ def test_patterns_of_the_user_and_another_folder(cli, lab, tmp_path):
     assert cli("data", "init", lab, *words, "--overwrite").status == 0
 
 
+def test_several_patterns_of_masks(cli, lab):
+    words = ("--images", "images/{id}.*", "--masks", "{annotator:anna}/{id}.*", "{annotator:ben}/{id}.*")
+    outcome = cli("data", "init", lab, *words)
+    assert outcome.status == 0 and "anna (12), ben (12)" in outcome.out
+    assert open_split(lab, "train")[0].annotators == ("anna", "ben")
+
+
 def test_every_other_verb_takes_it(cli, lab, tmp_path):
     assert cli("data", "init", lab).status == 0
     assert cli("data", "check", lab).status == 0

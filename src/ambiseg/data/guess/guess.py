@@ -182,12 +182,14 @@ def _two_fit(folder: Path, found: Sequence[tuple[Candidate, int, int]]) -> FileP
     told, options = [], []
     for candidate, images, masks in found:
         told.append(f"{candidate.title} ({masks} masks of {images} images)")
-        texts = [f"--images '{p.text}'" for p in candidate.files.images]
-        options.append(" ".join(texts + [f"--masks '{p.text}'" for p in candidate.files.masks]))
+        images_of, masks_of = (
+            shlex.join(p.text for p in some) for some in (candidate.files.images, candidate.files.masks)
+        )
+        options.append(f"--images {images_of} --masks {masks_of}")
     return FileProblem(
         folder,
         f"two layouts fit: {' and '.join(told)}",
-        f"choose one: {' or '.join(options)}; --masks takes several",
+        f"choose one: {' or '.join(options)}; for the masks of both, give all their patterns to --masks",
     )
 
 
