@@ -158,3 +158,15 @@ def test_what_was_left_out_is_told(cli, lab):
     assert "1 mask without an image not used: anna/p9_9.png" in outcome.err
     assert "not used: 1 other file: extra/other.png" in outcome.err
     assert "1 mask: the file is empty" in outcome.err and "(anna/p1_0.png)" in outcome.err
+
+
+def test_training_names_the_command_that_lists_all_wrong_files(cli, lab, tmp_path):
+    assert cli("data", "init", lab).status == 0
+    for path in (lab / "anna").iterdir():
+        path.write_bytes(b"")
+    outcome = cli("train", "ssn", "--data", lab, "--out", tmp_path / "run", "--quiet")
+    assert (
+        "the file is empty" in outcome.error and f"'ambiseg data check {lab}' lists all such" in outcome.error
+    )
+    (cause,) = json.loads(cli("data", "check", lab, "--json").out)["causes"]
+    assert len(cause["files"]) == 12
