@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from ambiseg.data.schema import CLASS_KEYS, COLUMNS, KEYS, Key
+from ambiseg.data.schema import CLASS_KEYS, COLUMNS, FILES_KEYS, KEYS, Key
 
 PAGE = Path(__file__).parent / "data" / "dataset-yaml.md"
 
@@ -32,7 +32,8 @@ def keys(known: Mapping[str, Key]) -> str:
 def drawn() -> dict[str, str]:
     """Every table by its name."""
     columns = [[f"`{name}`", meaning] for name, meaning in COLUMNS.items()]
-    return {"dataset": keys(KEYS), "class": keys(CLASS_KEYS), "weights": table("column, holds", columns)}
+    found = {"dataset": keys(KEYS), "class": keys(CLASS_KEYS), "files": keys(FILES_KEYS)}
+    return found | {"weights": table("column, holds", columns)}
 
 
 def redrawn(text: str) -> str:

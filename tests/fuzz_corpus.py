@@ -27,16 +27,18 @@ from lidc_replica import five_patients
 from PIL import Image
 
 from ambiseg.cli.main import main
+from ambiseg.data.guess.setup import plan, write
 from ambiseg.data.importers import importer
 from ambiseg.data.info import DatasetInfo
 from ambiseg.data.simulators.wildfire import simulate_wildfires
 from ambiseg.data.source import write_dataset
 from ambiseg.engine.mixture import MixtureConfig
+from ambiseg.exchange.label_studio import brush_rle
 from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
 
-IMAGE_KINDS = ("png", "jpg", "tif", "npy", "nii", "gz")
-MASK_KINDS = ("png", "tif", "npy", "nii", "gz")
+IMAGE_KINDS = ("png", "jpg", "bmp", "webp", "tif", "npy", "nii", "gz")
+MASK_KINDS = ("png", "bmp", "tif", "npy", "nii", "gz")
 SIZE = (8, 12)
 SUITE = {
     "title": "small",
@@ -78,11 +80,14 @@ def pictures(folder: Path) -> None:
         if name != "rgba":
             tifffile.imwrite(out / f"image-{name}.tif", values, compression="zlib", metadata=None)
     Image.fromarray(_noise(*SIZE, 4)).convert("LA").save(out / "image-alpha.png")
-    for kind in ("png", "tif"):
+    for kind in ("png", "bmp", "tif"):
         Image.fromarray(_noise(*SIZE, 3)).convert("P").save(out / f"image-palette.{kind}")
         Image.fromarray(_noise(*SIZE)).convert("1").save(out / f"image-bits.{kind}")
     Image.fromarray(_noise(*SIZE, 3)).save(out / "image-a.jpg", exif=_rotated())
     Image.fromarray(_noise(*SIZE)).save(out / "image-grey.jpg", progressive=True)
+    for lossless in (True, False):
+        Image.fromarray(_noise(*SIZE, 3)).save(out / f"image-{lossless}.webp", lossless=lossless)
+    Image.fromarray(_noise(*SIZE, 4)).save(out / "image-alpha.webp", lossless=True, exif=_rotated())
     Image.fromarray(_noise(*SIZE, 4), mode="CMYK").save(out / "image-ink.jpg")
     for packing in ("tiff_lzw", "packbits", "tiff_adobe_deflate", "jpeg"):
         Image.fromarray(_noise(*SIZE, 3)).save(out / f"image-{packing}.tif", compression=packing)
@@ -98,11 +103,11 @@ def pictures(folder: Path) -> None:
         for suffix in ("npy", "nii", "nii.gz"):
             _save(out / f"image-{name}.{suffix}", values if suffix == "npy" else values.reshape(-1, 12))
     mask = _noise(*SIZE, most=1)
-    for suffix in ("png", "tif", "npy", "nii", "nii.gz"):
+    for suffix in ("png", "bmp", "tif", "npy", "nii", "nii.gz"):
         _save(out / f"mask-a.{suffix}", mask)
     palette = Image.fromarray(mask)
     palette.putpalette([0, 0, 0, 255, 255, 255])
-    for suffix in ("png", "tif"):
+    for suffix in ("png", "bmp", "tif"):
         palette.save(out / f"mask-palette.{suffix}")
         Image.fromarray(mask * 255).convert("1").save(out / f"mask-bits.{suffix}")
     tifffile.imwrite(out / "mask-deflate.tif", mask * 255, compression="zlib")
@@ -197,6 +202,8 @@ def photographs(folder: Path) -> None:
         for k in range(3):
             _save(folder / f"isic/segs/ISIC_{i:07}_A{k:02}_T1_S1_57c0{k}.png", _noise(*SIZE, most=1) * 255)
     coco(folder / "coco")
+    tools(folder)
+    located(folder / "located")
 
 
 def bsds(folder: Path) -> None:
@@ -229,6 +236,50 @@ def coco(folder: Path) -> None:
         }
         (folder / "annotations").mkdir(exist_ok=True)
         (folder / f"annotations/{who}.json").write_text(json.dumps(content))
+
+
+def tools(folder: Path) -> None:
+    """Exports of Label Studio and CVAT with polygons, boxes and pixels."""
+    size = {"original_width": SIZE[1], "original_height": SIZE[0], "image_rotation": 0}
+    mask = np.zeros(SIZE, np.uint8)
+    mask[2:5, 3:9] = 1
+    values = [
+        {"points": [[10, 10], [60, 10], [60, 60]], "polygonlabels": ["cell"]},
+        {"format": "rle", "rle": brush_rle(mask), "brushlabels": ["wall"]},
+        {"x": 10, "y": 10, "width": 50, "height": 50, "rectanglelabels": ["cell"]},
+    ]
+    results = [
+        {"type": next(key for key in value if key.endswith("labels")), **size, "value": value}
+        for value in values
+    ]
+    shapes = (
+        '<polygon label="cell" points="1,1;6,1;6,6" z_order="0"/>'
+        '<mask label="wall" rle="1, 5" left="2" top="2" width="3" height="2"/>'
+        '<box label="cell" xtl="1" ytl="1" xbr="5" ybr="4"/>'
+    )
+    tasks, images = [], ""
+    for i in range(4):
+        for tool in ("label-studio", "cvat"):
+            _save(folder / f"{tool}/images/a{i}.png", _noise(*SIZE, 3))
+        annotations = [{"id": who, "completed_by": who, "result": results} for who in (1, 2)]
+        tasks.append(
+            {"id": i, "data": {"image": f"/data/upload/1/0a1b2c3d-a{i}.png"}, "annotations": annotations}
+        )
+        images += f'<image id="{i}" name="a{i}.png" width="{SIZE[1]}" height="{SIZE[0]}">{shapes}</image>'
+    (folder / "label-studio/export.json").write_text(json.dumps(tasks))
+    (folder / "cvat/annotations").mkdir()
+    for who in ("ann", "bob"):
+        text = f'<?xml version="1.0"?><annotations><version>1.1</version>{images}</annotations>'
+        (folder / f"cvat/annotations/{who}.xml").write_text(text)
+
+
+def located(folder: Path) -> None:
+    """Data that lie beside a folder for each annotator, described by `ambiseg data init`."""
+    for i in range(4):
+        _save(folder / f"images/a{i}.png", _noise(*SIZE, 3))
+        for who in ("ann", "bob"):
+            _save(folder / f"{who}/a{i}.png", _noise(*SIZE, most=1))
+    write(plan(folder))
 
 
 def settings(folder: Path) -> None:

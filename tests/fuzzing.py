@@ -41,8 +41,8 @@ from ambiseg.cli.main import main
 from ambiseg.data.files.reading import read_image, read_mask
 from ambiseg.data.importers import import_dataset
 from ambiseg.data.info import DatasetInfo, info_of_file
+from ambiseg.data.listing import read_columns
 from ambiseg.data.source import list_splits, open_split
-from ambiseg.data.splits.resplit import read_columns
 from ambiseg.engine.checkpoints import load_checkpoint
 from ambiseg.engine.curve import training_curve
 from ambiseg.engine.mixture import MixtureConfig
@@ -345,6 +345,9 @@ READERS: tuple[Reader, ...] = (
     Reader("weights.csv", ("folder", "*/weights.csv"), lambda root, _: _data(root)),
     Reader("data folder", ("folder", "*/*/**/*.*"), lambda root, _: _data(root)),
     Reader("packed data", ("packed", "*.h5"), _packed, checked=True, share=3),
+    Reader("data elsewhere", ("located", "*.[cy]*"), lambda root, _: _data(root)),
+    Reader("import label-studio", ("label-studio", "*.json"), _import("label-studio")),
+    Reader("import cvat", ("cvat", "annotations/*.xml"), _import("cvat")),
     Reader("import coco", ("coco", "annotations/*.json"), _import("coco")),
     Reader("import lidc", ("lidc", "**/*.*"), _import("lidc", lambda root, _: root / "dicom"), share=0.2),
     Reader("import lidc-annotations, sqlite", ("lidc", "*.sqlite"), _import("lidc-annotations", _first), share=0.4),

@@ -11,15 +11,11 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
 import test_imports
 from ambiseg.cli.parsing import parse
 from ambiseg.cli.train import ResumeArguments, TrainArguments, chosen_values
-from ambiseg.data.check import check_dataset
-from ambiseg.data.folder import FolderSplit
 from ambiseg.engine.presets import resolve
 from ambiseg.engine.settings import TrainSettings
 from ambiseg.methods import METHODS, method_info
@@ -187,25 +183,6 @@ def test_the_code_of_a_page_runs(page, tmp_path):
     command = [sys.executable, str(script)]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
-
-
-def test_one_folder_per_rater_becomes_a_data_set(tmp_path):
-    """The lines of docs/data/index.md, with a rater who left an image out."""
-    text = (ROOT / "docs" / "data" / "index.md").read_text()
-    (code,) = blocks(text.split("### One folder per rater")[1].split("\n###")[0], "python")
-    for folder, names in (("images", "ab"), ("anna", "ab"), ("ben", "ab"), ("chi", "a")):
-        (tmp_path / "lab" / folder).mkdir(parents=True)
-        for name in names:
-            Image.fromarray(np.eye(12, dtype=np.uint8) * 255).save(
-                tmp_path / "lab" / folder / f"{name}_1.tif"
-            )
-    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, timeout=300)
-    assert check_dataset(tmp_path / "all-data", to_train=False).ok
-    split = FolderSplit(tmp_path / "all-data", "all")
-    assert {sample.id: sample.annotators for sample in split} == {
-        "a_1": ("anna", "ben", "chi"),
-        "b_1": ("anna", "ben"),
-    }
 
 
 def test_the_table_of_metrics_is_that_of_the_code():

@@ -11,6 +11,17 @@ import difflib
 from collections.abc import Iterable
 
 
+def listed(values: Iterable[object]) -> str:
+    """Values with commas, and *and* before the last one.
+
+    Example:
+        >>> listed([2]), listed([2, 3, 7])
+        ('2', '2, 3 and 7')
+    """
+    words = [str(value) for value in values]
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
 class AmbisegError(ValueError):
     """A mistake in the user's input: the message names the place, what was received and the remedy."""
 

@@ -9,9 +9,9 @@ import pytest
 
 from ambiseg.cli.data_split import _write_list
 from ambiseg.data.folder import DatasetInfo, write_folder
+from ambiseg.data.listing import read_columns
 from ambiseg.data.sample import Sample
 from ambiseg.data.source import list_splits, open_split
-from ambiseg.data.splits.resplit import read_columns
 
 IDS = [f"p{p}-{i}" for p in range(10) for i in range(2)]
 
@@ -118,7 +118,7 @@ def test_unknown_ids_are_named_once_and_nothing_is_written(cli, root, tmp_path):
         tmp_path / "w.csv", [("id", "split"), ("p0-0", "train"), ("zebra", "test"), ("yak", "test")]
     )
     error = cli("data", "split", root, "--out", tmp_path / "new", "--list", wrong).error
-    assert "2 id(s) (yak, zebra)" in error and str(wrong) in error
+    assert "2 ids (yak, zebra)" in error and str(wrong) in error
     assert sorted(p.name for p in tmp_path.iterdir()) == ["w.csv"]
 
 
@@ -131,7 +131,7 @@ def test_unknown_ids_are_named_once_and_nothing_is_written(cli, root, tmp_path):
         ("--folds 3", "ends with .csv"),
         ("--folds 99 --fold 0", "folds are 2 to 20"),
         ("--folds 3 --fold 3", "folds 0 to 2"),
-        ("--prefix q", "does not fit 20 id(s)"),
+        ("--prefix q", "does not fit 20 ids"),
         ("--groups no.csv", "no.csv"),
         ("--seed -1", "negative"),
     ],

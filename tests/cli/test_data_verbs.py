@@ -126,3 +126,23 @@ def test_pack_keeps_the_digest(cli, fires, tmp_path):
     assert ".h5" in cli("data", "pack", fires, tmp_path / "fires.zip").error
     assert "is not a folder" in cli("data", "pack", tmp_path / "nothing", tmp_path / "x.h5").error
     assert [path.name for path in tmp_path.iterdir()] == ["fires.h5"]
+
+
+def test_the_check_shows_a_row_for_each_cause(cli, tmp_path):
+    for split in ("train", "val"):
+        for i in range(20):
+            rng = np.random.default_rng([i, len(split)])
+            for path, most in ((f"images/{split}{i}.png", 256), (f"masks/{split}{i}/anna.png", 4)):
+                file = tmp_path / split / path
+                file.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(rng.integers(0, most, (12, 12), np.uint8)).save(file)
+    (tmp_path / "val/masks/val3/anna.png").write_bytes(b"")
+    outcome = cli("data", "check", tmp_path)
+    words = " ".join(outcome.out.split())
+    assert outcome.status == 2 and "39 masks hold 2 and 3" in words and "and 36 more" in words
+    assert "40 errors, 0 warnings: cannot be trained on" in words
+    assert len(outcome.out.splitlines()) < 30
+    rows = outcome.out.split("what to do")[1].split(f"{tmp_path}: 40 errors")[0]
+    assert "train/masks/train0/anna.png" in rows and str(tmp_path) not in rows
+    causes = json.loads(cli("data", "check", tmp_path, "--json").out)["causes"]
+    assert [len(cause["files"]) for cause in causes] == [39, 1]

@@ -103,7 +103,12 @@ ROWS = [
     (lambda r: (r / "train/images/a.png").unlink(), "train/masks/a", "masks without an image", "error"),
     (lambda r: grey(r / "train/masks/x.png"), "train/masks/x.png", "belongs to no image", "error"),
     (lambda r: (r / "train/masks/b/r0.png").unlink(), "train/masks/b", "no mask", "error"),
-    (lambda r: grey(r / "train/masks/a/r0.png", value=7), "train/masks/a/r0.png", "value(s) [7]", "error"),
+    (
+        lambda r: grey(r / "train/masks/a/r0.png", value=7),
+        "train/masks/a/r0.png",
+        "the mask holds 7, but",
+        "error",
+    ),
     (truncated, "train/images/a.png", "cannot be read as png", "error"),
     (
         lambda r: (r / "train/masks/a/r0.png").write_bytes(b""),
@@ -112,8 +117,8 @@ ROWS = [
         "error",
     ),
     (
-        lambda r: (r / "train/images/a.png").rename(r / "train/images/a.bmp"),
-        "train/images/a.bmp",
+        lambda r: (r / "train/images/a.png").rename(r / "train/images/a.gif"),
+        "train/images/a.gif",
         "no image",
         "error",
     ),
@@ -127,9 +132,9 @@ ROWS = [
     (write_rows("b,r0,1", "b,r7,0"), "train/weights.csv", "'r7' but no mask", "error"),
     (write_rows("b,r0,1", "b;r7;0"), "train/weights.csv, row 3", "1 columns", "error"),
     (nan_image, "train/images/a.npy", "NaN", "error"),
-    (other_channels, "", "different numbers of channels: 3 image(s) with 1", "error"),
-    (other_type, "", "different number types: 3 image(s) with uint8", "warning"),
-    (same_id, ", train and test", "1 id(s) in both: c", "warning"),
+    (other_channels, "", "different numbers of channels: 3 images with 1", "error"),
+    (other_type, "", "different number types: 3 images with uint8", "warning"),
+    (same_id, ", train and test", "1 id in both: c", "warning"),
     (same_image, ", train and test", "a leak: a = c", "warning"),
     (lambda r: (r / "val/images").mkdir(parents=True), "val", "split is empty", "error"),
     (lambda r: (r / "val").mkdir(), "val", "no images folder", "error"),
@@ -207,7 +212,7 @@ def test_packed_files_obey_the_same_laws(root, tmp_path):
         file.create_group("val")
     report = check_dataset(path, to_train=False)
     text = "\n".join(map(str, report.problems))
-    for words in ("value(s) [9]", "sum to 3", "a leak: b = c", "weights is missing", "/val/ids is missing"):
+    for words in ("holds 9, but", "sum to 3", "a leak: b = c", "weights is missing", "/val/ids is missing"):
         assert words in text
     assert [s.images for s in report.summaries] == [2, 2]
     path.write_bytes(b"junk")

@@ -72,7 +72,7 @@ def test_full_masks_and_inverse_annotators_are_named_in_check_and_training(tmp_p
     root = dataset(tmp_path, train, DatasetInfo("d", LabelSpace.binary(ignore_value=255)))
     expected = [
         "1 of 5 masks mark every pixel, such as b/r0",
-        "in 2 image(s) two masks are each other's inverse, such as a (r0, r1)",
+        "in 2 images two masks are each other's inverse, such as a (r0, r1)",
     ]
     for form in (root, pack(root, tmp_path / "d.h5")):
         assert [p.problem for p in told(form, "warning")] == expected
@@ -89,7 +89,7 @@ def test_masks_of_a_palette_are_named_and_must_agree(tmp_path):
         picture.save(root / f"train/masks/{name}/r0.png")
         if name == "a":
             (problem,) = told(root, "warning")
-            assert "1 mask(s) have a palette of many colours" in problem.problem
+            assert "1 mask with a palette of many colours" in problem.problem
     (problem,) = told(root, "error")
     assert problem.file == str(root / "train/masks/b/r0.png")
     assert "index 1 of its palette is (0, 255, 0), but (255, 0, 0) in" in problem.problem
@@ -164,32 +164,26 @@ def capitals(root):
 def test_one_message_names_why_images_find_no_masks(tmp_path, change, file, words, remedy):
     root = dataset(tmp_path)
     change(root)
-    (problem,) = told(root, "error")
-    assert problem.file == str(root / "train/masks" / file)
-    assert words in problem.problem and "1 other images" in problem.problem
-    assert problem.remedy.endswith(remedy)
+    report = check_dataset(root)
+    (cause,) = (cause for cause in report.causes if cause.severity == "error")
+    assert cause.files[0] == str(root / "train/masks" / file) and len(cause.files) == 2
+    assert words in cause.problem and cause.remedy.endswith(remedy)
     with pytest.raises(AmbisegError, match=words):
         FolderSplit(root, "train")[0]
 
 
-def test_images_outside_of_a_split_are_named_with_their_place(tmp_path):
+def test_images_outside_of_a_split_are_named_with_the_command_that_finds_them(tmp_path):
     root = tmp_path / "lab"
     for folder in ("images", "anna", "ben"):
         (root / folder).mkdir(parents=True)
         for name in ("p01_a", "p01_b"):
             Image.fromarray(SHAPE).save(root / folder / f"{name}.tif")
-    for _ in range(2):
-        (problem,) = told(root, "error")
-        place = root / "all"
-        assert "must lie in a split folder" in problem.problem and str(place / "images") in problem.remedy
-        for read in (Pool, lambda path: FolderSplit(path, "train")):
-            with pytest.raises(AmbisegError, match="must lie in a split folder"):
-                read(root)
-        annotators = (root / "anna").is_dir()
-        assert ("anna, ben hold files of the same names" in problem.problem) == annotators
-        assert (f"{place / 'masks'}/<id>/anna.<suffix>" in problem.remedy) == annotators
-        shutil.rmtree(root / "anna", ignore_errors=True)
-        shutil.rmtree(root / "ben", ignore_errors=True)
+    (problem,) = told(root, "error")
+    assert "there is no split" in problem.problem and f"'ambiseg data init {root}'" in problem.remedy
+    with pytest.raises(AmbisegError, match="there is no split.*ambiseg data init"):
+        FolderSplit(root, "train")
+    pool = Pool(root)
+    assert pool.ids == ("p01_a", "p01_b") and pool["p01_a"].annotators == ("anna", "ben")
 
 
 def test_names_in_two_unicode_forms(tmp_path):
@@ -231,8 +225,8 @@ def test_one_value_that_makes_all_images_constant_is_refused(tmp_path, value):
     root = dataset(tmp_path, [sample("a", image=extreme(5)), sample("b", image=extreme(value))])
     for form in (root, pack(root, tmp_path / "d.h5")):
         (problem,) = told(form, "error")
-        assert "1 value(s) of 'b' are" in problem.problem and "constant for training" in problem.problem
-        with pytest.raises(AmbisegError, match="1 value.s. of 'b' are .*far from all others .5 to 251."):
+        assert "1 value of 'b' is" in problem.problem and "constant for training" in problem.problem
+        with pytest.raises(AmbisegError, match="1 value of 'b' is .*far from all others .5 to 251."):
             SplitStatistics.of(open_split(form, "train"))
 
 
@@ -240,7 +234,7 @@ def test_one_value_far_from_all_others_is_named(tmp_path):
     train = [sample("a", image=extreme(5)), sample("b", image=extreme(-9999, pixels=3))]
     root = dataset(tmp_path, train)
     warnings = [p.problem for p in told(root, "warning") if "number types" not in p.problem]
-    assert len(warnings) == 1 and warnings[0].startswith("3 value(s) of 'b' are -9999")
+    assert len(warnings) == 1 and warnings[0].startswith("3 values of 'b' are -9999")
     found = SplitStatistics.of(open_split(root, "train"))
     assert len(found.remarks) == 1
     assert found.images.least == (5,) and found.images.most == (251,)

@@ -166,7 +166,7 @@ def test_missing_splits_name_those_that_exist(root, tmp_path):
     with pytest.raises(AmbisegError, match="not a folder"):
         FolderSplit(tmp_path / "nothing", "train")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(AmbisegError, match="it has none"):
+    with pytest.raises(AmbisegError, match="there is no split"):
         FolderSplit(tmp_path / "empty", "train")
 
 
@@ -206,7 +206,7 @@ def test_wrong_masks_are_refused(root):
     masks = root / "train" / "masks" / "a"
     for mask, words in [
         (np.zeros((3, 3), np.uint8), "3 high, 3 wide"),
-        (np.full((9, 12), 7), "value\\(s\\) \\[7\\]"),
+        (np.full((9, 12), 7), "the mask holds 7, but"),
     ]:
         write_mask(masks / "r0.png", mask)
         with pytest.raises(AmbisegError, match=f"r0.png: .*{words}"):
@@ -225,8 +225,8 @@ def test_doubled_and_unreadable_names_are_refused_and_litter_is_not(root):
     (images / "a.jpg").write_bytes((images / "a.png").read_bytes())
     with pytest.raises(AmbisegError, match="same name"):
         FolderSplit(root, "train")
-    (images / "a.jpg").rename(images / "a.bmp")
-    with pytest.raises(AmbisegError, match="a.bmp: this is no image file"):
+    (images / "a.jpg").rename(images / "a.gif")
+    with pytest.raises(AmbisegError, match="a.gif: this is no image file"):
         FolderSplit(root, "train")
 
 
@@ -274,8 +274,8 @@ def test_names_that_leave_the_folder_are_not_written(tmp_path, name):
         ({"image": np.full((1, 9, 12), np.nan)}, "NaN"),
         ({"image": np.zeros((1, 9, 13))}, "9 high, 12 wide"),
         ({"image": np.zeros((2, 9, 12))}, "dataset.yaml names 1"),
-        ({"masks": np.full((3, 9, 12), 2)}, "value\\(s\\) \\[2\\]"),
-        ({"masks": np.full((3, 9, 12), 2) + np.arange(12) // 11 * 253}, "value\\(s\\) \\[2, 255\\]"),
+        ({"masks": np.full((3, 9, 12), 2)}, "holds 2, but the classes"),
+        ({"masks": np.full((3, 9, 12), 2) + np.arange(12) // 11 * 253}, "holds 2 and 255, but the classes"),
         ({"masks": np.zeros((0, 9, 12))}, "no mask"),
         ({"weights": np.array([0.5, 0.5, 0.5])}, "sum to 1.5"),
         ({"weights": np.array([1.5, -0.5, 0])}, "negative"),

@@ -122,7 +122,7 @@ def test_a_nameless_folder_and_the_door(tmp_path):
     with pytest.raises(AmbisegError, match="name the data set to pack"):
         pack(path, tmp_path / "e.h5")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(AmbisegError, match="it has none"):
+    with pytest.raises(AmbisegError, match="there is no split"):
         pack(tmp_path / "empty", tmp_path / "e.h5")
 
 
@@ -179,7 +179,7 @@ def test_an_open_split_works_in_other_processes(packed, method):
         (replace("train/samples/0/image", np.zeros((5, 8))), "image \\(5, 8\\)"),
         (replace("train/samples/0/image", np.full((1, 5, 8), np.nan)), "NaN"),
         (replace("train/samples/0/image", np.zeros((1, 5, 9))), "5 high, 8 wide"),
-        (replace("train/samples/0/masks", np.full((1, 5, 8), 9, np.uint8)), "value\\(s\\) \\[9\\]"),
+        (replace("train/samples/0/masks", np.full((1, 5, 8), 9, np.uint8)), "holds 9, but"),
         (replace("train/samples/0/masks", np.zeros((1, 5, 8))), "masks"),
         (replace("train/samples/0/masks", np.zeros((0, 5, 8), np.uint8)), "weights"),
         (replace("train/samples/0/weights", np.array([0.5])), "sum to 0.5"),

@@ -12,9 +12,11 @@ import pytest
 
 from ambiseg.data.class_flips import ClassFlips
 from ambiseg.data.files.validation import WEIGHT_TOLERANCE
-from ambiseg.data.folder import FolderSplit, read_weights, write_folder
+from ambiseg.data.folder import FolderSplit, write_folder
 from ambiseg.data.info import DatasetInfo
+from ambiseg.data.listing import read_weights
 from ambiseg.data.packed import PackedSplit
+from ambiseg.data.patterns import FilePatterns, Pattern
 from ambiseg.data.sample import Sample
 from ambiseg.data.schema import CLASS_KEYS, COLUMNS, KEYS
 from ambiseg.errors import AmbisegError, UnknownNameError
@@ -33,7 +35,7 @@ def blocks(language, text=TEXT):
 
 def test_the_page_shows_the_keys_of_the_code():
     assert page.redrawn(TEXT) == TEXT, "run python docs/schema.py"
-    assert len(page.drawn()) == TEXT.count("<!-- keys ") == 3
+    assert len(page.drawn()) == TEXT.count("<!-- keys ") == 4
     for name in [*KEYS, *CLASS_KEYS, *COLUMNS]:
         assert f"| `{name}` |" in TEXT
     assert str(WEIGHT_TOLERANCE) in COLUMNS["weight"]
@@ -43,7 +45,13 @@ def test_the_example_loads_and_says_most_keys(tmp_path):
     (example,) = blocks("yaml")
     info = DatasetInfo.from_yaml(example)
     assert info.labels.names == ("background", "road", "car") and info.augment["flip"] is False
-    assert set(plain_values(example)) == set(KEYS) - {"background", "mask_threshold", "flips", "output"}
+    assert set(plain_values(example)) == set(KEYS) - {
+        "background",
+        "mask_threshold",
+        "flips",
+        "output",
+        "files",
+    }
     images = [Sample("a", np.zeros((3, 8, 8)), np.full((1, 8, 8), 2, np.uint8), np.ones(1), ("x",))]
     root = write_folder(tmp_path / "d", {"train": images}, info)
     (root / "dataset.yaml").write_text(example)
@@ -73,7 +81,8 @@ def test_the_python_of_the_pages_runs(name, tmp_path, monkeypatch):
 def test_every_key_is_read_and_written():
     flips = ClassFlips({"b": 0.5}, "twins")
     full = DatasetInfo("n", LabelSpace(("a", "b", "c")), "s", "l", {"flip": False}, ("red",), flips)
-    smooth = DatasetInfo("n", mask_threshold=0.5)
+    files = FilePatterns((Pattern("images/{id}.*"),), (Pattern("{annotator}/{id}.*"),), "..", "splits.csv")
+    smooth = DatasetInfo("n", mask_threshold=0.5, files=files)
     written = set()
     for info in (full, smooth):
         assert DatasetInfo.from_yaml(info.to_yaml()) == info

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,13 +13,18 @@ from tyro.conf import Positional
 from ambiseg.cli.console import Grid, command, next_commands, progress, say, show, show_grid, show_json
 from ambiseg.cli.dispatch import Menu, Verb
 from ambiseg.cli.parsing import parse
-from ambiseg.errors import AmbisegError
+from ambiseg.errors import AmbisegError, counted
 
 if TYPE_CHECKING:
+    from ambiseg.data.causes import Cause
     from ambiseg.data.check import CheckReport
     from ambiseg.data.folder import Progress
     from ambiseg.data.seen import Summary
 
+EXAMPLES = 3
+"""Files that are shown of one cause."""
+MOST_CAUSES = 12
+"""Causes that are shown; one screen is enough."""
 Scene = Literal["wildfire", "markov-shapes", "lesions"]
 SCENARIOS_PER_WORKER = 50
 """Another process is started for so many scenarios; for fewer it would not pay."""
@@ -77,6 +83,7 @@ MENU = Menu(
     "Simulate, check and pack data sets.",
     (
         Verb("simulate", "make a data set with known probabilities", "ambiseg.cli.data:simulate"),
+        Verb("init", "find images and masks in any folder of yours", "ambiseg.cli.data_init:run"),
         Verb("import", "read a published data set as it is distributed", "ambiseg.cli.data_import:run"),
         Verb("check", "find everything that is wrong with a data set", "ambiseg.cli.data:check"),
         Verb("describe", "counts, disagreement, numbers within reach", "ambiseg.cli.data_describe:run"),
@@ -190,6 +197,7 @@ def _plain(report: CheckReport) -> dict[str, Any]:
     return {
         "ok": report.ok,
         "problems": [asdict(p) for p in report.problems],
+        "causes": [asdict(cause) for cause in report.causes],
         "remarks": list(report.remarks),
         "splits": summaries,
     }
@@ -198,19 +206,28 @@ def _plain(report: CheckReport) -> dict[str, Any]:
 def _print_report(report: CheckReport, path: Path) -> None:
     if report.summaries:
         show_grid(_summary_table(report.summaries))
-    if report.problems:
-        table = Grid()
-        for title in ("", "where", "what is wrong", "what to do"):
-            table.column(title)
-        for problem in report.problems:
-            style = "red" if problem.severity == "error" else "yellow"
-            table.row(problem.severity, problem.file, problem.problem, problem.remedy, style=style)
-        show_grid(table)
-    errors, warnings = len(report.errors), len(report.warnings)
+    if report.causes:
+        show_grid(_cause_table(report.causes[:MOST_CAUSES], path))
+    if len(report.causes) > MOST_CAUSES:
+        show(f"and {counted(len(report.causes) - MOST_CAUSES, 'more cause')}, which --json lists")
+    told = f"{counted(len(report.errors), 'error')}, {counted(len(report.warnings), 'warning')}"
     verdict = "ready to train on" if report.ok else "cannot be trained on"
-    show(*report.remarks, f"{path}: {errors} errors, {warnings} warnings: {verdict}")
+    show(*report.remarks, f"{path}: {told}: {verdict}")
     if report.ok:
         say("next:", f"  {command('ambiseg', 'train', 'METHOD', '--data', path)} --out RUN")
+
+
+def _cause_table(causes: Sequence[Cause], path: Path) -> Grid:
+    """A row for each cause, with a few of its files."""
+    table = Grid()
+    for title in ("", "where", "what is wrong", "what to do"):
+        table.column(title)
+    for cause in causes:
+        files = [name.removeprefix(f"{path}{os.sep}") for name in cause.files]
+        more = [f"and {len(files) - EXAMPLES} more"] if len(files) > EXAMPLES else []
+        style = "red" if cause.severity == "error" else "yellow"
+        table.row(cause.severity, [*files[:EXAMPLES], *more], cause.problem, cause.remedy, style=style)
+    return table
 
 
 def _summary_table(summaries: tuple[Summary, ...]) -> Grid:

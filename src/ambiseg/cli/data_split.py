@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -102,23 +102,23 @@ def _check(arguments: SplitArguments) -> None:
 
 def _splits(arguments: SplitArguments, pool: Pool) -> tuple[Mapping[str, str], Mapping[str, str]]:
     """Split (or fold) of each image, and its group."""
+    from ambiseg.data.listing import read_columns
     from ambiseg.data.splits.assignment import fold_images, groups_by_pattern, split_images, splits_of_fold
-    from ambiseg.data.splits.resplit import read_columns
 
     if arguments.list is not None:
         rows = read_columns(arguments.list, "split")
         pool.check_known(rows, str(arguments.list))
         return {name: row["split"] for name, row in rows.items()}, {}
-    groups, fractions = {name: name for name in pool.ids}, _fractions(arguments.fractions)
+    groups, fractions = {name: name for name in pool.ids}, fractions_of(arguments.fractions)
     table: dict[str, dict[str, str]] = {}
     if arguments.groups is not None:
         table = read_columns(arguments.groups, "group")
-        _check_table(arguments.groups, table, pool)
+        _check_table(arguments.groups, table, pool.ids, arguments.path)
         groups = {name: row["group"] for name, row in table.items()}
     elif arguments.prefix:
         groups = groups_by_pattern(pool.ids, arguments.prefix)
     if arguments.folds is None and sum(share > 0 for share in fractions.values()) > 1:
-        _check_groups(groups)
+        check_groups(groups)
     values = _values(arguments.stratify, table, pool)
     if arguments.folds is None:
         return split_images(groups, fractions, arguments.seed, values), groups
@@ -133,13 +133,13 @@ def _tell_groups(arguments: SplitArguments, splits: Mapping[str, str], groups: M
     if arguments.list is not None:
         return
     show(groups_found(groups))
-    shares = _fractions(arguments.fractions)
+    shares = fractions_of(arguments.fractions)
     empty = [name for name, share in shares.items() if share > 0 and name not in splits.values()]
     if empty and arguments.folds is None:
         warn(f"no image in {', '.join(empty)}: the groups are too few or too large for these shares")
 
 
-def _check_groups(groups: Mapping[str, str]) -> None:
+def check_groups(groups: Mapping[str, str]) -> None:
     """Raise `AmbisegError` if all images are in one group."""
     names = set(groups.values())
     if len(groups) > 1 and len(names) == 1:
@@ -165,11 +165,23 @@ def groups_found(groups: Mapping[str, str]) -> str:
     return f"{len(sizes)} groups, such as {name} ({sizes[name]} image{'s' if sizes[name] > 1 else ''})"
 
 
-def _check_table(path: Path, table: Mapping[str, object], pool: Pool) -> None:
+def groups_of_table(path: Path, ids: Sequence[str], where: Path) -> dict[str, str]:
+    """Group of each id from a CSV; `AmbisegError` if it names other ids, or not all."""
+    from ambiseg.data.listing import read_columns
+
+    table = read_columns(path, "group")
+    _check_table(path, table, ids, where)
+    return {name: table[name]["group"] for name in ids}
+
+
+def _check_table(path: Path, table: Mapping[str, object], ids: Sequence[str], where: Path) -> None:
     from ambiseg.data.splits.assignment import named
 
-    pool.check_known(table, str(path))
-    missing = set(pool.ids) - table.keys()
+    unknown, missing = table.keys() - set(ids), set(ids) - table.keys()
+    if unknown:
+        raise AmbisegError(
+            f"{path} names {named(unknown)} of which {where} has no image: correct or remove them"
+        )
     if missing:
         raise AmbisegError(f"{path} names no group of {named(missing)}: add their rows")
 
@@ -187,7 +199,7 @@ def _values(
         return pool.measure(stratify, update)
 
 
-def _fractions(words: tuple[str, ...]) -> dict[str, float]:
+def fractions_of(words: tuple[str, ...]) -> dict[str, float]:
     """Shares by split from words such as ``train=0.6``."""
     found: dict[str, float] = {}
     for word in words:

@@ -226,8 +226,8 @@ class Grouping:
         Raises:
             AmbisegError: both options, a table that is wrong, or an expression that does not fit.
         """
+        from ambiseg.data.listing import read_columns
         from ambiseg.data.splits.assignment import groups_by_pattern
-        from ambiseg.data.splits.resplit import read_columns
 
         if self.groups is not None and self.prefix:
             raise AmbisegError("--groups and --prefix both say what a group is: give one of them")

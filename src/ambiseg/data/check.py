@@ -13,66 +13,49 @@ from functools import partial
 from itertools import combinations
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ambiseg.data.causes import Cause, Problem, Severity, by_cause
 from ambiseg.data.class_flip_view import several_label_maps
 from ambiseg.data.files.geometry import on_image
 from ambiseg.data.files.mask_rules import MaskRules
-from ambiseg.data.files.reading import IMAGE_SUFFIXES, MASK_SUFFIXES, read_image, read_label_map, suffix_of
+from ambiseg.data.files.reading import read_label_map
 from ambiseg.data.files.validation import (
     FileProblem,
     channel_problem,
     mask_problems,
     weight_problems,
 )
-from ambiseg.data.folder import (
-    SPLITS,
-    Progress,
-    folder_splits,
-    images_without_split,
-    read_info,
-    read_weights,
-    scan_folder,
-    split_advice,
-    unknown_ids,
-)
+from ambiseg.data.folder import Progress, no_splits, read_channels, read_info, split_advice
 from ambiseg.data.info import DatasetInfo
-from ambiseg.data.mask_names import Cause, MaskNames
+from ambiseg.data.listing import SPLITS, SplitFiles
 from ambiseg.data.mask_oddities import SINGLE
 from ambiseg.data.packed import PackedSplit, packed_splits
+from ambiseg.data.pattern_files import PatternLayout
+from ambiseg.data.patterns import FilePatterns
 from ambiseg.data.seen import PalettesSeen, SplitSeen, Summary
 from ambiseg.data.source import existing
 from ambiseg.data.splits.leakage import shared
+from ambiseg.data.standard_files import StandardFiles, standard_splits
 from ambiseg.data.statistics import STRAY_REMEDY, stray_words
-from ambiseg.errors import AmbisegError
+from ambiseg.errors import AmbisegError, counted
+from ambiseg.labels import LabelSpace
 
 SMALLEST = 8
 """Images with a side shorter than this are warned about."""
 
 
 @dataclass(frozen=True)
-class Problem:
-    """One thing wrong: where, what, what to do, and whether it forbids training."""
-
-    file: str
-    problem: str
-    remedy: str
-    severity: Literal["error", "warning"] = "error"
-
-    def __str__(self) -> str:
-        return f"{self.severity}: {self.file}: {self.problem}: {self.remedy}"
-
-
-@dataclass(frozen=True)
 class CheckReport:
-    """Problems of a data set, a summary of each split, and advice that is no problem."""
+    """Problems of a data set, a summary of each split, advice that is no problem, and the problems by cause."""
 
     problems: tuple[Problem, ...]
     summaries: tuple[Summary, ...]
     remarks: tuple[str, ...] = ()
+    causes: tuple[Cause, ...] = ()
 
     @property
     def errors(self) -> tuple[Problem, ...]:
@@ -98,11 +81,14 @@ class _Check:
         self.problems: list[Problem] = []
         self.info: DatasetInfo | None = None
         self.palettes = PalettesSeen()
+        self.layout: PatternLayout | None = None
 
     def note(self, found: Iterable[AmbisegError]) -> None:
         for problem in found:
             if isinstance(problem, FileProblem):
-                self.problems.append(Problem(problem.file, problem.problem, problem.remedy))
+                self.problems.append(
+                    Problem(problem.file, problem.problem, problem.remedy, values=problem.values)
+                )
             else:
                 file, _, rest = str(problem).partition(": ")
                 what, _, remedy = rest.rpartition(": ")
@@ -136,89 +122,69 @@ class _Check:
 
     def folder(self) -> list[SplitSeen]:
         self.info = self.attempt(lambda: read_info(self.path))
+        info = self.info or DatasetInfo()
+        if info.files is not None:
+            return self.located(info.files)
         for name in SPLITS:
             if (self.path / name).is_dir() and not (self.path / name / "images").is_dir():
                 self.note(
                     [FileProblem(self.path / name, "there is no images folder in it", "put images there")]
                 )
-        return [self.folder_split(name) for name in self.some(folder_splits(self.path))]
+        names = self.some(standard_splits(self.path))
+        return [self.folder_split(name, StandardFiles(self.path, name)) for name in names]
+
+    def located(self, files: FilePatterns) -> list[SplitSeen]:
+        """The splits of data that lie elsewhere; what is wrong with all of them is noted once."""
+        layout = self.attempt(lambda: PatternLayout(self.path, files))
+        if layout is None:
+            return []
+        self.layout = layout
+        found = {name: layout.split(name) for name in layout.splits}
+        noted = dict.fromkeys(map(str, layout.problems))
+        self.note(layout.problems)
+        if not layout.found.images:
+            return []
+        self.some(list(found))
+        if found:
+            for stray in next(iter(found.values())).strays():
+                self.warn(stray.file, stray.problem, stray.remedy)
+        for some in found.values():
+            some.problems = [problem for problem in some.problems if str(problem) not in noted]
+            noted |= dict.fromkeys(map(str, some.problems))
+        return [self.folder_split(name, some) for name, some in found.items()]
 
     def some(self, splits: list[str]) -> list[str]:
         """The names of the splits, of which there should be one at least."""
         if not splits:
-            remedy = "put images in train/images, masks in train/masks/<id>"
-            misplaced = images_without_split(self.path) if self.path.is_dir() else None
-            self.note([misplaced or FileProblem(self.path, "there is no split", remedy)])
+            self.note([no_splits(self.path)])
         return splits
 
-    def folder_split(self, split: str) -> SplitSeen:
-        folder = self.path / split
-        seen = SplitSeen(split, str(folder))
-        files, problems = scan_folder(folder / "images", self.path, IMAGE_SUFFIXES, "image")
-        table = folder / "weights.csv"
-        weights, wrong = read_weights(table, self.path)
-        self.note([*problems, *wrong, *unknown_ids(weights, files, table)])
-        seen.ids, seen.read = tuple(files), lambda sample_id: read_image(files[sample_id])
-        lost = {Path(p.file).name for p in problems}
-        names, missing = MaskNames(folder / "masks"), dict[str, list[Cause]]()
-        for done, (sample_id, path) in enumerate(files.items(), 1):
-            cause = None if (folder / "masks" / sample_id).is_dir() else names.cause(sample_id)
-            if cause is not None:
-                missing.setdefault(cause.problem, []).append(cause)
-            self.folder_sample(seen, folder, sample_id, path, weights.get(sample_id, {}), cause is None)
+    def folder_split(self, split: str, files: SplitFiles) -> SplitSeen:
+        seen = SplitSeen(split, str(self.path / split) if self.layout is None else f"{self.path}, {split}")
+        self.note(files.problems)
+        seen.ids, seen.read = tuple(files.images), lambda sample_id: read_channels(files.images[sample_id])
+        bare = []
+        for done, sample_id in enumerate(files.images, 1):
+            if not self.folder_sample(seen, files, sample_id):
+                bare.append(sample_id)
             self.tell(seen, done)
-        for causes in missing.values():
-            found, problem, remedy = causes[0]
-            more = f" (and so for {len(causes) - 1} other images)" if len(causes) > 1 else ""
-            self.note([FileProblem(found, problem + more, remedy)])
-        explained = {
-            part
-            for causes in missing.values()
-            for cause in causes
-            for part in (cause.found, cause.found.parent)
-        }
-        masks = (folder / "masks").iterdir() if (folder / "masks").is_dir() else ()
-        strays = (path for path in masks if path.name not in files and not path.name.startswith("."))
-        self.note(self._stray(path, lost) for path in sorted(strays) if path not in explained)
+        self.note(files.without_masks(bare))
+        if self.layout is None:
+            self.note(files.strays())
         return seen
 
-    @staticmethod
-    def _stray(masks: Path, lost: set[str]) -> FileProblem:
-        if not masks.is_dir():
-            place = f"masks/<id>/<annotator>{suffix_of(masks) or '.png'}"
-            return FileProblem(masks, "the mask belongs to no image", f"move it to {place}")
-        unread = next((name for name in lost if name.startswith(f"{masks.name}.")), None)
-        why = f" (images/{unread} cannot be read)" if unread else ""
-        return FileProblem(
-            masks, f"masks without an image{why}", "add the image, or give the folder the name of its image"
-        )
-
-    def folder_sample(
-        self,
-        seen: SplitSeen,
-        folder: Path,
-        sample_id: str,
-        path: Path,
-        weights: dict[str, float],
-        say_missing: bool,
-    ) -> None:
-        image = self.attempt(lambda: read_image(path))
+    def folder_sample(self, seen: SplitSeen, files: SplitFiles, sample_id: str) -> bool:
+        """Read one image; whether it has masks, or something is in their place."""
+        path = files.images[sample_id][0]
+        image = self.attempt(lambda: read_channels(files.images[sample_id]))
         if image is not None:
             self.image(seen, sample_id, image, str(path))
-        masks = folder / "masks" / sample_id
-        files, problems = scan_folder(masks, self.path, MASK_SUFFIXES, "mask")
+        masks, problems = files.masks(sample_id)
         self.note(problems)
-        if not masks.is_dir() and not say_missing:
-            return
-        if not masks.is_dir():
-            remedy = f"add masks/{sample_id}/<annotator>.png"
-            self.note([FileProblem(path, "the image has no masks folder", remedy)])
-        elif not files and not problems:
-            self.note([MaskNames(masks.parent).missing(sample_id)])
         labels = self.info.labels if self.info else None
         rules = self.info.mask_rules if self.info else MaskRules()
         read: dict[str, NDArray[np.uint8]] = {}
-        for name, file in files.items():
+        for name, file in masks.items():
             found = self.attempt(partial(read_label_map, file, rules))
             mask = found.mask if found is not None else None
             if mask is not None and image is not None:
@@ -228,14 +194,17 @@ class _Check:
                 seen.mask(mask)
                 self.palettes.add(file, found.colors)
                 self.note(mask_problems(mask, image.shape[1:] if image is not None else None, labels, file))
-        seen.count(len(files))
+        seen.count(len(masks))
         seen.take(sample_id, read, labels)
-        if self.info and self.info.flips and len(files) > 1:
-            self.note([several_label_maps(len(files), str(masks))])
-        self.note(weight_problems(weights, tuple(files), folder / "weights.csv", sample_id))
+        if self.info and self.info.flips and len(masks) > 1:
+            self.note([several_label_maps(len(masks), files.masks_place(sample_id))])
+        self.note(
+            weight_problems(files.weights.get(sample_id, {}), tuple(masks), files.weights_file, sample_id)
+        )
+        return bool(masks or problems)
 
     def packed(self) -> list[SplitSeen]:
-        names = self.attempt(lambda: self.some(packed_splits(self.path))) or ()
+        names = self.attempt(lambda: packed_splits(self.path)) or ()
         sources = [self.attempt(partial(PackedSplit, self.path, name)) for name in names]
         return [self.packed_split(source) for source in sources if source is not None]
 
@@ -270,7 +239,7 @@ class _Check:
         elif self.palettes.count:
             self.warn(
                 self.palettes.first,
-                f"{self.palettes.count} mask(s) have a palette of many colours: the index was taken for the class",
+                f"{counted(self.palettes.count, 'mask')} with a palette of many colours: the index was taken for the class",
                 "look whether the classes are right, or give every class its color in dataset.yaml",
             )
         background = (self.info.labels.background if self.info else 0) or 0
@@ -293,9 +262,7 @@ class _Check:
         for one, other in combinations(splits, 2):
             self._leak(one, other)
 
-    def _mixed(
-        self, splits: list[SplitSeen], counts: list[Any], what: str, severity: Literal["error", "warning"]
-    ) -> None:
+    def _mixed(self, splits: list[SplitSeen], counts: list[Any], what: str, severity: Severity) -> None:
         places: dict[Any, str] = {}
         total: Counter[Any] = Counter()
         for seen, count in zip(splits, counts, strict=True):
@@ -304,7 +271,8 @@ class _Check:
                 places.setdefault(value, f"{seen.split}/{seen.examples[value]}")
         if len(total) > 1:
             parts = [
-                f"{n} image(s) with {value}, such as {places[value]}" for value, n in total.most_common()
+                f"{counted(n, 'image')} with {value}, such as {places[value]}"
+                for value, n in total.most_common()
             ]
             problem = f"different {what}: {', '.join(parts)}"
             self.problems.append(Problem(str(self.path), problem, "convert all to one", severity))
@@ -314,7 +282,7 @@ class _Check:
         common = sorted(set(one.ids) & set(other.ids))
         if common:
             names = ", ".join(common[:5])
-            self.warn(place, f"{len(common)} id(s) in both: {names}", "give every image its own id")
+            self.warn(place, f"{counted(len(common), 'id')} in both: {names}", "give every image its own id")
         twins = shared(one.prints, other.prints, one.read, other.read)
         for what, some in (
             ("identical", [twin for twin in twins if twin.identical]),
@@ -322,7 +290,9 @@ class _Check:
         ):
             if some:
                 pairs = ", ".join(map(str, some[:5])) + (", ..." if len(some) > 5 else "")
-                self.warn(place, f"{len(some)} {what} image(s), a leak: {pairs}", "keep each in one split")
+                self.warn(
+                    place, f"{counted(len(some), f'{what} image')}, a leak: {pairs}", "keep each in one split"
+                )
 
 
 def check_dataset(
@@ -347,5 +317,13 @@ def check_dataset(
         remedy = f"make splits with {split_advice(found)}"
         check.note([FileProblem(found, f"there is no split {' and no split '.join(missing)}", remedy)])
     most = [seen.most for seen in splits if seen.split == "train"]
-    remarks = (SINGLE,) if most == [1] and not (check.info and check.info.flips) else ()
-    return CheckReport(tuple(check.problems), tuple(seen.summary(check.info) for seen in splits), remarks)
+    remarks: tuple[str, ...] = (SINGLE,) if most == [1] and not (check.info and check.info.flips) else ()
+    if check.layout is not None and check.layout.left_out:
+        count = counted(len(check.layout.left_out), "image")
+        remarks += (f"{count} not read, since {check.layout.files.splits} does not name them",)
+    if check.layout is not None and check.layout.files.root != ".":
+        remarks += (f"images and masks are read from {check.layout.base}",)
+    labels = check.info.labels if check.info else LabelSpace.binary()
+    causes = by_cause(check.problems, labels.names, labels.ignore_value)
+    summaries = tuple(seen.summary(check.info) for seen in splits)
+    return CheckReport(tuple(check.problems), summaries, remarks, tuple(causes))

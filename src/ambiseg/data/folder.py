@@ -9,36 +9,30 @@
         masks/<id>/<annotator>.<suffix>
         weights.csv                     optional: id,annotator,weight; without rows all masks weigh alike
 
-A link that leads out of the data set is refused: what is packed or published must be what lies in the folder.
+Data in other folders are read where they lie; the key ``files`` of ``dataset.yaml`` says where
+(`ambiseg.data.patterns`). A link that leads out of the data is refused: what is packed or published must be what
+lies in the folder.
 """
 
 from __future__ import annotations
 
 import csv
-import math
-import os
 import shlex
-import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from ambiseg.atomic_write import replacing_folder
 from ambiseg.data.files.geometry import on_image
-from ambiseg.data.files.reading import (
-    IMAGE_SUFFIXES,
-    MASK_SUFFIXES,
-    read_image,
-    read_mask,
-    stem_of,
-    suffix_of,
-    write_mask,
-)
+from ambiseg.data.files.reading import read_image, read_mask, write_mask
 from ambiseg.data.files.validation import (
     FileProblem,
+    canonical_image,
     canonical_sample,
     canonical_weights,
     check_name,
@@ -46,153 +40,58 @@ from ambiseg.data.files.validation import (
     weight_problems,
 )
 from ambiseg.data.info import DatasetInfo, info_of_file
-from ambiseg.data.mask_names import MaskNames
+from ambiseg.data.listing import SPLITS, SplitFiles, stays_inside
+from ambiseg.data.pattern_files import PatternLayout
 from ambiseg.data.room import RoomCheck
 from ambiseg.data.sample import Sample
 from ambiseg.data.schema import COLUMNS
 from ambiseg.data.split import Split
+from ambiseg.data.standard_files import StandardFiles, standard_splits
 from ambiseg.errors import AmbisegError
 
 __all__ = ["DatasetInfo", "FolderSplit", "Progress", "folder_splits", "write_folder"]
-
-SPLITS = ("train", "val", "test")
-"""The usual splits, in the order in which they are listed."""
 
 Progress = Callable[[str, int, int | None], None]
 """Called after every image with the split, the images done in it, and their total (None if not known)."""
 
 DATA = "data"
 """Verb that the list of a data set names; see `ambiseg.owned_files`."""
-_LITTER = ("thumbs.db", "desktop.ini")
 _HEADER = list(COLUMNS)
 
 
-def ordered_splits(names: Iterable[str]) -> list[str]:
-    """Train, val, test first, then any other by name.
-
-    Example:
-        >>> ordered_splits(["test", "extra", "train"])
-        ['train', 'test', 'extra']
-    """
-    return sorted(names, key=lambda name: (SPLITS.index(name) if name in SPLITS else len(SPLITS), name))
-
-
-def folder_splits(root: str | PathLike[str]) -> list[str]:
-    """Names of the folders in ``root`` that hold an ``images`` folder."""
-    folders = (path for path in Path(root).iterdir() if not path.name.startswith("."))
-    return ordered_splits(path.name for path in folders if (path / "images").is_dir())
-
-
-def stays_inside(path: Path, root: Path) -> bool:
-    """Whether ``path``, links followed, lies in ``root``."""
-    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root))
-
-
-def scan_folder(
-    folder: Path, root: Path, suffixes: tuple[str, ...], what: str
-) -> tuple[dict[str, Path], list[FileProblem]]:
-    """Files of ``folder`` by stem, sorted, and all that is wrong with their names.
+def folder_splits(root: str | PathLike[str], info: DatasetInfo | None = None) -> list[str]:
+    """Names of the splits of a folder.
 
     Args:
-        folder: folder to list; a missing one is empty.
-        root: the data set, which no link may leave.
-        suffixes: those that can be read.
-        what: "image" or "mask", for messages.
+        root: the data set.
+        info: what it says about itself; read from ``dataset.yaml`` if None.
     """
-    found: dict[str, Path] = {}
-    problems: list[FileProblem] = []
-    if not folder.is_dir():
-        return found, problems
-    if not stays_inside(folder, root):
-        return found, [FileProblem(folder, "the link leads out of the data set", "copy the files into it")]
-    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
-        path = Path(entry.path)
-        if entry.name.startswith(".") or entry.name.lower() in _LITTER:
-            continue
-        if entry.is_symlink() and not stays_inside(path, root):
-            problems.append(FileProblem(path, "the link leads out of the data set", "copy the file into it"))
-        elif suffix_of(path) not in suffixes or not entry.is_file():
-            remedy = f"convert it to one of {', '.join(suffixes)}, or keep it elsewhere"
-            problems.append(FileProblem(path, f"this is no {what} file that can be read", remedy))
-        elif stem_of(path) in found:
-            other, role = found[stem_of(path)].name, "id" if what == "image" else "annotator"
-            remedy = f"rename one of them, since the name without suffix is the {role}"
-            problems.append(FileProblem(path, f"{other} has the same name but for its suffix", remedy))
-        else:
-            found[stem_of(path)] = path
-    return dict(sorted(found.items())), problems
+    found = (info or read_info(Path(root))).files
+    return standard_splits(root) if found is None else PatternLayout(Path(root), found).splits
 
 
-def read_weights(
-    path: Path, root: Path, header: Sequence[str] = tuple(COLUMNS)
-) -> tuple[dict[str, dict[str, float]], list[FileProblem]]:
-    """Weights by id and annotator, and all that is wrong with the rows; NaN stands for a reported weight.
+def split_files(root: Path, info: DatasetInfo, split: str) -> SplitFiles:
+    """The files of one split; `AmbisegError` if there is no such split."""
+    layout = None if info.files is None else PatternLayout(root, info.files)
+    splits = standard_splits(root) if layout is None else layout.splits
+    if split not in splits:
+        raise missing_split(root, split, splits, layout.problems if layout is not None else ())
+    return StandardFiles(root, split) if layout is None else layout.split(split)
 
-    A missing file gives no weights. ``header`` names the three columns.
+
+def read_channels(paths: Sequence[Path]) -> NDArray[np.generic]:
+    """An image ``(C, H, W)`` from its file, or from files that hold some of its channels each.
+
+    Raises:
+        AmbisegError: a file cannot be read, or has another size than the first one.
     """
-    table: dict[str, dict[str, float]] = {}
-    problems: list[FileProblem] = []
-    if not path.exists():
-        return table, problems
-    if not stays_inside(path, root):
-        return table, [FileProblem(path, "the link leads out of the data set", "copy the file into it")]
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as stream:
-            rows = csv.reader(stream, skipinitialspace=True)
-            first = next(rows, [])
-            if first != list(header):
-                return table, [FileProblem(path, f"the header is {first}", f"write {','.join(header)}")]
-            for row in rows:
-                problem = _take_row(table, row, header[1]) if row else ""
-                if problem:
-                    problems.append(
-                        FileProblem(
-                            f"{path}, row {rows.line_num}",
-                            problem,
-                            f"write {','.join(header)} with weight 0..1",
-                        )
-                    )
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        problems.append(
-            FileProblem(path, f"cannot be read ({error})", "save it as UTF-8 text, comma separated")
-        )
-    return table, problems
-
-
-def _take_row(table: dict[str, dict[str, float]], row: list[str], role: str) -> str:
-    """Enter one row; return what is wrong with it, if anything."""
-    if len(row) != len(_HEADER):
-        return f"the row has {len(row)} columns"
-    sample_id, annotator, text = row
-    weights = table.setdefault(sample_id, {})
-    if annotator in weights:
-        return f"a second weight for id {sample_id!r}, {role} {annotator!r}"
-    weights[annotator] = math.nan
-    try:
-        weight = float(text)
-    except ValueError:
-        return f"the weight {text!r} is not a number"
-    if not (math.isfinite(weight) and weight >= 0):
-        return f"the weight {text!r} is negative or not finite"
-    weights[annotator] = weight
-    return ""
-
-
-def unknown_ids(table: Iterable[str], known: Iterable[str], path: Path) -> list[FileProblem]:
-    """Ids of weights.csv that have no image."""
-    present = set(known)
-    composed = {unicodedata.normalize("NFC", name) for name in present}
-    found = []
-    for name in table:
-        if name in present:
-            continue
-        remedy = "correct the id, or add the image"
-        if stem_of(name) in present:
-            remedy = f"write the id without suffix, {stem_of(name)!r}"
-        elif unicodedata.normalize("NFC", name) in composed:
-            remedy = "write it in the Unicode form of the file's name (NFC, NFD)"
-        found.append(FileProblem(path, f"id {name!r} has weights but no image", remedy))
-    return found
+    parts = [read_image(path) for path in paths]
+    for path, part in zip(paths, parts, strict=True):
+        if part.shape[1:] != parts[0].shape[1:]:
+            (height, width), (h, w) = part.shape[1:], parts[0].shape[1:]
+            problem = f"this channel is {height} high, {width} wide but {paths[0].name} {h} x {w}"
+            raise FileProblem(path, problem, "resample it at the size of the others")
+    return parts[0] if len(parts) == 1 else canonical_image(np.concatenate(parts), paths[0])
 
 
 class FolderSplit(Split):
@@ -201,32 +100,25 @@ class FolderSplit(Split):
     Args:
         root: the data set.
         split: name of the split.
+        info: what it says about itself; read from ``dataset.yaml`` if None.
 
     Raises:
         AmbisegError: no such data set or split, files that cannot be images, doubled ids, wrong weights.csv.
     """
 
-    def __init__(self, root: str | PathLike[str], split: str) -> None:
+    def __init__(self, root: str | PathLike[str], split: str, info: DatasetInfo | None = None) -> None:
         self.root, self.split = Path(root), split
         if not self.root.is_dir():
             raise AmbisegError(f"{self.root} is not a folder: correct the path of the data set")
-        splits = folder_splits(self.root)
-        if split not in splits:
-            raise missing_split(self.root, split, splits)
-        self._folder = self.root / split
-        self.info = read_info(self.root)
-        self._images, problems = scan_folder(self._folder / "images", self.root, IMAGE_SUFFIXES, "image")
-        table = self._folder / "weights.csv"
-        self._weights, wrong = read_weights(table, self.root)
-        problems += wrong + unknown_ids(self._weights, self._images, table)
-        if problems:
-            raise problems[0]
-        self.ids = tuple(self._images)
-        self._names = MaskNames(self._folder / "masks")
+        self.info = info or read_info(self.root)
+        self._files = split_files(self.root, self.info, split)
+        if self._files.problems:
+            raise self._files.problems[0]
+        self.ids = tuple(self._files.images)
 
     def image_path(self, sample_id: str) -> Path:
-        """The file of an image."""
-        return self._images[sample_id]
+        """The file of an image; the first of several that hold its channels."""
+        return self._files.images[sample_id][0]
 
     def __getitem__(self, index: int) -> Sample:
         """Read one image, all its masks (in the order of the annotators' names) and their weights.
@@ -235,29 +127,33 @@ class FolderSplit(Split):
             AmbisegError: anything wrong with its files, the first of them by name.
         """
         sample_id = self.ids[index]
-        image = read_image(self._images[sample_id])
-        folder = self._folder / "masks" / sample_id
-        files, problems = scan_folder(folder, self.root, MASK_SUFFIXES, "mask")
+        paths = self._files.images[sample_id]
+        image = read_channels(paths)
+        files, problems = self._files.masks(sample_id)
         if not files and not problems:
-            problems = [self._names.missing(sample_id)]
+            problems = self._files.without_masks([sample_id])
         masks, rules = [], self.info.mask_rules
         for path in files.values():
-            masks.append(on_image(read_mask(path, rules), path, self._images[sample_id]))
+            masks.append(on_image(read_mask(path, rules), path, paths[0]))
             problems += mask_problems(masks[-1], image.shape[1:], self.info.labels, path)
-        stated = self._weights.get(sample_id, {})
-        problems += weight_problems(stated, tuple(files), self._folder / "weights.csv", sample_id)
+        stated = self._files.weights.get(sample_id, {})
+        problems += weight_problems(stated, tuple(files), self._files.weights_file, sample_id)
         if problems:
             raise problems[0]
         weights = canonical_weights([stated.get(name, 1 / len(files)) for name in files])
         return Sample(sample_id, image, np.stack(masks), weights, tuple(files))
 
 
-def missing_split(root: Path, split: str, splits: Iterable[str]) -> AmbisegError:
-    """The error that names the splits there are."""
+def missing_split(
+    root: Path, split: str, splits: Iterable[str], problems: Sequence[FileProblem] = ()
+) -> AmbisegError:
+    """The error that names the splits there are, or why there are none."""
     there = ", ".join(splits)
-    misplaced = None if there else images_without_split(root)
-    if misplaced is not None:
-        return misplaced
+    if not there:
+        if problems:
+            return problems[0]
+        if root.is_dir():
+            return no_splits(root)
     remedy = (
         f"it has {there}" if there else "it has none; images belong in train/images, val/images and so on"
     )
@@ -266,26 +162,13 @@ def missing_split(root: Path, split: str, splits: Iterable[str]) -> AmbisegError
     return AmbisegError(f"{root} has no split {split!r}: {remedy}")
 
 
-def images_without_split(root: Path) -> FileProblem | None:
-    """That ``images`` lies in the data set itself, not in a split, perhaps beside a folder for each annotator."""
-    if not (root / "images").is_dir():
-        return None
-    images = {stem_of(path) for path in (root / "images").iterdir() if suffix_of(path) in IMAGE_SUFFIXES}
-    annotators = [
-        folder.name
-        for folder in sorted(root.iterdir())
-        if folder.is_dir() and folder.name not in ("images", "masks", *SPLITS)
-        if any(stem_of(path) in images for path in folder.iterdir() if suffix_of(path) in MASK_SUFFIXES)
-    ]
-    place, problem = root / "all", "images lies directly in it, and must lie in a split folder"
-    if not annotators:
-        return FileProblem(
-            root, problem, f"move images and masks to {place / 'images'} and {place / 'masks'}"
-        )
+def no_splits(root: Path) -> FileProblem:
+    """The problem that a folder has other folders than this library's."""
+    command = shlex.join(["ambiseg", "data", "init", str(root)])
     return FileProblem(
         root,
-        f"{problem}; {', '.join(annotators)} hold files of the same names, so each seems to be an annotator",
-        f"move the images to {place / 'images'}, and each mask to {place / 'masks'}/<id>/{annotators[0]}.<suffix> and so on",
+        "there is no split: no folder such as train/images, and no 'files' in dataset.yaml",
+        f"type '{command}', which finds images and masks where they lie",
     )
 
 
@@ -301,6 +184,11 @@ def read_info(root: Path) -> DatasetInfo:
     if not stays_inside(path, root):
         raise FileProblem(path, "the link leads out of the data set", "copy the file into it")
     return info_of_file(path, root.resolve().name)
+
+
+def inputs_of(root: Path, info: DatasetInfo) -> list[Path]:
+    """The folders that a data set is read from."""
+    return [root] if info.files is None else [root, root / info.files.root]
 
 
 def write_folder(
@@ -328,7 +216,7 @@ def write_folder(
     """
     target = Path(out)
     with replacing_folder(target, overwrite, DATA, inputs=inputs) as partial:
-        (partial / "dataset.yaml").write_text(info.to_yaml(), encoding="utf-8")
+        (partial / "dataset.yaml").write_text(replace(info, files=None).to_yaml(), encoding="utf-8")
         room = RoomCheck(partial, target, splits)
         for split, samples in splits.items():
             check_name(split, "split")

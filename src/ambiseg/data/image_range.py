@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ambiseg.data.batches import Normalization
-from ambiseg.errors import AmbisegError
+from ambiseg.errors import AmbisegError, counted
 
 MEASURED = 2000
 """Mean, standard deviation and quantiles are those of so many images, the first ones."""
@@ -102,8 +102,9 @@ class Stray:
     high: float
 
     def __str__(self) -> str:
+        verb = "is" if self.pixels == 1 else "are"
         return (
-            f"{self.pixels} value(s) of {self.id!r} are {self.value:g}, far from all others"
+            f"{counted(self.pixels, 'value')} of {self.id!r} {verb} {self.value:g}, far from all others"
             f" ({self.low:g} to {self.high:g})"
         )
 

@@ -16,6 +16,7 @@ import yaml
 
 from ambiseg.data.class_flips import ClassFlips
 from ambiseg.data.files.mask_rules import MaskRules
+from ambiseg.data.patterns import FilePatterns
 from ambiseg.data.schema import AUGMENTATIONS, KEYS, read_keys, word
 from ambiseg.errors import AmbisegError, UnknownNameError
 from ambiseg.labels import LabelSpace
@@ -36,6 +37,7 @@ class DatasetInfo:
         flips: classes that are switched on and off when the data are read; None if the masks are as stored.
         mask_threshold: numbers of masks above it are foreground, for two classes with smoothed borders; None if
             masks hold class numbers.
+        files: where images and masks lie; None for the folders of this library.
 
     Raises:
         AmbisegError: an unknown kind of augmentation, a class that flips but is not among the classes.
@@ -53,6 +55,7 @@ class DatasetInfo:
     channels: tuple[str, ...] = ()
     flips: ClassFlips | None = None
     mask_threshold: float | None = None
+    files: FilePatterns | None = None
 
     def __post_init__(self) -> None:
         for kind, allowed in self.augment.items():
@@ -102,6 +105,7 @@ class DatasetInfo:
                 channels=values["channels"],
                 flips=_flips(values, "output" in entries),
                 mask_threshold=values["mask_threshold"],
+                files=values["files"],
             )
         except AmbisegError as error:
             raise AmbisegError(f"{where}: {error}") from error
@@ -128,6 +132,8 @@ class DatasetInfo:
             entries["output"] = self.flips.output
         if self.mask_threshold is not None:
             entries["mask_threshold"] = self.mask_threshold
+        if self.files is not None:
+            entries["files"] = self.files.entries()
         return str(
             yaml.safe_dump(entries, sort_keys=False, allow_unicode=True, default_flow_style=None, width=100)
         )

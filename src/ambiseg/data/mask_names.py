@@ -54,7 +54,7 @@ class MaskNames:
                 return Cause(
                     found,
                     "the mask lies beside the folders",
-                    f"move it to masks/{sample_id}/<annotator>{suffix_of(found)}",
+                    f"let 'ambiseg data init' find it, or move it to masks/{sample_id}/<annotator>{suffix_of(found)}",
                 )
             if unicodedata.normalize("NFC", found.name) == unicodedata.normalize("NFC", sample_id):
                 how = "the folder has the name of its image in another Unicode form (NFC, NFD)"
@@ -68,7 +68,8 @@ class MaskNames:
                     return Cause(
                         folder / f"{sample_id}{suffix}",
                         "the folders of the masks are annotators, not images",
-                        f"order them as masks/<image>/<annotator>: masks/{sample_id}/{folder.name}{suffix}",
+                        f"let 'ambiseg data init' find them, or order them as masks/<image>/<annotator>:"
+                        f" masks/{sample_id}/{folder.name}{suffix}",
                     )
         return None
 

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ambiseg.data.sample import Sample
+from ambiseg.errors import counted
 from ambiseg.labels import LabelSpace
 
 SINGLE = "every image has one mask: train with --labels single, for the mask is one of several right answers"
@@ -67,7 +68,7 @@ class MaskOddities:
         if self.inverse:
             found.append(
                 (
-                    f"in {len(self.inverse)} image(s) two masks are each other's inverse, such as {self.inverse[0]}",
+                    f"in {counted(len(self.inverse), 'image')} two masks are each other's inverse, such as {self.inverse[0]}",
                     "look whether one annotator drew white on black and the other black on white",
                 )
             )

@@ -41,8 +41,9 @@ from ambiseg.data.files.validation import (
     mask_problems,
     weight_problems,
 )
-from ambiseg.data.folder import FolderSplit, Progress, folder_splits, missing_split, ordered_splits
+from ambiseg.data.folder import FolderSplit, Progress, folder_splits, inputs_of, missing_split, read_info
 from ambiseg.data.info import DatasetInfo
+from ambiseg.data.listing import ordered_splits
 from ambiseg.data.room import RoomCheck
 from ambiseg.data.sample import Sample
 from ambiseg.data.split import Split
@@ -90,7 +91,7 @@ def write_packed(
         h5py.File(stream, "w", libver=("v110", "v110")) as file,
     ):
         room = RoomCheck(partial, target, splits)
-        file.attrs.update(format=np.bytes_(FORMAT), version=VERSION, info=np.bytes_(info.to_yaml().encode()))
+        file.attrs.update(format=np.bytes_(FORMAT), version=VERSION, info=_text_of(info))
         for split, samples in splits.items():
             check_name(split, "split")
             _write_split(file.create_group(split), split, samples, info, room, progress)
@@ -110,7 +111,12 @@ def write_packed_info(path: str | PathLike[str], info: DatasetInfo) -> None:
     """Replace the text of dataset.yaml in a packed file; `AmbisegError` if it is not one."""
     _open(Path(path)).close()
     with h5py.File(path, "r+") as file:
-        file.attrs["info"] = np.bytes_(info.to_yaml().encode())
+        file.attrs["info"] = _text_of(info)
+
+
+def _text_of(info: DatasetInfo) -> np.bytes_:
+    """The text of dataset.yaml; a packed file has no files to find."""
+    return np.bytes_(replace(info, files=None).to_yaml().encode())
 
 
 def pack(
@@ -127,10 +133,11 @@ def pack(
     root = Path(source_root)
     if not root.is_dir():
         raise AmbisegError(f"{root} is not a folder: name the data set to pack")
-    splits = {name: FolderSplit(root, name) for name in folder_splits(root)}
+    info = read_info(root)
+    splits = {name: FolderSplit(root, name, info) for name in folder_splits(root, info)}
     if not splits:
         raise missing_split(root, "train", ())
-    return write_packed(out, splits, next(iter(splits.values())).info, progress, overwrite, [root])
+    return write_packed(out, splits, info, progress, overwrite, inputs_of(root, info))
 
 
 def _write_split(

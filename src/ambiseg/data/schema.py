@@ -12,6 +12,7 @@ from typing import Any
 
 from ambiseg.data.augmentation_kinds import KINDS, TESTED
 from ambiseg.data.class_flips import MAX_FLIPS, OUTPUTS
+from ambiseg.data.patterns import FilePatterns
 from ambiseg.errors import AmbisegError, UnknownNameError
 
 AUGMENTATIONS = tuple(KINDS)
@@ -130,6 +131,18 @@ def _words(value: Any, key: str) -> tuple[str, ...]:
     return tuple(word(entry, key) for entry in _list(value, key))
 
 
+def _texts(value: Any, key: str) -> tuple[str, ...]:
+    return (value,) if isinstance(value, str) else _words(value, key)
+
+
+def _files(value: Any, key: str) -> FilePatterns | None:
+    if value is None:
+        return None
+    return FilePatterns.of(
+        read_keys(_mapping("{images: 'images/{id}.*'}")(value, key), FILES_KEYS, f" of {key}")
+    )
+
+
 CLASS_KEYS = {
     "name": Key("text", "required", "Name of the class.", lambda value, _: value),
     "color": Key(
@@ -140,6 +153,30 @@ CLASS_KEYS = {
     ),
 }
 """Keys of a class that is written as a mapping."""
+
+FILES_KEYS = {
+    "root": Key(
+        "path",
+        "folder of `dataset.yaml`",
+        "Folder that the data lie in; nothing outside of it is read.",
+        _text,
+    ),
+    "images": Key("pattern, or list of patterns", "required", "Paths of the images, with `{id}`.", _texts),
+    "masks": Key(
+        "pattern, or list of patterns",
+        "required",
+        "Paths of the masks, with `{id}` and mostly `{annotator}`.",
+        _texts,
+    ),
+    "splits": Key(
+        "name of a file beside `dataset.yaml`",
+        "one split `all`, or `{split}` of the pattern",
+        "Table (CSV) with the columns id and split; it counts more than `{split}`, and images that it does not name are"
+        " left out.",
+        _text,
+    ),
+}
+"""Keys of ``files``."""
 
 KEYS = {
     "name": Key("text", "name of the folder or file", "What reports call the data set.", _text),
@@ -190,6 +227,12 @@ KEYS = {
         f"`{OUTPUTS[0]}`",
         "Only with `flips`: a class that is on becomes foreground (`binary`) or a class of its own (`twins`).",
         _text,
+    ),
+    "files": Key(
+        "mapping, see below",
+        "`SPLIT/images`, `SPLIT/masks`",
+        "Where images and masks lie, if not in the folders of this library.",
+        _files,
     ),
     "source": Key("text", "none", "Where the data come from.", _text),
     "licence": Key("text", "none", "Terms of use.", _text),

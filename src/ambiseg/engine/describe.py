@@ -25,7 +25,8 @@ import torch
 from torchmetrics import MetricCollection
 
 from ambiseg.data.batches import annotations_of
-from ambiseg.data.check import CheckReport, Problem, check_dataset
+from ambiseg.data.causes import Problem
+from ambiseg.data.check import CheckReport, check_dataset
 from ambiseg.data.folder import Progress, missing_split
 from ambiseg.data.info import DatasetInfo
 from ambiseg.data.sample import Sample
@@ -33,7 +34,7 @@ from ambiseg.data.seen import Summary
 from ambiseg.data.source import list_splits, open_split
 from ambiseg.data.split import Split
 from ambiseg.engine.tally import ORACLE_DRAWS
-from ambiseg.errors import AmbisegError
+from ambiseg.errors import AmbisegError, counted
 from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
 from ambiseg.metrics import (
@@ -166,7 +167,7 @@ def _checked(path: str | PathLike[str], progress: Progress | None) -> CheckRepor
     if not report.ok:
         first = report.errors[0]
         raise AmbisegError(
-            f"{path} has {len(report.errors)} error(s), such as {first.file}: {first.problem}:"
+            f"{path} has {counted(len(report.errors), 'error')}, such as {first.file}: {first.problem}:"
             f" see 'ambiseg data check {path}'"
         )
     return report

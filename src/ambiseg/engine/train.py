@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import time
 import warnings
@@ -19,6 +20,7 @@ from ambiseg import owned_files
 from ambiseg.atomic_write import check_space, working_in
 from ambiseg.data.augmentation import Augmentation
 from ambiseg.data.batches import LabelView, collate
+from ambiseg.data.files.validation import FileProblem
 from ambiseg.data.mask_oddities import SINGLE
 from ambiseg.data.source import OneMaskSplit, open_split
 from ambiseg.data.split import Split
@@ -210,7 +212,13 @@ def _statistics(
     """What the training images are like; warns of what is legal and seldom meant."""
     if is_child():
         return SplitStatistics.of(split)
-    found = SplitStatistics.of(split, progress=None if quiet else ProgressLog("reading the training images"))
+    try:
+        found = SplitStatistics.of(
+            split, progress=None if quiet else ProgressLog("reading the training images")
+        )
+    except FileProblem as problem:
+        command = shlex.join(["ambiseg", "data", "check", data])
+        raise AmbisegError(f"{problem}; '{command}' lists all such files by cause") from problem
     remarks = list(found.remarks)
     if found.single_masks and train.labels == "full" and spec.has_single_settings:
         remarks.append(SINGLE)

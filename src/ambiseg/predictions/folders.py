@@ -22,7 +22,7 @@ from ambiseg.data.files.reading import (
     suffix_of,
 )
 from ambiseg.data.files.validation import FileProblem
-from ambiseg.data.folder import read_weights, scan_folder
+from ambiseg.data.listing import read_weights, scan_folder
 from ambiseg.errors import AmbisegError, counted
 from ambiseg.json_files import read_json_lines
 from ambiseg.labels import LabelSpace

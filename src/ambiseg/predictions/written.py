@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ambiseg.data.files.validation import FileProblem
-from ambiseg.data.folder import stays_inside
+from ambiseg.data.listing import stays_inside
 from ambiseg.errors import AmbisegError
 from ambiseg.json_files import MAX_BYTES
 

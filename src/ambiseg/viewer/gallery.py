@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ambiseg.data.batches import annotations_of
 from ambiseg.data.files.mask_rules import MaskRules
 from ambiseg.data.files.reading import read_image, stem_of
-from ambiseg.data.folder import stays_inside
+from ambiseg.data.listing import stays_inside
 from ambiseg.data.source import list_splits
 from ambiseg.data.split import Split
 from ambiseg.errors import AmbisegError

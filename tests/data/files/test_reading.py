@@ -226,7 +226,7 @@ def test_colour_and_jpeg_masks_are_refused(tmp_path):
     Image.fromarray(noise((4, 4), np.uint8)).save(tmp_path / "b.jpg")
     (tmp_path / "c.png").write_bytes((tmp_path / "b.jpg").read_bytes())
     for name in ("b.jpg", "c.png"):
-        with pytest.raises(AmbisegError, match="alters class numbers"):
+        with pytest.raises(AmbisegError, match="alters? class numbers"):
             read_mask(tmp_path / name)
 
 
@@ -337,7 +337,7 @@ def test_tiff_stacks_are_refused(tmp_path):
 
 def test_missing_folders_and_unknown_suffixes(tmp_path):
     (tmp_path / "b.png").mkdir()
-    for name, words in [("a.png", "no such file"), ("b.png", "not a file"), ("c.bmp", "no image format")]:
+    for name, words in [("a.png", "no such file"), ("b.png", "not a file"), ("c.gif", "no image format")]:
         with pytest.raises(AmbisegError, match=words):
             read_image(tmp_path / name)
 

@@ -59,7 +59,7 @@ def test_split_files(root, tmp_path):
     assert report.images == {"train": 2, "test": 1}
     path.write_text("id,split\nISIC_0000001,train\nISIC_0000003,train\n")
     with pytest.raises(
-        AmbisegError, match=r"splits.csv names 1 id\(s\) \(ISIC_0000003\), of which the data have no image"
+        AmbisegError, match=r"splits.csv names 1 id \(ISIC_0000003\), of which the data have no image"
     ):
         import_dataset("isic", root, tmp_path / "other", IsicSettings(split_file=path))
 

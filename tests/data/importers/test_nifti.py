@@ -66,7 +66,7 @@ def test_empty_slices_and_split_files(root, tmp_path):
     settings = NiftiSettings(classes=CLASSES, empty=True, split_file=path)
     assert import_dataset("nifti", root, tmp_path / "out", settings).images == {"train": 9, "val": 9}
     path.write_text("id,split\nv0,train\nv9,val\n")
-    with pytest.raises(AmbisegError, match=r"names 1 id\(s\) \(v9\), of which the data have no volume"):
+    with pytest.raises(AmbisegError, match=r"names 1 id \(v9\), of which the data have no volume"):
         import_dataset("nifti", root, tmp_path / "other", settings)
 
 

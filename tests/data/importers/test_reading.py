@@ -106,7 +106,7 @@ def test_splits_by_group_and_by_file(tmp_path):
     [
         (
             "id,split\na,train\nzebra,val\ny,val\n",
-            r"names 2 id\(s\) \(y, zebra\), of which the data have no patient",
+            r"names 2 ids \(y, zebra\), of which the data have no patient",
         ),
         ("id,split\na,train\na,val\n", "id 'a' occurs twice"),
         ("id,fold\na,1\n", "has no column 'split'"),

@@ -132,8 +132,8 @@ def test_the_check_warns_and_names_the_pairs(tmp_path):
     root = write_folder(tmp_path / "d", splits, DatasetInfo("d"))
     report = check_dataset(root, to_train=False)
     assert report.ok and [p.problem for p in report.warnings] == [
-        "1 identical image(s), a leak: b = e",
-        "1 near-identical image(s), a leak: a ~ d",
+        "1 identical image, a leak: b = e",
+        "1 near-identical image, a leak: a ~ d",
     ]
     assert check_dataset(pack(root, tmp_path / "d.h5"), to_train=False).summaries == report.summaries
     assert [p.problem for p in check_dataset(tmp_path / "d.h5", to_train=False).warnings] == [

@@ -1,4 +1,4 @@
-"""PNG and JPEG, and those TIFF compressions that only Pillow decodes."""
+"""PNG, JPEG, BMP and WebP, and those TIFF compressions that only Pillow decodes."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.BmpImagePlugin import BmpImageFile
 from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
+from PIL.WebPImagePlugin import WebPImageFile
 
 from ambiseg.data.files.limits import check_size
 from ambiseg.data.files.orientation import TAG
@@ -31,6 +33,9 @@ def read_picture(path: Path) -> Pixels:
     Raises:
         FileProblem: too large, several frames, or 16-bit grey with alpha.
     """
+    size = _webp_size(path)
+    if size is not None:
+        check_size(path, (3, *size))
     with _opened(path) as picture:
         check_size(path, (len(picture.getbands()), picture.height, picture.width))
         frames = getattr(picture, "n_frames", 1)
@@ -40,13 +45,15 @@ def read_picture(path: Path) -> Pixels:
             return _tiff(picture)
         if isinstance(picture, PngImageFile):
             return _png(path, picture)
+        if isinstance(picture, BmpImageFile):
+            return _bmp(picture)
         values, _ = _planes(picture)
         return Pixels(values, rgb=len(values) == 3, orientation=_orientation(picture), lossy=True)
 
 
 def _opened(path: Path) -> ImageFile:
     """``Image.open`` would warn of sizes that are refused here."""
-    for kind in (PngImageFile, JpegImageFile):
+    for kind in (PngImageFile, JpegImageFile, BmpImageFile, WebPImageFile):
         try:
             return kind(path)
         except SyntaxError:
@@ -87,6 +94,28 @@ def _png(path: Path, picture: PngImageFile) -> Pixels:
     if clear is not None:
         alpha = _alpha_of(values, clear, palette)
     return Pixels(values, palette, len(values) == 3, alpha, bits, _orientation(picture))
+
+
+def _bmp(picture: BmpImageFile) -> Pixels:
+    values, alpha = _planes(picture)
+    palette = None
+    if picture.mode == "P":
+        palette = np.array(picture.getpalette("RGB"), np.uint8).reshape(-1, 3)
+    return Pixels(values, palette, len(values) == 3, alpha, 1 if picture.mode == "1" else 8)
+
+
+def _webp_size(path: Path) -> tuple[int, int] | None:
+    """Height and width in the header of a WebP file, whose decoder makes room for them when it is opened."""
+    with open(path, "rb") as stream:
+        head = stream.read(30)
+    if len(head) < 30 or head[:4] != b"RIFF" or head[8:12] != b"WEBP":
+        return None
+    if head[12:16] == b"VP8X":
+        return int.from_bytes(head[27:30], "little") + 1, int.from_bytes(head[24:27], "little") + 1
+    if head[12:16] == b"VP8L":
+        bits = int.from_bytes(head[21:25], "little")
+        return (bits >> 14 & 0x3FFF) + 1, (bits & 0x3FFF) + 1
+    return int.from_bytes(head[28:30], "little") & 0x3FFF, int.from_bytes(head[26:28], "little") & 0x3FFF
 
 
 def _alpha_of(values: NDArray[Any], clear: Any, palette: NDArray[np.uint8] | None) -> NDArray[np.bool_]:

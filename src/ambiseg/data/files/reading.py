@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import math
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -35,8 +36,8 @@ from ambiseg.data.files.validation import FileProblem, canonical_image, canonica
 from ambiseg.errors import AmbisegError
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
-MASK_SUFFIXES = (".png", ".tif", ".tiff", ".npy", *NIFTI_SUFFIXES)
-IMAGE_SUFFIXES = (".jpg", ".jpeg", *MASK_SUFFIXES)
+MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".npy", *NIFTI_SUFFIXES)
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".webp", *MASK_SUFFIXES)
 
 _EXPORT_AGAIN = "it may be truncated or of another format; copy or export it again"
 
@@ -48,8 +49,9 @@ def suffix_of(path: str | PathLike[str]) -> str:
         >>> suffix_of("a/Scan.NII.GZ")
         '.nii.gz'
     """
-    name = Path(path).name.lower()
-    return ".nii.gz" if name.endswith(".nii.gz") else Path(name).suffix
+    name = os.path.basename(path).lower()
+    suffix = os.path.splitext(name)[1]
+    return ".nii.gz" if name.endswith(".nii.gz") else suffix if suffix != "." else ""
 
 
 def stem_of(path: str | PathLike[str]) -> str:
@@ -59,21 +61,21 @@ def stem_of(path: str | PathLike[str]) -> str:
         >>> stem_of("a/scan.1.nii.gz")
         'scan.1'
     """
-    name = Path(path).name
+    name = os.path.basename(path)
     return name[: len(name) - len(suffix_of(path))]
 
 
 def read_image(path: str | PathLike[str]) -> NDArray[np.generic]:
     """Read an image as ``(C, H, W)`` in its own number type: uint8, uint16, int16, or float32 for any other.
 
-    PNG, JPEG, TIFF, NumPy (``(H, W)`` or ``(C, H, W)``) and NIfTI. It is turned as a viewer shows it, palettes
+    PNG, JPEG, BMP, WebP, TIFF, NumPy (``(H, W)`` or ``(C, H, W)``) and NIfTI. It is turned as a viewer shows it, palettes
     and inks become RGB, alpha is dropped.
 
     Raises:
         AmbisegError: missing, unreadable, too large, not one 2-d image, with NaN or infinite values, or with
             numbers far outside of the others that the file declares to be no measurement.
     """
-    found = _decode(Path(path), False)
+    found = decode(Path(path), False)
     image = canonical_image(found.shown(), path)
     if found.nodata is not None and math.isfinite(found.nodata):
         _require_measured(image, found.nodata, path)
@@ -86,12 +88,12 @@ def read_array(path: str | PathLike[str]) -> NDArray[Any]:
     Raises:
         AmbisegError: missing, unreadable, too large, or of another shape.
     """
-    return _decode(Path(path), False).values
+    return decode(Path(path), False).values
 
 
 def read_opaque(path: str | PathLike[str]) -> NDArray[np.generic]:
     """The same as `read_image`, for a picture of a mask: transparent pixels are refused."""
-    found = _decode(Path(path), False)
+    found = decode(Path(path), False)
     _require_opaque(found, path)
     return canonical_image(found.shown(), path)
 
@@ -113,7 +115,7 @@ def read_mask(path: str | PathLike[str], rules: MaskRules | None = None) -> NDAr
     """Read a label map as ``(H, W)`` uint8, turned as a viewer shows it.
 
     Args:
-        path: PNG, TIFF, NumPy or NIfTI. Numbers are classes; of two classes, black is 0 and white is 1. Colours
+        path: PNG, BMP, TIFF, NumPy or NIfTI. Numbers are classes; of two classes, black is 0 and white is 1. Colours
             are those of the classes; of a palette with many others the index is the class.
         rules: classes, their colours, and the number to leave out; unless that is 255, a mask of 0 and 255
             becomes 0 and 1.
@@ -127,10 +129,10 @@ def read_mask(path: str | PathLike[str], rules: MaskRules | None = None) -> NDAr
 
 def read_label_map(path: str | PathLike[str], rules: MaskRules) -> LabelMap:
     """The same as `read_mask`, with the colours whose indices were taken."""
-    found = _decode(Path(path), True)
+    found = decode(Path(path), True)
     values, colors = found.values, None
     if found.lossy:
-        raise FileProblem(path, "the content is JPEG, which alters class numbers", "save it as PNG")
+        raise FileProblem(path, "the content is JPEG or WebP, which alters class numbers", "save it as PNG")
     _require_opaque(found, path)
     if found.palette is not None:
         numbers, colors = from_palette(values[0], found.palette, rules, path)
@@ -252,12 +254,12 @@ def _check_file(path: Path) -> None:
         raise FileProblem(path, "the file is empty (0 bytes)", "copy or export it again")
 
 
-def _decode(path: Path, as_mask: bool) -> Pixels:
-    """The numbers of a file; whatever goes wrong becomes a `FileProblem`."""
+def decode(path: Path, as_mask: bool) -> Pixels:
+    """The numbers of a file as they are stored; whatever goes wrong becomes a `FileProblem`."""
     suffix = suffix_of(path)
     known = MASK_SUFFIXES if as_mask else IMAGE_SUFFIXES
     if suffix not in known:
-        what, why = ("mask", " (JPEG alters class numbers)") if as_mask else ("image", "")
+        what, why = ("mask", " (JPEG and WebP alter class numbers)") if as_mask else ("image", "")
         raise FileProblem(path, f"{suffix!r} is no {what} format{why}", f"use one of {', '.join(known)}")
     try:
         _check_file(path)

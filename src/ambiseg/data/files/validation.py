@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ambiseg.data.files.mask_rules import MaskRules
 from ambiseg.data.info import DatasetInfo
 from ambiseg.data.sample import Sample
-from ambiseg.errors import AmbisegError
+from ambiseg.errors import AmbisegError, counted, listed
 from ambiseg.labels import LabelSpace
 
 ROUNDING = 1e-3
@@ -31,19 +31,23 @@ IMAGE_TYPES = ("uint8", "uint16", "int16", "float32")
 """Number types that images keep; any other becomes the smallest of these that holds it, else float32."""
 
 _BLOCK = 1 << 20
+_SHOWN = 6  # values and names in a message
+_MOST_NEW = 12  # classes that a message suggests
 
 
 class FileProblem(AmbisegError):
-    """One thing wrong with one file: where, what, and what to do.
+    """One thing wrong with one file: where, what, what to do; and numbers of a mask that are no classes.
 
     Example:
         >>> str(FileProblem("a.png", "the file is empty", "copy it again"))
         'a.png: the file is empty: copy it again'
     """
 
-    def __init__(self, file: str | PathLike[str], problem: str, remedy: str) -> None:
+    def __init__(
+        self, file: str | PathLike[str], problem: str, remedy: str, values: tuple[int, ...] = ()
+    ) -> None:
         super().__init__(str(file), problem, remedy)
-        self.file, self.problem, self.remedy = str(file), problem, remedy
+        self.file, self.problem, self.remedy, self.values = str(file), problem, remedy, values
 
     def __str__(self) -> str:
         return f"{self.file}: {self.problem}: {self.remedy}"
@@ -184,29 +188,57 @@ def mask_problems(
             v for v in np.flatnonzero(counts).tolist() if v >= labels.classes and v != labels.ignore_value
         ]
         if wrong:
-            found.append(FileProblem(file, *_wrong_values(wrong, counts, labels)))
+            found.append(_wrong_values(wrong, counts, labels, file))
     return found
 
 
-def _wrong_values(wrong: list[int], counts: NDArray[np.int64], labels: LabelSpace) -> tuple[str, str]:
+def _wrong_values(
+    wrong: list[int], counts: NDArray[np.int64], labels: LabelSpace, file: str | PathLike[str]
+) -> FileProblem:
     """What is wrong with a mask that holds numbers that are no classes, and what to do; by their likely
     cause."""
     if wrong == [255] and labels.ignore_value is None:
-        return (
+        return FileProblem(
+            file,
             f"the mask holds 255 beside the classes 0..{labels.classes - 1}, and dataset.yaml has no ignore_value",
             "add 'ignore_value: 255' to dataset.yaml if 255 marks pixels to leave out, else correct the mask",
         )
     between = int(counts[1 : wrong[-1]].sum())
     if labels.is_binary and len(wrong) > 2 and between < counts[0] + counts[wrong[-1]]:
-        return (
+        return FileProblem(
+            file,
             f"{between / counts.sum():.1%} of the mask's pixels are grey levels between 0 and {wrong[-1]}: its"
             " borders are smoothed",
             f"save it without smoothing, or add 'mask_threshold: {wrong[-1] // 2}' to dataset.yaml",
         )
+    told = wrong_values("the mask holds", wrong, labels.names, labels.ignore_value)
+    return FileProblem(file, *told, tuple(wrong))
+
+
+def wrong_values(
+    who: str, wrong: Sequence[int], names: Sequence[str], ignore_value: int | None
+) -> tuple[str, str]:
+    """What is wrong where masks hold numbers that are no classes, and what to do.
+
+    Args:
+        who: such as ``the mask holds``.
+        wrong: the numbers, sorted.
+        names: the classes.
+        ignore_value: the number that may stand beside them.
+    """
+    shown = listed(wrong) if len(wrong) <= _SHOWN else f"{', '.join(map(str, wrong[:_SHOWN]))} and others"
+    ignored = "" if ignore_value is None else f" and {ignore_value} is ignored"
+    known = f" ({', '.join(names)})" if len(names) <= _SHOWN else ""
+    problem = f"{who} {shown}, but the classes are 0..{len(names) - 1}{known}{ignored}"
+    if wrong[-1] >= _MOST_NEW:
+        return (
+            problem,
+            "correct the masks, or declare the classes, their colors or ignore_value in dataset.yaml",
+        )
+    more = [*names, *(f"class-{i}" for i in range(len(names), wrong[-1] + 1))]
     return (
-        f"the mask holds the value(s) {wrong[:5]}, but the classes are 0..{labels.classes - 1}"
-        f" and the value to ignore is {labels.ignore_value}",
-        "correct the mask, or declare the classes, their colors or ignore_value in dataset.yaml",
+        problem,
+        f"write 'classes: [{', '.join(more)}]' in dataset.yaml if these are classes, else correct the masks",
     )
 
 
@@ -312,7 +344,7 @@ def channel_problem(file: str | PathLike[str], found: int, names: Sequence[str])
     """The problem that an image has another number of channels than dataset.yaml names."""
     return FileProblem(
         file,
-        f"the image has {found} channel(s) but dataset.yaml names {len(names)}",
+        f"the image has {counted(found, 'channel')} but dataset.yaml names {len(names)}",
         "correct one of the two",
     )
 

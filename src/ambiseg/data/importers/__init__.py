@@ -177,6 +177,22 @@ IMPORTERS: dict[str, Importer] = {
         location="ambiseg.data.importers.coco:read_coco",
         settings="ambiseg.data.importers.settings:CocoSettings",
     ),
+    "label-studio": Importer(
+        title="Label Studio export (JSON) with several annotators",
+        citation="",
+        licence="",
+        source="folder with the export (JSON) and images/",
+        location="ambiseg.data.importers.label_studio:read_label_studio",
+        settings="ambiseg.data.importers.settings:CocoSettings",
+    ),
+    "cvat": Importer(
+        title="CVAT export (CVAT for images 1.1) of several annotators",
+        citation="",
+        licence="",
+        source="folder with a file for each annotator, annotations/<annotator>.xml, and images/",
+        location="ambiseg.data.importers.cvat:read_cvat",
+        settings="ambiseg.data.importers.settings:CocoSettings",
+    ),
     "arrays": Importer(
         title="arrays of images and masks, a NumPy file for each split",
         citation="",

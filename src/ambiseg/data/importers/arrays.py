@@ -12,12 +12,12 @@ import numpy as np
 
 from ambiseg.data.augmentation_kinds import NONE
 from ambiseg.data.files.validation import FileProblem
-from ambiseg.data.folder import SPLITS
 from ambiseg.data.importers.base import Imported, Lazy
 from ambiseg.data.importers.masks import binary_values
 from ambiseg.data.importers.reading import collected, found_files, nothing_found, npz_array
 from ambiseg.data.importers.settings import ArraysSettings
 from ambiseg.data.info import DatasetInfo
+from ambiseg.data.listing import SPLITS
 from ambiseg.data.sample import Sample
 from ambiseg.data.schema import AUGMENTATIONS
 from ambiseg.errors import AmbisegError, UnknownNameError

@@ -24,7 +24,6 @@ from scipy.io import loadmat
 
 from ambiseg.data.files.reading import read_image
 from ambiseg.data.files.validation import FileProblem
-from ambiseg.data.folder import SPLITS
 from ambiseg.data.importers.base import Imported
 from ambiseg.data.importers.reading import (
     collected,
@@ -36,6 +35,7 @@ from ambiseg.data.importers.reading import (
 )
 from ambiseg.data.importers.settings import BsdsSettings
 from ambiseg.data.info import DatasetInfo
+from ambiseg.data.listing import SPLITS
 from ambiseg.data.sample import Sample
 from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace

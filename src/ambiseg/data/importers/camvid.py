@@ -29,7 +29,6 @@ from ambiseg.data.class_flips import ClassFlips
 from ambiseg.data.files.mask_rules import MaskRules
 from ambiseg.data.files.reading import read_image, read_mask
 from ambiseg.data.files.validation import FileProblem
-from ambiseg.data.folder import SPLITS
 from ambiseg.data.importers.base import Imported, Lazy
 from ambiseg.data.importers.reading import (
     collected,
@@ -45,6 +44,7 @@ from ambiseg.data.importers.reading import (
 )
 from ambiseg.data.importers.settings import CamvidSettings
 from ambiseg.data.info import DatasetInfo
+from ambiseg.data.listing import SPLITS
 from ambiseg.data.sample import Sample
 from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace

@@ -59,9 +59,27 @@ def read_coco(source: Path, settings: CocoSettings) -> Imported:
         raise nothing_found(source, "annotations/<annotator>.json with images/")
     folder = source / "images"
     found = read_coco_files(files, lambda name: _below(folder, name))
+    return imported_drawings(source, folder, found, settings, "COCO annotations")
+
+
+def imported_drawings(
+    source: Path, folder: Path, found: CocoFiles, settings: CocoSettings, origin: str
+) -> Imported:
+    """The samples of drawings that were read from files of any tool.
+
+    Args:
+        source: the data set.
+        folder: of the images.
+        found: categories and drawings.
+        settings: of the splits, of images that nobody annotated, and of rotated photographs.
+        origin: for the field ``source`` of the data set.
+
+    Raises:
+        AmbisegError: a split file that is wrong, or a class that is twice there.
+    """
     numbers = {category: i for i, category in enumerate(sorted(found.categories), 1)}
     names = ("background", *(found.categories[category] for category in numbers))
-    info = DatasetInfo(source.name, LabelSpace(names), "COCO annotations")
+    info = DatasetInfo(source.name, LabelSpace(names), origin)
     listed, facts = set(found.drawings), Facts()
     others = [path for path in found_files(folder, "**/*") if suffix_of(path) in IMAGE_SUFFIXES]
     unlisted = sum(path.relative_to(folder).as_posix() not in listed for path in others)

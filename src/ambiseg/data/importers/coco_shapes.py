@@ -86,6 +86,19 @@ def run_lengths(shape: Mapping[str, Any], size: tuple[int, int]) -> NDArray[np.b
     return np.repeat(values, runs).reshape(width, height).T
 
 
+def runs_of(mask: NDArray[Any]) -> dict[str, Any]:
+    """The inverse of `run_lengths`: size and runs down the columns.
+
+    Example:
+        >>> runs_of(np.array([[0, 1], [1, 0]]))
+        {'size': [2, 2], 'counts': [1, 2, 1]}
+    """
+    flat = np.asarray(mask).T.ravel() != 0
+    ends = np.concatenate([np.flatnonzero(flat[1:] != flat[:-1]) + 1, [flat.size]])
+    counts = np.diff(ends, prepend=0).tolist()
+    return {"size": list(np.shape(mask)), "counts": [0, *counts] if flat.size and flat[0] else counts}
+
+
 def _uncompressed(text: str, pixels: int) -> list[int]:
     """Run lengths of COCO's compressed text: five bits a character from 48 up, sixth: more follow; from the
     third on, differences to the one before the last. It ends where a run is none."""

@@ -22,7 +22,6 @@ from scipy import ndimage
 
 from ambiseg.data.augmentation_kinds import TURNS
 from ambiseg.data.files.validation import FileProblem
-from ambiseg.data.folder import SPLITS
 from ambiseg.data.importers.base import Imported, Lazy
 from ambiseg.data.importers.lidc_annotations import Scan, installed_database, read_annotations
 from ambiseg.data.importers.lidc_nodules import READERS, Nodule, fill, nodules
@@ -30,6 +29,7 @@ from ambiseg.data.importers.lidc_scans import Slice, find_series, hounsfield, sl
 from ambiseg.data.importers.lidc_settings import LidcAnnotationsSettings, LidcSettings
 from ambiseg.data.importers.lidc_splits import split_series
 from ambiseg.data.info import DatasetInfo
+from ambiseg.data.listing import SPLITS
 from ambiseg.data.sample import Sample
 from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace

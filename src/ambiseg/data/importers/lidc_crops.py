@@ -22,13 +22,13 @@ from numpy.typing import NDArray
 from ambiseg.data.augmentation_kinds import TURNS
 from ambiseg.data.files.reading import check_size
 from ambiseg.data.files.validation import FileProblem, canonical_image, check_name
-from ambiseg.data.folder import SPLITS, ordered_splits
 from ambiseg.data.importers.array_pickle import PickledArray, read_array_pickle
 from ambiseg.data.importers.base import Imported, Lazy
 from ambiseg.data.importers.lidc_settings import LidcCropsSettings
 from ambiseg.data.importers.lidc_splits import patient_of, split_series
 from ambiseg.data.importers.masks import binary_values
 from ambiseg.data.info import DatasetInfo
+from ambiseg.data.listing import SPLITS, ordered_splits
 from ambiseg.data.sample import Sample
 from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace

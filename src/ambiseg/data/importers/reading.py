@@ -16,12 +16,11 @@ from PIL import Image
 from ambiseg.data.files.limits import MAX_HEADER, MAX_RATIO, check_size, npy_header
 from ambiseg.data.files.reading import read_opaque
 from ambiseg.data.files.validation import FileProblem, mask_problems, value_counts
-from ambiseg.data.folder import ordered_splits, stays_inside
 from ambiseg.data.importers.base import Lazy
 from ambiseg.data.importers.settings import SplitSettings
+from ambiseg.data.listing import ordered_splits, read_columns, stays_inside
 from ambiseg.data.sample import Sample
 from ambiseg.data.splits.assignment import named, split_groups
-from ambiseg.data.splits.resplit import read_columns
 from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
 

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from ambiseg.errors import AmbisegError
+from ambiseg.errors import AmbisegError, counted
 
 FRACTIONS: Mapping[str, float] = {"train": 0.6, "val": 0.2, "test": 0.2}
 """Shares of the splits unless asked for others."""
@@ -210,8 +210,8 @@ def named(names: Iterable[str]) -> str:
 
     Example:
         >>> named(["a", "b"]), named("abcdefg")
-        ('2 id(s) (a, b)', '7 id(s) (a, b, c, d, e, ...)')
+        ('2 ids (a, b)', '7 ids (a, b, c, d, e, ...)')
     """
     all_names = sorted(names)
     more = ", ..." if len(all_names) > 5 else ""
-    return f"{len(all_names)} id(s) ({', '.join(all_names[:5])}{more})"
+    return f"{counted(len(all_names), 'id')} ({', '.join(all_names[:5])}{more})"

@@ -7,7 +7,6 @@ classes flip, the label maps are copied as they are stored.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
@@ -16,18 +15,17 @@ from pathlib import Path
 
 import numpy as np
 
-from ambiseg.data.files.validation import FileProblem
-from ambiseg.data.folder import Progress, images_without_split, ordered_splits
+from ambiseg.data.folder import FolderSplit, Progress, inputs_of
+from ambiseg.data.guess.setup import guessed_info
 from ambiseg.data.importers.base import Lazy
 from ambiseg.data.info import DatasetInfo
+from ambiseg.data.listing import ordered_splits
+from ambiseg.data.pattern_files import ALL
 from ambiseg.data.sample import Sample
 from ambiseg.data.source import list_splits, open_split, write_dataset
 from ambiseg.data.split import Split
 from ambiseg.data.splits.assignment import named
 from ambiseg.errors import AmbisegError, UnknownNameError
-from ambiseg.escaping import of_csv_cell
-
-_LARGEST = 1 << 26  # bytes of a table
 
 
 class Pool:
@@ -48,8 +46,7 @@ class Pool:
         self.path = Path(path)
         self._places: dict[str, tuple[Split, int]] = {}
         twice = []
-        for split in list_splits(path):
-            source = open_split(path, split).stored
+        for source in self._sources():
             self.info: DatasetInfo = source.info
             for index, name in enumerate(source.ids):
                 if name in self._places:
@@ -57,12 +54,17 @@ class Pool:
                 self._places[name] = (source, index)
         if twice:
             raise AmbisegError(f"{path}: {named(twice)} in more than one split: give every image its own id")
-        misplaced = images_without_split(self.path) if self.path.is_dir() and not self._places else None
-        if misplaced is not None:
-            raise misplaced
         if not self._places:
             raise AmbisegError(f"{path} holds no image: name a data set with images")
         self.ids = tuple(sorted(self._places))
+
+    def _sources(self) -> Iterator[Split]:
+        """The splits as they are stored; of a folder that has none, all images that are found in it."""
+        splits = list_splits(self.path)
+        if not splits and self.path.is_dir():
+            yield FolderSplit(self.path, ALL, guessed_info(self.path))
+        for split in splits:
+            yield open_split(self.path, split).stored
 
     def __getitem__(self, sample_id: str) -> Sample:
         """Read one image with its annotations; `AmbisegError` if its files are wrong."""
@@ -129,7 +131,12 @@ class Pool:
         samples = {name: Lazy(len(own), partial(self._read, own)) for name, own in members.items()}
         source = "; ".join(part for part in (self.info.source, "split anew") if part)
         return write_dataset(
-            out, samples, replace(self.info, source=source), progress, overwrite, [self.path]
+            out,
+            samples,
+            replace(self.info, source=source),
+            progress,
+            overwrite,
+            inputs_of(self.path, self.info),
         )
 
     def _read(self, ids: list[str]) -> Iterator[Sample]:
@@ -147,42 +154,3 @@ class Pool:
 def _modes(sample: Sample) -> float:
     there = sample.masks[sample.weights > 0]
     return float(len({mask.tobytes() for mask in there}))
-
-
-def read_columns(path: str | PathLike[str], *needed: str) -> dict[str, dict[str, str]]:
-    """A CSV with a column ``id``: the other columns by name, for each id.
-
-    Args:
-        path: UTF-8 text with a header.
-        needed: columns that it must have.
-
-    Raises:
-        AmbisegError: it cannot be read, lacks a column, or names an id twice.
-    """
-    file, table = Path(path), dict[str, dict[str, str]]()
-    try:
-        if file.stat().st_size > _LARGEST:
-            raise FileProblem(file, f"it is larger than {_LARGEST >> 20} MiB", "name a table of ids")
-        with open(file, newline="", encoding="utf-8-sig") as stream:
-            rows = csv.DictReader(stream, skipinitialspace=True)
-            header = rows.fieldnames or []
-            for column in ("id", *needed):
-                if column not in header:
-                    raise FileProblem(file, f"the header {header} has no column {column!r}", "add it")
-            for cells in rows:
-                if None in cells or None in cells.values():
-                    raise FileProblem(
-                        f"{file}, row {rows.line_num}", "another number of columns", "correct it"
-                    )
-                row = {column: of_csv_cell(cell) for column, cell in cells.items()}
-                name = row.pop("id")
-                if name in table:
-                    raise FileProblem(
-                        f"{file}, row {rows.line_num}", f"id {name!r} occurs twice", "keep one row"
-                    )
-                table[name] = row
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise FileProblem(
-            file, f"cannot be read ({error})", "save it as UTF-8 text, comma separated"
-        ) from error
-    return table
