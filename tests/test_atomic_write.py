@@ -258,12 +258,13 @@ ELSEWHERE = {
     ("report/files.py", "save"): "into memory",
     ("notebook.py", "save"): "into memory",
     ("data/files/reading.py", "save"): "into memory",
+    ("viewer/record.py", "save"): "into memory",
     ("serving/app.py", "unlink"): "the body of a request in a temporary folder",
     ("serving/bodies.py", "open"): "the body of a request in a temporary folder",
     ("serving/bodies.py", "unlink"): "the body of a request in a temporary folder",
     ("predictions/archives.py", "open"): "an array is unpacked into a temporary folder",
 }
-OWN_METHODS = {"config", "evaluation", "found", "logger", "scores"}
+OWN_METHODS = {"config", "evaluation", "found", "hub", "logger", "scores"}
 """Objects whose ``save`` writes through these functions, or is that of Lightning's logger."""
 
 

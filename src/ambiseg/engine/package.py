@@ -41,7 +41,7 @@ CONTENTS = (CONFIG, WEIGHTS, FILTER, METRICS)
 """Entries that a package may have; the first two are always there."""
 
 
-def write_parts(run: LoadedModel, folder: Path) -> list[str]:
+def write_parts(run: LoadedModel, partial: Path) -> list[str]:
     """Write what a loaded run consists of into a folder, from memory but for its figures; the names.
 
     Raises:
@@ -51,13 +51,13 @@ def write_parts(run: LoadedModel, folder: Path) -> list[str]:
         raise AmbisegError(
             f"{run.folder} is a mixture of runs: export it as onnx or torch, or pack each of its runs"
         )
-    run.config.save(folder)
-    save_weights(folder, run.model)
+    run.config.save(partial)
+    save_weights(partial, run.model)
     if isinstance(run.fitted, FittedFilter):
-        run.fitted.save(folder)
+        run.fitted.save(partial)
     if run.folder is not None and (run.folder / METRICS).is_file():
-        shutil.copyfile(run.folder / METRICS, folder / METRICS)
-    return [name for name in CONTENTS if (folder / name).exists()]
+        shutil.copyfile(run.folder / METRICS, partial / METRICS)
+    return [name for name in CONTENTS if (partial / name).exists()]
 
 
 def write_package(run: LoadedModel, out: Path, licence: str = "", overwrite: bool = False) -> None:
@@ -104,12 +104,13 @@ def unpacked(path: Path) -> Iterator[Path]:
         AmbisegError: not a package, a damaged one, one of a later version, or with entries that do not belong in it.
     """
     with tempfile.TemporaryDirectory() as place:
+        partial = Path(place)
         try:
             with zipfile.ZipFile(path) as archive:
                 entries = _checked(archive)
                 manifest = _manifest(archive)
                 for name, entry in entries.items():
-                    with archive.open(entry) as source, open(Path(place) / name, "wb") as target:
+                    with archive.open(entry) as source, open(partial / name, "wb") as target:
                         shutil.copyfileobj(source, target)
         except (
             OSError,
@@ -123,11 +124,11 @@ def unpacked(path: Path) -> Iterator[Path]:
                 f"{path} is no file that 'ambiseg export --format package' wrote ({error}): write it again"
             ) from error
         for name in entries:
-            if manifest.get(name) != _digest(Path(place) / name):
+            if manifest.get(name) != _digest(partial / name):
                 raise AmbisegError(
                     f"{path} is damaged: {name} does not have the checksum in it; write it again"
                 )
-        yield Path(place)
+        yield partial
 
 
 def _checked(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:

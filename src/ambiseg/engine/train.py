@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import sys
 import time
 import warnings
@@ -20,7 +19,6 @@ from ambiseg import owned_files
 from ambiseg.atomic_write import check_space, working_in
 from ambiseg.data.augmentation import Augmentation
 from ambiseg.data.batches import LabelView, collate
-from ambiseg.data.files.validation import FileProblem
 from ambiseg.data.mask_oddities import SINGLE
 from ambiseg.data.source import OneMaskSplit, open_split
 from ambiseg.data.split import Split
@@ -123,8 +121,11 @@ def fit(
     validated(spec, chosen)  # a name that there is not is refused here
     if not smoke:
         _check_steps(chosen, len(split))
-    statistics = _statistics(split, spec, chosen, str(data), quiet)
+    log = None if quiet or is_child() else ProgressLog("reading the training images")
+    statistics = SplitStatistics.of(split, progress=log)
     check_suits(spec, preset, chosen.labels, split.info.labels, statistics)
+    if not is_child():
+        _warn(statistics, spec, chosen, f"{data}, train")
     labels = split.info.labels.with_binary_channels(chosen.binary_channels)
     with trying_network(network.kind, module):
         model = _model(spec, chosen, statistics, labels, network, own)
@@ -206,25 +207,13 @@ def _training_split(data: str | Path) -> Split:
     return split
 
 
-def _statistics(
-    split: Split, spec: MethodSpec, train: TrainSettings, data: str, quiet: bool
-) -> SplitStatistics:
-    """What the training images are like; warns of what is legal and seldom meant."""
-    if is_child():
-        return SplitStatistics.of(split)
-    try:
-        found = SplitStatistics.of(
-            split, progress=None if quiet else ProgressLog("reading the training images")
-        )
-    except FileProblem as problem:
-        command = shlex.join(["ambiseg", "data", "check", data])
-        raise AmbisegError(f"{problem}; '{command}' lists all such files by cause") from problem
-    remarks = list(found.remarks)
-    if found.single_masks and train.labels == "full" and spec.has_single_settings:
+def _warn(statistics: SplitStatistics, spec: MethodSpec, train: TrainSettings, where: str) -> None:
+    """Say what is legal and seldom meant."""
+    remarks = list(statistics.remarks)
+    if statistics.single_masks and train.labels == "full" and spec.has_single_settings:
         remarks.append(SINGLE)
     for remark in remarks:
-        warnings.warn(f"{data}, train: {remark}", DataWarning, stacklevel=3)
-    return found
+        warnings.warn(f"{where}: {remark}", DataWarning, stacklevel=3)
 
 
 def _check_steps(train: TrainSettings, images: int) -> None:

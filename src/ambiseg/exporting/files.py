@@ -162,7 +162,9 @@ def _without_assertions(part: torch.fx.GraphModule) -> None:
     part.recompile()
 
 
-def _save_onnx(program: torch.export.ExportedProgram, deployed: DeployedModel, text: str, path: Path) -> None:
+def _save_onnx(
+    program: torch.export.ExportedProgram, deployed: DeployedModel, text: str, partial: Path
+) -> None:
     names = ["image", *(noise.name for noise in deployed.noise)]
     with _quiet():
         found = torch.onnx.export(
@@ -178,7 +180,7 @@ def _save_onnx(program: torch.export.ExportedProgram, deployed: DeployedModel, t
     _name_axes(model.graph, deployed.noise)
     model.metadata_props.add(key=METADATA, value=text)
     model.producer_name, model.producer_version = "ambiseg", __version__
-    path.write_bytes(model.SerializeToString())
+    partial.write_bytes(model.SerializeToString())
 
 
 def _name_axes(graph: Any, noise: Sequence[NoiseInput]) -> None:
