@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -160,12 +159,14 @@ class PredictedImages(Images):
         except UnfitError as error:
             raise FileProblem(found.folder, str(error), AGAIN) from error
         probabilities = tuple(mask.probability for mask in found.masks)
-        for value in probabilities:
-            if not (math.isfinite(value) and 0 <= value <= 1 + TOLERANCE):
-                raise FileProblem(found.folder / PREDICTION, f"it states the probability {value}", AGAIN)
-        scores = tuple(mask.score for mask in found.masks)
-        if any(score is not None and not math.isfinite(score) for score in scores):
-            raise FileProblem(found.folder / PREDICTION, "it states a score that is no number", AGAIN)
+        if (least := min(probabilities)) < 0:
+            raise FileProblem(found.folder / PREDICTION, f"it states the probability {least}", AGAIN)
+        if abs((total := sum(probabilities)) - 1) > TOLERANCE:
+            raise FileProblem(
+                found.folder / PREDICTION,
+                f"its probabilities have the sum {total:.6g}, not 1",
+                f"divide them by their sum, or {AGAIN}",
+            )
         return Hypotheses(
             self.place.resolve().name if found.folder == self.place else found.folder.name,
             found.image,
@@ -173,7 +174,7 @@ class PredictedImages(Images):
             masks,
             probabilities,
             tuple(stem_of(mask.file) for mask in found.masks),
-            scores,
+            tuple(mask.score for mask in found.masks),
             read_affine(found.masks[0].file),
         )
 
