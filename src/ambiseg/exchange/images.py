@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from ambiseg.data.files.mask_rules import MaskRules
 from ambiseg.data.files.reading import IMAGE_SUFFIXES, read_affine, read_image, stem_of, suffix_of
 from ambiseg.data.files.validation import FileProblem
-from ambiseg.data.folder import FolderSplit
+from ambiseg.data.folder import FolderSplit, folder_splits
+from ambiseg.data.packed import PACKED_SUFFIXES
 from ambiseg.data.split import Split
 from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
@@ -197,14 +198,19 @@ def predicted_folders(place: Path) -> list[Path]:
         AmbisegError: there are none.
     """
     if not place.is_dir():
-        raise AmbisegError(f"{place} is no folder of predictions: name what 'ambiseg predict --out' wrote")
+        raise AmbisegError(f"{place} is no folder of predictions: {_remedy(place)}")
     if (place / PREDICTION).is_file():
         return [place]
     inside = sorted(one for one in place.iterdir() if not one.name.startswith("."))
     found = [one for one in inside if (one / PREDICTION).is_file()]
     if not found:
-        raise AmbisegError(f"{place} holds no prediction: name what 'ambiseg predict --out' wrote")
+        raise AmbisegError(f"{place} holds no prediction: {_remedy(place)}")
     return found
+
+
+def _remedy(place: Path) -> str:
+    is_data = folder_splits(place) if place.is_dir() else suffix_of(place) in PACKED_SUFFIXES
+    return f"for a data set, give --data {place}" if is_data else "name what 'ambiseg predict --out' wrote"
 
 
 class AnnotatedImages(Images):
