@@ -61,7 +61,7 @@ def test_what_a_format_cannot_hold_is_not_counted(cli, tmp_path):
     assert (tmp_path / "out" / "annotations.xml").read_text().count("<mask ") == 54
     lost, names = [line for line in done.err.splitlines() if "warning" in line]
     assert "6 masks have no foreground, so no shape" in lost
-    assert "6 images have a name that stands for no picture the program shows, such as '0.npy'" in names
+    assert "cvat shows no images with names such as '0.npy' (6 images)" in names
     done = cli(*words, "--image-suffix", ".png", "--overwrite")
     assert "such as" not in done.err and 'name="0.png"' in (tmp_path / "out" / "annotations.xml").read_text()
 

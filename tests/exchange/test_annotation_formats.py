@@ -177,8 +177,8 @@ def test_images_that_no_browser_shows(tmp_path, to, hidden):
         write_prediction(tmp_path / "p" / f"{i}", random_masks(i), image=name)
     out, done = converted(tmp_path / "p", to)
     assert file_names(out, to) == names
-    assert [one.split(" a name")[0] for one in done.remarks] == [f"{hidden} images have"] * (hidden > 0)
-    assert all("such as 'b.nii.gz'" in one and "--image-suffix .png" in one for one in done.remarks)
+    words = f"{to} shows no images with names such as 'b.nii.gz' ({hidden} images): save them as PNG"
+    assert [one.split(" and convert")[0] for one in done.remarks] == [words] * (hidden > 0)
     out, done = converted(tmp_path / "p", to, image_suffix=".png")
     assert file_names(out, to) == ["a.png", "b.png", "c.png", "d.png", "site1.scan7.png"]
     assert done.remarks == ()
@@ -188,7 +188,7 @@ def test_images_of_one_name(tmp_path):
     for name in ("a.npy", "a.tif"):
         write_prediction(tmp_path / "p" / name, random_masks(0), image=name)
     assert converted(tmp_path / "p", "cvat", image_suffix=".png")[1].remarks == (
-        "several images have one name, such as 'a.png': convert them in parts",
+        "cvat finds images by name, but several are named 'a.png': convert them in parts",
     )
 
 

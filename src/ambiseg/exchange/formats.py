@@ -10,7 +10,7 @@ from pathlib import Path
 from ambiseg.atomic_write import replacing_folder
 from ambiseg.data.files.reading import IMAGE_SUFFIXES, stem_of, suffix_of
 from ambiseg.data.files.validation import check_name
-from ambiseg.errors import AmbisegError, UnknownNameError
+from ambiseg.errors import AmbisegError, UnknownNameError, counted
 from ambiseg.exchange.coco import write_coco
 from ambiseg.exchange.cvat import write_cvat
 from ambiseg.exchange.geotiff import write_geotiff
@@ -32,7 +32,7 @@ class Format:
         summary: what is written.
         write: writes images into a folder.
         options: fields of `ConvertSettings` that it obeys.
-        shown: suffixes of images that the program shows; empty if it needs no images, or this is not known.
+        shown: suffixes of images that the program shows; empty if it finds none by name.
     """
 
     summary: str
@@ -116,23 +116,22 @@ def convert(
     passing = _Passing(images, settings.image_suffix, progress or (lambda done, total: None))
     with replacing_folder(Path(out), overwrite, VERB, images.inputs) as partial:
         outcome = FORMATS[to].write(passing, partial, settings)
-    remarks = list(outcome.remarks)
-    if FORMATS[to].shown:
-        remarks += _names_of_no_use(passing.files, FORMATS[to].shown)
-    return Converted(to, Path(out), len(images), passing.masks - outcome.left_out, tuple(remarks))
+    remarks = (*outcome.remarks, *_names_of_no_use(passing.files, to))
+    return Converted(to, Path(out), len(images), passing.masks - outcome.left_out, remarks)
 
 
-def _names_of_no_use(files: Sequence[str], shown: tuple[str, ...]) -> list[str]:
-    """The remarks that a program cannot show some images, or tell them apart; it finds them by their names."""
-    remarks = []
+def _names_of_no_use(files: Sequence[str], to: str) -> list[str]:
+    """The remarks that a program which finds images by name cannot show some of them, or tell them apart."""
+    shown, remarks = FORMATS[to].shown, []
+    if not shown:
+        return []
     if hidden := [name for name in files if suffix_of(name) not in shown]:
-        images = "1 image has" if len(hidden) == 1 else f"{len(hidden)} images have"
         remarks.append(
-            f"{images} a name that stands for no picture the program shows, such as {hidden[0]!r}: save such"
-            " images as PNG and convert again with --image-suffix .png"
+            f"{to} shows no images with names such as {hidden[0]!r} ({counted(len(hidden), 'image')}): save"
+            " them as PNG and convert again with --image-suffix .png"
         )
     if same := [name for name, count in Counter(files).items() if count > 1]:
-        remarks.append(f"several images have one name, such as {same[0]!r}: convert them in parts")
+        remarks.append(f"{to} finds images by name, but several are named {same[0]!r}: convert them in parts")
     return remarks
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ambiseg.errors import counted
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -27,8 +29,9 @@ def without_foreground(count: int, lost: str) -> Outcome:
         >>> without_foreground(0, "shape")
         Outcome(remarks=(), left_out=0)
     """
-    masks = "1 mask has" if count == 1 else f"{count} masks have"
-    return Outcome((f"{masks} no foreground, so no {lost}",), count) if count else Outcome()
+    have = "has" if count == 1 else "have"
+    remark = f"{counted(count, 'mask')} {have} no foreground, so no {lost}"
+    return Outcome((remark,), count) if count else Outcome()
 
 
 def images_without(count: int, total: int, lost: str) -> Outcome:
