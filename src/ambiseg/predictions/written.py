@@ -6,7 +6,7 @@ import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from ambiseg.data.files.validation import FileProblem
 from ambiseg.data.listing import stays_inside
@@ -106,7 +106,7 @@ class _Entry:
             # comparisons hold for whole numbers of any length, conversions do not
             number = isinstance(value, (int, float)) and not isinstance(value, bool)
             if number and abs(value) <= sys.float_info.max:
-                return kind(value)
+                return cast("_Kind", float(value))
         elif isinstance(value, kind):
             return value
         shown = _KINDS[type(value)] if isinstance(value, (list, dict)) else json.dumps(value)
