@@ -42,8 +42,36 @@ def test_predictions_of_a_run_as_coco(cli, tiny_run, fires, tmp_path):
 def test_what_is_said(cli, place, tmp_path):
     done = cli("convert", place, "--to", "coco", "--out", tmp_path / "out")
     assert done.status == 0
-    assert done.out == f"2 images with 5 masks written to {tmp_path / 'out'} (coco)\n"
+    assert done.out == f"2 images with 4 masks written to {tmp_path / 'out'} (coco)\n"
     assert "ambiseg: warning: 1 mask has no foreground, so no annotation" in done.err
+    done = cli(
+        "convert", place / "a", "--to", "geotiff", "--allow-no-georeference", "--out", tmp_path / "one"
+    )
+    assert done.out == f"1 image with 3 masks written to {tmp_path / 'one'} (geotiff)\n"
+
+
+def test_what_a_format_cannot_hold_is_not_counted(cli, tmp_path):
+    """Only CVAT loses masks; the warning says how many."""
+    for i in range(6):
+        masks = [*random_masks(i, 9), np.zeros((9, 13))]
+        write_prediction(tmp_path / "p" / f"{i}", masks, image=f"{i}.npy")
+    words = ("convert", tmp_path / "p", "--to", "cvat", "--out", tmp_path / "out")
+    done = cli(*words)
+    assert done.out.startswith("6 images with 54 masks written")
+    assert (tmp_path / "out" / "annotations.xml").read_text().count("<mask ") == 54
+    lost, names = [line for line in done.err.splitlines() if "warning" in line]
+    assert "6 masks have no foreground, so no shape" in lost
+    assert "cvat shows no images with names such as '0.npy' (6 images)" in names
+    done = cli(*words, "--image-suffix", ".png", "--overwrite")
+    assert "such as" not in done.err and 'name="0.png"' in (tmp_path / "out" / "annotations.xml").read_text()
+
+
+def test_a_data_set_in_place_of_predictions(cli, fires, tmp_path):
+    packed = tmp_path / "d.h5"
+    packed.touch()
+    for data in (fires, packed):
+        done = cli("convert", data, "--to", "coco", "--out", tmp_path / "out")
+        assert done.error.rstrip().endswith(f": for a data set, give --data {data}")
 
 
 @pytest.mark.parametrize(
@@ -52,6 +80,11 @@ def test_what_is_said(cli, place, tmp_path):
         (("--to", "cocoa"), "label-studio"),
         (("--to", "nifti", "--polygons"), "--polygons is for coco, label-studio, cvat, not for nifti"),
         (("--to", "coco", "--image-url", "x"), "--image-url is for label-studio, not for coco"),
+        (("--to", "nifti", "--image-suffix", ".png"), "--image-suffix is for coco, label-studio, cvat, not"),
+        (
+            ("--to", "cvat", "--image-suffix", "png"),
+            "'png' is no suffix of file names: give one such as .png",
+        ),
         (("--to", "cvat", "--allow-no-georeference"), "--allow-no-georeference is for geotiff, not for cvat"),
         (("--to", "coco", "--data", "d"), "name one folder of predictions, or a data set with --data"),
         (("--to", "geotiff"), "a.png: it is gone"),

@@ -12,6 +12,7 @@ import pytest
 from defusedxml import ElementTree
 from pycocotools.coco import COCO
 
+from ambiseg.errors import AmbisegError
 from ambiseg.exchange import ConvertSettings, PredictedImages, convert
 from ambiseg.labels import LabelSpace
 from exchange_helpers import brush_picture, cvat_mask, filled
@@ -45,7 +46,7 @@ def converted(predictions, to, **settings):
 @pytest.mark.parametrize("outlines", [False, True])
 def test_coco(predictions, outlines):
     out, done = converted(predictions, "coco", polygons=outlines)
-    assert (done.images, done.masks) == (3, 7) and len(done.remarks) == 1 and "1 mask has" in done.remarks[0]
+    assert (done.images, done.masks) == (3, 6) and len(done.remarks) == 1 and "1 mask has" in done.remarks[0]
     with contextlib.redirect_stdout(io.StringIO()):
         found = COCO(out / "annotations.json")
     assert [(one["id"], one["name"]) for one in found.dataset["categories"]] == list(enumerate(LABELS.names))[
@@ -77,7 +78,7 @@ def test_coco(predictions, outlines):
 @pytest.mark.parametrize("outlines", [False, True])
 def test_label_studio(predictions, outlines):
     out, done = converted(predictions, "label-studio", polygons=outlines)
-    assert done.remarks == ()
+    assert (done.images, done.masks, done.remarks) == (3, 7, ())
     tasks = json.loads((out / "tasks.json").read_text())
     view = ElementTree.parse(out / "interface.xml").getroot()
     image, tags = view.find("Image"), view.find("PolygonLabels" if outlines else "BrushLabels")
@@ -120,7 +121,11 @@ def test_label_studio_addresses(predictions):
 
 @pytest.mark.parametrize("outlines", [False, True])
 def test_cvat(predictions, outlines):
-    out, _ = converted(predictions, "cvat", polygons=outlines)
+    out, done = converted(predictions, "cvat", polygons=outlines)
+    assert (done.images, done.masks) == (3, 6) and len(done.remarks) == 1
+    assert done.remarks[0].startswith(
+        "1 mask has no foreground, so no shape, and CVAT has no place for the prob"
+    )
     root = ElementTree.parse(out / "annotations.xml").getroot()
     assert root.tag == "annotations" and root.findtext("version") == "1.1"
     assert root.findtext("meta/task/size") == "3"
@@ -153,6 +158,44 @@ def test_cvat(predictions, outlines):
                 pixels = cvat_mask(shape.attrib, one.size)
             masks[k] += LABELS.names.index(shape.get("label")) * pixels
         np.testing.assert_array_equal(masks, one.masks)
+
+
+def file_names(out, to):
+    """Names of the images in a conversion."""
+    if to == "cvat":
+        return [one.get("name") for one in ElementTree.parse(out / "annotations.xml").iter("image")]
+    if to == "coco":
+        return [one["file_name"] for one in json.loads((out / "annotations.json").read_text())["images"]]
+    tasks = json.loads((out / "tasks.json").read_text())
+    return [one["data"]["image"].removeprefix("/data/local-files/?d=") for one in tasks]
+
+
+@pytest.mark.parametrize(("to", "hidden"), [("coco", 0), ("label-studio", 4), ("cvat", 3)])
+def test_images_that_no_browser_shows(tmp_path, to, hidden):
+    names = ["a.JPG", "b.nii.gz", "c.npy", "d.tif", "site1.scan7"]
+    for i, name in enumerate(names):
+        write_prediction(tmp_path / "p" / f"{i}", random_masks(i), image=name)
+    out, done = converted(tmp_path / "p", to)
+    assert file_names(out, to) == names
+    words = f"{to} shows no images with names such as 'b.nii.gz' ({hidden} images): save them as PNG"
+    assert [one.split(" and convert")[0] for one in done.remarks] == [words] * (hidden > 0)
+    out, done = converted(tmp_path / "p", to, image_suffix=".png")
+    assert file_names(out, to) == ["a.png", "b.png", "c.png", "d.png", "site1.scan7.png"]
+    assert done.remarks == ()
+
+
+def test_images_of_one_name(tmp_path):
+    for name in ("a.npy", "a.tif"):
+        write_prediction(tmp_path / "p" / name, random_masks(0), image=name)
+    assert converted(tmp_path / "p", "cvat", image_suffix=".png")[1].remarks == (
+        "cvat finds images by name, but several are named 'a.png': convert them in parts",
+    )
+
+
+@pytest.mark.parametrize("suffix", ["png", "", ".", "./x", ".p\n"])
+def test_what_is_no_suffix(suffix):
+    with pytest.raises(AmbisegError, match="is no suffix of file names: give one such as .png"):
+        ConvertSettings(image_suffix=suffix)
 
 
 def test_names_that_xml_forbids_are_spelt_out(tmp_path):

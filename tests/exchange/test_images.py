@@ -79,24 +79,28 @@ def outside(folder):
     change(folder, masks=[entries[0] | {"file": "../a/mask-01.png"}])
 
 
-def no_number(folder):
-    entries = json.loads((folder / "prediction.json").read_text())["masks"]
-    change(folder, masks=[entries[0] | {"probability": float("nan")}])
+def probabilities(*values):
+    """Spoil a folder with these probabilities of its masks."""
 
+    def spoil(folder):
+        entries = json.loads((folder / "prediction.json").read_text())["masks"]
+        given = [one | {"probability": value} for one, value in zip(entries, values, strict=False)]
+        change(folder, masks=given)
 
-def large_number(folder):
-    change(folder, masks=[{"file": "mask-01.png", "probability": 10**400}])
+    return spoil
 
 
 DAMAGE = {
-    large_number: "it is no prediction of ambiseg",
     spoil_json: "cannot be read as JSON",
     spoil_mask: "mask-02.png: cannot be read as png",
     other_size: "its masks have the sizes 3x4 and 9x13",
     other_class: "holds|class",
     outside: "lies elsewhere",
-    no_number: "states the probability nan",
-    lambda folder: (folder / "mask-02.png").unlink(): "there is no such file",
+    probabilities(float("nan")): "'probability' of mask 1 is NaN, not a finite number",
+    probabilities(10**400): "'probability' of mask 1 is 1000.*, not a finite number",
+    probabilities(0.5, 0.8, -0.3): "prediction.json: it states the probability -0.3",
+    probabilities(0.9, 0.9, 0.9): "prediction.json: its probabilities have the sum 2.7, not 1: divide them",
+    lambda folder: (folder / "mask-02.png").unlink(): "mask-02.png: there is no such file: write the pred",
     lambda folder: change(folder, masks=[]): "names no mask",
     lambda folder: change(folder, classes=[]): "does not name the classes",
     lambda folder: change(folder, classes=["a", "a"]): "class names must differ",

@@ -127,7 +127,7 @@ def test_geotiff_without_georeference_is_refused_or_asked_for(tmp_path):
             convert(images, "geotiff", tmp_path / "out")
         settings = ConvertSettings(allow_no_georeference=True)
         done = convert(images, "geotiff", tmp_path / f"out-{name}", settings)
-        assert done.remarks == ("1 of 1 images have no georeference",)
+        assert done.remarks == ("1 of 1 images has no georeference",)
         np.testing.assert_array_equal(
             tifffile.imread(tmp_path / f"out-{name}" / name[0] / "mask-02.tif"), random_masks(0)[1]
         )
@@ -236,7 +236,7 @@ def test_napari_files_show_without_ambiseg(tmp_path, monkeypatch):
     write_prediction(tmp_path / "p" / "a", masks, (0.9, 0.1), path=path)
     write_prediction(tmp_path / "p" / "b", masks, (0.9, 0.1), path=tmp_path / "gone.npy")
     done = convert(PredictedImages(tmp_path / "p"), "napari", tmp_path / "out")
-    assert done.remarks == ("1 of 2 images are gone: only their masks were written",)
+    assert done.remarks == ("1 of 2 images has no file at hand: only the masks were written",)
     shown = []
 
     class Viewer:

@@ -10,7 +10,7 @@ from tyro.conf import Positional
 
 from ambiseg.cli.console import progress, show, show_json, warn
 from ambiseg.cli.parsing import parse
-from ambiseg.errors import AmbisegError
+from ambiseg.errors import AmbisegError, counted
 
 if TYPE_CHECKING:
     from ambiseg.exchange.images import Images
@@ -37,6 +37,8 @@ class ConvertArguments:
     """Folder of the images, where they are no longer where they were predicted (geotiff, napari)."""
     polygons: bool = False
     """Outlines in place of run lengths (coco, label-studio, cvat)."""
+    image_suffix: str | None = None
+    """Suffix of the names of images in place of their own, such as .png (coco, label-studio, cvat)."""
     image_url: str = "/data/local-files/?d="
     """What stands before the name of an image in its address (label-studio)."""
     allow_no_georeference: bool = False
@@ -68,7 +70,8 @@ def run(args: list[str]) -> int:
     if arguments.json:
         show_json(asdict(done))
     else:
-        show(f"{done.images} images with {done.masks} masks written to {done.folder} ({done.format})")
+        written = f"{counted(done.images, 'image')} with {counted(done.masks, 'mask')}"
+        show(f"{written} written to {done.folder} ({done.format})")
     for remark in done.remarks:
         warn(remark)
     return 0

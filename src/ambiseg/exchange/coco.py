@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ambiseg.exchange.images import Hypotheses, Images
+from ambiseg.exchange.outcome import Outcome, without_foreground
 from ambiseg.exchange.outlines import polygons
 from ambiseg.exchange.packages import package
 from ambiseg.exchange.runs import bounding_box
@@ -53,8 +54,8 @@ def coco_polygons(mask: NDArray[Any]) -> list[list[float]]:
     return [[float(value) for corner in one for value in corner] for one in polygons(mask)]
 
 
-def write_coco(images: Images, partial: Path, settings: ConvertSettings) -> list[str]:
-    """Write ``annotations.json`` into a folder; what a user should know, a sentence each."""
+def write_coco(images: Images, partial: Path, settings: ConvertSettings) -> Outcome:
+    """Write ``annotations.json`` into a folder."""
     number, empty = 0, 0
     with (
         tempfile.TemporaryFile("w+", encoding="ascii") as entries,
@@ -80,10 +81,7 @@ def write_coco(images: Images, partial: Path, settings: ConvertSettings) -> list
         stream.write('],\n"images": [')
         shutil.copyfileobj(entries, stream)
         stream.write("]}\n")
-    if not empty:
-        return []
-    masks = "1 mask has" if empty == 1 else f"{empty} masks have"
-    return [f"{masks} no foreground, so no annotation; 'hypotheses' of the image has the probability"]
+    return without_foreground(empty, "annotation; 'hypotheses' of the image has the probability")
 
 
 def _categories(labels: LabelSpace) -> list[dict[str, Any]]:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ambiseg.atomic_write import write_json
 from ambiseg.exchange.images import Hypotheses, Images
+from ambiseg.exchange.outcome import Outcome, without_foreground
 from ambiseg.exchange.outlines import polygons
 from ambiseg.exchange.runs import bounding_box, run_lengths
 from ambiseg.exchange.settings import ConvertSettings, foreground, objects
@@ -55,8 +56,9 @@ def polygon_points(mask: NDArray[Any]) -> list[str]:
     return [";".join(f"{x}.0,{y}.0" for x, y in one) for one in polygons(mask)]
 
 
-def write_cvat(images: Images, partial: Path, settings: ConvertSettings) -> list[str]:
-    """Write ``annotations.xml`` and ``labels.json`` into a folder; nothing that a user should know."""
+def write_cvat(images: Images, partial: Path, settings: ConvertSettings) -> Outcome:
+    """Write ``annotations.xml`` and ``labels.json`` into a folder."""
+    empty = 0
     with open(partial / FILE, "w", encoding="utf-8", newline="\n") as stream:
         xml = _Xml(stream)
         xml.startDocument()
@@ -67,11 +69,13 @@ def write_cvat(images: Images, partial: Path, settings: ConvertSettings) -> list
             height, width = one.size
             xml.open("image", id=i, name=one.image, width=width, height=height)
             for k in range(len(one.masks)):
-                _shapes(xml, one, k, images.labels, settings.polygons)
+                empty += not _shapes(xml, one, k, images.labels, settings.polygons)
             xml.close("image")
         xml.close("annotations")
     write_json(partial / LABELS, labels_of(images.labels))
-    return []
+    return without_foreground(
+        empty, "shape, and CVAT has no place for the probability; coco and label-studio keep it"
+    )
 
 
 def labels_of(labels: LabelSpace) -> list[dict[str, Any]]:
@@ -144,8 +148,9 @@ def _meta(xml: _Xml, labels: LabelSpace, size: int) -> None:
         xml.close(name)
 
 
-def _shapes(xml: _Xml, one: Hypotheses, k: int, labels: LabelSpace, outlines: bool) -> None:
-    """The shapes of a hypothesis: one group, the most probable one in front."""
+def _shapes(xml: _Xml, one: Hypotheses, k: int, labels: LabelSpace, outlines: bool) -> int:
+    """Write the shapes of a hypothesis, one group, the most probable one in front; their number."""
+    count = 0
     common = {"source": "auto", "occluded": 0, "z_order": len(one.masks) - 1 - k, "group_id": k + 1}
     for c, pixels in objects(one.masks[k], labels):
         shapes: list[dict[str, str]] = (
@@ -156,3 +161,5 @@ def _shapes(xml: _Xml, one: Hypotheses, k: int, labels: LabelSpace, outlines: bo
             for name in ATTRIBUTES:
                 xml.leaf("attribute", str(one.facts(k)[name]), name=name)
             xml.close("polygon" if outlines else "mask")
+        count += len(shapes)
+    return count

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ambiseg.atomic_write import replacing_folder
+from ambiseg.data.files.reading import IMAGE_SUFFIXES, stem_of, suffix_of
 from ambiseg.data.files.validation import check_name
-from ambiseg.errors import AmbisegError, UnknownNameError
+from ambiseg.errors import AmbisegError, UnknownNameError, counted
 from ambiseg.exchange.coco import write_coco
 from ambiseg.exchange.cvat import write_cvat
 from ambiseg.exchange.geotiff import write_geotiff
@@ -16,6 +18,7 @@ from ambiseg.exchange.images import Hypotheses, Images
 from ambiseg.exchange.label_studio import write_label_studio
 from ambiseg.exchange.napari import write_napari
 from ambiseg.exchange.nifti import write_nifti
+from ambiseg.exchange.outcome import Outcome
 from ambiseg.exchange.settings import ConvertSettings
 
 VERB = "convert"
@@ -27,21 +30,32 @@ class Format:
 
     Attributes:
         summary: what is written.
-        write: writes images into a folder and returns what a user should know.
+        write: writes images into a folder.
         options: fields of `ConvertSettings` that it obeys.
+        shown: suffixes of images that the program shows; empty if it finds none by name.
     """
 
     summary: str
-    write: Callable[[Images, Path, ConvertSettings], list[str]]
+    write: Callable[[Images, Path, ConvertSettings], Outcome]
     options: tuple[str, ...] = ()
+    shown: tuple[str, ...] = ()
 
 
+_BROWSERS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
 FORMATS = {
-    "coco": Format("one JSON, run lengths or polygons", write_coco, ("polygons",)),
+    "coco": Format("one JSON, run lengths or polygons", write_coco, ("polygons", "image_suffix")),
     "label-studio": Format(
-        "tasks with predictions, and the labelling interface", write_label_studio, ("polygons", "image_url")
+        "tasks with predictions, and the labelling interface",
+        write_label_studio,
+        ("polygons", "image_suffix", "image_url"),
+        _BROWSERS,
     ),
-    "cvat": Format("CVAT for images 1.1, and the labels of the task", write_cvat, ("polygons",)),
+    "cvat": Format(
+        "CVAT for images 1.1, and the labels of the task",
+        write_cvat,
+        ("polygons", "image_suffix"),
+        (*_BROWSERS, ".tif", ".tiff"),
+    ),
     "geotiff": Format("a GeoTIFF for each mask", write_geotiff, ("allow_no_georeference",)),
     "nifti": Format("a NIfTI for each image, masks along the fourth axis", write_nifti),
     "napari": Format("layers for each image, and a script that shows them", write_napari),
@@ -57,7 +71,7 @@ class Converted:
         format: name of the format.
         folder: where it lies.
         images: number of images.
-        masks: number of hypotheses of all images together.
+        masks: number of hypotheses that were written, of all images together.
         remarks: what a user should know, a sentence each.
     """
 
@@ -98,18 +112,44 @@ def convert(
     """
     if to not in FORMATS:
         raise UnknownNameError("format", to, FORMATS)
-    counted = _Counted(images, progress or (lambda done, total: None))
+    settings = settings or ConvertSettings()
+    passing = _Passing(images, settings.image_suffix, progress or (lambda done, total: None))
     with replacing_folder(Path(out), overwrite, VERB, images.inputs) as partial:
-        remarks = FORMATS[to].write(counted, partial, settings or ConvertSettings())
-    return Converted(to, Path(out), len(images), counted.masks, tuple(remarks))
+        outcome = FORMATS[to].write(passing, partial, settings)
+    remarks = (*outcome.remarks, *_names_of_no_use(passing.files, to))
+    return Converted(to, Path(out), len(images), passing.masks - outcome.left_out, remarks)
 
 
-class _Counted(Images):
-    """The same images, counted as they pass; each has a name of its own that can name a file."""
+def _names_of_no_use(files: Sequence[str], to: str) -> list[str]:
+    """The remarks that a program which finds images by name cannot show some of them, or tell them apart."""
+    shown, remarks = FORMATS[to].shown, []
+    if not shown:
+        return []
+    if hidden := [name for name in files if suffix_of(name) not in shown]:
+        remarks.append(
+            f"{to} shows no images with names such as {hidden[0]!r} ({counted(len(hidden), 'image')}): save"
+            " them as PNG and convert again with --image-suffix .png"
+        )
+    if same := [name for name, count in Counter(files).items() if count > 1]:
+        remarks.append(f"{to} finds images by name, but several are named {same[0]!r}: convert them in parts")
+    return remarks
 
-    def __init__(self, images: Images, progress: Callable[[int, int | None], None]) -> None:
-        self.images, self.progress, self.masks = images, progress, 0
+
+class _Passing(Images):
+    """The same images under names with the wanted suffix, counted as they pass.
+
+    Attributes:
+        masks: number of hypotheses so far.
+        files: names of the images' files so far.
+    """
+
+    def __init__(
+        self, images: Images, suffix: str | None, progress: Callable[[int, int | None], None]
+    ) -> None:
+        self.images, self.suffix, self.progress = images, suffix, progress
         self.place, self.inputs, self.labels = images.place, images.inputs, images.labels
+        self.masks = 0
+        self.files: list[str] = []
 
     def __len__(self) -> int:
         return len(self.images)
@@ -121,6 +161,10 @@ class _Counted(Images):
             if one.name in names:
                 raise AmbisegError(f"{self.place} holds two images {one.name!r}: give each its own name")
             names.add(one.name)
+            if self.suffix is not None:
+                stem = stem_of(one.image) if suffix_of(one.image) in IMAGE_SUFFIXES else one.image
+                one = replace(one, image=stem + self.suffix)
             self.masks += len(one.masks)
+            self.files.append(one.image)
             yield one
             self.progress(i + 1, len(self.images))

@@ -17,6 +17,7 @@ from ambiseg.data.files.reading import suffix_of
 from ambiseg.data.files.validation import FileProblem
 from ambiseg.escaping import visible
 from ambiseg.exchange.images import Hypotheses, Images, check_size_of
+from ambiseg.exchange.outcome import Outcome, images_without
 from ambiseg.exchange.packages import package
 from ambiseg.exchange.settings import ConvertSettings
 from ambiseg.labels import LabelSpace
@@ -69,8 +70,8 @@ def read_georeference(one: Hypotheses) -> Georeference | None:
     return Georeference(system, points=points) if system and points else None
 
 
-def write_geotiff(images: Images, partial: Path, settings: ConvertSettings) -> list[str]:
-    """Write ``<image>/mask-01.tif`` and so on into a folder; what a user should know, a sentence each.
+def write_geotiff(images: Images, partial: Path, settings: ConvertSettings) -> Outcome:
+    """Write ``<image>/mask-01.tif`` and so on into a folder.
 
     Raises:
         AmbisegError: an image has no georeference, unless the settings allow that.
@@ -88,10 +89,10 @@ def write_geotiff(images: Images, partial: Path, settings: ConvertSettings) -> l
             _write(
                 partial / one.name / f"mask-{k + 1:02}.tif", one, k, images.labels, place or Georeference()
             )
-    return [f"{without} of {len(images)} images have no georeference"] if without else []
+    return images_without(without, len(images), "georeference")
 
 
-def _write(partial: Path, one: Hypotheses, k: int, labels: LabelSpace, place: Georeference) -> None:
+def _write(path: Path, one: Hypotheses, k: int, labels: LabelSpace, place: Georeference) -> None:
     rasterio = package("rasterio", "formats", "GeoTIFF needs")
     facts = one.facts(k)
     profile = {
@@ -106,7 +107,7 @@ def _write(partial: Path, one: Hypotheses, k: int, labels: LabelSpace, place: Ge
     }
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        with rasterio.open(partial, "w", **profile) as target:
+        with rasterio.open(path, "w", **profile) as target:
             target.write(one.masks[k], 1)
             target.write_colormap(1, {c: (*color, 255) for c, color in enumerate(labels.colors)})
             target.set_band_description(

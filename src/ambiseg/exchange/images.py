@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,7 +14,8 @@ from numpy.typing import NDArray
 from ambiseg.data.files.mask_rules import MaskRules
 from ambiseg.data.files.reading import IMAGE_SUFFIXES, read_affine, read_image, stem_of, suffix_of
 from ambiseg.data.files.validation import FileProblem
-from ambiseg.data.folder import FolderSplit
+from ambiseg.data.folder import FolderSplit, folder_splits
+from ambiseg.data.packed import PACKED_SUFFIXES
 from ambiseg.data.split import Split
 from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
@@ -160,12 +160,14 @@ class PredictedImages(Images):
         except UnfitError as error:
             raise FileProblem(found.folder, str(error), AGAIN) from error
         probabilities = tuple(mask.probability for mask in found.masks)
-        for value in probabilities:
-            if not (math.isfinite(value) and 0 <= value <= 1 + TOLERANCE):
-                raise FileProblem(found.folder / PREDICTION, f"it states the probability {value}", AGAIN)
-        scores = tuple(mask.score for mask in found.masks)
-        if any(score is not None and not math.isfinite(score) for score in scores):
-            raise FileProblem(found.folder / PREDICTION, "it states a score that is no number", AGAIN)
+        if (least := min(probabilities)) < 0:
+            raise FileProblem(found.folder / PREDICTION, f"it states the probability {least}", AGAIN)
+        if abs((total := sum(probabilities)) - 1) > TOLERANCE:
+            raise FileProblem(
+                found.folder / PREDICTION,
+                f"its probabilities have the sum {total:.6g}, not 1",
+                f"divide them by their sum, or {AGAIN}",
+            )
         return Hypotheses(
             self.place.resolve().name if found.folder == self.place else found.folder.name,
             found.image,
@@ -173,7 +175,7 @@ class PredictedImages(Images):
             masks,
             probabilities,
             tuple(stem_of(mask.file) for mask in found.masks),
-            scores,
+            tuple(mask.score for mask in found.masks),
             read_affine(found.masks[0].file),
         )
 
@@ -196,14 +198,19 @@ def predicted_folders(place: Path) -> list[Path]:
         AmbisegError: there are none.
     """
     if not place.is_dir():
-        raise AmbisegError(f"{place} is no folder of predictions: name what 'ambiseg predict --out' wrote")
+        raise AmbisegError(f"{place} is no folder of predictions: {_remedy(place)}")
     if (place / PREDICTION).is_file():
         return [place]
     inside = sorted(one for one in place.iterdir() if not one.name.startswith("."))
     found = [one for one in inside if (one / PREDICTION).is_file()]
     if not found:
-        raise AmbisegError(f"{place} holds no prediction: name what 'ambiseg predict --out' wrote")
+        raise AmbisegError(f"{place} holds no prediction: {_remedy(place)}")
     return found
+
+
+def _remedy(place: Path) -> str:
+    is_data = folder_splits(place) if place.is_dir() else suffix_of(place) in PACKED_SUFFIXES
+    return f"for a data set, give --data {place}" if is_data else "name what 'ambiseg predict --out' wrote"
 
 
 class AnnotatedImages(Images):

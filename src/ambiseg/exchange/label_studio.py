@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ambiseg.exchange.images import Hypotheses, Images
+from ambiseg.exchange.outcome import Outcome
 from ambiseg.exchange.outlines import polygons
 from ambiseg.exchange.runs import run_lengths
 from ambiseg.exchange.settings import ConvertSettings, foreground, objects
@@ -72,8 +73,8 @@ def percent_polygons(mask: NDArray[Any]) -> list[list[list[float]]]:
     return [[[100 * x / width, 100 * y / height] for x, y in one] for one in polygons(mask)]
 
 
-def write_label_studio(images: Images, partial: Path, settings: ConvertSettings) -> list[str]:
-    """Write ``tasks.json`` and ``interface.xml`` into a folder; nothing that a user should know."""
+def write_label_studio(images: Images, partial: Path, settings: ConvertSettings) -> Outcome:
+    """Write ``tasks.json`` and ``interface.xml`` into a folder."""
     with open(partial / TASKS, "w", encoding="ascii") as stream:
         stream.write("[")
         for i, one in enumerate(images):
@@ -81,7 +82,7 @@ def write_label_studio(images: Images, partial: Path, settings: ConvertSettings)
         stream.write("]\n")
     text = interface(images.labels, settings.polygons)
     (partial / INTERFACE).write_text(text, encoding="utf-8", newline="\n")
-    return []
+    return Outcome()
 
 
 def interface(labels: LabelSpace, outlines: bool = False) -> str:

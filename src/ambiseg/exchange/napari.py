@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from ambiseg.errors import AmbisegError
 from ambiseg.escaping import visible
 from ambiseg.exchange.images import Hypotheses, Images, PredictedImages, predicted_folders
+from ambiseg.exchange.outcome import Outcome, images_without
 from ambiseg.exchange.settings import ConvertSettings
 from ambiseg.predictions.written import PREDICTION
 
@@ -86,8 +87,8 @@ def layers(one: Hypotheses, classes: tuple[str, ...] = ()) -> list[Layer]:
     return found
 
 
-def write_napari(images: Images, partial: Path, settings: ConvertSettings) -> list[str]:
-    """Write ``<image>.npz`` and ``show.py`` into a folder; what a user should know, a sentence each.
+def write_napari(images: Images, partial: Path, settings: ConvertSettings) -> Outcome:
+    """Write ``<image>.npz`` and ``show.py`` into a folder.
 
     A file holds an array for each layer, ``layer-0`` and so on, and their options as JSON in ``layers``.
     """
@@ -102,4 +103,4 @@ def write_napari(images: Images, partial: Path, settings: ConvertSettings) -> li
         np.savez_compressed(partial / f"{one.name}.npz", **arrays, layers=np.array(recipe))
     script = files("ambiseg.exchange").joinpath("show_in_napari.py").read_text("utf-8")
     (partial / SCRIPT).write_text(script, encoding="utf-8", newline="\n")
-    return [f"{without} of {len(images)} images are gone: only their masks were written"] if without else []
+    return images_without(without, len(images), "file at hand: only the masks were written")

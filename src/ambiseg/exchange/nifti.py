@@ -11,13 +11,13 @@ import numpy as np
 
 from ambiseg.atomic_write import write_json
 from ambiseg.exchange.images import Hypotheses, Images
+from ambiseg.exchange.outcome import Outcome, images_without
 from ambiseg.exchange.packages import package
 from ambiseg.exchange.settings import ConvertSettings
 
 
-def write_nifti(images: Images, partial: Path, settings: ConvertSettings) -> list[str]:
-    """Write ``<image>.nii.gz`` ``(H, W, 1, K)`` and ``<image>.json`` into a folder; what a user should know,
-    a sentence each."""
+def write_nifti(images: Images, partial: Path, settings: ConvertSettings) -> Outcome:
+    """Write ``<image>.nii.gz`` ``(H, W, 1, K)`` and ``<image>.json`` into a folder."""
     nibabel = package("nibabel", "nifti", "NIfTI needs")
     without = 0
     for one in images:
@@ -26,7 +26,7 @@ def write_nifti(images: Images, partial: Path, settings: ConvertSettings) -> lis
         found = nibabel.Nifti1Image(values, np.eye(4) if one.affine is None else one.affine)
         nibabel.save(found, partial / f"{one.name}.nii.gz")
         write_json(partial / f"{one.name}.json", _sidecar(one, images.labels.names))
-    return [f"{without} of {len(images)} images have no affine: the identity was written"] if without else []
+    return images_without(without, len(images), "affine: the identity was written")
 
 
 def _sidecar(one: Hypotheses, classes: tuple[str, ...]) -> dict[str, object]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ambiseg.data.files.validation import value_counts
+from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
 
 
@@ -20,11 +22,21 @@ class ConvertSettings:
         polygons: outlines in place of run lengths, for ``coco``, ``label-studio`` and ``cvat``.
         image_url: what Label Studio finds images with, before the name of the file.
         allow_no_georeference: write GeoTIFF without georeference of images that have none.
+        image_suffix: suffix of the names of images in place of their own, such as ``.png``, for ``coco``,
+            ``label-studio`` and ``cvat``.
+
+    Raises:
+        AmbisegError: ``image_suffix`` is no suffix.
     """
 
     polygons: bool = False
     image_url: str = "/data/local-files/?d="
     allow_no_georeference: bool = False
+    image_suffix: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.image_suffix is not None and not re.fullmatch(r"(\.[A-Za-z0-9]+)+", self.image_suffix):
+            raise AmbisegError(f"{self.image_suffix!r} is no suffix of file names: give one such as .png")
 
 
 def objects(mask: NDArray[np.uint8], labels: LabelSpace) -> Iterator[tuple[int, NDArray[np.bool_]]]:

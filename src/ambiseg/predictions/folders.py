@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -202,7 +203,10 @@ def _palette(mask: Path, count: int) -> tuple[tuple[int, int, int], ...]:
 
 def read_masks(found: WrittenPrediction, rules: MaskRules, labels: LabelSpace) -> NDArray[np.uint8]:
     """The masks ``(K, H, W)`` that a ``prediction.json`` names; `AmbisegError` if they do not fit each other, or the
-    classes."""
+    classes, or one is gone."""
+    for mask in found.masks:
+        if not os.path.exists(mask.file):
+            raise FileProblem(mask.file, "there is no such file", AGAIN)
     return _stacked([_read_file(mask.file, rules, labels)[0] for mask in found.masks], found.folder)[0]
 
 

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from ambiseg.data.files.validation import FileProblem
 from ambiseg.data.listing import stays_inside
-from ambiseg.errors import AmbisegError
 from ambiseg.json_files import MAX_BYTES
 
 PREDICTION = "prediction.json"
 AGAIN = "write the predictions again"
 FILTERS = ("score_threshold", "probability_threshold", "duplicate_iou", "top")
 """Settings that drop masks."""
+_SHOWN = 40
+"""Characters of a wrong value that a message shows."""
+_Kind = TypeVar("_Kind")
 
 
 @dataclass(frozen=True)
@@ -62,43 +65,90 @@ def read_written(folder: Path) -> WrittenPrediction:
     """
     place = folder / PREDICTION
     content = json_of(place)
-    try:
-        masks = tuple(_mask(folder, entry) for entry in content["masks"])
-        settings = content.get("settings", {})
-        found = WrittenPrediction(
-            folder,
-            str(content.get("image", folder.name)),
-            str(content.get("path", "")),
-            tuple(str(name) for name in content.get("classes", ())),
-            masks,
-            _optional(folder, content.get("probabilities")),
-            _optional(folder, content.get("picture")),
-            any(settings.get(name) is not None for name in FILTERS),
-        )
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise FileProblem(place, f"it is no prediction of ambiseg ({error!r})", AGAIN) from error
+    if not isinstance(content, dict):
+        raise FileProblem(place, "it is no JSON object", AGAIN)
+    entry = _Entry(place, "", content)
+    masks = tuple(
+        _mask(folder, _Entry(place, f" of mask {k + 1}", one)) for k, one in enumerate(entry.entries("masks"))
+    )
     if not masks:
         raise FileProblem(place, "it names no mask", AGAIN)
-    return found
-
-
-def _mask(folder: Path, entry: Any) -> WrittenMask:
-    score = entry.get("score")
-    return WrittenMask(
-        _inside(folder, entry["file"]),
-        float(entry["probability"]),
-        None if score is None else float(score),
-        _optional(folder, entry.get("overlay")),
+    settings = entry.get("settings", dict) or {}
+    return WrittenPrediction(
+        folder,
+        entry.get("image", str) or folder.name,
+        entry.get("path", str) or "",
+        tuple(str(name) for name in entry.get("classes", list) or ()),
+        masks,
+        _optional(folder, entry.get("probabilities", str)),
+        _optional(folder, entry.get("picture", str)),
+        any(settings.get(name) is not None for name in FILTERS),
     )
 
 
-def _optional(folder: Path, name: Any) -> Path | None:
+_KINDS = {str: "a text", list: "a list", dict: "an object", float: "a finite number"}
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """An object of the file; ``of`` says in messages which one."""
+
+    place: Path
+    of: str
+    content: dict[str, Any]
+
+    def get(self, name: str, kind: type[_Kind]) -> _Kind | None:
+        """The value of a field, None if it is missing or null; `FileProblem` if it is of another kind."""
+        value = self.content.get(name)
+        if value is None:
+            return None
+        if kind is float:
+            # comparisons hold for whole numbers of any length, conversions do not
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if number and abs(value) <= sys.float_info.max:
+                return cast("_Kind", float(value))
+        elif isinstance(value, kind):
+            return value
+        shown = _KINDS[type(value)] if isinstance(value, (list, dict)) else json.dumps(value)
+        if len(shown) > _SHOWN:
+            shown = f"{shown[:_SHOWN]}..."
+        raise FileProblem(self.place, f"'{name}'{self.of} is {shown}, not {_KINDS[kind]}", AGAIN)
+
+    def need(self, name: str, kind: type[_Kind]) -> _Kind:
+        """The value of a field that must be there."""
+        value = self.get(name, kind)
+        if value is None:
+            raise FileProblem(self.place, f"'{name}'{self.of} is missing", AGAIN)
+        return value
+
+    def entries(self, name: str) -> list[dict[str, Any]]:
+        """A list of objects."""
+        found = self.need(name, list)
+        if not all(isinstance(one, dict) for one in found):
+            raise FileProblem(self.place, f"'{name}' is no list of objects", AGAIN)
+        return found
+
+
+def _mask(folder: Path, entry: _Entry) -> WrittenMask:
+    return WrittenMask(
+        _inside(folder, entry.need("file", str)),
+        entry.need("probability", float),
+        entry.get("score", float),
+        _optional(folder, entry.get("overlay", str)),
+    )
+
+
+def _optional(folder: Path, name: str | None) -> Path | None:
     return None if name is None else _inside(folder, name)
 
 
-def _inside(folder: Path, name: Any) -> Path:
+def _inside(folder: Path, name: str) -> Path:
     """A file of ``folder`` that another file names; `FileProblem` if it lies elsewhere."""
-    if not isinstance(name, str) or Path(name).name != name or not stays_inside(folder / name, folder):
+    try:
+        inside = Path(name).name == name and stays_inside(folder / name, folder)
+    except ValueError as error:  # no system has such a name
+        raise FileProblem(folder, f"it names the file {name!r}, which cannot be one", AGAIN) from error
+    if not inside:
         raise FileProblem(folder, f"it names the file {name!r}, which lies elsewhere", AGAIN)
     return folder / name
 
@@ -106,10 +156,16 @@ def _inside(folder: Path, name: Any) -> Path:
 def json_of(path: Path) -> Any:
     """The content of a JSON file of bounded size; `FileProblem` if it cannot be read."""
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise FileProblem(path, "the file is too large", AGAIN)
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        if isinstance(error, AmbisegError):
-            raise
-        raise FileProblem(path, f"cannot be read as JSON ({error})", AGAIN) from error
+        large = path.stat().st_size > MAX_BYTES
+        content = b"" if large else path.read_bytes()
+    except OSError as error:
+        raise FileProblem(path, f"cannot be read ({error.strerror})", AGAIN) from error
+    if large:
+        raise FileProblem(path, "the file is too large", AGAIN)
+    try:
+        return json.loads(content.decode("utf-8"))
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}"
+        raise FileProblem(path, f"cannot be read as JSON ({where})", AGAIN) from error
+    except (ValueError, RecursionError) as error:
+        raise FileProblem(path, "cannot be read as JSON", AGAIN) from error
