@@ -521,6 +521,39 @@ def test_arrays_that_do_not_belong_together_are_refused():
         score(masks[0], masks[0])
 
 
+def test_mask_sets_equal_arrays(masks, weights):
+    """On either side, as a batch, as a list of images or of batches, with places that hold no mask."""
+    truth = np.random.default_rng(5).integers(0, 2, (6, 3, 8, 10)).astype(np.uint8)
+    shares = np.tile([0.2, 0.3, 0.5], (6, 1))
+    expected = score(masks, truth, weights=weights, annotation_weights=shares).to_dict()
+    ours = MaskSet.stack([MaskSet.from_numpy(*one) for one in zip(masks, weights, strict=True)])
+    theirs = MaskSet.stack([MaskSet.from_numpy(*one) for one in zip(truth, shares, strict=True)])
+    assert score(ours, theirs).to_dict() == expected
+    assert score(list(ours), [theirs[:2], theirs[2:].padded(7)]).to_dict() == expected
+    assert score(ours.padded(6), truth, annotation_weights=shares).to_dict() == expected
+    assert score(masks, theirs, weights=weights).to_dict() == expected
+    with pytest.raises(AmbisegError, match="a MaskSet has weights of its own: leave out weights"):
+        score(ours, theirs, weights=weights)
+    with pytest.raises(AmbisegError, match="leave out annotation_weights"):
+        score(masks, theirs, annotation_weights=shares)
+    with pytest.raises(AmbisegError, match="other classes than the data"):
+        score(replace(ours, labels=LabelSpace.of_classes(3)), theirs)
+
+
+def test_mask_sets_bring_probabilities_and_scores():
+    rng = np.random.default_rng(6)
+    numbers, truth = rng.random((3, 4, 8, 8)).astype(np.float32), rng.integers(0, 2, (3, 2, 8, 8))
+    found = MaskSet.from_probabilities(
+        torch.from_numpy(numbers)[:, :, None], LabelSpace.binary(), scores=torch.rand(3, 4)
+    )
+    names = ["bits_per_dimension", "ece", "selection_ap"]
+    assert set(_values(score(found, truth, metrics=names))) == set(names)
+    arrays = score(numbers, truth, metrics=names[:2])
+    assert _values(score(found, truth, metrics=names[:2])) == _values(arrays)
+    some = [found[0], replace(found[1:], scores=None)]
+    assert "selection_ap" not in _values(score(some, truth, metrics="all"))
+
+
 # -- metrics that mean nothing -------------------------------------------------------------------------------
 
 

@@ -156,8 +156,8 @@ def rounding_of(values: NDArray[np.float64]) -> float:
     """Differences of metrics, which are computed with 32 bits, that may be rounding alone.
 
     Example:
-        >>> rounding_of(np.array([0.2, 0.5])), rounding_of(np.array([20.0, np.inf]))
-        (1e-06, 2e-05)
+        >>> rounding_of(np.array([0.2, 0.5])), rounding_of(np.array([8.0, np.inf]))
+        (1e-06, 8e-06)
     """
     return _ROUNDING * max(1.0, float(abs(values[np.isfinite(values)]).max(initial=0)))
 

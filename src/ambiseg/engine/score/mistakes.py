@@ -9,6 +9,10 @@ from ambiseg.predictions import UnfitError
 MISTAKES = {
     "sizes": ("have another size than the annotations", "resample the masks to the size of the annotations"),
     "classes": ("hold numbers that are no classes of the data", "number the classes {classes}"),
+    "other classes": (
+        "have other classes than the data",
+        "make the mask sets with the classes {classes}",
+    ),
     "fractions": (
         "hold fractions, which say nothing of {count} classes",
         "save label maps, or probabilities of all classes as (samples, classes, height, width)",
