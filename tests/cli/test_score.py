@@ -15,6 +15,7 @@ import pytest
 from ambiseg.data.source import open_split
 from ambiseg.engine.score import score_files
 from ambiseg.metrics import METRICS
+from ambiseg.metrics.registry import listed
 
 
 @pytest.fixture(scope="module")
@@ -163,6 +164,15 @@ def test_mistakes_are_one_sentence(cli, systems, fires, tmp_path):
     assert "holds no folder of masks" in cli("score", tmp_path / "empty", "--data", fires).error
     (tmp_path / "p.txt").write_text("")
     assert "name a folder of 'ambiseg predict'" in cli("score", tmp_path / "p.txt", "--data", fires).error
+
+
+def test_titles_name_their_metrics(cli, systems, fires):
+    for name, info in METRICS.items():
+        assert listed([info.title, info.title.lower(), name]) == [name]
+    words = ("score", systems[0], "--data", fires, "--json", "--metrics")
+    found = json.loads(cli(*words, "HM IoU*, GED²").out)["systems"]["a.npz"]["metrics"]
+    assert list(found) == ["hm_iou_unique", "ged"]
+    assert "ends with a comma: leave out blanks behind commas" in cli(*words, "ged,", "hm_iou").error
 
 
 def test_the_page_holds_the_table_and_the_values_of_images(cli, systems, fires, tmp_path):

@@ -300,6 +300,26 @@ def test_other_images_are_ignored_with_a_remark(data, masks, ids, tmp_path):
     assert _values(found) == _expected(data, masks)
 
 
+def test_missing_images_are_named_beside_those_that_are_too_many(data, masks, ids, tmp_path):
+    np.savez(tmp_path / "p.npz", masks=masks, ids=np.arange(6))
+    with pytest.raises(
+        AmbisegError,
+        match="'i2' and 3 more .it has others, which the split does not have: '0', '1', '2' and 3 more.: add them, correct",
+    ):
+        score_files([tmp_path / "p.npz"], data)
+    path = _folders(tmp_path / "p", (*ids[:5], "i-5"), masks, _png)
+    with pytest.raises(AmbisegError, match=r"1 of 6 images are missing, 'i5' \(it has others.*: 'i-5'\)"):
+        score_files([path], data)
+
+
+def test_a_data_set_is_no_predictions_and_its_masks_are(data):
+    for place, what in ((data, "a data set"), (data / "test", "a split of a data set")):
+        with pytest.raises(AmbisegError, match=f"{what}, no predictions: .* name {data / 'test' / 'masks'}$"):
+            score_files([place], data)
+    found = score_files([data / "test" / "masks"], data, metrics="hm_iou", bootstrap=None)
+    assert _values(found) == {"hm_iou": 1}
+
+
 def test_each_kind_of_mistake_has_one_message(data, masks, weights, ids, tmp_path):
     """With the number of images and up to three examples."""
     twice = weights * np.array([1, 1, 2, 1, 1, 1])[:, None]

@@ -151,8 +151,10 @@ def _common(
                 f" {several(extra)}"
             )
         if lost := [name for name in order if name not in own]:
+            known_not = f" (it has others, which the split does not have: {several(extra)})" if extra else ""
             sentences.append(
-                f"{title}: predictions of {len(lost)} of {counted(len(order), 'image')} are missing, {several(lost)}"
+                f"{title}: predictions of {len(lost)} of {counted(len(order), 'image')} are missing,"
+                f" {several(lost)}{known_not}"
             )
         chosen = chosen & own
     if sentences and not allow_missing:
