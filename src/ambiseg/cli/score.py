@@ -44,7 +44,7 @@ class ScoreArguments:
     allow_missing: bool = False
     """Leave out images of which a system has no prediction, for all systems."""
     format: Literal["text", "markdown", "csv", "latex", "html"] = "text"
-    """Form of the table on stdout; csv has a row for each system and metric, with all digits; html is a page."""
+    """Form of the table on stdout; csv has a row for each system and metric, with six decimals; html is a page."""
     out: Path | None = None
     """Folder to make with score.json, score.md, score.html and per_image.csv."""
     overwrite: bool = False
