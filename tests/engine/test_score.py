@@ -22,6 +22,7 @@ from ambiseg.engine.postprocess import PredictSettings
 from ambiseg.engine.predict import predict_files
 from ambiseg.engine.run import load
 from ambiseg.engine.score import score_files
+from ambiseg.engine.score.mistakes import MISTAKES
 from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
@@ -330,10 +331,12 @@ def test_each_kind_of_mistake_has_one_message(data, masks, weights, ids, tmp_pat
         "negative": (masks, -weights, r"weights that are no probabilities.*\(one is -0.*give each mask its probability"),
         "zero": (masks, weights * np.array([1, 1, 1, 1, 1, 0])[:, None], r"no probabilities, 'i5' \(all are 0\)"),
         "unknown": (masks, weights * np.array([1, 1, 1, 1, 1, np.nan])[:, None], r"'i5' \(one is NaN"),
-        "range": (masks * np.float32(1.5), None, r"6 images hold probabilities outside of 0 to 1.*0 to 1.5"),
+        "range": (np.where(np.arange(10) > 8, 1.3, masks / 2), None, r"of 0 to 1.*0 to 1.3.*: clip or correct the values$"),
+        "greys": (np.arange(6 * 4 * 80).reshape(6, 4, 8, 10) % 251, None, r"1 foreground, or divide by 255 if they"),
+        "axes": (masks.transpose(0, 2, 3, 1), None, r"8 masks of 10x4.*: check the order of axes, \(images"),
         "logits": (masks * np.float32(5) - 3, None, r"outside of 0 to 1.*\(-3 to 2\).*through a sigmoid"),
         "void": (masks * np.float32(2) - 1, None, "no classes of the data"),
-        "nan": (np.where(masks == 1, np.nan, 0.5).astype(np.float32), None, "outside of 0 to 1.*NaN"),
+        "nan": (np.where(masks == 1, np.nan, 0.5).astype(np.float32), None, r"hold NaN or.*: correct the values$"),
         "channels": (np.full((6, 4, 3, 8, 10), 1 / 3), None, r"another number of classes.*\(3 channels, 2 classes\)"),
         "sum": (np.full((6, 4, 2, 8, 10), 0.4), None, r"whose sum is not 1.*\(sum 0.8 at a pixel\).*softmax"),
     }  # fmt: skip
@@ -355,9 +358,11 @@ def test_a_file_that_cannot_be_read_is_named(data, masks, ids, tmp_path):
     shutil.rmtree(path / "i3")
     (path / "i3").mkdir()
     with pytest.raises(
-        AmbisegError, match=r"masks of 2 images cannot be read, .*i1/s0\.png.*i3: the folder holds no mask"
-    ):
+        AmbisegError,
+        match=r"of 1 image cannot be read, \S*s0\.png: cannot be read as png \(its content is damaged or no pic",
+    ) as caught:
         score_files([path], data)
+    assert str(caught.value).endswith(f"'i3' ({path / 'i3'}): {MISTAKES['empty'][1]}")
 
 
 def test_files_that_are_no_masks_are_ignored_with_a_remark(data, masks, ids, tmp_path):
@@ -374,8 +379,23 @@ def test_files_that_are_no_masks_are_ignored_with_a_remark(data, masks, ids, tmp
     shutil.rmtree(path / "i1")
     (path / "i1").mkdir()
     (path / "i1" / "mask.jpg").write_bytes(b"x")
-    with pytest.raises(AmbisegError, match=r"i1: the folder holds no mask: add masks \(.png, "):
+    with pytest.raises(
+        AmbisegError, match=r"1 image are .jpg only, which is lossy, 'i1' \(1 file\): save them as .png$"
+    ):
         score_files([path], data)
+
+
+def test_files_that_leave_a_choice_are_refused(data, masks, ids, tmp_path):
+    np.savez(tmp_path / "p.npz", masks=masks, predictions=1 - masks, ids=np.array(ids))
+    with h5py.File(tmp_path / "p.h5", "w") as file:
+        file["masks"], file["predictions"] = masks, 1 - masks
+    for name in ("p.npz", "p.h5"):
+        with pytest.raises(
+            AmbisegError, match="an array 'predictions' and an array 'masks': save one of them$"
+        ):
+            score_files([tmp_path / name], data)
+    with pytest.raises(AmbisegError, match="ids.txt: there is no such file"):
+        read_ids(tmp_path / "ids.txt")
 
 
 def test_weights_and_masks_belong_together(data, masks, weights, ids, tmp_path):

@@ -11,7 +11,6 @@ from ambiseg.report.score_tables import Column
 from ambiseg.report.template import template
 from ambiseg.report.text_tables import Table
 
-
 _INTERVAL = re.compile(r"(?<= )(\[[^][<>]*\]|p (=|&lt;) [\d.]+)")
 """Parts of a cell in which a line does not break."""
 

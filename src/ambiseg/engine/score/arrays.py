@@ -94,10 +94,8 @@ def score(
     for i, (given, truth) in enumerate(zip(ours, theirs, strict=True)):
         with mistakes.of("predictions", str(i)):
             found = _set_of(given, shares[i], whole, f"predictions of image {i}")
-            check_fit(
-                found.masks.shape[2:],
-                truth.masks.shape[2:] if isinstance(truth, MaskSet) else truth.shape[1:],
-            )
+            size = truth.masks.shape[2:] if isinstance(truth, MaskSet) else truth.shape[1:]
+            check_fit(found.masks.shape[1], found.masks.shape[2:], size)
         with mistakes.of("annotations", str(i)):
             annotated = _set_of(truth, theirs_shares[i], whole, f"annotations of image {i}")
             if annotated.probabilities is not None and not isinstance(truth, MaskSet):
@@ -189,6 +187,7 @@ def _classes(images: Sequence[MaskSet | NDArray[Any]]) -> LabelSpace:
             highest = max(highest, int(plain_values.max()))
     if highest > 253:
         raise AmbisegError(
-            f"label maps hold {highest}: number the classes 0 to 253, or pass labels=LabelSpace..."
+            f"label maps hold {highest}: number the classes 0 to 253, pass labels=LabelSpace..., or divide by 255 if they are"
+            " probabilities"
         )
     return LabelSpace.of_classes(highest + 1)

@@ -105,7 +105,7 @@ class _Reader:
         for found in self.opened:
             with self.mistakes.of(str(found.path), sample.id):
                 samples = found.read(sample.id, rules, whole)
-                check_fit(samples.masks.shape[1:], sample.image.shape[1:])
+                check_fit(len(samples.masks), samples.masks.shape[1:], sample.image.shape[1:])
                 sets.append(samples.as_set(whole))
         if not self.mistakes.found:
             annotations = annotations_of(sample, self.labels)
