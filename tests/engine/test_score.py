@@ -514,7 +514,35 @@ def test_the_digest_of_settings_tells_figures_apart(data, masks, ids, tmp_path):
         for dialect in ("ambiseg", "ambiseg", "wildfire")
     )
     assert first.settings_digest == again.settings_digest != other.settings_digest
+    named = score_files([tmp_path / "p.npz"], data, metrics=["hm_iou", "ged"])
+    assert named.settings_digest == first.settings_digest
+    assert named.systems[0].values["ged"] == first.systems[0].values["ged"]
+    assert named.systems[0].figures.oracle["ged"] == first.systems[0].figures.oracle["ged"]
     assert first.data_digest == other.data_digest == open_split(data, "test").digest()
+
+
+@pytest.mark.parametrize("metrics", [["bits_per_dimension"], ["ged", "bits_per_dimension"], "all"])
+def test_a_metric_that_one_system_has_is_computed_for_it(data, masks, ids, tmp_path, metrics):
+    np.savez(tmp_path / "hard.npz", masks=masks, ids=np.array(ids))
+    np.savez(tmp_path / "soft.npz", masks=0.8 * masks + 0.1, ids=np.array(ids))
+    alone = score_files([tmp_path / "soft.npz"], data, metrics="bits_per_dimension").systems[0].values
+    for names in (["hard.npz", "soft.npz"], ["soft.npz", "hard.npz"]):
+        found = score_files([tmp_path / name for name in names], data, metrics=metrics)
+        values = {system.name: system.values for system in found.systems}
+        assert alone.items() <= values["soft.npz"].items() and "bits_per_dimension" not in values["hard.npz"]
+        assert found.undefined["bits_per_dimension"].startswith(
+            "of hard.npz, it needs probabilities of pixels"
+        )
+        assert "bits_per_dimension" not in found.best() and "Bits per pixel" in repr(found)
+    with pytest.raises(AmbisegError, match="hard.npz, h: bits_per_dimension needs probabilities"):
+        score_files([tmp_path / "hard.npz"] * 2, data, names=["hard.npz", "h"], metrics="bits_per_dimension")
+
+
+def test_no_system_is_the_best_of_a_metric_that_may_pass_its_ideal(data, masks, ids, tmp_path):
+    for name, own in (("a", masks[:, :2]), ("b", masks)):
+        np.savez(tmp_path / f"{name}.npz", masks=own, ids=np.array(ids))
+    found = score_files([tmp_path / "a.npz", tmp_path / "b.npz"], data, metrics=["ged", "ged_unbiased"])
+    assert list(found.best()) == ["ged"]
 
 
 # -- arrays --------------------------------------------------------------------------------------------------

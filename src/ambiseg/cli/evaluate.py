@@ -14,7 +14,7 @@ from tyro.conf import OmitArgPrefixes, Positional
 from ambiseg.cli.console import Grid, command, next_commands, progress, say, show, show_grid, show_json, warn
 from ambiseg.cli.parsing import Grouping, Measuring, Proposing, Shown, at_least_one, changed_options, parse
 from ambiseg.engine.smoke import NOTE
-from ambiseg.errors import AmbisegError
+from ambiseg.errors import AmbisegError, counted
 from ambiseg.json_files import read_mapping
 
 EVERY = "all"
@@ -200,7 +200,8 @@ def interval_note(evaluation: Evaluation) -> str:
     if bootstrap is None:
         return ""
     if evaluation.grouped and evaluation.units < LEAST_GROUPS:
-        return f"intervals: none, for {evaluation.units} groups cannot show how groups differ; {LEAST_GROUPS} are needed"
+        groups = counted(evaluation.units, "group")
+        return f"intervals: none, for {groups} cannot show how groups differ; {LEAST_GROUPS} are needed"
     kind = "groups of images" if evaluation.grouped else "images"
     return (
         f"intervals: {bootstrap.level:.0%} of {bootstrap.resamples} resamples of {evaluation.units} {kind};"
@@ -227,7 +228,7 @@ def facts(evaluation: Evaluation, data: Path) -> tuple[str, ...]:
         f" d(Y,Y) {found['spread']:.3f}, unanimous {found['unanimous']:.1%} of pixels"
     )
     return (
-        f"{data}, split {evaluation.split}: {evaluation.images} images, digest {evaluation.data_digest[:12]},"
+        f"{data}, split {evaluation.split}: {counted(evaluation.images, 'image')}, digest {evaluation.data_digest[:12]},"
         f" seed {evaluation.seed}, {1000 * evaluation.seconds_per_image:.1f} ms per image",
         agreement,
         *([dialect_note(evaluation)] if evaluation.tag else []),
