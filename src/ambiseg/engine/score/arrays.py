@@ -125,10 +125,15 @@ def _images(values: Any, what: str, axes: tuple[int, ...] = (3,)) -> list[MaskSe
     if not found:
         raise AmbisegError(f"{what} hold no image: pass at least one")
     sets = [one for one in found if isinstance(one, MaskSet)]
-    for name in ("scores", "probabilities"):
-        if any(getattr(one, name) is None for one in sets) or len(sets) < len(found):
-            found = [replace(one, **{name: None}) if isinstance(one, MaskSet) else one for one in found]
-    return found
+    alike = len(sets) == len(found)
+    scored = alike and all(one.scores is not None for one in sets)
+    soft = alike and all(one.probabilities is not None for one in sets)
+    return [
+        replace(one, scores=one.scores if scored else None, probabilities=one.probabilities if soft else None)
+        if isinstance(one, MaskSet)
+        else one
+        for one in found
+    ]
 
 
 def _single_sets(batch: MaskSet, what: str) -> list[MaskSet]:

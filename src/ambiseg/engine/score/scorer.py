@@ -108,7 +108,7 @@ class Scorer:
                 **{name: reason for name, reason in undefined.items() if name in nowhere},
                 **meaningless(figures[self.names[0]]),
             }
-        lacking = without_needs({title: one.columns[COLUMN] for title, one in figures.items()})
+        lacking = without_needs({title: list(one.columns[COLUMN]) for title, one in figures.items()})
         undefined = {**lacking, **undefined}
         every = dict.fromkeys(name for tally in self.tallies for name in tally.names)
         metrics = [name for name in every if name not in left_out]
