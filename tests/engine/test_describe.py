@@ -90,12 +90,13 @@ def test_leaks_and_errors_are_passed_on(root):
     (root / "test/images/u0.png").write_bytes((root / "train/images/h0.png").read_bytes())
     found = ambiseg.describe(root, "val", samples=(1,))
     assert "h0 = u0" in found.warnings[0].problem
+    assert "1 warning>" in repr(found) and "h0 = u0" in found._repr_html_()
     assert found.info.licence == "CC0-1.0" and found.info.name == "toy"
     for words, options in (("no split 'x'", {"split": "x"}), ("samples", {"samples": (0,)})):
         with pytest.raises(AmbisegError, match=words):
             describe(root, **options)
     (root / "train/images/h0.png").write_bytes(b"")
-    with pytest.raises(AmbisegError, match=r"1 error\(s\), such as .*h0.png"):
+    with pytest.raises(AmbisegError, match=r"1 error, such as .*h0.png"):
         describe(root)
 
 
