@@ -7,7 +7,7 @@ import unicodedata
 
 _PLAIN = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
-_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
+_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|[-+]?inf")
 
 
 def visible(text: str) -> str:
@@ -35,8 +35,8 @@ def csv_cell(text: str) -> str:
     gets an apostrophe.
 
     Example:
-        >>> csv_cell("=1+1"), csv_cell("-0.5"), csv_cell("ssn")
-        ("'=1+1", '-0.5', 'ssn')
+        >>> csv_cell("=1+1"), csv_cell("-0.5"), csv_cell("-inf"), csv_cell("ssn")
+        ("'=1+1", '-0.5', '-inf', 'ssn')
     """
     return f"'{text}" if text.lstrip("'").startswith(_FORMULA) and not _NUMBER.fullmatch(text) else text
 

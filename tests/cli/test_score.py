@@ -7,6 +7,7 @@ import csv
 import html
 import io
 import json
+import math
 import re
 
 import numpy as np
@@ -14,7 +15,9 @@ import pytest
 
 from ambiseg.data.source import open_split
 from ambiseg.engine.score import score_files
-from ambiseg.metrics import METRICS
+from ambiseg.metrics import METRICS, Difference, Interval
+from ambiseg.metrics.registry import listed
+from ambiseg.report.score_tables import Column, score_list
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +83,14 @@ def test_csv_has_a_row_for_each_system_and_metric(cli, systems, fires):
         assert (row["difference"] == "") == (row["system"] == "one")
         assert (row["data digest"], row["images"], row["dialect"]) == (found.data_digest, "5", "ambiseg")
     assert [row["masks per image"] for row in rows] == ["3", "3", "6", "6"]
+
+
+def test_csv_has_infinite_figures_as_words():
+    """A spreadsheet takes them as numbers: no apostrophe."""
+    nothing = Interval(math.nan, math.nan)
+    column = Column("a", "3", {"mode_kl": math.inf}, {}, {"mode_kl": Difference(-math.inf, nothing)}, {})
+    (row,) = csv.DictReader(io.StringIO(score_list([column], {}).csv()))
+    assert (row["value"], row["difference"], row["difference low"]) == ("inf", "-inf", "")
 
 
 def test_json_and_files_hold_everything(cli, systems, fires, tmp_path):
@@ -165,6 +176,15 @@ def test_mistakes_are_one_sentence(cli, systems, fires, tmp_path):
     assert "name a folder of 'ambiseg predict'" in cli("score", tmp_path / "p.txt", "--data", fires).error
 
 
+def test_titles_name_their_metrics(cli, systems, fires):
+    for name, info in METRICS.items():
+        assert listed([info.title, info.title.lower(), name]) == [name]
+    words = ("score", systems[0], "--data", fires, "--json", "--metrics")
+    found = json.loads(cli(*words, "HM IoU*, GED²").out)["systems"]["a.npz"]["metrics"]
+    assert list(found) == ["hm_iou_unique", "ged"]
+    assert "ends with a comma: leave out blanks behind commas" in cli(*words, "ged,", "hm_iou").error
+
+
 def test_the_page_holds_the_table_and_the_values_of_images(cli, systems, fires, tmp_path):
     """It needs no other file and runs no script; names from strangers are escaped."""
     out = tmp_path / "scores"
@@ -198,6 +218,11 @@ def test_the_page_holds_the_table_and_the_values_of_images(cli, systems, fires, 
         assert [float(row["ged"]) for row in rows] == pytest.approx(system.figures.per_image["ged"], abs=1e-5)
     best = min(found.systems, key=lambda system: system.values["ged"])
     assert f"<b>{best.values['ged']:.4f}" in page
+    row = page[page.index('<td class="title" data-head="metric">GED²') :]
+    assert re.findall('data-head="([^"]*)"', row[: row.index("</tr>")]) == re.findall(
+        '<th scope="col" class="[a-z]+">([^<]*)', page
+    )
+    assert re.search(r"<b>[\d.]+ <span>\[[\d.]+, [\d.]+\]</span></b>", row)  # lines break between them
     markdown = cli(*words[:-2], "--format", "markdown").out
     assert (out / "score.md").read_text() == markdown and f"**{best.values['ged']:.4f}" in markdown
 

@@ -90,10 +90,21 @@ def test_leaks_and_errors_are_passed_on(root):
     (root / "test/images/u0.png").write_bytes((root / "train/images/h0.png").read_bytes())
     found = ambiseg.describe(root, "val", samples=(1,))
     assert "h0 = u0" in found.warnings[0].problem
+    assert "1 warning>" in repr(found) and "h0 = u0" in found._repr_html_()
     assert found.info.licence == "CC0-1.0" and found.info.name == "toy"
     for words, options in (("no split 'x'", {"split": "x"}), ("samples", {"samples": (0,)})):
         with pytest.raises(AmbisegError, match=words):
             describe(root, **options)
     (root / "train/images/h0.png").write_bytes(b"")
-    with pytest.raises(AmbisegError, match=r"1 error\(s\), such as .*h0.png"):
+    with pytest.raises(AmbisegError, match=r"1 error, such as .*h0.png"):
         describe(root)
+
+
+def test_a_notebook_shows_a_line_and_a_row_for_each_split(root):
+    found = describe(root)
+    line = repr(found)
+    assert line.startswith(f"<Description: toy at {root}; ") and "\n" not in line and len(line) < 300
+    assert "val 1 image," in line and "test 2 images" in line and "classes background, foreground" in line
+    page = found._repr_html_()
+    assert page.count("<tr>") == 4 and "<th>val</th><td>1</td><td>1.00</td>" in page
+    assert line.replace("<", "&lt;").replace(">", "&gt;") in page

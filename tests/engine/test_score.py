@@ -22,6 +22,7 @@ from ambiseg.engine.postprocess import PredictSettings
 from ambiseg.engine.predict import predict_files
 from ambiseg.engine.run import load
 from ambiseg.engine.score import score_files
+from ambiseg.engine.score.mistakes import MISTAKES
 from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
@@ -300,6 +301,26 @@ def test_other_images_are_ignored_with_a_remark(data, masks, ids, tmp_path):
     assert _values(found) == _expected(data, masks)
 
 
+def test_missing_images_are_named_beside_those_that_are_too_many(data, masks, ids, tmp_path):
+    np.savez(tmp_path / "p.npz", masks=masks, ids=np.arange(6))
+    with pytest.raises(
+        AmbisegError,
+        match="'i2' and 3 more .it has others, which the split does not have: '0', '1', '2' and 3 more.: add them, correct",
+    ):
+        score_files([tmp_path / "p.npz"], data)
+    path = _folders(tmp_path / "p", (*ids[:5], "i-5"), masks, _png)
+    with pytest.raises(AmbisegError, match=r"1 of 6 images are missing, 'i5' \(it has others.*: 'i-5'\)"):
+        score_files([path], data)
+
+
+def test_a_data_set_is_no_predictions_and_its_masks_are(data):
+    for place, what in ((data, "a data set"), (data / "test", "a split of a data set")):
+        with pytest.raises(AmbisegError, match=f"{what}, no predictions: .* name {data / 'test' / 'masks'}$"):
+            score_files([place], data)
+    found = score_files([data / "test" / "masks"], data, metrics="hm_iou", bootstrap=None)
+    assert _values(found) == {"hm_iou": 1}
+
+
 def test_each_kind_of_mistake_has_one_message(data, masks, weights, ids, tmp_path):
     """With the number of images and up to three examples."""
     twice = weights * np.array([1, 1, 2, 1, 1, 1])[:, None]
@@ -310,10 +331,12 @@ def test_each_kind_of_mistake_has_one_message(data, masks, weights, ids, tmp_pat
         "negative": (masks, -weights, r"weights that are no probabilities.*\(one is -0.*give each mask its probability"),
         "zero": (masks, weights * np.array([1, 1, 1, 1, 1, 0])[:, None], r"no probabilities, 'i5' \(all are 0\)"),
         "unknown": (masks, weights * np.array([1, 1, 1, 1, 1, np.nan])[:, None], r"'i5' \(one is NaN"),
-        "range": (masks * np.float32(1.5), None, r"6 images hold probabilities outside of 0 to 1.*0 to 1.5"),
+        "range": (np.where(np.arange(10) > 8, 1.3, masks / 2), None, r"of 0 to 1.*0 to 1.3.*: clip or correct the values$"),
+        "greys": (np.arange(6 * 4 * 80).reshape(6, 4, 8, 10) % 251, None, r"1 foreground, or divide by 255 if they"),
+        "axes": (masks.transpose(0, 2, 3, 1), None, r"8 masks of 10x4.*: check the order of axes, \(images"),
         "logits": (masks * np.float32(5) - 3, None, r"outside of 0 to 1.*\(-3 to 2\).*through a sigmoid"),
         "void": (masks * np.float32(2) - 1, None, "no classes of the data"),
-        "nan": (np.where(masks == 1, np.nan, 0.5).astype(np.float32), None, "outside of 0 to 1.*NaN"),
+        "nan": (np.where(masks == 1, np.nan, 0.5).astype(np.float32), None, r"hold NaN or.*: correct the values$"),
         "channels": (np.full((6, 4, 3, 8, 10), 1 / 3), None, r"another number of classes.*\(3 channels, 2 classes\)"),
         "sum": (np.full((6, 4, 2, 8, 10), 0.4), None, r"whose sum is not 1.*\(sum 0.8 at a pixel\).*softmax"),
     }  # fmt: skip
@@ -335,9 +358,11 @@ def test_a_file_that_cannot_be_read_is_named(data, masks, ids, tmp_path):
     shutil.rmtree(path / "i3")
     (path / "i3").mkdir()
     with pytest.raises(
-        AmbisegError, match=r"masks of 2 images cannot be read, .*i1/s0\.png.*i3: the folder holds no mask"
-    ):
+        AmbisegError,
+        match=r"of 1 image cannot be read, \S*s0\.png: cannot be read as png \(its content is damaged or no pic",
+    ) as caught:
         score_files([path], data)
+    assert str(caught.value).endswith(f"'i3' ({path / 'i3'}): {MISTAKES['empty'][1]}")
 
 
 def test_files_that_are_no_masks_are_ignored_with_a_remark(data, masks, ids, tmp_path):
@@ -354,8 +379,23 @@ def test_files_that_are_no_masks_are_ignored_with_a_remark(data, masks, ids, tmp
     shutil.rmtree(path / "i1")
     (path / "i1").mkdir()
     (path / "i1" / "mask.jpg").write_bytes(b"x")
-    with pytest.raises(AmbisegError, match=r"i1: the folder holds no mask: add masks \(.png, "):
+    with pytest.raises(
+        AmbisegError, match=r"1 image are .jpg only, which is lossy, 'i1' \(1 file\): save them as .png$"
+    ):
         score_files([path], data)
+
+
+def test_files_that_leave_a_choice_are_refused(data, masks, ids, tmp_path):
+    np.savez(tmp_path / "p.npz", masks=masks, predictions=1 - masks, ids=np.array(ids))
+    with h5py.File(tmp_path / "p.h5", "w") as file:
+        file["masks"], file["predictions"] = masks, 1 - masks
+    for name in ("p.npz", "p.h5"):
+        with pytest.raises(
+            AmbisegError, match="an array 'predictions' and an array 'masks': save one of them$"
+        ):
+            score_files([tmp_path / name], data)
+    with pytest.raises(AmbisegError, match="ids.txt: there is no such file"):
+        read_ids(tmp_path / "ids.txt")
 
 
 def test_weights_and_masks_belong_together(data, masks, weights, ids, tmp_path):
@@ -474,7 +514,35 @@ def test_the_digest_of_settings_tells_figures_apart(data, masks, ids, tmp_path):
         for dialect in ("ambiseg", "ambiseg", "wildfire")
     )
     assert first.settings_digest == again.settings_digest != other.settings_digest
+    named = score_files([tmp_path / "p.npz"], data, metrics=["hm_iou", "ged"])
+    assert named.settings_digest == first.settings_digest
+    assert named.systems[0].values["ged"] == first.systems[0].values["ged"]
+    assert named.systems[0].figures.oracle["ged"] == first.systems[0].figures.oracle["ged"]
     assert first.data_digest == other.data_digest == open_split(data, "test").digest()
+
+
+@pytest.mark.parametrize("metrics", [["bits_per_dimension"], ["ged", "bits_per_dimension"], "all"])
+def test_a_metric_that_one_system_has_is_computed_for_it(data, masks, ids, tmp_path, metrics):
+    np.savez(tmp_path / "hard.npz", masks=masks, ids=np.array(ids))
+    np.savez(tmp_path / "soft.npz", masks=0.8 * masks + 0.1, ids=np.array(ids))
+    alone = score_files([tmp_path / "soft.npz"], data, metrics="bits_per_dimension").systems[0].values
+    for names in (["hard.npz", "soft.npz"], ["soft.npz", "hard.npz"]):
+        found = score_files([tmp_path / name for name in names], data, metrics=metrics)
+        values = {system.name: system.values for system in found.systems}
+        assert alone.items() <= values["soft.npz"].items() and "bits_per_dimension" not in values["hard.npz"]
+        assert found.undefined["bits_per_dimension"].startswith(
+            "of hard.npz, it needs probabilities of pixels"
+        )
+        assert "bits_per_dimension" not in found.best() and "Bits per pixel" in repr(found)
+    with pytest.raises(AmbisegError, match="hard.npz, h: bits_per_dimension needs probabilities"):
+        score_files([tmp_path / "hard.npz"] * 2, data, names=["hard.npz", "h"], metrics="bits_per_dimension")
+
+
+def test_no_system_is_the_best_of_a_metric_that_may_pass_its_ideal(data, masks, ids, tmp_path):
+    for name, own in (("a", masks[:, :2]), ("b", masks)):
+        np.savez(tmp_path / f"{name}.npz", masks=own, ids=np.array(ids))
+    found = score_files([tmp_path / "a.npz", tmp_path / "b.npz"], data, metrics=["ged", "ged_unbiased"])
+    assert list(found.best()) == ["ged"]
 
 
 # -- arrays --------------------------------------------------------------------------------------------------
@@ -519,6 +587,39 @@ def test_arrays_that_do_not_belong_together_are_refused():
         score(masks, masks + 0.5)
     with pytest.raises(AmbisegError, match=r"\(n, H, W\)"):
         score(masks[0], masks[0])
+
+
+def test_mask_sets_equal_arrays(masks, weights):
+    """On either side, as a batch, as a list of images or of batches, with places that hold no mask."""
+    truth = np.random.default_rng(5).integers(0, 2, (6, 3, 8, 10)).astype(np.uint8)
+    shares = np.tile([0.2, 0.3, 0.5], (6, 1))
+    expected = score(masks, truth, weights=weights, annotation_weights=shares).to_dict()
+    ours = MaskSet.stack([MaskSet.from_numpy(*one) for one in zip(masks, weights, strict=True)])
+    theirs = MaskSet.stack([MaskSet.from_numpy(*one) for one in zip(truth, shares, strict=True)])
+    assert score(ours, theirs).to_dict() == expected
+    assert score(list(ours), [theirs[:2], theirs[2:].padded(7)]).to_dict() == expected
+    assert score(ours.padded(6), truth, annotation_weights=shares).to_dict() == expected
+    assert score(masks, theirs, weights=weights).to_dict() == expected
+    with pytest.raises(AmbisegError, match="a MaskSet has weights of its own: leave out weights"):
+        score(ours, theirs, weights=weights)
+    with pytest.raises(AmbisegError, match="leave out annotation_weights"):
+        score(masks, theirs, annotation_weights=shares)
+    with pytest.raises(AmbisegError, match="other classes than the data"):
+        score(replace(ours, labels=LabelSpace.of_classes(3)), theirs)
+
+
+def test_mask_sets_bring_probabilities_and_scores():
+    rng = np.random.default_rng(6)
+    numbers, truth = rng.random((3, 4, 8, 8)).astype(np.float32), rng.integers(0, 2, (3, 2, 8, 8))
+    found = MaskSet.from_probabilities(
+        torch.from_numpy(numbers)[:, :, None], LabelSpace.binary(), scores=torch.rand(3, 4)
+    )
+    names = ["bits_per_dimension", "ece", "selection_ap"]
+    assert set(_values(score(found, truth, metrics=names))) == set(names)
+    arrays = score(numbers, truth, metrics=names[:2])
+    assert _values(score(found, truth, metrics=names[:2])) == _values(arrays)
+    some = [found[0], replace(found[1:], scores=None)]
+    assert "selection_ap" not in _values(score(some, truth, metrics="all"))
 
 
 # -- metrics that mean nothing -------------------------------------------------------------------------------

@@ -10,7 +10,9 @@ import torch
 from scipy import stats
 
 from ambiseg.errors import AmbisegError
-from ambiseg.metrics import PairedTest, holm
+from ambiseg.labels import LabelSpace
+from ambiseg.maskset import MaskSet
+from ambiseg.metrics import PairedTest, holm, metric_collection
 from ambiseg.metrics.pooling import Pooling
 
 
@@ -96,3 +98,26 @@ def test_holm_multiplies_the_smallest_by_the_number_left():
     )
     assert np.isnan(found["d"]) and holm({"a": 0.7}) == {"a": 0.7}
     assert holm({"a": 0.6, "b": 0.9}) == {"a": 1.0, "b": 1.0}
+
+
+def test_rounding_is_no_difference():
+    rng = np.random.default_rng(3)
+    values = rng.random(40)
+    assert PairedTest().mean(values, values + 1e-12) == 1
+    assert PairedTest().mean(values, values + 1e-7) == 1 / 2000
+    assert PairedTest().mean(values, values + 1e-7, rounding=1e-6) == 1
+    assert PairedTest().mean(1e-9 * values, 2e-9 * values) == 1 / 2000
+
+
+@pytest.mark.parametrize("name", ["precision_at", "ged", "ece", "brier_skill_nearest"])
+def test_masks_twice_with_half_their_weights_are_no_difference(name):
+    """Sums of 10 x 0.1 and 5 x 0.2 round differently, in every image the same way."""
+    rng = np.random.default_rng(4)
+    labels = LabelSpace.binary()
+    masks, truth = (torch.from_numpy(rng.random((20, n, 8, 8)) < 0.7).to(torch.uint8) for n in (5, 3))
+    weights = torch.tensor([0.2, 0.3, 0.5]).expand(20, 3)
+    single, double = (metric_collection([name], keep_images=True)[name] for _ in range(2))
+    annotations = MaskSet(truth, weights, labels)
+    single.update(MaskSet.uniform(masks, labels), annotations)
+    double.update(MaskSet.uniform(masks.repeat(1, 2, 1, 1), labels), annotations)
+    assert double.p_value(single, PairedTest(99)) == 1

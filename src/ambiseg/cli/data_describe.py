@@ -136,7 +136,7 @@ def tables(found: Description) -> list[TextTable]:
 def _measured(split: SplitDescription) -> str:
     total = split.summary.images
     some = f"{split.measured}" if split.measured == total else f"{split.measured} (drawn) of {total}"
-    return f"{some} images of {split.summary.split}"
+    return f"{some} image{'s' * (total != 1)} of {split.summary.split}"
 
 
 def _counts(splits: Sequence[SplitDescription]) -> list[list[str]]:

@@ -13,6 +13,7 @@ from ambiseg.cli.console import Grid, command, next_commands, progress, say, sho
 from ambiseg.cli.parsing import parse
 from ambiseg.data.importers import IMPORTERS, ImportReport, import_dataset, importer
 from ambiseg.data.importers.summary import by_reason
+from ambiseg.errors import counted
 
 S = TypeVar("S")
 
@@ -105,7 +106,7 @@ def _print(report: ImportReport) -> None:
     show(f"split: {report.split_name}")
     for what, number in report.facts.items():
         show(f"{what}: {number}")
-    show(f"{sum(report.images.values())} images in {report.path}")
+    show(f"{counted(sum(report.images.values()), 'image')} in {report.path}")
     for reason, some in by_reason(report.problems).items():
         say(f"ambiseg: left out ({len(some)}): {reason}")
         for problem in some[:EXAMPLES]:

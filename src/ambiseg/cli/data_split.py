@@ -14,7 +14,7 @@ from tyro.conf import Positional
 
 from ambiseg.cli.console import command, next_commands, progress, show, warn
 from ambiseg.cli.parsing import parse
-from ambiseg.errors import AmbisegError
+from ambiseg.errors import AmbisegError, counted
 from ambiseg.escaping import csv_cell
 
 if TYPE_CHECKING:
@@ -66,17 +66,17 @@ def run(args: list[str]) -> int:
     if listing:
         folds = arguments.folds is not None and arguments.fold is None
         _write_list(arguments.out, splits, "fold" if folds else "split", arguments.overwrite)
-        show(f"{len(splits)} images listed in {arguments.out}")
+        show(f"{counted(len(splits), 'image')} listed in {arguments.out}")
         _tell_groups(arguments, splits, groups)
         return 0
     with progress("writing") as update:
         pool.write(arguments.out, splits, lambda split, done, total: update(done, total), arguments.overwrite)
     for name in list_splits(arguments.out):
         split = open_split(arguments.out, name)
-        show(f"{arguments.out}, {name}: {len(split)} images, digest {split.digest()[:12]}")
+        show(f"{arguments.out}, {name}: {counted(len(split), 'image')}, digest {split.digest()[:12]}")
     _tell_groups(arguments, splits, groups)
     if len(splits) < len(pool.ids):
-        show(f"left out, as the list does not name them: {len(pool.ids) - len(splits)} images")
+        show(f"left out, as the list does not name them: {counted(len(pool.ids) - len(splits), 'image')}")
     next_commands((command("ambiseg", "data", "check", arguments.out), "look for what two splits share"))
     return 0
 

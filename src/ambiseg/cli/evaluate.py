@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +14,7 @@ from tyro.conf import OmitArgPrefixes, Positional
 from ambiseg.cli.console import Grid, command, next_commands, progress, say, show, show_grid, show_json, warn
 from ambiseg.cli.parsing import Grouping, Measuring, Proposing, Shown, at_least_one, changed_options, parse
 from ambiseg.engine.smoke import NOTE
-from ambiseg.errors import AmbisegError
+from ambiseg.errors import AmbisegError, counted
 from ambiseg.json_files import read_mapping
 
 EVERY = "all"
@@ -38,7 +39,7 @@ class EvaluateArguments:
     images: int | None = None
     """Measure so many images, evenly spread over the split; all if left out."""
     metrics: str = ""
-    """Names of metrics with commas between them, or "all"; the usual ones that fit if left out."""
+    """Names or titles of metrics with commas between them, or "all"; the usual ones that fit if left out."""
     intervals: bool = False
     """Print the interval of each number (95 %, bootstrap over images); metrics.json always has them."""
     measuring: OmitArgPrefixes[Measuring] = field(default_factory=Measuring)
@@ -52,6 +53,7 @@ class EvaluateArguments:
 
 def run(args: list[str]) -> int:
     """Evaluate, save and print."""
+    refuse_blanks(args)
     arguments = parse(EvaluateArguments, args, "ambiseg evaluate")
     arguments.proposing.check()
     at_least_one(images=arguments.images)
@@ -198,7 +200,8 @@ def interval_note(evaluation: Evaluation) -> str:
     if bootstrap is None:
         return ""
     if evaluation.grouped and evaluation.units < LEAST_GROUPS:
-        return f"intervals: none, for {evaluation.units} groups cannot show how groups differ; {LEAST_GROUPS} are needed"
+        groups = counted(evaluation.units, "group")
+        return f"intervals: none, for {groups} cannot show how groups differ; {LEAST_GROUPS} are needed"
     kind = "groups of images" if evaluation.grouped else "images"
     return (
         f"intervals: {bootstrap.level:.0%} of {bootstrap.resamples} resamples of {evaluation.units} {kind};"
@@ -225,18 +228,30 @@ def facts(evaluation: Evaluation, data: Path) -> tuple[str, ...]:
         f" d(Y,Y) {found['spread']:.3f}, unanimous {found['unanimous']:.1%} of pixels"
     )
     return (
-        f"{data}, split {evaluation.split}: {evaluation.images} images, digest {evaluation.data_digest[:12]},"
+        f"{data}, split {evaluation.split}: {counted(evaluation.images, 'image')}, digest {evaluation.data_digest[:12]},"
         f" seed {evaluation.seed}, {1000 * evaluation.seconds_per_image:.1f} ms per image",
         agreement,
         *([dialect_note(evaluation)] if evaluation.tag else []),
     )
 
 
-def metric_names(text: str) -> list[str] | None:
-    """The names in a list with commas; None if there is none."""
-    from ambiseg.metrics import metric_info
+def refuse_blanks(
+    args: Sequence[str], options: Sequence[str] = ("--metrics", "--classes", "--names")
+) -> None:
+    """Raise `AmbisegError` where a blank behind a comma made two arguments of a list."""
+    for option, value in pairwise(args):
+        if option in options and value.endswith(","):
+            raise AmbisegError(
+                f"{option} {value} ends with a comma: leave out blanks behind commas, or quote the list"
+            )
 
-    names = [word.strip() for word in text.split(",") if word.strip()]
+
+def metric_names(text: str) -> list[str] | None:
+    """The names of a list of names or titles with commas; None if there is none."""
+    from ambiseg.metrics import metric_info
+    from ambiseg.metrics.registry import listed
+
+    names = listed(word.strip() for word in text.split(",") if word.strip())
     for name in names:
         if names != [EVERY]:
             metric_info(name)

@@ -14,7 +14,7 @@ from ambiseg.cli.parsing import Grouping, Measuring, Proposing, changed_options,
 from ambiseg.cli.predict import settings_of
 from ambiseg.cli.train import train_command
 from ambiseg.engine.smoke import NOTE
-from ambiseg.errors import AmbisegError
+from ambiseg.errors import AmbisegError, counted
 from ambiseg.json_files import read_mapping
 from ambiseg.nested_settings import fits
 
@@ -125,7 +125,7 @@ def build_report(
         drawn = (rows, fitted.spread)
     content = ReportContent(
         title=f"{config.method} on {name}",
-        subtitle=f"{run_path}, {evaluation.images} images of the split {evaluation.split}"
+        subtitle=f"{run_path}, {counted(evaluation.images, 'image')} of the split {evaluation.split}"
         + (f"; {NOTE}" if config.smoke else ""),
         summary=summary_of(run_path, model, data, evaluation),
         curve=training_curve(run_path),

@@ -11,7 +11,7 @@ from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from ambiseg.atomic_write import check_folder
 from ambiseg.cli.console import command, progress, say, show_json, warn
-from ambiseg.cli.evaluate import metric_names
+from ambiseg.cli.evaluate import metric_names, refuse_blanks
 from ambiseg.cli.parsing import Grouping, Measuring, parse
 from ambiseg.errors import AmbisegError
 
@@ -38,13 +38,13 @@ class ScoreArguments:
     """Text file with the id of each image of an array, one a line; needed where the array does not hold them and does
     not follow the order of the split."""
     metrics: str = ""
-    """Names of metrics with commas between them, or "all"; the usual ones that fit if left out."""
+    """Names or titles of metrics with commas between them, or "all"; the usual ones that fit if left out."""
     measuring: OmitArgPrefixes[Measuring] = field(default_factory=Measuring)
     grouping: OmitArgPrefixes[Grouping] = field(default_factory=Grouping)
     allow_missing: bool = False
     """Leave out images of which a system has no prediction, for all systems."""
     format: Literal["text", "markdown", "csv", "latex", "html"] = "text"
-    """Form of the table on stdout; csv has a row for each system and metric, with all digits; html is a page."""
+    """Form of the table on stdout; csv has a row for each system and metric, with six decimals; html is a page."""
     out: Path | None = None
     """Folder to make with score.json, score.md, score.html and per_image.csv."""
     overwrite: bool = False
@@ -55,12 +55,13 @@ class ScoreArguments:
 
 def run(args: list[str]) -> int:
     """Score, save and print."""
+    refuse_blanks(args)
     arguments = parse(ScoreArguments, args, "ambiseg score")
+    chosen = metric_names(arguments.metrics)
     if not arguments.predictions:
         raise AmbisegError("nothing to measure: name a folder or a file of predictions")
     if arguments.json and arguments.format != "text":
         raise AmbisegError("--json and --format both say what is printed: give one of them")
-    chosen = metric_names(arguments.metrics)
     inputs = [arguments.data, *arguments.predictions]
     if arguments.out is not None:
         check_folder(arguments.out, arguments.overwrite, "score", inputs)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ambiseg.cli.console import Grid, show, show_grid
 from ambiseg.engine.score.reasons import AGAINST_EQUAL
-from ambiseg.engine.score.results import grouped
+from ambiseg.engine.score.results import UNORDERED, grouped
 from ambiseg.engine.tally import LEAST_GROUPS
 from ambiseg.errors import counted
 from ambiseg.metrics.registry import METRICS
@@ -112,7 +112,7 @@ def _titles(names: Sequence[str]) -> str:
 def _images(scores: Scores) -> str:
     if not scores.missing:
         return counted(scores.images, "image")
-    return f"{scores.images} of {scores.images + len(scores.missing)} images, the others have no prediction"
+    return f"{scores.images} of {counted(scores.images + len(scores.missing), 'image')}, the others have no prediction"
 
 
 def _notes(scores: Scores) -> list[str]:
@@ -134,9 +134,11 @@ def _notes(scores: Scores) -> list[str]:
             f"{_titles(scores.unequal)}: the systems have values of different images, so none is marked as best;"
             " differences are over the images that both have"
         )
+    shown = {name for system in scores.systems for name in system.values}
+    if len(scores.systems) > 1 and (unordered := [name for name in UNORDERED if name in shown]):
+        notes.append(f"{_titles(unordered)}: may pass its ideal value 0, so no system is marked as best")
     notes += [f"no value: {_titles(names)}: {reason}" for reason, names in grouped(scores.undefined).items()]
     notes += _left_out(scores)
-    shown = {name for system in scores.systems for name in system.values}
     notes += [
         f"{METRICS[name].title}: {METRICS[name].description}"
         for name in METRICS
@@ -150,7 +152,7 @@ def _uncertainty(scores: Scores) -> list[str]:
     bootstrap, grouped = scores.bootstrap, scores.units < scores.images
     if bootstrap is None:
         return []
-    units = f"{scores.units} groups of images" if grouped else counted(scores.units, "image")
+    units = f"{counted(scores.units, 'group')} of images" if grouped else counted(scores.units, "image")
     notes = []
     if grouped and scores.units < LEAST_GROUPS:
         notes.append(f"no intervals: {counted(scores.units, 'group')}, {LEAST_GROUPS} are needed")

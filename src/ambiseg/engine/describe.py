@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from torchmetrics import MetricCollection
 
+from ambiseg import notebook
 from ambiseg.data.batches import annotations_of
 from ambiseg.data.causes import Problem
 from ambiseg.data.check import CheckReport, check_dataset
@@ -35,6 +36,7 @@ from ambiseg.data.source import list_splits, open_split
 from ambiseg.data.split import Split
 from ambiseg.engine.tally import ORACLE_DRAWS
 from ambiseg.errors import AmbisegError, counted
+from ambiseg.escaping import visible
 from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
 from ambiseg.metrics import (
@@ -51,6 +53,7 @@ SAMPLES = (1, 4, 16)
 EXAMPLES = 3
 """Images that are named as most, and as least, ambiguous."""
 
+_SHOWN = {"spread": "d(Y,Y)", "modes": "distinct masks", "area": "area marked"}
 _BATCH = 16
 
 
@@ -99,6 +102,29 @@ class Description:
     splits: tuple[SplitDescription, ...]
     warnings: tuple[Problem, ...]
     seed: int
+
+    def __repr__(self) -> str:
+        """One line: name, path, images of the splits, classes, warnings."""
+        counts = ", ".join(f"{s.summary.split} {counted(s.summary.images, 'image')}" for s in self.splits)
+        parts = [f"{self.info.name} at {self.path}", counts, f"classes {', '.join(self.info.labels.names)}"]
+        parts += [counted(len(self.warnings), "warning")] if self.warnings else []
+        return f"<Description: {visible('; '.join(parts))}>"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: a line, a row for each split, the warnings."""
+        rows = [
+            [
+                s.split,
+                str(s.images),
+                f"{s.mean:.2f}",
+                *(f"{one.disagreement.get(name, math.nan):.3f}" for name in _SHOWN),
+            ]
+            for one in self.splits
+            for s in [one.summary]
+        ]
+        table = notebook.table(["split", "images", "masks per image", *_SHOWN.values()], rows)
+        warnings = [f"{one.file}: {one.problem}: {one.remedy}" for one in self.warnings]
+        return "".join([notebook.paragraph(repr(self)), table, *map(notebook.paragraph, warnings)])
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""

@@ -159,7 +159,7 @@ class Tally:
         return [title for title in own if title in self.titles] or list(self.titles)
 
     def _prepare(self, predicted: MaskSet) -> None:
-        names = self.wanted or default_metrics(predicted)
+        names = default_metrics(predicted) if self.wanted is None else self.wanted
         if names == ["all"]:
             names = [name for name, info in METRICS.items() if not missing(info, predicted)]
         for column in self.titles:

@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torchmetrics import Metric, MetricCollection
@@ -22,7 +23,7 @@ from ambiseg.maskset import MaskSet
 from ambiseg.metrics.comparison import Comparison
 from ambiseg.metrics.dialects import AMBISEG, Dialect, dialect_of
 from ambiseg.metrics.intervals import Bootstrap, Difference, Groups, Interval
-from ambiseg.metrics.paired_tests import PairedTest
+from ambiseg.metrics.paired_tests import PairedTest, rounding_of
 from ambiseg.metrics.registry import listed, metric_info
 
 
@@ -205,7 +206,8 @@ class MeanOverImages(_Accumulator):
         return bootstrap.difference(self.per_image(), other.per_image(), groups)
 
     def _p_value(self, other: Any, test: PairedTest, groups: Groups) -> float:
-        return test.mean(self.per_image().cpu(), other.per_image().cpu(), groups)
+        ours, theirs = (one.per_image().double().cpu().numpy() for one in (self, other))
+        return test.mean(ours, theirs, groups, rounding_of(np.concatenate([ours, theirs])))
 
     def compute(self) -> Tensor:
         """The mean; nan before the first image."""

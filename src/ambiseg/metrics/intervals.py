@@ -22,7 +22,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from ambiseg.errors import AmbisegError
+from ambiseg.errors import AmbisegError, counted
 from ambiseg.metrics.pooling import Pooling
 
 Groups = Sequence[str] | None
@@ -211,6 +211,6 @@ def _flat(values: ArrayLike) -> NDArray[np.float64]:
 def _checked(groups: Groups, images: int) -> Groups:
     if groups is not None and len(groups) != images:
         raise AmbisegError(
-            f"{len(groups)} groups for {images} images: pass one for each image, in their order"
+            f"{counted(len(groups), 'group')} for {counted(images, 'image')}: pass one for each image, in their order"
         )
     return groups

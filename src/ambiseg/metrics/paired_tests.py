@@ -28,6 +28,8 @@ _AT_ONCE = 2**22
 """Exchanges that are held together."""
 _SAME = 1e-9
 """Differences that are as near as this, relative to the greatest term, count as equal: sums round."""
+_ROUNDING = 1e-6
+"""The same of figures of 32 bits, in their unit where they lie below 1; no table shows more decimals."""
 
 
 @dataclass(frozen=True)
@@ -58,13 +60,16 @@ class PairedTest:
         if self.resamples < 1:
             raise AmbisegError(f"a permutation test needs at least one exchange, received {self.resamples}")
 
-    def mean(self, first: ArrayLike, second: ArrayLike, groups: Groups = None) -> float:
+    def mean(
+        self, first: ArrayLike, second: ArrayLike, groups: Groups = None, rounding: float = 0.0
+    ) -> float:
         """p of the mean of ``first - second``, image by image.
 
         Args:
             first, second: values of the same images in the same order, ``(images,)`` each; pairs with a nan are left
                 out.
             groups: group of every image.
+            rounding: differences of an image up to this count as 0; at least 1e-9 of the greatest value do.
 
         Returns:
             The share of exchanges whose difference is as large or larger, from 0 to 1; nan where no pair is left or a
@@ -84,6 +89,8 @@ class PairedTest:
         gap, units = gap[~np.isnan(gap)], units[~np.isnan(gap)]
         if not len(gap) or not np.isfinite(gap).all():
             return float("nan")
+        greatest = np.nanmax(abs(np.concatenate([ours, theirs])))
+        gap[abs(gap) <= max(rounding, _SAME * greatest)] = 0
         sums = np.bincount(np.unique(units, return_inverse=True)[1], gap)
         found = [(1 - 2 * rows) @ sums for rows in self._exchanges(len(sums))]
         return self._share(np.concatenate(found), abs(sums).sum())
@@ -118,8 +125,10 @@ class PairedTest:
             swap = torch.from_numpy(rows[:, units])
             ours = pooling.resampled(joined, torch.cat([1 - swap, swap], 1))
             theirs = pooling.resampled(joined, torch.cat([swap, 1 - swap], 1))
-            found.append((ours - theirs).double().numpy())
-        gaps = np.concatenate([*found, np.zeros(0)])
+            found.append(torch.stack([ours, theirs]).double().numpy())
+        values = np.concatenate([*found, np.zeros((2, 0))], 1)
+        gaps = values[0] - values[1]
+        gaps[abs(gaps) <= rounding_of(values)] = 0
         return self._share(gaps, float(np.nanmax(abs(gaps), initial=0)))
 
     def _exchanges(self, units: int) -> Iterator[NDArray[np.float64]]:
@@ -141,6 +150,16 @@ class PairedTest:
         if not len(gaps) or not np.isfinite(gaps[0]):
             return float("nan")
         return float((~(abs(gaps) < abs(gaps[0]) - _SAME * scale)).mean())
+
+
+def rounding_of(values: NDArray[np.float64]) -> float:
+    """Differences of metrics, which are computed with 32 bits, that may be rounding alone.
+
+    Example:
+        >>> rounding_of(np.array([0.2, 0.5])), rounding_of(np.array([8.0, np.inf]))
+        (1e-06, 8e-06)
+    """
+    return _ROUNDING * max(1.0, float(abs(values[np.isfinite(values)]).max(initial=0)))
 
 
 def holm(values: Mapping[str, float]) -> dict[str, float]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -314,13 +315,26 @@ def metric_info(name: str) -> MetricInfo:
 
 
 def listed(names: str | Iterable[str]) -> list[str]:
-    """Names of metrics as a list, also of a single one.
+    """Names of metrics as a list, also of a single one; a title that is printed stands for the name of its metric.
 
     Example:
-        >>> listed("ged"), listed(("ged", "ece"))
-        (['ged'], ['ged', 'ece'])
+        >>> listed("ged"), listed(("GED²", "hm iou*"))
+        (['ged'], ['ged', 'hm_iou_unique'])
     """
-    return [names] if isinstance(names, str) else list(names)
+    return list(dict.fromkeys(_name_of(name) for name in ([names] if isinstance(names, str) else names)))
+
+
+def _name_of(word: str) -> str:
+    """The name of the one metric with that title; the word itself if it is a name, or no title."""
+    if word in METRICS:
+        return word
+    found = [name for name, info in METRICS.items() if _folded(info.title) == _folded(word)]
+    return found[0] if len(found) == 1 else word
+
+
+def _folded(title: str) -> str:
+    """A title without case, blanks, and forms of letters: a raised 2 is a 2."""
+    return "".join(unicodedata.normalize("NFKC", str(title)).casefold().split())
 
 
 def default_metrics(predictions: MaskSet) -> list[str]:
@@ -356,7 +370,7 @@ def evaluate_all(
     Args:
         predictions: ``(B, M, *S)``.
         annotations: ``(B, N, *S)``.
-        names: keys of `METRICS`, or a single one; the default ones that the predictions allow if left out.
+        names: keys of `METRICS` or titles, or a single one; the default ones that the predictions allow if left out.
         dialect: conventions of a paper, by name or as a `Dialect`.
 
     Raises:

@@ -41,6 +41,8 @@ def array_name(names: Iterable[str], path: Path) -> str:
     """Which array of a file holds the masks: the only one beside ids and weights, or that of a usual name."""
     found = [name for name in names if name not in ("ids", "weights")]
     usual = [name for name in ("predictions", "masks") if name in found]
+    if len(usual) == 2:
+        raise FileProblem(path, "it holds an array 'predictions' and an array 'masks'", "save one of them")
     if len(found) == 1 or usual:
         return found[0] if len(found) == 1 else usual[0]
     if not found:

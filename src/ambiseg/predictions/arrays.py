@@ -122,6 +122,8 @@ def read_ids(path: str | Path) -> list[str]:
         if file.stat().st_size > MOST_TEXT:
             raise FileProblem(file, f"it is larger than {MOST_TEXT >> 20} MiB", "name a list of ids")
         lines = file.read_text(encoding="utf-8-sig").splitlines()
+    except FileNotFoundError as error:
+        raise FileProblem(file, "there is no such file", "correct the path") from error
     except (OSError, UnicodeDecodeError) as error:
         raise FileProblem(
             file, f"cannot be read ({error})", "save it as UTF-8 text, one id a line"

@@ -33,6 +33,7 @@ from ambiseg.predictions.index import INDEX
 from ambiseg.predictions.samples import Predictions, Samples, UnfitError, require_classes, understood
 from ambiseg.predictions.written import AGAIN, PREDICTION, WrittenPrediction, json_of, read_written
 
+_LOSSY = (".jpg", ".jpeg")
 WEIGHT_HEADER = ("id", "sample", "weight")
 
 
@@ -111,12 +112,10 @@ class MaskFolders(Predictions):
         others = [one for one in problems if _is_other(Path(one.file))]
         if wrong := [one for one in problems if one not in others]:
             raise wrong[0]
+        if not files and any(suffix_of(Path(one.file)) in _LOSSY for one in others):
+            raise UnfitError("lossy", counted(len(others), "file"))
         if not files:
-            raise FileProblem(
-                folder,
-                "the folder holds no mask",
-                f"add masks ({', '.join(MASK_SUFFIXES)}), or remove the folder",
-            )
+            raise UnfitError("empty", str(folder))
         self.ignored += [str(Path(one.file).relative_to(self.path)) for one in others]
         masks, probabilities = [], []
         for file in files.values():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -22,6 +22,10 @@ TOLERANCE = 1e-3
 """How far the sum of weights may lie from 1; they are divided by it then."""
 _EXACT = 1e-6
 """Sums that are as near to 1 as 32 bits allow stay as they are."""
+_LEVELS = 8
+"""Numbers that are no classes, of which more are rather levels of grey."""
+_MISTAKEN = 0.1
+"""Share of the numbers outside of 0 to 1 above which they are rather logits than wrong probabilities."""
 _CLASS_TOLERANCE = 1e-2
 """How far the sum of the probabilities of classes may lie from 1, as numbers of 16 bits do."""
 
@@ -109,7 +113,7 @@ def understood(
     if values.ndim == 4 and values.shape[1] == 1:
         values = values[:, 0]
     if values.dtype.kind == "f":
-        _refuse_logits(values, labels)
+        _refuse_impossible(values, labels)
     if values.ndim == 4:
         return _of_classes(values, labels)
     if values.dtype.kind == "f":
@@ -137,23 +141,31 @@ def require_classes(masks: NDArray[np.uint8], labels: LabelSpace) -> None:
     wrong = [n for n in np.unique(masks).tolist() if n >= labels.classes and n != labels.ignore_value]
     if wrong:
         shown = ", ".join(map(str, wrong[:3])) + ", ..." * (len(wrong) > 3)
-        raise UnfitError("classes", f"{shown} {'is no class' if len(wrong) == 1 else 'are no classes'}")
+        kind = "greys" if labels.is_binary and len(wrong) > _LEVELS else "classes"
+        raise UnfitError(kind, f"{shown} {'is no class' if len(wrong) == 1 else 'are no classes'}")
 
 
-def _refuse_logits(values: NDArray[Any], labels: LabelSpace) -> None:
+def _refuse_impossible(values: NDArray[Any], labels: LabelSpace) -> None:
     """Raise `UnfitError` for NaN, and for numbers below 0 unless a label map may hold them by mistake."""
     if not np.isfinite(values).all():
-        raise UnfitError("range", "NaN or infinite")
+        raise UnfitError("nan", f"{int((~np.isfinite(values)).sum())} values")
     low, high = float(values.min()), float(values.max())
     mistaken = low == -1 and high < labels.classes and np.array_equal(values, np.round(values))
     if low < 0 and not mistaken:
-        raise UnfitError("range", f"{low:.4g} to {high:.4g}")
+        _refuse_range(values)
 
 
 def _require_probabilities(values: NDArray[Any]) -> None:
-    low, high = float(values.min()), float(values.max())
-    if low < 0 or high > 1:
-        raise UnfitError("range", f"{low:.4g} to {high:.4g}")
+    if values.min() < 0 or values.max() > 1:
+        _refuse_range(values)
+
+
+def _refuse_range(values: NDArray[Any]) -> NoReturn:
+    outside = float(((values < 0) | (values > 1)).mean())
+    raise UnfitError(
+        "logits" if outside > _MISTAKEN else "range",
+        f"{float(values.min()):.4g} to {float(values.max()):.4g}",
+    )
 
 
 def _of_classes(

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Sequence
 
 from ambiseg.metrics.tables import MetricRow
 from ambiseg.report.score_tables import Column
 from ambiseg.report.template import template
 from ambiseg.report.text_tables import Table
+
+_INTERVAL = re.compile(r"(?<= )(\[[^][<>]*\]|p (=|&lt;) [\d.]+)")
+"""Parts of a cell in which a line does not break."""
 
 
 def score_page(
@@ -24,7 +28,9 @@ def score_page(
     """
     names = dict.fromkeys(name for column in columns for name in column.values)
     return template("score.html.j2").render(
-        table=table,
+        title=table.title,
+        notes=table.notes,
+        table=_INTERVAL.sub(r"<span>\g<0></span>", table.html()),
         remarks=remarks,
         metrics=[MetricRow.of(name) for name in names],
         downloads=[(c.name, _address(c.per_image)) for c in columns if c.per_image],

@@ -85,7 +85,7 @@ def score_table(title: str, columns: Sequence[Column], tag: str = "", notes: Seq
 
 
 def score_list(columns: Sequence[Column], facts: Mapping[str, str]) -> Table:
-    """A row for each system and metric, with all digits and with ``facts`` at the end of every row.
+    """A row for each system and metric, with all digits that it has and with ``facts`` at the end of every row.
 
     What is not defined is empty, what is infinite is "inf".
     """

@@ -105,7 +105,7 @@ class Table:
         return "\n".join(parts) + "\n"
 
     def html(self) -> str:
-        """As an HTML table; every word is escaped."""
+        """As an HTML table; every word is escaped, and cells name their column for pages that stack them."""
         mark = {"": "{}", "bold": "<b>{}</b>", "italic": "<i>{}</i>"}
         kinds = ["title", *["number"] * (len(self.header) - 1)]
         head = "".join(
@@ -115,8 +115,8 @@ class Table:
         body = "\n".join(
             "<tr>"
             + "".join(
-                f'<td class="{k}">{mark[e.mark].format(html.escape(e.text))}</td>'
-                for k, e in zip(kinds, row, strict=True)
+                f'<td class="{k}" data-head="{html.escape(w)}">{mark[e.mark].format(html.escape(e.text))}</td>'
+                for k, w, e in zip(kinds, self.header, row, strict=True)
             )
             + "</tr>"
             for row in self.rows

@@ -12,7 +12,7 @@ from PIL.BmpImagePlugin import BmpImageFile
 from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
-from PIL.TiffImagePlugin import TiffImageFile
+from PIL.TiffImagePlugin import PREFIXES, TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from ambiseg.data.files.limits import check_size
@@ -58,6 +58,9 @@ def _opened(path: Path) -> ImageFile:
             return kind(path)
         except SyntaxError:
             continue
+    with open(path, "rb") as stream:
+        if not stream.read(4).startswith(tuple(PREFIXES)):
+            raise ValueError("its content is damaged or no picture")
     return TiffImageFile(path)
 
 

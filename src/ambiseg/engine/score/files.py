@@ -105,7 +105,7 @@ class _Reader:
         for found in self.opened:
             with self.mistakes.of(str(found.path), sample.id):
                 samples = found.read(sample.id, rules, whole)
-                check_fit(samples.masks.shape[1:], sample.image.shape[1:])
+                check_fit(len(samples.masks), samples.masks.shape[1:], sample.image.shape[1:])
                 sets.append(samples.as_set(whole))
         if not self.mistakes.found:
             annotations = annotations_of(sample, self.labels)
@@ -151,8 +151,10 @@ def _common(
                 f" {several(extra)}"
             )
         if lost := [name for name in order if name not in own]:
+            known_not = f" (it has others, which the split does not have: {several(extra)})" if extra else ""
             sentences.append(
-                f"{title}: predictions of {len(lost)} of {counted(len(order), 'image')} are missing, {several(lost)}"
+                f"{title}: predictions of {len(lost)} of {counted(len(order), 'image')} are missing,"
+                f" {several(lost)}{known_not}"
             )
         chosen = chosen & own
     if sentences and not allow_missing:

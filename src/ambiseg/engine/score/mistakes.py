@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from ambiseg.errors import AmbisegError, counted
 from ambiseg.labels import LabelSpace
 from ambiseg.predictions import UnfitError
 
 MISTAKES = {
     "sizes": ("have another size than the annotations", "resample the masks to the size of the annotations"),
+    "axes": (
+        "have another size than the annotations",
+        "check the order of axes, (images, samples, height, width), or resample the masks to the size of the annotations",
+    ),
     "classes": ("hold numbers that are no classes of the data", "number the classes {classes}"),
+    "greys": (
+        "hold numbers that are no classes of the data",
+        "number the classes {classes}, or divide by 255 if they are probabilities",
+    ),
+    "other classes": (
+        "have other classes than the data",
+        "make the mask sets with the classes {classes}",
+    ),
     "fractions": (
         "hold fractions, which say nothing of {count} classes",
         "save label maps, or probabilities of all classes as (samples, classes, height, width)",
     ),
     "channels": (
         "hold probabilities of another number of classes",
-        "save a channel for each class, in the order {classes}",
+        "save a channel for each class, in the order {classes}, as (samples, classes, height, width)",
     ),
     "class sums": (
         "hold probabilities of classes whose sum is not 1",
@@ -23,8 +37,13 @@ MISTAKES = {
     ),
     "range": (
         "hold probabilities outside of 0 to 1",
-        "pass logits through a {link}, and mend NaN",
+        "clip or correct the values",
     ),
+    "logits": (
+        "hold probabilities outside of 0 to 1",
+        "pass logits through a {link}",
+    ),
+    "nan": ("hold NaN or infinite values", "correct the values"),
     "weight sums": ("have weights whose sum is not 1", "divide the weights of an image by their sum"),
     "weights": (
         "have weights that are no probabilities",
@@ -34,7 +53,12 @@ MISTAKES = {
         "have weights that do not belong to their masks",
         "give every mask one weight, 0 where it shall not count, and remove weights without a mask",
     ),
-    "files": ("cannot be read", "mend these files"),
+    "lossy": ("are .jpg only, which is lossy", "save them as .png"),
+    "empty": (
+        "are missing from their folders",
+        "add them, or remove the folders and leave these images out (--allow-missing)",
+    ),
+    "files": ("cannot be read", ""),
 }
 """What may be wrong with predictions of images, and what to do; words in braces are those of the label space."""
 _MOST = 12
@@ -86,11 +110,14 @@ class Mistakes:
         for (path, kind), texts in self.found.items():
             what, remedy = (text.format(**self._words) for text in MISTAKES[kind])
             shown = ", ".join(texts[:3]) + (f" and {len(texts) - 3} more" if len(texts) > 3 else "")
-            sentences.append(f"{path}: the masks of {counted(len(texts), 'image')} {what}, {shown}: {remedy}")
+            end = f": {remedy}" if remedy else ""
+            sentences.append(f"{path}: the masks of {counted(len(texts), 'image')} {what}, {shown}{end}")
         raise AmbisegError("; ".join(sentences))
 
 
-def check_fit(ours: tuple[int, ...], theirs: tuple[int, ...]) -> None:
-    """Raise `UnfitError` where masks and annotations have other sizes."""
+def check_fit(count: int, ours: tuple[int, ...], theirs: tuple[int, ...]) -> None:
+    """Raise `UnfitError` where masks, ``count`` of them, and annotations have other sizes."""
     if tuple(ours) != tuple(theirs):
-        raise UnfitError("sizes", f"{ours[0]}x{ours[1]}, annotated {theirs[0]}x{theirs[1]}")
+        swapped = not Counter(theirs) - Counter((count, *ours))
+        found = f"{counted(count, 'mask')} of {ours[0]}x{ours[1]}" if swapped else f"{ours[0]}x{ours[1]}"
+        raise UnfitError("axes" if swapped else "sizes", f"{found}, annotated {theirs[0]}x{theirs[1]}")

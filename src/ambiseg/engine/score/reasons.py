@@ -29,13 +29,37 @@ _LACKING = {
 }
 
 
-def check_needs(names: Sequence[str], masks: MaskSet, system: str) -> None:
-    """Raise `AmbisegError` where masks do not bring what a metric needs that was asked for."""
+def fitting(names: Sequence[str], sets: Sequence[MaskSet], systems: Sequence[str]) -> list[list[str]]:
+    """The metrics for which the masks of each system bring what they need.
+
+    Raises:
+        AmbisegError: no system brings it for one of them.
+    """
+    found: list[list[str]] = [[] for _ in sets]
     for name in names:
-        for need in missing(metric_info(name), masks):
+        needs = [missing(metric_info(name), masks) for masks in sets]
+        if all(needs):
             raise AmbisegError(
-                f"{system}: {name} needs {_LACKING.get(need, need)}, or leave the metric out (--metrics)"
+                f"{', '.join(systems)}: {name} needs {_LACKING.get(needs[0][0], needs[0][0])}, or leave the metric out"
+                " (--metrics)"
             )
+        for own, lacking in zip(found, needs, strict=True):
+            own += [] if lacking else [name]
+    return found
+
+
+def without_needs(names: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """Why metrics of some systems are not computed for others.
+
+    Args:
+        names: metrics by system.
+    """
+    found = {}
+    for name in dict.fromkeys(name for own in names.values() for name in own):
+        if lacking := [system for system, own in names.items() if name not in own]:
+            needs = "; ".join(_LACKING[need] for need in metric_info(name).needs if need in _LACKING)
+            found[name] = f"of {', '.join(lacking)}, it needs {needs}"
+    return found
 
 
 def meaningless(figures: Figures) -> dict[str, str]:

@@ -22,6 +22,8 @@ from ambiseg.metrics.tables import html_table
 
 SCORE = "score"
 """Verb that the list of a folder of scores names."""
+UNORDERED = ("ged_unbiased",)
+"""Metrics whose values may pass the ideal one, by chance or for lack of diversity: the least is not the best."""
 COLUMN = "given"
 """The one column of the tallies."""
 
@@ -152,8 +154,10 @@ class Scores:
 
     @property
     def settings_digest(self) -> str:
-        """SHA-256 of the settings: scores of the same one, and of the same data, can be compared."""
-        return hashlib.sha256(json.dumps(self.settings, sort_keys=True).encode()).hexdigest()
+        """SHA-256 of the settings: scores of the same one, and of the same data, can be compared. Which metrics were
+        chosen is not in it: the figures of a metric do not depend on the others."""
+        rest = {name: value for name, value in self.settings.items() if name != "metrics"}
+        return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
     @property
     def unequal(self) -> list[str]:
@@ -166,14 +170,16 @@ class Scores:
         return all(np.array_equal(one.valued(name), figures[0].valued(name)) for one in figures)
 
     def best(self) -> dict[str, list[str]]:
-        """Names of the best systems by metric, where some system is worse and all values are of the same images."""
+        """Names of the best systems by metric, where some system is worse and all values are of the same images;
+        none of metrics that may pass their ideal value (`UNORDERED`)."""
         found = {}
         for name in dict.fromkeys(name for system in self.systems for name in system.values):
             values = {
                 s.name: s.values[name] for s in self.systems if not math.isnan(s.values.get(name, math.nan))
             }
             higher = METRICS[name].higher_is_better
-            if len(set(values.values())) > 1 and higher is not None and self._comparable(name):
+            ordered = higher is not None and name not in UNORDERED and self._comparable(name)
+            if len(set(values.values())) > 1 and ordered:
                 best = max(values.values()) if higher else min(values.values())
                 found[name] = [system for system, value in values.items() if value == best]
         return found

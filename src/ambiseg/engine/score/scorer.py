@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 
-from ambiseg.engine.score.reasons import check_needs, meaningless, without, without_value
+from ambiseg.engine.score.reasons import fitting, meaningless, without, without_needs, without_value
 from ambiseg.engine.score.results import COLUMN, Scores, System
 from ambiseg.engine.tally import ORACLE_DRAWS, Tally
 from ambiseg.labels import LabelSpace
@@ -79,10 +79,11 @@ class Scorer:
         if not batch:
             return
         ids, annotations = [one[0] for one in batch], MaskSet.stack([one[2] for one in batch])
-        for i, tally in enumerate(self.tallies):
-            masks = MaskSet.stack(_alike([one[1][i] for one in batch]))
-            if not tally.ids and self.chosen not in (None, ["all"]):
-                check_needs(self.chosen or [], masks, self.names[i])
+        sets = [MaskSet.stack(_alike([one[1][i] for one in batch])) for i in range(len(self.tallies))]
+        if self.chosen not in (None, ["all"]) and not self.tallies[0].ids:
+            for tally, names in zip(self.tallies, fitting(self.chosen or [], sets, self.names), strict=True):
+                tally.wanted = names
+        for tally, masks in zip(self.tallies, sets, strict=True):
             tally.add(ids, {COLUMN: masks}, annotations)
 
     def scores(
@@ -107,6 +108,8 @@ class Scorer:
                 **{name: reason for name, reason in undefined.items() if name in nowhere},
                 **meaningless(figures[self.names[0]]),
             }
+        lacking = without_needs({title: list(one.columns[COLUMN]) for title, one in figures.items()})
+        undefined = {**lacking, **undefined}
         every = dict.fromkeys(name for tally in self.tallies for name in tally.names)
         metrics = [name for name in every if name not in left_out]
         systems = [
