@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import io
 import json
 import re
@@ -163,6 +164,50 @@ def test_bodies_that_are_no_image(client, images, npy):
         assert "form" in error_of(client.post("/predict", content=content, headers=form), 400)
     lone = {"content-type": "multipart/form-data"}
     assert "form" in error_of(client.post("/predict", content=b"x", headers=lone), 400)
+
+
+@pytest.mark.parametrize("charset", ["punycode", "undefined", "idna", "utf-7", "x" * 1000])
+def test_the_charset_of_a_form_is_not_used(client, body, charset):
+    """Fields were decoded by it: punycode took seconds for a megabyte."""
+    kind = {"content-type": f"multipart/form-data; boundary=xx; charset={charset}"}
+    image = b'--xx\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n' + body + b"\r\n"
+    field = b'--xx\r\nContent-Disposition: form-data; name="x"\r\n\r\n' + b"a-\xff." * 1000 + b"\r\n"
+    assert client.post("/predict", content=field + image + b"--xx--\r\n", headers=kind).status_code == 200
+    long = field.replace(b"a-", b"a" * 100)
+    said = error_of(client.post("/predict", content=long + image + b"--xx--\r\n", headers=kind), 400)
+    assert "exceeded maximum size of 64KB" in said
+
+
+@pytest.mark.parametrize("boundary", ["", '""', "a" * 201, "\xff"])
+def test_a_boundary_that_cannot_be_is_400(client, boundary):
+    kind = {"content-type": f"multipart/form-data; boundary={boundary}".encode("latin-1")}
+    said = error_of(client.post("/predict", content=b"x", headers=kind), 400)
+    assert "no valid boundary" in said
+
+
+def test_a_temporary_folder_that_vanished_is_made_again(client_of, served, body, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    client = client_of(served)
+    (folder,) = tmp_path.iterdir()
+    folder.rmdir()
+    assert client.post("/predict", content=body).status_code == 200
+    assert folder.stat().st_mode & 0o777 == 0o700 and not list(folder.iterdir())
+
+
+def test_bodies_that_cannot_be_stored(client_of, served, body, monkeypatch, caplog):
+    small = client_of(served, stored_bytes=len(body) - 1)
+    refused = small.post("/predict", content=body)
+    assert "too many bodies" in error_of(refused, 503) and refused.headers["retry-after"] == "1"
+
+    def full(self, *args, **options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    client = client_of(served, stored_bytes=len(body))
+    for _ in range(2):  # nothing stays counted
+        assert client.post("/predict", content=body).status_code == 200
+    monkeypatch.setattr("pathlib.Path.mkdir", full)
+    assert "(No space left on device)" in error_of(client.post("/predict", content=body), 507)
+    assert "No space left on device" in caplog.text
 
 
 def test_large_bodies_are_413_with_and_without_a_length(client_of, served, images, npy):

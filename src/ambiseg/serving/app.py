@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -29,7 +28,7 @@ from ambiseg.serving.settings import ServeSettings
 from ambiseg.version import __version__
 
 THREADS = 2
-"""Threads that decode images and write answers."""
+"""Threads that decode images, and as many that write answers."""
 _BODY = {"schema": {"type": "string", "format": "binary"}}
 _FORM = {
     "schema": {
@@ -104,8 +103,9 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
         413: "the body, or what its prediction needs of memory, is too large",
         415: "the body is no image",
         422: "the image is damaged, too large, or not like those of training",
-        503: "the queue is full: send it again after Retry-After",
+        503: "the queue is full, or too many bodies arrive: send it again after Retry-After",
         504: "no answer in time",
+        507: "the service has no room to store the body",
     }.items()
 }
 
@@ -115,7 +115,6 @@ class Service:
 
     def __init__(self, served: Served, settings: ServeSettings) -> None:
         self.served, self.settings, self.metrics = served, settings, Metrics()
-        self._numbers = itertools.count()
         channels = max(4, served.run.config.in_channels)
         self._values = settings.pixels * channels
 
@@ -130,9 +129,11 @@ class Service:
         )
         self.metrics.watch_queue(lambda: self.batcher.waiting)
         with (
-            tempfile.TemporaryDirectory(prefix="ambiseg-serve-", ignore_cleanup_errors=True) as self._folder,
-            ThreadPoolExecutor(THREADS, "ambiseg-images") as self._threads,
+            tempfile.TemporaryDirectory(prefix="ambiseg-serve-", ignore_cleanup_errors=True) as folder,
+            ThreadPoolExecutor(THREADS, "ambiseg-images") as self._decoders,
+            ThreadPoolExecutor(THREADS, "ambiseg-answers") as self._writers,
         ):
+            self._store = bodies.Store(Path(folder), self.settings.stored_bytes)
             try:
                 yield
             finally:
@@ -147,19 +148,15 @@ class Service:
         limits = self.settings
         if asked.samples is not None and asked.samples > limits.samples:
             raise HTTPException(400, f"samples: at most {limits.samples}, received {asked.samples}")
-        path = Path(self._folder, str(next(self._numbers)))
-        with self.batcher.arrival():
-            try:
-                await bodies.receive(request, path, limits.body_bytes, limits.timeout)
-                patience = Patience(request, limits.timeout)
-                task, warning = await patience.wait(self._threads.submit(self._task, path, asked))
-                found = self._queued(task)
-            finally:
-                path.unlink(missing_ok=True)
+        with self.batcher.arrival(), self._store.place() as stored:
+            await self._store.receive(request, stored, limits.body_bytes, limits.timeout)
+            patience = Patience(request, limits.timeout)
+            task, warning = await patience.wait(self._decoders.submit(self._task, stored.path, asked))
+            found = self._queued(task)
         masks = await patience.wait(found)
         form = asked.format or ("zip" if answers.ZIP in request.headers.get("accept", "") else "png")
         more = {"request_id": request.state.request_id, "warning": warning or None}
-        written = self._threads.submit(answers.render, self.served, task, masks, form, **more)
+        written = self._writers.submit(answers.render, self.served, task, masks, form, **more)
         content, kind = await patience.wait(written)
         return Response(content, media_type=kind)
 
