@@ -150,6 +150,27 @@ def test_images_that_do_not_suit_the_run(client, run, images, npy):
     assert small.json()["warning"].endswith("or predictions may mean nothing")
 
 
+@pytest.mark.parametrize("extreme", [1e30, -3e38])
+def test_a_value_that_is_no_measurement_is_422(client, images, npy, extreme):
+    """A single one passes the quantiles of the image."""
+    image = images[0].copy()
+    image[2, 3, 4] = extreme
+    said = error_of(client.post("/predict", content=npy(image)), 422)
+    assert said.startswith(
+        f"the image holds the value {np.float32(extreme):g}, far outside those of training (mean"
+    )
+
+
+def test_a_model_that_gives_no_numbers_is_422(client_of, run, body, monkeypatch):
+    def predict(*args, **options):
+        found = type(run.model).predict(run.model, *args, **options)
+        return replace(found, scores=found.scores * torch.nan)
+
+    monkeypatch.setattr(run.model, "predict", predict)
+    answer = client_of(Served(run, SETTINGS)).post("/predict", content=body)
+    assert "the model gives NaN or infinite" in error_of(answer, 422)
+
+
 def test_bodies_that_are_no_image(client, images, npy):
     assert "empty" in error_of(client.post("/predict"), 400)
     assert "no image" in error_of(client.post("/predict", content=b"hello"), 415)
