@@ -30,6 +30,7 @@ from ambiseg.methods import build
 from ambiseg.methods.ssn import SSNSettings
 from ambiseg.networks.settings import UNetSettings
 from ambiseg.serving.model import Served
+from ambiseg.serving.server import names_of
 
 SETTINGS = PredictSettings(score_threshold=None)
 
@@ -127,6 +128,8 @@ def test_requests_have_an_id(client, body):
         ("seed=-1", 'seed: .*, received "-1"'),
         ("format=<script>", 'format: .*, received "<script>"'),
         ("topp=3", 'topp: .*, received "3"'),
+        ("x" * 5000 + "=3", '^x{80}: .*, received "3"'),
+        ("samples=1&samples=2", "samples: received twice, give it once"),
     ],
 )
 def test_parameters_that_make_no_sense_are_400(client, body, query, sentence):
@@ -169,6 +172,28 @@ def test_a_model_that_gives_no_numbers_is_422(client_of, run, body, monkeypatch)
     monkeypatch.setattr(run.model, "predict", predict)
     answer = client_of(Served(run, SETTINGS)).post("/predict", content=body)
     assert "the model gives NaN or infinite" in error_of(answer, 422)
+
+
+def test_health_answers_to_head(client):
+    assert client.head("/health").status_code == 200
+
+
+def test_the_service_answers_to_its_names_only(client_of, served, body):
+    client = client_of(served, hosts=names_of("127.0.0.1", "my-pc"))
+    for host in ("127.0.0.1:8000", "LocalHost", "[::1]:80", "my-pc", ""):
+        assert client.post("/predict", content=body, headers={"host": host}).status_code == 200
+    for host in ("evil.example:8000", "127.0.0.1.evil.example", "[::2]"):
+        answer = client.post("/predict", content=body, headers={"host": host})
+        assert "use one of these addresses" in error_of(answer, 421)
+
+
+def test_the_working_directory_may_vanish(client_of, tiny_run, tmp_path, run, monkeypatch):
+    shutil.copytree(tiny_run, tmp_path / "here" / "run")
+    monkeypatch.chdir(tmp_path / "here")
+    client = client_of(Served(load("run", precision="32", device="cpu"), SETTINGS))
+    shutil.rmtree(tmp_path / "here")
+    assert client.get("/health").json()["run"] == "run"
+    assert client.get("/docs").status_code == 200
 
 
 def test_bodies_that_are_no_image(client, images, npy):
@@ -379,8 +404,8 @@ def test_names_are_escaped(sampling, client_of):
 
 def test_other_paths_are_refused_and_counted_together(client):
     for path in ("/a", "/b", "/predict/../c"):
-        error_of(client.get(path), 404)
-    error_of(client.get("/predict"), 405)
+        assert "/docs" in error_of(client.get(path), 404)
+    assert "POST images to /predict" in error_of(client.get("/predict"), 405)
     assert 'ambiseg_requests_total{path="other",status="404"} 3.0' in client.get("/metrics").text
 
 

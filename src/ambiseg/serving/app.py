@@ -17,9 +17,8 @@ from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
 from ambiseg.errors import AmbisegError
-from ambiseg.serving import answers, bodies
+from ambiseg.serving import answers, bodies, guard
 from ambiseg.serving.batching import Batcher, QueueFullError
-from ambiseg.serving.guard import Guard
 from ambiseg.serving.metrics import Metrics
 from ambiseg.serving.model import Found, Served, Task
 from ambiseg.serving.page import page
@@ -146,6 +145,10 @@ class Service:
             HTTPException: see `_PROBLEMS`; 499 where the client went away.
         """
         limits = self.settings
+        names = [name for name, _ in request.query_params.multi_items()]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise HTTPException(400, f"{twice}: received twice, give it once")
         if asked.samples is not None and asked.samples > limits.samples:
             raise HTTPException(400, f"samples: at most {limits.samples}, received {asked.samples}")
         with self.batcher.arrival(), self._store.place() as stored:
@@ -212,6 +215,7 @@ def create_app(served: Served, settings: ServeSettings | None = None) -> Callabl
         """Masks of one image with their probabilities."""
         return await service.predict(request, asked)
 
+    @app.head("/health", include_in_schema=False)
     @app.get("/health")
     async def health() -> JSONResponse:
         """Whether requests are answered, and by which model."""
@@ -235,12 +239,17 @@ def create_app(served: Served, settings: ServeSettings | None = None) -> Callabl
 
     @app.exception_handler(HTTPException)
     async def problem(request: Request, error: HTTPException) -> JSONResponse:
-        return _problem(request, error.status_code, error.detail, error.headers)
+        said = error.detail
+        if error.status_code == 404:
+            said = "there is no such page: /docs describes those that there are"
+        elif error.status_code == 405:
+            said = "this page takes another method: POST images to /predict, GET the others"
+        return _problem(request, error.status_code, said, error.headers)
 
     @app.exception_handler(RequestValidationError)
     async def misunderstood(request: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"][1:])
+        name = ".".join(str(part) for part in first["loc"][1:])[:80]
         value = json.dumps(first.get("input"), default=str)[:80]
         return _problem(request, 400, f"{name}: {first['msg'].lower()}, received {value}")
 
@@ -248,9 +257,9 @@ def create_app(served: Served, settings: ServeSettings | None = None) -> Callabl
     async def bug(request: Request, error: Exception) -> JSONResponse:
         return _problem(request, 500, f"this is a bug in ambiseg ({type(error).__name__}): report it")
 
-    return Guard(app, service.metrics.request, settings.timeout)
+    return guard.Guard(app, service.metrics.request, settings.timeout, settings.hosts)
 
 
 def _problem(request: Request, status: int, sentence: str, headers: Any = None) -> JSONResponse:
-    content = {"error": sentence, "request_id": request.state.request_id}
+    content = guard.problem(sentence, request.state.request_id.encode())
     return JSONResponse(content, status, headers=headers)

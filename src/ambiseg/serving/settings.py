@@ -18,7 +18,8 @@ class ServeSettings:
         samples: most masks that a request may ask of the model.
         queue_size: most images that wait.
         batch_size: most images in one pass.
-        connections: most connections at one time.
+        connections: most connections at one time; the one that has been idle longest ends for a new one.
+        hosts: names in the header ``Host`` that are answered; any if empty.
     """
 
     timeout: float = 60.0
@@ -29,3 +30,4 @@ class ServeSettings:
     queue_size: int = 64
     batch_size: int = 16
     connections: int = 400
+    hosts: frozenset[str] = frozenset()
