@@ -29,6 +29,7 @@ from ambiseg.labels import LabelSpace
 from ambiseg.methods import build
 from ambiseg.methods.ssn import SSNSettings
 from ambiseg.networks.settings import UNetSettings
+from ambiseg.serving import bodies
 from ambiseg.serving.model import Served
 from ambiseg.serving.server import names_of
 
@@ -312,6 +313,35 @@ def test_an_answer_that_takes_too_long_is_504(client_of, blocked, body):
     client = client_of(Served(blocked, SETTINGS), timeout=0.5)
     assert "no answer within 0.5 s" in error_of(client.post("/predict", content=body), 504)
     blocked.go.set()
+
+
+def test_slow_decoding_keeps_no_file_and_delays_no_answer(
+    client_of, blocked, run, images, npy, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    begun, go, read = threading.Semaphore(0), threading.Event(), bodies.read_image
+
+    def slow(path):
+        if path.suffix == ".png":
+            begun.release()
+            assert go.wait(60)
+        return read(path)
+
+    monkeypatch.setattr(bodies, "read_image", slow)
+    client = client_of(Served(blocked, SETTINGS), timeout=1.5)
+    (folder,) = tmp_path.iterdir()
+    with ThreadPoolExecutor(3) as others:
+        first = others.submit(client.post, "/predict", content=npy(images[0]))
+        assert blocked.begun.wait(60)
+        late = [others.submit(client.post, "/predict", content=b"\x89PNG\r\n\x1a\n") for _ in range(2)]
+        for _ in late:
+            assert begun.acquire(timeout=60)
+        blocked.go.set()
+        assert_alike(first.result(60), run, images[0])
+        for answer in late:
+            error_of(answer.result(60), 504)
+        assert not list(folder.iterdir())
+        go.set()
 
 
 def test_a_bug_is_500_without_its_words_and_the_next_request_is_answered(client_of, run, images, npy, caplog):
