@@ -67,6 +67,10 @@ HEAD_SECONDS = 10.0
 """Seconds in which the head of a request must have arrived, if the timeout is longer."""
 SPARE_FILES = 100
 """File descriptors that are left for anything but connections."""
+ACCEPTED = 20
+"""Connections accepted at once, before those that are too many are ended."""
+WAITING = 2048
+"""Connections that the system keeps until they are accepted."""
 
 
 class _Protocol(H11Protocol):
@@ -143,6 +147,8 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        for bound in sockets or []:
+            bound.listen(WAITING)  # asyncio took ACCEPTED for both
         self._ready(self)
 
     @contextmanager
@@ -183,6 +189,7 @@ def listen(
         log_config=None,
         access_log=False,
         server_header=False,
+        backlog=ACCEPTED,
         timeout_graceful_shutdown=int(settings.timeout) + 1,
     )
     asyncio.run(_Server(config, ready).serve([bound]))

@@ -115,6 +115,16 @@ def test_scans_of_a_jpeg_are_bounded(tmp_path):
     refused_within(read_image, tmp_path / "a.jpg", "it has more than 200 scans: save it as PNG")
 
 
+@pytest.mark.parametrize("part", [b"\xff\xfe\0\x02", b"\xff", b"\0"])
+def test_markers_of_a_jpeg_are_bounded(tmp_path, part):
+    Image.new("L", (16, 16), 128).save(tmp_path / "a.jpg")
+    content = (tmp_path / "a.jpg").read_bytes()
+    (tmp_path / "a.jpg").write_bytes(content[:2] + 100 * b"\xff\xfe\0\x02" + content[2:])
+    assert read_image(tmp_path / "a.jpg").shape == (1, 16, 16)
+    (tmp_path / "a.jpg").write_bytes(content[:2] + limits.MAX_MARKERS * part + content[2:])
+    refused_within(read_image, tmp_path / "a.jpg", "it has more than 2000 parts: save it as PNG")
+
+
 def png_with(path, kind, content, times):
     """A PNG with a part of a kind, several times."""
     Image.new("L", (8, 8)).save(path)

@@ -37,6 +37,9 @@ MAX_NUMPY_HEADER = 10_000
 MAX_SCANS = 200
 """Passes of a progressive JPEG; usual ones have ten. Each of them is decoded over the whole picture."""
 
+MAX_MARKERS = 2000
+"""Markers of a JPEG before its first scan; a colour profile of 32 MiB has 512."""
+
 MAX_CHUNKS = 10_000
 """Chunks of a PNG, and as many more as the file has KiB."""
 
@@ -166,13 +169,32 @@ def check_segments(file: str | PathLike[str], page: tifffile.TiffPage) -> None:
 
 
 def check_scans(file: str | PathLike[str], parts: int = 1) -> None:
-    """Raise `FileProblem` if a JPEG file has very many scans; ``parts`` is the number of pictures in it."""
-    with open(file, "rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+    """Raise `FileProblem` if a JPEG, or a TIFF of ``parts`` of them, has very many scans."""
+    with _mapped(file) as content:
         place, scans = content.find(_SCAN), 0
         while place >= 0 and scans <= MAX_SCANS * parts:
             scans, place = scans + 1, content.find(_SCAN, place + 2)
     if scans > MAX_SCANS * parts:
         raise FileProblem(file, f"it has more than {MAX_SCANS} scans", "save it as PNG")
+
+
+def check_markers(file: str | PathLike[str]) -> None:
+    """Raise `FileProblem` if a JPEG has very many markers, or other bytes between them, before its first scan."""
+    place = 2
+    with _mapped(file) as content:
+        for _ in range(MAX_MARKERS):
+            start = content[place : place + 4]
+            if start[:2] == _SCAN or len(start) < 4:
+                return
+            bare = start[0] != 0xFF or start[1] in (0, 0xFF)
+            place += 1 if bare else 2 + int.from_bytes(start[2:], "big")
+    raise FileProblem(file, f"it has more than {MAX_MARKERS} parts", "save it as PNG")
+
+
+@contextmanager
+def _mapped(file: str | PathLike[str]) -> Iterator[mmap.mmap]:
+    with open(file, "rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        yield content
 
 
 def check_chunks(file: str | PathLike[str]) -> None:

@@ -15,7 +15,7 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import PREFIXES, TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from ambiseg.data.files.limits import check_chunks, check_scans, check_size
+from ambiseg.data.files.limits import check_chunks, check_markers, check_scans, check_size
 from ambiseg.data.files.orientation import TAG
 from ambiseg.data.files.pixels import Pixels, colors_of
 from ambiseg.data.files.validation import FileProblem
@@ -59,6 +59,7 @@ def _opened(path: Path) -> ImageFile:
         check_chunks(path)
         return PngImageFile(path)
     if start.startswith(b"\xff\xd8"):
+        check_markers(path)
         check_scans(path)
         return JpegImageFile(path)
     if start.startswith(b"BM"):
