@@ -81,7 +81,8 @@ class _Protocol(H11Protocol):
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        self._idle_since, self._timer = self.loop.time(), None
+        self._idle_since = self.loop.time()
+        self._timer: asyncio.TimerHandle | None = None
         if len(self.connections) > self.most:
             idle = [other for other in self.connections if isinstance(other, _Protocol) and not other._busy()]
             oldest = min(idle, key=lambda other: other._idle_since)
