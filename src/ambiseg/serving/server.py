@@ -180,7 +180,8 @@ def listen(
         settings: limits.
         ready: called when clients can connect; ``should_exit`` of what it is given ends the server.
     """
-    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+    for name in ("uvicorn.error", "python_multipart"):  # they tell of damage what answers tell here
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     limits = {"timeout": settings.timeout, "most": most_connections(settings.connections)}
     protocol = type("_Protocol", (_Protocol,), limits)
     config = uvicorn.Config(
