@@ -50,8 +50,9 @@ def test_a_user_serves_a_run_and_stops_it(tiny_run, fires, tmp_path):
 def test_mistakes_are_one_sentence(cli, tiny_run, tmp_path):
     for words, sentence in (
         (("--port", "70000"), "--port is 0 to 65535, received 70000"),
-        (("--timeout", "0"), "--timeout must be above 0, received 0.0"),
-        (("--max-body", "nan"), "--max-body must be above 0, received nan"),
+        (("--timeout", "0"), "--timeout is a number from 0.1, received 0.0"),
+        (("--max-body", "nan"), "--max-body is a number from 0.001, received nan"),
+        (("--max-body", "1e-9"), "--max-body is a number from 0.001, received 1e-09"),
         (("--max-queue", "0"), "--max-queue must be at least 1, received 0"),
         (("--batch-size", "0"), "--batch-size must be at least 1, received 0"),
         (("--host", ".."), "--host .. is no address"),

@@ -105,6 +105,22 @@ def test_an_image_too_large_is_refused_before_the_attempt(tiny_run, limit, monke
         run.propose([image, image])
 
 
+@pytest.mark.parametrize(("height", "width"), [(1, 64), (33, 1)])
+def test_a_narrow_image_takes_the_memory_of_what_the_network_makes_of_it(tiny_run, limit, height, width):
+    """The network repeats rows and columns until it can halve them."""
+    run = load(tiny_run, precision="32")
+    multiple = 2 ** (run.config.backbone.depth - 1)
+    padded = (height + -height % multiple) * (width + -width % multiple)
+    needed = prediction_bytes(padded, width=8, channels=6)
+    image = np.zeros((run.config.in_channels, height, width), np.float32)
+    assert multiple > 1
+    limit(needed)
+    assert run.propose([image]).masks.shape == (1, 6, height, width)
+    limit(needed - 1)
+    with pytest.raises(NotEnoughMemoryError, match=f"of {height}x{width} pixels"):
+        run.propose([image])
+
+
 def test_a_fixed_number_of_masks_needs_no_more_where_more_are_asked_for(tiny_run, limit):
     run = load(tiny_run, precision="32")
     limit(prediction_bytes(256, width=8, channels=6))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import io
 import json
 import re
@@ -28,7 +29,9 @@ from ambiseg.labels import LabelSpace
 from ambiseg.methods import build
 from ambiseg.methods.ssn import SSNSettings
 from ambiseg.networks.settings import UNetSettings
+from ambiseg.serving import bodies
 from ambiseg.serving.model import Served
+from ambiseg.serving.server import names_of
 
 SETTINGS = PredictSettings(score_threshold=None)
 
@@ -126,6 +129,8 @@ def test_requests_have_an_id(client, body):
         ("seed=-1", 'seed: .*, received "-1"'),
         ("format=<script>", 'format: .*, received "<script>"'),
         ("topp=3", 'topp: .*, received "3"'),
+        ("x" * 5000 + "=3", '^x{80}: .*, received "3"'),
+        ("samples=1&samples=2", "samples: received twice, give it once"),
     ],
 )
 def test_parameters_that_make_no_sense_are_400(client, body, query, sentence):
@@ -149,6 +154,49 @@ def test_images_that_do_not_suit_the_run(client, run, images, npy):
     assert small.json()["warning"].endswith("or predictions may mean nothing")
 
 
+@pytest.mark.parametrize("extreme", [1e30, -3e38])
+def test_a_value_that_is_no_measurement_is_422(client, images, npy, extreme):
+    """A single one passes the quantiles of the image."""
+    image = images[0].copy()
+    image[2, 3, 4] = extreme
+    said = error_of(client.post("/predict", content=npy(image)), 422)
+    assert said.startswith(
+        f"the image holds the value {np.float32(extreme):g}, far outside those of training (mean"
+    )
+
+
+def test_a_model_that_gives_no_numbers_is_422(client_of, run, body, monkeypatch):
+    def predict(*args, **options):
+        found = type(run.model).predict(run.model, *args, **options)
+        return replace(found, scores=found.scores * torch.nan)
+
+    monkeypatch.setattr(run.model, "predict", predict)
+    answer = client_of(Served(run, SETTINGS)).post("/predict", content=body)
+    assert "the model gives NaN or infinite" in error_of(answer, 422)
+
+
+def test_health_answers_to_head(client):
+    assert client.head("/health").status_code == 200
+
+
+def test_the_service_answers_to_its_names_only(client_of, served, body):
+    client = client_of(served, hosts=names_of("127.0.0.1", "my-pc"))
+    for host in ("127.0.0.1:8000", "LocalHost", "[::1]:80", "my-pc", ""):
+        assert client.post("/predict", content=body, headers={"host": host}).status_code == 200
+    for host in ("evil.example:8000", "127.0.0.1.evil.example", "[::2]"):
+        answer = client.post("/predict", content=body, headers={"host": host})
+        assert "use one of these addresses" in error_of(answer, 421)
+
+
+def test_the_working_directory_may_vanish(client_of, tiny_run, tmp_path, run, monkeypatch):
+    shutil.copytree(tiny_run, tmp_path / "here" / "run")
+    monkeypatch.chdir(tmp_path / "here")
+    client = client_of(Served(load("run", precision="32", device="cpu"), SETTINGS))
+    shutil.rmtree(tmp_path / "here")
+    assert client.get("/health").json()["run"] == "run"
+    assert client.get("/docs").status_code == 200
+
+
 def test_bodies_that_are_no_image(client, images, npy):
     assert "empty" in error_of(client.post("/predict"), 400)
     assert "no image" in error_of(client.post("/predict", content=b"hello"), 415)
@@ -163,6 +211,50 @@ def test_bodies_that_are_no_image(client, images, npy):
         assert "form" in error_of(client.post("/predict", content=content, headers=form), 400)
     lone = {"content-type": "multipart/form-data"}
     assert "form" in error_of(client.post("/predict", content=b"x", headers=lone), 400)
+
+
+@pytest.mark.parametrize("charset", ["punycode", "undefined", "idna", "utf-7", "x" * 1000])
+def test_the_charset_of_a_form_is_not_used(client, body, charset):
+    """Fields were decoded by it: punycode took seconds for a megabyte."""
+    kind = {"content-type": f"multipart/form-data; boundary=xx; charset={charset}"}
+    image = b'--xx\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n' + body + b"\r\n"
+    field = b'--xx\r\nContent-Disposition: form-data; name="x"\r\n\r\n' + b"a-\xff." * 1000 + b"\r\n"
+    assert client.post("/predict", content=field + image + b"--xx--\r\n", headers=kind).status_code == 200
+    long = field.replace(b"a-", b"a" * 100)
+    said = error_of(client.post("/predict", content=long + image + b"--xx--\r\n", headers=kind), 400)
+    assert "exceeded maximum size of 64KB" in said
+
+
+@pytest.mark.parametrize("boundary", ["", '""', "a" * 201, "\xff"])
+def test_a_boundary_that_cannot_be_is_400(client, boundary):
+    kind = {"content-type": f"multipart/form-data; boundary={boundary}".encode("latin-1")}
+    said = error_of(client.post("/predict", content=b"x", headers=kind), 400)
+    assert "no valid boundary" in said
+
+
+def test_a_temporary_folder_that_vanished_is_made_again(client_of, served, body, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    client = client_of(served)
+    (folder,) = tmp_path.iterdir()
+    folder.rmdir()
+    assert client.post("/predict", content=body).status_code == 200
+    assert folder.stat().st_mode & 0o777 == 0o700 and not list(folder.iterdir())
+
+
+def test_bodies_that_cannot_be_stored(client_of, served, body, monkeypatch, caplog):
+    small = client_of(served, stored_bytes=len(body) - 1)
+    refused = small.post("/predict", content=body)
+    assert "too many bodies" in error_of(refused, 503) and refused.headers["retry-after"] == "1"
+
+    def full(self, *args, **options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    client = client_of(served, stored_bytes=len(body))
+    for _ in range(2):  # nothing stays counted
+        assert client.post("/predict", content=body).status_code == 200
+    monkeypatch.setattr("pathlib.Path.mkdir", full)
+    assert "(No space left on device)" in error_of(client.post("/predict", content=body), 507)
+    assert "No space left on device" in caplog.text
 
 
 def test_large_bodies_are_413_with_and_without_a_length(client_of, served, images, npy):
@@ -221,6 +313,35 @@ def test_an_answer_that_takes_too_long_is_504(client_of, blocked, body):
     client = client_of(Served(blocked, SETTINGS), timeout=0.5)
     assert "no answer within 0.5 s" in error_of(client.post("/predict", content=body), 504)
     blocked.go.set()
+
+
+def test_slow_decoding_keeps_no_file_and_delays_no_answer(
+    client_of, blocked, run, images, npy, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    begun, go, read = threading.Semaphore(0), threading.Event(), bodies.read_image
+
+    def slow(path):
+        if path.suffix == ".png":
+            begun.release()
+            assert go.wait(60)
+        return read(path)
+
+    monkeypatch.setattr(bodies, "read_image", slow)
+    client = client_of(Served(blocked, SETTINGS), timeout=1.5)
+    (folder,) = tmp_path.iterdir()
+    with ThreadPoolExecutor(3) as others:
+        first = others.submit(client.post, "/predict", content=npy(images[0]))
+        assert blocked.begun.wait(60)
+        late = [others.submit(client.post, "/predict", content=b"\x89PNG\r\n\x1a\n") for _ in range(2)]
+        for _ in late:
+            assert begun.acquire(timeout=60)
+        blocked.go.set()
+        assert_alike(first.result(60), run, images[0])
+        for answer in late:
+            error_of(answer.result(60), 504)
+        assert not list(folder.iterdir())
+        go.set()
 
 
 def test_a_bug_is_500_without_its_words_and_the_next_request_is_answered(client_of, run, images, npy, caplog):
@@ -313,8 +434,8 @@ def test_names_are_escaped(sampling, client_of):
 
 def test_other_paths_are_refused_and_counted_together(client):
     for path in ("/a", "/b", "/predict/../c"):
-        error_of(client.get(path), 404)
-    error_of(client.get("/predict"), 405)
+        assert "/docs" in error_of(client.get(path), 404)
+    assert "POST images to /predict" in error_of(client.get("/predict"), 405)
     assert 'ambiseg_requests_total{path="other",status="404"} 3.0' in client.get("/metrics").text
 
 

@@ -59,6 +59,26 @@ def test_jobs_of_one_key_share_batches_in_their_order(slow, batcher_of):
     assert sizes == [1, 3, 2, 1, 1, 1] and batcher.waiting == 0
 
 
+def test_a_batch_is_bounded_by_bytes(slow, batcher_of):
+    batcher = batcher_of(batch_bytes=10)
+    sizes = [4, 4, 4, 11, 11]
+    futures = [batcher.submit("a", number, size) for number, size in enumerate(sizes, 1)]
+    slow.go.set()
+    assert [future.result(60) for future in futures] == [-1, -2, -3, -4, -5]
+    assert slow.batches == [[0], [1, 2], [3], [4], [5]]
+
+
+def test_much_smaller_jobs_go_first_a_few_times(slow, batcher_of, monkeypatch):
+    monkeypatch.setattr(batching, "PASSES", 2)
+    batcher = batcher_of()
+    futures = [batcher.submit("large", 1, 160)]
+    futures += [batcher.submit(key, number, 10) for number, key in enumerate("abcd", 2)]
+    futures += [batcher.submit("medium", 6, 11)]
+    slow.go.set()
+    assert [future.result(60) for future in futures] == [-n for n in range(1, 7)]
+    assert slow.batches == [[0], [2], [3], [1], [4], [5], [6]]
+
+
 def test_an_error_fails_its_own_job_only(slow, batcher_of):
     batcher = batcher_of()
     futures = [batcher.submit("a", item) for item in (1, "no number", 3)]

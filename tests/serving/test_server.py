@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import queue
 import socket
 import threading
@@ -97,6 +98,13 @@ def assert_served(connection, body):
     assert status == 200 and '"probability"' in text
 
 
+def assert_ended(connection):
+    try:
+        assert connection.recv(1) == b""
+    except ConnectionResetError:
+        return
+
+
 def test_a_connection_answers_several_requests(connect, body):
     connection = connect()
     for _ in range(3):
@@ -134,10 +142,22 @@ def test_slow_heads_end_without_an_answer(connect, hasty_port, body):
     assert_served(other, body)
     slow.sendall(b"POST /pre")
     for connection in (slow, silent):
-        try:
-            assert connection.recv(1) == b""
-        except ConnectionResetError:
-            continue
+        assert_ended(connection)
+
+
+def test_the_oldest_idle_connection_ends_for_a_new_one(connect, served, body):
+    with listening(served, ServeSettings(connections=3)) as (number, _):
+        answered, *idle = (connect(number) for _ in range(3))
+        for connection in (answered, *idle):
+            connection.sendall(head(len(body)) + body)
+            assert answer(connection)[0] == 200
+        idle[1].sendall(b"POST /pre")  # half a head is idle, too
+        assert_served(answered, body)
+        assert_served(connect(number), body)
+        assert_ended(idle[0])
+        assert_served(connect(number), body)
+        assert_ended(idle[1])
+        assert_served(answered, body)
 
 
 def test_huge_bodies_are_refused_before_and_while_they_come(connect, body, monkeypatch):
@@ -167,7 +187,8 @@ def test_huge_bodies_are_refused_before_and_while_they_come(connect, body, monke
 def test_what_is_no_request_is_400(connect, body, content):
     bad, other = connect(), connect()
     bad.sendall(content)
-    assert answer(bad)[0] == 400
+    status, text = answer(bad)
+    assert status == 400 and set(json.loads(text)) == {"error", "request_id"}
     assert_served(other, body)
 
 

@@ -49,10 +49,10 @@ def run(args: list[str]) -> int:
     arguments = parse(ServeArguments, args, "ambiseg serve")
     arguments.proposing.check()
     at_least_one(**{name: getattr(arguments, name) for name in ("max_pixels", "max_samples", "max_queue")})
-    for name in ("timeout", "max_body"):
-        if not 0 < getattr(arguments, name) < math.inf:
+    for name, least in (("timeout", 0.1), ("max_body", 0.001)):
+        if not least <= getattr(arguments, name) < math.inf:
             raise AmbisegError(
-                f"--{name.replace('_', '-')} must be above 0, received {getattr(arguments, name)}"
+                f"--{name.replace('_', '-')} is a number from {least:g}, received {getattr(arguments, name)}"
             )
     from ambiseg.exchange.packages import package
 
@@ -62,7 +62,7 @@ def run(args: list[str]) -> int:
     from ambiseg.engine.run import load
     from ambiseg.serving.app import create_app
     from ambiseg.serving.model import Served
-    from ambiseg.serving.server import address_of, bind, listen
+    from ambiseg.serving.server import address_of, bind, listen, names_of
     from ambiseg.serving.settings import ServeSettings
 
     bound = bind(arguments.host, arguments.port)
@@ -71,6 +71,8 @@ def run(args: list[str]) -> int:
         settings, flow = settings_of(arguments.proposing, model)
         warn(flow_remark(model, flow))
         served = Served(model, settings, flow, arguments.proposing.seed)
+        host = bound.getsockname()[0]
+        inside = ipaddress.ip_address(host.partition("%")[0]).is_loopback
         limits = ServeSettings(
             timeout=arguments.timeout,
             body_bytes=int(arguments.max_body * (1 << 20)),
@@ -78,6 +80,7 @@ def run(args: list[str]) -> int:
             samples=arguments.max_samples,
             queue_size=arguments.max_queue,
             batch_size=arguments.proposing.batch_size,
+            hosts=names_of(arguments.host, host) if inside else frozenset(),
         )
         address = address_of(bound)
 
@@ -87,7 +90,7 @@ def run(args: list[str]) -> int:
                 sys.stdout.flush()
                 return
             show(f"{arguments.run} ({model.config.method}) answers at {address}")
-            if not ipaddress.ip_address(bound.getsockname()[0].partition("%")[0]).is_loopback:
+            if not inside:
                 warn("everybody who reaches this address can use the service: there is no password")
             next_commands(
                 (command("curl", "--data-binary", "@image.png", f"{address}/predict"), "masks of an image"),

@@ -54,6 +54,11 @@ class Batch:
         return Batch(self.images.to(device), self.annotations.to(device), self.ids)
 
 
+FAR = 1e5
+"""Standard deviations from the mean of training at which a value is no measurement. A channel that was constant in
+training counts as one of standard deviation 1, and may hold any number of 16 bits."""
+
+
 @dataclass(frozen=True)
 class Normalization:
     """Per-channel mean and standard deviation of the training images: ``x -> (x - mean) / std``.
@@ -87,6 +92,19 @@ class Normalization:
                 f"the image has {image.shape[0]} channel(s), the model was trained on {len(self.mean)}:"
                 " predict with images like those it was trained on"
             )
+
+    def check_values(self, image: np.ndarray[Any, Any]) -> None:
+        """Raise `AmbisegError` where a value of an image ``(C, H, W)`` is `FAR` standard deviations off or more."""
+        mean, std = (np.asarray(v, np.float64) for v in (self.mean, self.std))
+        for extreme in (image.min(axis=(1, 2)), image.max(axis=(1, 2))):
+            off = np.abs(extreme.astype(np.float64) - mean) / std
+            worst = int(off.argmax())
+            if not off[worst] < FAR:
+                raise AmbisegError(
+                    f"the image holds the value {extreme[worst]:g}, far outside those of training (mean"
+                    f" {mean[worst]:g}, standard deviation {std[worst]:g}): replace such values, which may stand for"
+                    " missing measurements"
+                )
 
     def to_dict(self) -> dict[str, list[float]]:
         """Plain lists, for the run folder."""

@@ -37,6 +37,7 @@ from ambiseg.methods import method_info
 from ambiseg.methods.base import Segmenter
 from ambiseg.methods.contract import masks_of
 from ambiseg.metrics.registry import METRICS
+from ambiseg.networks.unet import extended
 
 MIXTURE_METHOD = "mixture"
 """Name of the method of a mixture, which is none that can be trained."""
@@ -150,7 +151,9 @@ class Run:
             AmbisegError: another number of channels, or numbers of another scale.
         """
         self.config.normalization.check(image)
-        return "" if self.config.images is None else self.config.images.difference(image)
+        remark = "" if self.config.images is None else self.config.images.difference(image)
+        self.config.normalization.check_values(image)
+        return remark
 
     def check_data(self, split: Split) -> None:
         """Raise `AmbisegError` where a split has other classes or channels than the training images."""
@@ -202,12 +205,14 @@ class Run:
 
         Raises:
             NotEnoughMemoryError: it needs more memory than there is.
+            AmbisegError: the model gives NaN or infinite weights, scores or probabilities.
         """
         began = time.perf_counter()
         with self._refusing_too_much(images, samples), self.hardware.autocast():
             batch = self.hardware.images(self.config.normalization.stack(images))
             predictions: MaskSet = masks_of(self.model, batch, samples, generator)
             predictions = predictions.to("cpu")
+            _check_finite(predictions)
             if foreground_threshold != FOREGROUND_THRESHOLD:
                 predictions = predictions.rethreshold(foreground_threshold)
         self.seconds += time.perf_counter() - began
@@ -226,8 +231,13 @@ class Run:
         count, (height, width) = len(images), images[0].shape[1:]
         pixels, network = count * height * width, config.backbone.width
         parts = network_parts(masks, count, pixels * network) if self.model.passes_for_each_mask else [1]
+        multiple = 2 ** (config.backbone.depth - 1)
         needed = prediction_bytes(
-            pixels, network, masks * config.labels.channels, parts[0], self.hardware.bf16
+            count * extended(height, multiple) * extended(width, multiple),
+            network,
+            masks * config.labels.channels,
+            parts[0],
+            self.hardware.bf16,
         )
         fewer = "fewer images at a time (--batch-size), " if count > 1 else ""
         return refusing_too_much(
@@ -235,6 +245,17 @@ class Run:
             needed,
             self.hardware.device,
             f"ask for {fewer}fewer masks (--samples), or cut the images into smaller ones",
+        )
+
+
+def _check_finite(predictions: MaskSet) -> None:
+    scores = predictions.scores
+    if not predictions.is_finite() or (
+        scores is not None and not scores[predictions.present].isfinite().all()
+    ):
+        raise AmbisegError(
+            "the model gives NaN or infinite probabilities or scores: look for extreme values in the images, or"
+            " train it again"
         )
 
 

@@ -254,6 +254,16 @@ def check_channels(images: Tensor, expected: int) -> None:
         )
 
 
+def extended(side: int, multiple: int) -> int:
+    """The next multiple of a height or width.
+
+    Example:
+        >>> extended(1, 16), extended(32, 16)
+        (16, 32)
+    """
+    return (side + multiple - 1) // multiple * multiple
+
+
 def extend(images: Tensor, multiple: int) -> Tensor:
     """Repeat the last row and column until both sizes are multiples of ``multiple``.
 
@@ -265,7 +275,7 @@ def extend(images: Tensor, multiple: int) -> Tensor:
             f"images of {images.shape[-2]}x{images.shape[-1]} pixels are too small for a network that halves them"
             f" {multiple.bit_length() - 1} times: give images of {multiple} pixels or more, or train with a lower depth"
         )
-    bottom, right = ((side + multiple - 1) // multiple * multiple - side for side in images.shape[-2:])
+    bottom, right = (extended(side, multiple) - side for side in images.shape[-2:])
     if torch.compiler.is_exporting() or bottom or right:
         return functional.pad(images, (0, right, 0, bottom), mode="replicate")
     return images

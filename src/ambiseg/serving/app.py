@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -18,9 +17,8 @@ from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
 from ambiseg.errors import AmbisegError
-from ambiseg.serving import answers, bodies
+from ambiseg.serving import answers, bodies, guard
 from ambiseg.serving.batching import Batcher, QueueFullError
-from ambiseg.serving.guard import Guard
 from ambiseg.serving.metrics import Metrics
 from ambiseg.serving.model import Found, Served, Task
 from ambiseg.serving.page import page
@@ -29,7 +27,7 @@ from ambiseg.serving.settings import ServeSettings
 from ambiseg.version import __version__
 
 THREADS = 2
-"""Threads that decode images and write answers."""
+"""Threads that decode images, and as many that write answers."""
 _BODY = {"schema": {"type": "string", "format": "binary"}}
 _FORM = {
     "schema": {
@@ -104,8 +102,9 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
         413: "the body, or what its prediction needs of memory, is too large",
         415: "the body is no image",
         422: "the image is damaged, too large, or not like those of training",
-        503: "the queue is full: send it again after Retry-After",
+        503: "the queue is full, or too many bodies arrive: send it again after Retry-After",
         504: "no answer in time",
+        507: "the service has no room to store the body",
     }.items()
 }
 
@@ -115,7 +114,6 @@ class Service:
 
     def __init__(self, served: Served, settings: ServeSettings) -> None:
         self.served, self.settings, self.metrics = served, settings, Metrics()
-        self._numbers = itertools.count()
         channels = max(4, served.run.config.in_channels)
         self._values = settings.pixels * channels
 
@@ -130,9 +128,11 @@ class Service:
         )
         self.metrics.watch_queue(lambda: self.batcher.waiting)
         with (
-            tempfile.TemporaryDirectory(prefix="ambiseg-serve-", ignore_cleanup_errors=True) as self._folder,
-            ThreadPoolExecutor(THREADS, "ambiseg-images") as self._threads,
+            tempfile.TemporaryDirectory(prefix="ambiseg-serve-", ignore_cleanup_errors=True) as folder,
+            ThreadPoolExecutor(THREADS, "ambiseg-images") as self._decoders,
+            ThreadPoolExecutor(THREADS, "ambiseg-answers") as self._writers,
         ):
+            self._store = bodies.Store(Path(folder), self.settings.stored_bytes)
             try:
                 yield
             finally:
@@ -145,21 +145,21 @@ class Service:
             HTTPException: see `_PROBLEMS`; 499 where the client went away.
         """
         limits = self.settings
+        names = [name for name, _ in request.query_params.multi_items()]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise HTTPException(400, f"{twice}: received twice, give it once")
         if asked.samples is not None and asked.samples > limits.samples:
             raise HTTPException(400, f"samples: at most {limits.samples}, received {asked.samples}")
-        path = Path(self._folder, str(next(self._numbers)))
-        with self.batcher.arrival():
-            try:
-                await bodies.receive(request, path, limits.body_bytes, limits.timeout)
-                patience = Patience(request, limits.timeout)
-                task, warning = await patience.wait(self._threads.submit(self._task, path, asked))
-                found = self._queued(task)
-            finally:
-                path.unlink(missing_ok=True)
+        with self.batcher.arrival(), self._store.place() as stored:
+            await self._store.receive(request, stored, limits.body_bytes, limits.timeout)
+            patience = Patience(request, limits.timeout)
+            task, warning = await patience.wait(self._decoders.submit(self._task, stored.path, asked))
+            found = self._queued(task)
         masks = await patience.wait(found)
         form = asked.format or ("zip" if answers.ZIP in request.headers.get("accept", "") else "png")
         more = {"request_id": request.state.request_id, "warning": warning or None}
-        written = self._threads.submit(answers.render, self.served, task, masks, form, **more)
+        written = self._writers.submit(answers.render, self.served, task, masks, form, **more)
         content, kind = await patience.wait(written)
         return Response(content, media_type=kind)
 
@@ -215,6 +215,7 @@ def create_app(served: Served, settings: ServeSettings | None = None) -> Callabl
         """Masks of one image with their probabilities."""
         return await service.predict(request, asked)
 
+    @app.head("/health", include_in_schema=False)
     @app.get("/health")
     async def health() -> JSONResponse:
         """Whether requests are answered, and by which model."""
@@ -238,12 +239,17 @@ def create_app(served: Served, settings: ServeSettings | None = None) -> Callabl
 
     @app.exception_handler(HTTPException)
     async def problem(request: Request, error: HTTPException) -> JSONResponse:
-        return _problem(request, error.status_code, error.detail, error.headers)
+        said = error.detail
+        if error.status_code == 404:
+            said = "there is no such page: /docs describes those that there are"
+        elif error.status_code == 405:
+            said = "this page takes another method: POST images to /predict, GET the others"
+        return _problem(request, error.status_code, said, error.headers)
 
     @app.exception_handler(RequestValidationError)
     async def misunderstood(request: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"][1:])
+        name = ".".join(str(part) for part in first["loc"][1:])[:80]
         value = json.dumps(first.get("input"), default=str)[:80]
         return _problem(request, 400, f"{name}: {first['msg'].lower()}, received {value}")
 
@@ -251,9 +257,9 @@ def create_app(served: Served, settings: ServeSettings | None = None) -> Callabl
     async def bug(request: Request, error: Exception) -> JSONResponse:
         return _problem(request, 500, f"this is a bug in ambiseg ({type(error).__name__}): report it")
 
-    return Guard(app, service.metrics.request, settings.timeout)
+    return guard.Guard(app, service.metrics.request, settings.timeout, settings.hosts)
 
 
 def _problem(request: Request, status: int, sentence: str, headers: Any = None) -> JSONResponse:
-    content = {"error": sentence, "request_id": request.state.request_id}
+    content = guard.problem(sentence, request.state.request_id.encode())
     return JSONResponse(content, status, headers=headers)

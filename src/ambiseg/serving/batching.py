@@ -6,6 +6,7 @@ alone.
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
@@ -23,6 +24,14 @@ WAIT = 0.005
 """Seconds that a batch waits at most for requests that are being read."""
 
 
+BATCH_BYTES = 4 << 20
+"""Bytes of items at which a batch is complete: more of them at a time gains nothing, and others wait longer."""
+SMALLER = 16
+"""How many times smaller an item must be to be taken before one that came earlier."""
+PASSES = 8
+"""How often at most smaller items are taken before the first one."""
+
+
 class QueueFullError(AmbisegError):
     """More jobs wait than the queue holds."""
 
@@ -38,9 +47,12 @@ class _Job(Generic[Item, Result]):
 class Batcher(Generic[Item, Result]):
     """A thread that computes jobs in the order in which they came, those of equal keys together.
 
+    A job that holds `SMALLER` times less than the first one goes before it, `PASSES` times in a row at most.
+
     Args:
         compute: results of several items, in their order. It runs in the thread only.
         batch_size: most items in one call.
+        batch_bytes: most bytes of the items in one call; a single one may be larger.
         queue_size: most jobs that wait.
         queue_bytes: most bytes that waiting jobs hold together; a single job may be larger.
         on_batch: called with the number of items of each batch.
@@ -57,12 +69,15 @@ class Batcher(Generic[Item, Result]):
         compute: Callable[[Sequence[Item]], Sequence[Result]],
         *,
         batch_size: int,
+        batch_bytes: int = BATCH_BYTES,
         queue_size: int,
         queue_bytes: int = 1 << 29,
         on_batch: Callable[[int], None] = lambda count: None,
     ) -> None:
         self._compute, self._on_batch = compute, on_batch
-        self._batch_size, self._queue_size, self._queue_bytes = batch_size, queue_size, queue_bytes
+        self._batch_size, self._batch_bytes = batch_size, batch_bytes
+        self._queue_size, self._queue_bytes = queue_size, queue_bytes
+        self._passes = 0
         self._jobs: list[_Job[Item, Result]] = []
         self._changed = threading.Condition()
         self._arriving, self._closing = 0, False
@@ -140,19 +155,37 @@ class Batcher(Generic[Item, Result]):
                 left = end - time.monotonic()
                 if left <= 0 or not self._changed.wait(left):
                     break
+            if not self._jobs:
+                return []
             batch = self._alike()
+            self._passes = 0 if self._jobs[0] in batch else self._passes + 1
             self._jobs = [job for job in self._jobs if job not in batch]
             return batch
 
     def _alike(self) -> list[_Job[Item, Result]]:
-        if not self._jobs:
-            return []
+        """The job whose turn it is, and those that share its batch."""
         first = self._jobs[0]
-        alike = [job for job in self._jobs if job.key == first.key]
-        return alike[: self._batch_size] if first.key is not None else [first]
+        smallest = min(self._jobs, key=lambda job: job.size)
+        if smallest.size * SMALLER <= first.size and self._passes < PASSES:
+            first = smallest
+        if first.key is None:
+            return [first]
+        alike = [job for job in self._jobs if job.key == first.key][: self._batch_size]
+        totals = itertools.accumulate(job.size for job in alike)
+        fitting = sum(total <= self._batch_bytes for total in totals)
+        return alike[: max(1, fitting)]
 
     def _incomplete(self) -> bool:
-        return bool(self._jobs) and self._jobs[0].key is not None and len(self._alike()) < self._batch_size
+        """Whether a job that is on its way could still join the batch."""
+        if not self._jobs:
+            return False
+        batch = self._alike()
+        first, total = batch[0], sum(job.size for job in batch)
+        return (
+            first.key is not None
+            and len(batch) < self._batch_size
+            and total + first.size <= self._batch_bytes
+        )
 
     def _answer(self, batch: Sequence[_Job[Item, Result]]) -> None:
         """Compute a batch; after an error each job alone, so that one image does not fail the others."""

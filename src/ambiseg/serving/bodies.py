@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import itertools
+import logging
+import re
 import zlib
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
-from starlette.datastructures import UploadFile
+from python_multipart.multipart import parse_options_header
+from starlette.datastructures import Headers, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
@@ -28,6 +32,11 @@ from ambiseg.serving.patience import CUT_OFF
 
 CLOSE = {"connection": "close"}
 FORM_FIELD = "image"
+FIELD_BYTES = 1 << 16
+"""Largest field of a form that is no file."""
+
+_BOUNDARY = re.compile(r"[A-Za-z0-9'()+_,./:=? -]{1,200}")
+_LOG = logging.getLogger("ambiseg.serving")
 
 _STARTS = {
     b"\x89PNG\r\n\x1a\n": ".png",
@@ -42,66 +51,137 @@ _HEAD_BYTES = 540
 _NIFTI_MAGIC = {344: b"n+1\0", 4: b"n+2\0"}
 
 
-async def receive(request: Request, path: Path, most: int, seconds: float) -> None:
-    """Write the image of a request to a file: the body, or the field ``image`` of a form.
+@dataclass
+class Stored:
+    """A body in a temporary file.
+
+    Attributes:
+        path: of the file.
+        size: bytes of the request that have arrived.
+    """
+
+    path: Path
+    size: int = 0
+
+
+class Store:
+    """The folder in which bodies are kept while they are read and decoded.
 
     Args:
-        request: its body is read here.
-        path: of the file, which the caller removes.
-        most: bytes of the body.
-        seconds: in which the body must have arrived.
-
-    Raises:
-        HTTPException: 400 no body or a damaged form, 408 too slow, 413 too large, 499 cut off.
+        folder: is made again where somebody removed it.
+        most: bytes of all bodies together.
     """
-    try:
-        async with asyncio.timeout(seconds):
-            with open(path, "wb") as file:
-                await _write(request, file, most)
-    except TimeoutError:
-        raise HTTPException(
-            408,
-            f"the body did not arrive within {seconds:g} s: send it faster or send a smaller image",
-            CLOSE,
-        ) from None
-    except ClientDisconnect:
-        raise HTTPException(CUT_OFF, "the request was cut off") from None
-    if not path.stat().st_size:
-        raise HTTPException(400, "the body is empty: send the bytes of an image")
 
+    def __init__(self, folder: Path, most: int) -> None:
+        self._folder, self._most = folder, most
+        self._numbers = itertools.count()
+        self._held = 0
 
-async def _write(request: Request, file: IO[bytes], most: int) -> None:
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    async with aclosing(_limited(request, most)) as stream:
-        if kind != "multipart/form-data":
-            async for part in stream:
-                file.write(part)
-            return
+    @contextmanager
+    def place(self) -> Iterator[Stored]:
+        """A name for one body; whatever bears it is removed at the end."""
+        stored = Stored(self._folder / str(next(self._numbers)))
         try:
-            form = await MultiPartParser(request.headers, stream, max_files=1, max_fields=4).parse()
-        except (MultiPartException, KeyError) as error:
-            said = getattr(error, "message", "no boundary")
-            raise HTTPException(400, f"the form cannot be read ({said}): send it again", CLOSE) from None
-    upload = form.get(FORM_FIELD)
-    if not isinstance(upload, UploadFile):
-        raise HTTPException(400, f"the form has no file {FORM_FIELD!r}: send the image under this name")
-    while part := await upload.read(1 << 16):
-        file.write(part)
-    await form.close()
+            yield stored
+        finally:
+            self._held -= stored.size
+            stored.path.unlink(missing_ok=True)
+            for named in self._folder.glob(f"{stored.path.name}.*"):  # by `decode`, which may still run
+                named.unlink(missing_ok=True)
+
+    async def receive(self, request: Request, stored: Stored, most: int, seconds: float) -> None:
+        """Write the image of a request to its file: the body, or the field ``image`` of a form.
+
+        Args:
+            request: its body is read here.
+            stored: of `place`.
+            most: bytes of the body.
+            seconds: in which the body must have arrived.
+
+        Raises:
+            HTTPException: 400 no body or a damaged form, 408 too slow, 413 too large, 499 cut off, 503 too many
+                bodies at once, 507 the disk is full.
+        """
+        try:
+            async with asyncio.timeout(seconds):
+                await self._write(request, stored, most)
+        except TimeoutError:
+            raise HTTPException(
+                408,
+                f"the body did not arrive within {seconds:g} s: send it faster or send a smaller image",
+                CLOSE,
+            ) from None
+        except ClientDisconnect:
+            raise HTTPException(CUT_OFF, "the request was cut off") from None
+        except OSError as error:
+            _LOG.error("a body cannot be stored in %s: %s", self._folder, error)
+            raise HTTPException(
+                507, f"the service cannot store the body ({error.strerror}): tell who runs it", CLOSE
+            ) from None
+        if not stored.path.stat().st_size:
+            raise HTTPException(400, "the body is empty: send the bytes of an image")
+
+    async def _write(self, request: Request, stored: Stored, most: int) -> None:
+        form = _form_headers(request)
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with open(stored.path, "wb") as file:
+            async with aclosing(self._limited(request, stored, most)) as stream:
+                if form is None:
+                    async for part in stream:
+                        file.write(part)
+                    return
+                parser = MultiPartParser(form, stream, max_files=1, max_fields=4, max_part_size=FIELD_BYTES)
+                try:
+                    fields = await parser.parse()
+                except MultiPartException as error:
+                    raise HTTPException(
+                        400, f"the form cannot be read ({error.message}): send it again", CLOSE
+                    ) from None
+            upload = fields.get(FORM_FIELD)
+            try:
+                if not isinstance(upload, UploadFile):
+                    raise HTTPException(
+                        400, f"the form has no file {FORM_FIELD!r}: send the image under this name"
+                    )
+                while part := await upload.read(1 << 16):
+                    file.write(part)
+            finally:
+                await fields.close()
+
+    async def _limited(self, request: Request, stored: Stored, most: int) -> AsyncGenerator[bytes, None]:
+        """The parts of a body, while they are not too many bytes."""
+        refusal = f"more than the limit of {readable(most)}: send a smaller image"
+        declared = int(request.headers.get("content-length", 0))
+        if declared > most:
+            raise HTTPException(413, f"the body has {readable(declared)}, {refusal}", CLOSE)
+        async for part in request.stream():
+            stored.size += len(part)
+            self._held += len(part)
+            if stored.size > most:
+                raise HTTPException(413, f"the body has {refusal}", CLOSE)
+            if self._held > self._most:
+                raise HTTPException(
+                    503,
+                    "too many bodies arrive at once: send this one again later",
+                    {**CLOSE, "retry-after": "1"},
+                )
+            yield part
 
 
-async def _limited(request: Request, most: int) -> AsyncGenerator[bytes, None]:
-    """The parts of a body, while they are not too many bytes."""
-    refusal = f"more than the limit of {readable(most)}: send a smaller image"
-    declared = int(request.headers.get("content-length", 0))
-    if declared > most:
-        raise HTTPException(413, f"the body has {readable(declared)}, {refusal}", CLOSE)
-    length = 0
-    async for part in request.stream():
-        length += len(part)
-        if length > most:
-            raise HTTPException(413, f"the body has {refusal}", CLOSE)
-        yield part
+def _form_headers(request: Request) -> Headers | None:
+    """What the parser of a form needs, with no other parameter than the boundary; None where the body is no form.
+
+    The parser would decode fields by the ``charset`` that the client names, and some take very long.
+    """
+    kind, options = parse_options_header(request.headers.get("content-type"))
+    if kind != b"multipart/form-data":
+        return None
+    boundary = options.get(b"boundary", b"").decode("latin-1")
+    if not _BOUNDARY.fullmatch(boundary):
+        raise HTTPException(
+            400, "the form cannot be read (its Content-Type has no valid boundary): send it again", CLOSE
+        )
+    return Headers({"content-type": f'multipart/form-data; boundary="{boundary}"'})
 
 
 def decode(path: Path, pixels: int, values: int) -> Image:

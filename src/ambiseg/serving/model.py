@@ -74,6 +74,12 @@ class Served:
     def warm(self) -> None:
         """Read what the run folder still holds, so that it may go."""
         self.settings.for_run(self.run)
+        _ = self.name
+
+    @cached_property
+    def name(self) -> str:
+        """Name of the run folder, while there is a working directory to look from."""
+        return "" if self.run.folder is None else self.run.folder.resolve().name
 
     def task(
         self,
@@ -113,7 +119,7 @@ class Served:
         config = self.run.config
         return {
             "version": __version__,
-            "run": "" if self.run.folder is None else self.run.folder.resolve().name,
+            "run": self.name,
             "method": config.method,
             "preset": config.preset,
             "data": Path(config.data).name,

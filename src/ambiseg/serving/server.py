@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import resource
 import signal
 import socket
 import threading
@@ -11,10 +12,12 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any
 
+import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from ambiseg.errors import AmbisegError
+from ambiseg.serving.guard import bad_request
 from ambiseg.serving.settings import ServeSettings
 
 
@@ -49,27 +52,91 @@ def address_of(bound: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
+def names_of(*hosts: str) -> frozenset[str]:
+    """How a service that only this machine reaches may be called in the header ``Host``.
+
+    Example:
+        >>> sorted(names_of("::1"))
+        ['127.0.0.1', '[::1]', 'localhost']
+    """
+    given = {f"[{host}]" if ":" in host else host.lower() for host in hosts}
+    return frozenset({"127.0.0.1", "localhost", "[::1]"} | given)
+
+
+HEAD_SECONDS = 10.0
+"""Seconds in which the head of a request must have arrived, if the timeout is longer."""
+SPARE_FILES = 100
+"""File descriptors that are left for anything but connections."""
+ACCEPTED = 20
+"""Connections accepted at once, before those that are too many are ended."""
+WAITING = 2048
+"""Connections that the system keeps until they are accepted."""
+
+
 class _Protocol(H11Protocol):
-    """Ends connections that neither ask for anything nor take their answer within the timeout of the service."""
+    """Ends connections that ask for nothing or do not take their answer in time, and those that are too many."""
 
     timeout = ServeSettings.timeout
+    most = ServeSettings.connections
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        self._seen: object = self
+        self._idle_since = self.loop.time()
+        self._timer: asyncio.TimerHandle | None = None
+        if len(self.connections) > self.most:
+            idle = [other for other in self.connections if isinstance(other, _Protocol) and not other._busy()]
+            oldest = min(idle, key=lambda other: other._idle_since)
+            self.connections.discard(oldest)  # it is told later that it is lost
+            oldest.transport.abort()
+            if oldest is self:
+                return
         self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._timer.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
         super().connection_lost(exc)
 
-    def _watch(self) -> None:
-        busy = self.cycle is not None and not self.cycle.response_complete and not self.transport.is_closing()
-        if not busy and self._seen is self.cycle:
-            self.transport.abort()
+    def on_response_complete(self) -> None:
+        self._idle_since = self.loop.time()
+        super().on_response_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """What `H11Protocol` says as text, as the service says it."""
+        if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
+            self.transport.close()
             return
-        self._seen = self if busy else self.cycle
-        self._timer = self.loop.call_later(self.timeout, self._watch)
+        headers, body = bad_request("this is no valid HTTP request: send it again")
+        for event in (
+            h11.Response(status_code=400, headers=headers, reason=b"Bad Request"),
+            h11.Data(data=body),
+            h11.EndOfMessage(),
+        ):
+            self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
+
+    def _busy(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete and not self.transport.is_closing()
+
+    def _watch(self) -> None:
+        head = min(self.timeout, HEAD_SECONDS)
+        if not self._busy():
+            allowed = self.timeout if self.transport.get_write_buffer_size() else head
+            if self.loop.time() - self._idle_since >= allowed:
+                self.transport.abort()
+                return
+        self._timer = self.loop.call_later(head / 4, self._watch)
+
+
+def most_connections(wanted: int) -> int:
+    """So many as are wanted, or as the file descriptors of this process allow.
+
+    Example:
+        >>> most_connections(2)
+        2
+    """
+    allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return wanted if allowed == resource.RLIM_INFINITY else min(wanted, max(1, allowed - SPARE_FILES))
 
 
 class _Server(uvicorn.Server):
@@ -81,6 +148,8 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        for bound in sockets or []:
+            bound.listen(WAITING)  # asyncio took ACCEPTED for both
         self._ready(self)
 
     @contextmanager
@@ -111,8 +180,10 @@ def listen(
         settings: limits.
         ready: called when clients can connect; ``should_exit`` of what it is given ends the server.
     """
-    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
-    protocol = type("_Protocol", (_Protocol,), {"timeout": settings.timeout})
+    for name in ("uvicorn.error", "python_multipart"):  # they tell of damage what answers tell here
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    limits = {"timeout": settings.timeout, "most": most_connections(settings.connections)}
+    protocol = type("_Protocol", (_Protocol,), limits)
     config = uvicorn.Config(
         app,
         http=protocol,
@@ -120,7 +191,7 @@ def listen(
         log_config=None,
         access_log=False,
         server_header=False,
-        limit_concurrency=settings.connections,
+        backlog=ACCEPTED,
         timeout_graceful_shutdown=int(settings.timeout) + 1,
     )
     asyncio.run(_Server(config, ready).serve([bound]))

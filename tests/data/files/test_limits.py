@@ -65,6 +65,112 @@ def test_a_part_larger_than_the_file_is_refused(tmp_path):
     refused_within(read_image, tmp_path / "a.tif", "a.tif: a part of it is declared larger than the file")
 
 
+@pytest.fixture
+def overlapping(tmp_path):
+    """``overlapping(data)``: a TIFF of 64 strips of 64 pixels, all of which are the same bytes."""
+
+    def write(data):
+        path = tmp_path / "a.tif"
+        tifffile.imwrite(
+            path, np.arange(64 * 64, dtype=np.uint8).reshape(64, 64), rowsperstrip=1, compression="zlib"
+        )
+        start = path.stat().st_size
+        with open(path, "ab") as stream:
+            stream.write(data)
+        with tifffile.TiffFile(path, mode="r+") as tiff:
+            for tag, number in (("StripOffsets", start), ("StripByteCounts", len(data))):
+                tiff.pages[0].tags[tag].overwrite([number] * 64, dtype="I")
+        return path
+
+    return write
+
+
+def test_strips_that_expand_too_much_together_are_refused(overlapping, monkeypatch):
+    path = overlapping(zlib.compress(bytes(60_000)))
+    assert read_image(path).shape == (1, 64, 64)
+    monkeypatch.setattr(limits, "_ALL_SEGMENTS", 1 << 20)
+    refused_within(read_image, path, "its strips or tiles expand to more than twice the declared size")
+
+
+def test_strips_that_lie_over_each_other_are_refused(overlapping):
+    path = overlapping(np.random.default_rng(0).bytes(60_000))
+    refused_within(read_image, path, "its strips or tiles lie over each other")
+
+
+def test_too_many_strips_are_refused(overlapping, monkeypatch):
+    path = overlapping(zlib.compress(bytes(64)))
+    monkeypatch.setattr(limits, "MAX_SEGMENTS", 63)
+    refused_within(read_image, path, "it has 64 strips or tiles: export it again in larger tiles")
+    monkeypatch.setattr(limits, "SEGMENT_VALUES", 64)
+    assert not read_image(path).any()
+
+
+def test_scans_of_a_jpeg_are_bounded(tmp_path):
+    """Each is decoded over the whole picture; the last one is repeated here."""
+    Image.new("L", (16, 16), 128).save(tmp_path / "a.jpg", progressive=True)
+    assert read_image(tmp_path / "a.jpg").shape == (1, 16, 16)
+    content = (tmp_path / "a.jpg").read_bytes()
+    scan = content[content.rindex(b"\xff\xda") : -2]
+    (tmp_path / "a.jpg").write_bytes(content[:-2] + limits.MAX_SCANS * scan + content[-2:])
+    refused_within(read_image, tmp_path / "a.jpg", "it has more than 200 scans: save it as PNG")
+
+
+@pytest.mark.parametrize("part", [b"\xff\xfe\0\x02", b"\xff", b"\0"])
+def test_markers_of_a_jpeg_are_bounded(tmp_path, part):
+    Image.new("L", (16, 16), 128).save(tmp_path / "a.jpg")
+    content = (tmp_path / "a.jpg").read_bytes()
+    (tmp_path / "a.jpg").write_bytes(content[:2] + 100 * b"\xff\xfe\0\x02" + content[2:])
+    assert read_image(tmp_path / "a.jpg").shape == (1, 16, 16)
+    (tmp_path / "a.jpg").write_bytes(content[:2] + limits.MAX_MARKERS * part + content[2:])
+    refused_within(read_image, tmp_path / "a.jpg", "it has more than 2000 parts: save it as PNG")
+
+
+def png_with(path, kind, content, times):
+    """A PNG with a part of a kind, several times."""
+    Image.new("L", (8, 8)).save(path)
+    whole = path.read_bytes()
+    part = struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+    path.write_bytes(whole[:33] + times * part + whole[33:])
+    return path
+
+
+def test_parts_of_a_png_are_bounded(tmp_path):
+    path = tmp_path / "a.png"
+    assert read_image(png_with(path, b"teSt", b"", 100)).shape == (1, 8, 8)
+    refused_within(read_image, png_with(path, b"teSt", b"", 12_000), "it has more than 10140 parts")
+    profile = b"a\0\0" + zlib.compress(bytes(100))
+    assert read_image(png_with(path, b"iCCP", profile, 1)).shape == (1, 8, 8)
+    refused_within(read_image, png_with(path, b"iCCP", profile, 2), "it has 2 colour profiles")
+
+
+def test_a_damaged_picture_is_called_by_its_format(tmp_path):
+    Image.new("L", (8, 8)).save(tmp_path / "a.png")
+    content = (tmp_path / "a.png").read_bytes()
+    for damaged in (content[:20], content[:16] + bytes(4) + content[20:]):
+        (tmp_path / "a.png").write_bytes(damaged)
+        with pytest.raises(AmbisegError, match="cannot be read as png") as found:
+            read_image(tmp_path / "a.png")
+        assert "TIFF" not in str(found.value)
+    (tmp_path / "a.png").write_bytes(b"hello")
+    with pytest.raises(AmbisegError, match="its content is damaged or no picture"):
+        read_image(tmp_path / "a.png")
+
+
+def test_a_damaged_header_of_an_array_gives_no_advice_and_no_addresses(tmp_path):
+    def write(header):
+        text = header.ljust(-(-len(header) // 64) * 64).encode()
+        start = b"\x93NUMPY\x02\0" + struct.pack("<I", len(text))
+        (tmp_path / "a.npy").write_bytes(start + text)
+
+    write("{'descr': '<f4', 'fortran_order': False, 'shape': (4, 4)}" + " " * 12_000)
+    with pytest.raises(AmbisegError, match="claims 120.. bytes: save the array again with numpy.save"):
+        read_image(tmp_path / "a.npy")
+    write("{'descr': '<f4', 'fortran_order': False, 'shape': (4 * 4, 4)}")
+    with pytest.raises(AmbisegError, match="cannot be read as npy") as found:
+        read_image(tmp_path / "a.npy")
+    assert "object at" not in str(found.value) and "pickle" not in str(found.value)
+
+
 def test_a_damaged_tiff_prints_nothing(tmp_path, capfd):
     content = bytearray(tiff_of(zlib.compress(bytes(64 * 64)), 8))
     content[12:14] = b"\0\0"  # the type of the first tag

@@ -15,7 +15,7 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import PREFIXES, TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from ambiseg.data.files.limits import check_size
+from ambiseg.data.files.limits import check_chunks, check_markers, check_scans, check_size
 from ambiseg.data.files.orientation import TAG
 from ambiseg.data.files.pixels import Pixels, colors_of
 from ambiseg.data.files.validation import FileProblem
@@ -52,16 +52,25 @@ def read_picture(path: Path) -> Pixels:
 
 
 def _opened(path: Path) -> ImageFile:
-    """``Image.open`` would warn of sizes that are refused here."""
-    for kind in (PngImageFile, JpegImageFile, BmpImageFile, WebPImageFile):
-        try:
-            return kind(path)
-        except SyntaxError:
-            continue
+    """By its first bytes; ``Image.open`` would warn of sizes that are refused here."""
     with open(path, "rb") as stream:
-        if not stream.read(4).startswith(tuple(PREFIXES)):
-            raise ValueError("its content is damaged or no picture")
-    return TiffImageFile(path)
+        start = stream.read(12)
+    if start.startswith(b"\x89PNG\r\n\x1a\n"):
+        check_chunks(path)
+        return PngImageFile(path)
+    if start.startswith(b"\xff\xd8"):
+        check_markers(path)
+        check_scans(path)
+        return JpegImageFile(path)
+    if start.startswith(b"BM"):
+        return BmpImageFile(path)
+    if start.startswith(b"RIFF") and start.endswith(b"WEBP"):
+        return WebPImageFile(path)
+    if not start.startswith(tuple(PREFIXES)):
+        raise ValueError("its content is damaged or no picture")
+    picture = TiffImageFile(path)
+    check_scans(path, len(picture.tile))
+    return picture
 
 
 def _orientation(picture: ImageFile) -> int:

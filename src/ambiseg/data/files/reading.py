@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import math
 import os
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -242,7 +243,8 @@ def mask_png(mask: NDArray[np.uint8], colors: Sequence[tuple[int, int, int]] = (
 
 
 def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    said = re.sub(r":? ?<[\w.]+ object at 0x[0-9a-f]+>", "", str(error))
+    return " ".join(said.split())[:200] or type(error).__name__
 
 
 def _check_file(path: Path) -> None:
