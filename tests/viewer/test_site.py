@@ -60,19 +60,19 @@ def test_predictions_that_are_damaged_are_told_and_the_rest_is_written(written, 
     assert (tmp_path / "site" / "images" / "2.png").is_file()
 
 
-def test_numbers_that_are_none_are_no_reason_to_fail(written, tmp_path):
+def test_numbers_that_are_none_are_told_and_the_rest_is_shown(written, tmp_path):
     shutil.copytree(written.predictions, tmp_path / "p")
     place = tmp_path / "p" / "scan-0" / "prediction.json"
     content = json.loads(place.read_text())
-    for mask, score in zip(content["masks"], (float("nan"), float("inf"), 0.5), strict=True):
+    for mask, score in zip(content["masks"], (0.75, 0.25, 0.5), strict=True):
         mask["score"] = score
     place.write_text(json.dumps(content))
     content["masks"][0]["probability"] = float("nan")
     (tmp_path / "p" / "scan-1" / "prediction.json").write_text(json.dumps(content))
     problems = write_site(PredictedGallery(tmp_path / "p"), tmp_path / "site")
-    assert len(problems) == 1 and "scan-1: the weights are no probabilities" in problems[0]
+    assert len(problems) == 1 and "'probability' of mask 1 is NaN, not a finite number" in problems[0]
     record = handed_over(tmp_path / "site" / "images" / "0.js")[1]
-    assert [one["score"] for one in record["predictions"]] == [None, None, 0.5]
+    assert [one["score"] for one in record["predictions"]] == [0.75, 0.25, 0.5]
 
 
 def test_only_a_page_of_ours_is_replaced(written, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import time
 import warnings
@@ -19,6 +20,7 @@ from ambiseg import owned_files
 from ambiseg.atomic_write import check_space, working_in
 from ambiseg.data.augmentation import Augmentation
 from ambiseg.data.batches import LabelView, collate
+from ambiseg.data.files.validation import FileProblem
 from ambiseg.data.mask_oddities import SINGLE
 from ambiseg.data.source import OneMaskSplit, open_split
 from ambiseg.data.split import Split
@@ -122,7 +124,11 @@ def fit(
     if not smoke:
         _check_steps(chosen, len(split))
     log = None if quiet or is_child() else ProgressLog("reading the training images")
-    statistics = SplitStatistics.of(split, progress=log)
+    try:
+        statistics = SplitStatistics.of(split, progress=log)
+    except FileProblem as problem:
+        command = shlex.join(["ambiseg", "data", "check", str(data)])
+        raise AmbisegError(f"{problem}; '{command}' lists all such files by cause") from problem
     check_suits(spec, preset, chosen.labels, split.info.labels, statistics)
     if not is_child():
         _warn(statistics, spec, chosen, f"{data}, train")

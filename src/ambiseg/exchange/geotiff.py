@@ -92,7 +92,7 @@ def write_geotiff(images: Images, partial: Path, settings: ConvertSettings) -> O
     return images_without(without, len(images), "georeference")
 
 
-def _write(path: Path, one: Hypotheses, k: int, labels: LabelSpace, place: Georeference) -> None:
+def _write(partial: Path, one: Hypotheses, k: int, labels: LabelSpace, place: Georeference) -> None:
     rasterio = package("rasterio", "formats", "GeoTIFF needs")
     facts = one.facts(k)
     profile = {
@@ -107,7 +107,7 @@ def _write(path: Path, one: Hypotheses, k: int, labels: LabelSpace, place: Geore
     }
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        with rasterio.open(path, "w", **profile) as target:
+        with rasterio.open(partial, "w", **profile) as target:
             target.write(one.masks[k], 1)
             target.write_colormap(1, {c: (*color, 255) for c, color in enumerate(labels.colors)})
             target.set_band_description(

@@ -26,6 +26,7 @@ from ambiseg.data.listing import SPLITS
 from ambiseg.data.pattern_matching import Key
 from ambiseg.data.splits.assignment import FRACTIONS, split_images
 from ambiseg.escaping import csv_cell
+from ambiseg.plain_yaml import plain_values
 
 HEADER = (
     "# Written by 'ambiseg data init'. Names of classes, patterns and the table of splits may be changed.\n"
@@ -250,7 +251,7 @@ def yaml_of(made: Plan, root: str = ".") -> str:
     """The text of ``dataset.yaml``."""
     files = made.info.files
     info = replace(made.info, files=replace(files, root=root) if files is not None else None)
-    entries: dict[str, Any] = yaml.safe_load(info.to_yaml())
+    entries: dict[str, Any] = plain_values(info.to_yaml())
     if not made.classes.colored:
         entries["classes"] = list(info.labels.names)
     if info.labels.ignore_value is None:
