@@ -29,7 +29,8 @@ def check(extremes, case, method, labels, place, updates):
     wrong = data / "train" / "images" / "train-0.npy"
     count = int((~np.isfinite(np.load(wrong))).sum())
     remedy = "replace them by a finite number, such as 0"
-    assert found == f"refused: {wrong}: {count} values are NaN or infinite: {remedy}"
+    hint = f"'ambiseg data check {data}' lists all such files by cause"
+    assert found == f"refused: {wrong}: {count} values are NaN or infinite: {remedy}; {hint}"
     assert not (place / "run").exists()
 
 
