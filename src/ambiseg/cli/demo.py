@@ -41,7 +41,7 @@ class DemoArguments:
 
     out: Path = Path("demo")
     """Folder for everything."""
-    minutes: float = 4.8
+    minutes: float = 5.0
     """Training time."""
     scenarios: int = 2000
     """Number of simulated images."""
