@@ -15,6 +15,8 @@ from ambiseg.nested_settings import replaced
 from ambiseg.networks.settings import UNetSettings
 from model_helpers import perturbed
 
+OWN = [name for name, spec in METHODS.items() if str(spec.model).startswith("ambiseg.")]
+"""Methods of the library, without those of packages that happen to be installed."""
 SMALL = {
     "atfm": {"rank": 1, "steps": 1},
     "dropout-unet": {},
