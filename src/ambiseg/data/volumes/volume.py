@@ -16,14 +16,12 @@ from ambiseg.data.files.reading import NIFTI_SUFFIXES, suffix_of
 from ambiseg.data.files.validation import FileProblem
 from ambiseg.data.volumes.dicom import holds_dicom, read_series
 from ambiseg.data.volumes.nrrd import read_nrrd
+from ambiseg.data.volumes.settings import PLANE_NAMES
 from ambiseg.data.volumes.stored import Planes, StoredArray
 from ambiseg.errors import AmbisegError
 
 NRRD_SUFFIXES = (".nrrd", ".nhdr")
 VOLUME_SUFFIXES = (*NIFTI_SUFFIXES, *NRRD_SUFFIXES)
-PLANE_NAMES = ("sagittal", "coronal", "axial")
-"""Planes that cross the axes right, anterior and superior of space."""
-
 _Read = TypeVar("_Read")
 
 
