@@ -73,7 +73,7 @@ class Case:
             AmbisegError: a mask cannot be read, where only slices with foreground are kept; an id that is no name.
         """
         check_name(slice_id(self.id, 0, self.count), "id")
-        some = range(self.count)
+        some = list(range(self.count))
         if self.slices.keep == "foreground":
             some = [index for index in some if self._foreground(index)]
         return {slice_id(self.id, index, self.count): index for index in some}

@@ -70,7 +70,8 @@ class Series:
         """The plane ``(1, H, W)``; those that cross the slices need all files, which are then kept."""
         if axis == 2:
             return self._pixels(self.files[index])[None]
-        return self._whole().take(index, axis)[None]
+        whole = self._whole()
+        return whole[None, index] if axis == 0 else whole[None, :, index]
 
     def unpacked_bytes(self, axis: int) -> int:
         """The whole series for planes that cross its files."""

@@ -12,7 +12,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,13 +86,13 @@ def unpack(path: Path, encoding: Encoding, offset: int, length: int, skip: int =
     """
     with open(path, "rb") as raw:
         raw.seek(offset)
-        stream: IO[bytes] = gzip.GzipFile(fileobj=raw) if encoding == "gzip" else bz2.BZ2File(raw)
+        stream = gzip.GzipFile(fileobj=raw) if encoding == "gzip" else bz2.BZ2File(raw)
         with stream:
             if len(stream.read(skip)) < skip:
                 raise EOFError(f"it ends before its values, which begin at byte {skip}")
             content = np.empty(length, np.uint8)
-            view, place = memoryview(content), 0
-            while place < length and (got := stream.readinto(view[place : place + _CHUNK])):  # type: ignore[attr-defined]
+            view, place = content.data, 0
+            while place < length and (got := stream.readinto(view[place : place + _CHUNK])):
                 place += got
             if place < length:
                 raise EOFError(f"it has {skip + place} of {skip + length} bytes")
