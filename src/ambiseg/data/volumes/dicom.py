@@ -82,7 +82,7 @@ class Series:
         def read() -> NDArray[Any]:
             return np.stack([self._pixels(path) for path in self.files], axis=-1)
 
-        return UNPACKED.get(self.folder, read)
+        return UNPACKED.get(self.folder, self.shape, read)
 
     def _pixels(self, path: Path) -> NDArray[np.float32]:
         """Stored values times slope plus intercept."""

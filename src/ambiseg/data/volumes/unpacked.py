@@ -48,10 +48,10 @@ class Unpacked:
         """Bytes that are kept now."""
         return sum(array.nbytes for array in self._arrays.values())
 
-    def get(self, path: Path, read: Callable[[], NDArray[Any]]) -> NDArray[Any]:
-        """The array of a file, by ``read`` unless it is kept; a file that was changed is read again."""
+    def get(self, path: Path, part: object, read: Callable[[], NDArray[Any]]) -> NDArray[Any]:
+        """A part of a file, by ``read`` unless it is kept; a file that was changed is read again."""
         found = path.stat()
-        key = (str(path), found.st_mtime_ns, found.st_size)
+        key = (str(path), found.st_mtime_ns, found.st_size, part)
         with self._lock:
             array = self._arrays.get(key)
             if array is None:
