@@ -31,7 +31,7 @@ def scan(shape: tuple[int, int, int]) -> np.ndarray[Any, Any]:
     values = smooth[: shape[0], : shape[1], : shape[2]] + rng.normal(0, 15, shape).astype(np.float32)
     x, y = np.ogrid[-1 : 1 : shape[0] * 1j, -1 : 1 : shape[1] * 1j]
     values[x**2 + y**2 > 0.8] = -1000
-    return values.astype(np.int16)
+    return np.asarray(values, np.int16)
 
 
 def seconds(read: Callable[[int], Any], order: list[int]) -> float:
@@ -63,7 +63,7 @@ def main() -> None:
                 def naive(index: int, path: Path = path, axis: int = axis) -> Any:
                     place: list[Any] = [slice(None)] * 3
                     place[axis] = index
-                    return np.asarray(nibabel.load(path).dataobj[tuple(place)])  # type: ignore[attr-defined]
+                    return np.asarray(nibabel.load(path).dataobj[tuple(place)])
 
                 UNPACKED.clear()
                 volume = open_volume(path)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from volume_replica import write_dataset
 
 from ambiseg.cli.data_describe import tables
 from ambiseg.data.source import open_split
@@ -15,6 +14,7 @@ from ambiseg.engine.run import load
 from ambiseg.engine.run_folder import RunConfig
 from ambiseg.errors import AmbisegError
 from ambiseg.report.display import background_of
+from volume_replica import write_dataset
 
 SPLITS = ("train", "val", "test", "test")
 
