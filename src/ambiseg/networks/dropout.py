@@ -11,7 +11,7 @@ _LEAST = -(1 << 15)
 
 
 class Dropout(nn.Dropout):
-    """`torch.nn.Dropout`, four times as fast on a CPU (``benchmarks/speed.py dropout``).
+    """`torch.nn.Dropout`, twice as fast on a CPU (``benchmarks/speed.py dropout``).
 
     ``y = x m / (1 - p)`` with m = 1 of probability 1 - p, else 0. PyTorch draws every m by itself; here 64
     random bits serve four entries, so p is rounded to a multiple of 2^-16.
