@@ -30,6 +30,7 @@ _HOMES = {
     "TrainSettings": "ambiseg.engine.settings",
     "UNetSettings": "ambiseg.networks.settings",
     "fit": "ambiseg.engine.train",
+    "resume": "ambiseg.engine.train",
     "load": "ambiseg.engine.run",
     "evaluate": "ambiseg.engine.evaluate",
     "score": "ambiseg.engine.score",
@@ -38,6 +39,7 @@ _HOMES = {
     "read_image": "ambiseg.data.files.reading",
     "read_mask": "ambiseg.data.files.reading",
     "MaskRules": "ambiseg.data.files.mask_rules",
+    "dataset": "ambiseg.data.memory.dataset",
     "open_split": "ambiseg.data.source",
     "write_dataset": "ambiseg.data.source",
     "DatasetInfo": "ambiseg.data.info",
@@ -70,6 +72,7 @@ __all__ = [
     "annotations_of",
     "build",
     "collate",
+    "dataset",
     "describe",
     "evaluate",
     "export",
@@ -83,6 +86,7 @@ __all__ = [
     "register",
     "register_metric",
     "register_network",
+    "resume",
     "score",
     "score_files",
     "simulate",
@@ -95,6 +99,7 @@ if TYPE_CHECKING:
     from ambiseg.data.files.mask_rules import MaskRules
     from ambiseg.data.files.reading import read_image, read_mask
     from ambiseg.data.info import DatasetInfo
+    from ambiseg.data.memory.dataset import dataset
     from ambiseg.data.sample import Sample
     from ambiseg.data.simulators.dataset import simulate
     from ambiseg.data.source import open_split, write_dataset
@@ -104,7 +109,7 @@ if TYPE_CHECKING:
     from ambiseg.engine.run import load
     from ambiseg.engine.score import score, score_files
     from ambiseg.engine.settings import TrainSettings
-    from ambiseg.engine.train import fit
+    from ambiseg.engine.train import fit, resume
     from ambiseg.errors import AmbisegError
     from ambiseg.exporting.files import export
     from ambiseg.labels import LabelSpace

@@ -296,16 +296,16 @@ def canonical_weights(weights: Sequence[float] | NDArray[Any]) -> NDArray[np.flo
     return values if abs(total - 1) <= 1e-9 else values / total
 
 
-def canonical_sample(sample: Sample, info: DatasetInfo) -> Sample:
+def canonical_sample(sample: Sample, info: DatasetInfo, where: str = "") -> Sample:
     """A sample as it will be read again: canonical types, masks in the order of the annotators' names.
 
-    Masks that all have an empty annotator name are numbered.
+    Masks that all have an empty annotator name are numbered. ``where`` is what messages call it.
 
     Raises:
         AmbisegError: an unsafe or doubled name, a mask of another size, an unknown class, wrong weights.
     """
     check_name(sample.id, "id")
-    where = f"sample {sample.id!r}"
+    where = where or f"sample {sample.id!r}"
     image = canonical_image(np.asarray(sample.image), where)
     if info.channels and len(info.channels) != image.shape[0]:
         raise channel_problem(where, image.shape[0], info.channels)
