@@ -31,6 +31,7 @@ _HOMES = {
     "UNetSettings": "ambiseg.networks.settings",
     "fit": "ambiseg.engine.train",
     "resume": "ambiseg.engine.train",
+    "save_run": "ambiseg.engine.save_run",
     "load": "ambiseg.engine.run",
     "evaluate": "ambiseg.engine.evaluate",
     "score": "ambiseg.engine.score",
@@ -44,6 +45,7 @@ _HOMES = {
     "write_dataset": "ambiseg.data.source",
     "DatasetInfo": "ambiseg.data.info",
     "Sample": "ambiseg.data.sample",
+    "SplitStatistics": "ambiseg.data.statistics",
     "annotations_of": "ambiseg.data.batches",
     "collate": "ambiseg.data.collate",
     "simulate": "ambiseg.data.simulators.dataset",
@@ -66,6 +68,7 @@ __all__ = [
     "Preset",
     "Sample",
     "Segmenter",
+    "SplitStatistics",
     "TrainSettings",
     "UNetSettings",
     "__version__",
@@ -87,6 +90,7 @@ __all__ = [
     "register_metric",
     "register_network",
     "resume",
+    "save_run",
     "score",
     "score_files",
     "simulate",
@@ -103,10 +107,12 @@ if TYPE_CHECKING:
     from ambiseg.data.sample import Sample
     from ambiseg.data.simulators.dataset import simulate
     from ambiseg.data.source import open_split, write_dataset
+    from ambiseg.data.statistics import SplitStatistics
     from ambiseg.engine.describe import describe
     from ambiseg.engine.evaluate import evaluate
     from ambiseg.engine.postprocess import PredictSettings
     from ambiseg.engine.run import load
+    from ambiseg.engine.save_run import save_run
     from ambiseg.engine.score import score, score_files
     from ambiseg.engine.settings import TrainSettings
     from ambiseg.engine.train import fit, resume

@@ -28,8 +28,8 @@ from numpy.typing import NDArray
 from ambiseg import notebook
 from ambiseg.atomic_write import write_json, write_text
 from ambiseg.data.batches import annotations_of
-from ambiseg.data.sample import Sample
 from ambiseg.data.memory.dataset import DataLike, is_split
+from ambiseg.data.sample import Sample
 from ambiseg.data.source import open_split
 from ambiseg.data.split import Split
 from ambiseg.engine.postprocess import LoadedModel, PredictSettings, postprocess

@@ -40,6 +40,7 @@ from ambiseg.engine.run_folder import (
     LAST,
     TRAIN_VERB,
     RunConfig,
+    check_target,
 )
 from ambiseg.engine.settings import TrainSettings
 from ambiseg.engine.smoke import shrunk
@@ -148,7 +149,7 @@ def fit(
         raise AmbisegError(f"{model.needs_init}: start from a trained run with --init, or change the setting")
     if not is_child():
         inputs = [data] if isinstance(data, Path) else []
-        _check_target(run, overwrite, [*inputs, *([Path(chosen.init)] if chosen.init else [])])
+        check_target(run, overwrite, [*inputs, *([Path(chosen.init)] if chosen.init else [])])
         weights = sum(value.numel() * value.element_size() for value in model.state_dict().values())
         check_space(run, WEIGHTS_IN_A_RUN * weights, f"the run folder {run}")
     config = RunConfig(
@@ -248,7 +249,9 @@ def _check_in_memory(data: InMemory, train: TrainSettings, quiet: bool) -> None:
         for split in data.values():
             check_sendable(split)
     if data.drawn and not quiet and not is_child():
-        print(f"splits drawn from one dataset: {data.counts()} (ambiseg.dataset draws others)", file=sys.stderr)
+        print(
+            f"splits drawn from one dataset: {data.counts()} (ambiseg.dataset draws others)", file=sys.stderr
+        )
 
 
 def _validation_split(data: Path | InMemory, train: TrainSettings) -> Split:
@@ -373,13 +376,3 @@ def _extended(
     else:
         train = replace(added, epochs=None, updates=done + steps)
     return replace(config, train=train, extended_at=(*config.extended_at, done))
-
-
-def _check_target(run: Path, overwrite: bool, inputs: list[Path]) -> None:
-    """Check that a run folder may be made; only an earlier run without files of somebody else is replaced."""
-    owned_files.check_inputs(run, inputs)
-    if run.is_dir() and not owned_files.is_empty(run) and not overwrite:
-        raise AmbisegError(
-            f"{run} exists: choose another --out, go on with --resume, or replace it with --overwrite"
-        )
-    owned_files.check_replaceable(run, [TRAIN_VERB], inputs)

@@ -136,7 +136,9 @@ def dataset(
         >>> dataset(train=[pair] * 4, val=[pair])["train"][0].annotators
         ('anna', 'ben')
     """
-    named = {name: given for name, given in (("train", train), ("val", val), ("test", test)) if given is not None}
+    named = {
+        name: given for name, given in (("train", train), ("val", val), ("test", test)) if given is not None
+    }
     if (data is None) == (not named):
         raise AmbisegError("pass data, or datasets as train, val and test, one of the two")
     if isinstance(data, Mapping):
@@ -214,7 +216,9 @@ def _drawn(
         raise AmbisegError(f"{str(source)!r} is a path, which needs no ambiseg.dataset: pass it as it is")
     names = _ids(source, ids, "the data")
     if groups is not None and len(groups) != len(names):
-        raise AmbisegError(f"there are {len(groups)} groups for {counted(len(names), 'image')}: give one for each")
+        raise AmbisegError(
+            f"there are {len(groups)} groups for {counted(len(names), 'image')}: give one for each"
+        )
     group_of = {name: name if groups is None else str(groups[i]) for i, name in enumerate(names)}
     chosen = split_images(group_of, fractions, seed)
     splits = {}
@@ -234,7 +238,9 @@ def _labels(classes: Sequence[str] | int | LabelSpace | None, ignore_value: int 
     if isinstance(classes, LabelSpace):
         return classes
     if isinstance(classes, str):
-        raise AmbisegError(f"classes are a list of names, received {classes!r}: write ['background', {classes!r}]")
+        raise AmbisegError(
+            f"classes are a list of names, received {classes!r}: write ['background', {classes!r}]"
+        )
     if classes is None or isinstance(classes, int):
         return LabelSpace.of_classes(2 if classes is None else classes, ignore_value)
     return LabelSpace(tuple(map(str, classes)), ignore_value=ignore_value)

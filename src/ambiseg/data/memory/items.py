@@ -78,9 +78,7 @@ class ItemForm:
             FileProblem: something else, keys that are missing or could be several, or masks without names that differ.
         """
         if isinstance(item, Sample):
-            return Parts(
-                item.image, tuple(zip(item.annotators, item.masks, strict=True)), item.weights
-            )
+            return Parts(item.image, tuple(zip(item.annotators, item.masks, strict=True)), item.weights)
         if isinstance(item, Mapping):
             image, masks, weights = self._of_mapping(item, where)
         elif isinstance(item, (tuple, list)) and len(item) in (2, 3):
@@ -159,7 +157,9 @@ def _mask_keys(item: Mapping[Any, Any], image: Hashable, where: str) -> list[Has
 def _one(keys: Sequence[Hashable], item: Mapping[Any, Any], where: str, what: str) -> Hashable:
     if len(keys) == 1:
         return keys[0]
-    said = f"keys {listed(map(repr, keys))} could be the {what}" if keys else f"no key is known to be the {what}"
+    said = (
+        f"keys {listed(map(repr, keys))} could be the {what}" if keys else f"no key is known to be the {what}"
+    )
     raise FileProblem(where, said, f"name the key: {what}='...'; it has {listed(map(repr, item))}")
 
 

@@ -38,9 +38,7 @@ def image_of(value: Any, size: tuple[int, ...], where: str) -> NDArray[np.generi
     """
     if isinstance(value, (str, PathLike)):
         return read_image(value)
-    if isinstance(value, Image.Image):
-        return canonical_image(pixels_of(value).shown(), where)
-    array = _array(value, where, "image")
+    array = array_of(value, where, "image")
     while array.ndim > 3 and array.shape[-1] == 1:
         array = array[..., 0]
     if array.ndim > 3:
@@ -59,7 +57,7 @@ def mask_of(value: Any, rules: MaskRules, where: str) -> NDArray[np.uint8]:
         return read_mask(value, rules)
     if isinstance(value, Image.Image):
         return label_map_of(pixels_of(value), where, rules).mask
-    return canonical_mask(_array(value, where, "mask"), where, rules)
+    return canonical_mask(array_of(value, where, "mask"), where, rules)
 
 
 def separate(value: Any, where: str) -> list[tuple[str, Any]]:
@@ -78,7 +76,7 @@ def separate(value: Any, where: str) -> list[tuple[str, Any]]:
         return [("", value)]
     if isinstance(value, Sequence) and not all(isinstance(one, (int, float, list, tuple)) for one in value):
         return [("", mask) for mask in value]
-    array = _array(value, where, "mask")
+    array = array_of(value, where, "mask")
     if array.ndim == 4 and 1 in (array.shape[1], array.shape[-1]):
         array = array[:, 0] if array.shape[1] == 1 else array[..., 0]
     if array.ndim > 3:
@@ -100,14 +98,20 @@ def is_label_map(value: Any) -> bool:
 def _is_a(value: Any, package: str, name: str) -> bool:
     """Whether a value is of a class of another package, which need not be installed."""
     return any(
-        kind.__name__ == name and kind.__module__.partition(".")[0] == package
-        for kind in type(value).__mro__
+        kind.__name__ == name and kind.__module__.partition(".")[0] == package for kind in type(value).__mro__
     )
 
 
-def _array(value: Any, where: str, what: str) -> NDArray[Any]:
+def array_of(value: Any, where: str, what: str) -> NDArray[Any]:
+    """The numbers of an array, of nested lists, of a picture, or of an image of TorchIO with one slice.
+
+    Raises:
+        FileProblem: something else, or a volume of TorchIO.
+    """
     if is_torchio(value):
         return _slice(value, where, what)
+    if isinstance(value, Image.Image):
+        return pixels_of(value).shown()
     if isinstance(value, torch.Tensor):
         value = value.as_subclass(torch.Tensor).detach().cpu()
         return np.asarray(value.float() if value.dtype == torch.bfloat16 else value)
@@ -115,11 +119,10 @@ def _array(value: Any, where: str, what: str) -> NDArray[Any]:
         array = np.asarray(value)
     except (ValueError, TypeError):  # lists of unequal length
         array = np.empty(0, object)
-    if array.dtype.kind not in "buifc" or array.ndim < 2:
-        shown = f"an array of shape {array.shape}" if array.dtype.kind in "buifc" else type(value).__name__
+    if array.dtype.kind not in "buifc":
         raise FileProblem(
             where,
-            f"the {what} is {shown}",
+            f"the {what} is a {type(value).__name__}",
             "give an array of numpy or torch, a picture of Pillow or the path of a file",
         )
     return array
@@ -139,5 +142,7 @@ def _slice(value: Any, where: str, what: str) -> NDArray[Any]:
 
 def _volume(shape: tuple[int, ...], where: str, what: str) -> FileProblem:
     return FileProblem(
-        where, f"the {what} has shape {shape}, a volume", "give slices (channels, height, width), an item each"
+        where,
+        f"the {what} has shape {shape}, a volume",
+        "give slices (channels, height, width), an item each",
     )
