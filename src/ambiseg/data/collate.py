@@ -6,7 +6,7 @@ sets. `collate` adds images of different size.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -40,7 +40,11 @@ def collate(samples: Sequence[Any]) -> Any:
         (torch.Size([2, 3, 2, 4]), torch.Size([2, 2, 2, 4]), tensor([[0.5000, 0.5000],
                 [1.0000, 0.0000]]))
     """
-    joined = {**default_collate_fn_map, Tensor: _tensors, MaskSet: collate_sets}
+    joined: dict[Any, Callable[..., Any]] = {
+        **default_collate_fn_map,
+        Tensor: _tensors,
+        MaskSet: collate_sets,
+    }
     return collate_with(samples, collate_fn_map=joined)
 
 

@@ -108,7 +108,9 @@ def canonical_mask(mask: NDArray[Any], file: str | PathLike[str], rules: MaskRul
         )
     if mask.dtype.kind not in "buif":
         raise FileProblem(file, f"values of type {mask.dtype.name} are not classes", "save integers")
-    if rules.threshold is not None and rules.two_classes and mask.max() > 1:
+    most = mask.max()
+    smooth = most > 1 or (rules.threshold is not None and rules.threshold < 1 and not np.isnan(most))
+    if rules.threshold is not None and rules.two_classes and smooth:
         above: NDArray[Any] = mask > rules.threshold
         mask = above if rules.ignore_value is None else np.where(mask == rules.ignore_value, mask, above)
     if mask.dtype.kind == "f":

@@ -74,7 +74,9 @@ def separate(value: Any, where: str) -> list[tuple[str, Any]]:
         return [(str(name), mask) for name, mask in value.items()]
     if isinstance(value, (str, PathLike, Image.Image)):
         return [("", value)]
-    if isinstance(value, Sequence) and not all(isinstance(one, (int, float, list, tuple)) for one in value):
+    if isinstance(value, Sequence) and not (
+        value and all(isinstance(one, (int, float, list, tuple)) for one in value)
+    ):
         return [("", mask) for mask in value]
     array = array_of(value, where, "mask")
     if array.ndim == 4 and 1 in (array.shape[1], array.shape[-1]):
