@@ -19,6 +19,7 @@ from ambiseg.labels import LabelSpace
 
 IN_MEMORY = "in memory"
 """What a run folder says of where such data are."""
+_NAME = f"the data {IN_MEMORY}"
 _OTHER_NAMES = {"validation": "val", "valid": "val"}
 """Names of splits in data sets of Hugging Face and others."""
 
@@ -77,7 +78,7 @@ class InMemory(Mapping[str, Split]):
         return ", ".join(f"{counted(len(split), 'image')} in {name}" for name, split in self.items())
 
     def __str__(self) -> str:
-        return f"the data {IN_MEMORY}"
+        return _NAME
 
     def __repr__(self) -> str:
         return f"<data in memory: {self.counts()}; classes {', '.join(self.info.labels.names)}>"
@@ -147,7 +148,7 @@ def dataset(
         raise AmbisegError(f"annotators are a list of names, received {annotators!r}: write [{annotators!r}]")
     form = ItemForm(image, masks, weights, tuple(map(str, annotators)))
     info = DatasetInfo(
-        name=IN_MEMORY,
+        name=_NAME,
         labels=_labels(classes, ignore_value),
         augment=dict(augment or {}),
         channels=tuple(channels),
