@@ -113,6 +113,14 @@ def test_the_same_content_is_the_same_data(form):
         np.testing.assert_array_equal(one.weights, other.weights)
 
 
+def test_splits_of_hugging_face():
+    datasets = pytest.importorskip("datasets")
+    rows = of_hugging_face()
+    data = dataset(datasets.DatasetDict(train=rows, validation=rows.with_format("torch")))
+    assert list(data) == ["train", "val"]
+    assert data["train"].digest() == data["val"].digest() == dataset(train=PAIRS)["train"].digest()
+
+
 @pytest.mark.parametrize("name", ["folder", "packed.h5"])
 def test_what_is_written_has_the_same_digest(name, tmp_path):
     items = [(*pair, [0.25, 0.75]) for pair in PAIRS]
@@ -244,6 +252,10 @@ FAULTS = {
     "negative": ([(IMAGE, MASK, [-0.5, 1.5])], "item 0 of train: id '0' has a negative weight"),
     "one weight": ([(IMAGE, MASK, [1.0])], r"item 0 of train: 2 masks, .* weights of shape \(1,\)"),
     "weight words": ([(IMAGE, MASK, ["much", "less"])], "item 0 of train: its weights are no numbers"),
+    "weight of words": (
+        [(IMAGE, {"a": MASK[0]}, {"a": "much"})],
+        "item 0 of train: its weights are no numbers",
+    ),
     "weight names": ([(IMAGE, {"a": MASK[0]}, {"b": 1})], "has a weight for 'b' but no mask"),
     "collision": (
         [(IMAGE, {1: MASK[0], "1": MASK[1]})],

@@ -29,7 +29,7 @@ from ambiseg.data.causes import Problem
 from ambiseg.data.check import CheckReport, check_dataset
 from ambiseg.data.folder import Progress, missing_split
 from ambiseg.data.info import DatasetInfo
-from ambiseg.data.memory.dataset import DataLike, InMemory, as_data
+from ambiseg.data.memory.dataset import DataLike, InMemory, as_data, title_of
 from ambiseg.data.sample import Sample
 from ambiseg.data.seen import SplitSeen, Summary
 from ambiseg.data.source import list_splits, open_split
@@ -187,7 +187,7 @@ def describe(
         for summary in chosen
     ]
     info = open_split(path, chosen[0].split).info
-    return Description(str(path), info, tuple(found), warnings, seed)
+    return Description(title_of(path), info, tuple(found), warnings, seed)
 
 
 def _summary_of(name: str, split: Split) -> Summary:

@@ -23,7 +23,7 @@ from ambiseg.data.augmentation import Augmentation
 from ambiseg.data.batches import LabelView, collate
 from ambiseg.data.files.validation import FileProblem
 from ambiseg.data.mask_oddities import SINGLE
-from ambiseg.data.memory.dataset import IN_MEMORY, DataLike, InMemory, as_data
+from ambiseg.data.memory.dataset import IN_MEMORY, DataLike, InMemory, as_data, title_of
 from ambiseg.data.memory.split import check_sendable
 from ambiseg.data.source import OneMaskSplit, open_split
 from ambiseg.data.split import Split
@@ -141,7 +141,7 @@ def fit(
         raise AmbisegError(f"{problem}; '{command}' lists all such files by cause") from problem
     check_suits(spec, preset, chosen.labels, split.info.labels, statistics)
     if not is_child():
-        _warn(statistics, spec, chosen, f"{data}, train")
+        _warn(statistics, spec, chosen, f"{title_of(data)}, train")
     labels = split.info.labels.with_binary_channels(chosen.binary_channels)
     with trying_network(network.kind, module):
         model = _model(spec, chosen, statistics, labels, network, own)
@@ -170,7 +170,7 @@ def fit(
     start = starting_model(config) if chosen.init else None
     operations = 3 * _try(model, config, split) * chosen.batch_size * chosen.devices
     augmentation = choose_augmentation(
-        chosen, split, val, config.normalization, steps_of(chosen, len(split)), operations, str(data)
+        chosen, split, val, config.normalization, steps_of(chosen, len(split)), operations, title_of(data)
     )
     config = replace(config, augmentation=augmentation)
     if is_child():
@@ -338,7 +338,7 @@ def resume(
     if split.digest() != config.data_digest:
         remedy = "pass the same data" if isinstance(source, InMemory) else "give its --data"
         raise AmbisegError(
-            f"the training split of {source} is not the one that {run} was trained on: {remedy}"
+            f"the training split of {title_of(source)} is not the one that {run} was trained on: {remedy}"
         )
     _check_devices(config.train, split, val)
     if isinstance(source, InMemory):

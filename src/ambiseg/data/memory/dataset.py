@@ -20,6 +20,7 @@ from ambiseg.labels import LabelSpace
 IN_MEMORY = "in memory"
 """What a run folder says of where such data are."""
 _NAME = f"the data {IN_MEMORY}"
+"""What messages call them."""
 _OTHER_NAMES = {"validation": "val", "valid": "val"}
 """Names of splits in data sets of Hugging Face and others."""
 
@@ -76,9 +77,6 @@ class InMemory(Mapping[str, Split]):
     def counts(self) -> str:
         """Its splits in words."""
         return ", ".join(f"{counted(len(split), 'image')} in {name}" for name, split in self.items())
-
-    def __str__(self) -> str:
-        return _NAME
 
     def __repr__(self) -> str:
         return f"<data in memory: {self.counts()}; classes {', '.join(self.info.labels.names)}>"
@@ -137,13 +135,13 @@ def dataset(
         >>> dataset(train=[pair] * 4, val=[pair])["train"][0].annotators
         ('anna', 'ben')
     """
-    named = {
+    given_splits = {
         name: given for name, given in (("train", train), ("val", val), ("test", test)) if given is not None
     }
-    if (data is None) == (not named):
+    if (data is None) == (not given_splits):
         raise AmbisegError("pass data, or datasets as train, val and test, one of the two")
     if isinstance(data, Mapping):
-        named = {_OTHER_NAMES.get(name, name): given for name, given in data.items()}
+        given_splits = {_OTHER_NAMES.get(name, name): given for name, given in data.items()}
     if isinstance(annotators, str):
         raise AmbisegError(f"annotators are a list of names, received {annotators!r}: write [{annotators!r}]")
     form = ItemForm(image, masks, weights, tuple(map(str, annotators)))
@@ -154,10 +152,10 @@ def dataset(
         channels=tuple(channels),
         mask_threshold=mask_threshold,
     )
-    if named or isinstance(data, Mapping):
+    if given_splits or isinstance(data, Mapping):
         if groups is not None:
             raise AmbisegError("groups are for splits that are drawn from one dataset: leave them out")
-        return _of_splits(named, info, form, ids)
+        return _of_splits(given_splits, info, form, ids)
     return _drawn(data, info, form, ids, groups, fractions, seed)
 
 
@@ -176,20 +174,25 @@ def as_data(data: DataLike, labels: LabelSpace | None = None) -> Path | InMemory
     return data if isinstance(data, InMemory) else dataset(data, classes=labels)
 
 
+def title_of(data: Path | InMemory) -> str:
+    """What messages call data."""
+    return str(data) if isinstance(data, Path) else _NAME
+
+
 def _of_splits(
-    named: Mapping[str, Any],
+    given: Mapping[str, Any],
     info: DatasetInfo,
     form: ItemForm,
     ids: Sequence[str] | Mapping[str, Sequence[str]] | None,
 ) -> InMemory:
-    if not named:
+    if not given:
         raise AmbisegError("the data have no split: pass a dataset as train and one as val")
     if ids is not None and not isinstance(ids, Mapping):
-        ids = {name: ids for name in named} if len(named) == 1 else {}
+        ids = {name: ids for name in given} if len(given) == 1 else {}
         if not ids:
             raise AmbisegError("ids of several splits are a mapping, such as {'train': [...], 'val': [...]}")
     splits: dict[str, Split] = {}
-    for name, source in named.items():
+    for name, source in given.items():
         check_name(str(name), "split")
         if is_split(source):
             splits[name], info = source, source.info

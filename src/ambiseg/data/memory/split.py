@@ -117,7 +117,7 @@ class MemorySplit(Split):
         except Exception as error:
             raise FileProblem(
                 where,
-                f"the dataset does not give it ({type(error).__name__}: {error})",
+                f"the dataset does not give it ({_one_line(error)})",
                 "correct the dataset",
             ) from error
         parts = self.form.parts(item, where)
@@ -152,18 +152,22 @@ def _weights(parts: Parts, where: str, sample_id: str) -> np.ndarray[Any, np.dty
     names = [name for name, _ in parts.masks]
     if parts.weights is None:
         return np.full(len(names), 1 / len(names))
-    if isinstance(parts.weights, Mapping):
-        stated = {str(name): float(weight) for name, weight in parts.weights.items()}
-        problems = weight_problems(stated, names, where, sample_id)
-        if problems:
-            raise problems[0]
-        return np.array([stated[name] for name in names])
     try:
-        return np.asarray(parts.weights, np.float64)
+        if not isinstance(parts.weights, Mapping):
+            return np.asarray(parts.weights, np.float64)
+        stated = {str(name): float(weight) for name, weight in parts.weights.items()}
     except (TypeError, ValueError) as error:
         raise FileProblem(
             where, f"its weights are no numbers ({parts.weights!r:.60})", "give one for each mask"
         ) from error
+    problems = weight_problems(stated, names, where, sample_id)
+    if problems:
+        raise problems[0]
+    return np.array([stated[name] for name in names])
+
+
+def _one_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split()):.200}"
 
 
 def _digest_of(sample: Sample) -> bytes:
@@ -202,7 +206,7 @@ def check_sendable(split: Split) -> None:
         pickle.Pickler(_Counted()).dump(split)
     except Exception as error:
         raise AmbisegError(
-            f"the data cannot be sent to other processes ({type(error).__name__}: {error}): take functions without a"
+            f"the data cannot be sent to other processes ({_one_line(error)}): take functions without a"
             " name (lambda) and open files out of the dataset, or set train.devices=1 and train.workers=0, or write"
             " the data with ambiseg.write_dataset and train on the path"
         ) from error
