@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 
 from ambiseg.data.causes import Problem, by_cause
 from ambiseg.data.files.validation import (
@@ -149,16 +150,16 @@ def _places(parts: Parts, where: str) -> list[str]:
 
 
 def _weights(parts: Parts, where: str, sample_id: str) -> np.ndarray[Any, np.dtype[np.float64]]:
-    names = [name for name, _ in parts.masks]
-    if parts.weights is None:
+    names, given = [name for name, _ in parts.masks], parts.weights
+    if given is None or (isinstance(given, Mapping) and not given):
         return np.full(len(names), 1 / len(names))
     try:
-        if not isinstance(parts.weights, Mapping):
-            return np.asarray(parts.weights, np.float64)
-        stated = {str(name): float(weight) for name, weight in parts.weights.items()}
+        if not isinstance(given, Mapping):
+            return np.asarray(given.cpu() if isinstance(given, torch.Tensor) else given, np.float64)
+        stated = {str(name): float(weight) for name, weight in given.items()}
     except (TypeError, ValueError) as error:
         raise FileProblem(
-            where, f"its weights are no numbers ({parts.weights!r:.60})", "give one for each mask"
+            where, f"its weights are no numbers ({given!r:.60})", "give one for each mask"
         ) from error
     problems = weight_problems(stated, names, where, sample_id)
     if problems:
