@@ -173,6 +173,18 @@ def test_every_order_of_voxels_is_put_in_that_of_the_image(tmp_path, order, mirr
         np.testing.assert_array_equal(placed.plane(axis, index), masks["ben"].take(index, axis))
 
 
+def test_volumes_of_other_orientations_are_a_warning(copied):
+    for path in [copied / "val" / "images" / "case2.nii.gz", *(copied / "val" / "masks" / "case2").iterdir()]:
+        values = np.asanyarray(nibabel.load(path).dataobj)
+        write_nifti(path, np.ascontiguousarray(values[::-1]), AFFINE @ FLIP)
+    report = check_dataset(copied)
+    (warning,) = report.warnings
+    assert (
+        report.ok
+        and "3 images with LAS, such as train/case0, 1 image with RAS, such as val/case2" in warning.problem
+    )
+
+
 def test_a_mask_elsewhere_or_without_a_place_is_refused(copied):
     mask, folder = case(2)[1]["anna"], copied / "val" / "masks" / "case2"
     moved = AFFINE.copy()
