@@ -171,7 +171,7 @@ class _Check:
         seen = SplitSeen(split, str(self.path / split) if self.layout is None else f"{self.path}, {split}")
         self.note(files.problems)
         if self.info is not None and self.info.slices is not None:
-            self.volumes(seen, files, VolumesSeen(files, self.info, self.note))
+            self.volumes(seen, files, VolumesSeen(files, self.info, self.path, self.note))
             return seen
         seen.ids, seen.read = tuple(files.images), lambda sample_id: read_channels(files.images[sample_id])
         bare = []

@@ -197,6 +197,18 @@ def test_a_mask_elsewhere_or_without_a_place_is_refused(copied):
     assert "the mask has 2 channels" in errors(copied)[0]
 
 
+def test_a_link_of_a_series_does_not_lead_out_of_the_data(copied, tmp_path):
+    (copied / "val" / "images" / "case2.nii.gz").unlink()
+    folder = write_series(copied / "val" / "images" / "case2", case(2)[0])
+    assert not errors(copied)
+    file = sorted(folder.iterdir())[0]
+    file.rename(tmp_path / "secret.dcm")
+    file.symlink_to(tmp_path / "secret.dcm")
+    assert f"{file.name}" in errors(copied)[0] and "the link leads out of the data" in errors(copied)[0]
+    with pytest.raises(AmbisegError, match="the link leads out of the data"):
+        open_split(copied, "val")
+
+
 def test_numbers_that_are_no_classes_are_named_once_for_each_mask(copied):
     mask = case(2)[1]["anna"].astype(np.int16)
     mask[0, 0, 1], mask[0, 0, 4] = 2, 7
