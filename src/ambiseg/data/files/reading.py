@@ -27,7 +27,7 @@ from ambiseg.data.files.limits import MAX_VALUES as MAX_VALUES
 from ambiseg.data.files.limits import check_size as check_size
 from ambiseg.data.files.limits import npy_header
 from ambiseg.data.files.mask_rules import Color, MaskRules
-from ambiseg.data.files.nifti import nibabel_of, read_header, read_values
+from ambiseg.data.files.nifti import read_header, read_values
 from ambiseg.data.files.orientation import upright
 from ambiseg.data.files.palette import from_colors, from_palette
 from ambiseg.data.files.pictures import read_picture
@@ -37,9 +37,12 @@ from ambiseg.data.files.validation import FileProblem, canonical_image, canonica
 from ambiseg.errors import AmbisegError
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
-MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".npy", *NIFTI_SUFFIXES)
+NRRD_SUFFIXES = (".nrrd", ".nhdr")
+VOLUME_SUFFIXES = (*NIFTI_SUFFIXES, *NRRD_SUFFIXES)
+MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".npy", *VOLUME_SUFFIXES)
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".webp", *MASK_SUFFIXES)
 
+_SLICES = "add 'slices: {axis: axial}' to dataset.yaml to read volumes, or save one slice per file"
 _EXPORT_AGAIN = "it may be truncated or of another format; copy or export it again"
 
 
@@ -202,7 +205,8 @@ def read_affine(path: str | PathLike[str]) -> NDArray[np.float64] | None:
     if suffix_of(path) not in NIFTI_SUFFIXES:
         return None
     _check_file(Path(path))
-    nibabel = nibabel_of(path)
+    import nibabel
+
     try:
         return np.asarray(nibabel.load(path).affine, dtype=np.float64)
     except Exception as error:
@@ -233,7 +237,8 @@ def write_mask(
     if suffix == ".png":
         partial.write_bytes(mask_png(values, colors))
     else:
-        nibabel = nibabel_of(partial)
+        import nibabel
+
         nibabel.save(nibabel.Nifti1Image(values, np.eye(4) if affine is None else affine), partial)
 
 
@@ -300,9 +305,13 @@ def _read_nifti(path: Path) -> Pixels:
     header = read_header(path)
     shape = header.shape
     if len(shape) < 2 or any(n != 1 for n in shape[2:]):
-        raise FileProblem(path, f"the array has shape {shape}, a volume", "save one slice per file")
+        raise FileProblem(path, f"the array has shape {shape}, a volume", _SLICES)
     values = read_values(header, lambda shape: check_size(path, shape[:2]))
     return Pixels(values.reshape(1, *shape[:2]))
+
+
+def _read_nrrd(path: Path) -> Pixels:
+    raise FileProblem(path, "NRRD files are volumes", _SLICES)
 
 
 _READERS: dict[str, Callable[[Path], Pixels]] = {
@@ -311,4 +320,6 @@ _READERS: dict[str, Callable[[Path], Pixels]] = {
     ".npy": _read_numpy,
     ".nii": _read_nifti,
     ".nii.gz": _read_nifti,
+    ".nrrd": _read_nrrd,
+    ".nhdr": _read_nrrd,
 }
