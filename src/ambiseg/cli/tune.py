@@ -13,7 +13,15 @@ from ambiseg.cli.console import Grid, command, next_commands, say, show, show_gr
 from ambiseg.cli.parsing import Shown, at_least_one, parse
 from ambiseg.cli.train import OfPreset, TrainArguments, chosen_values
 from ambiseg.engine.smoke import NOTE
-from ambiseg.engine.tuning.space import Space, brief, default_space, parse_search, read_space
+from ambiseg.engine.tuning.space import (
+    Choices,
+    Numbers,
+    Space,
+    brief,
+    default_space,
+    parse_search,
+    read_space,
+)
 from ambiseg.errors import AmbisegError
 from ambiseg.methods import METHODS, method_info
 from ambiseg.nested_settings import shown
@@ -241,13 +249,15 @@ def _draw(out: Path, order: Order, trials: list[Trial]) -> None:
     from ambiseg.report.files import save_png
     from ambiseg.report.tuning import draw_search
 
+    ranges = order.searched().ranges
     figure = draw_search(
         [trial.value if trial.state in ("done", "pruned") else None for trial in trials],
         {name: [trial.settings.get(name, "") for trial in trials] for name in order.space},
         order.title,
         order.higher_is_better,
-        [name for name, text in order.space.items() if text.startswith("log:")],
-        [place for place, trial in enumerate(trials) if trial.state == "pruned"],
+        logarithmic=[name for name, one in ranges.items() if isinstance(one, Numbers) and one.log],
+        choices={name: one.words for name, one in ranges.items() if isinstance(one, Choices)},
+        ended_early=[place for place, trial in enumerate(trials) if trial.state == "pruned"],
     )
     save_png(figure, out / PICTURE)
 
@@ -273,15 +283,15 @@ def _tell(out: Path, order: Order, trials: list[Trial], as_json: bool) -> int:
         show_json({**entries, **lists, "config": out / BEST, "next": command(*again)})
         return 0
     grid = Grid(f"the best of {len(trials)} trials, by {order.title} on the validation split")
-    for column in ("trial", order.title, *order.space):
+    for column in ("trial", order.title, *_short_names(list(order.space))):
         grid.column(column, right=column != "trial")
     for trial in ranked(order, trials)[:SHOWN]:
         grid.row(
             str(trial.number), f"{trial.value:.4f}", *(brief(trial.settings[name]) for name in order.space)
         )
     show_grid(grid)
-    words = " ".join(f"--set {name}={text}" for name, text in best.settings.items())
-    show(f"best: trial {best.number}, {order.title} {best.value:.4f}: {words}")
+    words = ", ".join(f"{name} {brief(text)}" for name, text in best.settings.items())
+    show(f"best settings ({BEST}): {words}")
     first = trials[0]
     if first.number != best.number and first.value is not None and first.state == "done":
         show(f"trial 0, with the settings of the preset as far as their ranges hold them: {first.value:.4f}")
@@ -297,3 +307,14 @@ def _tell(out: Path, order: Order, trials: list[Trial], as_json: bool) -> int:
         )
     next_commands(*lines, (f"{command('ambiseg', 'tune', '--resume', out)} --trials 10", "ten trials more"))
     return 0
+
+
+def _short_names(names: list[str]) -> list[str]:
+    """Names without the beginnings that do not tell them apart.
+
+    Example:
+        >>> _short_names(["train.lr", "selection.weight", "probability.weight"])
+        ['lr', 'selection.weight', 'probability.weight']
+    """
+    last = [name.rpartition(".")[2] for name in names]
+    return [end if last.count(end) == 1 else name for name, end in zip(names, last, strict=True)]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, NullLocator
 
 from ambiseg.report.canvas import FAINT, INK
 from ambiseg.report.plots import COLORS
@@ -21,17 +21,19 @@ def draw_search(
     settings: Mapping[str, Sequence[str]],
     title: str,
     higher_is_better: bool,
-    logarithmic: Sequence[str] = (),
-    ended_early: Sequence[int] = (),
+    logarithmic: Collection[str] = (),
+    choices: Mapping[str, Sequence[str]] | None = None,
+    ended_early: Collection[int] = (),
 ) -> Figure:
     """The figure of every trial, the best one so far, and the figures against each setting.
 
     Args:
         values: of the trials in their order; None where one failed.
-        settings: what each trial had, as texts, by the names of settings; drawn as numbers where all are.
+        settings: what each trial had, as texts, by the names of settings.
         title: of the figure.
         higher_is_better: its direction.
         logarithmic: settings with a logarithmic axis.
+        choices: what may be chosen, by the names of the settings that are no numbers.
         ended_early: places of trials that were ended early, drawn hollow.
 
     Example:
@@ -50,7 +52,16 @@ def draw_search(
     early = [place in set(ended_early) for place in kept]
     _history(axes[0], kept, figures, early, title, higher_is_better)
     for panel, (name, texts) in zip(axes[1:], settings.items(), strict=False):
-        _against(panel, name, [texts[place] for place in kept], figures, early, name in logarithmic)
+        words = (choices or {}).get(name)
+        own = [texts[place] for place in kept]
+        places = [float(text) if words is None else float(words.index(text)) for text in own]
+        _points(panel, places, figures, early)
+        if words is not None:
+            panel.set_xticks(range(len(words)), [_short(word) for word in words])
+        elif name in logarithmic and len(set(places)) > 1:
+            _logarithmic(panel, min(places), max(places))
+        panel.set_title(_short(name, 2 * _WIDEST), fontsize=9, loc="left", color=INK)
+        panel.tick_params(labelsize=7)
     return figure
 
 
@@ -71,20 +82,12 @@ def _history(
     axes.tick_params(labelsize=7)
 
 
-def _against(
-    axes: Axes, name: str, texts: list[str], figures: list[float], early: list[bool], logarithmic: bool
-) -> None:
-    try:
-        places = [float(text) for text in texts]
-    except ValueError:
-        words = sorted(set(texts))
-        places = [float(words.index(text)) for text in texts]
-        axes.set_xticks(range(len(words)), [_short(word) for word in words])
-    _points(axes, places, figures, early)
-    if logarithmic and places and min(places) > 0:
-        axes.set_xscale("log")
-    axes.set_title(_short(name, 2 * _WIDEST), fontsize=9, loc="left", color=INK)
-    axes.tick_params(labelsize=7)
+def _logarithmic(axes: Axes, low: float, high: float) -> None:
+    """Three ticks in plain numbers, however narrow the axis is."""
+    axes.set_xscale("log")
+    axes.xaxis.set_minor_locator(NullLocator())
+    ticks = (low, math.sqrt(low * high), high)
+    axes.set_xticks(ticks, [f"{tick:.2g}" for tick in ticks])
 
 
 def _points(axes: Axes, places: list[float], figures: list[float], early: list[bool]) -> None:

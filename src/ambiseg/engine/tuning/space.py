@@ -36,7 +36,7 @@ NOT_COMPARABLE = {f"train.{name}": "every trial is trained equally long" for nam
 }
 """Settings that are not searched, and why."""
 MOST_CHOICES = 1000
-_NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
+_NUMBER = r"[-+]?(?:\d+(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d+)?"
 _RANGE = re.compile(rf"(log:)?({_NUMBER})\.\.({_NUMBER})(?:/({_NUMBER}))?")
 
 

@@ -54,6 +54,8 @@ RUN = "ambiseg.engine.tuning.trial"
 """Module of the process of one trial."""
 SAMPLED = "ged"
 """What trials are compared by where a method is validated by a loss that the search itself changes."""
+ALIKE = 3
+"""Trials after which a study ends where each of them failed, with the same words."""
 POLL = 0.1
 """Seconds between looks at the trials in progress."""
 
@@ -253,6 +255,7 @@ class Study:
                 this one.
 
         Raises:
+            AmbisegError: the first trials failed for one reason, which is probably that of all.
             KeyboardInterrupt: interrupted; the same call goes on.
         """
         waiting, running = self._waiting(), dict[int, Worker]()
@@ -336,6 +339,9 @@ class Study:
             self.journal.tell(number, result["value"])
         trials = self.write()
         self._report(trials[number], trials)
+        errors = [trial.error for trial in trials if trial.state == "failed"]
+        if len(errors) == len(trials) >= ALIKE and len(set(errors)) == 1:
+            raise AmbisegError(f"the first {len(errors)} trials failed alike: {errors[0]}")
 
     def _report(self, trial: Trial, trials: Sequence[Trial]) -> None:
         best = best_of(self.order, trials)
