@@ -14,7 +14,7 @@ from ambiseg.engine.module import TrainingModule
 from ambiseg.engine.run_folder import RunConfig
 from ambiseg.engine.train import fit
 from ambiseg.engine.tuning import study as studies
-from ambiseg.engine.tuning.journal import JOURNAL
+from ambiseg.engine.tuning.journal import JOURNAL, open_study, open_trial
 from ambiseg.engine.tuning.study import Order, Study, begin, best_of, compared, digests, load
 from ambiseg.engine.tuning.trial import Reports
 from ambiseg.errors import AmbisegError
@@ -283,3 +283,22 @@ def test_a_loss_compares_no_trials_whose_loss_differs():
             compared(spec, "recommended", values, ["rank"], metric)
     with pytest.raises(AmbisegError, match="neither high nor low is better"):
         compared(spec, "recommended", nothing, shared, "diversity")
+
+
+@pytest.mark.parametrize(("pruner", "ended"), [("none", [False, False]), ("median", [True, False])])
+def test_the_median_ends_what_is_worse_at_the_same_validation(tmp_path, pruner, ended):
+    """Figures 1 to 5 of five trials at validation 2: with the median 3 a trial of 2.5 ends, one of 3.5 goes on."""
+    journal = open_study(tmp_path, higher_is_better=True)
+    for value in range(1, 6):
+        trial = journal.ask()
+        trial.report(float(value), 2)
+        journal.tell(trial, float(value))
+    found = []
+    for value in (2.5, 3.5):
+        number = journal.ask()._trial_id
+        trial = open_trial(tmp_path, number, pruner)
+        trial.report(0.0, 1)
+        assert not trial.should_prune()  # no other trial has a validation 1
+        trial.report(value, 2)
+        found.append(bool(trial.should_prune()))
+    assert found == ended

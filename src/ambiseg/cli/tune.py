@@ -206,7 +206,7 @@ def _asked(name: str, arguments: TuneArguments) -> tuple[str, dict[str, Any], di
 
 
 def _list(space: Space, texts: dict[str, str]) -> None:
-    grid = Grid(f"settings of {space.spec.name} that are searched")
+    grid = Grid()
     for column in ("name", "range", "first trial"):
         grid.column(column, whole=column == "name")
     start = space.start()
@@ -282,7 +282,8 @@ def _tell(out: Path, order: Order, trials: list[Trial], as_json: bool) -> int:
         lists = {"best": asdict(best), "trials": [asdict(trial) for trial in trials]}
         show_json({**entries, **lists, "config": out / BEST, "next": command(*again)})
         return 0
-    grid = Grid(f"the best of {len(trials)} trials, by {order.title} on the validation split")
+    show(f"the best of {len(trials)} trials, by {order.title} on the validation split:")
+    grid = Grid()
     for column in ("trial", order.title, *_short_names(list(order.space))):
         grid.column(column, right=column != "trial")
     for trial in ranked(order, trials)[:SHOWN]:
