@@ -91,7 +91,9 @@ def test_without_optuna_one_sentence_names_the_extra(cli, fires, tmp_path, monke
 
 def test_a_study_of_other_images_does_not_go_on(cli, study, tmp_path):
     other = tmp_path / "other.h5"
-    assert main(["data", "simulate", "lesions", "--out", str(other), "--size", "16", "--scenarios", "10"]) == 0
+    assert (
+        main(["data", "simulate", "lesions", "--out", str(other), "--size", "16", "--scenarios", "10"]) == 0
+    )
     assert (
         "are not those of the study: give its --data" in cli("tune", "--resume", study, "--data", other).error
     )

@@ -235,6 +235,15 @@ def test_trials_train_go_on_after_a_kill_and_open_no_test_split(order, fires, tm
     trained = RunConfig.load(folders[best.number])
     assert RunConfig.load(tmp_path / "again").train == trained.train
 
+    mine = folders[best.number] / "notes.txt"
+    mine.write_text("mine")
+    with pytest.raises(AmbisegError, match="notes.txt.*ambiseg did not write"):
+        begin(tmp_path / "killed", order, overwrite=True)
+    mine.unlink()
+    begin(tmp_path / "killed", order, overwrite=True)
+    left = {path.name for path in (tmp_path / "killed").iterdir()}
+    assert left == {"study.json", ".ambiseg-files"}
+
 
 class Ended:
     """A trial of Optuna that is pruned at a validation."""
