@@ -470,7 +470,7 @@ def _default(field: dataclasses.Field[Any]) -> Any:
 
 
 @functools.cache
-def _texts(cls: type[Any]) -> dict[str, str]:
+def _texts(cls: Any) -> dict[str, str]:
     found = docstring_parser.parse_from_object(cls).params
     return {p.arg_name: " ".join((p.description or "").split()) for p in found}
 

@@ -194,7 +194,10 @@ def begin(out: Path, order: Order, overwrite: bool) -> None:
 def save(out: Path, order: Order, trials: Sequence[Trial] = ()) -> None:
     """Write what is asked for and all trials."""
     best = best_of(order, trials)
-    entries = {"ambiseg": __version__, "order": asdict(order) | {"digests": list(order.digests)}}
+    entries: dict[str, Any] = {
+        "ambiseg": __version__,
+        "order": asdict(order) | {"digests": list(order.digests)},
+    }
     entries |= {"best": None if best is None else asdict(best), "trials": [asdict(trial) for trial in trials]}
     write_json(out / STUDY, entries)
 
