@@ -48,7 +48,7 @@ class TuneArguments:
     data: Annotated[Path | None, Shown] = None
     """Data set with splits train and val: a folder or a packed file."""
     trials: int = 20
-    """Trainings in all. The first has the settings of the preset; ten are drawn at random, the rest where the earlier
+    """Trainings in all. The first has the settings of the preset; nine are drawn at random, the rest where the earlier
     ones were good (Optuna's TPE)."""
     epochs: Annotated[int | None, OfPreset] = None
     """Length of each trial: times that every image is seen."""
