@@ -251,7 +251,11 @@ REMOVERS = {"unlink", "rmdir"}
 LOW = ("atomic_write.py", "owned_files.py", "json_files.py")
 """The files that may."""
 ELSEWHERE = {
-    ("engine/benchmark.py", "open"): "the log of a run is appended to",
+    ("engine/workers.py", "open"): "the log of a run is appended to",
+    ("engine/tuning/trial.py", "open"): "the log of a trial is appended to",
+    ("engine/tuning/journal.py", "open"): "half a line at the end of Optuna's journal is cut",
+    ("engine/tuning/journal.py", "unlink"): "the lock of a killed study",
+    ("engine/tuning/study.py", "unlink"): "weights of a trial of the study, which are named one by one",
     ("engine/benchmark_run.py", "open"): "the log of a run is appended to",
     ("engine/curve.py", "save"): "rows are appended",
     ("report/files.py", "savefig"): "into memory",
