@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ambiseg.data.files.nifti import Header, nibabel_of, read_header
+from ambiseg.data.files.nifti import Header, read_header
 from ambiseg.data.files.reading import NIFTI_SUFFIXES, suffix_of
 from ambiseg.data.files.validation import FileProblem
 
@@ -97,7 +97,7 @@ def on_grid(
                 "save it with the affine of the scan",
             )
     pairs = _pairs(mask, image)
-    found = [_orientation(inside, mask.grid, image.grid, mask.path) for inside in pairs]
+    found = [voxel_order(inside, mask.grid, image.grid) for inside in pairs]
     if any(str(orientation) != str(found[0]) for orientation in found):
         twofold = mask if len(_forms(mask)) > 1 else image
         raise FileProblem(
@@ -106,8 +106,9 @@ def on_grid(
             "set both to the affine of the scan",
         )
     if found[0] is not None:
-        nibabel = nibabel_of(mask.path)
-        placed = nibabel.orientations.apply_orientation(labels, found[0])
+        from nibabel import orientations
+
+        placed = orientations.apply_orientation(labels, found[0])
         turned = not np.array_equal(found[0], [[0, 1], [1, 1], [2, 1]])
         return placed, "reordered" if turned else "same"
     if other_grid == "refuse":
@@ -134,12 +135,21 @@ def _pairs(mask: Header, image: Header) -> list[NDArray[np.float64]]:
     ]
 
 
-def _orientation(
-    inside: NDArray[np.float64], grid: tuple[int, int, int], target: tuple[int, int, int], path: Path
+def voxel_order(
+    inside: NDArray[np.float64], grid: tuple[int, int, int], target: tuple[int, int, int]
 ) -> _Orientation | None:
-    """The axes and directions in which a mask must be taken to lie voxel by voxel on its image; None if it
-    does not."""
-    orientations: Any = nibabel_of(path).orientations
+    """The axes and directions in which a mask must be taken to lie voxel by voxel on its image.
+
+    Args:
+        inside: ``(4, 4)``, from voxels of the mask to voxels of the image.
+        grid: extents of the mask.
+        target: extents of the image.
+
+    Returns:
+        For each axis of the mask, the axis of the image and 1 or -1, as in nibabel; None if it lies elsewhere.
+    """
+    from nibabel import orientations
+
     axes: _Orientation = orientations.io_orientation(inside)
     if np.isnan(axes).any():
         return None
@@ -179,10 +189,11 @@ def _other_grid(inside: NDArray[np.float64], mask: Header, image: Header) -> Fil
 
 def _resampled(labels: NDArray[np.uint8], mask: Header, image: Header) -> NDArray[np.uint8]:
     """The label of the nearest voxel, for each voxel of the image."""
+    import nibabel
     import nibabel.processing as processing
 
     resample: Any = processing.resample_from_to
-    as_image = nibabel_of(mask.path).Nifti1Image
+    as_image = nibabel.Nifti1Image
     target, extra = (image.grid, _forms(image)[0]), labels.reshape(*mask.grid, -1)
     layers = [
         np.asarray(resample(as_image(layer, _forms(mask)[0]), target, order=0, mode="grid-constant").dataobj)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import gzip
 from collections.abc import Callable
 from dataclasses import dataclass
-from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +37,10 @@ class Header:
         qform: likewise of its qform.
         content_bytes: how long the file is at least, unpacked.
         image_class: of nibabel, which reads the values.
+        affine: ``(4, 4)`` voxel-to-world matrix as nibabel gives it, whichever form the header has.
+        dtype: number type of the stored values.
+        offset: byte of the first value, unpacked.
+        scaling: slope and intercept of the stored values; None if they are not scaled.
     """
 
     path: Path
@@ -46,6 +49,10 @@ class Header:
     qform: NDArray[np.float64] | None
     content_bytes: int
     image_class: Any
+    affine: NDArray[np.float64]
+    dtype: np.dtype[Any]
+    offset: int
+    scaling: tuple[float, float] | None
 
     @property
     def grid(self) -> tuple[int, int, int]:
@@ -54,23 +61,15 @@ class Header:
         return x, y, z
 
 
-def nibabel_of(path: str | PathLike[str]) -> Any:
-    """The package nibabel; `FileProblem` where it is not installed."""
-    try:
-        import nibabel
-    except ImportError as error:
-        raise FileProblem(path, "NIfTI files need the package nibabel", "pip install nibabel") from error
-    return nibabel
-
-
 def read_header(path: Path) -> Header:
     """Read the first 540 bytes of a NIfTI file, and believe nothing in them that cannot be.
 
     Raises:
-        FileProblem: nibabel is missing, or the affine has NaN in it or is singular.
+        FileProblem: the affine has NaN in it or is singular.
         OSError, ValueError: this is no NIfTI file of numbers.
     """
-    nibabel = nibabel_of(path)
+    import nibabel
+
     with _opened(path) as stream:
         start = stream.read(540)
     kinds = (nibabel.Nifti1Image, nibabel.Nifti2Image)
@@ -90,7 +89,11 @@ def read_header(path: Path) -> Header:
     for extent in shape:
         values *= extent
     sform, qform = (_affine(path, form, header) for form in ("sform", "qform"))
-    return Header(path, shape, sform, qform, offset + values * dtype.itemsize, kind)
+    affine = np.asarray(header.get_best_affine(), np.float64)
+    slope, intercept = header.get_slope_inter()
+    scaling = None if slope is None else (float(slope), float(intercept))
+    length = offset + values * dtype.itemsize
+    return Header(path, shape, sform, qform, length, kind, affine, dtype, offset, scaling)
 
 
 def read_values(header: Header, check: Callable[[tuple[int, ...]], None]) -> NDArray[Any]:

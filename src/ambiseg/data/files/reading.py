@@ -27,7 +27,7 @@ from ambiseg.data.files.limits import MAX_VALUES as MAX_VALUES
 from ambiseg.data.files.limits import check_size as check_size
 from ambiseg.data.files.limits import npy_header
 from ambiseg.data.files.mask_rules import Color, MaskRules
-from ambiseg.data.files.nifti import nibabel_of, read_header, read_values
+from ambiseg.data.files.nifti import read_header, read_values
 from ambiseg.data.files.orientation import upright
 from ambiseg.data.files.palette import from_colors, from_palette
 from ambiseg.data.files.pictures import read_picture
@@ -198,7 +198,8 @@ def read_affine(path: str | PathLike[str]) -> NDArray[np.float64] | None:
     if suffix_of(path) not in NIFTI_SUFFIXES:
         return None
     _check_file(Path(path))
-    nibabel = nibabel_of(path)
+    import nibabel
+
     try:
         return np.asarray(nibabel.load(path).affine, dtype=np.float64)
     except Exception as error:
@@ -229,7 +230,8 @@ def write_mask(
     if suffix == ".png":
         partial.write_bytes(mask_png(values, colors))
     else:
-        nibabel = nibabel_of(partial)
+        import nibabel
+
         nibabel.save(nibabel.Nifti1Image(values, np.eye(4) if affine is None else affine), partial)
 
 

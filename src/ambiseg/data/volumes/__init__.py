@@ -1,0 +1,1 @@
+"""Volumes on disk, read slice by slice: NIfTI, NRRD and series of DICOM files."""

@@ -1,0 +1,51 @@
+"""How volumes are read slice by slice: the entry ``slices`` of ``dataset.yaml``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from ambiseg.errors import AmbisegError
+
+PLANE_NAMES = ("sagittal", "coronal", "axial")
+"""Planes that cross the axes right, anterior and superior of space."""
+
+Keep = Literal["all", "foreground"]
+MOST_NEIGHBOURS = 50
+
+
+@dataclass(frozen=True)
+class SliceSettings:
+    """How volumes are read slice by slice: the entry ``slices`` of ``dataset.yaml``.
+
+    Attributes:
+        axis: the axis that slices cross: axial, coronal or sagittal, as the affine of a volume says, or 0, 1 or 2 of
+            the array as it is stored.
+        neighbours: slices on each side whose channels are added. The outermost slice is repeated at the border.
+        keep: all slices, or those of which a mask has foreground.
+        reorder: put masks whose voxels are stored in another order than those of their image in its order, where
+            their affines say that they lie at the same place; such masks are refused otherwise.
+    """
+
+    axis: str | int = "axial"
+    neighbours: int = 0
+    keep: Keep = "all"
+    reorder: bool = False
+
+    def __post_init__(self) -> None:
+        if self.axis not in (*PLANE_NAMES, 0, 1, 2) or isinstance(self.axis, bool):
+            raise AmbisegError(f"axis of slices is {self.axis!r}: use {', '.join(PLANE_NAMES)}, 0, 1 or 2")
+        whole = isinstance(self.neighbours, int) and not isinstance(self.neighbours, bool)
+        if not whole or not 0 <= self.neighbours <= MOST_NEIGHBOURS:
+            raise AmbisegError(
+                f"neighbours of slices is {self.neighbours!r}: use a whole number, 0 to {MOST_NEIGHBOURS}"
+            )
+        if self.keep not in ("all", "foreground"):
+            raise AmbisegError(f"keep of slices is {self.keep!r}: use all or foreground")
+        if not isinstance(self.reorder, bool):
+            raise AmbisegError(f"reorder of slices is {self.reorder!r}: use true or false")
+
+    @property
+    def planes(self) -> int:
+        """Slices whose channels make one image."""
+        return 2 * self.neighbours + 1
