@@ -208,14 +208,20 @@ class _Joining:
     def _cost(self, d: int, known: _Ints) -> _Floats:
         near = known[np.abs(known - d) <= REACH]
         factor = self.own[near] * DECAY ** (np.abs(near - d) - 1.0)[:, None]
-        overlap = sum(
-            f[:, None] * self._overlap(d, int(e))[:, self.masks[e]].T for f, e in zip(factor, near, strict=True)
-        ) / factor.sum(0)[:, None]
+        overlap = (
+            sum(
+                f[:, None] * self._overlap(d, int(e))[:, self.masks[e]].T
+                for f, e in zip(factor, near, strict=True)
+            )
+            / factor.sum(0)[:, None]
+        )
         around = known[np.abs(known - d) <= LINE]
         mean = (self.own[around] * self.weight[around]).sum(0) / self.own[around].sum(0)
         cost = 1 - overlap + WEIGHT * np.abs(self.weights[d] - mean[:, None])
         level, _, fits = self._line(around, self.places[d])
-        distance = np.linalg.norm(self.features[d] - level[:, None], axis=2) / np.maximum(1, self.features[d][:, 0])
+        distance = np.linalg.norm(self.features[d] - level[:, None], axis=2) / np.maximum(
+            1, self.features[d][:, 0]
+        )
         cost += MOTION * np.where(fits[:, None] & ~self.empty[d], np.minimum(1, distance), 0)
         if self.linked:
             cost = cost - self.linked * np.eye(self.count, self.sizes[d])
@@ -262,7 +268,9 @@ class _Joining:
         own = [(self.own[side] * self.weight[side]).sum(0) / self.own[side].sum(0) for side in sides]
         cost += WEIGHT * np.abs(own[0][:, None] - own[1][None])
         for e in range(max(0, d - REACH), d):
-            cost -= DECAY ** (d - 1 - e) * self._overlap(e, d)[np.ix_(self.masks[e], self.masks[d])] * (1 - DECAY)
+            cost -= (
+                DECAY ** (d - 1 - e) * self._overlap(e, d)[np.ix_(self.masks[e], self.masks[d])] * (1 - DECAY)
+            )
         columns = match(torch.from_numpy(cost)[None]).columns[0].numpy()
         return float(np.trace(cost) - cost[np.arange(self.count), columns].sum()), columns
 
