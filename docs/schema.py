@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from ambiseg.data.schema import CLASS_KEYS, COLUMNS, FILES_KEYS, KEYS, Key
+from ambiseg.data.schema import CLASS_KEYS, COLUMNS, FILES_KEYS, KEYS, SLICES_KEYS, Key
 
 PAGE = Path(__file__).parent / "data" / "dataset-yaml.md"
 
@@ -33,6 +33,7 @@ def drawn() -> dict[str, str]:
     """Every table by its name."""
     columns = [[f"`{name}`", meaning] for name, meaning in COLUMNS.items()]
     found = {"dataset": keys(KEYS), "class": keys(CLASS_KEYS), "files": keys(FILES_KEYS)}
+    found["slices"] = keys(SLICES_KEYS)
     return found | {"weights": table("column, holds", columns)}
 
 

@@ -47,6 +47,7 @@ from ambiseg.data.sample import Sample
 from ambiseg.data.schema import COLUMNS
 from ambiseg.data.split import Split
 from ambiseg.data.standard_files import StandardFiles, standard_splits
+from ambiseg.data.volumes.cases import CaseTable
 from ambiseg.errors import AmbisegError
 
 __all__ = ["DatasetInfo", "FolderSplit", "Progress", "folder_splits", "write_folder"]
@@ -66,17 +67,23 @@ def folder_splits(root: str | PathLike[str], info: DatasetInfo | None = None) ->
         root: the data set.
         info: what it says about itself; read from ``dataset.yaml`` if None.
     """
-    found = (info or read_info(Path(root))).files
-    return standard_splits(root) if found is None else PatternLayout(Path(root), found).splits
+    about = info or read_info(Path(root))
+    found = about.files
+    return (
+        standard_splits(root)
+        if found is None
+        else PatternLayout(Path(root), found, about.slices is not None).splits
+    )
 
 
 def split_files(root: Path, info: DatasetInfo, split: str) -> SplitFiles:
     """The files of one split; `AmbisegError` if there is no such split."""
-    layout = None if info.files is None else PatternLayout(root, info.files)
+    volumes = info.slices is not None
+    layout = None if info.files is None else PatternLayout(root, info.files, volumes)
     splits = standard_splits(root) if layout is None else layout.splits
     if split not in splits:
         raise missing_split(root, split, splits, layout.problems if layout is not None else ())
-    return StandardFiles(root, split) if layout is None else layout.split(split)
+    return StandardFiles(root, split, volumes) if layout is None else layout.split(split)
 
 
 def read_channels(paths: Sequence[Path]) -> NDArray[np.generic]:
@@ -114,11 +121,17 @@ class FolderSplit(Split):
         self._files = split_files(self.root, self.info, split)
         if self._files.problems:
             raise self._files.problems[0]
-        self.ids = tuple(self._files.images)
+        self._table = None if self.info.slices is None else CaseTable(self._files, self.info)
+        self.ids = tuple(self._files.images if self._table is None else self._table.places)
 
-    def image_path(self, sample_id: str) -> Path:
-        """The file of an image; the first of several that hold its channels."""
-        return self._files.images[sample_id][0]
+    def image_path(self, sample_id: str) -> Path | None:
+        """The file of an image, the first of several that hold its channels; None for a slice of a volume."""
+        paths = self._files.images.get(sample_id)
+        return None if paths is None else paths[0]
+
+    def units(self) -> list[tuple[list[int], int]] | None:
+        """Positions of the slices of each volume that is unpacked to be read, and its bytes."""
+        return None if self._table is None else self._table.units()
 
     def __getitem__(self, index: int) -> Sample:
         """Read one image, all its masks (in the order of the annotators' names) and their weights.
@@ -127,6 +140,9 @@ class FolderSplit(Split):
             AmbisegError: anything wrong with its files, the first of them by name.
         """
         sample_id = self.ids[index]
+        volume, place = (sample_id, None) if self._table is None else self._table.places[sample_id]
+        if place is not None:
+            return self._slice(sample_id, volume, place)
         paths = self._files.images[sample_id]
         image = read_channels(paths)
         files, problems = self._files.masks(sample_id)
@@ -136,12 +152,29 @@ class FolderSplit(Split):
         for path in files.values():
             masks.append(on_image(read_mask(path, rules), path, paths[0]))
             problems += mask_problems(masks[-1], image.shape[1:], self.info.labels, path)
-        stated = self._files.weights.get(sample_id, {})
-        problems += weight_problems(stated, tuple(files), self._files.weights_file, sample_id)
+        weights = self._weights(sample_id, tuple(files), problems)
+        return Sample(sample_id, image, np.stack(masks), weights, tuple(files))
+
+    def _slice(self, sample_id: str, volume: str, index: int) -> Sample:
+        """One slice of a volume with its masks."""
+        assert self._table is not None
+        case = self._table.cases[volume]
+        image, names, problems = case.image(index), tuple(case.masks), list[FileProblem]()
+        masks = [case.mask(name, index) for name in names]
+        for name, mask in zip(names, masks, strict=True):
+            problems += mask_problems(mask, image.shape[1:], self.info.labels, case.masks[name])
+        weights = self._weights(volume, names, problems)
+        return Sample(sample_id, image, np.stack(masks), weights, names)
+
+    def _weights(
+        self, image_id: str, names: tuple[str, ...], problems: list[FileProblem]
+    ) -> NDArray[np.float64]:
+        """Weights of the masks; raises the first of the problems and of those of the weights."""
+        stated = self._files.weights.get(image_id, {})
+        problems = problems + weight_problems(stated, names, self._files.weights_file, image_id)
         if problems:
             raise problems[0]
-        weights = canonical_weights([stated.get(name, 1 / len(files)) for name in files])
-        return Sample(sample_id, image, np.stack(masks), weights, tuple(files))
+        return canonical_weights([stated.get(name, 1 / len(names)) for name in names])
 
 
 def missing_split(

@@ -18,6 +18,7 @@ from ambiseg.data.class_flips import ClassFlips
 from ambiseg.data.files.mask_rules import MaskRules
 from ambiseg.data.patterns import FilePatterns
 from ambiseg.data.schema import AUGMENTATIONS, KEYS, read_keys, word
+from ambiseg.data.volumes.settings import SliceSettings
 from ambiseg.errors import AmbisegError, UnknownNameError
 from ambiseg.labels import LabelSpace
 from ambiseg.plain_yaml import read_yaml, yaml_text
@@ -38,6 +39,7 @@ class DatasetInfo:
         mask_threshold: numbers of masks above it are foreground, for two classes with smoothed borders; None if
             masks hold class numbers.
         files: where images and masks lie; None for the folders of this library.
+        slices: how its volumes are read slice by slice; None if it holds images.
 
     Raises:
         AmbisegError: an unknown kind of augmentation, a class that flips but is not among the classes.
@@ -56,6 +58,7 @@ class DatasetInfo:
     flips: ClassFlips | None = None
     mask_threshold: float | None = None
     files: FilePatterns | None = None
+    slices: SliceSettings | None = None
 
     def __post_init__(self) -> None:
         for kind, allowed in self.augment.items():
@@ -106,6 +109,7 @@ class DatasetInfo:
                 flips=_flips(values, "output" in entries),
                 mask_threshold=values["mask_threshold"],
                 files=values["files"],
+                slices=values["slices"],
             )
         except AmbisegError as error:
             raise AmbisegError(f"{where}: {error}") from error
@@ -134,6 +138,8 @@ class DatasetInfo:
             entries["mask_threshold"] = self.mask_threshold
         if self.files is not None:
             entries["files"] = self.files.entries()
+        if self.slices is not None:
+            entries["slices"] = self.slices.entries()
         return str(
             yaml.safe_dump(entries, sort_keys=False, allow_unicode=True, default_flow_style=None, width=100)
         )

@@ -41,7 +41,7 @@ def stays_inside(path: Path, root: Path) -> bool:
 
 
 def scan_folder(
-    folder: Path, root: Path, suffixes: tuple[str, ...], what: str
+    folder: Path, root: Path, suffixes: tuple[str, ...], what: str, series: bool = False
 ) -> tuple[dict[str, Path], list[FileProblem]]:
     """Files of ``folder`` by stem, sorted, and all that is wrong with their names.
 
@@ -50,6 +50,7 @@ def scan_folder(
         root: the data set, which no link may leave.
         suffixes: those that can be read.
         what: "image" or "mask", for messages.
+        series: list folders, too: each of them is a DICOM series.
     """
     found: dict[str, Path] = {}
     problems: list[FileProblem] = []
@@ -63,6 +64,8 @@ def scan_folder(
             continue
         if entry.is_symlink() and not stays_inside(path, root):
             problems.append(FileProblem(path, "the link leads out of the data set", "copy the file into it"))
+        elif series and entry.is_dir():
+            found[entry.name] = path
         elif suffix_of(path) not in suffixes or not entry.is_file():
             remedy = f"convert it to one of {', '.join(suffixes)}, or keep it elsewhere"
             problems.append(FileProblem(path, f"this is no {what} file that can be read", remedy))

@@ -30,16 +30,17 @@ class PatternLayout:
     Args:
         home: folder of ``dataset.yaml``.
         files: its patterns.
+        volumes: whether folders with a DICOM series are images, too.
 
     Raises:
         AmbisegError: there is no such folder, the table of splits is wrong, a link leads out of the data, two files are
             the same mask, an id cannot name a file.
     """
 
-    def __init__(self, home: Path, files: FilePatterns) -> None:
+    def __init__(self, home: Path, files: FilePatterns, volumes: bool = False) -> None:
         self.home, self.files = home, files
         self.base = base_of(home, files)
-        paths = files_below(self.base, files.depth)
+        paths = files_below(self.base, files.depth, series=volumes)
         self.found = assign((path for path in paths if not path.endswith("/")), files)
         self.problems = self._problems(paths)
         self._table = self._read_splits()

@@ -12,6 +12,7 @@ from ambiseg.data.files.reading import IMAGE_SUFFIXES, MASK_SUFFIXES, suffix_of
 from ambiseg.data.files.validation import FileProblem
 from ambiseg.data.listing import LITTER, stays_inside
 from ambiseg.data.patterns import FilePatterns, split_word
+from ambiseg.data.volumes.dicom import holds_dicom
 from ambiseg.errors import AmbisegError
 from ambiseg.owned_files import LIST
 
@@ -52,7 +53,9 @@ class Found:
     strays: list[str] = field(default_factory=list)
 
 
-def files_below(root: Path, depth: int | None = None, skip_ours: bool = False) -> list[str]:
+def files_below(
+    root: Path, depth: int | None = None, skip_ours: bool = False, series: bool = False
+) -> list[str]:
     """All files that can be read, as sorted paths relative to ``root``; hidden ones are left out.
 
     Links that lead out of ``root`` are named with the others, those of folders with ``/`` at the end, and not followed.
@@ -61,6 +64,7 @@ def files_below(root: Path, depth: int | None = None, skip_ours: bool = False) -
         root: folder.
         depth: most parts of a path.
         skip_ours: leave out folders in it that ambiseg made, such as runs.
+        series: name folders with DICOM files, too.
 
     Raises:
         AmbisegError: more files than `MOST_FILES`.
@@ -79,8 +83,11 @@ def files_below(root: Path, depth: int | None = None, skip_ours: bool = False) -
                 ours = skip_ours and (Path(entry.path) / LIST).exists()
                 if outward:
                     found.append(f"{path}/")
-                elif level < most and not ours and not (entry.is_symlink() and _entered(entry, entered)):
-                    pending.append((f"{path}/", level + 1))
+                elif not ours and not (entry.is_symlink() and _entered(entry, entered)):
+                    if level < most:
+                        pending.append((f"{path}/", level + 1))
+                    if series and holds_dicom(Path(entry.path)):
+                        found.append(path)
             elif suffix_of(entry.name) in IMAGE_SUFFIXES or suffix_of(entry.name) in MASK_SUFFIXES:
                 found.append(path)
             if len(found) > MOST_FILES:
@@ -113,7 +120,7 @@ def assign(paths: Iterable[str], files: FilePatterns) -> Found:
     A file that fits both is a mask if it names another image, as ``a_anna.png`` names ``a.png``.
 
     Args:
-        paths: relative, with ``/`` between their parts.
+        paths: of files that can be read and of DICOM series, relative, with ``/`` between their parts.
         files: the patterns.
 
     Example:
@@ -126,7 +133,7 @@ def assign(paths: Iterable[str], files: FilePatterns) -> Found:
     rest: list[str] = []
     ordered = sorted(paths, key=lambda path: (len(path), path))
     for path in ordered:
-        fields = _first(files, path) if suffix_of(path) in IMAGE_SUFFIXES else None
+        fields = _first(files, path)
         key = _key(fields) if fields is not None else None
         owners, _ = known.of_mask(path) or ([], "")
         if fields is None or key is None or (owners and key not in owners):
@@ -136,7 +143,7 @@ def assign(paths: Iterable[str], files: FilePatterns) -> Found:
         _put(found.images.setdefault(key, {}), channel, path, found.twice, f"image {key.name!r}")
         known.add(key)
     for path in rest:
-        if suffix_of(path) not in MASK_SUFFIXES:
+        if suffix_of(path) in IMAGE_SUFFIXES and suffix_of(path) not in MASK_SUFFIXES:
             continue
         keys, annotator = known.of_mask(path) or ([], "")
         for key in keys:

@@ -162,7 +162,7 @@ def _compiled(pattern: str, length: int | None) -> re.Pattern[str]:
 
 def _without_suffix(path: str) -> str:
     folder, slash, name = path.rpartition("/")
-    stem = name[:-7] if name.lower().endswith(".nii.gz") else name.rpartition(".")[0]
+    stem = name[:-7] if name.lower().endswith(".nii.gz") else name.rpartition(".")[0] or name
     return f"{folder}{slash}{stem}"
 
 

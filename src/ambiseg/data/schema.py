@@ -13,6 +13,7 @@ from typing import Any
 from ambiseg.data.augmentation_kinds import KINDS, TESTED
 from ambiseg.data.class_flips import MAX_FLIPS, OUTPUTS
 from ambiseg.data.patterns import FilePatterns
+from ambiseg.data.volumes.settings import MOST_NEIGHBOURS, PLANE_NAMES, SliceSettings
 from ambiseg.errors import AmbisegError, UnknownNameError
 
 AUGMENTATIONS = tuple(KINDS)
@@ -143,6 +144,12 @@ def _files(value: Any, key: str) -> FilePatterns | None:
     )
 
 
+def _slices(value: Any, key: str) -> SliceSettings | None:
+    if value is None:
+        return None
+    return SliceSettings.of(read_keys(_mapping("{axis: axial}")(value, key), SLICES_KEYS, f" of {key}"))
+
+
 CLASS_KEYS = {
     "name": Key("text", "required", "Name of the class.", lambda value, _: value),
     "color": Key(
@@ -177,6 +184,34 @@ FILES_KEYS = {
     ),
 }
 """Keys of ``files``."""
+
+SLICES_KEYS = {
+    "axis": Key(
+        f"{', '.join(f'`{name}`' for name in reversed(PLANE_NAMES))}, or `0`, `1`, `2`",
+        "`axial`",
+        "Which planes are the slices: by the affine of each volume, or across an axis of the array as it is stored.",
+        lambda value, _: value,
+    ),
+    "neighbours": Key(
+        f"integer, 0 to {MOST_NEIGHBOURS}",
+        "`0`",
+        "Slices on each side that are added as channels; the outermost slice is repeated at the border.",
+        lambda value, _: value,
+    ),
+    "keep": Key(
+        "`all` or `foreground`",
+        "`all`",
+        "All slices, or those where a mask of any annotator has another class than the background.",
+        lambda value, _: value,
+    ),
+    "reorder": Key(
+        "`true` or `false`",
+        "`false`; `true` for DICOM series",
+        "Put masks whose voxels are stored in another order in that of their image; they are refused otherwise.",
+        lambda value, _: value,
+    ),
+}
+"""Keys of ``slices``."""
 
 KEYS = {
     "name": Key("text", "name of the folder or file", "What reports call the data set.", _text),
@@ -233,6 +268,12 @@ KEYS = {
         "`SPLIT/images`, `SPLIT/masks`",
         "Where images and masks lie, if not in the folders of this library.",
         _files,
+    ),
+    "slices": Key(
+        "mapping, see below",
+        "images are single slices",
+        "Images and masks are volumes, which are read slice by slice ([volumes](volumes.md)).",
+        _slices,
     ),
     "source": Key("text", "none", "Where the data come from.", _text),
     "licence": Key("text", "none", "Terms of use.", _text),

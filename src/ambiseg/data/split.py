@@ -11,6 +11,7 @@ from ambiseg.data.class_flips import FlipModes
 from ambiseg.data.files.validation import add_to_digest
 from ambiseg.data.info import DatasetInfo
 from ambiseg.data.sample import Sample
+from ambiseg.data.volumes.settings import by_volume
 
 
 class Split(Protocol):
@@ -44,6 +45,16 @@ class Split(Protocol):
     def stored(self) -> Split:
         """The split as it is stored on disk."""
         return self
+
+    @property
+    def groups(self) -> dict[str, str] | None:
+        """The volume of each slice, which belong together; None where images are no slices."""
+        return None if self.info.slices is None else by_volume(self.ids)
+
+    def units(self) -> list[tuple[list[int], int]] | None:
+        """Positions of the samples of each file that is read as a whole, and the bytes that it takes in memory; None
+        where each sample is read alone."""
+        return None
 
     def stored_sample(self, index: int) -> Sample:
         """Read one image with its masks as they are stored; `AmbisegError` if its files are wrong."""

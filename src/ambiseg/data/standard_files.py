@@ -24,11 +24,12 @@ class StandardFiles(SplitFiles):
     Args:
         root: the data set.
         split: name of its folder.
+        volumes: whether folders with DICOM files are images and masks, too.
     """
 
-    def __init__(self, root: Path, split: str) -> None:
-        self.root, self.folder = root, root / split
-        files, problems = scan_folder(self.folder / "images", root, IMAGE_SUFFIXES, "image")
+    def __init__(self, root: Path, split: str, volumes: bool = False) -> None:
+        self.root, self.folder, self.volumes = root, root / split, volumes
+        files, problems = scan_folder(self.folder / "images", root, IMAGE_SUFFIXES, "image", volumes)
         self.images = {name: (path,) for name, path in files.items()}
         self.weights_file = self.folder / "weights.csv"
         self.weights, wrong = read_weights(self.weights_file, root)

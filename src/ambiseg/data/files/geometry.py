@@ -121,7 +121,7 @@ def on_grid(
 def _forms(header: Header) -> list[NDArray[np.float64]]:
     """The affines of a header: one where sform and qform agree, as they should."""
     forms = [form for form in (header.sform, header.qform) if form is not None]
-    if len(forms) == 2 and _distance(np.linalg.inv(forms[0]) @ forms[1], header.grid) <= TOLERANCE:
+    if len(forms) == 2 and distance(np.linalg.inv(forms[0]) @ forms[1], header.grid) <= TOLERANCE:
         return forms[:1]
     return forms
 
@@ -159,10 +159,10 @@ def voxel_order(
     if tuple(sides) != target:
         return None
     rest = inside @ orientations.inv_ornt_aff(axes, grid)
-    return axes if _distance(rest, target) <= TOLERANCE else None
+    return axes if distance(rest, target) <= TOLERANCE else None
 
 
-def _distance(inside: NDArray[np.float64], grid: tuple[int, int, int]) -> float:
+def distance(inside: NDArray[np.float64], grid: tuple[int, int, int]) -> float:
     """How far a matrix moves a corner of the grid, in voxels."""
     corners = np.array([(*corner, 1) for corner in itertools.product(*((0, n - 1) for n in grid))]).T
     return float(np.abs(inside @ corners - corners).max())

@@ -37,9 +37,12 @@ from ambiseg.data.files.validation import FileProblem, canonical_image, canonica
 from ambiseg.errors import AmbisegError
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
-MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".npy", *NIFTI_SUFFIXES)
+NRRD_SUFFIXES = (".nrrd", ".nhdr")
+VOLUME_SUFFIXES = (*NIFTI_SUFFIXES, *NRRD_SUFFIXES)
+MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".npy", *VOLUME_SUFFIXES)
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".webp", *MASK_SUFFIXES)
 
+_SLICES = "add 'slices: {axis: axial}' to dataset.yaml to read volumes, or save one slice per file"
 _EXPORT_AGAIN = "it may be truncated or of another format; copy or export it again"
 
 
@@ -298,9 +301,13 @@ def _read_nifti(path: Path) -> Pixels:
     header = read_header(path)
     shape = header.shape
     if len(shape) < 2 or any(n != 1 for n in shape[2:]):
-        raise FileProblem(path, f"the array has shape {shape}, a volume", "save one slice per file")
+        raise FileProblem(path, f"the array has shape {shape}, a volume", _SLICES)
     values = read_values(header, lambda shape: check_size(path, shape[:2]))
     return Pixels(values.reshape(1, *shape[:2]))
+
+
+def _read_nrrd(path: Path) -> Pixels:
+    raise FileProblem(path, "NRRD files are volumes", _SLICES)
 
 
 _READERS: dict[str, Callable[[Path], Pixels]] = {
@@ -309,4 +316,6 @@ _READERS: dict[str, Callable[[Path], Pixels]] = {
     ".npy": _read_numpy,
     ".nii": _read_nifti,
     ".nii.gz": _read_nifti,
+    ".nrrd": _read_nrrd,
+    ".nhdr": _read_nrrd,
 }

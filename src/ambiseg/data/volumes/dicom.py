@@ -5,6 +5,8 @@ The names of the files mean nothing. The axes of the array are rows, columns and
 
 from __future__ import annotations
 
+import itertools
+import os
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ambiseg.data.files.limits import MAX_VALUES, check_size
+from ambiseg.data.files.reading import IMAGE_SUFFIXES, suffix_of
 from ambiseg.data.files.validation import FileProblem
 from ambiseg.data.volumes.unpacked import UNPACKED
 from ambiseg.errors import AmbisegError
@@ -24,6 +27,7 @@ MOST_FILE_BYTES = 1 << 26
 UNEVEN = 0.05
 """By which part the distance of two slices may differ from the usual one."""
 
+_TRIED = 20
 _PLAIN = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2")  # uncompressed transfer syntaxes
 _DICOMDIR = "1.2.840.10008.1.3.10"
 _COPY_AGAIN = "copy or export the file again"
@@ -68,6 +72,11 @@ class Series:
             return self._pixels(self.files[index])[None]
         return self._whole().take(index, axis)[None]
 
+    def unpacked_bytes(self, axis: int) -> int:
+        """The whole series for planes that cross its files."""
+        height, width = self.shape
+        return 0 if axis == 2 else 4 * height * width * len(self.files)
+
     def _whole(self) -> NDArray[Any]:
         def read() -> NDArray[Any]:
             return np.stack([self._pixels(path) for path in self.files], axis=-1)
@@ -91,8 +100,16 @@ class Series:
 
 
 def holds_dicom(folder: Path) -> bool:
-    """Whether a file of a folder is a DICOM file."""
-    return any(_is_dicom(path) for path in _files(folder))
+    """Whether one of the first files of a folder, those left out that are images of other formats, is a DICOM file."""
+    try:
+        others = (
+            Path(entry.path)
+            for entry in os.scandir(folder)
+            if suffix_of(entry.name) not in IMAGE_SUFFIXES and entry.is_file()
+        )
+        return any(_is_dicom(path) for path in itertools.islice(others, _TRIED))
+    except OSError:
+        return False
 
 
 def read_series(folder: Path) -> tuple[Series, NDArray[np.float64]]:

@@ -32,8 +32,8 @@ _TO_RAS = {
 _EXPORT = "export it again as NRRD with encoding raw or gzip"
 
 
-def read_nrrd(path: Path) -> tuple[StoredArray, NDArray[np.float64]]:
-    """The array of an NRRD file and its ``(4, 4)`` affine to the axes right, anterior, superior.
+def read_nrrd(path: Path) -> tuple[StoredArray, NDArray[np.float64], bool]:
+    """The array of an NRRD file, its ``(4, 4)`` affine to the axes right, anterior, superior, and whether it is stated.
 
     Raises:
         FileProblem: no NRRD file, pynrrd is missing, values in a file elsewhere, or an encoding without a bound.
@@ -72,7 +72,7 @@ def read_nrrd(path: Path) -> tuple[StoredArray, NDArray[np.float64]]:
     if len(space) == 2:
         shape, space = (*shape, 1), (*space, len(shape))
     array = _located(path, header, StoredArray(path, shape, dtype, offset, encoding, 0, _three(space)))
-    return array, affine
+    return array, affine, "space directions" in header
 
 
 def _three(space: tuple[int, ...]) -> tuple[int, int, int]:

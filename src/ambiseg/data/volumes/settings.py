@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
 
 from ambiseg.errors import AmbisegError
 
 PLANE_NAMES = ("sagittal", "coronal", "axial")
 """Planes that cross the axes right, anterior and superior of space."""
+
+_SLICE = re.compile(r"(.+)_z\d+")
 
 Keep = Literal["all", "foreground"]
 MOST_NEIGHBOURS = 50
@@ -49,3 +53,39 @@ class SliceSettings:
     def planes(self) -> int:
         """Slices whose channels make one image."""
         return 2 * self.neighbours + 1
+
+    def entries(self) -> dict[str, Any]:
+        """Plain values of what differs from the defaults, and the axis."""
+        own = asdict(self)
+        return {f.name: own[f.name] for f in fields(self) if f.name == "axis" or own[f.name] != f.default}
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> SliceSettings:
+        """From the values of its keys, None where one is missing; `AmbisegError` if one makes no sense."""
+        return cls(**{name: value for name, value in values.items() if value is not None})
+
+
+def slice_id(volume: str, index: int, count: int) -> str:
+    """The id of a slice: names in their order are slices in their order.
+
+    Example:
+        >>> slice_id("case07", 42, 200)
+        'case07_z0042'
+    """
+    return f"{volume}_z{index:0{max(4, len(str(count - 1)))}}"
+
+
+def volume_of(name: str) -> str:
+    """The volume of a slice; of an image that is none, its own id.
+
+    Example:
+        >>> volume_of("case07_z0042"), volume_of("photo")
+        ('case07', 'photo')
+    """
+    found = _SLICE.fullmatch(name)
+    return found[1] if found else name
+
+
+def by_volume(ids: Iterable[str]) -> dict[str, str]:
+    """The volume of each id."""
+    return {name: volume_of(name) for name in ids}

@@ -10,6 +10,16 @@ from ambiseg.data.volumes.settings import SliceSettings
 from ambiseg.data.volumes.volume import Volume
 
 
+def neighbourhood(index: int, count: int, neighbours: int) -> list[int]:
+    """The slices whose channels make one image, the outermost ones repeated.
+
+    Example:
+        >>> neighbourhood(1, 4, 2)
+        [0, 0, 1, 2, 3]
+    """
+    return [min(max(index + step, 0), count - 1) for step in range(-neighbours, neighbours + 1)]
+
+
 def slice_count(volume: Volume, settings: SliceSettings) -> int:
     """How many slices a volume has along the axis."""
     return volume.shape[volume.axis(settings.axis)]
@@ -23,9 +33,8 @@ def read_slice(volume: Volume, settings: SliceSettings, index: int) -> NDArray[n
         FileProblem: the volume is truncated or damaged, or holds NaN.
     """
     axis = volume.axis(settings.axis)
-    count, n = volume.shape[axis], settings.neighbours
+    count = volume.shape[axis]
     if not 0 <= index < count:
         raise IndexError(f"{volume.path}: no slice {index} of {count}")
-    wanted = [min(max(index + step, 0), count - 1) for step in range(-n, n + 1)]
-    planes = {i: volume.plane(axis, i) for i in set(wanted)}
-    return canonical_image(np.concatenate([planes[i] for i in wanted]), volume.path)
+    planes = [volume.plane(axis, i) for i in neighbourhood(index, count, settings.neighbours)]
+    return canonical_image(np.concatenate(planes), volume.path)

@@ -21,6 +21,10 @@ class Planes(Protocol):
         """The plane ``(C, H, W)`` at ``index`` of one of the three axes of space."""
         ...
 
+    def unpacked_bytes(self, axis: int) -> int:
+        """Bytes that are kept once a plane across this axis was read."""
+        ...
+
 
 @dataclass(frozen=True)
 class StoredArray:
@@ -103,6 +107,10 @@ class StoredArray:
         extents = [side for i, side in enumerate(self.grid) if i != axis]
         values = np.ascontiguousarray(plane).reshape(-1, *extents)
         return values if self.scaling is None else scaled(values, self.scaling)
+
+    def unpacked_bytes(self, axis: int) -> int:
+        """The whole array if it is compressed."""
+        return 0 if self.encoding == "raw" else self.length
 
     def _array(self) -> NDArray[Any]:
         if self.encoding == "raw":

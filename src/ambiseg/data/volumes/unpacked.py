@@ -21,8 +21,8 @@ from ambiseg.data.files.nifti import MAX_REST_BYTES
 
 Encoding = Literal["raw", "gzip", "bzip2"]
 
-MOST_BYTES = 1 << 29
-"""Bytes of unpacked volumes that one process keeps: two CT scans of 512x512x500 voxels. One volume is always kept."""
+MOST_BYTES = 1 << 30
+"""Bytes of unpacked volumes that one process keeps: four CT scans of 512x512x500 voxels. One volume is always kept."""
 
 _CHUNK = 1 << 20
 

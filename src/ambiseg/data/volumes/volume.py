@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ambiseg.data.files.nifti import read_header
-from ambiseg.data.files.reading import NIFTI_SUFFIXES, suffix_of
+from ambiseg.data.files.reading import NIFTI_SUFFIXES, NRRD_SUFFIXES, VOLUME_SUFFIXES, suffix_of
 from ambiseg.data.files.validation import FileProblem
 from ambiseg.data.volumes.dicom import holds_dicom, read_series
 from ambiseg.data.volumes.nrrd import read_nrrd
@@ -20,8 +20,6 @@ from ambiseg.data.volumes.settings import PLANE_NAMES
 from ambiseg.data.volumes.stored import Planes, StoredArray
 from ambiseg.errors import AmbisegError
 
-NRRD_SUFFIXES = (".nrrd", ".nhdr")
-VOLUME_SUFFIXES = (*NIFTI_SUFFIXES, *NRRD_SUFFIXES)
 _Read = TypeVar("_Read")
 
 
@@ -38,6 +36,7 @@ class Volume:
         affine: ``(4, 4)`` float64, from voxels to mm along the axes right, anterior, superior. That of a NIfTI file
             is as nibabel gives it, bit by bit; of NRRD and DICOM, signs are changed where they point elsewhere.
         axis_names: what a plane across each axis is called: sagittal, coronal or axial.
+        placed: whether the file says where it lies; else the affine holds the spacing only.
         planes: reads them.
     """
 
@@ -47,6 +46,7 @@ class Volume:
     spacing: tuple[float, float, float]
     affine: NDArray[np.float64] = field(compare=False)
     axis_names: tuple[str, str, str]
+    placed: bool
     planes: Planes = field(repr=False)
 
     def plane(self, axis: int, index: int) -> NDArray[Any]:
@@ -62,6 +62,10 @@ class Volume:
         if not (0 <= axis < 3 and 0 <= index < self.shape[axis]):
             raise IndexError(f"{self.path}: no plane {index} of axis {axis} in a volume of {self.shape}")
         return _checked(self.path, lambda: self.planes.plane(axis, index))
+
+    def unpacked_bytes(self, axis: int) -> int:
+        """Bytes that are kept once a plane across this axis was read; 0 where only the plane itself is read."""
+        return self.planes.unpacked_bytes(axis)
 
     def axis(self, name: str | int) -> int:
         """The number of an axis, of its number or the name of the planes that cross it.
@@ -105,19 +109,21 @@ def open_volume(path: str | PathLike[str]) -> Volume:
     suffix = suffix_of(found)
     if found.is_dir():
         series, affine = _checked(found, lambda: read_series(found))
-        return _volume(found, (*series.shape, len(series.files)), 1, affine, series)
+        return _volume(found, (*series.shape, len(series.files)), 1, affine, series, True)
     if suffix not in VOLUME_SUFFIXES:
         raise FileProblem(
             found,
             f"{suffix!r} is no format of volumes",
             f"use {', '.join(VOLUME_SUFFIXES)} or a DICOM folder",
         )
-    array, affine = _checked(found, lambda: _nifti(found) if suffix in NIFTI_SUFFIXES else read_nrrd(found))
+    array, affine, placed = _checked(
+        found, lambda: _nifti(found) if suffix in NIFTI_SUFFIXES else read_nrrd(found)
+    )
     array.check(found)
-    return _volume(found, array.grid, array.channels, affine, array)
+    return _volume(found, array.grid, array.channels, affine, array, placed)
 
 
-def _nifti(path: Path) -> tuple[StoredArray, NDArray[np.float64]]:
+def _nifti(path: Path) -> tuple[StoredArray, NDArray[np.float64], bool]:
     header = read_header(path)
     shape = (*header.shape, 1, 1)[: max(3, len(header.shape))]
     if sum(extent > 1 for extent in shape[3:]) > 1:
@@ -127,11 +133,16 @@ def _nifti(path: Path) -> tuple[StoredArray, NDArray[np.float64]]:
         array = StoredArray(path, shape, header.dtype, 0, "gzip", skip=header.offset, scaling=header.scaling)
     else:
         array = StoredArray(path, shape, header.dtype, header.offset, scaling=header.scaling)
-    return array, header.affine
+    return array, header.affine, header.sform is not None or header.qform is not None
 
 
 def _volume(
-    path: Path, shape: tuple[int, int, int], channels: int, affine: NDArray[np.float64], planes: Planes
+    path: Path,
+    shape: tuple[int, int, int],
+    channels: int,
+    affine: NDArray[np.float64],
+    planes: Planes,
+    placed: bool,
 ) -> Volume:
     from nibabel.orientations import io_orientation
 
@@ -143,7 +154,7 @@ def _volume(
         )
     x, y, z = (PLANE_NAMES[int(axis)] for axis in io_orientation(affine)[:, 0])
     i, j, k = lengths.tolist()
-    return Volume(path, shape, channels, (i, j, k), affine, (x, y, z), planes)
+    return Volume(path, shape, channels, (i, j, k), affine, (x, y, z), placed, planes)
 
 
 def _checked(path: Path, read: Callable[[], _Read]) -> _Read:
