@@ -14,7 +14,7 @@ from ambiseg import owned_files
 from ambiseg.atomic_write import DiskFullError, replacing_folder, working_in
 from ambiseg.data.volumes.settings import SliceSettings
 from ambiseg.data.volumes.slices import slice_count
-from ambiseg.data.volumes.volume import is_volume, open_volume
+from ambiseg.data.volumes.volume import is_volume
 from ambiseg.data.volumes.writing import suffix_for, write_values
 from ambiseg.engine.postprocess import Image, LoadedModel, PredictSettings
 from ambiseg.engine.predict import PATIENCE, FileResult, failed, mask_entries

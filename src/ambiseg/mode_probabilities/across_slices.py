@@ -30,8 +30,8 @@ from torch import Tensor
 
 from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
-from ambiseg.matching import match
 from ambiseg.maskset import MaskSet
+from ambiseg.matching import match
 from ambiseg.overlap import pairwise_overlap
 
 REACH = 4
