@@ -232,13 +232,16 @@ def _cause_table(causes: Sequence[Cause], path: Path) -> Grid:
 
 def _summary_table(summaries: tuple[Summary, ...]) -> Grid:
     table = Grid()
-    for title in ("split", "images", "masks", "per image", "sizes", "channels", "types", "share of classes"):
-        table.column(title, right=title in ("images", "masks"))
+    volumes = any(summary.volumes for summary in summaries)
+    counts = ("volumes", "slices", "masks") if volumes else ("images", "masks")
+    for title in ("split", *counts, "per image", "sizes", "channels", "types", "share of classes"):
+        table.column(title, right=title in counts)
     for s in summaries:
         sizes = [f"{h}x{w}" for h, w in sorted(s.sizes, key=lambda size: -s.sizes[size])]
         many = f" and {len(sizes) - 3} more" if len(sizes) > 3 else ""
         table.row(
             s.split,
+            *([str(s.volumes)] if volumes else []),
             str(s.images),
             str(s.annotations),
             str(s.most) if s.fewest == s.most else f"{s.fewest} to {s.most}, mean {s.mean:.2f}",

@@ -141,12 +141,14 @@ def _measured(split: SplitDescription) -> str:
 
 def _counts(splits: Sequence[SplitDescription]) -> list[list[str]]:
     columns = []
+    volumes = any(split.summary.volumes for split in splits)
     for split in splits:
         s = split.summary
         sizes = [f"{h}x{w}" for h, w in sorted(s.sizes, key=lambda size: -s.sizes[size])]
         columns.append(
             {
-                "images": str(s.images),
+                **({"volumes": str(s.volumes)} if volumes else {}),
+                "slices" if volumes else "images": str(s.images),
                 "masks": str(s.annotations),
                 "masks per image": str(s.most)
                 if s.fewest == s.most

@@ -32,7 +32,7 @@ class SplitArguments:
     ends with .csv."""
     groups: Path | None = None
     """CSV with the columns id and group: a group (a patient, a scene) is never split. Without it and
-    --prefix, each image stands alone."""
+    --prefix, each image stands alone, and each volume whose slices are read."""
     prefix: str = ""
     """Regular expression for the start of an id that names its group, such as "[^_]+" for patient_slice; of
     its first parenthesis, if it has one."""
@@ -104,19 +104,25 @@ def _splits(arguments: SplitArguments, pool: Pool) -> tuple[Mapping[str, str], M
     """Split (or fold) of each image, and its group."""
     from ambiseg.data.listing import read_columns
     from ambiseg.data.splits.assignment import fold_images, groups_by_pattern, split_images, splits_of_fold
+    from ambiseg.data.volumes.settings import by_volume, of_slices
 
+    volumes = by_volume(pool.ids) if pool.info.slices is not None else None
     if arguments.list is not None:
         rows = read_columns(arguments.list, "split")
+        rows = rows if volumes is None else of_slices(rows, pool.ids)
         pool.check_known(rows, str(arguments.list))
         return {name: row["split"] for name, row in rows.items()}, {}
-    groups, fractions = {name: name for name in pool.ids}, fractions_of(arguments.fractions)
+    groups, fractions = volumes or {name: name for name in pool.ids}, fractions_of(arguments.fractions)
     table: dict[str, dict[str, str]] = {}
     if arguments.groups is not None:
         table = read_columns(arguments.groups, "group")
+        table = table if volumes is None else of_slices(table, pool.ids)
         _check_table(arguments.groups, table, pool.ids, arguments.path)
         groups = {name: row["group"] for name, row in table.items()}
     elif arguments.prefix:
         groups = groups_by_pattern(pool.ids, arguments.prefix)
+    if volumes is not None:
+        check_whole(volumes, groups)
     if arguments.folds is None and sum(share > 0 for share in fractions.values()) > 1:
         check_groups(groups)
     values = _values(arguments.stratify, table, pool)
@@ -147,6 +153,17 @@ def check_groups(groups: Mapping[str, str]) -> None:
             f"all {len(groups)} images are in one group, {names.pop()!r}, which is never split: correct --prefix or"
             " --groups, so that each patient or scene has a group of its own"
         )
+
+
+def check_whole(volumes: Mapping[str, str], groups: Mapping[str, str]) -> None:
+    """Raise `AmbisegError` if slices of one volume are in two groups."""
+    first: dict[str, str] = {}
+    for name, volume in volumes.items():
+        if first.setdefault(volume, groups[name]) != groups[name]:
+            raise AmbisegError(
+                f"slices of the volume {volume!r} are in the groups {first[volume]!r} and {groups[name]!r}: give all"
+                " slices of a volume one group"
+            )
 
 
 def groups_found(groups: Mapping[str, str]) -> str:

@@ -216,7 +216,8 @@ class Grouping:
     """Which images belong together; intervals draw them together."""
 
     groups: Path | None = None
-    """CSV with the columns id and group (a patient, a scene), as for 'ambiseg data split'."""
+    """CSV with the columns id and group (a patient, a scene), as for 'ambiseg data split'. Without it and --prefix,
+    slices of a volume belong together."""
     prefix: str = ""
     """Regular expression for the start of an id that names its group, such as "[^_]+" for patient_slice."""
 
@@ -228,11 +229,14 @@ class Grouping:
         """
         from ambiseg.data.listing import read_columns
         from ambiseg.data.splits.assignment import groups_by_pattern
+        from ambiseg.data.volumes.settings import of_slices
 
         if self.groups is not None and self.prefix:
             raise AmbisegError("--groups and --prefix both say what a group is: give one of them")
         if self.groups is not None:
-            return {name: row["group"] for name, row in read_columns(self.groups, "group").items()}
+            return {
+                name: row["group"] for name, row in of_slices(read_columns(self.groups, "group"), ids).items()
+            }
         return groups_by_pattern(ids, self.prefix) if self.prefix else None
 
 

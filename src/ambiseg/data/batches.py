@@ -24,6 +24,7 @@ from ambiseg.data.class_flips import FlipModes
 from ambiseg.data.collate import extended
 from ambiseg.data.sample import Sample
 from ambiseg.data.split import Split
+from ambiseg.data.volumes.unpacked import MOST_BYTES
 from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
@@ -225,6 +226,10 @@ class BatchOrder(Sampler[list[SampleKey]]):
         seed: of the permutations.
         start: the step to begin with (resuming).
         shard, shards: which of how many processes this one is.
+        units: places that are read from one file, and the bytes that it takes in memory (`Split.units`). Then only so
+            many files take turns as fit in ``window`` bytes, one after another in random order; within them the order
+            is random. None: the order is random throughout.
+        window: bytes.
 
     Example:
         >>> first = iter(BatchOrder(5, 2, seed=0))
@@ -234,10 +239,18 @@ class BatchOrder(Sampler[list[SampleKey]]):
     """
 
     def __init__(
-        self, count: int, batch_size: int, seed: int = 0, start: int = 0, shard: int = 0, shards: int = 1
+        self,
+        count: int,
+        batch_size: int,
+        seed: int = 0,
+        start: int = 0,
+        shard: int = 0,
+        shards: int = 1,
+        units: Sequence[tuple[Sequence[int], int]] | None = None,
+        window: int = MOST_BYTES,
     ) -> None:
         self.count, self.batch_size, self.seed, self.start = count, batch_size, seed, start
-        self.shard, self.shards = shard, shards
+        self.shard, self.shards, self.units, self.window = shard, shards, units, window
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
         step, known, order = self.start, -1, np.empty(0, np.int64)
@@ -247,7 +260,22 @@ class BatchOrder(Sampler[list[SampleKey]]):
             for position in range(first, first + self.batch_size):
                 epoch, place = divmod(position, self.count)
                 if epoch != known:
-                    known, order = epoch, np.random.default_rng([self.seed, epoch]).permutation(self.count)
+                    known, order = epoch, self._order(np.random.default_rng([self.seed, epoch]))
                 batch.append((epoch, int(order[place])))
             yield batch
             step += 1
+
+    def _order(self, rng: np.random.Generator) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """All places once."""
+        if self.units is None:
+            return rng.permutation(self.count)
+        windows: list[list[int]] = [[]]
+        size = 0
+        for unit in rng.permutation(len(self.units)):
+            places, own = self.units[unit]
+            if windows[-1] and size + own > self.window:
+                windows.append([])
+                size = 0
+            windows[-1] += places
+            size += own
+        return np.concatenate([rng.permutation(np.array(places, np.int64)) for places in windows])

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ambiseg.data.causes import Cause, Problem, Severity, by_cause
+from ambiseg.data.check_volumes import VolumesSeen
 from ambiseg.data.class_flip_view import several_label_maps
 from ambiseg.data.files.geometry import on_image
 from ambiseg.data.files.mask_rules import MaskRules
@@ -41,6 +42,7 @@ from ambiseg.data.source import existing
 from ambiseg.data.splits.leakage import shared
 from ambiseg.data.standard_files import StandardFiles, standard_splits
 from ambiseg.data.statistics import STRAY_REMEDY, stray_words
+from ambiseg.data.volumes.settings import volume_of
 from ambiseg.errors import AmbisegError, counted
 from ambiseg.labels import LabelSpace
 
@@ -130,12 +132,14 @@ class _Check:
                 self.note(
                     [FileProblem(self.path / name, "there is no images folder in it", "put images there")]
                 )
+        volumes = info.slices is not None
         names = self.some(standard_splits(self.path))
-        return [self.folder_split(name, StandardFiles(self.path, name)) for name in names]
+        return [self.folder_split(name, StandardFiles(self.path, name, volumes)) for name in names]
 
     def located(self, files: FilePatterns) -> list[SplitSeen]:
         """The splits of data that lie elsewhere; what is wrong with all of them is noted once."""
-        layout = self.attempt(lambda: PatternLayout(self.path, files))
+        volumes = self.info is not None and self.info.slices is not None
+        layout = self.attempt(lambda: PatternLayout(self.path, files, volumes))
         if layout is None:
             return []
         self.layout = layout
@@ -162,6 +166,9 @@ class _Check:
     def folder_split(self, split: str, files: SplitFiles) -> SplitSeen:
         seen = SplitSeen(split, str(self.path / split) if self.layout is None else f"{self.path}, {split}")
         self.note(files.problems)
+        if self.info is not None and self.info.slices is not None:
+            self.volumes(seen, files, VolumesSeen(files, self.info, self.note))
+            return seen
         seen.ids, seen.read = tuple(files.images), lambda sample_id: read_channels(files.images[sample_id])
         bare = []
         for done, sample_id in enumerate(files.images, 1):
@@ -172,6 +179,36 @@ class _Check:
         if self.layout is None:
             self.note(files.strays())
         return seen
+
+    def volumes(self, seen: SplitSeen, files: SplitFiles, found: VolumesSeen) -> None:
+        """Read every slice of the volumes, and the images that were cut before."""
+        slices = list(found.slices())
+        places = {name: (case, index) for case, name, index in slices}
+
+        def read(sample_id: str) -> NDArray[Any] | None:
+            if sample_id not in places:
+                return read_channels(files.images[sample_id])
+            image, _ = found.read(*places[sample_id])
+            return image
+
+        seen.ids, seen.read = tuple(sorted([*places, *found.single])), read
+        seen.volumes = len({*found.cases, *map(volume_of, found.single)})
+        for done, (case, name, index) in enumerate(slices, 1):
+            image, masks = found.read(case, index)
+            if image is not None:
+                self.image(seen, name, image, str(case.channels[0].path))
+            for mask in masks.values():
+                seen.mask(mask)
+            seen.count(len(masks))
+            if index == 0 and self.info and self.info.flips and len(masks) > 1:
+                self.note([several_label_maps(len(masks), str(case.channels[0].path))])
+            seen.take(name, masks, self.info.labels if self.info else None)
+            self.tell(seen, done)
+        bare = [name for name in found.single if not self.folder_sample(seen, files, name)]
+        self.note(files.without_masks(bare))
+        found.finish()
+        if self.layout is None:
+            self.note(files.strays())
 
     def folder_sample(self, seen: SplitSeen, files: SplitFiles, sample_id: str) -> bool:
         """Read one image; whether it has masks, or something is in their place."""
@@ -216,6 +253,7 @@ class _Check:
 
         seen = SplitSeen(source.split, f"{self.path}, {source.split}", source.ids, read)
         self.info = source.info
+        seen.volumes = len(set((source.groups or {}).values()))
         for index, sample_id in enumerate(source.ids):
             found = self.attempt(partial(source.inspect, index))
             if found is not None:
@@ -284,6 +322,8 @@ class _Check:
             names = ", ".join(common[:5])
             self.warn(place, f"{counted(len(common), 'id')} in both: {names}", "give every image its own id")
         twins = shared(one.prints, other.prints, one.read, other.read)
+        if self.info is not None and self.info.slices is not None:  # slices of air are alike in all patients
+            twins = [twin for twin in twins if twin.identical and not _constant(one.read(twin.one))]
         for what, some in (
             ("identical", [twin for twin in twins if twin.identical]),
             ("near-identical", [twin for twin in twins if not twin.identical]),
@@ -293,6 +333,10 @@ class _Check:
                 self.warn(
                     place, f"{counted(len(some), f'{what} image')}, a leak: {pairs}", "keep each in one split"
                 )
+
+
+def _constant(image: NDArray[Any] | None) -> bool:
+    return image is None or bool((image == image[:, :1, :1]).all())
 
 
 def check_dataset(

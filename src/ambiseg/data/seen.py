@@ -16,6 +16,7 @@ from ambiseg.data.image_range import RangeTally
 from ambiseg.data.info import DatasetInfo
 from ambiseg.data.mask_oddities import MaskOddities
 from ambiseg.data.splits.leakage import Prints, Read
+from ambiseg.errors import counted
 from ambiseg.labels import LabelSpace
 
 
@@ -34,6 +35,7 @@ class Summary:
         channels: images per number of channels.
         dtypes: images per number type.
         class_frequencies: share of each class in the pixels of all masks, void left out; empty if no mask.
+        volumes: number of volumes that its images are slices of; 0 if they are none.
     """
 
     split: str
@@ -46,6 +48,14 @@ class Summary:
     channels: dict[int, int]
     dtypes: dict[str, int]
     class_frequencies: tuple[float, ...]
+    volumes: int = 0
+
+    @property
+    def counted(self) -> str:
+        """The number of images in words."""
+        if self.volumes:
+            return f"{counted(self.images, 'slice')} of {counted(self.volumes, 'volume')}"
+        return counted(self.images, "image")
 
 
 @dataclass
@@ -68,6 +78,7 @@ class SplitSeen:
     prints: Prints = field(default_factory=Prints)
     range: RangeTally = field(default_factory=RangeTally)
     oddities: MaskOddities | None = None
+    volumes: int = 0
 
     def image(self, sample_id: str, image: NDArray[Any]) -> None:
         self.sizes[(image.shape[1], image.shape[2])] += 1
@@ -109,6 +120,7 @@ class SplitSeen:
             dict(self.channels),
             dict(self.dtypes),
             tuple(float(s) for s in shares),
+            self.volumes,
         )
 
 

@@ -105,7 +105,7 @@ class Description:
 
     def __repr__(self) -> str:
         """One line: name, path, images of the splits, classes, warnings."""
-        counts = ", ".join(f"{s.summary.split} {counted(s.summary.images, 'image')}" for s in self.splits)
+        counts = ", ".join(f"{s.summary.split} {s.summary.counted}" for s in self.splits)
         parts = [f"{self.info.name} at {self.path}", counts, f"classes {', '.join(self.info.labels.names)}"]
         parts += [counted(len(self.warnings), "warning")] if self.warnings else []
         return f"<Description: {visible('; '.join(parts))}>"

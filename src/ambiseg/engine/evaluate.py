@@ -236,7 +236,7 @@ def evaluate(
         oracle_draws: how often the annotation oracle is drawn; 0 leaves it out.
         bootstrap: how intervals are made; None for none.
         groups: group (a patient, a scene) of every image by its name: intervals draw whole groups. Images are
-            drawn one by one if None.
+            drawn one by one if None, slices of volumes (`slices` of ``dataset.yaml``) volume by volume.
         dialect: conventions of a paper, by name or as a `Dialect`.
         classes: names or ids of the classes to evaluate (`LabelSpace.restricted`); those of the dialect if
             empty, of most all but the background.
@@ -252,6 +252,7 @@ def evaluate(
     if len(source) == 0:
         raise AmbisegError(f"{data}: the split {split!r} holds no image")
     run.check_data(source)
+    groups = source.groups if groups is None else groups
     check_groups(source.ids, groups)
     labels, dialect = source.info.labels, dialect_of(dialect)
     labels = dialect.space(labels.restricted(classes) if len(classes) else labels)

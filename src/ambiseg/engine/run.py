@@ -19,6 +19,7 @@ from ambiseg.data.files.reading import read_image
 from ambiseg.data.files.validation import canonical_image
 from ambiseg.data.sample import Sample
 from ambiseg.data.split import Split
+from ambiseg.data.volumes.cases import single_image_problem
 from ambiseg.defaults import FOREGROUND_THRESHOLD
 from ambiseg.engine.fitted_filter import FittedFilter
 from ambiseg.engine.hardware import Hardware
@@ -150,6 +151,9 @@ class Run:
         Raises:
             AmbisegError: another number of channels, or numbers of another scale.
         """
+        slices, channels = self.config.slices, len(image)
+        if slices is not None and slices.neighbours and channels != self.config.in_channels:
+            raise single_image_problem(slices, channels)
         self.config.normalization.check(image)
         remark = "" if self.config.images is None else self.config.images.difference(image)
         self.config.normalization.check_values(image)
@@ -161,6 +165,12 @@ class Run:
         if theirs != ours:
             raise AmbisegError(
                 f"the data have the classes {list(theirs)}, the run {list(ours)}: give data of the same classes"
+            )
+        mine, other = ((0 if s is None else s.neighbours) for s in (self.config.slices, split.info.slices))
+        if mine != other:
+            raise AmbisegError(
+                f"the data are read with {other} neighbours of each slice, the run was trained with {mine}:"
+                f" write 'neighbours: {mine}' under 'slices' in dataset.yaml"
             )
         names, known = split.info.channels, self.config.channels
         if names and known and names != known:

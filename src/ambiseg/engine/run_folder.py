@@ -33,6 +33,7 @@ from torch import Tensor
 from ambiseg.atomic_write import replacing_file, write_text
 from ambiseg.data.batches import Normalization
 from ambiseg.data.image_range import ImageRange
+from ambiseg.data.volumes.settings import SliceSettings
 from ambiseg.engine.augmentation_choice import AugmentationChoice
 from ambiseg.engine.checkpoints import check_finite
 from ambiseg.engine.limits import check_memory, outline
@@ -74,6 +75,7 @@ class RunConfig:
         preset: the preset that the settings began with.
         augmentation: which augmentation is used and why; None in runs of earlier versions.
         extended_at: steps at which a run that was finished got a longer budget.
+        slices: how volumes were read, for a run that was trained on their slices.
         smoke: a run of a few steps of small networks, whose figures mean nothing (`ambiseg.engine.smoke`).
         version: of the library.
     """
@@ -92,6 +94,7 @@ class RunConfig:
     preset: str = RECOMMENDED
     augmentation: AugmentationChoice | None = None
     extended_at: tuple[int, ...] = ()
+    slices: SliceSettings | None = None
     smoke: bool = False
     version: str = __version__
 
@@ -125,6 +128,8 @@ class RunConfig:
         }
         if self.extended_at:
             entries["extended_at"] = list(self.extended_at)
+        if self.slices is not None:
+            entries["slices"] = self.slices.entries()
         if self.smoke:
             entries["smoke"] = True
         if self.augmentation is not None:
@@ -197,6 +202,7 @@ class RunConfig:
             preset=entries.get("preset", str, RECOMMENDED),
             augmentation=_augmentation(entries.get("augmentation", dict, {})),
             extended_at=tuple(step for step in entries.get("extended_at", list, []) if type(step) is int),
+            slices=_slices(entries.get("slices", dict, {})),
             smoke=entries.values.get("smoke") is True,
             version=version,
         )
@@ -262,6 +268,13 @@ def _images(values: Mapping[str, Any], channels: int) -> ImageRange | None:
                 f"the entry 'images' is wrong ({list(row)!r:.80} are not {channels} finite numbers)"
             )
     return found
+
+
+def _slices(values: Mapping[str, Any]) -> SliceSettings | None:
+    try:
+        return SliceSettings.of(values) if values else None
+    except (AmbisegError, TypeError) as error:
+        raise AmbisegError(f"the entry 'slices' is wrong ({error})") from error
 
 
 def _augmentation(values: Mapping[str, Any]) -> AugmentationChoice | None:

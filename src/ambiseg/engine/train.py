@@ -153,6 +153,7 @@ def fit(
         data_digest=statistics.digest,
         channels=split.info.channels,
         images=statistics.images,
+        slices=split.info.slices,
         preset=preset,
         smoke=smoke,
     )

@@ -261,7 +261,13 @@ class _Loaders(pl.LightningDataModule):
             self.split, self.config.normalization, train.labels, Augmentation(chosen.kinds), train.seed
         )
         order = BatchOrder(
-            len(view), train.batch_size, train.seed, self.start, trainer.global_rank, trainer.world_size
+            len(view),
+            train.batch_size,
+            train.seed,
+            self.start,
+            trainer.global_rank,
+            trainer.world_size,
+            self.split.stored.units(),
         )
         return DataLoader(
             view,

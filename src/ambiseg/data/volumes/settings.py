@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from ambiseg.errors import AmbisegError
 
 PLANE_NAMES = ("sagittal", "coronal", "axial")
 """Planes that cross the axes right, anterior and superior of space."""
 
+_Row = TypeVar("_Row")
 _SLICE = re.compile(r"(.+)_z\d+")
 
 Keep = Literal["all", "foreground"]
@@ -89,3 +90,17 @@ def volume_of(name: str) -> str:
 def by_volume(ids: Iterable[str]) -> dict[str, str]:
     """The volume of each id."""
     return {name: volume_of(name) for name in ids}
+
+
+def of_slices(rows: Mapping[str, _Row], ids: Iterable[str]) -> dict[str, _Row]:
+    """Rows of a table by id; one that names volumes in place of their slices, for each slice of them.
+
+    Example:
+        >>> of_slices({"case07": "anna"}, ["case07_z0000", "case07_z0001"])
+        {'case07_z0000': 'anna', 'case07_z0001': 'anna'}
+    """
+    slices = {name: volume_of(name) for name in ids if name not in rows and volume_of(name) in rows}
+    named = set(slices.values()) - {*ids}
+    return {name: row for name, row in rows.items() if name not in named} | {
+        name: rows[volume] for name, volume in slices.items()
+    }

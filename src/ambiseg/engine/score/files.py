@@ -52,7 +52,7 @@ def score_files(
             something on these data if None.
         dialect: conventions of a paper, by name or as a `Dialect`.
         classes: names or ids of the classes to evaluate; those of the dialect if empty.
-        groups: group of every image by its name: intervals draw whole groups.
+        groups: group of every image by its name: intervals draw whole groups; if None, the volumes of slices.
         allow_missing: leave out images of which a system has no prediction, for all systems.
         oracle_draws: how often the annotation oracle is drawn, 0 leaves it out; if None `ORACLE_DRAWS` times, less often
             of more than a hundred images.
@@ -68,6 +68,7 @@ def score_files(
     opened = [open_predictions(path, source.ids, ids) for path in predictions]
     titles = _titles([found.path for found in opened], names)
     chosen, missing, remarks = _common(opened, titles, source.ids, allow_missing)
+    groups = source.groups if groups is None else groups
     check_groups([name for name in source.ids if name in chosen], groups)
     labels, dialect = source.info.labels, dialect_of(dialect)
     labels = dialect.space(labels.restricted(classes) if len(classes) else labels)
