@@ -262,17 +262,25 @@ class _Joining:
         place = (self.places[d - 1] + self.places[d]) / 2
         (before, slope, there), (after, onward, here) = (self._line(side, place) for side in sides)
         radius = np.maximum(1, (before[:, None, 0] + after[None, :, 0]) / 2)
-        apart = np.linalg.norm(before[:, None] - after[None], axis=2)
-        apart += LINE / 2 * np.linalg.norm(slope[:, None] - onward[None], axis=2)
-        cost = MOTION * np.where(there[:, None] & here[None], np.minimum(1, apart / radius), 0)
+        apart = _between(_relative(before, there), _relative(after, here))
+        apart += LINE / 2 * _between(_relative(slope, there), _relative(onward, here))
+        cost = MOTION * np.where(there[:, None] & here[None], np.minimum(2, apart / radius), 0)
         own = [(self.own[side] * self.weight[side]).sum(0) / self.own[side].sum(0) for side in sides]
         cost += WEIGHT * np.abs(own[0][:, None] - own[1][None])
-        for e in range(max(0, d - REACH), d):
-            cost -= (
-                DECAY ** (d - 1 - e) * self._overlap(e, d)[np.ix_(self.masks[e], self.masks[d])] * (1 - DECAY)
-            )
+        cost -= self._overlap(d - 1, d)[np.ix_(self.masks[d - 1], self.masks[d])] / 2
         columns = match(torch.from_numpy(cost)[None]).columns[0].numpy()
         return float(np.trace(cost) - cost[np.arange(self.count), columns].sum()), columns
+
+
+def _relative(values: _Floats, there: NDArray[np.bool_]) -> _Floats:
+    """Values ``(H, F)`` less what the hypotheses that are there have in common."""
+    return values - values[there].mean(0) if there.any() else values
+
+
+def _between(one: _Floats, other: _Floats) -> _Floats:
+    """Distances ``(H, H)`` of all pairs."""
+    found: _Floats = np.linalg.norm(one[:, None] - other[None], axis=2)
+    return found
 
 
 def _features(one: MaskSet) -> _Floats:
