@@ -141,12 +141,17 @@ def _tell(made: Plan) -> None:
     drawn = "as the folders say" if made.on_disk else groups_found(made.groups)
     show(
         f"{made.folder}: {found.title}",
-        f"  images      {_texts(found.files.images)}: {len(found.found.images)}",
+        f"  images      {_texts(found.files.images)}: {len(found.found.images)}{_kind(made)}",
         f"  masks       {_texts(found.files.masks)}: {sum(counts)}, {per_image} for each image",
         f"  annotators  {_some(who)}",
         f"  classes     {_some(list(labels.names))}; {_numbers(made)}",
         f"  splits      {', '.join(f'{name} {splits[name]}' for name in ordered_splits(splits))}; {drawn}",
     )
+
+
+def _kind(made: Plan) -> str:
+    slices = made.info.slices
+    return "" if slices is None else f" volumes, read as {slices.axis} slices"
 
 
 def _texts(patterns: Sequence[Any]) -> str:
@@ -206,6 +211,7 @@ def _plain(made: Plan, written: Sequence[Path]) -> dict[str, Any]:
         "classes": list(labels.names),
         "ignore_value": labels.ignore_value,
         "mask_threshold": made.classes.threshold,
+        "slices": None if made.info.slices is None else made.info.slices.entries(),
         "values": {
             "numbers": {str(number): count for number, count in sorted(made.values.numbers.items())},
             "palette": {str(number): count for number, count in sorted(made.values.indexed.items())},

@@ -162,7 +162,11 @@ def _compiled(pattern: str, length: int | None) -> re.Pattern[str]:
 
 def _without_suffix(path: str) -> str:
     folder, slash, name = path.rpartition("/")
-    stem = name[:-7] if name.lower().endswith(".nii.gz") else name.rpartition(".")[0] or name
+    stem, dot, suffix = name.rpartition(".")
+    if not dot or suffix.isdigit():  # a folder, also one named by the UID of a DICOM series
+        stem = name
+    elif name.lower().endswith(".nii.gz"):
+        stem = name[:-7]
     return f"{folder}{slash}{stem}"
 
 

@@ -13,6 +13,7 @@ from ambiseg.data.files.mask_rules import Color
 from ambiseg.data.files.pixels import Pixels
 from ambiseg.data.files.reading import decode
 from ambiseg.data.files.validation import FileProblem
+from ambiseg.data.guess.volumes import maybe_volume, numbers_of
 from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
 
@@ -53,7 +54,11 @@ class MaskValues:
         found = cls()
         for done, path in enumerate(paths, 1):
             try:
-                found.add(decode(path, True), path)
+                if maybe_volume(path):
+                    found.files += 1
+                    found._add_counts(*numbers_of(path))
+                else:
+                    found.add(decode(path, True), path)
             except AmbisegError as error:
                 found.problems.append(_problem(error, path))
             progress(done)
@@ -93,7 +98,9 @@ class MaskValues:
         self.colors.update((int(c) >> 16, int(c) >> 8 & 255, int(c) & 255) for c in codes[:1000])
 
     def _add_numbers(self, values: np.ndarray) -> None:
-        own, counts = np.unique(values, return_counts=True)
+        self._add_counts(*np.unique(values, return_counts=True))
+
+    def _add_counts(self, own: np.ndarray, counts: np.ndarray) -> None:
         self.highest = max(self.highest, float(own[-1]))
         if own.dtype.kind == "f" and bool((np.abs(own - np.round(own)) > 1e-3).any()):
             self.fractions = True

@@ -78,7 +78,7 @@ def guess(folder: Path, images: Sequence[str] = (), masks: Sequence[str] = ()) -
     """
     if not folder.is_dir():
         raise AmbisegError(f"{folder} is not a folder: name the folder of your images and masks")
-    paths = [path for path in files_below(folder, skip_ours=True) if not path.endswith("/")]
+    paths = [path for path in files_below(folder, skip_ours=True, series=True) if not path.endswith("/")]
     if bool(images) != bool(masks):
         raise AmbisegError("--images and --masks belong together: give both, or none of them")
     if images:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ambiseg.data.files.reading import MASK_SUFFIXES, decode, suffix_of
+from ambiseg.data.files.reading import MASK_SUFFIXES, suffix_of
+from ambiseg.data.guess.volumes import pixels_of
 from ambiseg.data.pattern_matching import Found
 from ambiseg.errors import AmbisegError
 
@@ -72,7 +73,7 @@ def _spread(paths: Sequence[str], count: int = SAMPLE) -> list[str]:
 def _is_label_map(path: Path) -> bool | None:
     """Few numbers or colours, or mostly the least and the greatest number, as in masks with smooth borders."""
     try:
-        pixels = decode(path, suffix_of(path) in MASK_SUFFIXES)
+        pixels = pixels_of(path, suffix_of(path) in MASK_SUFFIXES)
     except AmbisegError:
         return None
     if pixels.palette is not None:

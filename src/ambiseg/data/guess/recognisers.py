@@ -1,7 +1,7 @@
 """The layouts that are known, as a table of patterns.
 
 In the table ``@I`` and ``@M`` stand for the names of folders of images and masks that are there (`IMAGES`, `MASKS`),
-``@N`` for such a word at the start of a name, ``@i`` for one in the name of a file, and ``@-`` for one of
+``@N`` for such a word at the start of a name, ``@i`` for one of `IMAGE_NAMES`, and ``@-`` for one of
 `SEPARATORS`. Folders of splits and of patients may stand before or after ``@I`` and ``@M``.
 """
 
@@ -12,20 +12,55 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import product
 from typing import NamedTuple
 
-from ambiseg.data.files.reading import stem_of, suffix_of
+from ambiseg.data.files.reading import IMAGE_SUFFIXES, stem_of, suffix_of
 from ambiseg.data.listing import SPLITS
 from ambiseg.data.patterns import FilePatterns, Pattern, split_word
 from ambiseg.errors import AmbisegError
 
 IMAGES = (
     *("images", "image", "imgs", "img", "jpegimages", "photos", "photo", "pictures", "scans", "scan"),
-    *("inputs", "input", "originals", "original", "raw", "x"),
+    *(
+        "inputs",
+        "input",
+        "originals",
+        "original",
+        "raw",
+        "x",
+        "volumes",
+        "volume",
+        "dicom",
+        "dcm",
+        "ct",
+        "mri",
+        "mr",
+    ),
 )
 MASKS = (
     *("masks", "mask", "labels", "label", "annotations", "annotation", "segmentations", "segmentation"),
     *("segs", "seg", "segmentationclass", "gt", "gts", "ground_truth", "ground-truth", "groundtruth"),
     *("targets", "target", "manual", "raters", "readers", "annotators", "experts", "y"),
 )
+IMAGE_NAMES = (
+    *(
+        "image",
+        "img",
+        "scan",
+        "photo",
+        "volume",
+        "dicom",
+        "dcm",
+        "ct",
+        "mri",
+        "mr",
+        "t1",
+        "t1w",
+        "t2",
+        "t2w",
+        "flair",
+    ),
+    *("dwi", "adc", "pet"),
+)
+"""Names of the image in a folder of its own."""
 SEPARATORS = ("_", "-", ".", " ")
 _MASKS_OF = re.compile(rf"({'|'.join(MASKS)})[{re.escape(''.join(SEPARATORS))}]", re.IGNORECASE)
 PER_FOLDER = 50
@@ -60,6 +95,12 @@ LAYOUTS = (
     Layout("images and masks in one folder, named as such", "{id}@-@i.*", ("{id}@-{annotator}.*",)),
 )
 """In the order of preference, where two mean the same."""
+
+SERIES = (
+    Layout("a DICOM series for each image, with masks in its folder", "{id}", ("{id}/{annotator}.*",)),
+    Layout("a DICOM series for each image, with a folder of masks", "{id}", ("{id}/@M/{annotator}.*",)),
+)
+"""Layouts where files of a DICOM series lie in the folder of the image itself."""
 
 NNUNET = (
     Layout(
@@ -130,12 +171,12 @@ def _plain(paths: Sequence[str], images_like: Iterable[str]) -> Iterator[Layout]
     stems = {stem_of(path).lower() for path in paths}
     words = {"@I": _named(parts, IMAGES) or sorted(images_like), "@M": _named(parts, MASKS)}
     words["@N"] = sorted({part[: len(m[0]) - 1] for part in parts if (m := _MASKS_OF.match(part))})
-    words["@i"] = [word for word in ("image", "img", "scan", "photo") if any(word in stem for stem in stems)]
+    words["@i"] = [word for word in IMAGE_NAMES if any(word in stem for stem in stems)]
     words["@-"] = list(SEPARATORS)
     splits = sorted(part for part in parts if split_word(part) in SPLITS)
     split = f"{{split:{'|'.join(splits)}}}/" if splits else ""
     around = ["", *([split] if split else []), "{group}/", *([f"{split}{{group}}/"] if split else [])]
-    for layout in LAYOUTS:
+    for layout in LAYOUTS if not _series(paths) else (*LAYOUTS, *SERIES):
         for before, after in product(around, around):
             named = "@I" in layout.images or "@M" in layout.masks[0]
             if ("{split" in before and "{split" in after) or ("{group" in before and "{group" in after):
@@ -143,6 +184,11 @@ def _plain(paths: Sequence[str], images_like: Iterable[str]) -> Iterator[Layout]
             if after and not named:
                 continue
             yield from _filled(layout, before, after, words)
+
+
+def _series(paths: Iterable[str]) -> bool:
+    """Whether a path is that of a DICOM series, a folder."""
+    return any(suffix_of(path) not in IMAGE_SUFFIXES for path in paths)
 
 
 def _filled(layout: Layout, before: str, after: str, words: dict[str, list[str]]) -> Iterator[Layout]:

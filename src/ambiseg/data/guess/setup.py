@@ -16,15 +16,16 @@ import yaml
 
 from ambiseg.atomic_write import replacing_folder, write_text
 from ambiseg.data.files.mask_rules import MaskRules
-from ambiseg.data.files.reading import read_mask
 from ambiseg.data.files.validation import FileProblem
 from ambiseg.data.folder import DATA
 from ambiseg.data.guess.classes import Classes, MaskValues, classes_of
 from ambiseg.data.guess.guess import Guess, guess
+from ambiseg.data.guess.volumes import any_volume, check_mask
 from ambiseg.data.info import DatasetInfo
 from ambiseg.data.listing import SPLITS
 from ambiseg.data.pattern_matching import Key
 from ambiseg.data.splits.assignment import FRACTIONS, split_images
+from ambiseg.data.volumes.settings import SliceSettings
 from ambiseg.escaping import csv_cell
 from ambiseg.plain_yaml import plain_values
 
@@ -110,7 +111,7 @@ def plan(
     on_disk = all(key.split == split_of[key.name] for key in found.found.images if key.name in split_of)
     on_disk &= len(keys) == len(found.found.images) and {"train", "val"} <= set(split_of.values())
     files = replace(found.files, splits="" if on_disk else TABLE)
-    info = DatasetInfo(folder.resolve().name, classes.labels, mask_threshold=classes.threshold, files=files)
+    info = replace(_info(folder, found, classes), files=files)
     unread = {problem.file for problem in values.problems}
     readable = [folder / path for path in paths if str(folder / path) not in unread]
     problems = [*values.problems, *_still_wrong(readable, info.mask_rules)]
@@ -183,7 +184,7 @@ def _still_wrong(paths: Sequence[Path], rules: MaskRules) -> list[FileProblem]:
     wrong = []
     for path in paths[:: max(1, len(paths) // _TRIED)]:
         try:
-            read_mask(path, rules)
+            check_mask(path, rules)
         except FileProblem as problem:
             wrong.append(problem)
     return wrong
@@ -275,7 +276,16 @@ def guessed_info(folder: Path) -> DatasetInfo:
         AmbisegError: see `plan`.
     """
     found = guess(folder)
-    classes = classes_of(MaskValues.of(folder / path for path in found.mask_paths))
+    return _info(folder, found, classes_of(MaskValues.of(folder / path for path in found.mask_paths)))
+
+
+def _info(folder: Path, found: Guess, classes: Classes) -> DatasetInfo:
+    """The content of ``dataset.yaml``; volumes are read slice by slice."""
+    images = (folder / path for some in found.found.images.values() for path in some.values())
     return DatasetInfo(
-        folder.resolve().name, classes.labels, mask_threshold=classes.threshold, files=found.files
+        folder.resolve().name,
+        classes.labels,
+        mask_threshold=classes.threshold,
+        files=found.files,
+        slices=SliceSettings() if any_volume(images) else None,
     )
