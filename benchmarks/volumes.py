@@ -46,7 +46,9 @@ ALIKE = 0.95
 SPACING = (0.8, 0.8, 2.5)
 
 
-def tube(seed: int, index: int, size: int = 32, depth: int = 40) -> tuple[NDArray[np.int16], NDArray[np.uint8]]:
+def tube(
+    seed: int, index: int, size: int = 32, depth: int = 40
+) -> tuple[NDArray[np.int16], NDArray[np.uint8]]:
     """Image ``(X, Y, Z)`` and the masks ``(2, X, Y, Z)`` of a tube; kinds take turns."""
     rng = np.random.default_rng([seed, index])
     t = np.linspace(-1, 1, depth)
@@ -114,7 +116,9 @@ def whole(found: VolumePrediction) -> tuple[NDArray[np.uint8], NDArray[np.float6
     return np.stack([found.whole(k) for k in range(count)]), found.masks.weights[0, :count].double().numpy()
 
 
-def unjoined(run: Run, path: Path, settings: PredictSettings) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+def unjoined(
+    run: Run, path: Path, settings: PredictSettings
+) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
     """The same without joining: masks by their order in each slice; the last one again where a slice has fewer."""
     volume, slices = open_volume(path), SliceSettings()
     generator = torch.Generator().manual_seed(0)
@@ -129,7 +133,9 @@ def unjoined(run: Run, path: Path, settings: PredictSettings) -> tuple[NDArray[n
 
 def main(args: list[str] | None = None) -> dict[str, Any]:
     """Simulate, train, predict, print and return the shares."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     for name, value in (("steps", 300), ("volumes", 24), ("size", 32), ("depth", 40), ("seed", 0)):
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--methods", default="mode-proposals,ssn")
@@ -156,7 +162,9 @@ def main(args: list[str] | None = None) -> dict[str, Any]:
                 rows["not joined"].append(keeps(*unjoined(run, path, PredictSettings()), modes))
             results[method] = {name: round(float(np.mean(row)), 4) for name, row in rows.items()}
             results[method] |= {
-                "least": round(min(rows["joined"]), 4), "volumes": test, "seconds of training": round(seconds, 1)
+                "least": round(min(rows["joined"]), 4),
+                "volumes": test,
+                "seconds of training": round(seconds, 1),
             }
             print(f"{method}: {json.dumps(results[method])}", flush=True)
     if options.out:

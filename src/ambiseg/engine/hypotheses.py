@@ -135,10 +135,11 @@ class SliceStore:
     def __len__(self) -> int:
         return len(self._sets)
 
-    def add(self, one: MaskSet) -> None:
-        """Keep the masks of the next slice, ``(1, K, H, W)``."""
+    def add(self, one: MaskSet, compact: bool = True) -> None:
+        """Keep the masks of the next slice, ``(1, K, H, W)``; those of weight 0 if it is not made compact."""
         self.size = (one.masks.shape[2], one.masks.shape[3])
-        one, background = one.hard().compact(), one.labels.background
+        one, background = one.hard(), one.labels.background
+        one = one.compact() if compact else one
         some = torch.ones(self.size, dtype=torch.bool)
         if background is not None:
             some = (one.masks[0] != background).any(0)
@@ -161,9 +162,9 @@ class SliceStore:
         """Masks of the slice that has most."""
         return max(one.masks.shape[1] for one in self._sets)
 
-    def sets(self) -> list[MaskSet]:
-        """The masks of every slice within `box`."""
-        (rows, columns), found = self.box, []
+    def sets(self, box: tuple[slice, slice] | None = None) -> list[MaskSet]:
+        """The masks of every slice within `box`, or a larger one."""
+        (rows, columns), found = box or self.box, []
         for one, (top, bottom, left, right) in zip(self._sets, self._boxes, strict=True):
             background = one.labels.background or 0
             shape = (1, one.masks.shape[1], rows.stop - rows.start, columns.stop - columns.start)

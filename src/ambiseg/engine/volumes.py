@@ -78,8 +78,7 @@ class VolumePrediction:
 
 def slice_settings(run: LoadedModel) -> SliceSettings:
     """How a run was trained to see volumes: axis of slices and number of neighbours."""
-    found = getattr(run.config, "slices", None)
-    return found if isinstance(found, SliceSettings) else SliceSettings()
+    return run.config.slices or SliceSettings()
 
 
 def predict_volume(
