@@ -12,7 +12,7 @@ WORKDIR /opt/ambiseg
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY src src
 ARG PIP_OPTIONS=""
-RUN pip install --no-cache-dir --constraint constraints.txt $PIP_OPTIONS '.[serve,nifti]'
+RUN pip install --no-cache-dir --constraint constraints.txt $PIP_OPTIONS '.[serve]'
 
 RUN useradd --create-home ambiseg
 USER ambiseg

@@ -18,7 +18,8 @@ from ambiseg.data.listing import read_weights
 from ambiseg.data.packed import PackedSplit
 from ambiseg.data.patterns import FilePatterns, Pattern
 from ambiseg.data.sample import Sample
-from ambiseg.data.schema import CLASS_KEYS, COLUMNS, KEYS
+from ambiseg.data.schema import CLASS_KEYS, COLUMNS, KEYS, SLICES_KEYS
+from ambiseg.data.volumes.settings import SliceSettings
 from ambiseg.errors import AmbisegError, UnknownNameError
 from ambiseg.labels import LabelSpace
 from ambiseg.plain_yaml import plain_values
@@ -35,8 +36,8 @@ def blocks(language, text=TEXT):
 
 def test_the_page_shows_the_keys_of_the_code():
     assert page.redrawn(TEXT) == TEXT, "run python docs/schema.py"
-    assert len(page.drawn()) == TEXT.count("<!-- keys ") == 4
-    for name in [*KEYS, *CLASS_KEYS, *COLUMNS]:
+    assert len(page.drawn()) == TEXT.count("<!-- keys ") == 5
+    for name in [*KEYS, *CLASS_KEYS, *SLICES_KEYS, *COLUMNS]:
         assert f"| `{name}` |" in TEXT
     assert str(WEIGHT_TOLERANCE) in COLUMNS["weight"]
 
@@ -51,6 +52,7 @@ def test_the_example_loads_and_says_most_keys(tmp_path):
         "flips",
         "output",
         "files",
+        "slices",
     }
     images = [Sample("a", np.zeros((3, 8, 8)), np.full((1, 8, 8), 2, np.uint8), np.ones(1), ("x",))]
     root = write_folder(tmp_path / "d", {"train": images}, info)
@@ -82,7 +84,8 @@ def test_every_key_is_read_and_written():
     flips = ClassFlips({"b": 0.5}, "twins")
     full = DatasetInfo("n", LabelSpace(("a", "b", "c")), "s", "l", {"flip": False}, ("red",), flips)
     files = FilePatterns((Pattern("images/{id}.*"),), (Pattern("{annotator}/{id}.*"),), "..", "splits.csv")
-    smooth = DatasetInfo("n", mask_threshold=0.5, files=files)
+    slices = SliceSettings("coronal", 2, "foreground", True)
+    smooth = DatasetInfo("n", mask_threshold=0.5, files=files, slices=slices)
     written = set()
     for info in (full, smooth):
         assert DatasetInfo.from_yaml(info.to_yaml()) == info

@@ -8,6 +8,7 @@ import shutil
 from dataclasses import replace
 
 import h5py
+import nibabel
 import numpy as np
 import pytest
 import torch
@@ -203,7 +204,6 @@ def test_fractions_of_several_classes_need_a_channel_each(tmp_path):
 
 
 def test_nifti_masks_are_read(data, masks, ids, tmp_path):
-    nibabel = pytest.importorskip("nibabel")
 
     def save(path, mask):
         nibabel.save(nibabel.Nifti1Image(mask.astype(np.float32), np.eye(4)), f"{path}.nii.gz")

@@ -251,7 +251,6 @@ def test_packed_annotations_find_their_images(tmp_path):
             r"GeoTIFF needs the package rasterio: .*\[formats\]",
             {"allow_no_georeference": True},
         ),
-        ("nifti", "nibabel", r"NIfTI needs the package nibabel: .*\[nifti\]", {}),
     ],
 )
 def test_a_missing_package_is_one_sentence(place, tmp_path, monkeypatch, to, module, words, settings):

@@ -119,8 +119,11 @@ class _Check:
             self.warn(
                 where, f"the image is only {size} pixels", f"{SMALLEST}x{SMALLEST} or more are expected"
             )
-        if self.info and self.info.channels and len(self.info.channels) != image.shape[0]:
-            self.note([channel_problem(where, image.shape[0], self.info.channels)])
+        names = self.info.channels if self.info else ()
+        if self.info and self.info.slices and names:
+            names = self.info.slices.channel_names(names, image.shape[0] // self.info.slices.planes)
+        if names and len(names) != image.shape[0]:
+            self.note([channel_problem(where, image.shape[0], names)])
 
     def folder(self) -> list[SplitSeen]:
         self.info = self.attempt(lambda: read_info(self.path))

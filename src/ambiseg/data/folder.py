@@ -123,6 +123,8 @@ class FolderSplit(Split):
             raise self._files.problems[0]
         self._table = None if self.info.slices is None else CaseTable(self._files, self.info)
         self.ids = tuple(self._files.images if self._table is None else self._table.places)
+        if self._table is not None:
+            self.info = replace(self.info, channels=self._table.channel_names())
 
     def image_path(self, sample_id: str) -> Path | None:
         """The file of an image, the first of several that hold its channels; None for a slice of a volume."""

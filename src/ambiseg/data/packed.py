@@ -137,6 +137,7 @@ def pack(
     splits = {name: FolderSplit(root, name, info) for name in folder_splits(root, info)}
     if not splits:
         raise missing_split(root, "train", ())
+    info = next(iter(splits.values())).info
     return write_packed(out, splits, info, progress, overwrite, inputs_of(root, info))
 
 

@@ -12,13 +12,13 @@ import numpy as np
 from ambiseg.atomic_write import write_json
 from ambiseg.exchange.images import Hypotheses, Images
 from ambiseg.exchange.outcome import Outcome, images_without
-from ambiseg.exchange.packages import package
 from ambiseg.exchange.settings import ConvertSettings
 
 
 def write_nifti(images: Images, partial: Path, settings: ConvertSettings) -> Outcome:
     """Write ``<image>.nii.gz`` ``(H, W, 1, K)`` and ``<image>.json`` into a folder."""
-    nibabel = package("nibabel", "nifti", "NIfTI needs")
+    import nibabel
+
     without = 0
     for one in images:
         without += one.affine is None

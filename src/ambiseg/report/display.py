@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from ambiseg.data.volumes.settings import own_channels
 from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
@@ -54,7 +55,7 @@ def background_of(image: NDArray[np.generic], channels: Sequence[str] = ()) -> F
 
     Three channels are RGB; one channel, or the first of an unusual number, is grey with its contrast
     stretched. Named channels know better: "red", "green" and "blue" are RGB, "elevation" becomes shaded
-    relief, and "fire" glows on top of whatever lies below.
+    relief, and "fire" glows on top of whatever lies below. Neighbours of a slice are not shown.
 
     Args:
         image: ``(C, H, W)`` of any numeric type; values that are not finite count as 0.
@@ -67,6 +68,8 @@ def background_of(image: NDArray[np.generic], channels: Sequence[str] = ()) -> F
         AmbisegError: not ``(C, H, W)``, or empty.
     """
     check_image(image)
+    own = own_channels(channels, len(image))
+    image, channels = image[own], [channels[i] for i in own if i < len(channels)]
     values = np.nan_to_num(image.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
     place = {name.lower(): i for i, name in reversed(list(enumerate(channels[: len(values)])))}
     rgb = [place[name] for name in ("red", "green", "blue") if name in place]

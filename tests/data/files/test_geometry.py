@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import itertools
 
+import nibabel
 import numpy as np
 import pytest
 
@@ -14,7 +15,6 @@ from ambiseg.data.files.reading import read_image, write_mask
 from ambiseg.data.folder import FolderSplit
 from ambiseg.errors import AmbisegError
 
-nibabel = pytest.importorskip("nibabel")
 SIZE = (6, 7, 4)
 AFFINE = np.array([[-0.8, 0.1, 0, 30], [0.1, 0.8, 0, -20], [0, 0, 2.5, 7], [0, 0, 0, 1]])
 ORDERS = [

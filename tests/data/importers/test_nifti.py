@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import nibabel
 import numpy as np
 import pytest
 
@@ -14,7 +15,6 @@ from ambiseg.data.importers.settings import NiftiSettings
 from ambiseg.data.source import list_splits, open_split
 from ambiseg.errors import AmbisegError
 
-nibabel = pytest.importorskip("nibabel")
 SIZE = (10, 12, 9)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import nibabel
 import numpy as np
 import pytest
 
@@ -10,7 +11,6 @@ from ambiseg.data.importers.settings import QubiqSettings
 from ambiseg.data.source import open_split
 from ambiseg.errors import AmbisegError
 
-nibabel = pytest.importorskip("nibabel")
 SIZE = (14, 16)
 
 

@@ -73,7 +73,7 @@ class Case:
             AmbisegError: a mask cannot be read, where only slices with foreground are kept; an id that is no name.
         """
         check_name(slice_id(self.id, 0, self.count), "id")
-        some = range(self.count)
+        some = list(range(self.count))
         if self.slices.keep == "foreground":
             some = [index for index in some if self._foreground(index)]
         return {slice_id(self.id, index, self.count): index for index in some}
@@ -140,6 +140,7 @@ class CaseTable:
     """
 
     def __init__(self, files: SplitFiles, info: DatasetInfo) -> None:
+        self.info = info
         self.cases: dict[str, Case] = {}
         self.places: dict[str, tuple[str, int | None]] = {}
         for image_id, paths in files.images.items():
@@ -155,6 +156,13 @@ class CaseTable:
             self.cases[image_id] = case
             self.places |= {name: (image_id, index) for name, index in case.ids().items()}
         self.places = dict(sorted(self.places.items()))
+
+    def channel_names(self) -> tuple[str, ...]:
+        """Names of the channels of its images, see `SliceSettings.channel_names`."""
+        case = next(iter(self.cases.values()), None)
+        if case is None:
+            return self.info.channels
+        return case.slices.channel_names(self.info.channels, sum(volume.channels for volume in case.channels))
 
     def units(self) -> list[tuple[list[int], int]] | None:
         """Positions of the slices of each volume and the bytes that are kept for them; None if none are."""

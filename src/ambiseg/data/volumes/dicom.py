@@ -70,7 +70,8 @@ class Series:
         """The plane ``(1, H, W)``; those that cross the slices need all files, which are then kept."""
         if axis == 2:
             return self._pixels(self.files[index])[None]
-        return self._whole().take(index, axis)[None]
+        whole = self._whole()
+        return whole[None, index] if axis == 0 else whole[None, :, index]
 
     def unpacked_bytes(self, axis: int) -> int:
         """The whole series for planes that cross its files."""
@@ -81,7 +82,7 @@ class Series:
         def read() -> NDArray[Any]:
             return np.stack([self._pixels(path) for path in self.files], axis=-1)
 
-        return UNPACKED.get(self.folder, read)
+        return UNPACKED.get(self.folder, self.shape, read)
 
     def _pixels(self, path: Path) -> NDArray[np.float32]:
         """Stored values times slope plus intercept."""

@@ -32,7 +32,7 @@ class PlacedMask:
         own = next(i for i, (other, _) in enumerate(self.order) if other == axis)
         if not self.order[own][1]:
             index = self.volume.shape[own] - 1 - index
-        plane = self.volume.plane(own, index)[0]
+        plane: NDArray[Any] = self.volume.plane(own, index)[0]
         rest = [entry for i, entry in enumerate(self.order) if i != own]
         for side, (_, same) in enumerate(rest):
             if not same:

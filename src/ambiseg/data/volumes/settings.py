@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, TypeVar
 
@@ -13,6 +13,7 @@ PLANE_NAMES = ("sagittal", "coronal", "axial")
 """Planes that cross the axes right, anterior and superior of space."""
 
 _Row = TypeVar("_Row")
+_NEIGHBOUR = re.compile(r"(.+)[+-]\d+")
 _SLICE = re.compile(r"(.+)_z\d+")
 
 Keep = Literal["all", "foreground"]
@@ -55,6 +56,23 @@ class SliceSettings:
         """Slices whose channels make one image."""
         return 2 * self.neighbours + 1
 
+    def channel_names(self, names: tuple[str, ...], channels: int) -> tuple[str, ...]:
+        """Names of all channels of an image: those of one slice, with the place of each neighbour.
+
+        Args:
+            names: of the channels of one slice, or of all; empty if nobody named them.
+            channels: of one slice.
+
+        Example:
+            >>> SliceSettings(neighbours=1).channel_names(("ct",), 1)
+            ('ct-1', 'ct', 'ct+1')
+        """
+        if not self.neighbours or len(names) not in (0, channels):
+            return names
+        own = names or tuple("slice" if i == 0 else f"slice channel {i + 1}" for i in range(channels))
+        steps = range(-self.neighbours, self.neighbours + 1)
+        return tuple(f"{name}{step:+d}" if step else name for step in steps for name in own)
+
     def entries(self) -> dict[str, Any]:
         """Plain values of what differs from the defaults, and the axis."""
         own = asdict(self)
@@ -64,6 +82,17 @@ class SliceSettings:
     def of(cls, values: Mapping[str, Any]) -> SliceSettings:
         """From the values of its keys, None where one is missing; `AmbisegError` if one makes no sense."""
         return cls(**{name: value for name, value in values.items() if value is not None})
+
+
+def own_channels(names: Sequence[str], channels: int) -> list[int]:
+    """Which of the channels are those of the slice itself; all where their names tell of no neighbours.
+
+    Example:
+        >>> own_channels(("ct-1", "ct", "ct+1"), 3), own_channels(("red", "green"), 3)
+        ([1], [0, 1, 2])
+    """
+    beside = [i for i, name in enumerate(names) if (m := _NEIGHBOUR.fullmatch(name)) and m[1] in names]
+    return [i for i in range(channels) if i not in beside]
 
 
 def slice_id(volume: str, index: int, count: int) -> str:

@@ -115,10 +115,11 @@ class StoredArray:
     def _array(self) -> NDArray[Any]:
         if self.encoding == "raw":
             return np.memmap(self.path, self.dtype, "r", self.offset, self.shape, order="F")
-        content = UNPACKED.get(
-            self.path, lambda: unpack(self.path, self.encoding, self.offset, self.length, self.skip)
-        )
+        content = UNPACKED.get(self.path, (self.offset, self.skip, self.length), self._unpacked)
         return content.view(self.dtype).reshape(self.shape, order="F")
+
+    def _unpacked(self) -> NDArray[np.uint8]:
+        return unpack(self.path, self.encoding, self.offset, self.length, self.skip)
 
 
 def scaled(values: NDArray[Any], scaling: tuple[float, float]) -> NDArray[Any]:

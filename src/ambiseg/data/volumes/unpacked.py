@@ -12,7 +12,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,10 +48,10 @@ class Unpacked:
         """Bytes that are kept now."""
         return sum(array.nbytes for array in self._arrays.values())
 
-    def get(self, path: Path, read: Callable[[], NDArray[Any]]) -> NDArray[Any]:
-        """The array of a file, by ``read`` unless it is kept; a file that was changed is read again."""
+    def get(self, path: Path, part: object, read: Callable[[], NDArray[Any]]) -> NDArray[Any]:
+        """A part of a file, by ``read`` unless it is kept; a file that was changed is read again."""
         found = path.stat()
-        key = (str(path), found.st_mtime_ns, found.st_size)
+        key = (str(path), found.st_mtime_ns, found.st_size, part)
         with self._lock:
             array = self._arrays.get(key)
             if array is None:
@@ -86,13 +86,13 @@ def unpack(path: Path, encoding: Encoding, offset: int, length: int, skip: int =
     """
     with open(path, "rb") as raw:
         raw.seek(offset)
-        stream: IO[bytes] = gzip.GzipFile(fileobj=raw) if encoding == "gzip" else bz2.BZ2File(raw)
+        stream = gzip.GzipFile(fileobj=raw) if encoding == "gzip" else bz2.BZ2File(raw)
         with stream:
             if len(stream.read(skip)) < skip:
                 raise EOFError(f"it ends before its values, which begin at byte {skip}")
             content = np.empty(length, np.uint8)
-            view, place = memoryview(content), 0
-            while place < length and (got := stream.readinto(view[place : place + _CHUNK])):  # type: ignore[attr-defined]
+            view, place = content.data, 0
+            while place < length and (got := stream.readinto(view[place : place + _CHUNK])):
                 place += got
             if place < length:
                 raise EOFError(f"it has {skip + place} of {skip + length} bytes")
