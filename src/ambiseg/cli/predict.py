@@ -103,7 +103,7 @@ def run(args: list[str]) -> int:
         first = results[0].folder
         contents = "its masks, prediction.json" + (", picture.png" if arguments.picture else "")
         browse = (command("ambiseg", "view", arguments.out), "all of them in a browser")
-        next_commands((command("ls", first), contents), *([] if volumes else [browse]))
+        next_commands((command("ls", first), contents), browse)
     return 2 if failed else 0
 
 

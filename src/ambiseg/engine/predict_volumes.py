@@ -154,7 +154,8 @@ def predict_volumes(
                 yield failed(index, path, error)
                 continue
             masks = int(found.masks.count[0])
-            index.add(path, name, masks=masks, determined=found.determined)
+            slices_of = slice_count(found.volume, found.slices)
+            index.add(path, name, masks=masks, determined=found.determined, slices=slices_of)
             yield FileResult(path, out / name, masks, determined=found.determined)
     warn_of_range(remarks, len(paths))
 

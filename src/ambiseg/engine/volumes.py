@@ -187,8 +187,13 @@ def shown_slices(prediction: VolumePrediction, most: int) -> Iterator[tuple[int,
     steps = (np.arange(min(most, len(indices))) + 0.5) / min(most, len(indices)) * len(indices)
     for index in indices[steps.astype(int)].tolist():
         image, one = read_slice(volume, prediction.slices, index), prediction.slice_masks(index)
+        first = prediction.slices.neighbours * volume.channels
         turned = torch.from_numpy(as_viewed(one.masks.numpy(), volume, axis).copy())
-        yield index, as_viewed(image, volume, axis), replace(one, masks=turned)
+        yield (
+            index,
+            as_viewed(image[first : first + volume.channels], volume, axis),
+            replace(one, masks=turned),
+        )
 
 
 def as_viewed(plane: NDArray[Any], volume: Volume, axis: int) -> NDArray[Any]:
