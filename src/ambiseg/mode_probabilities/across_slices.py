@@ -186,7 +186,8 @@ class _Joining:
             before = self.masks.copy()
             for d in range(size):
                 self._take(d, self._assigned(d, np.delete(np.arange(size), d)))
-            self._cross()
+            if not self.linked:
+                self._cross()
             if np.array_equal(before, self.masks):
                 break
         return self.masks
