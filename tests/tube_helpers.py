@@ -97,7 +97,7 @@ def tube_volume(index: int, size: int = 16, depth: int = 6) -> tuple[np.ndarray,
     for z in range(1, depth - 1):
         distance = np.linalg.norm(places - size / 2 - rng.uniform(-1, 1, 2), axis=-1)
         masks[0, :, :, z], masks[1, :, :, z] = distance < 3, distance < 5.5
-    image = 600 * masks[1] + 400 * masks[0] + 50 * rng.standard_normal(masks[0].shape)
+    image = 600.0 * masks[1] + 400.0 * masks[0] + 50 * rng.standard_normal(masks[0].shape)
     return image.astype(np.int16), masks
 
 

@@ -176,7 +176,7 @@ def _range_remark(run: Run, volume: Volume, slices: SliceSettings) -> str:
 
 
 def shown_slices(prediction: VolumePrediction, most: int) -> Iterator[tuple[int, Image, MaskSet]]:
-    """Some slices as a viewer shows them: index, image and hypotheses of at most so many, evenly spread over the slices in
+    """Some slices as a viewer shows them: index, image with its neighbours, and hypotheses of at most so many, evenly spread over the slices in
     which hypotheses differ, or over those with foreground if none does, or over all."""
     volume, axis = prediction.volume, prediction.volume.axis(prediction.slices.axis)
     masks = prediction.masks.masks[0].movedim(1 + axis, 1).flatten(2)
@@ -187,11 +187,10 @@ def shown_slices(prediction: VolumePrediction, most: int) -> Iterator[tuple[int,
     steps = (np.arange(min(most, len(indices))) + 0.5) / min(most, len(indices)) * len(indices)
     for index in indices[steps.astype(int)].tolist():
         image, one = read_slice(volume, prediction.slices, index), prediction.slice_masks(index)
-        first = prediction.slices.neighbours * volume.channels
         turned = torch.from_numpy(as_viewed(one.masks.numpy(), volume, axis).copy())
         yield (
             index,
-            as_viewed(image[first : first + volume.channels], volume, axis),
+            as_viewed(image, volume, axis),
             replace(one, masks=turned),
         )
 
