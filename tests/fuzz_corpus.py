@@ -36,6 +36,7 @@ from ambiseg.engine.mixture import MixtureConfig
 from ambiseg.exchange.label_studio import brush_rle
 from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
+from volume_replica import case, write_nifti, write_nrrd, write_series
 
 IMAGE_KINDS = ("png", "jpg", "bmp", "webp", "tif", "npy", "nii", "gz")
 MASK_KINDS = ("png", "bmp", "tif", "npy", "nii", "gz")
@@ -111,6 +112,18 @@ def pictures(folder: Path) -> None:
         palette.save(out / f"mask-palette.{suffix}")
         Image.fromarray(mask * 255).convert("1").save(out / f"mask-bits.{suffix}")
     tifffile.imwrite(out / "mask-deflate.tif", mask * 255, compression="zlib")
+
+
+def volumes(folder: Path) -> None:
+    """A volume in every format; `fuzzing` reads the one that a file belongs to."""
+    image, _ = case(0)
+    out = folder / "volumes"
+    write_nifti(out / "a.nii", image)
+    write_nifti(out / "a.nii.gz", image, scaling=(2, 1))
+    for encoding in ("raw", "gzip", "bzip2"):
+        write_nrrd(out / f"{encoding}.nrrd", image, encoding=encoding)
+    write_nrrd(out / "apart.nhdr", np.stack([image, image]), encoding="raw")
+    write_series(out / "series", image)
 
 
 def _rotated() -> Image.Exif:
@@ -327,7 +340,7 @@ def run(folder: Path) -> None:
     (folder / "predictions/predictions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
-PARTS = (pictures, data_sets, medical, photographs, settings, run)
+PARTS = (pictures, volumes, data_sets, medical, photographs, settings, run)
 
 
 def importer_settings(name: str, root: Path, options: dict[str, Any]) -> Any:

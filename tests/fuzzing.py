@@ -43,6 +43,7 @@ from ambiseg.data.importers import import_dataset
 from ambiseg.data.info import DatasetInfo, info_of_file
 from ambiseg.data.listing import read_columns
 from ambiseg.data.source import list_splits, open_split
+from ambiseg.data.volumes.volume import open_volume
 from ambiseg.engine.checkpoints import load_checkpoint
 from ambiseg.engine.curve import training_curve
 from ambiseg.engine.mixture import MixtureConfig
@@ -223,6 +224,12 @@ def _mask(_: Path, file: Path) -> str:
     return f"{mask.shape}"
 
 
+def _volume(root: Path, file: Path) -> str:
+    own = {".dcm": file.parent, ".raw": root / "apart.nhdr"}.get(file.suffix, file)
+    volume = open_volume(own)
+    return str([volume.plane(axis, volume.shape[axis] // 2).mean() for axis in range(3)])
+
+
 def _info(_: Path, file: Path) -> str:
     info = info_of_file(file, "fallback")
     assert DatasetInfo.from_yaml(info.to_yaml()) == info, "dataset.yaml does not come back"
@@ -341,6 +348,7 @@ def _xml(root: Path, file: Path) -> Path:
 READERS: tuple[Reader, ...] = (
     *(Reader(f"image {kind}", ("pictures", f"image-*.{kind}"), _image, share=3) for kind in corpus.IMAGE_KINDS),
     *(Reader(f"mask {kind}", ("pictures", f"mask-*.{kind}"), _mask, share=3) for kind in corpus.MASK_KINDS),
+    Reader("volume", ("volumes", "**/*.*"), _volume, share=4),
     Reader("dataset.yaml", ("info", "*.yaml"), _info, share=2),
     Reader("weights.csv", ("folder", "*/weights.csv"), lambda root, _: _data(root)),
     Reader("data folder", ("folder", "*/*/**/*.*"), lambda root, _: _data(root)),

@@ -220,7 +220,7 @@ def _header(path: Path) -> _Slice | None:
             raise FileProblem(path, "it holds more than one grey plane", "export one grey slice per file")
         grey = str(header.get("PhotometricInterpretation") or "MONOCHROME2")
         if grey != "MONOCHROME2":
-            raise FileProblem(path, f"its pixels are {grey}", "export it as MONOCHROME2")
+            raise FileProblem(path, f"its pixels are {grey!r:.40}", "export it as MONOCHROME2")
         down, across = (float(value) for value in header.PixelSpacing)
         piece = _Slice(
             path,

@@ -58,16 +58,16 @@ def read_nrrd(path: Path) -> tuple[StoredArray, NDArray[np.float64], bool]:
         raise FileProblem(path, f"its sizes are {shape}, its dimension {header['dimension']}", _EXPORT)
     kind = kinds.get(str(header["type"]))
     if kind is None or kind.startswith("V"):
-        raise FileProblem(path, f"its values are of type {header['type']!r}, no plain numbers", _EXPORT)
+        raise FileProblem(path, f"its values are of type {header['type']!r:.60}, no plain numbers", _EXPORT)
     dtype = np.dtype(kind)
     if dtype.itemsize > 1:
         endian = header.get("endian")
         if endian not in ("little", "big"):
-            raise FileProblem(path, f"its endian is {endian!r}, neither little nor big", _EXPORT)
+            raise FileProblem(path, f"its endian is {endian!r:.60}, neither little nor big", _EXPORT)
         dtype = dtype.newbyteorder("<" if endian == "little" else ">")
     encoding = _ENCODINGS.get(str(header["encoding"]).lower())
     if encoding is None:
-        raise FileProblem(path, f"its encoding is {header['encoding']!r}", _EXPORT)
+        raise FileProblem(path, f"its encoding is {header['encoding']!r:.60}", _EXPORT)
     space, affine = _geometry(path, header, len(shape))
     if len(space) == 2:
         shape, space = (*shape, 1), (*space, len(shape))
@@ -103,12 +103,14 @@ def _located(path: Path, header: Mapping[str, Any], array: StoredArray) -> Store
         if name.split()[0] == "LIST" or "%" in name or "/" in name or "\\" in name or name.startswith("."):
             raise FileProblem(
                 path,
-                f"its values lie in {name!r}",
+                f"its values lie in {name!r:.99}",
                 "keep them in one file beside the header, or export it as one .nrrd file",
             )
         if not file.is_file() or file.resolve().parent != path.parent.resolve():
             raise FileProblem(
-                path, f"its values lie in {name!r}, and there is no such file beside it", "copy that file too"
+                path,
+                f"its values lie in {name!r:.99}, and there is no such file beside it",
+                "copy that file too",
             )
     elif path.name.lower().endswith(".nhdr"):
         raise FileProblem(path, "its header names no data file", "export it as one .nrrd file")
@@ -151,7 +153,7 @@ def _geometry(
     if named not in _TO_RAS:
         raise FileProblem(
             path,
-            f"its space is {header.get('space')!r}, which does not say where left and right are",
+            f"its space is {header.get('space')!r:.60}, which does not say where left and right are",
             "write left-posterior-superior, or what it is, as 'space' into its header",
         )
     for column, axis in enumerate(space):
