@@ -52,7 +52,7 @@ def tube(
     """Image ``(X, Y, Z)`` and the masks ``(2, X, Y, Z)`` of a tube; kinds take turns."""
     rng = np.random.default_rng([seed, index])
     t = np.linspace(-1, 1, depth)
-    places = np.stack(np.mgrid[:size, :size], -1)
+    places = np.moveaxis(np.mgrid[:size, :size], 0, -1)
     phase, swing = rng.uniform(0, 2 * np.pi, 2), rng.uniform(0.02, 0.08) * size
     centre = size / 2 + swing * np.sin(2 * t[:, None] + phase)
     ends, gap = rng.integers(2, 5, 2), int(rng.integers(depth // 3, depth // 2))
@@ -154,7 +154,7 @@ def main(args: list[str] | None = None) -> dict[str, Any]:
             began = time.perf_counter()
             made = fit(method, data, Path(room) / method, train=training, backbone=network, quiet=True)
             run, seconds = load(made.run), time.perf_counter() - began
-            rows = {"joined": [], "not joined": []}
+            rows: dict[str, list[float]] = {"joined": [], "not joined": []}
             for path in sorted((data / "test" / "images").iterdir()):
                 index = int(path.name[4:7])
                 modes = tube(options.seed, index, options.size, options.depth)[1]

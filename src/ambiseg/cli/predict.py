@@ -65,7 +65,7 @@ def run(args: list[str]) -> int:
     paths = volumes or find_images(arguments.images)
     settings, flow = settings_of(arguments.proposing, model)
     warn(flow_remark(model, flow))
-    options = {
+    options: dict[str, Any] = {
         "flow": flow,
         "picture": arguments.picture,
         "lines": not arguments.json,

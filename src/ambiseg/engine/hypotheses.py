@@ -191,5 +191,8 @@ def voxel_ml(spacing: Sequence[float]) -> float:
 
 def class_volumes(masks: MaskSet, voxel: float) -> NDArray[np.float64]:
     """Volume of each class in each mask of one image ``(K, classes)``, of voxels of that size."""
-    flat, classes = masks.masks[0].flatten(1).numpy(), masks.labels.classes
-    return np.stack([np.bincount(mask, minlength=256)[:classes] for mask in flat]) * voxel
+    counts = np.zeros((masks.masks.shape[1], 256))
+    for k, mask in enumerate(masks.masks[0].numpy()):
+        for plane in mask:  # one after the other, for the counting takes eight bytes for each
+            counts[k] += np.bincount(plane.ravel(), minlength=256)
+    return counts[:, : masks.labels.classes] * voxel

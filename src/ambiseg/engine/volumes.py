@@ -176,8 +176,8 @@ def _range_remark(run: Run, volume: Volume, slices: SliceSettings) -> str:
 
 
 def shown_slices(prediction: VolumePrediction, most: int) -> Iterator[tuple[int, Image, MaskSet]]:
-    """Some slices as a viewer shows them: index, image with its neighbours, and hypotheses of at most so many, evenly spread over the slices in
-    which hypotheses differ, or over those with foreground if none does, or over all."""
+    """Some slices as a viewer shows them: index, image with its neighbours, and hypotheses of at most so many. They are
+    spread over the slices in which hypotheses differ, or over those with foreground if none does, or over all."""
     volume, axis = prediction.volume, prediction.volume.axis(prediction.slices.axis)
     masks = prediction.masks.masks[0].movedim(1 + axis, 1).flatten(2)
     background = prediction.masks.labels.background or 0

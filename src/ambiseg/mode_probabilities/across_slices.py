@@ -114,20 +114,20 @@ def joined_weights(slices: Sequence[MaskSet], masks: _Ints) -> _Floats:
     count = masks.shape[1]
     differing = np.array([_differing(one) for one in slices], np.float64)
     told = np.flatnonzero(differing)
-    p = np.full(count, 1 / count)
+    p: _Floats = np.full(count, 1 / count)
     if not len(told):
         return p
     rows, c = masks[told], differing[told] / differing.sum()
     width = rows.max() + 1
     w = np.zeros((len(told), width))
-    for row, d in enumerate(told):
+    for row, d in enumerate(told.tolist()):
         given = slices[d].weights[0].double().numpy()
         w[row, : len(given)] = given[:width]
     target = np.take_along_axis(w, rows, 1)
     flat = rows + width * np.arange(len(told))[:, None]
     for _ in range(EM_STEPS):
         together = np.bincount(flat.ravel(), np.tile(p, len(told)), width * len(told))[flat]
-        new = c @ (target * p / np.maximum(together, 1e-300))
+        new: _Floats = c @ (target * p / np.maximum(together, 1e-300))
         new /= new.sum()
         if np.abs(new - p).max() < 1e-9:
             return new
@@ -209,23 +209,19 @@ class _Joining:
     def _cost(self, d: int, known: _Ints) -> _Floats:
         near = known[np.abs(known - d) <= REACH]
         factor = self.own[near] * DECAY ** (np.abs(near - d) - 1.0)[:, None]
-        overlap = (
-            sum(
-                f[:, None] * self._overlap(d, int(e))[:, self.masks[e]].T
-                for f, e in zip(factor, near, strict=True)
-            )
-            / factor.sum(0)[:, None]
-        )
+        overlap = np.zeros((self.count, self.sizes[d]))
+        for own, e in zip(factor, near.tolist(), strict=True):
+            overlap += own[:, None] * self._overlap(d, e)[:, self.masks[e]].T
         around = known[np.abs(known - d) <= LINE]
         mean = (self.own[around] * self.weight[around]).sum(0) / self.own[around].sum(0)
-        cost = 1 - overlap + WEIGHT * np.abs(self.weights[d] - mean[:, None])
+        cost: _Floats = 1 - overlap / factor.sum(0)[:, None]
+        cost += WEIGHT * np.abs(self.weights[d] - mean[:, None])
         level, _, fits = self._line(around, self.places[d])
-        distance = np.linalg.norm(self.features[d] - level[:, None], axis=2) / np.maximum(
-            1, self.features[d][:, 0]
-        )
+        distance = np.linalg.norm(self.features[d] - level[:, None], axis=2)
+        distance /= np.maximum(1, self.features[d][:, 0])
         cost += MOTION * np.where(fits[:, None] & ~self.empty[d], np.minimum(1, distance), 0)
         if self.linked:
-            cost = cost - self.linked * np.eye(self.count, self.sizes[d])
+            cost -= self.linked * np.eye(self.count, self.sizes[d])
         return cost
 
     def _overlap(self, d: int, e: int) -> _Floats:

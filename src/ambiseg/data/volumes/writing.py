@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ambiseg.data.files.nifti import read_header
-from ambiseg.data.files.reading import NIFTI_SUFFIXES, suffix_of
-from ambiseg.data.volumes.volume import NRRD_SUFFIXES, Volume
+from ambiseg.data.files.reading import NIFTI_SUFFIXES, NRRD_SUFFIXES, suffix_of
+from ambiseg.data.volumes.volume import Volume
 
 _SPACE_FIELDS = ("space", "space origin", "space units", "measurement frame")
 _SCANNER = 1
