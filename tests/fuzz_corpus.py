@@ -36,7 +36,8 @@ from ambiseg.engine.mixture import MixtureConfig
 from ambiseg.exchange.label_studio import brush_rle
 from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
-from volume_replica import case, write_nifti, write_nrrd, write_series
+from volume_replica import case as ball_case
+from volume_replica import write_nifti, write_nrrd, write_series
 
 IMAGE_KINDS = ("png", "jpg", "bmp", "webp", "tif", "npy", "nii", "gz")
 MASK_KINDS = ("png", "bmp", "tif", "npy", "nii", "gz")
@@ -116,7 +117,7 @@ def pictures(folder: Path) -> None:
 
 def volumes(folder: Path) -> None:
     """A volume in every format; `fuzzing` reads the one that a file belongs to."""
-    image, _ = case(0)
+    image, _ = ball_case(0)
     out = folder / "volumes"
     write_nifti(out / "a.nii", image)
     write_nifti(out / "a.nii.gz", image, scaling=(2, 1))
