@@ -40,7 +40,7 @@ from ambiseg.maskset import MaskSet
 from ambiseg.networks.settings import UNetSettings
 from ambiseg.overlap import pairwise_overlap
 
-SHARES = (0.65, 0.35)
+SHARES = (0.55, 0.45)
 """Probabilities of the two annotators."""
 ALIKE = 0.95
 SPACING = (0.8, 0.8, 2.5)
