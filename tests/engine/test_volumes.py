@@ -229,6 +229,27 @@ def test_volumes_are_found(scans, fires, tmp_path):
     assert find_volumes([fires / "test" / "images"]) == []
     with pytest.raises(AmbisegError, match="in two calls"):
         find_volumes([scans[0], fires / "test" / "images"])
+    (tmp_path / "a.nii.gz").write_bytes(scans[0].read_bytes())
+    (tmp_path / "notes.txt").touch()
+    assert find_volumes([tmp_path]) == [tmp_path / "a.nii.gz"]
+    (tmp_path / "b.png").touch()
+    with pytest.raises(AmbisegError, match="files of one kind"):
+        find_volumes([tmp_path])
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"axis": "round"}, {"slices": 0}, {"slices": 10**5000}, {"slices": "6"}, {"neighbours": None}]
+)
+def test_damaged_descriptions_of_volumes_are_refused(wrong, run, scans, tmp_path):
+    folder = next(predict_volumes(run, scans[:1], tmp_path / "out")).folder
+    content = json.loads((folder / "prediction.json").read_text())
+    content["volume"] |= {name: value for name, value in wrong.items() if value != 10**5000}
+    text = json.dumps(content)
+    if wrong == {"slices": 10**5000}:
+        text = text.replace('"slices": 6', '"slices": 6' + 4000 * "0")
+    (folder / "prediction.json").write_text(text)
+    with pytest.raises(AmbisegError, match="prediction.json"):
+        read_volume_prediction(folder)
 
 
 # -- evaluation -------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ambiseg import owned_files
 from ambiseg.atomic_write import DiskFullError, replacing_folder, working_in
+from ambiseg.data.files.reading import IMAGE_SUFFIXES, suffix_of
 from ambiseg.data.volumes.settings import SliceSettings
 from ambiseg.data.volumes.slices import slice_count
 from ambiseg.data.volumes.volume import is_volume
@@ -37,7 +38,7 @@ def find_volumes(inputs: Iterable[str | Path]) -> list[Path]:
     """Volumes that are named directly, or lie in named folders (not deeper), in order; none if there are only images.
 
     Raises:
-        AmbisegError: volumes and images together.
+        AmbisegError: volumes and images together, in the inputs or in one folder.
 
     Example:
         >>> find_volumes(["image.png"])
@@ -57,7 +58,14 @@ def find_volumes(inputs: Iterable[str | Path]) -> list[Path]:
 def _volumes_at(path: Path) -> list[Path]:
     if is_volume(path) or not path.is_dir():
         return [path] if is_volume(path) else []
-    return [one for one in sorted(path.iterdir()) if not one.name.startswith(".") and is_volume(one)]
+    inside = [one for one in sorted(path.iterdir()) if not one.name.startswith(".")]
+    found = [one for one in inside if is_volume(one)]
+    others = [one.name for one in inside if one not in found and suffix_of(one) in IMAGE_SUFFIXES]
+    if found and others:
+        raise AmbisegError(
+            f"{path} holds volumes, such as {found[0].name!r}, and images, such as {others[0]!r}: name the files of one kind"
+        )
+    return found
 
 
 def predict_volumes(

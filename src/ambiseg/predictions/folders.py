@@ -31,7 +31,7 @@ from ambiseg.owned_files import several
 from ambiseg.predictions.archives import Archive
 from ambiseg.predictions.index import INDEX
 from ambiseg.predictions.samples import Predictions, Samples, UnfitError, require_classes, understood
-from ambiseg.predictions.volumes import read_slice_masks, slice_names
+from ambiseg.predictions.volumes import read_slice_masks, slice_names, written_volume
 from ambiseg.predictions.written import AGAIN, PREDICTION, WrittenPrediction, json_of, read_written
 
 _LOSSY = (".jpg", ".jpeg")
@@ -63,7 +63,7 @@ class PredictedFolder(Predictions):
                         f"{path} holds two predictions of an image {name!r}: predict the images of one split only"
                     )
                 self.folders[name] = place
-                written = read_written(place).volume if folder in volumes else None
+                written = written_volume(place) if folder in volumes else None
                 if written is not None:
                     own = slice_names(name, written)
                     self.slices |= {one: (place, position) for position, one in enumerate(own)}

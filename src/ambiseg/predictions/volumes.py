@@ -62,6 +62,14 @@ def read_volume_prediction(folder: str | Path) -> VolumeMasks:
     return VolumeMasks(np.stack(masks), weights, found.classes, volumes[0].affine, volumes[0].spacing)
 
 
+def written_volume(folder: Path) -> WrittenVolume | None:
+    """The slices of the prediction of a volume; None of an image, or where the file is damaged."""
+    try:
+        return read_written(folder).volume
+    except AmbisegError:
+        return None
+
+
 def slice_names(name: str, volume: WrittenVolume) -> list[str]:
     """Names of the slices of a volume, as data sets of volumes have them."""
     return [slice_id(name, index, volume.slices) for index in range(volume.slices)]

@@ -107,7 +107,7 @@ def _volume(place: Path, content: dict[str, Any] | None) -> WrittenVolume | None
     axis, counts = entry.need("axis", str), [content.get(name) for name in ("slices", "neighbours")]
     slices, neighbours = (count if type(count) is int else -1 for count in counts)
     if axis not in PLANE_NAMES or not 1 <= slices <= MOST_SLICES or neighbours < 0:
-        raise FileProblem(place, f"its 'volume' says {counts[0]!r} slices of the axis {axis[:40]!r}", AGAIN)
+        raise FileProblem(place, "its 'volume' names no axis, or no number of slices and neighbours", AGAIN)
     return WrittenVolume(axis, slices, neighbours)
 
 

@@ -33,9 +33,10 @@ from ambiseg.predictions import (
     read_slice_masks,
     read_written,
     slice_names,
+    written_volume,
 )
 from ambiseg.predictions.index import INDEX
-from ambiseg.predictions.written import PREDICTION, WrittenVolume
+from ambiseg.predictions.written import PREDICTION
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ class PredictedGallery(Gallery):
         self.places: list[tuple[Path, int | None]] = []
         names: list[str] = []
         for name in ranked:
-            title, volume = order.get(name, name), _volume_of(found[name])
+            title, volume = order.get(name, name), written_volume(found[name])
             own = [title] if volume is None else slice_names(title, volume)
             self.places += [(found[name], None if volume is None else index) for index in range(len(own))]
             names += own
@@ -189,14 +190,6 @@ class SplitGallery(Gallery):
             predictions = _as_set(samples, labels, f"{self.predictions.path}, image {sample.id!r}")
             check_size(predictions, sample.image)
         return Case(sample.image, predictions, annotations, sample.annotators)
-
-
-def _volume_of(folder: Path) -> WrittenVolume | None:
-    """The slices of the prediction of a volume; None of an image, or where the file is damaged."""
-    try:
-        return read_written(folder).volume
-    except AmbisegError:
-        return None
 
 
 def chosen_split(data: Path, wanted: str = "") -> str:
