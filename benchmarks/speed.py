@@ -6,6 +6,11 @@
 against float32 in the default order; GroupNorm of 32 x 16 x 64 x 64 with groups of 16 channels against 8
 groups, forward and backward; one image through network, scores and probabilities.
 
+``optimiser``: the update of all weights and their moving average, all tensors at once against one after
+another, as PyTorch does by default on a CPU; both beside forward and backward of the training step of ``model``.
+
+``dropout``: dropout of 4 x 64 x 128 x 128, ours against that of PyTorch, forward and backward.
+
 ``sampling``: 16 masks of one 128x128 image at once against one mask 16 times, for every method that samples.
 
 ``mose``: a training step of MoSE, all samples at once against one expert, one sample and one pair after
@@ -44,6 +49,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ambiseg.data.batches import Item, LabelView, Normalization, collate
 from ambiseg.data.check import check_dataset
@@ -63,6 +69,7 @@ from ambiseg.methods.base import Segmenter
 from ambiseg.methods.mose import MoSESettings
 from ambiseg.methods.mose.model import MoSE, divergence, pairwise_cost
 from ambiseg.metrics import Comparison, default_metrics, evaluate_all, ged
+from ambiseg.networks.dropout import Dropout
 from ambiseg.networks.settings import UNetSettings
 from ambiseg.overlap import pairwise_overlap
 
@@ -129,6 +136,51 @@ def model(threads: int, source: Path | None) -> dict[str, Any]:
         "group_norm_speedup": norms["8 groups"] / norms["1 group of 16"],
         "latency_one_thread_seconds": medians({"image": lambda: draw(16)}, 30)["image"],
     }
+
+
+def optimiser(threads: int, source: Path | None) -> dict[str, Any]:
+    """Optimiser and moving average of the model of the demo."""
+    net = build("mode-proposals", 7, BINARY, UNetSettings(width=16))
+    images = torch.randn(32, 7, 64, 64)
+    annotations = MaskSet.uniform((torch.rand(32, 8, 64, 64) < 0.2).to(torch.uint8), BINARY)
+    net.loss(images, annotations)["loss"].backward()
+    parameters = [p for p in net.parameters() if p.grad is not None]
+
+    def decayed(averaged: Tensor, current: Tensor, updates: Tensor | int) -> Tensor:
+        return averaged + (current - averaged) * 0.001
+
+    one_by_one = AveragedModel(net, avg_fn=decayed, use_buffers=True)
+    at_once = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(0.999), use_buffers=True)
+    seconds = medians(
+        {
+            "optimiser, default": torch.optim.AdamW(parameters, 1e-4).step,
+            "optimiser, at once": torch.optim.AdamW(parameters, 1e-4, fused=True).step,
+            "average, one by one": lambda: one_by_one.update_parameters(net),
+            "average, at once": lambda: at_once.update_parameters(net),
+            "forward and backward": lambda: net.loss(images, annotations)["loss"].backward(),
+        },
+        15,
+    )
+    default, now = (
+        seconds[f"optimiser, {one}"] + seconds[f"average, {other}"]
+        for one, other in (("default", "one by one"), ("at once", "at once"))
+    )
+    return {
+        "tensors": len(parameters),
+        "seconds": seconds,
+        "ratio": default / now,
+        "step_ratio": (default + seconds["forward and backward"]) / (now + seconds["forward and backward"]),
+    }
+
+
+def dropout(threads: int, source: Path | None) -> dict[str, Any]:
+    """Dropout of an activation of a diffusion model."""
+    x = torch.randn(4, 64, 128, 128).requires_grad_()
+    layers = {"PyTorch": nn.Dropout(0.1), "ours": Dropout(0.1)}
+    seconds = medians(
+        {name: partial(lambda layer: layer(x).sum().backward(), layer) for name, layer in layers.items()}, 15
+    )
+    return {"seconds": seconds, "ratio": seconds["PyTorch"] / seconds["ours"]}
 
 
 def drawer(method: str, channels: int, backbone: UNetSettings, size: int) -> Callable[[int], None]:
@@ -407,6 +459,8 @@ def small_samples(count: int, seed: int) -> Iterator[Sample]:
 
 PARTS: dict[str, Callable[[int, Path | None], dict[str, Any]]] = {
     "model": model,
+    "optimiser": optimiser,
+    "dropout": dropout,
     "sampling": sampling,
     "mose": mose,
     "metrics": metrics,

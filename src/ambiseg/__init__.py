@@ -30,6 +30,8 @@ _HOMES = {
     "TrainSettings": "ambiseg.engine.settings",
     "UNetSettings": "ambiseg.networks.settings",
     "fit": "ambiseg.engine.train",
+    "resume": "ambiseg.engine.train",
+    "save_run": "ambiseg.engine.save_run",
     "load": "ambiseg.engine.run",
     "evaluate": "ambiseg.engine.evaluate",
     "score": "ambiseg.engine.score",
@@ -38,10 +40,12 @@ _HOMES = {
     "read_image": "ambiseg.data.files.reading",
     "read_mask": "ambiseg.data.files.reading",
     "MaskRules": "ambiseg.data.files.mask_rules",
+    "dataset": "ambiseg.data.memory.dataset",
     "open_split": "ambiseg.data.source",
     "write_dataset": "ambiseg.data.source",
     "DatasetInfo": "ambiseg.data.info",
     "Sample": "ambiseg.data.sample",
+    "SplitStatistics": "ambiseg.data.statistics",
     "annotations_of": "ambiseg.data.batches",
     "collate": "ambiseg.data.collate",
     "simulate": "ambiseg.data.simulators.dataset",
@@ -64,12 +68,14 @@ __all__ = [
     "Preset",
     "Sample",
     "Segmenter",
+    "SplitStatistics",
     "TrainSettings",
     "UNetSettings",
     "__version__",
     "annotations_of",
     "build",
     "collate",
+    "dataset",
     "describe",
     "evaluate",
     "export",
@@ -83,6 +89,8 @@ __all__ = [
     "register",
     "register_metric",
     "register_network",
+    "resume",
+    "save_run",
     "score",
     "score_files",
     "simulate",
@@ -95,16 +103,19 @@ if TYPE_CHECKING:
     from ambiseg.data.files.mask_rules import MaskRules
     from ambiseg.data.files.reading import read_image, read_mask
     from ambiseg.data.info import DatasetInfo
+    from ambiseg.data.memory.dataset import dataset
     from ambiseg.data.sample import Sample
     from ambiseg.data.simulators.dataset import simulate
     from ambiseg.data.source import open_split, write_dataset
+    from ambiseg.data.statistics import SplitStatistics
     from ambiseg.engine.describe import describe
     from ambiseg.engine.evaluate import evaluate
     from ambiseg.engine.postprocess import PredictSettings
     from ambiseg.engine.run import load
+    from ambiseg.engine.save_run import save_run
     from ambiseg.engine.score import score, score_files
     from ambiseg.engine.settings import TrainSettings
-    from ambiseg.engine.train import fit
+    from ambiseg.engine.train import fit, resume
     from ambiseg.errors import AmbisegError
     from ambiseg.exporting.files import export
     from ambiseg.labels import LabelSpace

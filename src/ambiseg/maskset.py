@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 from torch import Tensor
+from torch.utils.data._utils.collate import default_collate_fn_map
 
 from ambiseg import notebook
 from ambiseg.atomic_write import replacing_file
@@ -686,3 +687,17 @@ def _pad(value: Tensor, sizes: list[int], fill: int) -> Tensor:
     wide = value.new_full((value.shape[0], *sizes), fill)
     wide[tuple(slice(0, n) for n in value.shape)] = value
     return wide
+
+
+def collate_sets(batch: Sequence[MaskSet], *, collate_fn_map: object = None) -> MaskSet:
+    """The batch of mask sets of one image each, by which `torch.utils.data.default_collate` joins them."""
+    for i, one in enumerate(batch):
+        if isinstance(one, MaskSet) and len(one) != 1:
+            raise AmbisegError(
+                f"collate joins mask sets of one image each, received one of {len(one)} images in sample {i}:"
+                " pass masks[i]"
+            )
+    return MaskSet.stack(batch)
+
+
+default_collate_fn_map[MaskSet] = collate_sets

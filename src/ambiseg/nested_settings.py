@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import MISSING, dataclass, is_dataclass
 from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -93,6 +93,36 @@ def replaced(settings: T, values: Mapping[str, Any], where: str) -> T:
         8
     """
     return from_values(type(settings), merged(to_values(settings), values), where)
+
+
+def completed(
+    cls: type[T],
+    general: Mapping[str, Any],
+    given: Any,
+    where: str,
+    join: Callable[[Mapping[str, Any], Mapping[str, Any]], dict[str, Any]] | None = None,
+) -> T:
+    """Settings of given values over general ones; complete settings are taken as they are.
+
+    Args:
+        cls: the class of the settings.
+        general: values of a preset.
+        given: settings, a mapping of values, or None.
+        where: what to call them in messages.
+        join: joins both mappings; `merged` if None.
+
+    Raises:
+        AmbisegError: something else is given, or see `from_values`.
+    """
+    if isinstance(given, cls):
+        return given
+    if given is not None and not isinstance(given, Mapping):
+        raise AmbisegError(
+            f"{where}: {cls.__name__} or a mapping of its values is expected, received {type(given).__name__}"
+        )
+    # A part that is none by default is merged with its own defaults by `from_values`, so only what is given
+    # is passed on.
+    return from_values(cls, (join or merged)(general, given or {}), where)
 
 
 def merged(general: Mapping[str, Any], particular: Mapping[str, Any]) -> dict[str, Any]:

@@ -122,7 +122,7 @@ def test_adam_has_l2_and_adamw_decays_matrices_alone():
             for their in theirs:
                 their.step()
             for a, b in zip(one.parameters(), two.parameters(), strict=True):
-                assert torch.equal(a, b)
+                torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-7)  # fused kernels round otherwise
 
 
 @pytest.mark.parametrize(

@@ -103,10 +103,15 @@ def data_of(config: RunConfig, given: Path | None) -> Path:
     Raises:
         AmbisegError: it does not exist.
     """
+    from ambiseg.data.memory.dataset import IN_MEMORY
     from ambiseg.data.source import existing
 
     if given is not None:
         return existing(given)
+    if config.data == IN_MEMORY:
+        raise AmbisegError(
+            "the run was trained on data in memory: give --data, such as what ambiseg.write_dataset wrote"
+        )
     if not config.data or not Path(config.data).exists():
         raise AmbisegError(
             f"the run was trained on {config.data or 'unknown data'}, which is not there: give --data"

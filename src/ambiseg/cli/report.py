@@ -145,7 +145,7 @@ def build_report(
         commands=[
             *(
                 []
-                if config.method == MIXTURE_METHOD
+                if config.method == MIXTURE_METHOD or not config.data  # made by `save_run`
                 else [("Train it again", train_command(config, run_path))]
             ),
             ("Measure it again", command("ambiseg", "evaluate", *where, *changed_options(chosen))),

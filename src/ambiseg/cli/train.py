@@ -373,7 +373,10 @@ def summary(result: FitResult) -> str:
 
 def train_command(config: RunConfig, out: str | Path) -> str:
     """The command line that repeats a run."""
-    words: list[object] = ["ambiseg", "train", config.method, "--data", config.data, "--out", out]
+    from ambiseg.data.memory.dataset import IN_MEMORY
+
+    data = "DATA" if config.data == IN_MEMORY else config.data
+    words: list[object] = ["ambiseg", "train", config.method, "--data", data, "--out", out]
     if config.preset != RECOMMENDED:
         words += ["--preset", config.preset]
     if config.smoke:

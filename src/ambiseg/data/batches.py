@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
+from torch.utils.data._utils.collate import default_collate_fn_map
 
 from ambiseg.data.augmentation import Augmentation
 from ambiseg.data.class_flips import FlipModes
@@ -212,6 +213,13 @@ def collate(items: Sequence[Item]) -> Batch:
     """Join samples into a batch, extending smaller images and sets."""
     annotations = MaskSet.stack([item.annotations for item in items])
     return Batch(extended([item.image for item in items]), annotations, tuple(item.id for item in items))
+
+
+def _collated(batch: Sequence[Item], *, collate_fn_map: object = None) -> Batch:
+    return collate(batch)
+
+
+default_collate_fn_map[Item] = _collated
 
 
 class BatchOrder(Sampler[list[SampleKey]]):

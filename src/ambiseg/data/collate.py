@@ -1,7 +1,7 @@
 """`collate`: samples that hold mask sets become batches in a `torch.utils.data.DataLoader`.
 
-torch joins tensors, arrays, numbers, texts, and tuples, lists and dictionaries of them. This adds mask sets,
-and images of different size.
+torch joins tensors, arrays, numbers, texts, and tuples, lists and dictionaries of them, and with this library also mask
+sets. `collate` adds images of different size.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch.utils.data._utils.collate import collate as collate_with
 from torch.utils.data._utils.collate import default_collate_fn_map
 
 from ambiseg.errors import AmbisegError
-from ambiseg.maskset import MaskSet
+from ambiseg.maskset import MaskSet, collate_sets
 
 
 def collate(samples: Sequence[Any]) -> Any:
@@ -40,7 +40,12 @@ def collate(samples: Sequence[Any]) -> Any:
         (torch.Size([2, 3, 2, 4]), torch.Size([2, 2, 2, 4]), tensor([[0.5000, 0.5000],
                 [1.0000, 0.0000]]))
     """
-    return collate_with(samples, collate_fn_map=_JOINED)
+    joined: dict[Any, Callable[..., Any]] = {
+        **default_collate_fn_map,
+        Tensor: _tensors,
+        MaskSet: collate_sets,
+    }
+    return collate_with(samples, collate_fn_map=joined)
 
 
 def extended(tensors: Sequence[Tensor]) -> Tensor:
@@ -68,16 +73,3 @@ def _tensors(batch: Sequence[Tensor], *, collate_fn_map: Any) -> Tensor:
         same: Tensor = default_collate_fn_map[Tensor](batch, collate_fn_map=collate_fn_map)
         return same
     return extended(batch)
-
-
-def _sets(batch: Sequence[MaskSet], *, collate_fn_map: Any) -> MaskSet:
-    for i, one in enumerate(batch):
-        if isinstance(one, MaskSet) and len(one) != 1:
-            raise AmbisegError(
-                f"collate joins mask sets of one image each, received one of {len(one)} images in sample {i}:"
-                " pass masks[i]"
-            )
-    return MaskSet.stack(batch)
-
-
-_JOINED: dict[Any, Callable[..., Any]] = {**default_collate_fn_map, Tensor: _tensors, MaskSet: _sets}

@@ -1,9 +1,10 @@
-"""One door to data on disk, whichever form it has: a folder of images or one packed file."""
+"""One door to data, whichever form they have: a folder of images, one packed file, or objects in Python."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from ambiseg.atomic_write import replacing_file, replacing_folder, write_text
 from ambiseg.data.class_flip_view import FlippedSplit
 from ambiseg.data.folder import DATA, FolderSplit, Progress, folder_splits, write_folder
 from ambiseg.data.info import DatasetInfo
+from ambiseg.data.memory.dataset import DataLike, InMemory, as_data
 from ambiseg.data.packed import (
     PACKED_SUFFIXES,
     PackedSplit,
@@ -24,6 +26,7 @@ from ambiseg.data.packed import (
 from ambiseg.data.sample import Sample
 from ambiseg.data.split import Split as Split
 from ambiseg.errors import AmbisegError
+from ambiseg.labels import LabelSpace
 from ambiseg.owned_files import check_inputs
 
 
@@ -102,23 +105,35 @@ def existing(path: str | PathLike[str]) -> Path:
     )
 
 
-def list_splits(path: str | PathLike[str]) -> list[str]:
+def list_splits(data: DataLike) -> list[str]:
     """Names of the splits, train, val and test first.
 
     Raises:
         AmbisegError: nothing there, or a file that is no packed data set.
     """
-    found = existing(path)
+    given = as_data(data)
+    if isinstance(given, InMemory):
+        return list(given)
+    found = existing(given)
     return folder_splits(found) if found.is_dir() else packed_splits(found)
 
 
-def open_split(path: str | PathLike[str], split: str) -> Split:
-    """Open one split of a folder or of a packed file; where its classes flip, with all modes as masks.
+def open_split(data: DataLike, split: str, labels: LabelSpace | None = None) -> Split:
+    """Open one split of a folder, of a packed file or of data in memory; where its classes flip, with all modes as
+    masks.
+
+    Args:
+        data: a path, or what `ambiseg.dataset` makes or takes.
+        split: name of the split.
+        labels: classes of objects that do not say theirs.
 
     Raises:
         AmbisegError: nothing there, no such split, or its files are wrong.
     """
-    found = existing(path)
+    given = as_data(data, labels)
+    if isinstance(given, InMemory):
+        return given.open(split)
+    found = existing(given)
     stored = FolderSplit(found, split) if found.is_dir() else PackedSplit(found, split)
     return stored if stored.info.flips is None else FlippedSplit(stored)
 
@@ -126,18 +141,25 @@ def open_split(path: str | PathLike[str], split: str) -> Split:
 def write_dataset(
     out: str | PathLike[str],
     splits: Mapping[str, Iterable[Sample]],
-    info: DatasetInfo,
+    info: DatasetInfo | None = None,
     progress: Progress | None = None,
     overwrite: bool = False,
     inputs: Iterable[Path] = (),
 ) -> Path:
     """Write samples packed if ``out`` ends with .h5 or .hdf5, else as a folder; all of it or nothing.
 
-    ``inputs`` are what the samples are read from; they are never replaced.
+    Args:
+        out: the data set to make.
+        splits: samples by split, or the data set of `ambiseg.dataset`.
+        info: what the data set says about itself; that of ``splits`` if None, where they say it.
+        progress: called after every image.
+        overwrite: replace a data set that ambiseg wrote.
+        inputs: what the samples are read from; they are never replaced.
 
     Raises:
         AmbisegError: ``out`` exists, a sample is not valid, disk full.
     """
+    info = info or (replace(splits.info, name="") if isinstance(splits, InMemory) else DatasetInfo())
     write = write_packed if Path(out).suffix.lower() in PACKED_SUFFIXES else write_folder
     return write(out, splits, info, progress, overwrite, inputs)
 

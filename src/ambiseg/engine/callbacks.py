@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn
 from rich.text import Text
 from torch import Tensor
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from ambiseg.engine.module import TrainingModule
 from ambiseg.progress_log import LOG_EVERY, new_bar
@@ -164,12 +165,18 @@ class MovingAverage(WeightAveraging):
     """
 
     def __init__(self, decay: float) -> None:
-        super().__init__(avg_fn=partial(_average, decay))
+        super().__init__(multi_avg_fn=partial(_average, decay))
 
 
-def _average(decay: float, averaged: Tensor, current: Tensor, updates: Tensor) -> Tensor:
+def _average(decay: float, averaged: list[Tensor], current: list[Tensor], updates: Tensor) -> None:
+    """One update of all tensors of one type at once; counts, which are integers, are averaged and cut."""
     n = float(updates)
-    return averaged + (current - averaged) * (1 - min(decay, (1 + n) / (10 + n)))
+    now = min(decay, (1 + n) / (10 + n))
+    if averaged[0].is_floating_point():
+        get_ema_multi_avg_fn(now)(averaged, current, updates)
+    else:
+        for one, other in zip(averaged, current, strict=True):
+            one.copy_(one + (other - one) * (1 - now))
 
 
 class KeepLast(Checkpoint):

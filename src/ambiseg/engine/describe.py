@@ -17,7 +17,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,8 +29,9 @@ from ambiseg.data.causes import Problem
 from ambiseg.data.check import CheckReport, check_dataset
 from ambiseg.data.folder import Progress, missing_split
 from ambiseg.data.info import DatasetInfo
+from ambiseg.data.memory.dataset import DataLike, InMemory, as_data, title_of
 from ambiseg.data.sample import Sample
-from ambiseg.data.seen import Summary
+from ambiseg.data.seen import SplitSeen, Summary
 from ambiseg.data.source import list_splits, open_split
 from ambiseg.data.split import Split
 from ambiseg.engine.tally import ORACLE_DRAWS
@@ -106,7 +106,8 @@ class Description:
     def __repr__(self) -> str:
         """One line: name, path, images of the splits, classes, warnings."""
         counts = ", ".join(f"{s.summary.split} {s.summary.counted}" for s in self.splits)
-        parts = [f"{self.info.name} at {self.path}", counts, f"classes {', '.join(self.info.labels.names)}"]
+        where = f" at {self.path}" if self.path != self.info.name else ""
+        parts = [f"{self.info.name}{where}", counts, f"classes {', '.join(self.info.labels.names)}"]
         parts += [counted(len(self.warnings), "warning")] if self.warnings else []
         return f"<Description: {visible('; '.join(parts))}>"
 
@@ -144,7 +145,7 @@ class Description:
 
 
 def describe(
-    path: str | PathLike[str],
+    data: DataLike,
     split: str | None = None,
     *,
     samples: Sequence[int] = SAMPLES,
@@ -155,7 +156,7 @@ def describe(
     """Describe a data set: what it holds, how its annotators disagree, what metrics can reach.
 
     Args:
-        path: folder or packed file.
+        data: folder, packed file, or what `ambiseg.dataset` makes or takes.
         split: which split; all of them if None.
         samples: numbers of samples of the annotation oracle.
         images: measure disagreement and metrics on so many images of each split, drawn by the seed; on all if
@@ -169,17 +170,38 @@ def describe(
     for what, number in [("samples", n) for n in samples] + [("images", images)]:
         if number is not None and number < 1:
             raise AmbisegError(f"{what} must be at least 1, received {number}")
-    names = list_splits(path)
-    if split is not None and split not in names:
-        raise missing_split(Path(path), split, names)
-    report = _checked(path, progress)
-    chosen = [summary for summary in report.summaries if split in (None, summary.split)]
+    path = as_data(data)
+    warnings: tuple[Problem, ...] = ()
+    if isinstance(path, InMemory):
+        names = list(path) if split is None else [split]
+        summaries = [_summary_of(name, path.open(name)) for name in names]
+    else:
+        names = list_splits(path)
+        if split is not None and split not in names:
+            raise missing_split(path, split, names)
+        report = _checked(path, progress)
+        summaries, warnings = list(report.summaries), report.warnings
+    chosen = [summary for summary in summaries if split in (None, summary.split)]
     found = [
         _describe_split(open_split(path, summary.split), summary, samples, images, seed, progress)
         for summary in chosen
     ]
     info = open_split(path, chosen[0].split).info
-    return Description(str(path), info, tuple(found), report.warnings, seed)
+    return Description(title_of(path), info, tuple(found), warnings, seed)
+
+
+def _summary_of(name: str, split: Split) -> Summary:
+    """What a split in memory holds."""
+    seen = SplitSeen(name, name, split.ids)
+
+    def count(sample: Sample) -> None:
+        seen.image(sample.id, sample.image)
+        seen.count(len(sample.masks))
+        for mask in sample.masks:
+            seen.mask(mask)
+
+    split.digest(count)
+    return seen.summary(split.stored.info)
 
 
 def _checked(path: str | PathLike[str], progress: Progress | None) -> CheckReport:

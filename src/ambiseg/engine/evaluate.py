@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from ambiseg import notebook, owned_files
 from ambiseg.atomic_write import write_json, write_text
 from ambiseg.data.batches import annotations_of
+from ambiseg.data.memory.dataset import DataLike, is_split
 from ambiseg.data.sample import Sample
 from ambiseg.data.source import open_split
 from ambiseg.data.split import Split
@@ -218,7 +219,7 @@ class Evaluation:
 
 def evaluate(
     run: Run | str | Path,
-    data: str | Path | Split,
+    data: DataLike | Split,
     split: str = "test",
     settings: PredictSettings | None = None,
     *,
@@ -237,7 +238,7 @@ def evaluate(
 
     Args:
         run: a loaded run or its folder.
-        data: a data set, or an opened split.
+        data: a data set (a path, or what `ambiseg.dataset` makes or takes), or an opened split.
         split: which split of it.
         settings: what "kept" means, and how many samples.
         flow: a run of flow-matching, where ``settings.estimate`` needs one.
@@ -258,7 +259,7 @@ def evaluate(
             class, a dialect that does not fit the classes, or an image without a group.
     """
     run = load(run) if isinstance(run, (str, Path)) else run
-    source = open_split(data, split) if isinstance(data, (str, Path)) else data
+    source = data if is_split(data) else open_split(data, split, run.config.labels.one_channel)
     settings = (settings or PredictSettings()).for_run(run)
     if len(source) == 0:
         raise AmbisegError(f"{data}: the split {split!r} holds no image")

@@ -183,17 +183,19 @@ class TrainingModule(pl.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Adam with L2 on all parameters, or AdamW with weight decay on weights of two or more axes only (no
-        biases, no norms)."""
+        biases, no norms); the kernels that update all parameters at once (``benchmarks/speed.py optimiser``)."""
         parameters = [p for p in self.segmenter.parameters() if p.requires_grad]
         chosen, lr = self.train_settings.optimiser, self.train_settings.lr
         first, second = chosen.betas
         if isinstance(chosen, Adam):
-            return torch.optim.Adam(parameters, lr, (first, second), weight_decay=chosen.weight_decay)
+            return torch.optim.Adam(
+                parameters, lr, (first, second), weight_decay=chosen.weight_decay, fused=True
+            )
         groups = [
             {"params": [p for p in parameters if p.dim() > 1], "weight_decay": chosen.weight_decay},
             {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
         ]
-        return torch.optim.AdamW(groups, lr, (first, second))
+        return torch.optim.AdamW(groups, lr, (first, second), fused=True)
 
     def _set_learning_rate(self) -> None:
         rate = self.rate(self.global_step, self.fraction, self.first_fraction)

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ambiseg.data.memory.dataset import InMemory
 from ambiseg.data.statistics import SplitStatistics
 from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
 from ambiseg.methods.spec import MethodSpec
 
 
-def check_data_are_there(spec: MethodSpec, preset: str, data: str | Path) -> None:
+def check_data_are_there(spec: MethodSpec, preset: str, data: Path | InMemory) -> None:
     """Say how to get the data of a preset where there are none.
 
     Raises:
         AmbisegError: nothing at ``data``, and the preset is made for a public data set.
     """
     layout = spec.preset(preset).data
-    if layout is not None and not Path(data).exists():
+    if layout is not None and isinstance(data, Path) and not data.exists():
         raise layout.missing(data)
 
 

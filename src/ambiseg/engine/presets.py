@@ -4,20 +4,18 @@ no torch."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any
 
 from ambiseg.engine.settings import TrainSettings
 from ambiseg.errors import AmbisegError
 from ambiseg.methods.spec import RECOMMENDED, MethodSpec
-from ambiseg.nested_settings import from_values, merged, number_problems
+from ambiseg.nested_settings import completed, merged, number_problems
 from ambiseg.networks.settings import UNetSettings
 
 TRAINING_LENGTHS = ("updates", "epochs", "minutes")
 """Settings of the length of a training; the one that is given last counts."""
 VALIDATION_INTERVALS = ("validations", "validate_every")
 """Settings of how often a training validates, likewise."""
-
-T = TypeVar("T")
 
 
 def merged_training(general: Mapping[str, Any], particular: Mapping[str, Any]) -> dict[str, Any]:
@@ -62,23 +60,11 @@ def resolve(
         0.1
     """
     chosen, prefix = spec.preset(preset), f"{where}: " if where else ""
-    found = _complete(TrainSettings, chosen.train, train, f"{prefix}train", merged_training)
-    network = _complete(UNetSettings, chosen.backbone, backbone, f"{prefix}backbone", merged)
+    found = completed(TrainSettings, chosen.train, train, f"{prefix}train", merged_training)
+    network = completed(UNetSettings, chosen.backbone, backbone, f"{prefix}backbone")
     general = merged(chosen.settings, chosen.single) if found.labels == "single" else chosen.settings
-    own = _complete(spec.settings, general, settings, f"{prefix}settings", merged)
+    own = completed(spec.settings, general, settings, f"{prefix}settings")
     problems = found.problems() + number_problems(network, "backbone.") + number_problems(own)
     if problems:
         raise AmbisegError(f"{prefix}{'; '.join(problems)}")
     return found, network, own
-
-
-def _complete(cls: type[T], general: Mapping[str, Any], given: Any, where: str, join: Any) -> T:
-    if isinstance(given, cls):
-        return given
-    if given is not None and not isinstance(given, Mapping):
-        raise AmbisegError(
-            f"{where}: {cls.__name__} or a mapping of its values is expected, received {type(given).__name__}"
-        )
-    # A part that is none by default is merged with its own defaults by `from_values`, so only what is given
-    # is passed on.
-    return from_values(cls, join(general, given or {}), where)

@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from ambiseg import notebook
 from ambiseg.data.batches import annotations_of
 from ambiseg.data.files.reading import read_image
 from ambiseg.data.files.validation import canonical_image
+from ambiseg.data.memory.values import array_of
 from ambiseg.data.sample import Sample
 from ambiseg.data.split import Split
 from ambiseg.data.volumes.cases import single_image_problem
@@ -109,7 +111,7 @@ class Run:
 
     def predict(
         self,
-        image: str | Path | Image,
+        image: str | Path | Image | Any,
         settings: PredictSettings | None = None,
         generator: torch.Generator | None = None,
         flow: LoadedModel | None = None,
@@ -117,8 +119,9 @@ class Run:
         """Masks with probabilities of one image, sorted by probability.
 
         Args:
-            image: a path, or an array ``(C, H, W)``, ``(H, W)`` or, where the number of channels tells,
-                ``(H, W, C)``, with values like those of training, not normalised.
+            image: a path, or an array of numpy or torch ``(C, H, W)``, ``(H, W)`` or, where the number of channels
+                tells, ``(H, W, C)``, with values like those of training, not normalised; also a picture of Pillow
+                or an image of TorchIO with one slice.
             settings: filters, probabilities and number of samples.
             generator: randomness of sampling methods and flow models.
             flow: a run of flow-matching, where ``settings.estimate`` needs one.
@@ -130,15 +133,15 @@ class Run:
             AmbisegError: an unreadable file, an array that is no image (NaN, complex, empty, four axes), another
                 number of channels, or values of another scale than the training images.
         """
-        array = read_image(image) if isinstance(image, (str, Path)) else self._image(np.asarray(image))
+        array = read_image(image) if isinstance(image, (str, Path)) else self._image(image)
         remark = self.difference(array)
         if remark:
             warnings.warn(remark, DataWarning, stacklevel=2)
         return self.predict_batch([array], settings, generator, flow).masks
 
-    def _image(self, array: Image) -> Image:
+    def _image(self, image: Any) -> Image:
         """An array as ``(C, H, W)``, under the same rules as a file."""
-        channels = self.config.in_channels
+        channels, array = self.config.in_channels, array_of(image, "the image", "image")
         if array.ndim == 2:
             array = array[None]
         elif array.ndim == 3 and array.shape[0] != channels == array.shape[2]:

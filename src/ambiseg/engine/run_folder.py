@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -30,6 +30,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from ambiseg import owned_files
 from ambiseg.atomic_write import replacing_file, write_text
 from ambiseg.data.batches import Normalization
 from ambiseg.data.image_range import ImageRange
@@ -291,6 +292,20 @@ def _labels(values: Mapping[str, Any]) -> LabelSpace:
         return LabelSpace.from_dict(dict(values))
     except (LookupError, ArithmeticError, AttributeError, TypeError, ValueError) as error:
         raise AmbisegError(f"the entry 'labels' is wrong ({error})") from error
+
+
+def check_target(run: Path, overwrite: bool, inputs: Sequence[Path] = ()) -> None:
+    """Check that a run folder may be made; only an earlier run without files of somebody else is replaced.
+
+    Raises:
+        AmbisegError: it exists and must stay.
+    """
+    owned_files.check_inputs(run, inputs)
+    if run.is_dir() and not owned_files.is_empty(run) and not overwrite:
+        raise AmbisegError(
+            f"{run} exists: choose another --out, go on with --resume, or replace it with --overwrite"
+        )
+    owned_files.check_replaceable(run, [TRAIN_VERB], inputs)
 
 
 def save_weights(run: Path, model: Segmenter) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import shlex
 import sys
@@ -22,6 +23,8 @@ from ambiseg.data.augmentation import Augmentation
 from ambiseg.data.batches import LabelView, collate
 from ambiseg.data.files.validation import FileProblem
 from ambiseg.data.mask_oddities import SINGLE
+from ambiseg.data.memory.dataset import IN_MEMORY, DataLike, InMemory, as_data, title_of
+from ambiseg.data.memory.split import check_sendable
 from ambiseg.data.source import OneMaskSplit, open_split
 from ambiseg.data.split import Split
 from ambiseg.data.statistics import SplitStatistics
@@ -37,6 +40,7 @@ from ambiseg.engine.run_folder import (
     LAST,
     TRAIN_VERB,
     RunConfig,
+    check_target,
 )
 from ambiseg.engine.settings import TrainSettings
 from ambiseg.engine.smoke import shrunk
@@ -64,7 +68,7 @@ _PATIENCE = 5.0
 
 def fit(
     method: str | MethodSpec | type[Segmenter],
-    data: str | Path,
+    data: DataLike,
     out: str | Path,
     *,
     preset: str = RECOMMENDED,
@@ -81,7 +85,8 @@ def fit(
 
     Args:
         method: name of a method (`ambiseg.METHODS`), a spec, or a subclass of `ambiseg.Segmenter`.
-        data: a data set (folder or packed file) with splits ``train`` and ``val``.
+        data: a data set with splits ``train`` and ``val``: a folder, a packed file, or what `ambiseg.dataset` makes or
+            takes, such as ``{"train": pairs, "val": pairs}``.
         out: the run folder to make.
         preset: named choice of settings.
         train, backbone, settings: of training, network and method: values over those of the preset, nested
@@ -110,6 +115,7 @@ def fit(
     chosen, network, own = resolve(spec, preset, train, backbone, settings)
     if smoke:
         chosen, network, own = shrunk(chosen, network, own)
+    data = as_data(data)
     check_data_are_there(spec, preset, data)
     if chosen.init:
         network, own = suited(spec, network, own, RunConfig.load(chosen.init))
@@ -119,6 +125,8 @@ def fit(
     run, split = Path(out), _training_split(data)
     val = _validation_split(data, chosen)
     _check_devices(chosen, split, val)
+    if isinstance(data, InMemory):
+        _check_in_memory(data, chosen, quiet)
     check_installed(chosen.loggers)
     validated(spec, chosen)  # a name that there is not is refused here
     if not smoke:
@@ -127,18 +135,21 @@ def fit(
     try:
         statistics = SplitStatistics.of(split, progress=log)
     except FileProblem as problem:
+        if isinstance(data, InMemory):
+            raise
         command = shlex.join(["ambiseg", "data", "check", str(data)])
         raise AmbisegError(f"{problem}; '{command}' lists all such files by cause") from problem
     check_suits(spec, preset, chosen.labels, split.info.labels, statistics)
     if not is_child():
-        _warn(statistics, spec, chosen, f"{data}, train")
+        _warn(statistics, spec, chosen, f"{title_of(data)}, train")
     labels = split.info.labels.with_binary_channels(chosen.binary_channels)
     with trying_network(network.kind, module):
         model = _model(spec, chosen, statistics, labels, network, own)
     if model.needs_init and not chosen.init:
         raise AmbisegError(f"{model.needs_init}: start from a trained run with --init, or change the setting")
     if not is_child():
-        _check_target(run, overwrite, [Path(data), *([Path(chosen.init)] if chosen.init else [])])
+        inputs = [data] if isinstance(data, Path) else []
+        check_target(run, overwrite, [*inputs, *([Path(chosen.init)] if chosen.init else [])])
         weights = sum(value.numel() * value.element_size() for value in model.state_dict().values())
         check_space(run, WEIGHTS_IN_A_RUN * weights, f"the run folder {run}")
     config = RunConfig(
@@ -149,7 +160,7 @@ def fit(
         backbone=network,
         settings=own,
         train=chosen,
-        data=str(data),
+        data=IN_MEMORY if isinstance(data, InMemory) else str(data),
         data_digest=statistics.digest,
         channels=split.info.channels,
         images=statistics.images,
@@ -160,7 +171,7 @@ def fit(
     start = starting_model(config) if chosen.init else None
     operations = 3 * _try(model, config, split) * chosen.batch_size * chosen.devices
     augmentation = choose_augmentation(
-        chosen, split, val, config.normalization, steps_of(chosen, len(split)), operations, str(data)
+        chosen, split, val, config.normalization, steps_of(chosen, len(split)), operations, title_of(data)
     )
     config = replace(config, augmentation=augmentation)
     if is_child():
@@ -205,7 +216,7 @@ def _model(
     return make()
 
 
-def _training_split(data: str | Path) -> Split:
+def _training_split(data: Path | InMemory) -> Split:
     split = open_split(data, "train")
     if len(split) == 0:
         raise AmbisegError(
@@ -231,7 +242,20 @@ def _check_steps(train: TrainSettings, images: int) -> None:
         raise AmbisegError("; ".join(late))
 
 
-def _validation_split(data: str | Path, train: TrainSettings) -> Split:
+def _check_in_memory(data: InMemory, train: TrainSettings, quiet: bool) -> None:
+    """Raise `AmbisegError` where other processes would need data that cannot be sent to them; say which splits were
+    drawn."""
+    spawned = train.workers > 0 and multiprocessing.get_start_method() != "fork"
+    if train.devices > 1 or spawned:
+        for split in data.values():
+            check_sendable(split)
+    if data.drawn and not quiet and not is_child():
+        print(
+            f"splits drawn from one dataset: {data.counts()} (ambiseg.dataset draws others)", file=sys.stderr
+        )
+
+
+def _validation_split(data: Path | InMemory, train: TrainSettings) -> Split:
     """The validation images with what a run may see of their annotations: all of training reads this split."""
     val = open_split(data, "val")
     return OneMaskSplit(val) if train.one_mask_validation else val
@@ -275,7 +299,7 @@ def _try(model: Segmenter, config: RunConfig, split: Split) -> int:
 def resume(
     run: str | Path,
     *,
-    data: str | Path | None = None,
+    data: DataLike | None = None,
     epochs: int | None = None,
     updates: int | None = None,
     minutes: float | None = None,
@@ -291,7 +315,7 @@ def resume(
 
     Args:
         run: the run folder.
-        data: where the data are now, if they moved.
+        data: where the data are now, if they moved; the same data again, if they were in memory.
         epochs, updates, minutes: train so much longer than the last checkpoint; one of them at most.
         quiet: no progress line.
         fit_filter: choose what predictions keep at the end, as `fit` does.
@@ -305,13 +329,21 @@ def resume(
     run = Path(run)
     config = RunConfig.load(run)
     checkpoint = load_checkpoint(run / LAST)
-    source = data or config.data
+    if data is None and config.data == IN_MEMORY:
+        raise AmbisegError(
+            f"{run} was trained on data in memory, which a run folder does not hold: pass the same data to"
+            " ambiseg.resume(run, data=...)"
+        )
+    source = as_data(config.data if data is None else data, config.labels.one_channel)
     split, val = open_split(source, "train"), _validation_split(source, config.train)
     if split.digest() != config.data_digest:
+        remedy = "pass the same data" if isinstance(source, InMemory) else "give its --data"
         raise AmbisegError(
-            f"the training split of {source} is not the one that {run} was trained on: give its --data"
+            f"the training split of {title_of(source)} is not the one that {run} was trained on: {remedy}"
         )
     _check_devices(config.train, split, val)
+    if isinstance(source, InMemory):
+        _check_in_memory(source, config.train, quiet)
     wrote, expected = checkpoint["ambiseg"]["method"], type(config.build()).__name__
     if wrote != expected:
         raise AmbisegError(
@@ -345,13 +377,3 @@ def _extended(
     else:
         train = replace(added, epochs=None, updates=done + steps)
     return replace(config, train=train, extended_at=(*config.extended_at, done))
-
-
-def _check_target(run: Path, overwrite: bool, inputs: list[Path]) -> None:
-    """Check that a run folder may be made; only an earlier run without files of somebody else is replaced."""
-    owned_files.check_inputs(run, inputs)
-    if run.is_dir() and not owned_files.is_empty(run) and not overwrite:
-        raise AmbisegError(
-            f"{run} exists: choose another --out, go on with --resume, or replace it with --overwrite"
-        )
-    owned_files.check_replaceable(run, [TRAIN_VERB], inputs)

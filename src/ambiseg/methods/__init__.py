@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ambiseg.errors import AmbisegError, UnknownNameError
 from ambiseg.methods.spec import MethodSpec, Preset, TestCase
+from ambiseg.nested_settings import completed, number_problems
 from ambiseg.networks.settings import UNetSettings
 from ambiseg.plugins import Registry
 
@@ -114,19 +116,42 @@ def method_info(name: str) -> MethodSpec:
 
 
 def build(
-    name: str,
+    method: str | MethodSpec | type[Segmenter],
     in_channels: int,
-    labels: LabelSpace,
-    backbone: UNetSettings | None = None,
+    labels: LabelSpace | None = None,
+    backbone: UNetSettings | Mapping[str, Any] | None = None,
     settings: Any = None,
+    *,
+    preset: str | None = None,
 ) -> Segmenter:
-    """Build a method by name; settings are its defaults where None.
+    """A new model, a plain `torch.nn.Module`.
+
+    Args:
+        method: name of a method (`ambiseg.METHODS`), a spec, or a subclass of `ambiseg.Segmenter`.
+        in_channels: channels of the images.
+        labels: the classes; background and foreground if None.
+        backbone, settings: of network and method: values over those of the preset, nested key by key; or complete
+            settings, which are taken as they are.
+        preset: named choice of settings, such as ``recommended``; the defaults if None.
 
     Raises:
-        UnknownNameError: no such method.
+        UnknownNameError: no such method, preset or setting.
+        AmbisegError: a value of the wrong kind or out of its range.
+
+    Example:
+        >>> build("ssn", 3, backbone={"width": 8, "depth": 2}, settings={"rank": 4}).settings.rank
+        4
     """
-    spec = method_info(name)
-    return spec.model_class()(in_channels, labels, backbone or UNetSettings(), settings or spec.settings())
+    from ambiseg.labels import LabelSpace
+
+    spec = spec_of(method)
+    chosen = Preset() if preset is None else spec.preset(preset)
+    network = completed(UNetSettings, chosen.backbone, backbone, "backbone")
+    own = completed(spec.settings, chosen.settings, settings, "settings")
+    problems = number_problems(network, "backbone.") + number_problems(own)
+    if problems:
+        raise AmbisegError("; ".join(problems))
+    return spec.model_class()(in_channels, labels or LabelSpace.binary(), network, own)
 
 
 METHODS.own.update(

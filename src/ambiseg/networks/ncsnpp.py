@@ -25,6 +25,7 @@ from torch.nn import functional
 
 from ambiseg.networks.base import Encoded
 from ambiseg.networks.diffusion import DiffusionUNet
+from ambiseg.networks.dropout import Dropout
 from ambiseg.networks.phiseg import refuse
 from ambiseg.networks.settings import UNetSettings
 from ambiseg.networks.unet import SelfAttention, check_channels, extend, group_norm
@@ -82,7 +83,7 @@ class Block(nn.Module):
         self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1)
         self.time = nn.Linear(time, outputs) if time else None
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.resample = resample if resample is not None else nn.Identity()
         projected = inputs != outputs or (self.PROJECTED and resample is not None)
         self.skip = nn.Conv2d(inputs, outputs, 1) if projected else nn.Identity()

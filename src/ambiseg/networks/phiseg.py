@@ -22,6 +22,7 @@ from torch.nn import functional
 
 from ambiseg.errors import AmbisegError
 from ambiseg.networks.base import Backbone, Encoded, repeated
+from ambiseg.networks.dropout import Dropout
 from ambiseg.networks.settings import BatchNormSettings, ConvolutionSettings, UNetSettings
 from ambiseg.networks.unet import check_channels, extend
 
@@ -66,7 +67,7 @@ def convolutions(inputs: int, outputs: int, settings: ConvolutionSettings | None
         layers.append(nn.ReLU())
     # The dropout has a name of its own, so that the numbers of the other layers are those of stored weights.
     return nn.Sequential(
-        OrderedDict([("dropout", nn.Dropout(0.0)), *((str(i), m) for i, m in enumerate(layers))])
+        OrderedDict([("dropout", Dropout(0.0)), *((str(i), m) for i, m in enumerate(layers))])
     )
 
 

@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from ambiseg.errors import AmbisegError
 from ambiseg.networks.base import Backbone, Encoded, repeated
+from ambiseg.networks.dropout import Dropout
 from ambiseg.networks.settings import UNetSettings
 
 
@@ -72,7 +73,7 @@ class ResidualBlock(nn.Module):
         self.norm1, self.norm2 = group_norm(inputs), group_norm(outputs)
         self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         same = inputs == outputs
         self.skip = nn.Identity() if same else nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2)
         self.resample = nn.Identity() if resample is None else resample

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import shutil
 
 import nibabel
@@ -16,7 +17,9 @@ from ambiseg.data.info import DatasetInfo
 from ambiseg.data.packed import pack
 from ambiseg.data.source import list_splits, open_split
 from ambiseg.data.splits.resplit import Pool
+from ambiseg.data.volumes import unpacked
 from ambiseg.data.volumes.settings import SliceSettings, of_slices, own_channels, slice_id, volume_of
+from ambiseg.data.volumes.unpacked import Unpacked
 from ambiseg.errors import AmbisegError
 from volume_replica import AFFINE, RATERS, SHAPE, case, write_dataset, write_nifti, write_nrrd, write_series
 
@@ -275,6 +278,26 @@ def test_volumes_that_are_mapped_need_no_order(copied):
         nibabel.save(nibabel.load(path), path.with_name(path.name.removesuffix(".gz")))
         path.unlink()
     assert open_split(copied, "train").units() is None
+
+
+def test_an_image_and_its_masks_are_unpacked_once_however_large_they_are(volumes, monkeypatch):
+    store, calls = Unpacked(100), []
+    monkeypatch.setattr("ambiseg.data.volumes.stored.UNPACKED", store)
+    monkeypatch.setattr("ambiseg.data.volumes.cases.UNPACKED", store)
+    real = unpacked.unpack
+    monkeypatch.setattr("ambiseg.data.volumes.stored.unpack", lambda *args: calls.append(args) or real(*args))
+    assert len(list(open_split(volumes, "val"))) == SHAPE[2]
+    assert len(calls) == 3 and store.size == store.most == 6 * 120 * (2 + 2)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_a_worker_process_does_not_wait_for_a_thread_of_its_parent(volumes):
+    split = open_split(volumes, "val")
+    with unpacked.UNPACKED._lock:
+        child = os.fork()
+        if not child:
+            os._exit(0 if split[0].image.any() and unpacked.UNPACKED.size else 1)
+    assert os.waitpid(child, 0)[1] == 0
 
 
 def lay_out(root, layout):

@@ -51,6 +51,20 @@ def read_picture(path: Path) -> Pixels:
         return Pixels(values, rgb=len(values) == 3, orientation=_orientation(picture), lossy=True)
 
 
+def pixels_of(picture: Image.Image) -> Pixels:
+    """The numbers of a picture that somebody else opened or made."""
+    values, alpha = _planes(picture)
+    palette = None
+    if picture.mode == "P":
+        palette = np.array(picture.getpalette("RGB"), np.uint8).reshape(-1, 3)
+    clear = picture.info.get("transparency")
+    if clear is not None:
+        alpha = _alpha_of(values, clear, palette)
+    lossy = isinstance(picture, (JpegImageFile, WebPImageFile))
+    bits = 1 if picture.mode == "1" else 8
+    return Pixels(values, palette, len(values) == 3, alpha, bits, _orientation(picture), lossy=lossy)
+
+
 def _opened(path: Path) -> ImageFile:
     """By its first bytes; ``Image.open`` would warn of sizes that are refused here."""
     with open(path, "rb") as stream:
@@ -73,7 +87,7 @@ def _opened(path: Path) -> ImageFile:
     return picture
 
 
-def _orientation(picture: ImageFile) -> int:
+def _orientation(picture: Image.Image) -> int:
     tag = picture.getexif().get(TAG, 1)
     return tag if isinstance(tag, int) else 1
 

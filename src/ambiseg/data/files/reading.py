@@ -133,7 +133,11 @@ def read_mask(path: str | PathLike[str], rules: MaskRules | None = None) -> NDAr
 
 def read_label_map(path: str | PathLike[str], rules: MaskRules) -> LabelMap:
     """The same as `read_mask`, with the colours whose indices were taken."""
-    found = decode(Path(path), True)
+    return label_map_of(decode(Path(path), True), path, rules)
+
+
+def label_map_of(found: Pixels, path: str | PathLike[str], rules: MaskRules) -> LabelMap:
+    """The label map of pixels that were decoded; ``path`` is their name in messages."""
     values, colors = found.values, None
     if found.lossy:
         raise FileProblem(path, "the content is JPEG or WebP, which alters class numbers", "save it as PNG")

@@ -108,7 +108,9 @@ def canonical_mask(mask: NDArray[Any], file: str | PathLike[str], rules: MaskRul
         )
     if mask.dtype.kind not in "buif":
         raise FileProblem(file, f"values of type {mask.dtype.name} are not classes", "save integers")
-    if rules.threshold is not None and rules.two_classes and mask.max() > 1:
+    most = mask.max()
+    smooth = most > 1 or (rules.threshold is not None and rules.threshold < 1 and not np.isnan(most))
+    if rules.threshold is not None and rules.two_classes and smooth:
         above: NDArray[Any] = mask > rules.threshold
         mask = above if rules.ignore_value is None else np.where(mask == rules.ignore_value, mask, above)
     if mask.dtype.kind == "f":
@@ -296,16 +298,16 @@ def canonical_weights(weights: Sequence[float] | NDArray[Any]) -> NDArray[np.flo
     return values if abs(total - 1) <= 1e-9 else values / total
 
 
-def canonical_sample(sample: Sample, info: DatasetInfo) -> Sample:
+def canonical_sample(sample: Sample, info: DatasetInfo, where: str = "") -> Sample:
     """A sample as it will be read again: canonical types, masks in the order of the annotators' names.
 
-    Masks that all have an empty annotator name are numbered.
+    Masks that all have an empty annotator name are numbered. ``where`` is what messages call it.
 
     Raises:
         AmbisegError: an unsafe or doubled name, a mask of another size, an unknown class, wrong weights.
     """
     check_name(sample.id, "id")
-    where = f"sample {sample.id!r}"
+    where = where or f"sample {sample.id!r}"
     image = canonical_image(np.asarray(sample.image), where)
     if info.channels and len(info.channels) != image.shape[0]:
         raise channel_problem(where, image.shape[0], info.channels)

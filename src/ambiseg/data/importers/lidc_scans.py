@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 
 from ambiseg.data.files.reading import check_size
 from ambiseg.data.files.validation import FileProblem
+from ambiseg.data.volumes.dicom import DICOMDIR, PLAIN, one_line, pydicom_of
 from ambiseg.errors import AmbisegError
 
 _MAX_FILE_BYTES = 1 << 26
-_PLAIN = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2")  # uncompressed transfer syntaxes
-_DEFLATED, _DICOMDIR = "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.3.10"
+_DEFLATED = "1.2.840.10008.1.2.1.99"
 _COPY_AGAIN = "download the file again"
 _UPRIGHT = 0.85
 """Cosine of the largest tilt of a gantry, about 30 degrees."""
@@ -70,7 +70,7 @@ def find_series(root: Path, wanted: Collection[str], problems: list[FileProblem]
     Raises:
         AmbisegError: pydicom is not installed.
     """
-    _pydicom(root)
+    pydicom_of(root)
     found: dict[str, list[Slice]] = {}
     studies: dict[str, set[str]] = {}
     for path in sorted(path for path in root.rglob("*") if path.is_file()):
@@ -127,7 +127,7 @@ def _header(path: Path) -> Slice | None:
     Raises:
         FileProblem: a damaged header, or one that asks for too much memory.
     """
-    pydicom = _pydicom(path)
+    pydicom = pydicom_of(path)
     try:
         with open(path, "rb") as stream:
             if stream.read(132)[128:] != b"DICM":
@@ -140,14 +140,14 @@ def _header(path: Path) -> Slice | None:
             )
         meta = pydicom.filereader.read_file_meta_info(path)
         syntax = meta.TransferSyntaxUID
-        if meta.MediaStorageSOPClassUID == _DICOMDIR:
+        if meta.MediaStorageSOPClassUID == DICOMDIR:
             return None
         header = pydicom.Dataset()
         if syntax != _DEFLATED:  # which would be inflated whole, to whatever size
             header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_TAGS)
             if header.Modality != "CT" or "LOCALIZER" in (header.get("ImageType") or ()):
                 return None
-        if syntax not in _PLAIN:
+        if syntax not in PLAIN:
             remedy = "store it uncompressed, such as with gdcmconv --raw"
             raise FileProblem(path, f"its pixels are compressed ({syntax.name})", remedy)
         _check_kind(path, header)
@@ -176,7 +176,7 @@ def _header(path: Path) -> Slice | None:
         raise
     except Exception as error:  # pydicom raises whatever a damaged file makes it stumble over
         raise FileProblem(
-            path, f"its DICOM header cannot be read ({_one_line(error)})", _COPY_AGAIN
+            path, f"its DICOM header cannot be read ({one_line(error)})", _COPY_AGAIN
         ) from error
 
 
@@ -210,31 +210,17 @@ def hounsfield(piece: Slice) -> NDArray[np.float32]:
         FileProblem: truncated or damaged, or not one plane of the size that its header says.
     """
     try:
-        content = _pydicom(piece.path).dcmread(piece.path)
+        content = pydicom_of(piece.path).dcmread(piece.path)
         values = np.asarray(content.pixel_array, np.float32)
         slope, intercept = float(content.RescaleSlope), float(content.RescaleIntercept)
     except AmbisegError:
         raise
     except Exception as error:
         raise FileProblem(
-            piece.path, f"its pixels cannot be read ({_one_line(error)})", _COPY_AGAIN
+            piece.path, f"its pixels cannot be read ({one_line(error)})", _COPY_AGAIN
         ) from error
     if values.shape != piece.shape or not np.isfinite(slope * intercept):
         raise FileProblem(
             piece.path, f"its pixels are {values.shape}, its header says {piece.shape}", _COPY_AGAIN
         )
     return values * np.float32(slope) + np.float32(intercept)
-
-
-def _pydicom(path: Path) -> Any:
-    try:
-        import pydicom
-    except ImportError as error:
-        raise AmbisegError(
-            f"{path}: DICOM files need the package pydicom: pip install 'ambiseg[dicom]'"
-        ) from error
-    return pydicom
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -18,6 +18,7 @@ from ambiseg.data.volumes.dicom import Series
 from ambiseg.data.volumes.grid import PlacedMask, place, require_one_grid
 from ambiseg.data.volumes.settings import SliceSettings, slice_id
 from ambiseg.data.volumes.slices import neighbourhood
+from ambiseg.data.volumes.unpacked import UNPACKED
 from ambiseg.data.volumes.volume import Volume, open_volume
 from ambiseg.errors import AmbisegError
 
@@ -88,6 +89,7 @@ class Case:
 
     def image(self, index: int) -> NDArray[np.generic]:
         """The image ``(planes * C, H, W)`` of a slice; `FileProblem` if the volume is damaged."""
+        UNPACKED.make_room(self.unpacked_bytes)
         parts = [
             volume.plane(self.axis, i)
             for i in neighbourhood(index, self.count, self.slices.neighbours)
@@ -114,6 +116,7 @@ class Case:
         where = f"{self.masks[annotator]}, slice {index}"
         return canonical_mask(self.placed(annotator).plane(self.axis, index), where, self.info.mask_rules)
 
+    @cached_property
     def unpacked_bytes(self) -> int:
         """Bytes that are kept in memory while its slices are read."""
         total = sum(volume.unpacked_bytes(self.axis) for volume in self.channels)
@@ -169,7 +172,7 @@ class CaseTable:
         members: dict[str, list[int]] = {}
         for position, (volume, _) in enumerate(self.places.values()):
             members.setdefault(volume, []).append(position)
-        sizes = {name: self.cases[name].unpacked_bytes() if name in self.cases else 0 for name in members}
+        sizes = {name: self.cases[name].unpacked_bytes if name in self.cases else 0 for name in members}
         return [(members[name], sizes[name]) for name in members] if any(sizes.values()) else None
 
 

@@ -28,8 +28,10 @@ UNEVEN = 0.05
 """By which part the distance of two slices may differ from the usual one."""
 
 _TRIED = 20
-_PLAIN = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2")  # uncompressed transfer syntaxes
-_DICOMDIR = "1.2.840.10008.1.3.10"
+PLAIN = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2")
+"""Transfer syntaxes without compression."""
+DICOMDIR = "1.2.840.10008.1.3.10"
+"""Class of a list of files."""
 _COPY_AGAIN = "copy or export the file again"
 _TAGS = [
     "SeriesInstanceUID", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness",
@@ -87,14 +89,14 @@ class Series:
     def _pixels(self, path: Path) -> NDArray[np.float32]:
         """Stored values times slope plus intercept."""
         try:
-            content = _pydicom(path).dcmread(path)
+            content = pydicom_of(path).dcmread(path)
             values = np.asarray(content.pixel_array, np.float32)
             slope = float(content.get("RescaleSlope", 1))
             intercept = float(content.get("RescaleIntercept", 0))
         except AmbisegError:
             raise
         except Exception as error:
-            raise FileProblem(path, f"its pixels cannot be read ({_line(error)})", _COPY_AGAIN) from error
+            raise FileProblem(path, f"its pixels cannot be read ({one_line(error)})", _COPY_AGAIN) from error
         if values.shape != self.shape:
             raise FileProblem(path, f"its pixels are {values.shape}, not {self.shape}", _COPY_AGAIN)
         return values * np.float32(slope) + np.float32(intercept)
@@ -203,16 +205,16 @@ def _is_dicom(path: Path) -> bool:
 
 def _header(path: Path) -> _Slice | None:
     """What the header says; None for a list of files (DICOMDIR)."""
-    pydicom = _pydicom(path)
+    pydicom = pydicom_of(path)
     try:
         if path.stat().st_size > MOST_FILE_BYTES:
             problem = f"the file is larger than {MOST_FILE_BYTES >> 20} MiB"
             raise FileProblem(path, problem, "export one slice per file")
         meta = pydicom.filereader.read_file_meta_info(path)
-        if meta.MediaStorageSOPClassUID == _DICOMDIR:
+        if meta.MediaStorageSOPClassUID == DICOMDIR:
             return None
         syntax = meta.TransferSyntaxUID
-        if syntax not in _PLAIN:
+        if syntax not in PLAIN:
             remedy = "store it uncompressed, such as with gdcmconv --raw"
             raise FileProblem(path, f"its pixels are compressed ({syntax.name})", remedy)
         header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_TAGS)
@@ -234,7 +236,9 @@ def _header(path: Path) -> _Slice | None:
     except AmbisegError:
         raise
     except Exception as error:  # pydicom raises whatever a damaged file makes it stumble over
-        raise FileProblem(path, f"its DICOM header cannot be read ({_line(error)})", _COPY_AGAIN) from error
+        raise FileProblem(
+            path, f"its DICOM header cannot be read ({one_line(error)})", _COPY_AGAIN
+        ) from error
     numbers = (*piece.spacing, *piece.orientation, *piece.position, piece.thickness)
     sound = len(piece.orientation) == 6 and len(piece.position) == 3 and np.isfinite(numbers).all()
     if not sound or min(piece.spacing) <= 0 or abs(float(np.linalg.norm(piece.normal)) - 1) > 1e-2:
@@ -247,7 +251,8 @@ def _header(path: Path) -> _Slice | None:
     return piece
 
 
-def _pydicom(path: Path) -> Any:
+def pydicom_of(path: Path) -> Any:
+    """The package pydicom; `FileProblem` where it is not installed."""
     try:
         import pydicom
     except ImportError as error:
@@ -257,5 +262,6 @@ def _pydicom(path: Path) -> Any:
     return pydicom
 
 
-def _line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
+    """What a decoder said."""
     return " ".join(str(error).split())[:200] or type(error).__name__

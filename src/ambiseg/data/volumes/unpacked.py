@@ -22,7 +22,8 @@ from ambiseg.data.files.nifti import MAX_REST_BYTES
 Encoding = Literal["raw", "gzip", "bzip2"]
 
 MOST_BYTES = 1 << 30
-"""Bytes of unpacked volumes that one process keeps: four CT scans of 512x512x500 voxels. One volume is always kept."""
+"""Bytes of unpacked volumes that one process keeps: four CT scans of 512x512x500 voxels; more where an image and its
+masks take more (`Unpacked.make_room`)."""
 
 _CHUNK = 1 << 20
 
@@ -47,6 +48,10 @@ class Unpacked:
     def size(self) -> int:
         """Bytes that are kept now."""
         return sum(array.nbytes for array in self._arrays.values())
+
+    def make_room(self, size: int) -> None:
+        """Keep as many bytes from now on, so that an image and its masks never push each other out."""
+        self.most = max(self.most, size)
 
     def get(self, path: Path, part: object, read: Callable[[], NDArray[Any]]) -> NDArray[Any]:
         """A part of a file, by ``read`` unless it is kept; a file that was changed is read again."""

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ambiseg.data.batches import annotations_of
+from ambiseg.data.memory.dataset import DataLike, is_split
 from ambiseg.data.sample import Sample
 from ambiseg.data.source import open_split
 from ambiseg.data.split import Split
@@ -25,7 +26,7 @@ from ambiseg.predictions import Predictions, open_predictions
 
 def score_files(
     predictions: Sequence[str | Path],
-    data: str | Path | Split,
+    data: DataLike | Split,
     split: str = "test",
     *,
     names: Sequence[str] = (),
@@ -64,7 +65,7 @@ def score_files(
         AmbisegError: files that cannot be read, predictions that are missing or do not fit the annotations, or what
             `ambiseg.evaluate` refuses.
     """
-    source = open_split(data, split) if isinstance(data, (str, Path)) else data
+    source = data if is_split(data) else open_split(data, split)
     opened = [open_predictions(path, source.ids, ids) for path in predictions]
     titles = _titles([found.path for found in opened], names)
     chosen, missing, remarks = _common(opened, titles, source.ids, allow_missing)
