@@ -143,21 +143,26 @@ def optimiser(threads: int, source: Path | None) -> dict[str, Any]:
     net = build("mode-proposals", 7, BINARY, UNetSettings(width=16))
     images = torch.randn(32, 7, 64, 64)
     annotations = MaskSet.uniform((torch.rand(32, 8, 64, 64) < 0.2).to(torch.uint8), BINARY)
-    net.loss(images, annotations)["loss"].backward()
+
+    def gradients() -> None:
+        torch.autograd.backward(net.loss(images, annotations)["loss"])
+
+    gradients()
     parameters = [p for p in net.parameters() if p.grad is not None]
 
     def decayed(averaged: Tensor, current: Tensor, updates: Tensor | int) -> Tensor:
         return averaged + (current - averaged) * 0.001
 
     one_by_one = AveragedModel(net, avg_fn=decayed, use_buffers=True)
-    at_once = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(0.999), use_buffers=True)
+    average = get_ema_multi_avg_fn(0.999)  # type: ignore[no-untyped-call]
+    at_once = AveragedModel(net, multi_avg_fn=average, use_buffers=True)
     seconds = medians(
         {
             "optimiser, default": torch.optim.AdamW(parameters, 1e-4).step,
             "optimiser, at once": torch.optim.AdamW(parameters, 1e-4, fused=True).step,
             "average, one by one": lambda: one_by_one.update_parameters(net),
             "average, at once": lambda: at_once.update_parameters(net),
-            "forward and backward": lambda: net.loss(images, annotations)["loss"].backward(),
+            "forward and backward": gradients,
         },
         15,
     )

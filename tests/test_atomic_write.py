@@ -258,6 +258,7 @@ ELSEWHERE = {
     ("report/files.py", "save"): "into memory",
     ("notebook.py", "save"): "into memory",
     ("data/files/reading.py", "save"): "into memory",
+    ("data/memory/split.py", "dump"): "into a file that keeps nothing",
     ("viewer/record.py", "save"): "into memory",
     ("serving/app.py", "unlink"): "the body of a request in a temporary folder",
     ("serving/bodies.py", "open"): "the body of a request in a temporary folder",

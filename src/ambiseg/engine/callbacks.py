@@ -173,7 +173,7 @@ def _average(decay: float, averaged: list[Tensor], current: list[Tensor], update
     n = float(updates)
     now = min(decay, (1 + n) / (10 + n))
     if averaged[0].is_floating_point():
-        get_ema_multi_avg_fn(now)(averaged, current, updates)
+        get_ema_multi_avg_fn(now)(averaged, current, updates)  # type: ignore[no-untyped-call]
     else:
         for one, other in zip(averaged, current, strict=True):
             one.copy_(one + (other - one) * (1 - now))

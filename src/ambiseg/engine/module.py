@@ -197,6 +197,16 @@ class TrainingModule(pl.LightningModule):
         ]
         return torch.optim.AdamW(groups, lr, (first, second), fused=True)
 
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """By norm. Lightning's own refuses fused optimisers in bf16, for fear of scaled gradients; bf16 has none."""
+        if gradient_clip_val:
+            torch.nn.utils.clip_grad_norm_(self.segmenter.parameters(), gradient_clip_val)
+
     def _set_learning_rate(self) -> None:
         rate = self.rate(self.global_step, self.fraction, self.first_fraction)
         for group in self.optimizers().param_groups:  # type: ignore[union-attr]

@@ -83,8 +83,9 @@ def save_run(
         owned_files.begin(run, TRAIN_VERB)
         config.save(run)
         save_weights(run, model)
-        found = load(run)
+        saved = load(run)
         if val is not None:
-            choose_filter(found, val).save(run)
-            found = load(run)
-    return found
+            found = choose_filter(saved, val)
+            found.save(run)
+            saved = load(run)
+    return saved
