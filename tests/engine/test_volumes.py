@@ -139,6 +139,8 @@ def test_scores_of_hypotheses_are_means_over_slices_with_foreground():
 
 
 def test_other_channels_and_scales_are_refused(run, scans, tmp_path):
+    with pytest.raises(AmbisegError, match="ambiseg.predict_volume"):
+        run.predict(scans[0])
     with pytest.raises(AmbisegError, match="have 3 channels, the run has 1"):
         predict_volume(run, scans[0], slices=SliceSettings(neighbours=1))
     image = nibabel.Nifti1Image(
