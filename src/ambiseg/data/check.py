@@ -42,6 +42,7 @@ from ambiseg.data.source import existing
 from ambiseg.data.splits.leakage import shared
 from ambiseg.data.standard_files import StandardFiles, standard_splits
 from ambiseg.data.statistics import STRAY_REMEDY, stray_words
+from ambiseg.data.volumes.grid import orientation
 from ambiseg.data.volumes.settings import volume_of
 from ambiseg.errors import AmbisegError, counted
 from ambiseg.labels import LabelSpace
@@ -170,7 +171,7 @@ class _Check:
         seen = SplitSeen(split, str(self.path / split) if self.layout is None else f"{self.path}, {split}")
         self.note(files.problems)
         if self.info is not None and self.info.slices is not None:
-            self.volumes(seen, files, VolumesSeen(files, self.info, self.note))
+            self.volumes(seen, files, VolumesSeen(files, self.info, self.path, self.note))
             return seen
         seen.ids, seen.read = tuple(files.images), lambda sample_id: read_channels(files.images[sample_id])
         bare = []
@@ -195,7 +196,9 @@ class _Check:
             return image
 
         seen.ids, seen.read = tuple(sorted([*places, *found.single])), read
-        seen.volumes = len({*found.cases, *map(volume_of, found.single)})
+        seen.volumes = len({*map(volume_of, found.single)} - found.cases.keys())
+        for volume_id, case in found.cases.items():
+            seen.volume(volume_id, orientation(case.channels[0]))
         for done, (case, name, index) in enumerate(slices, 1):
             image, masks = found.read(case, index)
             if image is not None:
@@ -300,6 +303,7 @@ class _Check:
                 self.warn(seen.place, stray_words(seen.range), STRAY_REMEDY)
         self._mixed(splits, [seen.channels for seen in splits], "numbers of channels", "error")
         self._mixed(splits, [seen.dtypes for seen in splits], "number types", "warning")
+        self._mixed(splits, [seen.orientations for seen in splits], "orientations of volumes", "warning")
         for one, other in combinations(splits, 2):
             self._leak(one, other)
 

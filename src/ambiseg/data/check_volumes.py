@@ -26,6 +26,7 @@ class VolumesSeen:
     Args:
         files: of the split.
         info: of the data set, with ``slices``.
+        home: its folder.
         note: takes what is wrong.
 
     Attributes:
@@ -34,8 +35,8 @@ class VolumesSeen:
         single: ids of images that are no volumes.
     """
 
-    def __init__(self, files: SplitFiles, info: DatasetInfo, note: Note) -> None:
-        self.files, self.info, self.note = files, info, note
+    def __init__(self, files: SplitFiles, info: DatasetInfo, home: Path, note: Note) -> None:
+        self.files, self.info, self.home, self.note = files, info, home, note
         self.cases: dict[str, Case] = {}
         self.without_masks: list[str] = []
         self._broken: set[str] = set()
@@ -54,7 +55,7 @@ class VolumesSeen:
             self.without_masks.append(image_id)
         stated = self.files.weights.get(image_id, {})
         self.note([*weight_problems(stated, tuple(masks), self.files.weights_file, image_id)])
-        case = self._attempt(partial(Case.open, image_id, paths, masks, self.info))
+        case = self._attempt(partial(Case.open, image_id, paths, masks, self.info, self.home))
         if case is None:
             return
         whole = {name: path for name, path in masks.items() if self._attempt(partial(case.placed, name))}

@@ -121,7 +121,7 @@ class FolderSplit(Split):
         self._files = split_files(self.root, self.info, split)
         if self._files.problems:
             raise self._files.problems[0]
-        self._table = None if self.info.slices is None else CaseTable(self._files, self.info)
+        self._table = None if self.info.slices is None else CaseTable(self._files, self.info, self.root)
         self.ids = tuple(self._files.images if self._table is None else self._table.places)
         if self._table is not None:
             self.info = replace(self.info, channels=self._table.channel_names())

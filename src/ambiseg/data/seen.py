@@ -79,6 +79,7 @@ class SplitSeen:
     range: RangeTally = field(default_factory=RangeTally)
     oddities: MaskOddities | None = None
     volumes: int = 0
+    orientations: Counter[str] = field(default_factory=Counter)
 
     def image(self, sample_id: str, image: NDArray[Any]) -> None:
         self.sizes[(image.shape[1], image.shape[2])] += 1
@@ -89,6 +90,12 @@ class SplitSeen:
         self.prints.add(sample_id, image)
         if not self.range.images or image.shape[0] == self.range.channels:
             self.range.add(sample_id, image)
+
+    def volume(self, volume_id: str, orientation: str) -> None:
+        """Take one volume, whose axes run in the directions of these letters."""
+        self.volumes += 1
+        self.orientations[orientation] += 1
+        self.examples.setdefault(orientation, volume_id)
 
     def count(self, masks: int) -> None:
         self.fewest = min(self.fewest, masks) if self.counted else masks

@@ -173,6 +173,18 @@ def test_every_order_of_voxels_is_put_in_that_of_the_image(tmp_path, order, mirr
         np.testing.assert_array_equal(placed.plane(axis, index), masks["ben"].take(index, axis))
 
 
+def test_volumes_of_other_orientations_are_a_warning(copied):
+    for path in [copied / "val" / "images" / "case2.nii.gz", *(copied / "val" / "masks" / "case2").iterdir()]:
+        values = np.asanyarray(nibabel.load(path).dataobj)
+        write_nifti(path, np.ascontiguousarray(values[::-1]), AFFINE @ FLIP)
+    report = check_dataset(copied)
+    (warning,) = report.warnings
+    assert (
+        report.ok
+        and "3 images with LAS, such as train/case0, 1 image with RAS, such as val/case2" in warning.problem
+    )
+
+
 def test_a_mask_elsewhere_or_without_a_place_is_refused(copied):
     mask, folder = case(2)[1]["anna"], copied / "val" / "masks" / "case2"
     moved = AFFINE.copy()
@@ -183,6 +195,18 @@ def test_a_mask_elsewhere_or_without_a_place_is_refused(copied):
     assert "its header does not say where it lies, but that of 'case2.nii.gz' does" in errors(copied)[0]
     write_nifti(folder / "anna.nii.gz", np.stack([mask, mask], -1))
     assert "the mask has 2 channels" in errors(copied)[0]
+
+
+def test_a_link_of_a_series_does_not_lead_out_of_the_data(copied, tmp_path):
+    (copied / "val" / "images" / "case2.nii.gz").unlink()
+    folder = write_series(copied / "val" / "images" / "case2", case(2)[0])
+    assert not errors(copied)
+    file = sorted(folder.iterdir())[0]
+    file.rename(tmp_path / "secret.dcm")
+    file.symlink_to(tmp_path / "secret.dcm")
+    assert f"{file.name}" in errors(copied)[0] and "the link leads out of the data" in errors(copied)[0]
+    with pytest.raises(AmbisegError, match="the link leads out of the data"):
+        open_split(copied, "val")
 
 
 def test_numbers_that_are_no_classes_are_named_once_for_each_mask(copied):

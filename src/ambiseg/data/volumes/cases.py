@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from ambiseg.data.files.reading import VOLUME_SUFFIXES, suffix_of
 from ambiseg.data.files.validation import FileProblem, canonical_image, canonical_mask, check_name
 from ambiseg.data.info import DatasetInfo
-from ambiseg.data.listing import SplitFiles
+from ambiseg.data.listing import SplitFiles, stays_inside
 from ambiseg.data.volumes.dicom import Series
 from ambiseg.data.volumes.grid import PlacedMask, place, require_one_grid
 from ambiseg.data.volumes.settings import SliceSettings, slice_id
@@ -26,6 +27,13 @@ from ambiseg.errors import AmbisegError
 def holds_volume(path: Path) -> bool:
     """Whether a file of a data set with ``slices`` is a volume; others are images that were cut before."""
     return suffix_of(path) in VOLUME_SUFFIXES or path.is_dir()
+
+
+def _require_inside(path: Path, base: Path) -> None:
+    """Refuse a series with a file that is a link out of the data, as `listing` refuses such files."""
+    for entry in os.scandir(path) if path.is_dir() else ():
+        if entry.is_symlink() and not stays_inside(Path(entry.path), base):
+            raise FileProblem(entry.path, "the link leads out of the data", "copy what it points to")
 
 
 @dataclass(frozen=True)
@@ -49,10 +57,17 @@ class Case:
 
     @classmethod
     def open(
-        cls, image_id: str, paths: tuple[Path, ...], masks: Mapping[str, Path], info: DatasetInfo
+        cls, image_id: str, paths: tuple[Path, ...], masks: Mapping[str, Path], info: DatasetInfo, home: Path
     ) -> Case:
-        """Read the headers of the image; `FileProblem` if one is wrong, or they differ."""
+        """Read the headers of the image, which must lie in the data set at ``home``.
+
+        Raises:
+            FileProblem: a header is wrong, they differ, or a link leads out of the data.
+        """
         assert info.slices is not None
+        base = home if info.files is None else home / info.files.root
+        for path in paths:
+            _require_inside(path, base)
         channels = tuple(open_volume(path) for path in paths)
         require_one_grid(channels)
         return cls(image_id, channels, masks, info, info.slices)
@@ -133,6 +148,7 @@ class CaseTable:
     Args:
         files: of the split.
         info: of the data set.
+        home: its folder.
 
     Attributes:
         cases: the volumes by their ids.
@@ -142,7 +158,7 @@ class CaseTable:
         AmbisegError: a volume cannot be read.
     """
 
-    def __init__(self, files: SplitFiles, info: DatasetInfo) -> None:
+    def __init__(self, files: SplitFiles, info: DatasetInfo, home: Path) -> None:
         self.info = info
         self.cases: dict[str, Case] = {}
         self.places: dict[str, tuple[str, int | None]] = {}
@@ -155,7 +171,7 @@ class CaseTable:
                 problems = files.without_masks([image_id])
             if problems:
                 raise problems[0]
-            case = Case.open(image_id, paths, masks, info)
+            case = Case.open(image_id, paths, masks, info, home)
             self.cases[image_id] = case
             self.places |= {name: (image_id, index) for name, index in case.ids().items()}
         self.places = dict(sorted(self.places.items()))
