@@ -11,6 +11,7 @@ none is said it is that of the default:
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -468,7 +469,8 @@ def _default(field: dataclasses.Field[Any]) -> Any:
     return None if field.default_factory is MISSING else field.default_factory()
 
 
-def _texts(cls: type[Any]) -> dict[str, str]:
+@functools.cache
+def _texts(cls: Any) -> dict[str, str]:
     found = docstring_parser.parse_from_object(cls).params
     return {p.arg_name: " ".join((p.description or "").split()) for p in found}
 

@@ -55,10 +55,11 @@ def verbs(fires, run, tmp_path):
         "split": ("data", "split", fires, "--out"),
         "demo": ("demo", "--minutes", 0.01, "--scenarios", 10, "--size", 16, "--out"),
         "benchmark": ("benchmark", suite, "--jobs", 0, "--out"),
+        "tune": ("tune", "m-heads", "--data", fires, "--out"),
     }
 
 
-FOLDER_VERBS = ("train", "predict", "simulate", "import", "split", "demo", "benchmark")
+FOLDER_VERBS = ("train", "predict", "simulate", "import", "split", "demo", "benchmark", "tune")
 OVERWRITE = {"benchmark": ()}
 
 
@@ -110,11 +111,11 @@ def test_what_ambiseg_made_is_replaced_but_not_with_a_file_of_somebody_else_in_i
     assert cli(*words).status == 0 and content(out).keys() == made.keys()
 
 
-@pytest.mark.parametrize("verb", ["train", "predict", "simulate", "import", "split", "demo", "benchmark"])
+@pytest.mark.parametrize("verb", FOLDER_VERBS)
 def test_what_another_verb_made_is_left_alone(cli, fires, tiny_run, tmp_path, verb):
     run = shutil.copytree(tiny_run, tmp_path / "run")
     data = shutil.copytree(fires, tmp_path / "data")
-    place = data if verb in ("train", "predict", "demo", "benchmark") else run
+    place = data if verb in ("train", "predict", "demo", "benchmark", "tune") else run
     before = content(place)
     assert "was made by 'ambiseg" in cli(*words_of(verb, fires, tiny_run, tmp_path, place)).error
     assert content(place) == before

@@ -10,7 +10,7 @@ import pytest
 
 from ambiseg import owned_files
 from ambiseg.atomic_write import write_json
-from ambiseg.engine import benchmark, benchmark_run
+from ambiseg.engine import benchmark, benchmark_run, workers
 from ambiseg.engine.benchmark import carry_out, plan
 from ambiseg.engine.module import TrainingModule
 from ambiseg.engine.suite import Recipe, load_suite, read_suite, suite_names
@@ -214,7 +214,7 @@ def stand_in(tmp_path, monkeypatch):
 
 
 def test_processes_share_the_cores_and_their_deaths_are_noted(suite, fires, tmp_path, monkeypatch, stand_in):
-    monkeypatch.setattr(benchmark.torch, "get_num_threads", lambda: 6)
+    monkeypatch.setattr(workers.torch, "get_num_threads", lambda: 6)
     first, second = cells = matrix(suite, fires, tmp_path)
     carry_out(cells, jobs=3)
     assert first.result()["threads"] == "2"

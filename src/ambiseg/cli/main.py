@@ -26,6 +26,7 @@ MENU = Menu(
         ),
         Verb("data", "simulate, check and pack data sets", "ambiseg.cli.data:run"),
         Verb("train", "train a method on a data set, or go on with a run", "ambiseg.cli.train:run"),
+        Verb("tune", "search settings of a method by trial trainings", "ambiseg.cli.tune:run"),
         Verb("predict", "masks, probabilities and a picture of each image", "ambiseg.cli.predict:run"),
         Verb(
             "convert",

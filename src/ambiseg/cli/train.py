@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -14,7 +13,7 @@ from tyro.conf import UseAppendAction, arg
 
 from ambiseg.cli.console import Grid, command, next_commands, say, show, show_grid, show_json
 from ambiseg.cli.parsing import Shown, parse
-from ambiseg.engine.presets import merged_training, resolve
+from ambiseg.engine.presets import joined, placed, resolve
 from ambiseg.engine.settings import TrainSettings
 from ambiseg.engine.smoke import NOTE, shrunk
 from ambiseg.errors import AmbisegError, UnknownNameError
@@ -24,12 +23,9 @@ from ambiseg.nested_settings import (
     check_name,
     differences,
     mapping,
-    merged,
     options_of,
-    parse_assignments,
     shown,
 )
-from ambiseg.networks.settings import UNetSettings
 from ambiseg.plain_yaml import read_yaml_file
 from ambiseg.version import written_by
 
@@ -230,12 +226,7 @@ def chosen_values(spec: MethodSpec, arguments: TrainArguments) -> tuple[str, dic
                 f"--preset {arguments.preset} contradicts 'preset: {preset}' in {arguments.config}: leave one of them out"
             )
         said = {part: dict(mapping(stored.get(part), f"{arguments.config}: {part}")) for part in said}
-    assigned = parse_assignments(arguments.set)
-    options: dict[str, Any] = {"train": {}, "backbone": {}, "settings": {}}
-    for part in ("train", "backbone"):
-        options[part] = dict(mapping(assigned.pop(part, None), f"--set {part}"))
-    _check_places(spec, assigned)
-    options["settings"] = assigned
+    options = placed(spec, arguments.set)
     for name in TRAIN_OPTIONS:
         value = getattr(arguments, name)
         if value is not None:
@@ -245,32 +236,7 @@ def chosen_values(spec: MethodSpec, arguments: TrainArguments) -> tuple[str, dic
         _say(options["train"], "augment", augment, "--augment", "train.augment")
     if arguments.masks is not None:
         _say(options["settings"], spec.masks, arguments.masks, "--masks", spec.masks)
-    said["train"] = merged_training(said["train"], options["train"])
-    for part in ("backbone", "settings"):
-        said[part] = merged(said[part], options[part])
-    return preset, said
-
-
-def _check_places(spec: MethodSpec, assigned: Mapping[str, Any]) -> None:
-    """Say where a setting belongs whose name has another beginning, or is an option."""
-    own = {field.name for field in dataclasses.fields(spec.settings)}
-    for name, value in assigned.items():
-        if name in own:
-            continue
-        if name == "preset":
-            raise AmbisegError(
-                f"--set preset={shown(value)}: a preset is an option, say --preset {shown(value)}"
-            )
-        if name == "settings":
-            first = next(iter(value), "NAME") if isinstance(value, Mapping) else "NAME"
-            raise AmbisegError(
-                f"--set settings.{first}: settings of the method have no beginning, say --set {first}=VALUE"
-            )
-        for prefix, cls in (("train", TrainSettings), ("backbone", UNetSettings)):
-            if name in {field.name for field in dataclasses.fields(cls)}:
-                raise AmbisegError(
-                    f"--set {name}: {spec.name} has no such setting of its own, say --set {prefix}.{name}=VALUE"
-                )
+    return preset, joined(said, options)
 
 
 def _augment(arguments: TrainArguments) -> str | bool | list[str] | None:

@@ -20,25 +20,21 @@ memory is measured from zero.
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ambiseg import owned_files
 from ambiseg.atomic_write import write_json
 from ambiseg.data.source import open_split
-from ambiseg.engine.benchmark_run import INTERRUPTED, fail, work
+from ambiseg.engine.benchmark_run import work
 from ambiseg.engine.callbacks import clock
 from ambiseg.engine.run_folder import CONFIG, TRAIN_VERB
 from ambiseg.engine.settings import TrainSettings
 from ambiseg.engine.suite import Suite
+from ambiseg.engine.workers import Worker, fail
 from ambiseg.errors import AmbisegError
 from ambiseg.json_files import read_mapping
 from ambiseg.methods import method_info
@@ -50,6 +46,8 @@ from ambiseg.networks.settings import UNetSettings
 
 Tell = Callable[[str], None]
 
+RUN = "ambiseg.engine.benchmark_run"
+"""Module of the process of one run."""
 POLL = 0.1
 """Seconds between looks at the runs in progress."""
 
@@ -193,7 +191,7 @@ def carry_out(cells: Sequence[Cell], jobs: int = 1, tell: Tell = lambda line: No
     waiting = [cell for cell in cells if cell.result() is None]
     tell(f"{len(cells)} runs, {len(waiting)} to do")
     progress = _Progress(len(waiting), max(1, jobs), tell)
-    running: dict[Cell, _Process] = {}
+    running: dict[Cell, Worker] = {}
     try:
         while waiting or running:
             for cell in list(waiting):
@@ -204,63 +202,23 @@ def carry_out(cells: Sequence[Cell], jobs: int = 1, tell: Tell = lambda line: No
                 if cell.start and cell.start.result() is None:
                     fail(cell.note, f"the run that it starts from failed ({cell.start.title})")
                 elif jobs:
-                    place = min(set(range(jobs)) - {process.place for process in running.values()})
-                    running[cell] = _Process(cell, place, jobs)
+                    place = min(set(range(jobs)) - {worker.place for worker in running.values()})
+                    one_device = cell.order["training"]["train"]["devices"] == 1
+                    running[cell] = Worker(RUN, cell.note, place, jobs, one_device)
                     continue
                 else:
                     work(cell.note)
                 progress.end(cell)
-            for cell in [cell for cell, process in running.items() if process.ended()]:
+            for cell in [cell for cell, worker in running.items() if worker.ended()]:
                 del running[cell]
                 progress.end(cell)
             if running:
                 time.sleep(POLL)
     finally:
-        for process in running.values():
-            process.ask_to_stop()
-        for process in running.values():
-            process.process.wait()
-
-
-class _Process:
-    """A process of its own for a run, with its share of the cores; runs of one device are spread over the
-    accelerators."""
-
-    def __init__(self, cell: Cell, place: int, jobs: int) -> None:
-        self.cell, self.place, self.log = cell, place, cell.note.with_suffix(".log")
-        environment = dict(os.environ, OMP_NUM_THREADS=str(max(1, torch.get_num_threads() // jobs)))
-        visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
-        visible = visible or [str(i) for i in range(torch.cuda.device_count())]
-        if visible and cell.order["training"]["train"]["devices"] == 1:
-            environment["CUDA_VISIBLE_DEVICES"] = visible[place % len(visible)]
-        with open(self.log, "ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "ambiseg.engine.benchmark_run", str(cell.note.resolve())],
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=log,
-                env=environment,
-                start_new_session=True,
-            )
-
-    def ended(self) -> bool:
-        """Whether it has ended; a death without a word becomes the error of its note."""
-        status = self.process.poll()
-        if status is None:
-            return False
-        if status == INTERRUPTED:
-            raise KeyboardInterrupt
-        if not {"result", "error"} & set(self.cell.entries()):
-            fail(
-                self.cell.note,
-                f"its process ended with status {status}, perhaps for want of memory: see {self.log}",
-            )
-        return True
-
-    def ask_to_stop(self) -> None:
-        """Let it write its checkpoint and end."""
-        assert self.process.stdin is not None
-        self.process.stdin.close()
+        for worker in running.values():
+            worker.ask_to_stop()
+        for worker in running.values():
+            worker.process.wait()
 
 
 class _Progress:

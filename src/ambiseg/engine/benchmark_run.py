@@ -2,16 +2,13 @@
 
 The note (see `ambiseg.engine.benchmark`) says what to do, and takes the result or the error. Lightning can
 launch its processes for several devices from such a process, since its command line names this run and no
-other. It stops, with a checkpoint, when its standard input closes: that is how a benchmark ends its runs, and
-what happens when the benchmark itself is killed.
+other.
 """
 
 from __future__ import annotations
 
 import os
-import signal
 import sys
-import threading
 import traceback
 from dataclasses import asdict
 from pathlib import Path
@@ -19,16 +16,16 @@ from typing import Any
 
 import torch
 
-from ambiseg.atomic_write import working_in, write_json
+from ambiseg.atomic_write import write_json
 from ambiseg.data.source import SpreadSplit, open_split
-from ambiseg.engine.checkpoints import load_checkpoint
 from ambiseg.engine.evaluate import Evaluation, evaluate
 from ambiseg.engine.fitted_filter import FilterValues
 from ambiseg.engine.postprocess import PredictSettings
 from ambiseg.engine.run import Run, load
-from ambiseg.engine.run_folder import LAST, TRAINING, RunConfig
+from ambiseg.engine.run_folder import TRAINING
 from ambiseg.engine.settings import TrainSettings
 from ambiseg.engine.train import fit, resume
+from ambiseg.engine.workers import fail, is_begun, work_alone
 from ambiseg.errors import AmbisegError
 from ambiseg.json_files import read_mapping
 from ambiseg.methods import method_info
@@ -37,16 +34,6 @@ from ambiseg.metrics import METRICS, missing
 from ambiseg.metrics.dialects import AMBISEG
 from ambiseg.nested_settings import from_values, replaced
 from ambiseg.networks.settings import UNetSettings
-
-_PATIENCE = 120.0
-"""Seconds for the process of a benchmark that was killed to end."""
-INTERRUPTED = 130
-"""Exit status of a run that was asked to stop."""
-
-
-def fail(note: Path, error: str) -> None:
-    """Add an error to a note, as one line."""
-    write_json(note, read_mapping(note) | {"error": " ".join(error.split())})
 
 
 def work(note: Path) -> None:
@@ -115,15 +102,7 @@ def _result(run: Path, entries: dict[str, Any]) -> dict[str, Any]:
 def _train(run: Path, entries: dict[str, Any]) -> None:
     """Go on from the last checkpoint if there is a sound one, else train from the start."""
     asked = entries["order"]["training"]
-    try:
-        load_checkpoint(run / LAST)
-        RunConfig.load(run)
-        begun = True
-    except AmbisegError:
-        begun = False
-    if begun:
-        with working_in(run, "the run folder", _PATIENCE):
-            pass  # the process of a benchmark that was killed has written its checkpoint
+    if is_begun(run):
         result = resume(run, data=entries["data"], fit_filter=False)
     else:
         result = fit(
@@ -190,22 +169,5 @@ def _hardware(model: Run) -> str:
     return f"{model.hardware.device}, {torch.get_num_threads()} thread(s)"
 
 
-def _end_with_parent() -> None:
-    """Ask this process to stop when its standard input closes."""
-    while os.read(0, 1):
-        pass
-    os.kill(os.getpid(), signal.SIGTERM)
-
-
-def main() -> int:
-    """Do the work of one note, the only argument."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    try:
-        work(Path(sys.argv[1]))
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(work_alone(work))

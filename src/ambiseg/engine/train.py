@@ -8,11 +8,12 @@ import shlex
 import sys
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import lightning.pytorch as pl
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -80,6 +81,7 @@ def fit(
     fit_filter: bool = True,
     smoke: bool = False,
     began: float | None = None,
+    callbacks: Sequence[pl.Callback] = (),
 ) -> FitResult:
     """Train ``method`` on the ``train`` split of ``data`` and write a run folder.
 
@@ -98,6 +100,7 @@ def fit(
         fit_filter: choose on the validation images what predictions keep (`ambiseg.engine.filter_choice`).
         smoke: train a small network for two steps (`ambiseg.engine.smoke`), to see that everything works.
         began: when a budget of minutes began (`time.monotonic`); now if None.
+        callbacks: more callbacks of Lightning, such as one that looks at every validation.
 
     Raises:
         AmbisegError: unknown method, senseless settings, missing splits, an existing ``out``, weights to
@@ -175,7 +178,9 @@ def fit(
     )
     config = replace(config, augmentation=augmentation)
     if is_child():
-        return run_training(run, config, split, val, quiet, fit_filter, start=start, began=began)
+        return run_training(
+            *(run, config, split, val, quiet, fit_filter), start=start, began=began, callbacks=callbacks
+        )
     owned_files.enter(run, TRAIN_VERB)
     with working_in(run, "the run folder"):
         owned_files.remove(run, keep_folder=True)
@@ -183,7 +188,9 @@ def fit(
         config.save(run)
         if not quiet:
             print(told(augmentation), file=sys.stderr)
-        return run_training(run, config, split, val, quiet, fit_filter, start=start, began=began)
+        return run_training(
+            *(run, config, split, val, quiet, fit_filter), start=start, began=began, callbacks=callbacks
+        )
 
 
 def _model(
@@ -306,6 +313,7 @@ def resume(
     quiet: bool = False,
     fit_filter: bool = True,
     began: float | None = None,
+    callbacks: Sequence[pl.Callback] = (),
 ) -> FitResult:
     """Go on with an interrupted run from its last checkpoint: same batches, same optimiser, same moving
     average; or train a run longer.
@@ -320,6 +328,7 @@ def resume(
         quiet: no progress line.
         fit_filter: choose what predictions keep at the end, as `fit` does.
         began: when a budget of minutes began (`time.monotonic`); now if None.
+        callbacks: more callbacks of Lightning; the state of those of the run is that of its checkpoint.
 
     Raises:
         AmbisegError: not a run folder, no checkpoint, another method's checkpoint, other training data, or a budget
@@ -351,13 +360,14 @@ def resume(
         )
     more = {"epochs": epochs, "updates": updates, "minutes": minutes}
     config = _extended(config, {k: v for k, v in more.items() if v is not None}, checkpoint, len(split))
+    options = (run, config, split, val, quiet, fit_filter)
     if is_child():
-        return run_training(run, config, split, val, quiet, fit_filter, checkpoint=checkpoint, began=began)
+        return run_training(*options, checkpoint=checkpoint, began=began, callbacks=callbacks)
     with working_in(run, "the run folder", _PATIENCE):
         owned_files.begin(run, TRAIN_VERB)
         config.save(run)
         checkpoint = load_checkpoint(run / LAST)
-        return run_training(run, config, split, val, quiet, fit_filter, checkpoint=checkpoint, began=began)
+        return run_training(*options, checkpoint=checkpoint, began=began, callbacks=callbacks)
 
 
 def _extended(

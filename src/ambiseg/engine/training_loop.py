@@ -6,7 +6,7 @@ import logging
 import math
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -102,6 +102,7 @@ def run_training(
     start: Segmenter | None = None,
     checkpoint: dict[str, Any] | None = None,
     began: float | None = None,
+    callbacks: Sequence[pl.Callback] = (),
 ) -> FitResult:
     """Train until the budget ends, keep the weights, and choose what predictions keep.
 
@@ -114,6 +115,7 @@ def run_training(
         start: a model to start from; a new one if None.
         checkpoint: of an interrupted run, to go on with.
         began: when the time of the budget began (`time.monotonic`); now if None.
+        callbacks: more callbacks of Lightning.
     """
     began = time.monotonic() if began is None else began
     train = config.train
@@ -139,17 +141,17 @@ def run_training(
     best = ModelCheckpoint(
         run / "checkpoints", "best", monitor=monitored, mode=mode, enable_version_counter=False
     )
-    callbacks: list[pl.Callback] = [QuietProcesses(), budget, best]
+    used: list[pl.Callback] = [QuietProcesses(), budget, best, *callbacks]
     if train.ema:
-        callbacks.insert(0, MovingAverage(train.ema))
+        used.insert(0, MovingAverage(train.ema))
     if train.early_stop:
-        callbacks.append(EarlyStopping(f"val_{metric}", mode=mode, patience=train.early_stop))
+        used.append(EarlyStopping(f"val_{metric}", mode=mode, patience=train.early_stop))
     if not quiet:
-        callbacks.append(ProgressLine(budget, train.batch_size, metric))
+        used.append(ProgressLine(budget, train.batch_size, metric))
     loggers = make_loggers(run, config)
-    callbacks.append(KeepLast(run / LAST))
+    used.append(KeepLast(run / LAST))
     if not is_child():
-        callbacks.append(LogFiles(run, config, loggers))
+        used.append(LogFiles(run, config, loggers))
     done = int(checkpoint["global_step"]) if checkpoint else 0
     interrupted = False
     with _quiet_lightning():
@@ -162,7 +164,7 @@ def run_training(
             val_check_interval=budget.interval,
             check_val_every_n_epoch=None,
             gradient_clip_val=train.clip or None,
-            callbacks=callbacks,
+            callbacks=used,
             logger=loggers,
             plugins=[AtomicCheckpoints(), LightningEnvironment()],  # our own processes, in a Slurm job too
             log_every_n_steps=10,

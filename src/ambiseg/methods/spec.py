@@ -85,6 +85,7 @@ _TYPES: tuple[tuple[str, type | tuple[type, ...], str], ...] = (
     ("presets", Mapping, "a mapping of presets by names"),
     ("masks", str, "the name of a setting"),
     ("validation", str, "the name of a metric, or 'loss'"),
+    ("search", Mapping, "a mapping of ranges by names of settings"),
     ("starts_from", Mapping, "a mapping of functions by names of methods"),
     ("test", TestCase, "a TestCase"),
     ("variants", Mapping, "a mapping of TestCases by names"),
@@ -108,6 +109,8 @@ class MethodSpec:
         masks: the setting that says how many masks an image gets.
         validation: the metric that chooses the best weights, a key of `ambiseg.metrics.METRICS`, or "loss"
             where sampling is slow.
+        search: settings of its own that `ambiseg tune` tries, each with its range such as "log:0.01..1" or "8|16"
+            (`ambiseg.engine.tuning.space`), beside learning rate, weight decay and batch size.
         starts_from: other methods whose weights it can start from (``--init``), each with a function of its
             settings and theirs that gives the settings it then needs.
         test: how `ambiseg.testing.check_method` tries it; ``variants`` are further cases by name.
@@ -130,6 +133,7 @@ class MethodSpec:
     presets: Mapping[str, Preset] = field(default_factory=dict)
     masks: str = "samples"
     validation: str = "hm_iou_unique"
+    search: Mapping[str, str] = field(default_factory=dict)
     starts_from: Mapping[str, Callable[[Any, Any], Any]] = field(default_factory=dict)
     test: TestCase = TestCase()
     variants: Mapping[str, TestCase] = field(default_factory=dict)

@@ -84,6 +84,23 @@ def test_strata_are_quantiles_or_most_frequent_words():
     assert len(set(strata_of(dict.fromkeys(groups, 1.0), groups).values())) == 1
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_folds_of_unequal_groups_are_even_in_images_and_strata(seed):
+    """No fold is more than the largest group away from its share of the images, nor of a rare stratum."""
+    groups = patients(seed)
+    rare = {f"p{i}" for i in range(0, len(set(groups.values())), 5)}
+    values = {name: "rare" if group in rare else "usual" for name, group in groups.items()}
+    largest = max(Counter(groups.values()).values())
+    for found in (fold_images(groups, 5, seed), fold_images(groups, 5, seed, values)):
+        counts = Counter(found.values())
+        assert all(abs(counts[fold] - len(groups) / 5) <= largest / 2 for fold in range(5))
+    own = Counter(fold for name, fold in found.items() if values[name] == "rare")
+    assert all(abs(own[fold] - sum(own.values()) / 5) <= largest for fold in range(5))
+    mixed = list(groups.items())
+    random.Random(seed).shuffle(mixed)
+    assert fold_images(dict(mixed), 5, seed, values) == found
+
+
 def test_folds_partition():
     groups = patients(3)
     folds = fold_images(groups, 5, seed=1)

@@ -1,12 +1,16 @@
 """Which images train and which test: splits by group (patient, scene, volume), never through one.
 
 A split is a pure function of the names of the groups and a seed: neither the order in which they are read nor
-the machine has a say in it. All of them are made in two steps, *order, then cut*:
+the machine has a say in it. Splits of given fractions are made in two steps, *order, then cut*:
 
 1. The sorted names are shuffled by ``numpy.random.Generator(PCG64(seed))``. With strata, the j-th group of a stratum of n
    moves to ``(j + u) / n``, with one u in [0, 1) for each stratum: every stretch of that order holds each stratum in proportion.
 2. The order is cut at the group boundaries nearest to the cumulative fractions of the images, so each cut is at most half a group
    away from where it should be.
+
+Folds of equal size take the groups from the largest to the smallest, equal ones in a shuffled order, and put each where
+the images of its stratum, and all images, are fewest, as scikit-learn's StratifiedGroupKFold does
+(docs/research/libraries.md).
 """
 
 from __future__ import annotations
@@ -136,8 +140,25 @@ def fold_images(
         raise AmbisegError(
             f"folds are 2 to {len(set(groups.values()))}, the number of groups, received {folds}: ask for others"
         )
-    chosen = split_images(groups, {str(i): 1 / folds for i in range(folds)}, seed, values)
-    return {name: int(fold) for name, fold in chosen.items()}
+    sizes = Counter(groups.values())
+    strata = dict.fromkeys(sizes, "") if values is None else strata_of(values, groups)
+    names = sorted(sizes)
+    shuffled = [names[i] for i in np.random.Generator(np.random.PCG64(seed)).permutation(len(names))]
+    whole: Counter[str] = Counter()
+    for name, size in sizes.items():
+        whole[strata[name]] += size
+    chosen: dict[str, int] = {}
+    images, own = [0] * folds, [Counter[str]() for _ in range(folds)]
+    for name in sorted(shuffled, key=lambda name: -sizes[name]):
+        kind = strata[name]
+        # The squared shares of stratum and images grow least; times both squared totals, so that numbers stay whole.
+        growth = [
+            own[fold][kind] * len(groups) ** 2 + images[fold] * whole[kind] ** 2 for fold in range(folds)
+        ]
+        chosen[name] = growth.index(min(growth))
+        images[chosen[name]] += sizes[name]
+        own[chosen[name]][kind] += sizes[name]
+    return {name: chosen[groups[name]] for name in sorted(groups)}
 
 
 def splits_of_fold(folds: Mapping[str, int], fold: int) -> dict[str, str]:

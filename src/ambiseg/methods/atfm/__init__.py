@@ -93,6 +93,7 @@ SPEC = MethodSpec(
 }""",
     model="ambiseg.methods.atfm.model:ATFM",
     settings=ATFMSettings,
+    search={"rank": "5|10|20", "prior_share": "0.3..0.7"},
     presets={
         PAPER: Preset(
             source=(

@@ -39,6 +39,7 @@ SPEC = MethodSpec(
 }""",
     model="ambiseg.methods.dropout_unet.model:DropoutUNet",
     settings=DropoutUNetSettings,
+    search={"dropout": "0.2..0.6"},
     presets={
         PAPER: Preset(
             source=(

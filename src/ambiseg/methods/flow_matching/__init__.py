@@ -214,6 +214,7 @@ SPEC = MethodSpec(
 }""",
     model="ambiseg.methods.flow_matching.model:FlowMatching",
     settings=FlowMatchingSettings,
+    search={"times": "uniform|logit-normal", "steps": "5|10|20"},
     presets={
         PAPER: Preset(
             source="Gerard and Sullivan, section 3.2 (equations 13, 16, 17), after Lipman et al.",

@@ -165,6 +165,7 @@ SPEC = MethodSpec(
 }""",
     model="ambiseg.methods.flow_ssn.model:FlowSSN",
     settings=FlowSSNSettings,
+    search={"flow.base_scale": "learned|one"},
     presets={
         PAPER: Preset(
             source=(

@@ -43,6 +43,7 @@ SPEC = MethodSpec(
 }""",
     model="ambiseg.methods.image2image_vae.model:Image2ImageVAE",
     settings=Image2ImageVAESettings,
+    search={"beta": "log:0.1..10", "latent_size": "3|6|12"},
     presets={
         PAPER: Preset(
             source=(

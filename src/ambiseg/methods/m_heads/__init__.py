@@ -36,6 +36,7 @@ SPEC = MethodSpec(
 }""",
     model="ambiseg.methods.m_heads.model:MHeads",
     settings=MHeadsSettings,
+    search={"relaxation": "log:0.01..0.2"},
     presets={
         PAPER: Preset(
             source=("Rupprecht et al. 2017 as the baseline of Kohl et al. 2018, section 3.2: epsilon = 0.05"),

@@ -230,6 +230,11 @@ SPEC = MethodSpec(
     settings=ModeProposalsSettings,
     masks="proposals",
     starts_from={"flow-matching": proposals_from_flow},
+    search={
+        "selection.weight": "log:0.001..0.1",
+        "probability.weight": "log:0.01..1",
+        "matching_score_weight": "0..0.3",
+    },
     presets={
         RECOMMENDED: Preset(
             source="docs/methods/mode-proposals.md: higher HM IoU* and selection F1 on wildfires, no gain on lung nodules",

@@ -136,6 +136,7 @@ SPEC = MethodSpec(
 }""",
     model="ambiseg.methods.mose.model:MoSE",
     settings=MoSESettings,
+    search={"beta": "log:0.3..3", "draws": "2|4|8"},
     presets={
         PAPER: Preset(
             source=(

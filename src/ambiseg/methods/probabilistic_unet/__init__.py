@@ -91,6 +91,7 @@ SPEC = MethodSpec(
 }""",
     model="ambiseg.methods.probabilistic_unet.model:ProbabilisticUNet",
     settings=ProbabilisticUNetSettings,
+    search={"beta": "log:0.1..10", "latent_size": "3|6|12"},
     presets={
         PAPER: Preset(
             source=(

@@ -65,6 +65,7 @@ SPEC = MethodSpec(
 }""",
     model="ambiseg.methods.ssn.model:SSN",
     settings=SSNSettings,
+    search={"rank": "5|10|20", "draws": "10|20|40"},
     presets={
         PAPER: Preset(
             source="Monteiro et al. 2020, experiments: rank 10, 20 Monte-Carlo samples",

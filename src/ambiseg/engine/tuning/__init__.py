@@ -1,0 +1,1 @@
+"""Search of settings: which are tried, one trial, the study of all trials."""
