@@ -48,3 +48,18 @@ def train_tiny(fires):
 def tiny_run(train_tiny, tmp_path_factory):
     """The folder of a finished run; tests read it and leave it as it is."""
     return train_tiny(tmp_path_factory.mktemp("runs") / "tiny", epochs=10, lr=5e-3, ema=0.5).run
+
+
+@pytest.fixture(scope="session")
+def tubes(tmp_path_factory):
+    """A data set of volumes of 16x16x6 voxels that two annotators mark: 3 for training, 1 for validation, 2 for tests."""
+    from tube_helpers import write_tubes
+
+    return write_tubes(tmp_path_factory.mktemp("data") / "tubes", {"train": 3, "val": 1, "test": 2})
+
+
+@pytest.fixture(scope="session")
+def tube_run(tubes, train_tiny, tmp_path_factory):
+    """The folder of a run on the slices of ``tubes``; tests read it and leave it as it is."""
+    out = tmp_path_factory.mktemp("runs") / "tubes"
+    return train_tiny(out, data=tubes, epochs=20, lr=1e-2, ema=0.5, augment=False).run

@@ -33,6 +33,8 @@ _HOMES = {
     "resume": "ambiseg.engine.train",
     "save_run": "ambiseg.engine.save_run",
     "load": "ambiseg.engine.run",
+    "predict_volume": "ambiseg.engine.volumes",
+    "read_volume_prediction": "ambiseg.predictions.volumes",
     "evaluate": "ambiseg.engine.evaluate",
     "score": "ambiseg.engine.score",
     "score_files": "ambiseg.engine.score",
@@ -83,9 +85,11 @@ __all__ = [
     "load",
     "open_split",
     "plot",
+    "predict_volume",
     "progress_bar",
     "read_image",
     "read_mask",
+    "read_volume_prediction",
     "register",
     "register_metric",
     "register_network",
@@ -116,6 +120,7 @@ if TYPE_CHECKING:
     from ambiseg.engine.score import score, score_files
     from ambiseg.engine.settings import TrainSettings
     from ambiseg.engine.train import fit, resume
+    from ambiseg.engine.volumes import predict_volume
     from ambiseg.errors import AmbisegError
     from ambiseg.exporting.files import export
     from ambiseg.labels import LabelSpace
@@ -126,6 +131,7 @@ if TYPE_CHECKING:
     from ambiseg.metrics.registry import MetricInfo, register_metric
     from ambiseg.networks.backbone import register_network
     from ambiseg.networks.settings import UNetSettings
+    from ambiseg.predictions.volumes import read_volume_prediction
     from ambiseg.progress_log import progress_bar
     from ambiseg.report.interactive import plot
 

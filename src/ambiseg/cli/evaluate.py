@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ambiseg.engine.evaluate import Evaluation
     from ambiseg.engine.run import Run
     from ambiseg.engine.run_folder import RunConfig
+    from ambiseg.engine.volume_evaluation import VolumeEvaluation
 
 
 @dataclass(frozen=True)
@@ -83,8 +84,12 @@ def run(args: list[str]) -> int:
     if arguments.intervals:
         show(interval_note(evaluation))
     show(*facts(evaluation, data))
+    written = ["metrics.json", "per_image.csv"]
+    if evaluation.volumes is not None:
+        show_grid(volume_table(evaluation.volumes, arguments.intervals))
+        written.append("per_volume.csv")
     if arguments.save:
-        say(f"written: {arguments.run / 'metrics.json'}, {arguments.run / 'per_image.csv'}")
+        say(f"written: {', '.join(str(arguments.run / name) for name in written)}")
     words = ["ambiseg", "report", arguments.run, *(["--data", data] if arguments.data else [])]
     words += ["--split", arguments.split] if arguments.split != "test" else []
     words += [*changed_options(arguments.measuring), *changed_options(arguments.grouping)]
@@ -131,6 +136,7 @@ def evaluate_run(
     from ambiseg.engine.evaluate import evaluate
     from ambiseg.engine.postprocess import flow_remark
     from ambiseg.engine.tally import FEW_GROUPS, LEAST_GROUPS
+    from ambiseg.engine.volume_evaluation import why_not_volumes
 
     chosen, measured = proposing or Proposing(), measuring or Measuring()
     settings, flow = settings_of(chosen, model)
@@ -153,6 +159,7 @@ def evaluate_run(
             progress=update,
         )
     warn(undetermined(evaluation.estimate["undetermined"], evaluation.images, chosen))
+    warn(why_not_volumes(source))
     if evaluation.grouped and LEAST_GROUPS <= evaluation.units < FEW_GROUPS:
         warn(f"{evaluation.units} groups only: intervals are too narrow; take {FEW_GROUPS} groups or more")
     return evaluation
@@ -194,6 +201,31 @@ def evaluation_table(evaluation: Evaluation, intervals: bool = False) -> Grid:
             for text, ends in zip(row.texts, row.interval_texts, strict=True)
         ]
         table.row(row.title, row.arrow, *texts)
+    return table
+
+
+def volume_table(volumes: VolumeEvaluation, intervals: bool = False) -> Grid:
+    """Every figure of whole volumes, mean over volumes; with ``intervals`` beside it."""
+    from ambiseg.engine.volume_evaluation import DIRECTIONS, TITLES
+    from ambiseg.metrics import METRICS
+
+    table, ends = Grid(), volumes.intervals() if intervals else {}
+    table.column(f"{counted(len(volumes.ids), 'whole volume')}")
+    table.column("better")
+    table.column("kept masks", right=True)
+    table.row("hypotheses per volume", "", f"{volumes.hypotheses.mean():.2f}")
+    names = [name for name in volumes.values if name]
+    for name, own in volumes.means().items():
+        of = f" of {name}" if name and len(names) > 1 else ""
+        for key, value in own.items():
+            info = METRICS.get(key)
+            title, better = (
+                (TITLES[key], DIRECTIONS.get(key)) if info is None else (info.title, info.higher_is_better)
+            )
+            text = "–" if math.isnan(value) else f"{value:.4g}"
+            if ends and not math.isnan(ends[name][key].low):
+                text += f"  {ends[name][key].low:.4g} to {ends[name][key].high:.4g}"
+            table.row(f"{title}{of}", "" if better is None else "↑" if better else "↓", text)
     return table
 
 

@@ -1,11 +1,11 @@
-"""``ambiseg predict``: images in, a folder of masks with probabilities and a picture for each of them out."""
+"""``ambiseg predict``: images or volumes in, a folder of masks with probabilities and a picture for each of them out."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import OmitArgPrefixes, Positional
 
@@ -22,20 +22,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PredictArguments:
-    """Predict masks with probabilities of images."""
+    """Predict masks with probabilities of images or volumes."""
 
     run: Positional[Path]
     """Run folder that 'ambiseg train' wrote."""
     images: Positional[tuple[Path, ...]]
-    """Images, or folders of images."""
+    """Images, or folders of images; or volumes (NIfTI, NRRD, a folder with a DICOM series), or folders of volumes."""
     out: Path
     """Folder to write to, one folder in it per image."""
+    axis: Literal["run", "axial", "coronal", "sagittal", "0", "1", "2"] = "run"
+    """Axis of the slices of volumes: that of the training, the planes as the affine of a volume says, or an axis of the
+    array."""
     pixel_probabilities: bool = False
-    """Also write probabilities of every pixel (probabilities.npz)."""
+    """Also write probabilities of every pixel (probabilities.npz); of volumes their expectation (probability.nii.gz)."""
     picture: Annotated[bool, Shown] = True
     """Do not draw pictures (picture.png)."""
     overlays: bool = False
-    """Also draw each mask on its image at full size (overlay-01.jpg ...), for photographs."""
+    """Also draw each mask on its image at full size (overlay-01.jpg ...), for photographs; not of volumes."""
     resume: bool = False
     """Keep the predictions that are there and go on with the rest."""
     overwrite: bool = False
@@ -53,52 +56,54 @@ def run(args: list[str]) -> int:
         raise AmbisegError("no image to predict: name images or a folder of them, after the run")
     from ambiseg.engine.postprocess import flow_remark
     from ambiseg.engine.predict import find_images
+    from ambiseg.engine.predict_volumes import find_volumes
     from ambiseg.engine.run import load
     from ambiseg.predictions.index import PAGE
 
     model = load(arguments.run)
-    paths = find_images(arguments.images)
+    volumes = find_volumes(arguments.images)
+    paths = volumes or find_images(arguments.images)
     settings, flow = settings_of(arguments.proposing, model)
     warn(flow_remark(model, flow))
-    results = predict(
-        model,
-        paths,
-        arguments.out,
-        settings,
-        flow=flow,
-        picture=arguments.picture,
-        overlays=arguments.overlays,
-        lines=not arguments.json,
-        pixel_probabilities=arguments.pixel_probabilities,
-        batch_size=arguments.proposing.batch_size,
-        seed=arguments.proposing.seed,
-        overwrite=arguments.overwrite,
-        resume=arguments.resume,
-    )
+    options: dict[str, Any] = {
+        "flow": flow,
+        "picture": arguments.picture,
+        "lines": not arguments.json,
+        "pixel_probabilities": arguments.pixel_probabilities,
+        "batch_size": arguments.proposing.batch_size,
+        "seed": arguments.proposing.seed,
+        "overwrite": arguments.overwrite,
+        "resume": arguments.resume,
+    }
+    if volumes:
+        if arguments.overlays:
+            raise AmbisegError("--overlays draws on images, and these are volumes: leave it out")
+        results = predict_all_volumes(model, volumes, arguments.out, settings, arguments.axis, **options)
+    else:
+        if arguments.axis != "run":
+            raise AmbisegError(f"--axis {arguments.axis} is for volumes, and these are images: leave it out")
+        results = predict(model, paths, arguments.out, settings, overlays=arguments.overlays, **options)
+    kind = "volume" if volumes else "image"
     failed = [result for result in results if result.error]
     if arguments.json:
         show_json(
-            {"run": arguments.run, "out": arguments.out, "images": [asdict(result) for result in results]}
+            {"run": arguments.run, "out": arguments.out, f"{kind}s": [asdict(result) for result in results]}
         )
     else:
         kept = sum(result.kept for result in results)
         before = f", {kept} of them earlier" if kept else ""
-        show(f"{len(results) - len(failed)} of {len(results)} images predicted into {arguments.out}{before}")
+        show(f"{len(results) - len(failed)} of {len(results)} {kind}s predicted into {arguments.out}{before}")
         if arguments.picture or arguments.overlays:
             show(f"page: {arguments.out / PAGE}")
     count = sum(not result.determined for result in results)
-    warn(undetermined(count, len(results) - len(failed), arguments.proposing))
+    warn(undetermined(count, len(results) - len(failed), arguments.proposing, kind))
     for result in failed:
         say(f"ambiseg: error: {result.error}")
     if not arguments.json and not failed:
         first = results[0].folder
-        next_commands(
-            (
-                command("ls", first),
-                "its masks, prediction.json" + (", picture.png" if arguments.picture else ""),
-            ),
-            (command("ambiseg", "view", arguments.out), "all of them in a browser"),
-        )
+        contents = "its masks, prediction.json" + (", picture.png" if arguments.picture else "")
+        browse = (command("ambiseg", "view", arguments.out), "all of them in a browser")
+        next_commands((command("ls", first), contents), browse)
     return 2 if failed else 0
 
 
@@ -118,8 +123,8 @@ def settings_of(proposing: Proposing, model: Run) -> tuple[PredictSettings, Run 
     return settings, flow
 
 
-def undetermined(count: int, images: int, proposing: Proposing) -> str:
-    """What to say of ``count`` images whose probabilities are one choice of several; nothing where flips make
+def undetermined(count: int, images: int, proposing: Proposing, kind: str = "image") -> str:
+    """What to say of ``count`` images (or volumes) whose probabilities are one choice of several; nothing where flips make
     the choice.
 
     Example:
@@ -134,7 +139,7 @@ def undetermined(count: int, images: int, proposing: Proposing) -> str:
     if proposing.probabilities != "posterior":
         ways += ["ask for --probabilities posterior", "for --flips N where areas go on and off independently"]
     return (
-        f"the flow model does not determine the probabilities of {count} of {images} images, the most even ones were taken:"
+        f"the flow model does not determine the probabilities of {count} of {images} {kind}s, the most even ones were taken:"
         f" {', or '.join(ways)}"
     )
 
@@ -177,5 +182,44 @@ def predict(
             results.append(result)
             update(len(results), len(paths))
     if picture or overlays or (out / PAGE).exists():
+        write_prediction_page(out)
+    return results
+
+
+def predict_all_volumes(
+    model: Run,
+    paths: Sequence[Path],
+    out: Path,
+    settings: PredictSettings,
+    axis: str = "run",
+    *,
+    picture: bool = True,
+    lines: bool = True,
+    **options: Any,
+) -> list[FileResult]:
+    """Predict volumes with `progress`, then write the page about all predictions in ``out`` if it has pictures.
+
+    ``options`` are those of `predict_volumes`.
+    """
+    from ambiseg.engine.predict_volumes import predict_volumes
+    from ambiseg.engine.volumes import slice_settings
+    from ambiseg.predictions.index import PAGE
+    from ambiseg.report.files import check_page, png_bytes
+    from ambiseg.report.prediction_page import write_prediction_page
+    from ambiseg.report.volume_pictures import draw_slices
+
+    def draw(slices: Any, partial: Path) -> None:
+        partial.write_bytes(png_bytes(draw_slices(slices, model.config.channels)))
+
+    check_page(out / PAGE)
+    slices = slice_settings(model)
+    if axis != "run":
+        slices = replace(slices, axis=int(axis) if axis.isdigit() else axis)
+    results = []
+    with progress("predicting slices", lines) as update:
+        options |= {"slices": slices, "picture": draw if picture else None, "progress": update}
+        for result in predict_volumes(model, paths, out, settings, **options):
+            results.append(result)
+    if picture or (out / PAGE).exists():
         write_prediction_page(out)
     return results

@@ -131,6 +131,11 @@ class FolderSplit(Split):
         paths = self._files.images.get(sample_id)
         return None if paths is None else paths[0]
 
+    def spacing(self, volume: str) -> tuple[float, float, float] | None:
+        """Sides of the voxels of a volume in mm; None of an image that is none."""
+        case = None if self._table is None else self._table.cases.get(volume)
+        return None if case is None else case.channels[0].spacing
+
     def units(self) -> list[tuple[list[int], int]] | None:
         """Positions of the slices of each volume that is unpacked to be read, and its bytes."""
         return None if self._table is None else self._table.units()

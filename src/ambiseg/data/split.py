@@ -51,6 +51,10 @@ class Split(Protocol):
         """The volume of each slice, which belong together; None where images are no slices."""
         return None if self.info.slices is None else by_volume(self.ids)
 
+    def spacing(self, volume: str) -> tuple[float, float, float] | None:
+        """Sides of the voxels of a volume in mm, where all its slices may be in this split; None where that is unknown."""
+        return None
+
     def units(self) -> list[tuple[list[int], int]] | None:
         """Positions of the samples of each file that is read as a whole, and the bytes that it takes in memory; None
         where each sample is read alone."""

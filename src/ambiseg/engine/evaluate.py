@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ambiseg import notebook
+from ambiseg import notebook, owned_files
 from ambiseg.atomic_write import write_json, write_text
 from ambiseg.data.batches import annotations_of
 from ambiseg.data.memory.dataset import DataLike, is_split
@@ -44,6 +44,7 @@ from ambiseg.engine.tally import (
     plain,
     plain_ends,
 )
+from ambiseg.engine.volume_evaluation import VolumeEvaluation, evaluate_volumes, why_not_volumes
 from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
@@ -52,6 +53,7 @@ from ambiseg.metrics.dialects import AMBISEG
 from ambiseg.metrics.tables import html_table
 
 _BOOTSTRAP = Bootstrap()
+PER_VOLUME = "per_volume.csv"
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,7 @@ class Evaluation:
         settings: what "kept" means, and how masks were thresholded (`PredictSettings.record`).
         dialect: whose conventions, see `ambiseg.metrics.dialects`.
         labels: the classes, and which of them were evaluated.
+        volumes: what was reached on whole volumes; None where images are no slices of volumes.
     """
 
     figures: Figures
@@ -80,6 +83,7 @@ class Evaluation:
     settings: dict[str, Any]
     dialect: Dialect
     labels: LabelSpace
+    volumes: VolumeEvaluation | None = None
 
     @property
     def all(self) -> dict[str, float]:
@@ -190,6 +194,7 @@ class Evaluation:
             "annotators": plain(self.figures.annotators),
             **self._interval_record(),
             "seconds_per_image": self.seconds_per_image,
+            **({} if self.volumes is None else {"per_volume": self.volumes.to_dict()}),
         }
 
     def _interval_record(self) -> dict[str, Any]:
@@ -199,11 +204,17 @@ class Evaluation:
         return {"intervals": {**asdict(self.bootstrap), "units": self.units, **ends}}
 
     def save(self, run: Path) -> None:
-        """Write ``metrics.json`` and ``per_image.csv`` into a run folder; what was there is replaced as a whole."""
+        """Write ``metrics.json``, ``per_image.csv`` and, of volumes, ``per_volume.csv`` into a run folder; what was there
+        is replaced as a whole."""
         write_json(run / METRICS_FILE, self.to_dict())
         tag = f" [{self.tag}]" if self.tag else ""
         columns = {name + tag: values for name, values in self.per_image.items()}
         write_text(run / "per_image.csv", per_image_csv(self.ids, columns))
+        per_volume = run / PER_VOLUME
+        if self.volumes is not None:
+            write_text(per_volume, self.volumes.csv())
+        elif owned_files.is_listed(per_volume):
+            per_volume.unlink(missing_ok=True)
 
 
 def evaluate(
@@ -262,6 +273,8 @@ def evaluate(
     held: list[Sample] = []
     remarks: list[str] = []
     done = 0
+    whole = source.info.slices is not None and not why_not_volumes(source)
+    total = len(source) * (2 if whole else 1)
 
     def read(stored: Sample) -> None:
         nonlocal done
@@ -273,12 +286,27 @@ def evaluate(
         held.append(source.shown(stored))
         done += 1
         if progress is not None:
-            progress(done, len(source))
+            progress(done, total)
 
     digest = source.digest(read)
     tally.add(held)
     warn_of_range(remarks, len(source))
-    return tally.result(split, digest, groups)
+    result = tally.result(split, digest, groups)
+    if not whole:
+        return result
+    volumes = evaluate_volumes(
+        run,
+        source,
+        settings,
+        labels,
+        dialect,
+        flow=flow,
+        batch_size=batch_size,
+        seed=seed,
+        bootstrap=bootstrap,
+        progress=None if progress is None else lambda slices: progress(len(source) + slices, total),
+    )
+    return replace(result, volumes=volumes)
 
 
 class _RunTally:

@@ -24,7 +24,7 @@ from ambiseg.errors import AmbisegError
 from ambiseg.maskset import MaskSet
 from ambiseg.predictions.index import PREDICT, PredictionIndex, folder_names, start
 
-_PATIENCE = 5.0
+PATIENCE = 5.0
 """Seconds for a prediction that was killed to end, before the next one begins."""
 
 
@@ -125,7 +125,7 @@ def predict_files(
         "seed": seed,
         "batch size": batch_size,
     }
-    with working_in(out, "the folder", wait=_PATIENCE):
+    with working_in(out, "the folder", wait=PATIENCE):
         if overwrite:
             owned_files.remove(out, keep_folder=True)
             owned_files.begin(out, PREDICT)
@@ -150,7 +150,7 @@ def predict_files(
                 except AmbisegError as error:
                     images.pop(i, None)
                     if i not in done:
-                        yield _failed(index, paths[i], error)
+                        yield failed(index, paths[i], error)
             owned_files.add(out, [f"{names[i]}/" for i in images if i not in done])
             generator = torch.Generator(run.hardware.device).manual_seed(_mixed(seed, first))
             for shape in dict.fromkeys(image.shape for image in images.values()):
@@ -158,7 +158,7 @@ def predict_files(
                 try:
                     found = run.predict_batch([images[i] for i in rows], settings, generator, flow)
                 except NotEnoughMemoryError as error:
-                    yield from (_failed(index, paths[i], error) for i in rows if i not in done)
+                    yield from (failed(index, paths[i], error) for i in rows if i not in done)
                     continue
                 for row, i in enumerate(rows):
                     if i in done:
@@ -177,14 +177,14 @@ def predict_files(
                     except DiskFullError:
                         raise
                     except AmbisegError as error:
-                        yield _failed(index, paths[i], error)
+                        yield failed(index, paths[i], error)
                         continue
                     index.add(paths[i], names[i], masks=masks, determined=determined)
                     yield FileResult(paths[i], folder, masks, determined=determined)
     warn_of_range(remarks, len(paths))
 
 
-def _failed(index: PredictionIndex, path: Path, error: AmbisegError) -> FileResult:
+def failed(index: PredictionIndex, path: Path, error: AmbisegError) -> FileResult:
     message = str(error) if str(path) in str(error) else f"{path}: {error}"
     index.add(path, None, error=message)
     return FileResult(path, None, 0, message)

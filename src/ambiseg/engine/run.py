@@ -22,6 +22,7 @@ from ambiseg.data.memory.values import array_of
 from ambiseg.data.sample import Sample
 from ambiseg.data.split import Split
 from ambiseg.data.volumes.cases import single_image_problem
+from ambiseg.data.volumes.volume import is_volume
 from ambiseg.defaults import FOREGROUND_THRESHOLD
 from ambiseg.engine.fitted_filter import FittedFilter
 from ambiseg.engine.hardware import Hardware
@@ -130,9 +131,14 @@ class Run:
             A `MaskSet` of one image, on the CPU.
 
         Raises:
-            AmbisegError: an unreadable file, an array that is no image (NaN, complex, empty, four axes), another
-                number of channels, or values of another scale than the training images.
+            AmbisegError: an unreadable file, a volume (`ambiseg.predict_volume`), an array that is no image (NaN,
+                complex, empty, four axes), another number of channels, or values of another scale than the training
+                images.
         """
+        if isinstance(image, (str, Path)) and is_volume(image):
+            raise AmbisegError(
+                f"{image} is a volume: predict it with ambiseg.predict_volume(run, {str(image)!r})"
+            )
         array = read_image(image) if isinstance(image, (str, Path)) else self._image(image)
         remark = self.difference(array)
         if remark:

@@ -75,6 +75,14 @@ from ambiseg.metrics.selection import (
     selection_ranking,
     selection_recall,
 )
+from ambiseg.metrics.volumes import (
+    VolumeErrors,
+    cramer_distance,
+    crps,
+    crps_curvas,
+    dice_of_most_probable,
+    volume_errors,
+)
 
 __all__ = [
     "DIALECTS",
@@ -100,6 +108,7 @@ __all__ = [
     "PrecisionRecallCurve",
     "Ratios",
     "Reachable",
+    "VolumeErrors",
     "SelectionCounts",
     "SelectionRanking",
     "annotator_agreement",
@@ -113,9 +122,13 @@ __all__ = [
     "coverage",
     "coverage_curve",
     "covered_mass",
+    "cramer_distance",
+    "crps",
+    "crps_curvas",
     "default_metrics",
     "dialect_of",
     "dice_of_mean",
+    "dice_of_most_probable",
     "diversity",
     "draws_of",
     "ece",
@@ -158,4 +171,5 @@ __all__ = [
     "selection_recall",
     "soft_dice",
     "total_variation",
+    "volume_errors",
 ]

@@ -16,18 +16,30 @@ from ambiseg.predictions.arrays import read_ids
 from ambiseg.predictions.folders import labels_of, read_masks
 from ambiseg.predictions.layouts import open_predictions
 from ambiseg.predictions.samples import Predictions, Samples, UnfitError, understood
+from ambiseg.predictions.volumes import (
+    VolumeMasks,
+    read_slice_masks,
+    read_volume_prediction,
+    slice_names,
+    written_volume,
+)
 from ambiseg.predictions.written import WrittenMask, WrittenPrediction, read_written
 
 __all__ = [
     "Predictions",
     "Samples",
     "UnfitError",
+    "VolumeMasks",
     "WrittenMask",
     "WrittenPrediction",
     "labels_of",
     "open_predictions",
     "read_ids",
     "read_masks",
+    "read_slice_masks",
+    "read_volume_prediction",
     "read_written",
+    "slice_names",
     "understood",
+    "written_volume",
 ]

@@ -31,6 +31,7 @@ from ambiseg.owned_files import several
 from ambiseg.predictions.archives import Archive
 from ambiseg.predictions.index import INDEX
 from ambiseg.predictions.samples import Predictions, Samples, UnfitError, require_classes, understood
+from ambiseg.predictions.volumes import read_slice_masks, slice_names, written_volume
 from ambiseg.predictions.written import AGAIN, PREDICTION, WrittenPrediction, json_of, read_written
 
 _LOSSY = (".jpg", ".jpeg")
@@ -38,7 +39,8 @@ WEIGHT_HEADER = ("id", "sample", "weight")
 
 
 class PredictedFolder(Predictions):
-    """What `ambiseg predict` wrote; an image is named by its file without the suffix.
+    """What `ambiseg predict` wrote; an image is named by its file without the suffix, and slices of a volume as in data
+    sets of volumes.
 
     Scores are read where no filter dropped masks (``--all``): else nothing is left to select.
 
@@ -50,7 +52,9 @@ class PredictedFolder(Predictions):
         self.path = path
         index = [line for line in read_json_lines(path / INDEX) if isinstance(line, dict) and "image" in line]
         names = {str(line["folder"]): stem_of(str(line["image"])) for line in index if line.get("folder")}
+        volumes = {str(line["folder"]) for line in index if line.get("slices")}
         self.folders: dict[str, Path] = {}
+        self.slices: dict[str, tuple[Path, int]] = {}
         for folder, place in folders.items():
             if (place / PREDICTION).is_file():
                 name = names.get(folder, folder)
@@ -59,15 +63,23 @@ class PredictedFolder(Predictions):
                         f"{path} holds two predictions of an image {name!r}: predict the images of one split only"
                     )
                 self.folders[name] = place
-        self.ids = tuple(self.folders)
+                written = written_volume(place) if folder in volumes else None
+                if written is not None:
+                    own = slice_names(name, written)
+                    self.slices |= {one: (place, position) for position, one in enumerate(own)}
+        whole = {place for place, _ in self.slices.values()}
+        self.ids = (*(name for name, place in self.folders.items() if place not in whole), *self.slices)
 
     def read(self, sample_id: str, rules: MaskRules, labels: LabelSpace) -> Samples:
         """The masks that the file ``prediction.json`` names, with their probabilities and scores."""
-        folder = self.folders[sample_id]
+        folder, index = self.slices.get(sample_id, (self.folders.get(sample_id), None))
+        assert folder is not None
         found = read_written(folder)
         weights = np.array([mask.probability for mask in found.masks])
         scores = [None if found.filtered else mask.score for mask in found.masks]
         known = None if None in scores else np.array(scores, np.float64)
+        if index is not None:
+            return Samples(read_slice_masks(found, index, rules, labels), weights, None, known)
         masks = read_masks(found, rules, labels)
         probabilities = None
         if found.probabilities is not None:
@@ -202,7 +214,13 @@ def _palette(mask: Path, count: int) -> tuple[tuple[int, int, int], ...]:
 
 def read_masks(found: WrittenPrediction, rules: MaskRules, labels: LabelSpace) -> NDArray[np.uint8]:
     """The masks ``(K, H, W)`` that a ``prediction.json`` names; `AmbisegError` if they do not fit each other, or the
-    classes, or one is gone."""
+    classes, or one is gone, or if they are volumes."""
+    if found.volume is not None:
+        raise FileProblem(
+            found.folder,
+            "it is the prediction of a volume, where an image is expected",
+            "read it with ambiseg.predictions.read_volume_prediction, or its NIfTI or NRRD files with any program",
+        )
     for mask in found.masks:
         if not os.path.exists(mask.file):
             raise FileProblem(mask.file, "there is no such file", AGAIN)

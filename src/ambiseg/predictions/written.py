@@ -10,10 +10,12 @@ from typing import Any, TypeVar, cast
 
 from ambiseg.data.files.validation import FileProblem
 from ambiseg.data.listing import stays_inside
+from ambiseg.data.volumes.settings import PLANE_NAMES
 from ambiseg.json_files import MAX_BYTES
 
 PREDICTION = "prediction.json"
 AGAIN = "write the predictions again"
+MOST_SLICES = 1 << 16
 FILTERS = ("score_threshold", "probability_threshold", "duplicate_iou", "top")
 """Settings that drop masks."""
 _SHOWN = 40
@@ -33,6 +35,15 @@ class WrittenMask:
 
 
 @dataclass(frozen=True)
+class WrittenVolume:
+    """Which slices of a volume were predicted: across which axis, how many, with how many neighbours on each side."""
+
+    axis: str
+    slices: int
+    neighbours: int
+
+
+@dataclass(frozen=True)
 class WrittenPrediction:
     """What ``prediction.json`` says of one image. Texts come from strangers, and so may be anything.
 
@@ -45,6 +56,7 @@ class WrittenPrediction:
         probabilities: file with the probabilities of pixels, None where there is none.
         picture: file of the picture, None where there is none.
         filtered: whether masks were dropped.
+        volume: its slices, if it is of a volume.
     """
 
     folder: Path
@@ -55,6 +67,7 @@ class WrittenPrediction:
     probabilities: Path | None
     picture: Path | None
     filtered: bool
+    volume: WrittenVolume | None = None
 
 
 def read_written(folder: Path) -> WrittenPrediction:
@@ -83,7 +96,19 @@ def read_written(folder: Path) -> WrittenPrediction:
         _optional(folder, entry.get("probabilities", str)),
         _optional(folder, entry.get("picture", str)),
         any(settings.get(name) is not None for name in FILTERS),
+        _volume(place, entry.get("volume", dict)),
     )
+
+
+def _volume(place: Path, content: dict[str, Any] | None) -> WrittenVolume | None:
+    if content is None:
+        return None
+    entry = _Entry(place, " of 'volume'", content)
+    axis, counts = entry.need("axis", str), [content.get(name) for name in ("slices", "neighbours")]
+    slices, neighbours = (count if type(count) is int else -1 for count in counts)
+    if axis not in PLANE_NAMES or not 1 <= slices <= MOST_SLICES or neighbours < 0:
+        raise FileProblem(place, "its 'volume' names no axis, or no number of slices and neighbours", AGAIN)
+    return WrittenVolume(axis, slices, neighbours)
 
 
 _KINDS = {str: "a text", list: "a list", dict: "an object", float: "a finite number"}

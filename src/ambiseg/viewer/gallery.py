@@ -16,6 +16,9 @@ from ambiseg.data.files.reading import read_image, stem_of
 from ambiseg.data.listing import stays_inside
 from ambiseg.data.source import list_splits
 from ambiseg.data.split import Split
+from ambiseg.data.volumes.settings import SliceSettings
+from ambiseg.data.volumes.slices import read_slice
+from ambiseg.data.volumes.volume import open_volume
 from ambiseg.errors import AmbisegError
 from ambiseg.exchange.images import predicted_folders
 from ambiseg.json_files import read_json_lines
@@ -27,7 +30,10 @@ from ambiseg.predictions import (
     WrittenPrediction,
     labels_of,
     read_masks,
+    read_slice_masks,
     read_written,
+    slice_names,
+    written_volume,
 )
 from ambiseg.predictions.index import INDEX
 from ambiseg.predictions.written import PREDICTION
@@ -100,36 +106,53 @@ class PredictedGallery(Gallery):
         order = {str(line["folder"]): stem_of(str(line["image"])) for line in lines if line.get("folder")}
         found = {one.name: one for one in predicted_folders(path)}
         ranked = [name for name in order if name in found] + [name for name in found if name not in order]
-        self.folders = [found[name] for name in ranked]
-        self.names = tuple(order.get(name, name) for name in ranked)
+        self.places: list[tuple[Path, int | None]] = []
+        names: list[str] = []
+        for name in ranked:
+            title, volume = order.get(name, name), written_volume(found[name])
+            own = [title] if volume is None else slice_names(title, volume)
+            self.places += [(found[name], None if volume is None else index) for index in range(len(own))]
+            names += own
+        self.names = tuple(names)
         self.title, self.images = path.resolve().name, images
         self.inputs = (path,) if images is None else (path, images)
 
     def read(self, index: int) -> Case:
         """The masks of an image, on the image if that is there."""
-        written = read_written(self.folders[index])
+        folder, place = self.places[index]
+        written = read_written(folder)
         labels = labels_of(written)
         weights = np.array([mask.probability for mask in written.masks])
         scores = [mask.score for mask in written.masks]
         known = None if None in scores else np.array(scores, np.float64)
-        samples = Samples(read_masks(written, MaskRules.of(labels), labels), weights, None, known)
-        predictions = _as_set(samples, labels, str(written.folder))
+        rules = MaskRules.of(labels)
+        masks = (
+            read_masks(written, rules, labels)
+            if place is None
+            else read_slice_masks(written, place, rules, labels)
+        )
+        predictions = _as_set(Samples(masks, weights, None, known), labels, str(written.folder))
         try:
-            image = self._image(written)
+            image = self._image(written, place)
             check_size(predictions, image)
         except AmbisegError as error:
-            moved = self.images is None and not Path(written.path).is_file()
+            moved = self.images is None and not Path(written.path).exists()
             hint = "; --images FOLDER names where the images lie now" if moved else ""
             return Case(None, predictions, remark=f"The image is not shown: {error}{hint}")
         return Case(image, predictions)
 
-    def _image(self, written: WrittenPrediction) -> NDArray[np.generic]:
-        if self.images is None:
-            return read_image(written.path)
-        place = self.images / written.image
-        if Path(written.image).name != written.image or not stays_inside(place, self.images):
-            raise AmbisegError(f"its name {written.image!r} leads out of {self.images}")
-        return read_image(place)
+    def _image(self, written: WrittenPrediction, index: int | None) -> NDArray[np.generic]:
+        place = Path(written.path)
+        if self.images is not None:
+            place = self.images / written.image
+            if Path(written.image).name != written.image or not stays_inside(place, self.images):
+                raise AmbisegError(f"its name {written.image!r} leads out of {self.images}")
+        if written.volume is None or index is None:
+            return read_image(place)
+        volume, axis = open_volume(place), written.volume.axis
+        if volume.shape[volume.axis(axis)] != written.volume.slices:
+            raise AmbisegError(f"{place} has other slices than its prediction: predict it again")
+        return read_slice(volume, SliceSettings(axis), index)
 
 
 class SplitGallery(Gallery):

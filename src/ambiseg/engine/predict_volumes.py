@@ -1,0 +1,240 @@
+"""Prediction of files of volumes: a folder for each, with a file for each hypothesis in the format of the volume."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ambiseg import owned_files
+from ambiseg.atomic_write import DiskFullError, replacing_folder, working_in
+from ambiseg.data.files.reading import IMAGE_SUFFIXES, suffix_of
+from ambiseg.data.volumes.settings import SliceSettings
+from ambiseg.data.volumes.slices import slice_count
+from ambiseg.data.volumes.volume import is_volume
+from ambiseg.data.volumes.writing import suffix_for, write_values
+from ambiseg.engine.postprocess import Image, LoadedModel, PredictSettings
+from ambiseg.engine.predict import PATIENCE, FileResult, failed, mask_entries
+from ambiseg.engine.run import Run, warn_of_range
+from ambiseg.engine.volumes import VolumePrediction, predict_volume, shown_slices, slice_settings
+from ambiseg.errors import AmbisegError
+from ambiseg.maskset import MaskSet
+from ambiseg.metrics.volumes import quantiles
+from ambiseg.predictions.index import PREDICT, PredictionIndex, folder_names, start
+
+LEVEL = 0.9
+"""Probability of the interval of a volume."""
+SHOWN = 6
+"""Slices of a picture."""
+
+Picture = Callable[[list[tuple[int, Image, MaskSet]], Path], None]
+
+
+def find_volumes(inputs: Iterable[str | Path]) -> list[Path]:
+    """Volumes that are named directly, or lie in named folders (not deeper), in order; none if there are only images.
+
+    Raises:
+        AmbisegError: volumes and images together, in the inputs or in one folder.
+
+    Example:
+        >>> find_volumes(["image.png"])
+        []
+    """
+    paths = [Path(path) for path in inputs]
+    found = [_volumes_at(path) for path in paths]
+    if any(found):
+        for path, own in zip(paths, found, strict=True):
+            if not own:
+                raise AmbisegError(
+                    f"{path} is no volume, and other inputs are volumes: predict images and volumes in two calls"
+                )
+    return [path for own in found for path in own]
+
+
+def _volumes_at(path: Path) -> list[Path]:
+    if is_volume(path) or not path.is_dir():
+        return [path] if is_volume(path) else []
+    inside = [one for one in sorted(path.iterdir()) if not one.name.startswith(".")]
+    found = [one for one in inside if is_volume(one)]
+    others = [one.name for one in inside if one not in found and suffix_of(one) in IMAGE_SUFFIXES]
+    if found and others:
+        raise AmbisegError(
+            f"{path} holds volumes, such as {found[0].name!r}, and images, such as {others[0]!r}: name the files of one kind"
+        )
+    return found
+
+
+def predict_volumes(
+    run: Run,
+    paths: Sequence[Path],
+    out: Path,
+    settings: PredictSettings | None = None,
+    *,
+    slices: SliceSettings | None = None,
+    flow: LoadedModel | None = None,
+    pixel_probabilities: bool = False,
+    batch_size: int = 16,
+    seed: int = 0,
+    overwrite: bool = False,
+    resume: bool = False,
+    picture: Picture | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Iterator[FileResult]:
+    """Predict files of volumes one after the other, each into a folder of its own in ``out``.
+
+    A folder holds ``mask-01.nii.gz`` ... (label maps at the voxels of the volume, NRRD for NRRD volumes, with its
+    geometry as it is), ``prediction.json`` with probability and millilitres of each hypothesis, and what ``picture``
+    draws. It appears when it is complete; the index is that of images (`ambiseg.predictions.index`).
+
+    Args:
+        run: a loaded run.
+        paths: files of volumes, or folders with a DICOM series.
+        out: folder to write to.
+        settings: filters, probabilities and number of samples.
+        slices: axis and neighbours; those of the training if None.
+        flow: a run of flow-matching, where ``settings.estimate`` needs one.
+        pixel_probabilities: also write the expected probability of every voxel.
+        batch_size: slices in one pass.
+        seed: of sampling methods.
+        overwrite: remove earlier predictions first.
+        resume: keep earlier predictions and go on with the rest.
+        picture: called with some slices (index, image, masks) and a path to write a picture to.
+        progress: called with slices done and in all, of the volume at hand.
+
+    Yields:
+        One `FileResult` per volume; one that cannot be read, or does not fit in memory, is reported and the rest goes on.
+
+    Raises:
+        AmbisegError: ``out`` holds predictions already and neither ``overwrite`` nor ``resume`` is given, or it was
+            not made by ``predict``; the disk is full.
+    """
+    paths = list(dict.fromkeys(paths))
+    start(out, paths, overwrite, resume)
+    settings = (settings or PredictSettings()).for_run(run)
+    slices = slices or slice_settings(run)
+    names, remarks = folder_names(paths), list[str]()
+    recipe = {
+        "run": run.digest(),
+        "settings": settings.record(),
+        "estimate": settings.estimate.record(flow),
+        "seed": seed,
+        "slices": [slices.axis, slices.neighbours],
+    }
+    with working_in(out, "the folder", wait=PATIENCE):
+        if overwrite:
+            owned_files.remove(out, keep_folder=True)
+            owned_files.begin(out, PREDICT)
+        index = PredictionIndex(out)
+        index.begin(recipe)
+        for path, name in zip(paths, names, strict=True):
+            entry = index.done(path, name)
+            if entry is not None:
+                yield FileResult(
+                    path, out / name, int(entry["masks"]), None, bool(entry["determined"]), kept=True
+                )
+                continue
+            try:
+                found = predict_volume(
+                    run,
+                    path,
+                    settings,
+                    slices=slices,
+                    flow=flow,
+                    pixel_probabilities=pixel_probabilities,
+                    batch_size=batch_size,
+                    seed=seed,
+                    progress=progress,
+                )
+                if found.remark:
+                    remarks.append(f"{path}: {found.remark}")
+                owned_files.add(out, [f"{name}/"])
+                estimate = {**settings.estimate.record(flow), "determined": found.determined}
+                how = {"settings": settings.record(), "estimate": estimate}
+                with replacing_folder(out / name, True, PREDICT, durable=False) as partial:
+                    _write(partial, found, how, picture)
+            except DiskFullError:
+                raise
+            except AmbisegError as error:
+                yield failed(index, path, error)
+                continue
+            masks = int(found.masks.count[0])
+            slices_of = slice_count(found.volume, found.slices)
+            index.add(path, name, masks=masks, determined=found.determined, slices=slices_of)
+            yield FileResult(path, out / name, masks, determined=found.determined)
+    warn_of_range(remarks, len(paths))
+
+
+def _write(partial: Path, found: VolumePrediction, how: dict[str, Any], picture: Picture | None) -> None:
+    volume, suffix = found.volume, suffix_for(found.volume)
+    names = [f"mask-{k + 1:02}{suffix}" for k in range(int(found.masks.count[0]))]
+    for k, name in enumerate(names):
+        write_values(partial / name, found.whole(k), volume)
+    content: dict[str, Any] = {
+        "image": volume.path.name,
+        "path": str(volume.path),
+        "size": list(volume.shape),
+        "classes": list(found.masks.labels.names),
+        "masks": _entries(found, names),
+        "volume": {
+            "spacing": list(volume.spacing),
+            "affine": volume.affine.tolist(),
+            "axis": volume.axis_names[volume.axis(found.slices.axis)],
+            "slices": slice_count(volume, found.slices),
+            "neighbours": found.slices.neighbours,
+            "millilitres": _summary(found),
+        },
+        **how,
+    }
+    if found.mean is not None:
+        name = f"probability{suffix}"
+        values = np.moveaxis(found.mean, 0, -1).astype(np.float32)
+        write_values(partial / name, values[..., 0] if values.shape[-1] == 1 else values, volume)
+        content["expected"] = name
+    if picture is not None:
+        picture(list(shown_slices(found, SHOWN)), partial / "picture.png")
+        content["picture"] = "picture.png"
+    text = json.dumps(content, indent=2, allow_nan=False) + "\n"
+    (partial / "prediction.json").write_text(text, encoding="utf-8")
+
+
+def _foreground(found: VolumePrediction) -> list[int]:
+    labels = found.masks.labels
+    return [c for c in range(labels.classes) if c != labels.background]
+
+
+def _entries(found: VolumePrediction, names: Sequence[str]) -> list[dict[str, Any]]:
+    """What ``prediction.json`` says of each hypothesis; its area is the share of all voxels."""
+    entries, volumes, share = mask_entries(found.masks, names), found.millilitres(), _share(found)
+    for k, entry in enumerate(entries):
+        entry["area"] = round(entry["area"] * share, 9)
+        entry["millilitres"] = {
+            found.masks.labels.names[c]: round(float(volumes[k, c]), 6) for c in _foreground(found)
+        }
+    return entries
+
+
+def _share(found: VolumePrediction) -> float:
+    """Share of the voxels that lie within the box."""
+    return found.masks.masks[0, 0].numel() / float(np.prod(found.volume.shape))
+
+
+def _summary(found: VolumePrediction) -> dict[str, Any]:
+    """Expected volume and interval of each class, in millilitres."""
+    weights, volumes = found.masks.weights[0].double().numpy(), found.millilitres()
+    return {
+        found.masks.labels.names[c]: {
+            "mean": round(float(weights @ volumes[:, c]), 6),
+            "interval": _interval(volumes[:, c], weights),
+            "level": LEVEL,
+        }
+        for c in _foreground(found)
+    }
+
+
+def _interval(values: NDArray[np.float64], weights: NDArray[np.float64]) -> list[float]:
+    ends = quantiles(values, weights, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return [round(float(end), 6) for end in ends]
