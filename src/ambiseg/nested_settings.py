@@ -220,7 +220,7 @@ def options_of(
         >>> option.path, option.kind, option.default, option.help
         ('width', 'int', 32, 'Channels at full resolution.')
     """
-    hints, texts = get_type_hints(cls), _texts(cls)
+    hints, texts = get_type_hints(cls), _texts(cls)  # type: ignore[arg-type]
     for field in dataclasses.fields(cls):
         path, value = (
             prefix + field.name,
