@@ -72,8 +72,15 @@ def resolved(settings: UNetSettings) -> UNetSettings:
         encoder = replace(settings.encoder, weights=source, options={**options, **settings.encoder.options})
         name = ForeignName("transformers", kind)
         settings = replace(settings, kind=str(name), encoder=encoder)
-    with torch.device("meta"):
-        return replace(settings, depth=build_foreign(name, 3, settings, time=False).depth)
+    try:
+        with torch.device("meta"):
+            network = build_foreign(name, 3, settings, time=False)
+    except AmbisegError:
+        raise
+    except Exception:  # not all packages support an outline
+        with torch.random.fork_rng(devices=[]):
+            network = build_foreign(name, 3, settings, time=False)
+    return replace(settings, depth=network.depth)
 
 
 def load_encoder_weights(model: nn.Module, settings: UNetSettings) -> str:

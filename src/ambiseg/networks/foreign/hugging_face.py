@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ambiseg.errors import AmbisegError, UnknownNameError
 from ambiseg.networks.foreign.names import ForeignName, check_options
 from ambiseg.networks.foreign.pyramid import FINEST_OF_PATCHES, spread
+from ambiseg.networks.foreign.saying import in_one_sentence, quiet
 
 NOT_OFFERED = ("timm_backbone", "dinat", "vitpose_backbone")
 """Types that need a further package, or images of one size."""
@@ -116,14 +117,10 @@ def _config(name: ForeignName, options: Mapping[str, Any]) -> Any:
     made = CONFIG_MAPPING[name.name]
     with _saying(name):
         known = {key for key in made().to_dict() if _allowed(name.name, key, None)}
+    check_options(name, options, OURS)
     for key in options:
-        if key in OURS:
-            raise AmbisegError(
-                f"backbone.encoder.options: {key} is chosen by the library for {name}: leave it out"
-            )
         if key not in known:
             raise UnknownNameError(f"option of {name}", str(key), sorted(known))
-    check_options(name, options)
     with _saying(name):
         return made(**options)
 
@@ -175,18 +172,8 @@ def _local(source: str) -> dict[str, Any]:
     return {"local_files_only": Path(source).exists(), "trust_remote_code": False}
 
 
-@contextmanager
-def _saying(name: ForeignName) -> Iterator[None]:
-    """What the package says against options, in one sentence."""
-    try:
-        yield
-    except AmbisegError:
-        raise
-    except Exception as error:
-        first = next(iter(str(error).strip().splitlines()), "")
-        raise AmbisegError(
-            f"{name} cannot be built ({type(error).__name__}: {first:.300}): correct backbone.encoder.options"
-        ) from error
+def _saying(name: ForeignName) -> AbstractContextManager[None]:
+    return in_one_sentence(f"{name} cannot be built", "correct backbone.encoder.options")
 
 
 @contextmanager
@@ -198,24 +185,16 @@ def _reaching(source: str) -> Iterator[None]:
         )
     from transformers.utils import logging
 
-    before = logging.get_verbosity()
-    logging.set_verbosity_error()
+    bars = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
+    remedy = "check the name and the connection, or give a folder that holds the checkpoint"
+    what = f"{source} cannot be read from Hugging Face"
+    if Path(source).exists():
+        remedy = "give a folder with config.json and model.safetensors"
+        what = f"{source} is no checkpoint of transformers"
     try:
-        yield
-    except AmbisegError:
-        raise
-    except Exception as error:
-        first = next(iter(str(error).strip().splitlines()), "")
-        if Path(source).exists():
-            raise AmbisegError(
-                f"{source} is no checkpoint of transformers ({first:.200}): give a folder with config.json and"
-                " model.safetensors"
-            ) from error
-        raise AmbisegError(
-            f"{source} cannot be read from Hugging Face ({type(error).__name__}): check the name and the connection, or"
-            " give a folder that holds the checkpoint"
-        ) from error
+        with quiet("transformers", "huggingface_hub"), in_one_sentence(what, remedy):
+            yield
     finally:
-        logging.set_verbosity(before)
-        logging.enable_progress_bar()
+        if bars:
+            logging.enable_progress_bar()

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ambiseg.errors import AmbisegError, UnknownNameError
 from ambiseg.networks.foreign.names import ForeignName, check_options
+from ambiseg.networks.foreign.saying import in_one_sentence
 from ambiseg.networks.phiseg import refuse
 from ambiseg.networks.settings import UNetSettings
 from ambiseg.networks.unet import extend
@@ -51,19 +52,10 @@ def network(name: ForeignName, channels: int, settings: UNetSettings, time: bool
             f"backbone.encoder.weights are those of an encoder, but {name} is a whole network: leave them out"
         )
     options = settings.encoder.options
-    for key in options:
-        if key in OURS:
-            raise AmbisegError(
-                f"backbone.encoder.options: {key} is chosen by the library for {name}: leave it out"
-            )
-    check_options(name, options)
+    check_options(name, options, OURS)
     made = getattr(_nets(), name.name)
-    try:
+    with in_one_sentence(f"{name} cannot be built", "correct backbone.encoder.options"):
         model = made(spatial_dims=2, in_channels=channels, out_channels=settings.width, **_values(options))
-    except Exception as error:
-        raise AmbisegError(
-            f"{name} cannot be built ({type(error).__name__}: {str(error)!s:.300}): correct backbone.encoder.options"
-        ) from error
     return Extended(model, MULTIPLES[name.name])
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -97,8 +97,13 @@ def stored(settings: UNetSettings) -> UNetSettings:
     return replace(settings, encoder=replace(settings.encoder, weights=""))
 
 
-def check_options(name: ForeignName, options: Mapping[str, Any]) -> None:
+def check_options(name: ForeignName, options: Mapping[str, Any], ours: Collection[str] = ()) -> None:
     """Refuse options that are no plain bounded values, or that could make a package read files or load code.
+
+    Args:
+        name: the network that they are of.
+        options: values by their names.
+        ours: names of those that the library gives itself.
 
     Raises:
         AmbisegError: with the first of them.
@@ -110,6 +115,8 @@ def check_options(name: ForeignName, options: Mapping[str, Any]) -> None:
     """
     for key, value in options.items():
         where = f"backbone.encoder.options: {key}"
+        if key in ours:
+            raise AmbisegError(f"{where} is chosen by the library for {name}: leave it out")
         if not isinstance(key, str) or _BARRED.fullmatch(key):
             raise AmbisegError(f"{where} is not allowed for {name}: leave it out")
         most = MOST_PARTS if _REPEATS.search(key) else MOST

@@ -23,6 +23,7 @@ from torch.nn import functional
 from ambiseg.errors import AmbisegError
 from ambiseg.networks.base import Encoded
 from ambiseg.networks.foreign.channels import first_convolution
+from ambiseg.networks.foreign.saying import in_one_sentence
 from ambiseg.networks.settings import UNetSettings
 from ambiseg.networks.unet import (
     ResidualBlock,
@@ -65,23 +66,19 @@ class Pyramid:
         return self.first + len(self.sources)
 
     @classmethod
-    @torch.no_grad()
     def of(cls, encoder: nn.Module, in_channels: int, kind: str) -> Pyramid:
-        """That of an encoder, found by one pass over a black image of 64x64 pixels.
+        """That of an encoder, found by one pass over a black image of at most 64x64 pixels.
 
         Raises:
             AmbisegError: the encoder does not take such an image, or its maps make no pyramid.
         """
-        training = encoder.training
-        device = next((value.device for value in encoder.parameters()), torch.device("cpu"))
-        try:
-            found = encoder.eval()(torch.zeros(1, in_channels, TRIED, TRIED, device=device))
-        except Exception as error:
-            raise AmbisegError(
-                f"the encoder {kind} does not take images of shape (1, {in_channels}, {TRIED}, {TRIED})"
-                f" ({type(error).__name__}: {error}): choose another one, or other backbone.encoder.options"
-            ) from error
-        encoder.train(training)
+        patch = _patch(encoder, kind)
+        side = TRIED // patch * patch if 1 < patch <= TRIED else TRIED
+        with in_one_sentence(
+            f"the encoder {kind} does not take images of {side}x{side} pixels with {in_channels} channel(s)",
+            "choose another one, or other backbone.encoder.options",
+        ):
+            found = _tried(encoder, in_channels, side)
         if (
             not isinstance(found, Sequence)
             or not found
@@ -92,10 +89,9 @@ class Pyramid:
             )
         sizes = [tuple(one.shape[2:]) for one in found]
         channels = tuple(one.shape[1] for one in found)
-        patch = _patch(encoder, kind) if len(set(sizes)) == 1 else 0
-        if patch > 1 and sizes[0] == (TRIED // patch, TRIED // patch):
+        if patch > 1 and set(sizes) == {(side // patch, side // patch)}:
             return cls._of_patches(channels, patch)
-        return cls._of_sizes(channels, sizes, kind)
+        return cls._of_sizes(channels, sizes, side, kind)
 
     @classmethod
     def _of_patches(cls, channels: tuple[int, ...], patch: int) -> Pyramid:
@@ -106,9 +102,11 @@ class Pyramid:
         return cls(channels, first, spread(len(channels), count), patch, 2**last)
 
     @classmethod
-    def _of_sizes(cls, channels: tuple[int, ...], sizes: list[tuple[int, ...]], kind: str) -> Pyramid:
+    def _of_sizes(
+        cls, channels: tuple[int, ...], sizes: list[tuple[int, ...]], side: int, kind: str
+    ) -> Pyramid:
         """Of several maps of one stride the last one counts; a level between two maps takes the coarser one."""
-        strides = [TRIED / size[0] for size in sizes]
+        strides = [side / size[0] for size in sizes]
         levels = [math.log2(stride) for stride in strides]
         if (
             any(size[0] != size[1] for size in sizes)
@@ -128,18 +126,24 @@ class Pyramid:
         return cls(channels, first, tuple(sources), 0, 2**last)
 
 
-@torch.no_grad()
 def returns_maps(module: nn.Module, in_channels: int) -> bool:
-    """Whether a module returns a list of tensors, so that it is an encoder, for a black image of 64x64 pixels."""
-    training = module.training
-    device = next((value.device for value in module.parameters()), torch.device("cpu"))
+    """Whether a module returns a list, so that it is an encoder, for a black image of 64x64 pixels."""
     try:
-        found = module.eval()(torch.zeros(1, in_channels, TRIED, TRIED, device=device))
+        return isinstance(_tried(module, in_channels, TRIED), list | tuple)
     except Exception:  # whoever builds it says what is wrong
         return False
+
+
+@torch.no_grad()
+def _tried(module: nn.Module, in_channels: int, side: int) -> object:
+    """What a module returns for a black image, in evaluation mode; its mode stays."""
+    modes = [(part, part.training) for part in module.modules()]
+    device = next((value.device for value in module.parameters()), torch.device("cpu"))
+    try:
+        return module.eval()(torch.zeros(1, in_channels, side, side, device=device))
     finally:
-        module.train(training)
-    return isinstance(found, list | tuple) and len(found) > 0
+        for part, mode in modes:
+            part.training = mode
 
 
 def spread(maps: int, count: int) -> tuple[int, ...]:

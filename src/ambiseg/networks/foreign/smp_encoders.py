@@ -8,10 +8,12 @@ from typing import Any
 from torch import Tensor, nn
 
 from ambiseg.errors import AmbisegError, UnknownNameError
+from ambiseg.nested_settings import check_name
 from ambiseg.networks.foreign.names import ForeignName, check_options
+from ambiseg.networks.foreign.saying import in_one_sentence, quiet
 
-OURS = {"in_channels", "weights"}
-"""Arguments that the library gives."""
+OPTIONS = ("depth", "output_stride")
+"""Options that the package has."""
 DOWNLOAD = "download"
 
 
@@ -36,22 +38,15 @@ def encoder(
     """
     encoders = _encoders()
     for key in options:
-        if key in OURS:
-            raise AmbisegError(
-                f"backbone.encoder.options: {key} is chosen by the library for {name}: leave it out"
-            )
+        check_name(f"option of {name}", key, OPTIONS)
     check_options(name, options)
     known = encoders.get_encoder_names()
     if name.name not in known and not name.name.startswith("tu-"):
         raise UnknownNameError("encoder of smp", name.name, known)
-    try:
+    what = "the weights of {} cannot be read" if weights else "{} cannot be built"
+    remedy = "check backbone.encoder, or choose another encoder"
+    with in_one_sentence(what.format(name), remedy), quiet("timm", "huggingface_hub"):
         return FeatureMaps(encoders.get_encoder(name.name, in_channels=channels, weights=weights, **options))
-    except Exception as error:
-        what = "the weights cannot be read" if weights else "it cannot be built"
-        raise AmbisegError(
-            f"{name}: {what} ({type(error).__name__}: {str(error)!s:.300}): check backbone.encoder, or choose another"
-            " encoder"
-        ) from error
 
 
 def downloaded(name: ForeignName, options: Mapping[str, Any]) -> nn.Module:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ambiseg.errors import AmbisegError, UnknownNameError
 from ambiseg.networks.foreign.names import ForeignName, check_options
+from ambiseg.networks.foreign.saying import in_one_sentence, quiet
+from ambiseg.networks.foreign.weights import LEAST_SHARE
 
 OURS = {"features_only", "in_chans", "num_classes", "scriptable", "exportable"}
 """Arguments that the library gives."""
 DOWNLOAD = "download"
+ANY_SIZE: tuple[dict[str, bool], ...] = ({"dynamic_img_size": True}, {"strict_img_size": False}, {})
+"""Arguments with which families of timm take images of any size."""
 
 
 class FeatureMaps(nn.Module):
@@ -43,26 +49,15 @@ def encoder(
         AmbisegError: timm is not installed, knows no such model, or cannot build it with these options.
     """
     timm = _timm()
-    for key in options:
-        if key in OURS:
-            raise AmbisegError(
-                f"backbone.encoder.options: {key} is chosen by the library for {name}: leave it out"
-            )
-    check_options(name, options)
+    check_options(name, options, OURS)
     if not timm.is_model(name.name):
-        raise UnknownNameError("model of timm", name.name, timm.list_models())
-    fixed = _fixed(timm, name.name)
-    try:
-        model = timm.create_model(
-            name.name, features_only=True, in_chans=channels, **fixed, **options, **(pretrained or {})
-        )
-    except Exception as error:
-        what = "the weights cannot be read" if pretrained else "it cannot be built as an encoder"
-        raise AmbisegError(
-            f"{name}: {what} ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''!s:.300}):"
-            " check backbone.encoder, or choose another model"
-        ) from error
-    return FeatureMaps(model)
+        near = difflib.get_close_matches(name.name, timm.list_models(), n=5, cutoff=0.5)
+        raise UnknownNameError("model of timm", name.name, [*near, "all of timm.list_models()"])
+    values = {"features_only": True, "in_chans": channels, **options, **(pretrained or {})}
+    what = "the weights of {} cannot be read" if pretrained else "{} cannot be built as an encoder"
+    remedy = "check backbone.encoder, or choose another model"
+    with in_one_sentence(what.format(name), remedy), quiet("timm", "huggingface_hub"):
+        return FeatureMaps(_of_any_size(timm, name.name, values))
 
 
 def pretrained(name: ForeignName, options: Mapping[str, Any], source: str) -> nn.Module:
@@ -74,13 +69,34 @@ def pretrained(name: ForeignName, options: Mapping[str, Any], source: str) -> nn
     given: dict[str, Any] = {"pretrained": True}
     if source != DOWNLOAD:
         given["pretrained_cfg_overlay"] = {"file": source}
-    return encoder(name, 3, options, given)
+    found = []
+    with torch.random.fork_rng(devices=[]):
+        for seed in (0, 1):
+            torch.manual_seed(seed)
+            found.append(encoder(name, 3, options, given))
+    pairs = zip(found[0].parameters(), found[1].parameters(), strict=True)
+    same = [torch.equal(one, other) for one, other in pairs if one.dim() > 1]
+    if sum(same) < LEAST_SHARE * len(same):  # timm passes over what a file does not have: that is random
+        raise AmbisegError(
+            f"{source} has {sum(same)} of the {len(same)} weights of {name}: give weights of this network"
+        )
+    return found[0]
 
 
-def _fixed(timm: Any, name: str) -> dict[str, Any]:
-    """Transformers of timm take one image size unless they are asked otherwise."""
-    vision = name.startswith(("vit_", "deit", "eva", "beit"))
-    return {"dynamic_img_size": True} if vision else {}
+def _of_any_size(timm: Any, name: str, values: Mapping[str, Any]) -> nn.Module:
+    """A model that takes images of any size: transformers of timm must be asked for it, each family in its words."""
+    for words in ANY_SIZE:
+        try:
+            with torch.device("meta"):
+                timm.create_model(name, **{**words, **values, "pretrained": False})
+        except TypeError as error:
+            if any(word in str(error) for word in words):
+                continue
+        except Exception:  # the real model says what is wrong, if anything is
+            pass
+        found: nn.Module = timm.create_model(name, **{**words, **values})
+        return found
+    raise AssertionError("the last words of ANY_SIZE are none")
 
 
 def _timm() -> Any:
