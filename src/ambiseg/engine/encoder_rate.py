@@ -25,15 +25,13 @@ def encoder_parameters(model: Segmenter) -> list[nn.Parameter]:
     networks = [part for part in model.modules() if isinstance(part, Backbone)]
     try:
         parts = [part for network in networks for part in network.encoder_parts()]
-    except AmbisegError as error:
-        parts, problem = [], error
-    else:
-        problem = None
+    except AmbisegError:
+        parts = []
     if not parts:
         raise AmbisegError(
             f"train.encoder_rate needs a network that names its encoder, which this {type(model).__name__} has not:"
             " leave it out, or choose --set backbone.kind=unet or an encoder of another package"
-        ) from problem
+        )
     return [parameter for part in parts for parameter in part.parameters()]
 
 

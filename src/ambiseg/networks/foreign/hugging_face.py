@@ -6,18 +6,21 @@ folder or by its name on the Hub, gives a type, its options and weights.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ambiseg.errors import AmbisegError, UnknownNameError
 from ambiseg.networks.foreign.names import ForeignName, check_options
 from ambiseg.networks.foreign.pyramid import FINEST_OF_PATCHES, spread
 from ambiseg.networks.foreign.saying import in_one_sentence, quiet
+from ambiseg.networks.foreign.weights import LEAST_SHARE
 
 NOT_OFFERED = ("timm_backbone", "dinat", "vitpose_backbone")
 """Types that need a further package, or images of one size."""
@@ -48,16 +51,17 @@ def encoder(name: ForeignName, channels: int, options: Mapping[str, Any]) -> nn.
     Raises:
         AmbisegError: transformers is not installed, knows no such type, or cannot build it with these options.
     """
+    config = _config(name, options)
     from transformers import AutoBackbone
 
-    config = _config(name, options)
     count = len(config.stage_names) - (config.stage_names[0] == "stem")
     indices = tuple(len(config.stage_names) - count + i for i in _used(config, count))
     values = {**options, "out_indices": list(indices)}
     if hasattr(config, "num_channels"):
         values["num_channels"] = channels
     with _saying(name):
-        return FeatureMaps(AutoBackbone.from_config(type(config)(**values)))
+        made: Any = AutoBackbone
+        return FeatureMaps(made.from_config(type(config)(**values)))
 
 
 def checkpoint(source: str) -> tuple[str, dict[str, Any]]:
@@ -93,7 +97,7 @@ def pretrained(name: ForeignName, options: Mapping[str, Any], source: str) -> nn
     Raises:
         AmbisegError: there is none, it cannot be reached, or it does not fit.
     """
-    import torch
+    _installed()
     from transformers import AutoConfig
 
     with _reaching(source):
@@ -102,8 +106,16 @@ def pretrained(name: ForeignName, options: Mapping[str, Any], source: str) -> nn
     plain = encoder(name, trained, options)
     model: Any = plain.model
     with _reaching(source):
-        loaded = type(model).from_pretrained(
-            source, config=model.config, dtype=torch.float32, **_local(source)
+        loaded, told = type(model).from_pretrained(
+            source, config=model.config, dtype=torch.float32, output_loading_info=True, **_local(source)
+        )
+    count, missing = len(loaded.state_dict()), sorted(told["missing_keys"])
+    if (
+        len(missing) > (1 - LEAST_SHARE) * count
+    ):  # transformers draws at random what a checkpoint does not have
+        raise AmbisegError(
+            f"{source} has {count - len(missing)} of the {count} tensors of {name}, not {', '.join(missing[:3])}: give"
+            " weights of this network"
         )
     return FeatureMaps(loaded)
 
@@ -127,13 +139,11 @@ def _config(name: ForeignName, options: Mapping[str, Any]) -> Any:
 
 def _used(config: Any, count: int) -> tuple[int, ...]:
     """Which of the stages give a map: all where the image is halved, else some depths of the transformer."""
-    patch = getattr(config, "patch_size", None)
-    patches = (
-        hasattr(config, "num_hidden_layers") and not hasattr(config, "depths") and isinstance(patch, int)
-    )
-    if not patches or patch < 2:
+    patch = getattr(config, "patch_size", 0)
+    patches = hasattr(config, "num_hidden_layers") and not hasattr(config, "depths")
+    if not patches or not isinstance(patch, int) or patch < 2:
         return tuple(range(count))
-    levels = round(patch.bit_length() - 1 + (patch / 2 ** (patch.bit_length() - 1) > 2**0.5))
+    levels = round(math.log2(patch))
     return tuple(dict.fromkeys(spread(count, max(1, levels - FINEST_OF_PATCHES + 1))))
 
 
@@ -183,8 +193,9 @@ def _reaching(source: str) -> Iterator[None]:
         raise AmbisegError(
             f"{source} is neither a folder nor a name on Hugging Face such as facebook/dinov2-small: correct the path"
         )
-    from transformers.utils import logging
+    from transformers.utils import logging as found
 
+    logging: Any = found
     bars = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     remedy = "check the name and the connection, or give a folder that holds the checkpoint"
