@@ -248,3 +248,28 @@ def test_a_lower_rate_needs_an_encoder_that_learns(fires, tmp_path):
             quiet=True,
         )
     assert not (tmp_path / "run").exists()
+
+
+def test_images_smaller_than_the_coarsest_map_are_refused(fires, tmp_path):
+    options = {"hidden_sizes": [8, 8, 8, 8], "depths": [1, 1, 1, 1]}
+    network = {"kind": "transformers:convnext", "width": 8, "encoder": {"options": options}}
+    with pytest.raises(
+        AmbisegError, match="has maps of 1/32 of an image, but these images have 16x16 pixels"
+    ):
+        fit("ssn", fires, tmp_path / "run", train=TRAIN, backbone=network, quiet=True)
+
+
+@pytest.mark.parametrize("kind", ENCODERS)
+def test_half_precision_and_memory_order_change_little(kind):
+    torch.manual_seed(0)
+    model = build("ssn", 2, LabelSpace.binary(), settings_of(kind)).eval()
+    images, masks = images_and_masks()
+    torch.manual_seed(1)
+    full = model.loss(images, masks)["loss"]
+    model.to(memory_format=torch.channels_last)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.manual_seed(1)
+        half = model.loss(images.contiguous(memory_format=torch.channels_last), masks)["loss"]
+    half.backward()
+    torch.testing.assert_close(half, full, rtol=0.03, atol=0.0)
+    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
