@@ -224,6 +224,14 @@ class EncoderBackbone(ResidualDecoder):
         self.middle = block(widths[-1], widths[-1])
         self.norm = group_norm(widths[0])
 
+    @property
+    def export_obstacle(self) -> str:
+        if "swin" in self.kind.lower():
+            return (
+                f"the windows of the encoder {self.kind} are other views of memory in a graph, where it fails"
+            )
+        return ""
+
     def encoder_parts(self) -> list[nn.Module]:
         """The encoder of the other package; stem and 1x1 convolutions are ours and begin at random."""
         return [self.encoder]
