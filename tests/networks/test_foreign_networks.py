@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn import functional
 
 from ambiseg.errors import AmbisegError, UnknownNameError
+from ambiseg.nested_settings import from_values, parse_assignments
 from ambiseg.networks import backbone as networks
 from ambiseg.networks.backbone import build_backbone, register_network
 from ambiseg.networks.foreign.build import load_encoder_weights, resolved
@@ -501,3 +502,11 @@ def test_names_are_taken_apart():
     with pytest.raises(UnknownNameError):
         foreign_name("http://elsewhere")
     check_options(ForeignName("timm", "x"), {"a": 1, "b": [1.5, None], "c": "word", "d": True})
+
+
+def test_options_are_set_whole_or_one_by_one():
+    words = ["encoder.options.depths=[1, 1]", "encoder.options.hidden_act=relu", "encoder.weights=w.pth"]
+    found = from_values(UNetSettings, parse_assignments(words), "backbone")
+    assert found.encoder == EncoderSettings("w.pth", {"depths": [1, 1], "hidden_act": "relu"})
+    with pytest.raises(AmbisegError, match="options is mapping of values by names, received 3"):
+        from_values(EncoderSettings, {"options": 3}, "encoder")
