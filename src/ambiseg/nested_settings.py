@@ -432,6 +432,8 @@ def _words(kind: Any) -> str:
         return " or ".join(_words(one) for one in inner)
     if origin is tuple:
         return f"list of {', '.join(map(_words, _members(inner[0])))}"
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return "mapping of values by names"
     if kind is type(None):
         return "none"
     if is_dataclass(kind) and "kind" in {field.name for field in dataclasses.fields(kind)}:

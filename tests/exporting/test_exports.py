@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from ambiseg.errors import AmbisegError
 from ambiseg.exporting.files import METADATA, differences, export, inference, traced
 from ambiseg.exporting.graph import DeployedModel
 from ambiseg.methods.base import Segmenter
+from ambiseg.networks.settings import EncoderSettings, UNetSettings
 from exporting_helpers import OWN, SMALL, run_of
 
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -30,10 +32,10 @@ QUICK = ("ssn",)
 """Methods whose graphs are made in every test run; those of the others in the slow ones."""
 
 
-def check_same(deployed, exported):
-    """Every pixel, and weights up to rounding, at all `SIZES`; the graph has its full number of masks."""
+def check_same(deployed, exported, sizes=SIZES):
+    """Every pixel, and weights up to rounding, at all sizes; the graph has its full number of masks."""
     generator = torch.Generator().manual_seed(1)
-    for size in SIZES:
+    for size in sizes:
         image, noise = deployed.example(*size, generator)
         pixels, weights = differences(deployed, exported, image, noise)
         assert pixels < 1e-3 and weights < 1e-5, size
@@ -98,6 +100,39 @@ def test_torch_program_is_the_run(tmp_path):
     extra = {METADATA: ""}
     torch.export.load(path, extra_files=extra)
     assert json.loads(extra[METADATA])["classes"] == list(run.config.labels.names)
+
+
+ENCODERS = {
+    "convnext": {"hidden_sizes": [8, 16], "depths": [1, 1], "num_stages": 2},
+    "dinov2": {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2},
+    "swin": {"embed_dim": 8, "depths": [1, 1], "num_heads": [1, 2]},
+}
+
+
+def run_with_encoder(name):
+    pytest.importorskip("transformers")
+    encoder = EncoderSettings(options=ENCODERS[name])
+    network = UNetSettings(kind=f"transformers:{name}", width=8, max_width=16, encoder=encoder)
+    run = run_of("m-heads", heads=2)
+    config = replace(run.config, backbone=network)
+    return Run(config, config.build().eval(), run.hardware)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["onnx", "torch"])
+@pytest.mark.parametrize("name", ["convnext", "dinov2"])
+def test_graphs_of_encoders_of_other_packages_are_the_run(name, kind, tmp_path):
+    path = tmp_path / {"onnx": "model.onnx", "torch": "model.pt2"}[kind]
+    deployed = export(run_with_encoder(name), path, kind, KEEP_ALL)
+    larger = ((1, 16, 16), (2, 19, 33), (3, 24, 40))  # than the stride of the coarsest map
+    check_same(deployed, inference(path, kind, threads=1), larger)
+
+
+def test_an_encoder_that_no_graph_holds_is_refused():
+    with pytest.raises(
+        AmbisegError, match="cannot be exported: the windows of the encoder transformers:swin"
+    ):
+        DeployedModel(run_with_encoder("swin"), KEEP_ALL)
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ambiseg.errors import AmbisegError
 from ambiseg.methods.base import Segmenter
 from ambiseg.networks.base import Backbone
+from ambiseg.networks.foreign.pyramid import EncoderBackbone
 
 BYTES_PER_WEIGHT = 20
 """Weight, gradient, two moments of Adam and the moving average, in float32."""
@@ -42,8 +43,14 @@ def check_depth(model: Segmenter, size: tuple[int, int]) -> None:
     Raises:
         AmbisegError: with the largest depth that fits.
     """
-    deepest = max((part.depth for part in model.modules() if isinstance(part, Backbone)), default=1)
-    most = max(size).bit_length()
+    networks = [part for part in model.modules() if isinstance(part, Backbone)]
+    network = max(networks, key=lambda part: part.depth, default=None)
+    deepest, most = 1 if network is None else network.depth, max(size).bit_length()
+    if deepest > most and isinstance(network, EncoderBackbone):
+        raise AmbisegError(
+            f"the encoder {network.kind} has maps of 1/{2 ** (deepest - 1)} of an image, but these images have"
+            f" {size[0]}x{size[1]} pixels: choose one with fewer stages (backbone.encoder.options), or larger images"
+        )
     if deepest > most:
         raise AmbisegError(
             f"a network of depth {deepest} halves images of {size[0]}x{size[1]} pixels {deepest - 1} times, which leaves"

@@ -12,6 +12,7 @@ from torch import Tensor
 from torchmetrics import MeanMetric, Metric
 
 from ambiseg.data.batches import Batch
+from ambiseg.engine.encoder_rate import FACTOR, parameter_groups
 from ambiseg.engine.hardware import Hardware
 from ambiseg.engine.learning_rate import LearningRate
 from ambiseg.engine.settings import AUTO, SELECT_LAST, Adam, Plateau, TrainSettings
@@ -184,18 +185,11 @@ class TrainingModule(pl.LightningModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Adam with L2 on all parameters, or AdamW with weight decay on weights of two or more axes only (no
         biases, no norms); the kernels that update all parameters at once (``benchmarks/speed.py optimiser``)."""
-        parameters = [p for p in self.segmenter.parameters() if p.requires_grad]
         chosen, lr = self.train_settings.optimiser, self.train_settings.lr
+        groups = parameter_groups(self.segmenter, self.train_settings)
         first, second = chosen.betas
-        if isinstance(chosen, Adam):
-            return torch.optim.Adam(
-                parameters, lr, (first, second), weight_decay=chosen.weight_decay, fused=True
-            )
-        groups = [
-            {"params": [p for p in parameters if p.dim() > 1], "weight_decay": chosen.weight_decay},
-            {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
-        ]
-        return torch.optim.AdamW(groups, lr, (first, second), fused=True)
+        kind = torch.optim.Adam if isinstance(chosen, Adam) else torch.optim.AdamW
+        return kind(groups, lr, (first, second), fused=True)
 
     def configure_gradient_clipping(
         self,
@@ -210,7 +204,7 @@ class TrainingModule(pl.LightningModule):
     def _set_learning_rate(self) -> None:
         rate = self.rate(self.global_step, self.fraction, self.first_fraction)
         for group in self.optimizers().param_groups:  # type: ignore[union-attr]
-            group["lr"] = rate
+            group["lr"] = rate * group.get(FACTOR, 1.0)
 
     def _explain(self, losses: dict[str, Tensor], batch: Batch) -> None:
         parts = ", ".join(name for name, value in losses.items() if not bool(torch.isfinite(value)))

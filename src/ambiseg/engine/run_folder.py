@@ -45,6 +45,7 @@ from ambiseg.methods import build, method_info
 from ambiseg.methods.base import Segmenter
 from ambiseg.methods.spec import RECOMMENDED
 from ambiseg.nested_settings import fits, from_values, number_problems
+from ambiseg.networks.foreign.names import stored
 from ambiseg.networks.settings import UNetSettings
 from ambiseg.plain_yaml import read_yaml_file
 from ambiseg.version import __version__, written_by
@@ -100,13 +101,13 @@ class RunConfig:
     version: str = __version__
 
     def build(self) -> Segmenter:
-        """A new model of this configuration.
+        """A new model of this configuration, with random weights; nothing is read.
 
         Raises:
             AmbisegError: its method or its network is not registered.
         """
         try:
-            return build(self.method, self.in_channels, self.labels, self.backbone, self.settings)
+            return build(self.method, self.in_channels, self.labels, stored(self.backbone), self.settings)
         except UnknownNameError as error:
             raise AmbisegError(f"{error}; {_register('register_network')}") from error
 

@@ -129,6 +129,8 @@ class TrainSettings:
     """Peak learning rate."""
     optimiser: AdamW | Adam = AdamW()
     """The optimiser."""
+    encoder_rate: float = 1.0
+    """Factor of the learning rate for the encoder of the network, such as 0.1 for a pretrained one."""
     schedule: Cosine | Constant | Steps | Plateau = Cosine()
     """The learning rate after the warm-up."""
     warmup: int = 100
@@ -184,7 +186,7 @@ class TrainSettings:
             value = getattr(self, name)
             if value is not None and value < least:
                 found.append(f"{name} must be at least {least}, received {value}")
-        for name in ("epochs", "updates", "minutes", "lr"):
+        for name in ("epochs", "updates", "minutes", "lr", "encoder_rate"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 found.append(f"{name} must be above 0, received {value}")
@@ -199,6 +201,11 @@ class TrainSettings:
             found += [f"augment: {problem}" for problem in augmentation_kinds.problems(self.augment)]
         if not 0 <= self.ema < 1:
             found.append(f"ema must be in [0, 1), received {self.ema}")
+        if self.encoder_rate != 1 and self.freeze != "nothing":
+            found.append(
+                f"encoder_rate {self.encoder_rate:g} has no effect with freeze={self.freeze}, which keeps the encoder: leave"
+                " one of them out"
+            )
         found += self._optimiser_problems()
         if isinstance(self.schedule, Steps):
             found += self._step_problems(self.schedule)

@@ -16,6 +16,7 @@ from ambiseg.errors import AmbisegError
 from ambiseg.methods import MethodSpec
 from ambiseg.methods.base import Segmenter
 from ambiseg.nested_settings import differences, shown
+from ambiseg.networks.foreign.build import load_encoder_weights
 from ambiseg.networks.settings import UNetSettings
 
 
@@ -36,6 +37,17 @@ def suited(
     if backbone not in (UNetSettings(), source.backbone):
         raise AmbisegError("the network is that of --init: leave those of --set backbone out")
     return source.backbone, entry.starts_from[source.method](settings, source.settings)
+
+
+def pretrained_model(config: RunConfig) -> tuple[Segmenter, str]:
+    """The model whose encoder has the weights of ``backbone.encoder.weights``, and what was done, in one sentence.
+
+    Raises:
+        AmbisegError: they cannot be read, or do not fit.
+    """
+    torch.manual_seed(config.train.seed)  # all other weights are drawn as without them
+    model = config.build()
+    return model, load_encoder_weights(model, config.backbone)
 
 
 def starting_model(config: RunConfig) -> Segmenter:

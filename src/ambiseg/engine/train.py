@@ -31,6 +31,7 @@ from ambiseg.data.split import Split
 from ambiseg.data.statistics import SplitStatistics
 from ambiseg.engine.augmentation_choice import choose_augmentation, told
 from ambiseg.engine.checkpoints import load_checkpoint
+from ambiseg.engine.encoder_rate import encoder_parameters
 from ambiseg.engine.limits import check_depth, check_memory, outline
 from ambiseg.engine.module import validated
 from ambiseg.engine.preset_data import check_data_are_there, check_suits
@@ -45,7 +46,7 @@ from ambiseg.engine.run_folder import (
 )
 from ambiseg.engine.settings import TrainSettings
 from ambiseg.engine.smoke import shrunk
-from ambiseg.engine.starting_weights import starting_model, suited
+from ambiseg.engine.starting_weights import pretrained_model, starting_model, suited
 from ambiseg.engine.trackers import check_installed
 from ambiseg.engine.training_loop import FitResult, run_training, steps_of
 from ambiseg.errors import AmbisegError, DataWarning
@@ -57,6 +58,8 @@ from ambiseg.methods.spec import RECOMMENDED
 from ambiseg.metrics import METRICS, missing
 from ambiseg.nested_settings import number_problems
 from ambiseg.networks.backbone import NETWORKS, NetworkFactory, trying_network
+from ambiseg.networks.foreign.build import resolved
+from ambiseg.networks.foreign.names import foreign_name
 from ambiseg.networks.settings import UNetSettings
 from ambiseg.progress_log import ProgressLog
 
@@ -119,6 +122,7 @@ def fit(
     if smoke:
         chosen, network, own = shrunk(chosen, network, own)
     data = as_data(data)
+    network = resolved(network)
     check_data_are_there(spec, preset, data)
     if chosen.init:
         network, own = suited(spec, network, own, RunConfig.load(chosen.init))
@@ -148,6 +152,8 @@ def fit(
     labels = split.info.labels.with_binary_channels(chosen.binary_channels)
     with trying_network(network.kind, module):
         model = _model(spec, chosen, statistics, labels, network, own)
+    if chosen.encoder_rate != 1:
+        encoder_parameters(model)  # a network without an encoder is refused here
     if model.needs_init and not chosen.init:
         raise AmbisegError(f"{model.needs_init}: start from a trained run with --init, or change the setting")
     if not is_child():
@@ -171,7 +177,9 @@ def fit(
         preset=preset,
         smoke=smoke,
     )
-    start = starting_model(config) if chosen.init else None
+    start, read = (starting_model(config), "") if chosen.init else (None, "")
+    if network.encoder.weights and not chosen.init:
+        start, read = pretrained_model(config)
     operations = 3 * _try(model, config, split) * chosen.batch_size * chosen.devices
     augmentation = choose_augmentation(
         chosen, split, val, config.normalization, steps_of(chosen, len(split)), operations, title_of(data)
@@ -187,7 +195,7 @@ def fit(
         owned_files.begin(run, TRAIN_VERB)
         config.save(run)
         if not quiet:
-            print(told(augmentation), file=sys.stderr)
+            print("\n".join(filter(None, [read, told(augmentation)])), file=sys.stderr)
         return run_training(
             *(run, config, split, val, quiet, fit_filter), start=start, began=began, callbacks=callbacks
         )
@@ -216,7 +224,8 @@ def _model(
         except (ValueError, TypeError) as error:
             raise AmbisegError(f"{spec.name} cannot be built with these settings: {error}") from error
 
-    planned = outline(make) if network.kind in NETWORKS else None
+    known = network.kind in NETWORKS or foreign_name(network.kind) is not None
+    planned = outline(make) if known else None
     if planned is not None:
         check_depth(planned, statistics.images.largest)
         check_memory(planned, statistics.images.largest, train.batch_size, getattr(settings, spec.masks, 1))

@@ -166,15 +166,22 @@ def _save_onnx(
     program: torch.export.ExportedProgram, deployed: DeployedModel, text: str, partial: Path
 ) -> None:
     names = ["image", *(noise.name for noise in deployed.noise)]
-    with _quiet():
-        found = torch.onnx.export(
-            program,
-            dynamo=True,
-            external_data=False,
-            verbose=False,
-            input_names=names,
-            output_names=deployed.outputs,
-        )
+    try:
+        with _quiet():
+            found = torch.onnx.export(
+                program,
+                dynamo=True,
+                external_data=False,
+                verbose=False,
+                input_names=names,
+                output_names=deployed.outputs,
+            )
+    except Exception as error:  # of the network of another package
+        cause = " ".join(str(error.__cause__ or error).split())[:120]
+        raise AmbisegError(
+            f"this run cannot be exported as ONNX: torch.onnx refuses its network ({cause}); take --format torch, or train"
+            " with another backbone.kind"
+        ) from error
     assert found is not None
     model = found.model_proto
     _name_axes(model.graph, deployed.noise)

@@ -22,6 +22,7 @@ from ambiseg.engine.postprocess import PredictSettings, filtered, ranked
 from ambiseg.engine.run import Run
 from ambiseg.errors import AmbisegError
 from ambiseg.maskset import MaskSet
+from ambiseg.networks.base import Backbone
 
 BATCH, HEIGHT, WIDTH = "batch", "height", "width"
 PROBES = ((2, 43, 53), (3, 47, 59))
@@ -73,7 +74,10 @@ class DeployedModel(nn.Module):
 
     def __init__(self, run: Run, settings: PredictSettings | None = None) -> None:
         super().__init__()
-        obstacle = run.model.export_obstacle
+        networks = [part for part in run.model.modules() if isinstance(part, Backbone)]
+        obstacle = run.model.export_obstacle or next(
+            (network.export_obstacle for network in networks if network.export_obstacle), ""
+        )
         if obstacle:
             raise AmbisegError(
                 f"a {run.config.method} run with these settings cannot be exported: {obstacle}"

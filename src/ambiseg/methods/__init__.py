@@ -134,9 +134,12 @@ def build(
             settings, which are taken as they are.
         preset: named choice of settings, such as ``recommended``; the defaults if None.
 
+    An encoder of another package has the weights that ``backbone.encoder.weights`` or a checkpoint's name says.
+
     Raises:
         UnknownNameError: no such method, preset or setting.
-        AmbisegError: a value of the wrong kind or out of its range.
+        AmbisegError: a value of the wrong kind or out of its range, a network that cannot be built, or weights that
+            cannot be read.
 
     Example:
         >>> build("ssn", 3, backbone={"width": 8, "depth": 2}, settings={"rank": 4}).settings.rank
@@ -151,7 +154,15 @@ def build(
     problems = number_problems(network, "backbone.") + number_problems(own)
     if problems:
         raise AmbisegError("; ".join(problems))
-    return spec.model_class()(in_channels, labels or LabelSpace.binary(), network, own)
+    space = labels or LabelSpace.binary()
+    if ":" not in network.kind:
+        return spec.model_class()(in_channels, space, network, own)
+    from ambiseg.networks.foreign.build import load_encoder_weights, resolved
+
+    network = resolved(network)
+    model = spec.model_class()(in_channels, space, network, own)
+    load_encoder_weights(model, network)
+    return model
 
 
 METHODS.own.update(

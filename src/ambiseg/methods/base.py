@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
@@ -109,6 +110,15 @@ class Segmenter(nn.Module, ABC):
             raise AmbisegError(f"{type(self).__name__} has no encoder to freeze: leave train.freeze out")
         for module in network.encoder_parts() if part == "encoder" else [network]:
             module.requires_grad_(False)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode of all layers; batch normalisation whose weights are frozen keeps its running statistics."""
+        super().train(mode)
+        for layer in self.modules():
+            if isinstance(layer, _BatchNorm) and layer.affine and not layer.weight.requires_grad:
+                layer.training = False
+        return self
 
     def by_expert(self) -> ByExpert | None:
         """A model of the same weights whose samples come expert by expert; None where masks do not come from

@@ -16,6 +16,9 @@ from ambiseg.networks.base import Backbone
 from ambiseg.networks.ddpm import DDPM
 from ambiseg.networks.edm import EDM
 from ambiseg.networks.external import ExternalNetwork
+from ambiseg.networks.foreign.build import build_foreign
+from ambiseg.networks.foreign.names import check_unused, foreign_name, is_encoder
+from ambiseg.networks.foreign.pyramid import EncoderBackbone, returns_maps
 from ambiseg.networks.monai_unet import MonaiUNet
 from ambiseg.networks.ncsnpp import NCSNpp
 from ambiseg.networks.phiseg import PHiSegUNet, refuse
@@ -41,9 +44,19 @@ NETWORKS: dict[str, type[Backbone]] = {
 time."""
 
 WITH_TIME = ("unet", "ncsnpp", "edm", "adm", "ddpm")
-"""Kinds of networks that accept a time."""
+"""Kinds of networks of the library that accept a time."""
 
 _EXTERNAL: dict[str, NetworkFactory] = {}
+
+
+def takes_time(kind: str) -> bool:
+    """Whether the network of a kind accepts a time, as far as that is known before it is built.
+
+    Example:
+        >>> takes_time("unet"), takes_time("transformers:convnext"), takes_time("phiseg")
+        (True, True, False)
+    """
+    return kind in WITH_TIME or is_encoder(kind)
 
 
 def register_network(kind: str, factory: NetworkFactory | nn.Module, overwrite: bool = False) -> None:
@@ -52,7 +65,8 @@ def register_network(kind: str, factory: NetworkFactory | nn.Module, overwrite: 
     Args:
         kind: its name.
         factory: from image channels and `UNetSettings` to a module that maps images ``(B, C, H, W)`` to
-            features ``(B, F, H, W)``; or a module, of which every model gets a copy with its weights.
+            features ``(B, F, H, W)``, or to a list of feature maps, which get the decoder of the library
+            (`ambiseg.networks.foreign.pyramid`); or a module, of which every model gets a copy with its weights.
 
     Raises:
         AmbisegError: another network has that name, no name, or neither a module nor a function.
@@ -123,6 +137,9 @@ def build_backbone(in_channels: int, settings: UNetSettings, time: bool = False)
         16
     """
     kind = settings.kind
+    name = foreign_name(kind) if ":" in kind and kind not in _EXTERNAL else None
+    if name is None:
+        check_unused(settings)
     if kind in NETWORKS:
         if kind != "phiseg" and settings.convolutions != ConvolutionSettings():
             raise AmbisegError(
@@ -130,15 +147,19 @@ def build_backbone(in_channels: int, settings: UNetSettings, time: bool = False)
                 " leave it out, or choose --set backbone.kind=phiseg"
             )
         return NETWORKS[kind](in_channels, settings, time)
+    if name is not None:
+        return build_foreign(name, in_channels, settings, time)
     if kind not in _EXTERNAL:
         offered = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
         if kind not in offered:
             raise UnknownNameError("network", kind, dict.fromkeys([*NETWORKS, *_EXTERNAL, *offered]))
         register_network(kind, _loaded(offered[kind]))
-    refuse(settings, kind, time)
     module = _EXTERNAL[kind](in_channels, settings)
     if not isinstance(module, nn.Module):
         raise AmbisegError(
             f"the function of the network {kind} returned {type(module).__name__}: return a torch.nn.Module"
         )
+    if returns_maps(module, in_channels):
+        return EncoderBackbone(module, in_channels, settings, time)
+    refuse(settings, kind, time)
     return ExternalNetwork(module, in_channels, kind)

@@ -73,6 +73,11 @@ class Backbone(nn.Module, ABC):
             Features ``(n B, out_channels, H, W)``, or the output of layer ``last`` as it is.
         """
 
+    @property
+    def export_obstacle(self) -> str:
+        """Why the network cannot be part of an exported graph, as the end of a sentence; empty where it can."""
+        return ""
+
     def encoder_parts(self) -> list[nn.Module]:
         """The modules of the way down, to be kept as they are by `ambiseg.methods.base.Segmenter.freeze`.
 

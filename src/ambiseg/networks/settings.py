@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,17 @@ class ConvolutionSettings:
 
 
 @dataclass(frozen=True)
+class EncoderSettings:
+    """What a network of another package is made of, beside its name."""
+
+    weights: str = ""
+    """Pretrained weights of the encoder, read when a training begins: a file of safetensors or of PyTorch, a folder in
+    the layout of the package, or `download` for the loader of timm and smp; empty for random ones."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Settings of the network by the names of its package, such as {hidden_sizes: [48, 96], depths: [2, 2]}."""
+
+
+@dataclass(frozen=True)
 class UNetSettings:
     """Kind and size of the U-Net that every method builds on."""
 
@@ -45,10 +58,13 @@ class UNetSettings:
     """The network: unet (ours), ncsnpp as in score-based generative models (Song et al. 2021; Karras et al.
     2022), edm (that one as the public code of Karras et al. has it), phiseg with batch normalisation, width x
     (1, 2, 4, 6, 6, 6, 6) (Baumgartner et al. 2019), monai (that of nnU-Net, an extra package), adm and ddpm
-    (those of the public code of Flow-SSN and of ATFM), or one that was registered. phiseg, monai and
-    registered ones accept no time input, which flow methods need."""
+    (those of the public code of Flow-SSN and of ATFM), one that was registered, or one of another package:
+    transformers:TYPE, timm:NAME and smp:NAME are encoders with the decoder of unet, monai:NAME is a whole
+    network. phiseg, monai, monai:NAME and registered ones accept no time input, which flow methods need."""
     convolutions: ConvolutionSettings = ConvolutionSettings()
     """Convolutions of phiseg."""
     factors: tuple[int, ...] = ()
     """Channels of the resolutions in units of the width, such as [1, 2, 2, 4], instead of doubling; further
     resolutions have the last one (unet, monai, adm, ddpm)."""
+    encoder: EncoderSettings = EncoderSettings()
+    """Weights and options of a network of another package."""

@@ -139,7 +139,37 @@ class TimeEmbedding(nn.Module):
         return out
 
 
-class UNet(Backbone):
+class ResidualDecoder(Backbone):
+    """The way up of residual blocks: what `UNet` and encoders of other packages have behind them.
+
+    Attributes:
+        up: 1x1 convolutions in front of the upsampling, by the level that they lead to.
+        decoder: residual blocks of every level but the lowest.
+        norm: in front of the last activation.
+    """
+
+    up: nn.ModuleList
+    decoder: nn.ModuleList
+    norm: nn.Module
+
+    def decode(
+        self, encoded: Encoded, x: Tensor | None = None, first: int = 0, last: int | None = None
+    ) -> Tensor:
+        x = encoded.levels[-1] if x is None else x
+        embedding = None if encoded.embedding is None else repeated(encoded.embedding, x)
+        for layer in range(first, self.depth - 1 if last is None else last):
+            level = self.depth - 2 - layer
+            x = functional.interpolate(self.up[level](x), scale_factor=2.0, mode="nearest")
+            x = torch.cat([x, repeated(encoded.skips[level], x)], 1)
+            for block in self.decoder[level]:  # type: ignore[attr-defined]
+                x = block(x, embedding)
+        if last is not None:
+            return x
+        height, width = encoded.size
+        return functional.silu(self.norm(x))[..., :height, :width]
+
+
+class UNet(ResidualDecoder):
     """Encoder, decoder and skip connections: image ``(B, C, H, W)`` to features ``(B, width, H, W)``.
 
     Args:
@@ -204,22 +234,6 @@ class UNet(Backbone):
                 x = self.down[level](x)
         x = self.middle(self.attention(x), embedding)
         return Encoded([*skips, x], skips, embedding, (images.shape[-2], images.shape[-1]))
-
-    def decode(
-        self, encoded: Encoded, x: Tensor | None = None, first: int = 0, last: int | None = None
-    ) -> Tensor:
-        x = encoded.levels[-1] if x is None else x
-        embedding = None if encoded.embedding is None else repeated(encoded.embedding, x)
-        for layer in range(first, self.depth - 1 if last is None else last):
-            level = self.depth - 2 - layer
-            x = functional.interpolate(self.up[level](x), scale_factor=2.0, mode="nearest")
-            x = torch.cat([x, repeated(encoded.skips[level], x)], 1)
-            for block in self.decoder[level]:  # type: ignore[attr-defined]
-                x = block(x, embedding)
-        if last is not None:
-            return x
-        height, width = encoded.size
-        return functional.silu(self.norm(x))[..., :height, :width]
 
 
 def level_widths(settings: UNetSettings) -> list[int]:

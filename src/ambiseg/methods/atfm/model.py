@@ -50,7 +50,7 @@ from ambiseg.methods.atfm import ATFMSettings
 from ambiseg.methods.base import Segmenter
 from ambiseg.methods.ssn import SSNSettings
 from ambiseg.methods.ssn.model import SSN
-from ambiseg.networks.backbone import WITH_TIME, build_backbone
+from ambiseg.networks.backbone import build_backbone, takes_time
 from ambiseg.networks.settings import UNetSettings
 from ambiseg.networks.unet import check_channels
 
@@ -286,7 +286,7 @@ def _flow_backbone(backbone: UNetSettings, s: ATFMSettings) -> UNetSettings:
     the sizes that the settings name."""
     if s.flow_network is not None:
         return s.flow_network
-    timed = backbone.kind in WITH_TIME
+    timed = takes_time(backbone.kind)
     return replace(
         backbone if timed else UNetSettings(dropout=backbone.dropout),
         width=s.flow_width or backbone.width,

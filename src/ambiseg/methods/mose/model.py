@@ -177,9 +177,9 @@ class MoSE(Segmenter):
     ) -> None:
         super().__init__(in_channels, labels, backbone, settings)
         s = settings
-        _check(s, self.backbone.depth)
         self.cost = s.cost if s.cost != "auto" else "iou" if labels.is_binary else "cross-entropy"
         self.g = build_backbone(in_channels, self.backbone)
+        _check(s, self.g.depth)
         last = self.g.depth - 1
         self.gating_level = last if s.gating_layer is None else s.gating_layer
         self.noise_layer = None if s.noise_layer in (None, last) else s.noise_layer

@@ -1,0 +1,1 @@
+"""Networks of other packages as backbones: ``backbone.kind`` is then ``PACKAGE:NAME``."""
