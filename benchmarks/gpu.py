@@ -63,6 +63,7 @@ class Part:
 PARTS = (
     Part("methods", limit=120, least=30),
     Part("speed", limit=210, least=30),
+    Part("hardware", limit=60, least=15),
     Part("metrics", limit=45, least=20),
     Part("fires", limit=480, least=130, simulates=True),
     Part("nodules", limit=330, least=95),

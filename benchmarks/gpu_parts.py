@@ -29,12 +29,15 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 import ambiseg
+from ambiseg.data.batches import Batch
 from ambiseg.data.importers import import_dataset
 from ambiseg.data.importers.settings import ArraysSettings
 from ambiseg.data.source import SpreadSplit, open_split
 from ambiseg.defaults import DUPLICATE_IOU
+from ambiseg.engine.calibration import calibrate
 from ambiseg.engine.curve import training_curve
 from ambiseg.engine.hardware import Hardware
+from ambiseg.engine.hardware_choice import SECONDS
 from ambiseg.engine.postprocess import PredictSettings
 from ambiseg.engine.run_folder import TRAINING, RunConfig
 from ambiseg.engine.smoke import shrunk
@@ -70,6 +73,7 @@ class Sizes:
     repeats: int = 10
     compiler: str = "inductor"
     compiling: float = 60.0
+    calibrating: float = SECONDS
     matmul: int = 8192
     width: int = 64
     samplers_width: int = 32
@@ -90,7 +94,8 @@ class Sizes:
 FULL = Sizes()
 TINY = Sizes(
     updates=1, images=12, image_size=16,
-    paper_size=64, paper_batch=2, paper_small=True, predicted=1, repeats=1, compiler="eager", compiling=0.0, matmul=64,
+    paper_size=64, paper_batch=2, paper_small=True, predicted=1, repeats=1, compiler="eager", compiling=0.0,
+    calibrating=1.0, matmul=64,
     width=8, samplers_width=8, batch=4, workers=0, fire_seconds=0.3, nodule_seconds=0.3, sampler_seconds=0.3,
     evaluating=0.0, stand_in=8, metric_images=4, metric_samples=10, metric_size=16,
 )  # fmt: skip
@@ -418,6 +423,33 @@ def _compiled(suite: Suite, sizes: Sizes) -> Action:
     return action
 
 
+def hardware(context: Context) -> list[Row]:
+    """What the calibration before a training takes, and the speeds of all candidates."""
+    suite, sizes = load_suite("paper"), context.sizes
+    return [
+        Row(kind, _calibrated(suite, kind, sizes), besides=sizes.calibrating) for kind in (FLAGSHIP, "ssn")
+    ]
+
+
+def _calibrated(suite: Suite, kind: str, sizes: Sizes) -> Action:
+    def action(seconds: float) -> dict[str, Any]:
+        one = Model.of(suite, kind, sizes, channels_last=False)
+        batch = Batch(one.images, one.annotations, tuple(map(str, range(len(one.images)))))
+        found = calibrate(one.model, batch, Hardware.candidates(), sizes.calibrating)
+        speeds = [f"{timing.name} {timing.speed:.2f}" for timing in found.timings if timing.speed]
+        left_out = [f"{timing.name}: {timing.problem}" for timing in found.timings if timing.problem]
+        return {
+            "chosen": found.best.name,
+            "batch": found.images,
+            "images_per_second": found.images_per_second,
+            "calibrating_seconds": found.seconds,
+            "speeds": "; ".join(speeds),
+            "left_out": "; ".join(left_out),
+        }
+
+    return action
+
+
 # -- metrics -------------------------------------------------------------------------------------------------
 
 
@@ -602,6 +634,7 @@ def samplers(context: Context) -> list[Row]:
 WHAT: dict[str, Callable[[Context], list[Row]]] = {
     "methods": methods,
     "speed": speed,
+    "hardware": hardware,
     "metrics": metrics,
     "fires": fires,
     "nodules": nodules,

@@ -30,6 +30,11 @@ class DataWarning(UserWarning):
     """Something in the user's data that is legal and seldom meant; the command line prints it."""
 
 
+class TrainingWarning(UserWarning):
+    """A training that is too short for its network, or goes without what it was asked for; the command line
+    prints it."""
+
+
 class PluginWarning(UserWarning):
     """Something that another package offers and that is left out; the command line prints it."""
 

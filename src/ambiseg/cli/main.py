@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 
 from ambiseg.cli.dispatch import Menu, Verb
-from ambiseg.errors import AmbisegError, DataWarning, PluginWarning
+from ambiseg.errors import AmbisegError, DataWarning, PluginWarning, TrainingWarning
 from ambiseg.escaping import visible
 from ambiseg.version import __version__
 
@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with warnings.catch_warnings():
             if not debug:
                 warnings.simplefilter("ignore")
-                for shown in (DataWarning, PluginWarning):
+                for shown in (TrainingWarning, DataWarning, PluginWarning):
                     warnings.simplefilter("always", shown)
                 warnings.showwarning = _show_warning
             return _run(args)

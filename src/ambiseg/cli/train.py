@@ -72,6 +72,14 @@ class TrainArguments:
     """No augmentation."""
     devices: Annotated[int | None, OfPreset] = None
     """Processes (CPU) or GPUs."""
+    precision: Annotated[Literal["auto", "32", "tf32", "bf16"] | None, OfPreset] = None
+    """Number format of the networks; auto: what is fastest here, measured before a longer training."""
+    channels_last: Annotated[Literal["auto", "yes", "no"] | None, OfPreset] = None
+    """Memory order of images and convolutions; auto: what is fastest here."""
+    threads: Annotated[int | None, OfPreset] = None
+    """Threads of the CPU; where none are given, as many as PyTorch takes, or fewer where that is faster."""
+    compile: Annotated[Literal["no", "yes"] | None, OfPreset] = None
+    """Whether torch.compile compiles the network, which takes a minute or more at the first steps."""
     init: Annotated[str | None, Shown] = None
     """Run folder whose weights to start from: of the same method and sizes, or of one that the method can
     use."""
@@ -93,10 +101,13 @@ class TrainArguments:
 
 CONFIG_KEYS = (
     *("preset", "train", "backbone", "settings", "ambiseg", "method", "in_channels", "channels", "labels"),
-    *("normalization", "images", "data", "data_digest", "augmentation", "smoke"),
+    *("normalization", "images", "data", "data_digest", "augmentation", "hardware", "smoke"),
 )
 """What the file of ``--config`` may say; of a run's ``config.yaml`` the rest is left to the new run."""
-TRAIN_OPTIONS = ("labels", "epochs", "updates", "minutes", "batch_size", "lr", "seed", "devices", "init")
+TRAIN_OPTIONS = (
+    *("labels", "epochs", "updates", "minutes", "batch_size", "lr", "seed", "devices", "init"),
+    *("precision", "channels_last", "threads", "compile"),
+)
 """Options that are values of `TrainSettings` by the same name."""
 
 

@@ -41,22 +41,33 @@ def _left_in_system(root: Path) -> Iterator[int]:
 
 def _left_in_groups(root: Path) -> Iterator[int]:
     """What the memory controllers of the process and of the groups around it leave."""
-    for line in _text(root / "proc/self/cgroup").splitlines():
-        _, controllers, place = line.split(":", 2)
-        second = controllers == ""
-        if not second and "memory" not in controllers.split(","):
-            continue
-        base = root / "sys/fs/cgroup" / ("" if second else "memory")
+    for group, second in control_groups(root, "memory"):
         limit, usage, cache = (
             ("memory.max", "memory.current", "inactive_file")
             if second
             else ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
         )
+        most, used = _text(group / limit).strip(), _text(group / usage).strip()
+        if most.isdecimal() and used.isdecimal():
+            yield int(most) - int(used) + _entries(group / "memory.stat").get(cache, 0)
+
+
+def control_groups(root: Path, controller: str) -> Iterator[tuple[Path, bool]]:
+    """Folders of the control groups of this process and of the groups around them, and whether they are of version 2.
+
+    Args:
+        root: where ``/proc`` and ``/sys`` lie.
+        controller: ``memory`` or ``cpu``; in version 2 all are in one place.
+    """
+    for line in _text(root / "proc/self/cgroup").splitlines():
+        _, controllers, place = line.split(":", 2)
+        second = controllers == ""
+        if not second and controller not in controllers.split(","):
+            continue
+        base = root / "sys/fs/cgroup" / ("" if second else controller)
         inside = PurePosixPath(place.lstrip("/"))
         for group in (inside, *inside.parents):
-            most, used = _text(base / group / limit).strip(), _text(base / group / usage).strip()
-            if most.isdecimal() and used.isdecimal():
-                yield int(most) - int(used) + _entries(base / group / "memory.stat").get(cache, 0)
+            yield base / group, second
 
 
 def _entries(path: Path) -> dict[str, int]:

@@ -105,6 +105,10 @@ class TrainingModule(pl.LightningModule):
         self.first_fraction = 0.0
         """Share of the budget that was used before the first step."""
 
+    def setup(self, stage: str) -> None:
+        """In processes that are spawned too."""
+        self.hardware.set_process()
+
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         moved = batch.to(device)
         if self.hardware.channels_last:

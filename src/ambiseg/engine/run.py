@@ -289,7 +289,7 @@ def load(run: str | Path, precision: str = "auto", device: str | None = None) ->
 
     Args:
         run: the run folder, or a file that ``ambiseg export --format package`` wrote.
-        precision: ``auto``, ``32`` or ``bf16``.
+        precision: ``32``, ``bf16`` or ``auto``, what the run was trained in where this machine can.
         device: ``cuda``, ``mps`` or ``cpu``; the best one there is if None.
 
     Raises:
@@ -304,7 +304,8 @@ def load(run: str | Path, precision: str = "auto", device: str | None = None) ->
         found.folder = Path(run)
         return found
     config = RunConfig.load(run)
-    return Run(config, load_weights(run, config), Hardware.choose(precision, device=device), Path(run))
+    hardware = Hardware.choose(precision, device=device, stored=config.trained_in)
+    return Run(config, load_weights(run, config), hardware, Path(run))
 
 
 def _load_mixture(folder: Path, precision: str, device: str | None) -> Run:

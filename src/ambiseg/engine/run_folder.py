@@ -37,6 +37,8 @@ from ambiseg.data.image_range import ImageRange
 from ambiseg.data.volumes.settings import SliceSettings
 from ambiseg.engine.augmentation_choice import AugmentationChoice
 from ambiseg.engine.checkpoints import check_finite
+from ambiseg.engine.hardware import Hardware
+from ambiseg.engine.hardware_choice import HardwareChoice
 from ambiseg.engine.limits import check_memory, outline
 from ambiseg.engine.settings import TrainSettings
 from ambiseg.errors import AmbisegError, UnknownNameError
@@ -58,6 +60,7 @@ METRICS, REPORT, LAST = "metrics.json", "report.html", "checkpoints/last.ckpt"
 MAX_CHANNELS = 10_000
 
 T = TypeVar("T")
+C = TypeVar("C", AugmentationChoice, HardwareChoice)
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,7 @@ class RunConfig:
         images: number types, sizes and range of the training images; None in runs of before these were kept.
         preset: the preset that the settings began with.
         augmentation: which augmentation is used and why; None in runs of earlier versions.
+        hardware: what training computes in and why; None in runs of earlier versions.
         extended_at: steps at which a run that was finished got a longer budget.
         slices: how volumes were read, for a run that was trained on their slices.
         smoke: a run of a few steps of small networks, whose figures mean nothing (`ambiseg.engine.smoke`).
@@ -95,10 +99,16 @@ class RunConfig:
     images: ImageRange | None = None
     preset: str = RECOMMENDED
     augmentation: AugmentationChoice | None = None
+    hardware: HardwareChoice | None = None
     extended_at: tuple[int, ...] = ()
     slices: SliceSettings | None = None
     smoke: bool = False
     version: str = __version__
+
+    @property
+    def trained_in(self) -> Hardware | None:
+        """Device and number format of the training, where they are known."""
+        return None if self.hardware is None else self.hardware.chosen
 
     def build(self) -> Segmenter:
         """A new model of this configuration, with random weights; nothing is read.
@@ -136,6 +146,8 @@ class RunConfig:
             entries["smoke"] = True
         if self.augmentation is not None:
             entries["augmentation"] = self.augmentation.to_dict()
+        if self.hardware is not None:
+            entries["hardware"] = self.hardware.to_dict()
         write_text(run / CONFIG, yaml.safe_dump(entries, sort_keys=False, default_flow_style=None, width=110))
 
     @classmethod
@@ -202,7 +214,8 @@ class RunConfig:
             channels=tuple(map(str, entries.get("channels", list, []))),
             images=_images(entries.get("images", dict, {}), channels),
             preset=entries.get("preset", str, RECOMMENDED),
-            augmentation=_augmentation(entries.get("augmentation", dict, {})),
+            augmentation=_choice(AugmentationChoice, "augmentation", entries),
+            hardware=_choice(HardwareChoice, "hardware", entries),
             extended_at=tuple(step for step in entries.get("extended_at", list, []) if type(step) is int),
             slices=_slices(entries.get("slices", dict, {})),
             smoke=entries.values.get("smoke") is True,
@@ -279,11 +292,12 @@ def _slices(values: Mapping[str, Any]) -> SliceSettings | None:
         raise AmbisegError(f"the entry 'slices' is wrong ({error})") from error
 
 
-def _augmentation(values: Mapping[str, Any]) -> AugmentationChoice | None:
+def _choice(kind: type[C], name: str, entries: _Entries) -> C | None:
+    values = entries.get(name, dict, {})
     try:
-        return AugmentationChoice.from_dict(values) if values else None
+        return kind.from_dict(values) if values else None
     except (KeyError, TypeError, ValueError) as error:
-        raise AmbisegError(f"the entry 'augmentation' is wrong ({error})") from error
+        raise AmbisegError(f"the entry '{name}' is wrong ({error})") from error
 
 
 def _labels(values: Mapping[str, Any]) -> LabelSpace:

@@ -19,6 +19,7 @@ MOST = {
     "batch_size": 1_000_000,
     "devices": 1024,
     "workers": 1024,
+    "threads": 1024,
     "seed": 2**63 - 1,
     "epochs": 10**9,
     "updates": 10**12,
@@ -158,10 +159,17 @@ class TrainSettings:
     `auto` is the choice of the method, with one mask per image the energy score in place of a metric."""
     early_stop: int = 0
     """Stop after this many validations without improvement; 0 never does."""
-    precision: Literal["auto", "32", "bf16"] = "auto"
-    """bf16 where the hardware computes in it, unless told otherwise."""
+    precision: Literal["auto", "32", "tf32", "bf16"] = "auto"
+    """Number format of the networks: 32, tf32 (NVIDIA GPUs) or bf16; auto: what is fastest, measured before a longer
+    training, else bf16 where the hardware computes in it."""
     channels_last: Literal["auto", "yes", "no"] = "auto"
-    """Memory order of the convolutions; last where bf16 is used."""
+    """Memory order of images and convolutions; auto: what is fastest, else last where bf16 is used."""
+    threads: int | None = None
+    """Threads of the CPU, in each process; where none are given, as many as PyTorch takes, or fewer where that is
+    faster."""
+    compile: Literal["no", "yes"] = "no"
+    """Whether torch.compile makes the network faster, which takes a minute or more at the first steps; without a C++
+    compiler it is left out."""
     devices: int = 1
     """Processes (CPU) or GPUs."""
     workers: int = 0
@@ -182,7 +190,8 @@ class TrainSettings:
             given = [name for name in names if getattr(self, name) is not None]
             if len(given) > 1:
                 found.append(f"give {' or '.join(given)}, not both")
-        for name, least in (("batch_size", 1), ("devices", 1), ("validations", 1), ("validate_every", 1)):
+        validations = (("validations", 1), ("validate_every", 1))
+        for name, least in (("batch_size", 1), ("devices", 1), ("threads", 1), *validations):
             value = getattr(self, name)
             if value is not None and value < least:
                 found.append(f"{name} must be at least {least}, received {value}")

@@ -32,6 +32,8 @@ from ambiseg.data.statistics import SplitStatistics
 from ambiseg.engine.augmentation_choice import choose_augmentation, told
 from ambiseg.engine.checkpoints import load_checkpoint
 from ambiseg.engine.encoder_rate import encoder_parameters
+from ambiseg.engine.hardware_choice import told as told_hardware
+from ambiseg.engine.hardware_plan import plan_hardware
 from ambiseg.engine.limits import check_depth, check_memory, outline
 from ambiseg.engine.module import validated
 from ambiseg.engine.preset_data import check_data_are_there, check_suits
@@ -48,7 +50,7 @@ from ambiseg.engine.settings import TrainSettings
 from ambiseg.engine.smoke import shrunk
 from ambiseg.engine.starting_weights import pretrained_model, starting_model, suited
 from ambiseg.engine.trackers import check_installed
-from ambiseg.engine.training_loop import FitResult, run_training, steps_of
+from ambiseg.engine.training_loop import FitResult, hardware_of, run_training, steps_of
 from ambiseg.errors import AmbisegError, DataWarning
 from ambiseg.labels import LabelSpace
 from ambiseg.methods import MethodSpec, build, method_info, spec_of
@@ -184,7 +186,8 @@ def fit(
     augmentation = choose_augmentation(
         chosen, split, val, config.normalization, steps_of(chosen, len(split)), operations, title_of(data)
     )
-    config = replace(config, augmentation=augmentation)
+    hardware = plan_hardware(config, split, model, steps_of(chosen, len(split)))
+    config = replace(config, augmentation=augmentation, hardware=hardware)
     if is_child():
         return run_training(
             *(run, config, split, val, quiet, fit_filter), start=start, began=began, callbacks=callbacks
@@ -195,7 +198,9 @@ def fit(
         owned_files.begin(run, TRAIN_VERB)
         config.save(run)
         if not quiet:
-            print("\n".join(filter(None, [read, told(augmentation)])), file=sys.stderr)
+            print(
+                "\n".join(filter(None, [read, told(augmentation), told_hardware(hardware)])), file=sys.stderr
+            )
         return run_training(
             *(run, config, split, val, quiet, fit_filter), start=start, began=began, callbacks=callbacks
         )
@@ -368,6 +373,8 @@ def resume(
             f"{run / LAST} was written by {wrote}, but {run / CONFIG} says {expected}: restore the run"
         )
     more = {"epochs": epochs, "updates": updates, "minutes": minutes}
+    if not quiet and not is_child():
+        _tell_other_hardware(config)
     config = _extended(config, {k: v for k, v in more.items() if v is not None}, checkpoint, len(split))
     options = (run, config, split, val, quiet, fit_filter)
     if is_child():
@@ -377,6 +384,14 @@ def resume(
         config.save(run)
         checkpoint = load_checkpoint(run / LAST)
         return run_training(*options, checkpoint=checkpoint, began=began, callbacks=callbacks)
+
+
+def _tell_other_hardware(config: RunConfig) -> None:
+    """Say in a sentence that this machine cannot go on in what a run was trained in."""
+    now, before = hardware_of(config), config.trained_in
+    why = "" if before is None else before.obstacle(now.device)
+    if before is not None and why:
+        print(f"hardware: {now.name} on {now.device} in place of {before.name}: {why}", file=sys.stderr)
 
 
 def _extended(

@@ -34,6 +34,7 @@ from ambiseg.engine.callbacks import (
     silence_lightning,
 )
 from ambiseg.engine.checkpoints import AtomicCheckpoints, load_checkpoint
+from ambiseg.engine.compilation import compile_networks
 from ambiseg.engine.filter_choice import FEWEST, IMAGES, choose_filter, seconds_per_image
 from ambiseg.engine.hardware import Hardware
 from ambiseg.engine.module import LOSS, TrainingModule, higher_is_better, validated
@@ -49,7 +50,7 @@ from ambiseg.engine.run_folder import (
 )
 from ambiseg.engine.settings import SELECT_LAST, VALIDATIONS, TrainSettings
 from ambiseg.engine.trackers import LogFiles, make_loggers
-from ambiseg.errors import AmbisegError
+from ambiseg.errors import AmbisegError, TrainingWarning
 from ambiseg.methods import method_info
 from ambiseg.methods.base import Segmenter
 from ambiseg.progress_log import ProgressLog
@@ -118,8 +119,34 @@ def run_training(
         callbacks: more callbacks of Lightning.
     """
     began = time.monotonic() if began is None else began
+    hardware = hardware_of(config)
+    with hardware.computing():
+        return _train(
+            run, config, split, val, quiet, fit_filter, hardware, start, checkpoint, began, callbacks
+        )
+
+
+def hardware_of(config: RunConfig) -> Hardware:
+    """What a run is trained in on this machine: as its settings say, else as before, where this machine can."""
     train = config.train
-    hardware = Hardware.choose(train.precision, train.channels_last)
+    return Hardware.choose(train.precision, train.channels_last, None, train.threads, config.trained_in)
+
+
+def _train(
+    run: Path,
+    config: RunConfig,
+    split: Split,
+    val: Split,
+    quiet: bool,
+    fit_filter: bool,
+    hardware: Hardware,
+    start: Segmenter | None,
+    checkpoint: dict[str, Any] | None,
+    began: float,
+    callbacks: Sequence[pl.Callback],
+) -> FitResult:
+    """What `run_training` does once the process computes in ``hardware``."""
+    train = config.train
     filter_images, after = _filter_images(run, config, val, hardware) if fit_filter else (0, 0.0)
     metric = validated(method_info(config.method), train)
     torch.manual_seed(train.seed)
@@ -128,6 +155,8 @@ def run_training(
     module = TrainingModule(model, train, hardware, metric, len(split))
     if hardware.channels_last:
         module.to(memory_format=torch.channels_last)
+    if train.compile == "yes":
+        _compile(model, hardware)
     budget = Budget(
         steps_of(train, len(split)),
         train.minutes,
@@ -186,6 +215,13 @@ def run_training(
     if fit_filter and not interrupted and not is_child() and (run / WEIGHTS).is_file():
         result = replace(result, filter=_fit_filter(run, config, val, hardware, filter_images, quiet))
     return result
+
+
+def _compile(model: Segmenter, hardware: Hardware) -> None:
+    """Compile the networks, or say why not."""
+    problem = compile_networks(model, hardware.device)
+    if problem and not is_child():
+        warnings.warn(problem, TrainingWarning, stacklevel=2)
 
 
 def _filter_images(run: Path, config: RunConfig, val: Split, hardware: Hardware) -> tuple[int, float]:

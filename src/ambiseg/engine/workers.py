@@ -19,6 +19,7 @@ import torch
 
 from ambiseg.atomic_write import working_in, write_json
 from ambiseg.engine.checkpoints import load_checkpoint
+from ambiseg.engine.hardware_choice import SWITCH
 from ambiseg.engine.run_folder import LAST, RunConfig
 from ambiseg.errors import AmbisegError
 from ambiseg.json_files import read_mapping
@@ -61,6 +62,7 @@ class Worker:
     def __init__(self, module: str, note: Path, place: int, jobs: int, one_device: bool = True) -> None:
         self.note, self.place, self.log = note, place, note.with_suffix(".log")
         environment = dict(os.environ, OMP_NUM_THREADS=str(max(1, torch.get_num_threads() // jobs)))
+        environment[SWITCH] = "no"  # all runs compute in the same, whatever else the machine does
         visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
         visible = visible or [str(i) for i in range(torch.cuda.device_count())]
         if visible and one_device:
