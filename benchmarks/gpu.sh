@@ -12,7 +12,7 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 python=${PYTHON:-python3}
 packages=$root/build/gpu-packages
 # What ambiseg needs beyond the list above. Wheels of POT are built for one version of Python: 3.12.
-names=(POT tyro docstring_parser typeguard)
+names=(POT tyro docstring_parser typeguard nibabel importlib_resources)
 
 if [[ ${1:-} == --wheels ]]; then
   wheels=$(mktemp -d)

@@ -321,8 +321,14 @@ PARTS: dict[str, Callable[[], None]] = {
     "hashes": hashes,
 }
 
-if __name__ == "__main__":
+
+def main() -> None:
+    """Compare the parts that are named, or all."""
     torch.set_num_threads(1)
     for part in sys.argv[1:] or PARTS:
         print(f"{part}: {' '.join((PARTS[part].__doc__ or '').split())}")
         PARTS[part]()
+
+
+if __name__ == "__main__":
+    main()
