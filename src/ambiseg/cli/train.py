@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from tyro.conf import UseAppendAction, arg
 from ambiseg.cli.console import Grid, command, next_commands, say, show, show_grid, show_json
 from ambiseg.cli.parsing import Shown, parse
 from ambiseg.engine.presets import joined, placed, resolve
-from ambiseg.engine.processes import check_said, is_child
+from ambiseg.engine.processes import Launch, check_said, is_child
 from ambiseg.engine.settings import TrainSettings
 from ambiseg.engine.smoke import NOTE, shrunk
 from ambiseg.errors import AmbisegError, UnknownNameError
@@ -197,7 +198,7 @@ def _train(name: str, args: list[str]) -> int:
         show("Values in parentheses count once the setting under 'only with' is chosen.")
         return 0
     arguments = parse(TrainArguments, args, f"ambiseg train {name}")
-    check_said(arguments.devices, arguments.nodes)
+    _begin(arguments.devices, arguments.nodes)
     preset, said = chosen_values(spec, arguments)
     try:
         train, backbone, settings = resolve(spec, preset, said["train"], said["backbone"], said["settings"])
@@ -223,6 +224,13 @@ def _train(name: str, args: list[str]) -> int:
         began=began,
     )
     return _tell(result, arguments.json)
+
+
+def _begin(devices: int | None, nodes: int | None) -> None:
+    """Compare options with a launcher, and let PyTorch log nothing of its own where there is one: our errors say it."""
+    check_said(devices, nodes)
+    if Launch.found() is not None:
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")  # read when torch is imported
 
 
 def _data(spec: MethodSpec, preset: str, arguments: TrainArguments) -> Path:
@@ -318,6 +326,7 @@ def _resume(args: list[str]) -> int:
     if args[0] in METHODS:
         raise AmbisegError(f"--resume goes on with the method of the run: leave {args[0]} out")
     arguments = parse(ResumeArguments, args, "ambiseg train")
+    _begin(arguments.devices, arguments.nodes)
     from ambiseg.engine.train import resume
 
     result = resume(
