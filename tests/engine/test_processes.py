@@ -237,7 +237,10 @@ def test_torchrun_starts_two_machines(alone, place, tmp_path):
 def test_a_machine_that_dies_leaves_a_run_to_go_on_with(alone, place, tmp_path):
     run = tmp_path / "run"
     long = ["--epochs", 5000, "--set", "train.validations=1000"]
-    with _srun([*alone[1][:-2], *long, "--set", "train.batch_size=2", "--out", run], place) as (first, second):
+    with _srun([*alone[1][:-2], *long, "--set", "train.batch_size=2", "--out", run], place) as (
+        first,
+        second,
+    ):
         deadline = time.monotonic() + 120
         while not (run / LAST).is_file() and time.monotonic() < deadline:
             time.sleep(0.1)

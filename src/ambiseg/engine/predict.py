@@ -83,7 +83,7 @@ def predict_files(
     resume: bool = False,
     picture: Callable[[Image, MaskSet, Path], None] | None = None,
     overlays: Callable[[Image, MaskSet, list[Path]], None] | None = None,
-    engine: Engine = HERE,
+    engine: Engine | None = None,
 ) -> Iterator[FileResult]:
     """Predict image files one batch at a time, each into a folder of its own in ``out``.
 
@@ -107,7 +107,7 @@ def predict_files(
         resume: keep earlier predictions and go on with the rest.
         picture: called with image, prediction and a path to write a picture to.
         overlays: called with image, prediction and a path for each mask, to write a picture of each to.
-        engine: where batches are predicted; the files are the same.
+        engine: where batches are predicted; in this process if None. The files are the same.
 
     Yields:
         One `FileResult` per image; an image that cannot be read, that is too large for the memory, or whose
@@ -144,7 +144,7 @@ def predict_files(
                 yield _Batch(first, [paths[i] for i in chunk], [out / names[i] for i in chunk], done)
 
         job = _Job(SharedRun(run), share(flow), settings, seed, pixel_probabilities, picture, overlays)
-        for place, result, remark in engine.map(job, batches()):
+        for place, result, remark in (engine or HERE).map(job, batches()):
             if remark:
                 remarks.append(remark)
             if result.folder is None:
