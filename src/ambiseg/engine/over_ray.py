@@ -7,13 +7,16 @@ results lie in folders that all machines share: only paths and results of pieces
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
+import secrets
 import shutil
 import socket
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
@@ -50,9 +53,14 @@ class RayEngine:
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> RayEngine:
-        os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # nothing leaves this machine but for the cluster
+        self._set(RAY_USAGE_STATS_ENABLED="0")  # nothing leaves this machine but for the cluster
+        if (
+            self.address is None
+        ):  # nobody else gives work to these processes; without it Ray writes a token to the home
+            self._set(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
         import ray
 
+        logging.getLogger("ray").setLevel(logging.ERROR)
         quiet = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": False}
         if self.address is None:
             self._folder = tempfile.mkdtemp(prefix="amb", dir=_short_folder())
@@ -60,6 +68,7 @@ class RayEngine:
             cores = max(self.wanted or 1, os.cpu_count() or 1)
             ray.init(
                 address="local",
+                _node_ip_address="127.0.0.1",
                 num_cpus=cores,
                 include_dashboard=False,
                 _temp_dir=self._folder,
@@ -84,14 +93,26 @@ class RayEngine:
         self.cores = max(1, min(cores // self.workers, widest))
         return self
 
+    def _set(self, **values: str) -> None:
+        """Set variables of the environment until the end."""
+        for name, value in values.items():
+            before = os.environ.get(name)
+            os.environ[name] = value
+            undo = (
+                partial(os.environ.pop, name, None)
+                if before is None
+                else partial(os.environ.update, {name: before})
+            )
+            self._stack.callback(undo)
+
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def task(self, function: Callable[..., Any]) -> Any:
-        """A function as a task of Ray that is repeated when its process dies."""
+    def task(self, function: Callable[..., Any], gpus: int = 1) -> Any:
+        """A function as a task of Ray that is repeated when its process dies, with so many GPUs if there are any."""
         import ray
 
-        needs = {"num_cpus": self.cores, "num_gpus": int(self.gpus)}
+        needs = {"num_cpus": self.cores, "num_gpus": gpus if self.gpus else 0}
         return ray.remote(function).options(max_retries=RETRIES, **needs)
 
     def map(self, work: Callable[[Piece], Iterable[Result]], pieces: Iterable[Piece]) -> Iterator[Result]:
@@ -123,6 +144,20 @@ class RayEngine:
                 ray.cancel(ref)
 
 
+def has_ended(ref: Any, wait: float = 0) -> bool:
+    """Whether a task of Ray has ended, or does within so many seconds."""
+    import ray
+
+    return bool(ray.wait([ref], timeout=wait)[0])
+
+
+def cancel(ref: Any) -> None:
+    """Interrupt a task of Ray, as Ctrl-C does."""
+    import ray
+
+    ray.cancel(ref)
+
+
 def result_of(ref: Any) -> Any:
     """What a task of Ray returned.
 
@@ -135,6 +170,8 @@ def result_of(ref: Any) -> Any:
         found = ray.get(ref)
     except ray.exceptions.RayTaskError as error:
         raise error.cause from error
+    except ray.exceptions.TaskCancelledError as error:
+        raise KeyboardInterrupt from error
     except (ray.exceptions.OutOfMemoryError, ray.exceptions.WorkerCrashedError) as error:
         raise AmbisegError(
             f"a worker died {RETRIES + 1} times on the same piece of work, probably for want of memory: lower --batch-size or"
