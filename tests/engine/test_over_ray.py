@@ -16,8 +16,11 @@ from ambiseg.engine import over_ray
 from ambiseg.engine.evaluate import evaluate
 from ambiseg.engine.over_ray import RayEngine
 from ambiseg.engine.pieces import Here, SharedRun, seed_of
+from ambiseg.engine.postprocess import PredictSettings
 from ambiseg.engine.predict import predict_files
 from ambiseg.engine.run import Run, load
+from ambiseg.engine.score import files as score_files_module
+from ambiseg.engine.score import score_files, scorer
 from ambiseg.errors import AmbisegError
 
 
@@ -59,6 +62,7 @@ def test_a_killed_worker_costs_no_result(engine, tmp_path):
     assert (tmp_path / "2").exists()
 
 
+@pytest.mark.slow
 def test_a_piece_that_always_kills_is_given_up(engine, monkeypatch):
     monkeypatch.setattr(over_ray, "RETRIES", 1)
     with pytest.raises(
@@ -94,6 +98,22 @@ def test_predictions_are_the_same_files(engine, tiny_run, fires, tmp_path):
     assert found["here"] == found["ray"] and found["ray"]["broken.npy"] == (0, True, True)
     here, ray = _files(tmp_path / "here"), _files(tmp_path / "ray")
     assert len(here) > 10 and here == ray
+
+
+def test_scores_are_the_same(engine, tiny_run, fires, tmp_path, monkeypatch):
+    for module in (score_files_module, scorer):
+        monkeypatch.setattr(module, "BATCH", 2)
+    paths = []
+    for sample in open_split(fires, "test"):
+        paths.append(tmp_path / f"{sample.id}.npy")
+        np.save(paths[-1], sample.image)
+    systems = [tmp_path / "one", tmp_path / "two"]
+    for out, samples in zip(systems, (3, 4), strict=True):
+        list(predict_files(load(tiny_run), paths, out, PredictSettings(samples=samples)))
+    (systems[1] / paths[0].stem / "notes.txt").write_text("seen twice")
+    here, ray = (score_files(systems, fires, metrics="all", engine=one) for one in (None, engine))
+    assert here.remarks == ray.remarks
+    np.testing.assert_equal(here.to_dict(), ray.to_dict())
 
 
 def test_figures_are_the_same(engine, tiny_run, fires):

@@ -170,7 +170,16 @@ class Tally:
         self.names = names
 
     def join(self, other: Tally) -> None:
-        """Add the batches of another tally that was made alike, as if they had been added here."""
+        """Add the batches of another tally that was made alike, as if they had been added here.
+
+        Raises:
+            AmbisegError: its images have other metrics.
+        """
+        if self.columns and self.names != other.names:
+            odd = sorted(set(self.names) ^ set(other.names))
+            raise AmbisegError(
+                f"only some images have {', '.join(odd)}: name the metrics to measure (--metrics)"
+            )
         if self.columns:
             for title, metrics in other.columns.items():
                 for name, metric in metrics.items():
