@@ -13,6 +13,7 @@ import pytest
 
 from ambiseg.data.source import open_split
 from ambiseg.engine import over_ray
+from ambiseg.engine.benchmark import carry_out, plan
 from ambiseg.engine.evaluate import evaluate
 from ambiseg.engine.over_ray import RayEngine
 from ambiseg.engine.pieces import Here, SharedRun, seed_of
@@ -21,6 +22,7 @@ from ambiseg.engine.predict import predict_files
 from ambiseg.engine.run import Run, load
 from ambiseg.engine.score import files as score_files_module
 from ambiseg.engine.score import score_files, scorer
+from ambiseg.engine.suite import read_suite
 from ambiseg.errors import AmbisegError
 
 
@@ -152,3 +154,24 @@ def test_without_ray_the_extra_is_named(monkeypatch):
     monkeypatch.setattr(over_ray, "find_spec", lambda name: None)
     with pytest.raises(AmbisegError, match=r"pip install 'ambiseg\[ray\]'"):
         RayEngine()
+
+
+SUITE = """
+protocol:
+  samples: 4
+  metrics: [ged]
+  train: {updates: 4, batch_size: 4, warmup: 2, precision: "32"}
+  backbone: {width: 8, depth: 2}
+data: {fires: {path: fires}}
+methods: {m-heads: {}}
+"""
+
+
+@pytest.mark.slow
+def test_a_benchmark_has_the_same_results(engine, fires, tmp_path):
+    found = {}
+    for name, chosen in (("here", None), ("ray", engine)):
+        cells = plan(read_suite(SUITE, "tiny"), {"fires": fires}, tmp_path / name, seeds=2)
+        carry_out(cells, jobs=0, engine=chosen)
+        found[name] = [cell.result()["per_image"] for cell in cells]
+    assert found["here"] == found["ray"] and len(found["ray"]) == 2

@@ -69,6 +69,10 @@ def run(args: list[str]) -> int:
     at_least_one(seeds=arguments.seeds)
     if arguments.jobs < 0:
         raise AmbisegError(f"--jobs must not be negative, received {arguments.jobs}")
+    if arguments.jobs != 1 and arguments.spreading.engine == "ray":
+        raise AmbisegError(
+            f"--jobs {arguments.jobs} is of the local engine: with --engine ray give --ray-workers"
+        )
     if not arguments.suite:
         if not arguments.list:
             raise AmbisegError(
