@@ -28,8 +28,12 @@ from ambiseg.version import __version__
 
 RETRIES = 3
 """How often a piece is repeated whose process died."""
+STORE = 2**28
+"""Bytes for results of pieces on their way, where Ray starts on this machine; more go to its temporary folder."""
 PATIENCE = 30.0
 """Seconds for a cluster to answer."""
+_TOKEN = os.environ.get("RAY_AUTH_TOKEN") or secrets.token_hex(32)
+"""Of what Ray starts on this machine; Ray reads it once in a process."""
 _AHEAD = 4
 """Pieces that are finished before their turn, times the workers."""
 
@@ -49,49 +53,63 @@ class RayEngine:
         if find_spec("ray") is None:
             raise AmbisegError("the engine ray is not installed: pip install 'ambiseg[ray]'")
         self.address, self.wanted = address, workers
-        self._folder = ""
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> RayEngine:
-        self._set(RAY_USAGE_STATS_ENABLED="0")  # nothing leaves this machine but for the cluster
-        if (
-            self.address is None
-        ):  # nobody else gives work to these processes; without it Ray writes a token to the home
-            self._set(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
-        import ray
+        try:
+            self._set(RAY_USAGE_STATS_ENABLED="0")  # nothing leaves this machine but for the cluster
+            self._begin()
+        except BaseException:
+            self._stack.close()
+            raise
+        return self
 
-        logging.getLogger("ray").setLevel(logging.ERROR)
-        quiet = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": False}
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def _begin(self) -> None:
+        options: dict[str, Any] = {
+            "log_to_driver": False,
+            "logging_level": "ERROR",
+            "configure_logging": False,
+        }
         if self.address is None:
-            self._folder = tempfile.mkdtemp(prefix="amb", dir=_short_folder())
-            self._stack.callback(shutil.rmtree, self._folder, ignore_errors=True)
-            cores = max(self.wanted or 1, os.cpu_count() or 1)
-            ray.init(
-                address="local",
-                _node_ip_address="127.0.0.1",
-                num_cpus=cores,
-                include_dashboard=False,
-                _temp_dir=self._folder,
-                _system_config={"enable_metrics_collection": False, "task_oom_retries": RETRIES},
-                **quiet,
+            self._set(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=_TOKEN)  # else Ray writes a token into the home
+            folder = tempfile.mkdtemp(prefix="amb", dir=_short_folder())  # of this user alone
+            self._stack.callback(shutil.rmtree, folder, ignore_errors=True)
+            options |= {
+                "address": "local",
+                "num_cpus": max(self.wanted or 1, os.cpu_count() or 1),
+                "include_dashboard": False,
+                "object_store_memory": STORE,
+                "_node_ip_address": "127.0.0.1",
+                "_temp_dir": f"{folder}/r",  # Ray opens it to everybody
+                "_system_config": {"enable_metrics_collection": False, "task_oom_retries": RETRIES},
+            }
+            failed = (
+                "Ray does not start on this machine ({}): use the local engine, or start Ray by 'ray start'"
             )
         else:
             _check_answers(self.address)
-            try:
-                ray.init(address=self.address, **quiet)
-            except Exception as error:  # of many kinds; all say why
-                raise AmbisegError(
-                    f"the Ray cluster at {self.address} cannot be joined ({_line(error)}): run the command on one of its"
-                    " machines ('ray start'), with the same versions of Ray and Python"
-                ) from error
+            options["address"] = self.address
+            failed = (
+                f"the Ray cluster at {self.address} cannot be joined ({{}}): run the command on one of its machines ('ray"
+                " start'), with the same versions of Ray and Python"
+            )
+        import ray
+
+        logging.getLogger("ray").setLevel(logging.ERROR)
         self._stack.callback(ray.shutdown)
-        found = ray.cluster_resources()
-        self.gpus = found.get("GPU", 0) >= 1
-        cores = int(found.get("CPU", 1))
-        self.workers = self.wanted or (int(found["GPU"]) if self.gpus else max(1, cores))
-        widest = max(int(node["Resources"].get("CPU", 1)) for node in ray.nodes() if node["Alive"])
+        try:
+            ray.init(**options)
+        except Exception as error:  # of many kinds; all say why
+            raise AmbisegError(failed.format(_line(error))) from error
+        found: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+        self.gpus, cores = found.get("GPU", 0) >= 1, max(1, int(found.get("CPU", 1)))
+        self.workers = self.wanted or (int(found["GPU"]) if self.gpus else cores)
+        widest = max(int(node["Resources"].get("CPU", 1)) for node in nodes if node["Alive"])
         self.cores = max(1, min(cores // self.workers, widest))
-        return self
 
     def _set(self, **values: str) -> None:
         """Set variables of the environment until the end."""
@@ -104,9 +122,6 @@ class RayEngine:
                 else partial(os.environ.update, {name: before})
             )
             self._stack.callback(undo)
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
 
     def task(self, function: Callable[..., Any], gpus: int = 1) -> Any:
         """A function as a task of Ray that is repeated when its process dies, with so many GPUs if there are any."""

@@ -19,7 +19,7 @@ from ambiseg.engine.settings import TrainSettings
 from ambiseg.errors import AmbisegError
 
 if TYPE_CHECKING:
-    from lightning.fabric.plugins.environments import ClusterEnvironment
+    from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
 
 _LONG = timedelta(days=7)
 """How long processes wait for the decisions of the first one, which reads the training images meanwhile. If it ends, they
@@ -75,7 +75,8 @@ class Launch:
 
     def environment(self) -> ClusterEnvironment:
         """Lightning's view of it."""
-        from lightning.fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
+        from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+        from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 
         if self.launcher == "torchrun":
             return TorchElasticEnvironment()
@@ -174,7 +175,7 @@ class Meeting:
         self.store = None
         if launch is None or launch.processes == 1:
             return
-        from torch.distributed import PrefixStore, TCPStore
+        from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
 
         environment = launch.environment()
         host, port, patience = environment.main_address, environment.main_port, timedelta(minutes=minutes)
