@@ -139,6 +139,7 @@ class RayEngine:
         import ray
 
         task, home, waiting = self.task(_do), os.getcwd(), enumerate(pieces)
+        stored = ray.put(work)  # once for each machine, not for each piece
         running: dict[Any, int] = {}
         done: dict[int, list[Result]] = {}
         turn, more = 0, True
@@ -148,7 +149,7 @@ class RayEngine:
                     number, piece = next(waiting, (-1, None))
                     more = number >= 0
                     if more:
-                        running[task.remote(work, piece, home, __version__)] = number
+                        running[task.remote(stored, piece, home, __version__)] = number
                 for ref in ray.wait(list(running))[0] if running else ():
                     done[running.pop(ref)] = result_of(ref)
                 while turn in done:
