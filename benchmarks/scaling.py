@@ -69,6 +69,7 @@ def _measure(
         "updates": arguments.updates,
         "batch_size": arguments.batch_size,
         "devices": workers,
+        "precision": "32",
         "validations": 1,
         "augment": False,
     }

@@ -20,8 +20,6 @@ from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
-from ambiseg.atomic_write import DiskFullError
-from ambiseg.engine.memory import NotEnoughMemoryError
 from ambiseg.engine.pieces import Piece, Result, go_home
 from ambiseg.errors import AmbisegError
 from ambiseg.version import __version__
@@ -98,6 +96,8 @@ class RayEngine:
             )
         import ray
 
+        if self.address is None:
+            _read_token()
         logging.getLogger("ray").setLevel(logging.ERROR)
         self._stack.callback(ray.shutdown)
         try:
@@ -213,10 +213,18 @@ def _do(
     try:
         go_home(home)
         return list(work(piece))
-    except (DiskFullError, NotEnoughMemoryError) as error:
-        return error
     except AmbisegError as error:
-        return AmbisegError(str(error))
+        plain = type(error).__init__ is AmbisegError.__init__  # else it cannot be pickled
+        return error if plain else AmbisegError(str(error))
+
+
+def _read_token() -> None:
+    """Let Ray read the variables on tokens again, which it did when it was imported, perhaps before this engine."""
+    with contextlib.suppress(ImportError, AttributeError):  # names of Ray's own: other versions may have none
+        from ray._raylet import AuthenticationTokenLoader, Config
+
+        Config.initialize("")
+        AuthenticationTokenLoader.instance().reset_cache()
 
 
 def _check_answers(address: str) -> None:

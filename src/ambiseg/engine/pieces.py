@@ -13,10 +13,12 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from ambiseg.engine.run import Run, load
 from ambiseg.errors import AmbisegError
+
+if TYPE_CHECKING:
+    from ambiseg.engine.run import Run
 
 Piece = TypeVar("Piece")
 Result = TypeVar("Result")
@@ -96,6 +98,8 @@ def _loaded(place: _Place) -> Run:
             f"the machine {socket.gethostname()} does not see {place.folder}: runs, data and results must lie in folders"
             " that all machines share"
         )
+    from ambiseg.engine.run import load  # here: a worker imports it when it first needs a run
+
     run = load(place.folder, place.precision)
     if run.digest() != place.digest:
         raise AmbisegError(f"{place.folder} has other weights on {socket.gethostname()}: share one folder")
