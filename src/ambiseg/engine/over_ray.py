@@ -221,7 +221,7 @@ def _do(
 def _read_token() -> None:
     """Let Ray read the variables on tokens again, which it did when it was imported, perhaps before this engine."""
     with contextlib.suppress(ImportError, AttributeError):  # names of Ray's own: other versions may have none
-        from ray._raylet import AuthenticationTokenLoader, Config
+        from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 
         Config.initialize("")
         AuthenticationTokenLoader.instance().reset_cache()
