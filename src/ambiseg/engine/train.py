@@ -247,6 +247,7 @@ def _follow(
     """Train beside the first process, which has decided all and made the run folder."""
     text = meeting.hear()
     config = RunConfig.load(run) if text is None else RunConfig.of_text(text)
+    _check_gpus(config.train)
     split, val = _training_split(data), _validation_split(data, config.train)
     start = None if resuming else _start(config)[0]
     checkpoint = load_checkpoint(run / LAST) if resuming else None
