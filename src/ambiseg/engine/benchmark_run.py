@@ -7,7 +7,6 @@ other.
 
 from __future__ import annotations
 
-import os
 import sys
 import traceback
 from dataclasses import asdict
