@@ -443,27 +443,6 @@ def test_two_processes_equal_one_with_the_doubled_batch(train_tiny, tmp_path, ca
     assert "distributed" not in "".join(capfd.readouterr())
 
 
-def test_a_slurm_job_of_one_task_trains_in_two_processes(train_tiny, tmp_path, monkeypatch):
-    job = {
-        "JOB_ID": "5",
-        "JOB_NAME": "job",
-        "NTASKS": "1",
-        "NTASKS_PER_NODE": "1",
-        "PROCID": "0",
-        "LOCALID": "0",
-    }
-    for name, value in job.items():
-        monkeypatch.setenv(f"SLURM_{name}", value)
-    assert train_tiny(tmp_path / "two", epochs=1, batch_size=2, devices=2).steps == 3
-
-
-def test_torchrun_is_refused(train_tiny, tmp_path, monkeypatch):
-    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
-    with pytest.raises(AmbisegError, match="leave torchrun out, and give --devices"):
-        train_tiny(tmp_path / "run", epochs=1)
-    assert not (tmp_path / "run").exists()
-
-
 def test_an_existing_folder_is_kept(train_tiny, tmp_path, whole):
     strange = tmp_path / "strange"
     strange.mkdir()

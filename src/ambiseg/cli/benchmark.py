@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tyro.conf import Positional
+from tyro.conf import OmitArgPrefixes, Positional
 
 from ambiseg import owned_files
 from ambiseg.atomic_write import working_in
 from ambiseg.cli.console import command, finite, next_commands, say, show, show_json, warn
 from ambiseg.cli.data import SimulateArguments, write_simulation
+from ambiseg.cli.engines import Spreading
 from ambiseg.cli.parsing import at_least_one, parse
 from ambiseg.data.layouts import LAYOUTS, Layout
 from ambiseg.engine.smoke import NOTE
@@ -55,6 +56,7 @@ class BenchmarkArguments:
     jobs: int = 1
     """Runs at a time, each in a process of its own with its share of the cores; 0: one after the other in
     this process."""
+    spreading: OmitArgPrefixes[Spreading] = field(default_factory=Spreading)
     json: bool = False
     """Print the results as JSON."""
     list: bool = False
@@ -67,6 +69,10 @@ def run(args: list[str]) -> int:
     at_least_one(seeds=arguments.seeds)
     if arguments.jobs < 0:
         raise AmbisegError(f"--jobs must not be negative, received {arguments.jobs}")
+    if arguments.jobs != 1 and arguments.spreading.engine == "ray":
+        raise AmbisegError(
+            f"--jobs {arguments.jobs} is of the local engine: with --engine ray give --ray-workers"
+        )
     if not arguments.suite:
         if not arguments.list:
             raise AmbisegError(
@@ -131,7 +137,8 @@ def _run_in(out: Path, arguments: BenchmarkArguments, suite: Suite, again: str) 
     methods = {one for name in arguments.methods or suite.methods for one in suite.lineage(name)}
     chosen = [c for c in cells if c.method in methods and c.data in (arguments.data or suite.data)]
     try:
-        carry_out(chosen, arguments.jobs, say)
+        with arguments.spreading.opened() as engine:
+            carry_out(chosen, arguments.jobs, say, engine)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"'{again}' goes on where this stopped") from None
     finally:

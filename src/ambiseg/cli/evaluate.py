@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from tyro.conf import OmitArgPrefixes, Positional
 
 from ambiseg.cli.console import Grid, command, next_commands, progress, say, show, show_grid, show_json, warn
+from ambiseg.cli.engines import Spreading
 from ambiseg.cli.parsing import Grouping, Measuring, Proposing, Shown, at_least_one, changed_options, parse
 from ambiseg.engine.smoke import NOTE
 from ambiseg.errors import AmbisegError, counted
@@ -22,6 +23,7 @@ EVERY = "all"
 
 if TYPE_CHECKING:
     from ambiseg.engine.evaluate import Evaluation
+    from ambiseg.engine.pieces import Engine
     from ambiseg.engine.run import Run
     from ambiseg.engine.run_folder import RunConfig
     from ambiseg.engine.volume_evaluation import VolumeEvaluation
@@ -50,6 +52,7 @@ class EvaluateArguments:
     json: bool = False
     """Print the numbers as JSON."""
     proposing: OmitArgPrefixes[Proposing] = field(default_factory=Proposing)
+    spreading: OmitArgPrefixes[Spreading] = field(default_factory=Spreading)
 
 
 def run(args: list[str]) -> int:
@@ -63,17 +66,19 @@ def run(args: list[str]) -> int:
     model = load(arguments.run)
     data = data_of(model.config, arguments.data)
     names = metric_names(arguments.metrics)
-    evaluation = evaluate_run(
-        model,
-        data,
-        arguments.split,
-        arguments.proposing,
-        names,
-        arguments.grouping,
-        arguments.images,
-        arguments.measuring,
-        lines=not arguments.json,
-    )
+    with arguments.spreading.opened() as engine:
+        evaluation = evaluate_run(
+            model,
+            data,
+            arguments.split,
+            arguments.proposing,
+            names,
+            arguments.grouping,
+            arguments.images,
+            arguments.measuring,
+            lines=not arguments.json,
+            engine=engine,
+        )
     if arguments.save:
         save(evaluation, arguments.run)
     warn(NOTE if model.config.smoke else "")
@@ -129,6 +134,7 @@ def evaluate_run(
     images: int | None = None,
     measuring: Measuring | None = None,
     lines: bool = True,
+    engine: Engine | None = None,
 ) -> Evaluation:
     """Evaluate with `progress`; warnings about the probabilities go to stderr."""
     from ambiseg.cli.predict import settings_of, undetermined
@@ -157,6 +163,7 @@ def evaluate_run(
             dialect=measured.dialect,
             classes=measured.chosen(),
             progress=update,
+            engine=engine,
         )
     warn(undetermined(evaluation.estimate["undetermined"], evaluation.images, chosen))
     warn(why_not_volumes(source))

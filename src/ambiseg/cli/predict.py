@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from tyro.conf import OmitArgPrefixes, Positional
 
 from ambiseg.cli.console import command, next_commands, progress, say, show, show_json, warn
+from ambiseg.cli.engines import Spreading
 from ambiseg.cli.parsing import Proposing, Shown, parse
 from ambiseg.errors import AmbisegError
 
@@ -46,6 +47,7 @@ class PredictArguments:
     json: bool = False
     """Print the outcome as JSON."""
     proposing: OmitArgPrefixes[Proposing] = field(default_factory=Proposing)
+    spreading: OmitArgPrefixes[Spreading] = field(default_factory=Spreading)
 
 
 def run(args: list[str]) -> int:
@@ -78,11 +80,15 @@ def run(args: list[str]) -> int:
     if volumes:
         if arguments.overlays:
             raise AmbisegError("--overlays draws on images, and these are volumes: leave it out")
+        if arguments.spreading.engine != "local":
+            raise AmbisegError("--engine ray predicts images, and these are volumes: leave it out")
         results = predict_all_volumes(model, volumes, arguments.out, settings, arguments.axis, **options)
     else:
         if arguments.axis != "run":
             raise AmbisegError(f"--axis {arguments.axis} is for volumes, and these are images: leave it out")
-        results = predict(model, paths, arguments.out, settings, overlays=arguments.overlays, **options)
+        options["overlays"] = arguments.overlays
+        with arguments.spreading.opened() as engine:
+            results = predict(model, paths, arguments.out, settings, engine=engine, **options)
     kind = "volume" if volumes else "image"
     failed = [result for result in results if result.error]
     if arguments.json:

@@ -11,6 +11,7 @@ from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from ambiseg.atomic_write import check_folder
 from ambiseg.cli.console import command, progress, say, show_json, warn
+from ambiseg.cli.engines import Spreading
 from ambiseg.cli.evaluate import metric_names, refuse_blanks
 from ambiseg.cli.parsing import Grouping, Measuring, parse
 from ambiseg.errors import AmbisegError
@@ -51,6 +52,7 @@ class ScoreArguments:
     """Replace an earlier folder of scores."""
     json: bool = False
     """Print the numbers as JSON."""
+    spreading: OmitArgPrefixes[Spreading] = field(default_factory=Spreading)
 
 
 def run(args: list[str]) -> int:
@@ -72,7 +74,7 @@ def run(args: list[str]) -> int:
     from ambiseg.predictions import read_ids
 
     source = open_split(arguments.data, arguments.split)
-    with progress("scoring") as update:
+    with arguments.spreading.opened() as engine, progress("scoring") as update:
         scores = score_files(
             arguments.predictions,
             source,
@@ -85,6 +87,7 @@ def run(args: list[str]) -> int:
             groups=arguments.grouping.of(source.ids),
             allow_missing=arguments.allow_missing,
             progress=update,
+            engine=engine,
         )
     if LEAST_GROUPS <= scores.units < min(FEW_GROUPS, scores.images):
         few = f"{scores.units} groups only: intervals are too narrow; take {FEW_GROUPS} groups or more"

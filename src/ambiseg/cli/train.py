@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from tyro.conf import UseAppendAction, arg
 from ambiseg.cli.console import Grid, command, next_commands, say, show, show_grid, show_json
 from ambiseg.cli.parsing import Shown, parse
 from ambiseg.engine.presets import joined, placed, resolve
+from ambiseg.engine.processes import Launch, check_said, is_child
 from ambiseg.engine.settings import TrainSettings
 from ambiseg.engine.smoke import NOTE, shrunk
 from ambiseg.errors import AmbisegError, UnknownNameError
@@ -71,7 +73,11 @@ class TrainArguments:
     no_augment: bool = False
     """No augmentation."""
     devices: Annotated[int | None, OfPreset] = None
-    """Processes (CPU) or GPUs."""
+    """Processes (CPU) or GPUs, on each machine; a launcher says it itself."""
+    nodes: Annotated[int | None, OfPreset] = None
+    """Machines, on which torchrun or srun starts this command."""
+    node_timeout: Annotated[float | None, OfPreset] = None
+    """Minutes to wait for the processes on all machines."""
     precision: Annotated[Literal["auto", "32", "tf32", "bf16"] | None, OfPreset] = None
     """Number format of the networks; auto: what is fastest here, measured before a longer training."""
     channels_last: Annotated[Literal["auto", "yes", "no"] | None, OfPreset] = None
@@ -105,7 +111,19 @@ CONFIG_KEYS = (
 )
 """What the file of ``--config`` may say; of a run's ``config.yaml`` the rest is left to the new run."""
 TRAIN_OPTIONS = (
-    *("labels", "epochs", "updates", "minutes", "batch_size", "lr", "seed", "devices", "init"),
+    *(
+        "labels",
+        "epochs",
+        "updates",
+        "minutes",
+        "batch_size",
+        "lr",
+        "seed",
+        "devices",
+        "nodes",
+        "node_timeout",
+        "init",
+    ),
     *("precision", "channels_last", "threads", "compile"),
 )
 """Options that are values of `TrainSettings` by the same name."""
@@ -125,6 +143,10 @@ class ResumeArguments:
     """Train so many steps longer."""
     minutes: float | None = None
     """Train so many minutes longer."""
+    devices: int | None = None
+    """Processes (CPU) or GPUs on each machine, where these are others now; a step sees as many images as before."""
+    nodes: int | None = None
+    """Machines, on which torchrun or srun starts this command."""
     quiet: bool = False
     """No progress line."""
     json: bool = False
@@ -176,6 +198,7 @@ def _train(name: str, args: list[str]) -> int:
         show("Values in parentheses count once the setting under 'only with' is chosen.")
         return 0
     arguments = parse(TrainArguments, args, f"ambiseg train {name}")
+    _begin(arguments.devices, arguments.nodes)
     preset, said = chosen_values(spec, arguments)
     try:
         train, backbone, settings = resolve(spec, preset, said["train"], said["backbone"], said["settings"])
@@ -201,6 +224,13 @@ def _train(name: str, args: list[str]) -> int:
         began=began,
     )
     return _tell(result, arguments.json)
+
+
+def _begin(devices: int | None, nodes: int | None) -> None:
+    """Compare options with a launcher, and let PyTorch log nothing of its own where there is one: our errors say it."""
+    check_said(devices, nodes)
+    if Launch.found() is not None:
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")  # read when torch is imported
 
 
 def _data(spec: MethodSpec, preset: str, arguments: TrainArguments) -> Path:
@@ -296,6 +326,7 @@ def _resume(args: list[str]) -> int:
     if args[0] in METHODS:
         raise AmbisegError(f"--resume goes on with the method of the run: leave {args[0]} out")
     arguments = parse(ResumeArguments, args, "ambiseg train")
+    _begin(arguments.devices, arguments.nodes)
     from ambiseg.engine.train import resume
 
     result = resume(
@@ -304,6 +335,8 @@ def _resume(args: list[str]) -> int:
         epochs=arguments.epochs,
         updates=arguments.updates,
         minutes=arguments.minutes,
+        devices=arguments.devices,
+        nodes=arguments.nodes,
         quiet=arguments.quiet,
         began=began,
     )
@@ -311,7 +344,9 @@ def _resume(args: list[str]) -> int:
 
 
 def _tell(result: FitResult, as_json: bool) -> int:
-    """What came out, where it is, and what to type next."""
+    """What came out, where it is, and what to type next; the first process says it."""
+    if is_child():
+        return 130 if result.interrupted else 0
     if result.interrupted:
         raise KeyboardInterrupt(f"go on with '{command('ambiseg', 'train', '--resume', result.run)}'")
     if as_json:

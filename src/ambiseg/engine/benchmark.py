@@ -24,7 +24,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ambiseg import owned_files
 from ambiseg.atomic_write import write_json
@@ -34,7 +34,7 @@ from ambiseg.engine.callbacks import clock
 from ambiseg.engine.run_folder import CONFIG, TRAIN_VERB
 from ambiseg.engine.settings import TrainSettings
 from ambiseg.engine.suite import Suite
-from ambiseg.engine.workers import Worker, fail
+from ambiseg.engine.workers import RayWorker, Worker, fail
 from ambiseg.errors import AmbisegError
 from ambiseg.json_files import read_mapping
 from ambiseg.methods import method_info
@@ -43,6 +43,9 @@ from ambiseg.metrics import METRICS, dialect_of, metric_info
 from ambiseg.metrics.dialects import AMBISEG
 from ambiseg.nested_settings import to_values
 from ambiseg.networks.settings import UNetSettings
+
+if TYPE_CHECKING:
+    from ambiseg.engine.over_ray import RayEngine
 
 Tell = Callable[[str], None]
 
@@ -173,7 +176,12 @@ def _check_place(out: Path, smoke: bool) -> None:
             )
 
 
-def carry_out(cells: Sequence[Cell], jobs: int = 1, tell: Tell = lambda line: None) -> None:
+def carry_out(
+    cells: Sequence[Cell],
+    jobs: int = 1,
+    tell: Tell = lambda line: None,
+    engine: RayEngine | None = None,
+) -> None:
     """Make every run that is not there yet; a failure is noted, and the rest goes on.
 
     Args:
@@ -181,17 +189,19 @@ def carry_out(cells: Sequence[Cell], jobs: int = 1, tell: Tell = lambda line: No
         jobs: runs at a time, each in a process of its own with its share of the cores; 0: one after the other
             in this one.
         tell: takes lines of progress.
+        engine: workers of Ray, which make the runs in place of ``jobs``.
 
     Raises:
         AmbisegError: a run of several devices without a process of its own.
         KeyboardInterrupt: interrupted; the same call goes on.
     """
+    jobs = jobs if engine is None else engine.workers
     if not jobs and any(cell.order["training"]["train"]["devices"] > 1 for cell in cells):
         raise AmbisegError("a run on several devices needs a process of its own: take --jobs 1")
     waiting = [cell for cell in cells if cell.result() is None]
     tell(f"{len(cells)} runs, {len(waiting)} to do")
     progress = _Progress(len(waiting), max(1, jobs), tell)
-    running: dict[Cell, Worker] = {}
+    running: dict[Cell, Worker | RayWorker] = {}
     try:
         while waiting or running:
             for cell in list(waiting):
@@ -203,8 +213,12 @@ def carry_out(cells: Sequence[Cell], jobs: int = 1, tell: Tell = lambda line: No
                     fail(cell.note, f"the run that it starts from failed ({cell.start.title})")
                 elif jobs:
                     place = min(set(range(jobs)) - {worker.place for worker in running.values()})
-                    one_device = cell.order["training"]["train"]["devices"] == 1
-                    running[cell] = Worker(RUN, cell.note, place, jobs, one_device)
+                    devices = cell.order["training"]["train"]["devices"]
+                    running[cell] = (
+                        Worker(RUN, cell.note, place, jobs, devices == 1)
+                        if engine is None
+                        else RayWorker(RUN, cell.note, place, engine, devices)
+                    )
                     continue
                 else:
                     work(cell.note)
@@ -218,7 +232,7 @@ def carry_out(cells: Sequence[Cell], jobs: int = 1, tell: Tell = lambda line: No
         for worker in running.values():
             worker.ask_to_stop()
         for worker in running.values():
-            worker.process.wait()
+            worker.wait()
 
 
 class _Progress:

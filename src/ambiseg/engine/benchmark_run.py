@@ -7,7 +7,6 @@ other.
 
 from __future__ import annotations
 
-import os
 import sys
 import traceback
 from dataclasses import asdict
@@ -21,6 +20,7 @@ from ambiseg.data.source import SpreadSplit, open_split
 from ambiseg.engine.evaluate import Evaluation, evaluate
 from ambiseg.engine.fitted_filter import FilterValues
 from ambiseg.engine.postprocess import PredictSettings
+from ambiseg.engine.processes import is_child
 from ambiseg.engine.run import Run, load
 from ambiseg.engine.run_folder import TRAINING
 from ambiseg.engine.settings import TrainSettings
@@ -64,7 +64,7 @@ def _result(run: Path, entries: dict[str, Any]) -> dict[str, Any]:
     if not measures_only and training.get("interrupted", True):
         _train(run, entries)
         training = read_mapping(run / TRAINING)
-    if int(os.environ.get("LOCAL_RANK", "0")) > 0:
+    if is_child():
         return {}
     split = open_split(entries["data"], evaluation["split"])
     if evaluation.get("images"):

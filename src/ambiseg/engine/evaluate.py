@@ -16,8 +16,9 @@ annotators is in that of this library.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from ambiseg.data.memory.dataset import DataLike, is_split
 from ambiseg.data.sample import Sample
 from ambiseg.data.source import open_split
 from ambiseg.data.split import Split
+from ambiseg.engine.pieces import Engine, SharedRun, seed_of, share
 from ambiseg.engine.postprocess import LoadedModel, PredictSettings, postprocess
 from ambiseg.engine.run import Run, load, warn_of_range
 from ambiseg.engine.run_folder import METRICS as METRICS_FILE
@@ -233,6 +235,7 @@ def evaluate(
     dialect: str | Dialect = AMBISEG,
     classes: Sequence[str | int] = (),
     progress: Callable[[int, int], None] | None = None,
+    engine: Engine | None = None,
 ) -> Evaluation:
     """Compare what a run predicts with the annotations of a split.
 
@@ -253,6 +256,7 @@ def evaluate(
         classes: names or ids of the classes to evaluate (`LabelSpace.restricted`); those of the dialect if
             empty, of most all but the background.
         progress: called with images done and in all.
+        engine: where batches are measured; in this process if None. The figures are the same.
 
     Raises:
         AmbisegError: no such split, an empty one, other classes than the run's, an unknown metric, dialect or
@@ -268,30 +272,48 @@ def evaluate(
     check_groups(source.ids, groups)
     labels, dialect = source.info.labels, dialect_of(dialect)
     labels = dialect.space(labels.restricted(classes) if len(classes) else labels)
-    inner = Tally(labels, dialect, ("all", "kept"), metrics, oracle_draws, seed, bootstrap)
-    tally = _RunTally(run, flow, settings, seed, inner)
-    held: list[Sample] = []
-    remarks: list[str] = []
-    done = 0
+    batches = [range(i, min(i + batch_size, len(source))) for i in range(0, len(source), batch_size)]
+    options = (labels, dialect, metrics, oracle_draws, bootstrap)
+    measure = _Measure(SharedRun(run), share(flow), settings, seed, options)
+    total = _Total(measure.tally(0))
     whole = source.info.slices is not None and not why_not_volumes(source)
-    total = len(source) * (2 if whole else 1)
+    steps = len(source) * (2 if whole else 1)
 
-    def read(stored: Sample) -> None:
-        nonlocal done
-        if remark := run.remark_on(stored):
-            remarks.append(remark)
-        if held and (len(held) == batch_size or stored.image.shape != held[0].image.shape):
-            tally.add(held)
-            held.clear()
-        held.append(source.shown(stored))
-        done += 1
-        if progress is not None:
-            progress(done, total)
+    def add(parts: Iterable[_Part]) -> None:
+        for part in parts:
+            total.add(part)
+            if progress is not None and engine is not None:
+                progress(len(total.tally.ids), steps)
 
-    digest = source.digest(read)
-    tally.add(held)
-    warn_of_range(remarks, len(source))
-    result = tally.result(split, digest, groups)
+    if engine is None:  # one reading for both the digest and the figures
+        held: list[Sample] = []
+
+        def read(stored: Sample) -> None:
+            held.append(stored)
+            if progress is not None:
+                progress(len(total.tally.ids) + len(held), steps)
+            if len(held) == batch_size:
+                add(measure(source, held, len(total.tally.ids)))
+                held.clear()
+
+        digest = source.digest(read)
+        add(measure(source, held, len(total.tally.ids)))
+    else:
+        add(engine.map(partial(_read_and_measure, measure, source), batches))
+        digest = source.digest()
+    warn_of_range(total.remarks, len(source))
+    result = Evaluation(
+        figures=total.tally.figures(groups),
+        bootstrap=bootstrap,
+        seconds_per_image=round(total.seconds / max(1, total.images), 6),
+        split=split,
+        data_digest=digest,
+        seed=seed,
+        estimate={**settings.estimate.record(flow), "undetermined": total.undetermined},
+        settings=settings.record(),
+        dialect=dialect,
+        labels=labels,
+    )
     if not whole:
         return result
     volumes = evaluate_volumes(
@@ -304,41 +326,79 @@ def evaluate(
         batch_size=batch_size,
         seed=seed,
         bootstrap=bootstrap,
-        progress=None if progress is None else lambda slices: progress(len(source) + slices, total),
+        progress=None if progress is None else lambda slices: progress(len(source) + slices, steps),
     )
     return replace(result, volumes=volumes)
 
 
-class _RunTally:
-    """A run in front of a `Tally`: predicts, filters, and adds all masks and those that are kept."""
+@dataclass
+class _Part:
+    """What images of one size give, the seconds in the model, and remarks on their values."""
 
-    def __init__(
-        self, run: Run, flow: LoadedModel | None, settings: PredictSettings, seed: int, tally: Tally
-    ) -> None:
-        self.run, self.flow, self.settings, self.seed, self.tally = run, flow, settings, seed, tally
-        self.generator = torch.Generator(run.hardware.device).manual_seed(seed)
-        self.undetermined = 0
+    tally: Tally
+    undetermined: int
+    seconds: float
+    images: int
+    remarks: list[str]
 
-    def add(self, samples: list[Sample]) -> None:
-        labels, images = self.tally.labels, [s.image for s in samples]
+
+class _Total:
+    """The parts so far."""
+
+    def __init__(self, tally: Tally) -> None:
+        self.tally, self.undetermined, self.seconds, self.images = tally, 0, 0.0, 0
+        self.remarks: list[str] = []
+
+    def add(self, part: _Part) -> None:
+        self.tally.join(part.tally)
+        self.undetermined += part.undetermined
+        self.seconds += part.seconds
+        self.images += part.images
+        self.remarks += part.remarks
+
+
+@dataclass(frozen=True)
+class _Measure:
+    """A run in front of tallies: predicts, filters, and adds all masks and those that are kept.
+
+    Random numbers depend on the seed and on the place of the first image of a batch.
+    """
+
+    run: SharedRun
+    flow: SharedRun | None
+    settings: PredictSettings
+    seed: int
+    options: tuple[LabelSpace, Dialect, str | Sequence[str] | None, int, Bootstrap | None]
+
+    def tally(self, place: int) -> Tally:
+        """An empty tally for the images from a place on."""
+        labels, dialect, metrics, draws, bootstrap = self.options
+        return Tally(labels, dialect, ("all", "kept"), metrics, draws, seed_of(self.seed, place), bootstrap)
+
+    def __call__(self, source: Split, stored: Sequence[Sample], place: int) -> Iterator[_Part]:
+        """Measure the samples of a batch, from a place of the split on."""
+        first = 0
+        for i in range(1, len(stored) + 1):
+            if i == len(stored) or stored[i].image.shape != stored[first].image.shape:
+                yield self._part(source, stored[first:i], place + first)
+                first = i
+
+    def _part(self, source: Split, stored: Sequence[Sample], place: int) -> _Part:
+        run, flow, tally = self.run.run, None if self.flow is None else self.flow.run, self.tally(place)
+        seconds, count, labels = run.seconds, run.images, tally.labels
+        remarks = [remark for sample in stored if (remark := run.remark_on(sample))]
+        samples = [source.shown(sample) for sample in stored]
+        images = [sample.image for sample in samples]
+        generator = torch.Generator(run.hardware.device).manual_seed(seed_of(self.seed, place))
         threshold = self.settings.values().foreground_threshold
-        predicted = self.run.propose(images, self.settings.samples, self.generator, threshold)
+        predicted = run.propose(images, self.settings.samples, generator, threshold)
         predicted = replace(predicted, labels=replace(labels, only=()))  # filters look at all classes
-        annotations = MaskSet.stack([annotations_of(s, labels) for s in samples])
-        found = postprocess(predicted, self.settings, images, self.flow, self.generator)
-        self.undetermined += found.determined.count(False)
-        self.tally.add([s.id for s in samples], {"all": predicted, "kept": found.masks}, annotations)
+        annotations = MaskSet.stack([annotations_of(sample, labels) for sample in samples])
+        found = postprocess(predicted, self.settings, images, flow, generator)
+        tally.add([sample.id for sample in samples], {"all": predicted, "kept": found.masks}, annotations)
+        return _Part(tally, found.determined.count(False), run.seconds - seconds, run.images - count, remarks)
 
-    def result(self, split: str, digest: str, groups: Mapping[str, str] | None) -> Evaluation:
-        return Evaluation(
-            figures=self.tally.figures(groups),
-            bootstrap=self.tally.bootstrap,
-            seconds_per_image=round(self.run.seconds / max(1, self.run.images), 6),
-            split=split,
-            data_digest=digest,
-            seed=self.seed,
-            estimate={**self.settings.estimate.record(self.flow), "undetermined": self.undetermined},
-            settings=self.settings.record(),
-            dialect=self.tally.dialect,
-            labels=self.tally.labels,
-        )
+
+def _read_and_measure(measure: _Measure, source: Split, batch: range) -> Iterator[_Part]:
+    """Read and measure a batch, in any process that sees the data."""
+    return measure(source, [source.stored_sample(i) for i in batch], batch.start)

@@ -18,6 +18,7 @@ from ambiseg import owned_files
 from ambiseg.atomic_write import DiskFullError, replacing_folder, working_in
 from ambiseg.data.files.reading import IMAGE_SUFFIXES, read_affine, read_image, suffix_of, write_mask
 from ambiseg.engine.memory import NotEnoughMemoryError
+from ambiseg.engine.pieces import HERE, Engine, SharedRun, share
 from ambiseg.engine.postprocess import Image, LoadedModel, PredictSettings
 from ambiseg.engine.run import Run, warn_of_range
 from ambiseg.errors import AmbisegError
@@ -82,6 +83,7 @@ def predict_files(
     resume: bool = False,
     picture: Callable[[Image, MaskSet, Path], None] | None = None,
     overlays: Callable[[Image, MaskSet, list[Path]], None] | None = None,
+    engine: Engine | None = None,
 ) -> Iterator[FileResult]:
     """Predict image files one batch at a time, each into a folder of its own in ``out``.
 
@@ -105,6 +107,7 @@ def predict_files(
         resume: keep earlier predictions and go on with the rest.
         picture: called with image, prediction and a path to write a picture to.
         overlays: called with image, prediction and a path for each mask, to write a picture of each to.
+        engine: where batches are predicted; in this process if None. The files are the same.
 
     Yields:
         One `FileResult` per image; an image that cannot be read, that is too large for the memory, or whose
@@ -131,63 +134,121 @@ def predict_files(
             owned_files.begin(out, PREDICT)
         index = PredictionIndex(out)
         index.begin(recipe)
-        for first in range(0, len(paths), batch_size):
-            chunk = range(first, min(first + batch_size, len(paths)))
-            done = {i: entry for i in chunk if (entry := index.done(paths[i], names[i])) is not None}
-            for i, entry in done.items():
-                yield FileResult(
-                    paths[i], out / names[i], int(entry["masks"]), None, bool(entry["determined"]), kept=True
-                )
-            if len(done) == len(chunk):
-                continue
-            images: dict[int, Image] = {}
-            for i in chunk:
-                try:
-                    images[i] = read_image(paths[i])
-                    remark = run.difference(images[i])
-                    if remark and i not in done:
-                        remarks.append(f"{paths[i]}: {remark}")
-                except AmbisegError as error:
-                    images.pop(i, None)
-                    if i not in done:
-                        yield failed(index, paths[i], error)
-            owned_files.add(out, [f"{names[i]}/" for i in images if i not in done])
-            generator = torch.Generator(run.hardware.device).manual_seed(_mixed(seed, first))
-            for shape in dict.fromkeys(image.shape for image in images.values()):
-                rows = [i for i, image in images.items() if image.shape == shape]
-                try:
-                    found = run.predict_batch([images[i] for i in rows], settings, generator, flow)
-                except NotEnoughMemoryError as error:
-                    yield from (failed(index, paths[i], error) for i in rows if i not in done)
-                    continue
-                for row, i in enumerate(rows):
-                    if i in done:
-                        continue
-                    one, determined = found.masks[row].compact(), found.determined[row]
-                    how = {
-                        "settings": settings.record(),
-                        "estimate": {**settings.estimate.record(flow), "determined": determined},
-                    }
-                    folder, masks = out / names[i], int(one.count[0])
-                    try:
-                        with replacing_folder(folder, True, PREDICT, durable=False) as partial:
-                            _write_prediction(
-                                partial, paths[i], images[i], one, how, pixel_probabilities, picture, overlays
-                            )
-                    except DiskFullError:
-                        raise
-                    except AmbisegError as error:
-                        yield failed(index, paths[i], error)
-                        continue
-                    index.add(paths[i], names[i], masks=masks, determined=determined)
-                    yield FileResult(paths[i], folder, masks, determined=determined)
+
+        def batches() -> Iterator[_Batch]:
+            for first in range(0, len(paths), batch_size):
+                chunk = range(first, min(first + batch_size, len(paths)))
+                done = [index.done(paths[i], names[i]) for i in chunk]
+                new = (names[i] for i, entry in zip(chunk, done, strict=True) if entry is None)
+                owned_files.add(out, [f"{name}/" for name in new if not (out / name).exists()])
+                yield _Batch(first, [paths[i] for i in chunk], [out / names[i] for i in chunk], done)
+
+        job = _Job(SharedRun(run), share(flow), settings, seed, pixel_probabilities, picture, overlays)
+        for place, result, remark in (engine or HERE).map(job, batches()):
+            if remark:
+                remarks.append(remark)
+            if result.folder is None:
+                index.add(result.path, None, error=result.error)
+            elif not result.kept:
+                index.add(result.path, names[place], masks=result.masks, determined=result.determined)
+            yield result
     warn_of_range(remarks, len(paths))
 
 
+@dataclass(frozen=True)
+class _Batch:
+    """Images that are predicted together, their folders, and what the index says of those that are done."""
+
+    first: int
+    paths: list[Path]
+    folders: list[Path]
+    done: list[dict[str, Any] | None]
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What is done with each batch."""
+
+    run: SharedRun
+    flow: SharedRun | None
+    settings: PredictSettings
+    seed: int
+    pixel_probabilities: bool
+    picture: Callable[[Image, MaskSet, Path], None] | None
+    overlays: Callable[[Image, MaskSet, list[Path]], None] | None
+
+    def __call__(self, batch: _Batch) -> Iterator[tuple[int, FileResult, str]]:
+        """Predict and write the images of a batch that are not done.
+
+        Images that are done are predicted beside the others: random numbers are those of the whole batch.
+
+        Yields:
+            The place of an image among all, its result, and a remark on its values, empty if there is none.
+        """
+        for i, entry in enumerate(batch.done):
+            if entry is not None:
+                masks, determined = int(entry["masks"]), bool(entry["determined"])
+                yield (
+                    batch.first + i,
+                    FileResult(batch.paths[i], batch.folders[i], masks, None, determined, True),
+                    "",
+                )
+        if None not in batch.done:
+            return
+        run, flow = self.run.run, None if self.flow is None else self.flow.run
+        images: dict[int, Image] = {}
+        remarks: dict[int, str] = {}
+        for i, path in enumerate(batch.paths):
+            try:
+                images[i] = read_image(path)
+                remarks[i] = run.difference(images[i])
+            except AmbisegError as error:
+                images.pop(i, None)
+                if batch.done[i] is None:
+                    yield batch.first + i, _failed(path, error), ""
+        generator = torch.Generator(run.hardware.device).manual_seed(_mixed(self.seed, batch.first))
+        for shape in dict.fromkeys(image.shape for image in images.values()):
+            rows = [i for i, image in images.items() if image.shape == shape]
+            new = [i for i in rows if batch.done[i] is None]
+            try:
+                found = run.predict_batch([images[i] for i in rows], self.settings, generator, flow)
+            except NotEnoughMemoryError as error:
+                yield from ((batch.first + i, _failed(batch.paths[i], error), "") for i in new)
+                continue
+            for i in new:
+                row = rows.index(i)
+                one, determined = found.masks[row].compact(), found.determined[row]
+                result = self._write(batch.paths[i], batch.folders[i], images[i], one, determined, flow)
+                yield batch.first + i, result, remarks[i] and f"{batch.paths[i]}: {remarks[i]}"
+
+    def _write(
+        self, path: Path, folder: Path, image: Image, one: MaskSet, determined: bool, flow: Run | None
+    ) -> FileResult:
+        how = {
+            "settings": self.settings.record(),
+            "estimate": {**self.settings.estimate.record(flow), "determined": determined},
+        }
+        try:
+            with replacing_folder(folder, True, PREDICT, durable=False) as partial:
+                _write_prediction(
+                    partial, path, image, one, how, self.pixel_probabilities, self.picture, self.overlays
+                )
+        except DiskFullError:
+            raise
+        except AmbisegError as error:
+            return _failed(path, error)
+        return FileResult(path, folder, int(one.count[0]), determined=determined)
+
+
+def _failed(path: Path, error: AmbisegError) -> FileResult:
+    return FileResult(path, None, 0, str(error) if str(path) in str(error) else f"{path}: {error}")
+
+
 def failed(index: PredictionIndex, path: Path, error: AmbisegError) -> FileResult:
-    message = str(error) if str(path) in str(error) else f"{path}: {error}"
-    index.add(path, None, error=message)
-    return FileResult(path, None, 0, message)
+    """The result of an image with an error, which the index takes."""
+    result = _failed(path, error)
+    index.add(path, None, error=result.error)
+    return result
 
 
 def _mixed(seed: int, batch: int) -> int:

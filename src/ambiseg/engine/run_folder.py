@@ -49,7 +49,7 @@ from ambiseg.methods.spec import RECOMMENDED
 from ambiseg.nested_settings import fits, from_values, number_problems
 from ambiseg.networks.foreign.names import stored
 from ambiseg.networks.settings import UNetSettings
-from ambiseg.plain_yaml import read_yaml_file
+from ambiseg.plain_yaml import read_yaml, read_yaml_file
 from ambiseg.version import __version__, written_by
 
 CONFIG, WEIGHTS, TRAINING = "config.yaml", "model.safetensors", "training.json"
@@ -123,6 +123,10 @@ class RunConfig:
 
     def save(self, run: Path) -> None:
         """Write ``config.yaml``."""
+        write_text(run / CONFIG, self.text())
+
+    def text(self) -> str:
+        """What ``config.yaml`` says."""
         entries = {
             "ambiseg": self.version,
             "method": self.method,
@@ -148,7 +152,12 @@ class RunConfig:
             entries["augmentation"] = self.augmentation.to_dict()
         if self.hardware is not None:
             entries["hardware"] = self.hardware.to_dict()
-        write_text(run / CONFIG, yaml.safe_dump(entries, sort_keys=False, default_flow_style=None, width=110))
+        return yaml.safe_dump(entries, sort_keys=False, default_flow_style=None, width=110)
+
+    @classmethod
+    def of_text(cls, text: str) -> RunConfig:
+        """The inverse of `text`."""
+        return cls._of(read_yaml(text, CONFIG))
 
     @classmethod
     def load(cls, run: str | Path) -> RunConfig:

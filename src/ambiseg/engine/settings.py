@@ -18,6 +18,7 @@ VALIDATIONS = 8
 MOST = {
     "batch_size": 1_000_000,
     "devices": 1024,
+    "nodes": 65_536,
     "workers": 1024,
     "threads": 1024,
     "seed": 2**63 - 1,
@@ -171,7 +172,14 @@ class TrainSettings:
     """Whether torch.compile makes the network faster, which takes a minute or more at the first steps; without a C++
     compiler it is left out."""
     devices: int = 1
-    """Processes (CPU) or GPUs."""
+    """Processes (CPU) or GPUs, on each machine."""
+    nodes: int = 1
+    """Machines, on which torchrun or srun starts the training."""
+    node_timeout: float = 10.0
+    """Minutes to wait for the processes on all machines."""
+    sync_batchnorm: Literal["auto", "yes", "no"] = "auto"
+    """Whether batch normalisation has the statistics of the images of all processes; with auto on GPUs, since PyTorch
+    computes them there only. With no, each process has those of its own images."""
     workers: int = 0
     """Processes that prepare batches; 0 does it in the training process."""
     loggers: tuple[Tracker, ...] = ()
@@ -190,12 +198,11 @@ class TrainSettings:
             given = [name for name in names if getattr(self, name) is not None]
             if len(given) > 1:
                 found.append(f"give {' or '.join(given)}, not both")
-        validations = (("validations", 1), ("validate_every", 1))
-        for name, least in (("batch_size", 1), ("devices", 1), ("threads", 1), *validations):
+        for name in ("batch_size", "devices", "nodes", "threads", "validations", "validate_every"):
             value = getattr(self, name)
-            if value is not None and value < least:
-                found.append(f"{name} must be at least {least}, received {value}")
-        for name in ("epochs", "updates", "minutes", "lr", "encoder_rate"):
+            if value is not None and value < 1:
+                found.append(f"{name} must be at least 1, received {value}")
+        for name in ("epochs", "updates", "minutes", "lr", "encoder_rate", "node_timeout"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 found.append(f"{name} must be above 0, received {value}")
@@ -256,7 +263,7 @@ class TrainSettings:
         """The sentence on changes of the rate that a training of so many updates does not reach, if any; with the
         number of images also on a plateau of the loss of epochs."""
         if isinstance(self.schedule, Plateau) and self.schedule.watch == "training" and images:
-            epochs = total * self.batch_size * self.devices / images
+            epochs = total * self.batch_size * self.processes / images
             least = self.schedule.patience + 2
             if epochs < least:
                 return [
@@ -290,6 +297,11 @@ class TrainSettings:
                 " less patience"
             )
         return found
+
+    @property
+    def processes(self) -> int:
+        """Processes on all machines."""
+        return self.devices * self.nodes
 
     @property
     def one_mask_validation(self) -> bool:

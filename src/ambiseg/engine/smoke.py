@@ -25,6 +25,7 @@ LARGEST = {
     "validations": 1,
     "validation_images": 2,
     "devices": 1,
+    "nodes": 1,
     "workers": 0,
     # samples of training and prediction
     "samples": 2,

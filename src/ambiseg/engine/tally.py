@@ -169,6 +169,36 @@ class Tally:
         self.oracle = metric_collection(fitting, dialect=self.dialect)
         self.names = names
 
+    def join(self, other: Tally) -> None:
+        """Add the batches of another tally that was made alike, as if they had been added here.
+
+        Raises:
+            AmbisegError: its images have other metrics.
+        """
+        if self.columns and self.names != other.names:
+            odd = sorted(set(self.names) ^ set(other.names))
+            raise AmbisegError(
+                f"only some images have {', '.join(odd)}: name the metrics to measure (--metrics)"
+            )
+        if self.columns:
+            for title, metrics in other.columns.items():
+                for name, metric in metrics.items():
+                    metric.merge_state(self.columns[title][name])  # lists of the argument come first
+            for name, metric in other.oracle.items():
+                metric.merge_state(self.oracle[name])
+        self.columns, self.oracle, self.names = other.columns, other.oracle, other.names
+        for name, values in other.pooled.items():
+            self.pooled.setdefault(name, []).extend(values)
+        for title, counts in other.counts.items():
+            self.counts[title] += counts
+        if self.curves is not None and other.curves is not None:
+            self.curves += other.curves
+        self.ids += other.ids
+        self.agreement += other.agreement
+        self.even += other.even
+        self.pairs += other.pairs
+        self.several |= other.several
+
     def add(self, ids: Sequence[str], masks: Mapping[str, MaskSet], annotations: MaskSet) -> None:
         """Add the images of a batch.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import shlex
 import sys
 import time
@@ -32,13 +31,14 @@ from ambiseg.data.statistics import SplitStatistics
 from ambiseg.engine.augmentation_choice import choose_augmentation, told
 from ambiseg.engine.checkpoints import load_checkpoint
 from ambiseg.engine.encoder_rate import encoder_parameters
+from ambiseg.engine.hardware import Hardware
 from ambiseg.engine.hardware_choice import told as told_hardware
 from ambiseg.engine.hardware_plan import plan_hardware
 from ambiseg.engine.limits import check_depth, check_memory, outline
 from ambiseg.engine.module import validated
 from ambiseg.engine.preset_data import check_data_are_there, check_suits
 from ambiseg.engine.presets import resolve
-from ambiseg.engine.processes import is_child
+from ambiseg.engine.processes import Launch, Meeting, is_child, resettled, settled
 from ambiseg.engine.run_folder import (
     CONFIG,
     LAST,
@@ -51,7 +51,7 @@ from ambiseg.engine.smoke import shrunk
 from ambiseg.engine.starting_weights import pretrained_model, starting_model, suited
 from ambiseg.engine.trackers import check_installed
 from ambiseg.engine.training_loop import FitResult, hardware_of, run_training, steps_of
-from ambiseg.errors import AmbisegError, DataWarning
+from ambiseg.errors import AmbisegError, DataWarning, counted
 from ambiseg.labels import LabelSpace
 from ambiseg.methods import MethodSpec, build, method_info, spec_of
 from ambiseg.methods.base import Segmenter
@@ -125,14 +125,43 @@ def fit(
         chosen, network, own = shrunk(chosen, network, own)
     data = as_data(data)
     network = resolved(network)
+    chosen = settled(chosen)
+    meeting = Meeting(Launch.found(), chosen.node_timeout)
+    with meeting.leading():
+        return _fit(
+            *(meeting, spec, data, Path(out), preset, chosen, network, own),
+            *(module, overwrite, quiet, fit_filter, smoke, began, callbacks),
+        )
+
+
+def _fit(
+    meeting: Meeting,
+    spec: MethodSpec,
+    data: Path | InMemory,
+    run: Path,
+    preset: str,
+    chosen: TrainSettings,
+    network: UNetSettings,
+    own: Any,
+    module: nn.Module | NetworkFactory | None,
+    overwrite: bool,
+    quiet: bool,
+    fit_filter: bool,
+    smoke: bool,
+    began: float,
+    callbacks: Sequence[pl.Callback],
+) -> FitResult:
+    """`fit` with complete settings, in one of the processes that met."""
+    if is_child():
+        with trying_network(network.kind, module):
+            return _follow(meeting, run, data, fit_filter, began, callbacks)
     check_data_are_there(spec, preset, data)
     if chosen.init:
         network, own = suited(spec, network, own, RunConfig.load(chosen.init))
         problems = number_problems(network, "backbone.") + number_problems(own)
         if problems:
             raise AmbisegError("; ".join(problems))
-    run, split = Path(out), _training_split(data)
-    val = _validation_split(data, chosen)
+    split, val = _training_split(data), _validation_split(data, chosen)
     _check_devices(chosen, split, val)
     if isinstance(data, InMemory):
         _check_in_memory(data, chosen, quiet)
@@ -140,7 +169,7 @@ def fit(
     validated(spec, chosen)  # a name that there is not is refused here
     if not smoke:
         _check_steps(chosen, len(split))
-    log = None if quiet or is_child() else ProgressLog("reading the training images")
+    log = None if quiet else ProgressLog("reading the training images")
     try:
         statistics = SplitStatistics.of(split, progress=log)
     except FileProblem as problem:
@@ -149,8 +178,7 @@ def fit(
         command = shlex.join(["ambiseg", "data", "check", str(data)])
         raise AmbisegError(f"{problem}; '{command}' lists all such files by cause") from problem
     check_suits(spec, preset, chosen.labels, split.info.labels, statistics)
-    if not is_child():
-        _warn(statistics, spec, chosen, f"{title_of(data)}, train")
+    _warn(statistics, spec, chosen, f"{title_of(data)}, train")
     labels = split.info.labels.with_binary_channels(chosen.binary_channels)
     with trying_network(network.kind, module):
         model = _model(spec, chosen, statistics, labels, network, own)
@@ -158,11 +186,10 @@ def fit(
         encoder_parameters(model)  # a network without an encoder is refused here
     if model.needs_init and not chosen.init:
         raise AmbisegError(f"{model.needs_init}: start from a trained run with --init, or change the setting")
-    if not is_child():
-        inputs = [data] if isinstance(data, Path) else []
-        check_target(run, overwrite, [*inputs, *([Path(chosen.init)] if chosen.init else [])])
-        weights = sum(value.numel() * value.element_size() for value in model.state_dict().values())
-        check_space(run, WEIGHTS_IN_A_RUN * weights, f"the run folder {run}")
+    inputs = [data] if isinstance(data, Path) else []
+    check_target(run, overwrite, [*inputs, *([Path(chosen.init)] if chosen.init else [])])
+    weights = sum(value.numel() * value.element_size() for value in model.state_dict().values())
+    check_space(run, WEIGHTS_IN_A_RUN * weights, f"the run folder {run}")
     config = RunConfig(
         method=spec.name,
         in_channels=statistics.channels,
@@ -179,19 +206,13 @@ def fit(
         preset=preset,
         smoke=smoke,
     )
-    start, read = (starting_model(config), "") if chosen.init else (None, "")
-    if network.encoder.weights and not chosen.init:
-        start, read = pretrained_model(config)
-    operations = 3 * _try(model, config, split) * chosen.batch_size * chosen.devices
+    start, read = _start(config)
+    operations = 3 * _try(model, config, split) * chosen.batch_size * chosen.processes
     augmentation = choose_augmentation(
         chosen, split, val, config.normalization, steps_of(chosen, len(split)), operations, title_of(data)
     )
     hardware = plan_hardware(config, split, model, steps_of(chosen, len(split)))
     config = replace(config, augmentation=augmentation, hardware=hardware)
-    if is_child():
-        return run_training(
-            *(run, config, split, val, quiet, fit_filter), start=start, began=began, callbacks=callbacks
-        )
     owned_files.enter(run, TRAIN_VERB)
     with working_in(run, "the run folder"):
         owned_files.remove(run, keep_folder=True)
@@ -201,9 +222,42 @@ def fit(
             print(
                 "\n".join(filter(None, [read, told(augmentation), told_hardware(hardware)])), file=sys.stderr
             )
+        meeting.tell(config.text())
         return run_training(
             *(run, config, split, val, quiet, fit_filter), start=start, began=began, callbacks=callbacks
         )
+
+
+def _start(config: RunConfig) -> tuple[Segmenter | None, str]:
+    """The model that a run starts from, with a sentence about it; None where all weights are new."""
+    if config.train.init:
+        return starting_model(config), ""
+    return pretrained_model(config) if config.backbone.encoder.weights else (None, "")
+
+
+def _follow(
+    meeting: Meeting,
+    run: Path,
+    data: Path | InMemory,
+    fit_filter: bool,
+    began: float,
+    callbacks: Sequence[pl.Callback],
+    resuming: bool = False,
+) -> FitResult:
+    """Train beside the first process, which has decided all and made the run folder."""
+    text = meeting.hear()
+    config = RunConfig.load(run) if text is None else RunConfig.of_text(text)
+    _check_gpus(config.train)
+    split, val = _training_split(data), _validation_split(data, config.train)
+    start = None if resuming else _start(config)[0]
+    checkpoint = load_checkpoint(run / LAST) if resuming else None
+    return run_training(
+        *(run, config, split, val, True, fit_filter),
+        start=start,
+        checkpoint=checkpoint,
+        began=began,
+        callbacks=callbacks,
+    )
 
 
 def _model(
@@ -267,10 +321,10 @@ def _check_in_memory(data: InMemory, train: TrainSettings, quiet: bool) -> None:
     """Raise `AmbisegError` where other processes would need data that cannot be sent to them; say which splits were
     drawn."""
     spawned = train.workers > 0 and multiprocessing.get_start_method() != "fork"
-    if train.devices > 1 or spawned:
+    if (train.devices > 1 and Launch.found() is None) or spawned:
         for split in data.values():
             check_sendable(split)
-    if data.drawn and not quiet and not is_child():
+    if data.drawn and not quiet:
         print(
             f"splits drawn from one dataset: {data.counts()} (ambiseg.dataset draws others)", file=sys.stderr
         )
@@ -283,17 +337,41 @@ def _validation_split(data: Path | InMemory, train: TrainSettings) -> Split:
 
 
 def _check_devices(train: TrainSettings, split: Split, val: Split) -> None:
-    """Every process needs an image to train on and one to validate on; and it is started by us."""
-    if "TORCHELASTIC_RUN_ID" in os.environ:
-        raise AmbisegError("a training starts its processes itself: leave torchrun out, and give --devices")
+    """Every process needs a device, an image to train on and one to validate on."""
+    _check_gpus(train)
     for name, count in (("train", len(split)), ("val", train.used_validation_images(len(val)))):
         if count == 0:
             raise AmbisegError(f"the split {name!r} of {split.info.name} holds no image: add some")
-        if train.devices > count:
+        if train.processes > count:
+            asked = f"--devices {train.devices}"
+            if train.nodes > 1:
+                asked = f"{train.nodes} machines with {train.devices} processes each: {train.processes}"
             raise AmbisegError(
-                f"--devices {train.devices} is more than the {count} images of the split {name!r} that are used:"
+                f"{asked} is more than the {count} images of the split {name!r} that are used:"
                 f" each process needs one, so lower it to {count} or less"
             )
+
+
+def _check_gpus(train: TrainSettings) -> None:
+    """Raise `AmbisegError` for more devices than this machine has, or for what they do not compute."""
+    device = Hardware.choose().device
+    there = {"cuda": torch.cuda.device_count(), "mps": 1}.get(device)
+    if there is not None and train.devices > there:
+        launch = Launch.found()
+        asked = (
+            f"--devices {train.devices}"
+            if launch is None
+            else f"{launch.launcher} with {launch.devices} processes"
+        )
+        bound = " (with --gpus-per-task each process sees its own GPU only: ask for --gpus-per-node)"
+        raise AmbisegError(
+            f"{asked} on each machine is more than the {counted(there, 'GPU')} that this process sees: lower it to {there}"
+            f"{bound if launch is not None and launch.launcher == 'srun' else ''}"
+        )
+    if train.sync_batchnorm == "yes" and device != "cuda" and train.processes > 1:
+        raise AmbisegError(
+            f"train: sync_batchnorm=yes needs GPUs of NVIDIA or AMD, this training is on {device}: leave it out"
+        )
 
 
 @torch.no_grad()
@@ -324,6 +402,8 @@ def resume(
     epochs: int | None = None,
     updates: int | None = None,
     minutes: float | None = None,
+    devices: int | None = None,
+    nodes: int | None = None,
     quiet: bool = False,
     fit_filter: bool = True,
     began: float | None = None,
@@ -339,25 +419,47 @@ def resume(
         run: the run folder.
         data: where the data are now, if they moved; the same data again, if they were in memory.
         epochs, updates, minutes: train so much longer than the last checkpoint; one of them at most.
+        devices, nodes: processes on each machine and machines, where these are others now; a step sees as many images.
         quiet: no progress line.
         fit_filter: choose what predictions keep at the end, as `fit` does.
         began: when a budget of minutes began (`time.monotonic`); now if None.
         callbacks: more callbacks of Lightning; the state of those of the run is that of its checkpoint.
 
     Raises:
-        AmbisegError: not a run folder, no checkpoint, another method's checkpoint, other training data, or a budget
-            that makes no sense.
+        AmbisegError: not a run folder, no checkpoint, another method's checkpoint, other training data, a budget that
+            makes no sense, or a number of processes that cannot share a batch.
     """
     began = time.monotonic() if began is None else began
     run = Path(run)
     config = RunConfig.load(run)
-    checkpoint = load_checkpoint(run / LAST)
+    config = replace(config, train=resettled(config.train, devices, nodes))
+    more = {"epochs": epochs, "updates": updates, "minutes": minutes}
+    meeting = Meeting(Launch.found(), config.train.node_timeout)
+    with meeting.leading():
+        return _resume(meeting, run, config, data, more, quiet, fit_filter, began, callbacks)
+
+
+def _resume(
+    meeting: Meeting,
+    run: Path,
+    config: RunConfig,
+    data: DataLike | None,
+    more: Mapping[str, float | None],
+    quiet: bool,
+    fit_filter: bool,
+    began: float,
+    callbacks: Sequence[pl.Callback],
+) -> FitResult:
+    """`resume` in one of the processes that met."""
     if data is None and config.data == IN_MEMORY:
         raise AmbisegError(
             f"{run} was trained on data in memory, which a run folder does not hold: pass the same data to"
             " ambiseg.resume(run, data=...)"
         )
     source = as_data(config.data if data is None else data, config.labels.one_channel)
+    if is_child():
+        return _follow(meeting, run, source, fit_filter, began, callbacks, resuming=True)
+    checkpoint = load_checkpoint(run / LAST)
     split, val = open_split(source, "train"), _validation_split(source, config.train)
     if split.digest() != config.data_digest:
         remedy = "pass the same data" if isinstance(source, InMemory) else "give its --data"
@@ -372,18 +474,20 @@ def resume(
         raise AmbisegError(
             f"{run / LAST} was written by {wrote}, but {run / CONFIG} says {expected}: restore the run"
         )
-    more = {"epochs": epochs, "updates": updates, "minutes": minutes}
-    if not quiet and not is_child():
+    if not quiet:
         _tell_other_hardware(config)
     config = _extended(config, {k: v for k, v in more.items() if v is not None}, checkpoint, len(split))
-    options = (run, config, split, val, quiet, fit_filter)
-    if is_child():
-        return run_training(*options, checkpoint=checkpoint, began=began, callbacks=callbacks)
     with working_in(run, "the run folder", _PATIENCE):
         owned_files.begin(run, TRAIN_VERB)
         config.save(run)
         checkpoint = load_checkpoint(run / LAST)
-        return run_training(*options, checkpoint=checkpoint, began=began, callbacks=callbacks)
+        meeting.tell(config.text())
+        return run_training(
+            *(run, config, split, val, quiet, fit_filter),
+            checkpoint=checkpoint,
+            began=began,
+            callbacks=callbacks,
+        )
 
 
 def _tell_other_hardware(config: RunConfig) -> None:

@@ -16,7 +16,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
-from torch.multiprocessing.spawn import ProcessRaisedException
+from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 from torch.utils.data import DataLoader, Subset
 
 from ambiseg.atomic_write import write_json
@@ -35,10 +35,11 @@ from ambiseg.engine.callbacks import (
 )
 from ambiseg.engine.checkpoints import AtomicCheckpoints, load_checkpoint
 from ambiseg.engine.compilation import compile_networks
+from ambiseg.engine.failures import explained
 from ambiseg.engine.filter_choice import FEWEST, IMAGES, choose_filter, seconds_per_image
 from ambiseg.engine.hardware import Hardware
 from ambiseg.engine.module import LOSS, TrainingModule, higher_is_better, validated
-from ambiseg.engine.processes import is_child
+from ambiseg.engine.processes import Launch, is_child
 from ambiseg.engine.run import Run
 from ambiseg.engine.run_folder import (
     LAST,
@@ -183,11 +184,16 @@ def _train(
         used.append(LogFiles(run, config, loggers))
     done = int(checkpoint["global_step"]) if checkpoint else 0
     interrupted = False
+    launch = Launch.found()
+    environment = LightningEnvironment() if launch is None else launch.environment()
+    synchronised = train.sync_batchnorm == "auto" and hardware.device == "cuda"
     with _quiet_lightning():
         trainer = pl.Trainer(
             accelerator="gpu" if hardware.device == "cuda" else hardware.device,
             devices=train.devices,
-            strategy=_strategy(train.devices, hardware.device),
+            num_nodes=train.nodes,
+            strategy=_strategy(train.processes, hardware.device, launch is not None),
+            sync_batchnorm=train.processes > 1 and (train.sync_batchnorm == "yes" or synchronised),
             precision="bf16-mixed" if hardware.bf16 else "32-true",
             max_epochs=-1,
             val_check_interval=budget.interval,
@@ -195,7 +201,7 @@ def _train(
             gradient_clip_val=train.clip or None,
             callbacks=used,
             logger=loggers,
-            plugins=[AtomicCheckpoints(), LightningEnvironment()],  # our own processes, in a Slurm job too
+            plugins=[AtomicCheckpoints(), environment],
             log_every_n_steps=10,
             num_sanity_val_steps=0,
             enable_progress_bar=False,
@@ -209,10 +215,14 @@ def _train(
         except TrainingInterrupted:
             interrupted = True
         except ProcessRaisedException as error:
-            interrupted = _reason_of(error)
+            interrupted = _reason_of(error, run, config)
+        except (RuntimeError, MemoryError, ProcessExitedException) as error:
+            raise explained(error, run, train, config.backbone.width) or error from error
+    if is_child():
+        return FitResult(run, trainer.global_step, budget.elapsed, metric, None, interrupted)
     result = _finish(run, config, interrupted)
     result = replace(result, new_steps=result.steps - done)
-    if fit_filter and not interrupted and not is_child() and (run / WEIGHTS).is_file():
+    if fit_filter and not interrupted and (run / WEIGHTS).is_file():
         result = replace(result, filter=_fit_filter(run, config, val, hardware, filter_images, quiet))
     return result
 
@@ -250,10 +260,12 @@ def _fit_filter(
     return found.message
 
 
-def _strategy(devices: int, device: str) -> str:
+def _strategy(processes: int, device: str, launched: bool) -> str:
     """How processes share the work; a stage of a method may leave some weights without gradient."""
-    if devices == 1:
+    if processes == 1:
         return "auto"
+    if launched:
+        return "ddp_find_unused_parameters_true"
     return "ddp_spawn_find_unused_parameters_true" if device == "cpu" else "ddp_find_unused_parameters_true"
 
 
@@ -262,17 +274,17 @@ def steps_of(train: TrainSettings, images: int) -> int | None:
     if train.minutes is not None:
         return None
     epochs = train.epochs or DEFAULT_EPOCHS
-    return train.updates or math.ceil(epochs * images / (train.batch_size * train.devices))
+    return train.updates or math.ceil(epochs * images / (train.batch_size * train.processes))
 
 
 def _validation_interval(train: TrainSettings, images: int) -> int | None:
     """Steps from one validation to the next; None where their number is given."""
     if train.validate_every is None:
         return None
-    return max(1, round(train.validate_every * images / (train.batch_size * train.devices)))
+    return max(1, round(train.validate_every * images / (train.batch_size * train.processes)))
 
 
-def _reason_of(error: ProcessRaisedException) -> bool:
+def _reason_of(error: ProcessRaisedException, run: Path, config: RunConfig) -> bool:
     """Whether a child process was interrupted; a mistake of the user is raised as in the main process."""
     last = str(error).strip().splitlines()[-1]
     kind, _, message = last.partition(": ")
@@ -280,7 +292,7 @@ def _reason_of(error: ProcessRaisedException) -> bool:
         raise AmbisegError(message) from error
     if kind.endswith(TrainingInterrupted.__name__):
         return True
-    raise error
+    raise explained(error, run, config.train, config.backbone.width) or error from error
 
 
 class _Loaders(pl.LightningDataModule):
@@ -340,8 +352,7 @@ def _finish(run: Path, config: RunConfig, interrupted: bool) -> FitResult:
         model.load_state_dict(
             {k.removeprefix("segmenter."): v for k, v in state.items() if k.startswith("segmenter.")}
         )
-        if not is_child():
-            save_weights(run, model)
+        save_weights(run, model)
     result = FitResult(
         run=run,
         steps=int(last["global_step"]),
@@ -351,18 +362,17 @@ def _finish(run: Path, config: RunConfig, interrupted: bool) -> FitResult:
         interrupted=interrupted,
         kept=kept,
     )
-    if not is_child():
-        parameters = sum(p.numel() for p in config.build().parameters())
-        entries: dict[str, Any] = {
-            "steps": result.steps,
-            "seconds": result.seconds,
-            "parameters": parameters,
-            "interrupted": interrupted,
-        }
-        entries |= {"metric": result.metric, kept: result.value}
-        if train.labels == "single":
-            entries["validation_labels"] = "single" if train.one_mask_validation else "full"
-        write_json(run / TRAINING, entries)
+    parameters = sum(p.numel() for p in config.build().parameters())
+    entries: dict[str, Any] = {
+        "steps": result.steps,
+        "seconds": result.seconds,
+        "parameters": parameters,
+        "interrupted": interrupted,
+    }
+    entries |= {"metric": result.metric, kept: result.value}
+    if train.labels == "single":
+        entries["validation_labels"] = "single" if train.one_mask_validation else "full"
+    write_json(run / TRAINING, entries)
     return result
 
 

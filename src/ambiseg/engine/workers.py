@@ -9,25 +9,34 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
 from ambiseg.atomic_write import working_in, write_json
 from ambiseg.engine.checkpoints import load_checkpoint
 from ambiseg.engine.hardware_choice import SWITCH
+from ambiseg.engine.pieces import go_home
 from ambiseg.engine.run_folder import LAST, RunConfig
 from ambiseg.errors import AmbisegError
 from ambiseg.json_files import read_mapping
+
+if TYPE_CHECKING:
+    from ambiseg.engine.over_ray import RayEngine
 
 INTERRUPTED = 130
 """Exit status of a worker that was asked to stop."""
 _PATIENCE = 120.0
 """Seconds for the process of a command that was killed to end."""
+_POLL = 0.1
+"""Seconds between looks at a process."""
 
 
 def fail(note: Path, error: str) -> None:
@@ -99,6 +108,73 @@ class Worker:
         """Let it write its checkpoint and end."""
         assert self.process.stdin is not None
         self.process.stdin.close()
+
+    def wait(self) -> None:
+        """Wait for its end."""
+        self.process.wait()
+
+
+class RayWorker:
+    """The same on a worker of Ray. Where that dies, its process stops with a checkpoint, and another worker goes on from
+    it.
+
+    Args:
+        module, note, place: as of `Worker`.
+        engine: the cluster, whose machines see the note.
+        devices: accelerators that the training needs.
+    """
+
+    def __init__(self, module: str, note: Path, place: int, engine: RayEngine, devices: int = 1) -> None:
+        self.note, self.place = note, place
+        self.ref = engine.task(_on_ray, gpus=devices).remote(module, note.resolve(), os.getcwd())
+
+    def ended(self) -> bool:
+        """Whether it has ended; what Ray cannot do becomes the error of its note.
+
+        Raises:
+            KeyboardInterrupt: it was asked to stop.
+        """
+        from ambiseg.engine.over_ray import has_ended, result_of
+
+        if not has_ended(self.ref):
+            return False
+        try:
+            if result_of(self.ref) == INTERRUPTED:
+                raise KeyboardInterrupt
+        except AmbisegError as error:
+            fail(self.note, str(error))
+        return True
+
+    def ask_to_stop(self) -> None:
+        """Let it write its checkpoint and end."""
+        from ambiseg.engine.over_ray import cancel
+
+        cancel(self.ref)
+
+    def wait(self) -> None:
+        """Wait for its end."""
+        from ambiseg.engine.over_ray import has_ended
+
+        has_ended(self.ref, _PATIENCE)
+
+
+def _on_ray(module: str, note: Path, home: str) -> int:
+    """What a worker of Ray does with a note; the exit status."""
+    go_home(home)
+    if not note.is_file():
+        raise AmbisegError(
+            f"the machine {socket.gethostname()} does not see {note}: --out must lie in a folder that all machines share"
+        )
+    worker = Worker(module, note, 0, 1, one_device=False)
+    try:
+        while not worker.ended():
+            time.sleep(_POLL)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    finally:
+        worker.ask_to_stop()
+        worker.wait()
+    return 0
 
 
 def work_alone(work: Callable[[Path], None]) -> int:

@@ -155,6 +155,17 @@ class MaskFolders(Predictions):
             raise UnfitError("weighted masks", f"no weight for {lost[0]!r}")
         return np.array([stated[name] for name in names])
 
+    def take_notes(self) -> dict[str, list[str]]:
+        """Files that are no masks, and images without weights."""
+        found = {"ignored": self.ignored, "unweighted": self.unweighted}
+        self.ignored, self.unweighted = [], []
+        return found
+
+    def add_notes(self, notes: dict[str, list[str]]) -> None:
+        """Add those that another reader found."""
+        self.ignored += notes["ignored"]
+        self.unweighted += notes["unweighted"]
+
     def remarks(self) -> list[str]:
         """Files that are no masks, and weights that are missing or too many."""
         found = []

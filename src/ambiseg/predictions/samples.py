@@ -202,6 +202,14 @@ class Predictions(ABC):
         """What a user should know of how the images so far were read."""
         return []
 
+    def take_notes(self) -> dict[str, list[str]]:
+        """What `remarks` needs of the images that were read since the last call."""
+        return {}
+
+    def add_notes(self, notes: dict[str, list[str]]) -> None:
+        """Add what another reader of the same files has noted."""
+        assert not notes
+
     @abstractmethod
     def read(self, sample_id: str, rules: MaskRules, labels: LabelSpace) -> Samples:
         """Read the masks of one image; `AmbisegError` if its files are wrong or do not fit the classes."""

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 from pathlib import Path
+from typing import Any
 
 from ambiseg.data.batches import annotations_of
 from ambiseg.data.memory.dataset import DataLike, is_split
 from ambiseg.data.sample import Sample
 from ambiseg.data.source import open_split
 from ambiseg.data.split import Split
+from ambiseg.engine.pieces import Engine
 from ambiseg.engine.score.mistakes import Mistakes, check_fit
 from ambiseg.engine.score.results import Scores
-from ambiseg.engine.score.scorer import BOOTSTRAP, Scorer
-from ambiseg.engine.tally import check_groups
+from ambiseg.engine.score.scorer import BATCH, BOOTSTRAP, Scorer
+from ambiseg.engine.tally import Tally, check_groups
 from ambiseg.errors import AmbisegError, counted
 from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
@@ -40,6 +43,7 @@ def score_files(
     bootstrap: Bootstrap | None = BOOTSTRAP,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
+    engine: Engine | None = None,
 ) -> Scores:
     """Compare predictions in files with the annotations of a split.
 
@@ -60,6 +64,7 @@ def score_files(
         bootstrap: how intervals are made; None for none.
         seed: of the draws.
         progress: called with images done and in all.
+        engine: where images are read and measured; in this process if None. The figures are the same.
 
     Raises:
         AmbisegError: files that cannot be read, predictions that are missing or do not fit the annotations, or what
@@ -73,7 +78,8 @@ def score_files(
     check_groups([name for name in source.ids if name in chosen], groups)
     labels, dialect = source.info.labels, dialect_of(dialect)
     labels = dialect.space(labels.restricted(classes) if len(classes) else labels)
-    scorer = Scorer(labels, dialect, titles, metrics, oracle_draws, len(chosen), seed, bootstrap)
+    options = (labels, dialect, titles, metrics, oracle_draws, len(chosen), seed, bootstrap)
+    scorer = Scorer(*options)
     reader = _Reader(opened, source, labels, scorer)
     done = 0
 
@@ -85,8 +91,20 @@ def score_files(
         if progress is not None:
             progress(done, len(source))
 
-    digest = source.digest(read)
-    reader.finish()
+    if engine is None:  # one reading for both the digest and the figures
+        digest = source.digest(read)
+        reader.finish()
+    else:
+        places = [i for i, name in enumerate(source.ids) if name in chosen]
+        windows = [(first, places[first : first + BATCH]) for first in range(0, len(places), BATCH)]
+        files = tuple((found.path, source.ids, None if ids is None else tuple(ids)) for found in opened)
+        for part in engine.map(partial(_measured, files, source, labels, options), windows):
+            reader.add_part(part)
+            done += part.images
+            if progress is not None:
+                progress(done, len(places))
+        digest = source.digest()
+        reader.mistakes.check()
     remarks += [remark for found in opened for remark in found.remarks()]
     return scorer.scores(split, digest, missing, tuple(remarks), groups)
 
@@ -101,6 +119,15 @@ class _Reader:
         self.mistakes = Mistakes(labels)
         self.batch: list[tuple[str, list[MaskSet], MaskSet]] = []
 
+    def add_part(self, part: _Part) -> None:
+        for found, notes in zip(self.opened, part.notes, strict=True):
+            found.add_notes(notes)
+        for key, texts in part.mistakes.items():
+            self.mistakes.found.setdefault(key, []).extend(texts)
+        if not self.mistakes.found:
+            for tallies in part.tallies:
+                self.scorer.join(tallies)
+
     def add(self, stored: Sample) -> None:
         sample, sets = self.source.shown(stored), []
         rules, whole = self.source.info.mask_rules, replace(self.labels, only=())
@@ -112,10 +139,47 @@ class _Reader:
         if not self.mistakes.found:
             annotations = annotations_of(sample, self.labels)
             self.batch = self.scorer.take(self.batch, (sample.id, sets, annotations))
+            if (self.scorer.place + len(self.batch)) % BATCH == 0:
+                self.scorer.flush(self.batch)
+                self.batch = []
 
     def finish(self) -> None:
         self.mistakes.check()
         self.scorer.flush(self.batch)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Tallies of the batches of some images, and what reading them showed."""
+
+    tallies: list[list[Tally]]
+    mistakes: dict[tuple[str, str], list[str]]
+    notes: list[dict[str, list[str]]]
+    images: int
+
+
+_opened = lru_cache(maxsize=16)(open_predictions)
+"""Predictions that a worker reads piece by piece."""
+
+
+def _measured(
+    files: Sequence[tuple[Path, Sequence[str], Sequence[str] | None]],
+    source: Split,
+    labels: LabelSpace,
+    options: tuple[Any, ...],
+    window: tuple[int, Sequence[int]],
+) -> Iterator[_Part]:
+    """Read and measure some images, in any process that sees the files."""
+    opened = [_opened(*one) for one in files]
+    scorer, first, parts = Scorer(*options), window[0], list[list[Tally]]()
+    scorer.place, scorer.sink = first, parts.append
+    reader = _Reader(opened, source, labels, scorer)
+    for i in window[1]:
+        reader.add(source.stored_sample(i))
+    if not reader.mistakes.found:
+        reader.finish()
+    notes = [found.take_notes() for found in opened]
+    yield _Part(parts, reader.mistakes.found, notes, len(window[1]))
 
 
 def _titles(paths: Sequence[Path], names: Sequence[str]) -> tuple[str, ...]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 
+from ambiseg.engine.pieces import seed_of
 from ambiseg.engine.score.reasons import fitting, meaningless, without, without_needs, without_value
 from ambiseg.engine.score.results import COLUMN, Scores, System
 from ambiseg.engine.tally import ORACLE_DRAWS, Tally
@@ -17,7 +18,8 @@ BOOTSTRAP = Bootstrap()
 """How intervals are made unless a caller says otherwise."""
 _DRAWN = 500
 """Draws of the annotation oracle over all images; of few images each is drawn `ORACLE_DRAWS` times."""
-_BATCH = 16
+BATCH = 16
+"""Images that are measured together, at most."""
 _ELEMENTS = 2**25
 """Values of masks in a batch, all classes counted."""
 
@@ -40,22 +42,32 @@ class Scorer:
             oracle_draws = max(1, min(ORACLE_DRAWS, _DRAWN // images))
         self.labels, self.dialect, self.names, self.bootstrap = labels, dialect, tuple(names), bootstrap
         self.chosen = None if metrics is None else listed(metrics)
-        self.tallies = [
+        self.test = PairedTest(seed=seed)
+        self.drawn = {"oracle_draws": oracle_draws, "seed": seed}
+        self.place = 0
+        """Of the next image among all; the draws of a batch depend on that of its first."""
+        self.wanted = [self.chosen for _ in names]
+        self.tallies = self._tallies()
+        self.sink: Callable[[list[Tally]], None] = self.join
+        """What is done with the tallies of a batch."""
+
+    def _tallies(self) -> list[Tally]:
+        """Empty ones for the images from here on."""
+        draws, seed = self.drawn["oracle_draws"], seed_of(self.drawn["seed"], self.place)
+        return [
             Tally(
-                labels,
-                dialect,
-                (COLUMN,),
-                self.chosen,
-                oracle_draws,
-                seed,
-                bootstrap,
+                *(self.labels, self.dialect, (COLUMN,), wanted, draws, seed, self.bootstrap),
                 curves=False,
                 same_counts=True,
             )
-            for _ in names
+            for wanted in self.wanted
         ]
-        self.test = PairedTest(seed=seed)
-        self.drawn = {"oracle_draws": oracle_draws, "seed": seed}
+
+    def join(self, found: Sequence[Tally]) -> None:
+        """Add the tallies of a batch."""
+        for tally, more in zip(self.tallies, found, strict=True):
+            tally.join(more)
+        self.wanted = [tally.names for tally in self.tallies]
 
     def take(
         self,
@@ -68,7 +80,7 @@ class Scorer:
             return sum(found.masks.numel() for found in entry[1]) * self.labels.channels
 
         size = one[2].masks.shape[2:]
-        full = len(batch) == _BATCH or (len(batch) + 1) * max(map(elements, [*batch, one])) > _ELEMENTS
+        full = len(batch) == BATCH or (len(batch) + 1) * max(map(elements, [*batch, one])) > _ELEMENTS
         if batch and (full or batch[0][2].masks.shape[2:] != size):
             self.flush(batch)
             batch = []
@@ -81,10 +93,12 @@ class Scorer:
         ids, annotations = [one[0] for one in batch], MaskSet.stack([one[2] for one in batch])
         sets = [MaskSet.stack(_alike([one[1][i] for one in batch])) for i in range(len(self.tallies))]
         if self.chosen not in (None, ["all"]) and not self.tallies[0].ids:
-            for tally, names in zip(self.tallies, fitting(self.chosen or [], sets, self.names), strict=True):
-                tally.wanted = names
-        for tally, masks in zip(self.tallies, sets, strict=True):
+            self.wanted = list(fitting(self.chosen or [], sets, self.names))
+        tallies = self._tallies()
+        for tally, masks in zip(tallies, sets, strict=True):
             tally.add(ids, {COLUMN: masks}, annotations)
+        self.place += len(batch)
+        self.sink(tallies)
 
     def scores(
         self,
