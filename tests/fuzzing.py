@@ -144,7 +144,7 @@ def _text(rng: random.Random, content: bytes, _: Sequence[bytes]) -> bytes:
 def _inside(rng: random.Random, content: bytes, damage: Callable[[bytes], bytes]) -> bytes | None:
     """The same below a layer of checksums or compression: gzip, zip, the chunks of PNG; None for other files."""
     if content[:2] == b"\x1f\x8b":
-        return gzip.compress(damage(gzip.decompress(content)), 1)
+        return gzip.compress(damage(gzip.decompress(content)), 1, mtime=0)
     if content[:4] == b"PK\3\4":
         out = io.BytesIO()
         with zipfile.ZipFile(io.BytesIO(content)) as old, zipfile.ZipFile(out, "w") as new:
@@ -186,7 +186,7 @@ HOSTILE = (
     b"[" * 100_000,
     b'{"a":' * 50_000,
     b'<?xml version="1.0"?><!DOCTYPE a [<!ENTITY b SYSTEM "file:///etc/passwd">]><a>&b;</a>',
-    gzip.compress(bytes(1 << 26)),
+    gzip.compress(bytes(1 << 26), mtime=0),
 )
 
 
