@@ -234,7 +234,7 @@ def test_yes_and_no_are_words_where_they_are_choices():
     assert train("augment=no").augment is False
     with pytest.raises(AmbisegError, match="binary_channels is 1 or 2, received 'two'"):
         train("binary_channels=two")
-    with pytest.raises(AmbisegError, match="precision is 'auto' or '32' or 'bf16', received True"):
+    with pytest.raises(AmbisegError, match="precision is 'auto' or '32' or 'tf32' or 'bf16', received True"):
         train("precision=yes")
 
 

@@ -196,7 +196,7 @@ def test_two_commands_in_one_place_are_refused(cli, fires, tiny_run, tmp_path, m
     from ambiseg.engine import predict, train
 
     monkeypatch.setattr(train, "_PATIENCE", 0.0)
-    monkeypatch.setattr(predict, "_PATIENCE", 0.0)
+    monkeypatch.setattr(predict, "PATIENCE", 0.0)
     run, out = shutil.copytree(tiny_run, tmp_path / "run"), tmp_path / "out"
     words = ("predict", tiny_run, fires / "test" / "images", "--no-picture", "--out", out)
     assert cli(*words).status == 0

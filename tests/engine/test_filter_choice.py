@@ -66,7 +66,7 @@ class Model(Run):
     """A run whose proposals were written by hand: one set for each image number."""
 
     def __init__(self, proposals):
-        self.config = SimpleNamespace(labels=BINARY, channels=())
+        self.config = SimpleNamespace(labels=BINARY, channels=(), slices=None)
         self.hardware, self.proposals, self.calls = SimpleNamespace(device="cpu"), proposals, 0
 
     def difference(self, image):

@@ -64,7 +64,7 @@ def test_runs_without_a_stored_range_still_predict(run, tiny_run, image, tmp_pat
         (lambda image: image[None], "shape"),
         (lambda image: image[:, :0], "shape"),
         (lambda image: image[:2], "2 channel"),
-        (lambda image: np.full(image.shape, "x"), "not an image"),
+        (lambda image: np.full(image.shape, "x"), "the image is a ndarray"),
         (lambda image: image * 1000 + 1e6, "its values"),
     ],
 )

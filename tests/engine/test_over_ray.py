@@ -80,6 +80,7 @@ def test_predictions_are_the_same_files(engine, tiny_run, fires, tmp_path):
     assert len(here) > 10 and here == ray
 
 
+@pytest.mark.slow
 def test_scores_are_the_same(engine, tiny_run, fires, tmp_path, monkeypatch):
     for module in (score_files_module, scorer):
         monkeypatch.setattr(module, "BATCH", 2)
@@ -98,6 +99,7 @@ def test_scores_are_the_same(engine, tiny_run, fires, tmp_path, monkeypatch):
     np.testing.assert_equal(here.to_dict(), ray.to_dict())
 
 
+@pytest.mark.slow
 def test_figures_are_the_same(engine, tiny_run, fires):
     run = load(tiny_run)
     here = evaluate(run, fires, batch_size=2, metrics="all")

@@ -157,7 +157,7 @@ def test_a_run_of_what_is_not_registered_says_to_register_it(fires, tmp_path, mo
     before = load(run, precision="32").model.state_dict()
     monkeypatch.delitem(networks._EXTERNAL, "TwoLayers")
     with pytest.raises(
-        AmbisegError, match="unknown network 'TwoLayers' .*call ambiseg.register_network before .*or install"
+        AmbisegError, match="unknown network 'TwoLayers'.*call ambiseg.register_network before .*or install"
     ):
         load(run)
     register_network("TwoLayers", TwoLayers(7))

@@ -22,8 +22,21 @@ QUICK = (
 """Checks of a second or less, for all methods together."""
 
 
-@pytest.mark.parametrize("check", CHECKS)
-@pytest.mark.parametrize("place", TRIALS)
+LEARNS = "learns_one_batch"
+"""The check that takes longest: in the quick run of one kind of masks for each method."""
+ALL = [
+    pytest.param(
+        place,
+        check,
+        marks=[pytest.mark.slow] if check == LEARNS and place.endswith("multi-class") else [],
+        id=f"{place}-{check}",
+    )
+    for place in TRIALS
+    for check in CHECKS
+]
+
+
+@pytest.mark.parametrize(("place", "check"), ALL)
 def test_method(place, check, seed):
     name, _ = TRIALS[place]
     torch.manual_seed(seed)

@@ -82,7 +82,12 @@ class RayEngine:
                 "object_store_memory": STORE,
                 "_node_ip_address": "127.0.0.1",
                 "_temp_dir": f"{folder}/r",  # Ray opens it to everybody
-                "_system_config": {"enable_metrics_collection": False, "task_oom_retries": RETRIES},
+                "_system_config": {
+                    "enable_metrics_collection": False,
+                    "task_oom_retries": RETRIES,
+                    "health_check_timeout_ms": 60_000,  # a busy machine is not a dead one: Ray ends this process then
+                    "health_check_failure_threshold": 30,
+                },
             }
             failed = (
                 "Ray does not start on this machine ({}): use the local engine, or start Ray by 'ray start'"
