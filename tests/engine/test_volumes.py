@@ -14,7 +14,7 @@ from ambiseg.data.source import SpreadSplit, open_split
 from ambiseg.data.volumes.settings import SliceSettings
 from ambiseg.data.volumes.volume import open_volume
 from ambiseg.engine.evaluate import evaluate
-from ambiseg.engine.hypotheses import SliceStore, predict_slices, through_volume, voxel_ml
+from ambiseg.engine.hypotheses import SliceStore, predict_slices, through_volume
 from ambiseg.engine.postprocess import PredictSettings
 from ambiseg.engine.predict_volumes import find_volumes, predict_volumes
 from ambiseg.engine.run import Run, load
@@ -265,7 +265,7 @@ def test_volumes_of_a_split_are_measured(run, tubes, scans):
         truth = MaskSet.from_numpy(modes, [0.75, 0.25])
         same = MaskSet.from_numpy(whole(ours), ours.masks.weights[0].numpy())
         assert found.values[""]["ged"][row] == pytest.approx(float(ged(same, truth)), abs=1e-6)
-        own, ml = found.values["foreground"], voxel_ml((0.8, 0.9, 2.5))
+        own, ml = found.values["foreground"], 0.8 * 0.9 * 2.5 / 1000
         predicted, annotated = whole(ours).sum((1, 2, 3)) * ml, modes.sum((1, 2, 3)) * ml
         u, v = same.weights[0].double().numpy(), np.array([0.75, 0.25])
         assert own["bias"][row] == pytest.approx(u @ predicted - v @ annotated, abs=1e-6)

@@ -131,10 +131,10 @@ class FolderSplit(Split):
         paths = self._files.images.get(sample_id)
         return None if paths is None else paths[0]
 
-    def spacing(self, volume: str) -> tuple[float, float, float] | None:
-        """Sides of the voxels of a volume in mm; None of an image that is none."""
+    def voxel_ml(self, volume: str) -> float | None:
+        """Millilitres of a voxel of a volume; None of an image that is none."""
         case = None if self._table is None else self._table.cases.get(volume)
-        return None if case is None else case.channels[0].spacing
+        return None if case is None else case.channels[0].voxel_ml
 
     def units(self) -> list[tuple[list[int], int]] | None:
         """Positions of the slices of each volume that is unpacked to be read, and its bytes."""

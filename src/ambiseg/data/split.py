@@ -51,8 +51,8 @@ class Split(Protocol):
         """The volume of each slice, which belong together; None where images are no slices."""
         return None if self.info.slices is None else by_volume(self.ids)
 
-    def spacing(self, volume: str) -> tuple[float, float, float] | None:
-        """Sides of the voxels of a volume in mm, where all its slices may be in this split; None where that is unknown."""
+    def voxel_ml(self, volume: str) -> float | None:
+        """Millilitres of a voxel of a volume, where all its slices may be in this split; None where that is unknown."""
         return None
 
     def units(self) -> list[tuple[list[int], int]] | None:

@@ -20,7 +20,6 @@ from ambiseg.engine.hypotheses import (
     draws_at_random,
     predict_slices,
     through_volume,
-    voxel_ml,
 )
 from ambiseg.engine.memory import refusing_too_much
 from ambiseg.engine.postprocess import Image, LoadedModel, PredictSettings
@@ -63,7 +62,7 @@ class VolumePrediction:
 
     def millilitres(self) -> NDArray[np.float64]:
         """Volume of each class in each hypothesis ``(H, classes)``; of the background, that within the box."""
-        return class_volumes(self.masks, voxel_ml(self.volume.spacing))
+        return class_volumes(self.masks, self.volume.voxel_ml)
 
     def slice_masks(self, index: int) -> MaskSet:
         """The hypotheses in one slice, ``(1, H, height, width)`` of the whole slice."""
