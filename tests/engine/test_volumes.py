@@ -20,7 +20,7 @@ from ambiseg.engine.predict_volumes import find_volumes, predict_volumes
 from ambiseg.engine.run import Run, load
 from ambiseg.engine.volume_evaluation import compare_volumes, why_not_volumes
 from ambiseg.engine.volumes import as_viewed, predict_volume, shown_slices
-from ambiseg.errors import AmbisegError
+from ambiseg.errors import AmbisegError, DataWarning
 from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
 from ambiseg.methods import build
@@ -108,6 +108,26 @@ def test_every_slice_of_a_sampler_has_the_same_random_numbers(sampler):
     assert not torch.equal(sets[0].masks, other.masks)
     joined = through_volume(sets, settings, sampled=True)
     assert torch.equal(joined.masks, torch.stack([one.masks for one in sets], 2))
+
+
+def test_slices_that_lie_otherwise_than_those_of_training_are_warned_of(run, scans, tubes, tmp_path):
+    """Rows and columns count, and the order of slices only where neighbours are channels."""
+    image = nibabel.load(scans[0])
+    values, affine = np.asarray(image.dataobj), image.affine
+    for axis, words in ((0, "mirrored or turned"), (2, "")):
+        turned = values[::-1] if axis == 0 else values[:, :, ::-1]
+        there = affine @ np.diag([*(-1.0 if i == axis else 1.0 for i in range(3)), 1])
+        nibabel.save(nibabel.Nifti1Image(turned, there), tmp_path / f"{axis}.nii.gz")
+        remark = predict_volume(run, tmp_path / f"{axis}.nii.gz").remark
+        assert words in remark and bool(words) == bool(remark)
+    assert predict_volume(run, tmp_path / "0.nii.gz", slices=SliceSettings(axis="coronal")).remark == ""
+    assert predict_volume(run, scans[0]).remark == ""
+    other = Run(replace(run.config, directions=("PI",)), run.model, run.hardware)
+    with pytest.warns(DataWarning, match="P-I"):
+        other.check_data(open_split(tubes, "test"))
+    other = Run(replace(run.config, slices=SliceSettings(axis="coronal")), run.model, run.hardware)
+    with pytest.warns(DataWarning, match="along the axis axial, those of training along coronal"):
+        other.check_data(open_split(tubes, "test"))
 
 
 def test_slices_are_kept_within_their_boxes():
@@ -234,6 +254,14 @@ def test_volumes_are_found(scans, fires, tmp_path):
     (tmp_path / "a.nii.gz").write_bytes(scans[0].read_bytes())
     (tmp_path / "notes.txt").touch()
     assert find_volumes([tmp_path]) == [tmp_path / "a.nii.gz"]
+    image = nibabel.load(scans[0])
+    nibabel.save(image.slicer[:, :, :1], tmp_path / "one slice.nii.gz")
+    (tmp_path / "broken.nii").touch()
+    assert [path.name for path in find_volumes([tmp_path])] == ["a.nii.gz", "broken.nii", "one slice.nii.gz"]
+    assert find_volumes([scans[0], tmp_path / "broken.nii"]) == [scans[0], tmp_path / "broken.nii"]
+    assert find_volumes([tmp_path / "one slice.nii.gz"]) == []
+    with pytest.raises(AmbisegError, match="does not exist"):
+        find_volumes([scans[0], tmp_path / "missing.nii"])
     (tmp_path / "b.png").touch()
     with pytest.raises(AmbisegError, match="files of one kind"):
         find_volumes([tmp_path])

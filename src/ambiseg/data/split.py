@@ -55,6 +55,11 @@ class Split(Protocol):
         """Millilitres of a voxel of a volume, where all its slices may be in this split; None where that is unknown."""
         return None
 
+    @property
+    def directions(self) -> frozenset[str]:
+        """Directions of the slices of its volumes (`slice_directions`); empty where they are unknown."""
+        return frozenset()
+
     def units(self) -> list[tuple[list[int], int]] | None:
         """Positions of the samples of each file that is read as a whole, and the bytes that it takes in memory; None
         where each sample is read alone."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ambiseg import owned_files
 from ambiseg.atomic_write import DiskFullError, replacing_folder, working_in
-from ambiseg.data.files.reading import IMAGE_SUFFIXES, suffix_of
+from ambiseg.data.files.reading import IMAGE_SUFFIXES, VOLUME_SUFFIXES, suffix_of
 from ambiseg.data.volumes.settings import SliceSettings
 from ambiseg.data.volumes.slices import slice_count
 from ambiseg.data.volumes.volume import is_volume
@@ -37,6 +37,8 @@ Picture = Callable[[list[tuple[int, Image, MaskSet]], Path], None]
 def find_volumes(inputs: Iterable[str | Path]) -> list[Path]:
     """Volumes that are named directly, or lie in named folders (not deeper), in order; none if there are only images.
 
+    Beside a volume each NIfTI file is one, also with a single slice or damaged: prediction reports what it cannot read.
+
     Raises:
         AmbisegError: volumes and images together, in the inputs or in one folder.
 
@@ -48,6 +50,10 @@ def find_volumes(inputs: Iterable[str | Path]) -> list[Path]:
     found = [_volumes_at(path) for path in paths]
     if any(found):
         for path, own in zip(paths, found, strict=True):
+            if not own and _is_named_like_one(path):
+                own.append(path)
+            if not own and not path.exists():
+                raise AmbisegError(f"{path} does not exist: check the path")
             if not own:
                 raise AmbisegError(
                     f"{path} is no volume, and other inputs are volumes: predict images and volumes in two calls"
@@ -60,12 +66,17 @@ def _volumes_at(path: Path) -> list[Path]:
         return [path] if is_volume(path) else []
     inside = [one for one in sorted(path.iterdir()) if not one.name.startswith(".")]
     found = [one for one in inside if is_volume(one)]
+    found = [one for one in inside if one in found or _is_named_like_one(one)] if found else []
     others = [one.name for one in inside if one not in found and suffix_of(one) in IMAGE_SUFFIXES]
     if found and others:
         raise AmbisegError(
             f"{path} holds volumes, such as {found[0].name!r}, and images, such as {others[0]!r}: name the files of one kind"
         )
     return found
+
+
+def _is_named_like_one(path: Path) -> bool:
+    return path.is_file() and suffix_of(path) in VOLUME_SUFFIXES
 
 
 def predict_volumes(
@@ -165,7 +176,7 @@ def predict_volumes(
             slices_of = slice_count(found.volume, found.slices)
             index.add(path, name, masks=masks, determined=found.determined, slices=slices_of)
             yield FileResult(path, out / name, masks, determined=found.determined)
-    warn_of_range(remarks, len(paths))
+    warn_of_range(remarks, len(paths), "volumes")
 
 
 def _write(partial: Path, found: VolumePrediction, how: dict[str, Any], picture: Picture | None) -> None:

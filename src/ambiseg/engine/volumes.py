@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ambiseg.data.volumes.grid import slice_directions
 from ambiseg.data.volumes.settings import SliceSettings
 from ambiseg.data.volumes.slices import read_slice, slice_count
 from ambiseg.data.volumes.volume import Volume, open_volume
@@ -116,7 +117,7 @@ def predict_volume(
     volume = open_volume(volume) if isinstance(volume, (str, Path)) else volume
     slices = slices or slice_settings(run)
     settings = (settings or PredictSettings()).for_run(run)
-    remark = _range_remark(run, volume, slices)
+    remarks = [_range_remark(run, volume, slices), _turned(run, volume, slices)]
     count, axis = slice_count(volume, slices), volume.axis(slices.axis)
     store, determined, means = SliceStore(), True, list[NDArray[np.float16]]()
     images = (_read(run, volume, slices, index) for index in range(count))
@@ -142,7 +143,7 @@ def predict_volume(
         slices,
         determined,
         np.moveaxis(np.stack(means, 1), 1, 1 + axis) if means else None,
-        remark,
+        "; ".join(filter(None, remarks)),
     )
 
 
@@ -172,6 +173,14 @@ def _range_remark(run: Run, volume: Volume, slices: SliceSettings) -> str:
     indices = np.unique(np.linspace(0, count - 1, min(count, CHECKED)).round().astype(int))
     spread = np.concatenate([read_slice(volume, slices, int(index)) for index in indices], axis=1)
     return "" if run.config.images is None else run.config.images.difference(spread)
+
+
+def _turned(run: Run, volume: Volume, slices: SliceSettings) -> str:
+    """What to warn of where slices lie otherwise than those of training; nothing across another axis, which was asked for."""
+    if not volume.placed or slices.axis != slice_settings(run).axis:
+        return ""
+    directions = slice_directions(volume, slices)
+    return "" if run.knows(directions) else run.turned(directions)
 
 
 def shown_slices(prediction: VolumePrediction, most: int) -> Iterator[tuple[int, Image, MaskSet]]:

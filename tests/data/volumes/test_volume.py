@@ -297,7 +297,10 @@ def test_the_volume_of_a_voxel_is_the_determinant_of_its_affine(tmp_path):
     tilt[1, 2] = np.tan(np.radians(25))
     sheared = AFFINE @ tilt
     expected = 0.7 * 0.8 * 2.5 / 1000
-    for written in (write_nifti(tmp_path / "a.nii", case(0)[0], sheared), write_nrrd(tmp_path / "a.nrrd", case(0)[0], sheared)):
+    for written in (
+        write_nifti(tmp_path / "a.nii", case(0)[0], sheared),
+        write_nrrd(tmp_path / "a.nrrd", case(0)[0], sheared),
+    ):
         assert open_volume(written).voxel_ml == pytest.approx(expected, rel=1e-5)
     assert open_volume(write_series(tmp_path / "s", case(0)[0], sheared)).voxel_ml == pytest.approx(expected)
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ambiseg.data.files.geometry import TOLERANCE, distance, voxel_order
 from ambiseg.data.files.validation import FileProblem
+from ambiseg.data.volumes.settings import SliceSettings
 from ambiseg.data.volumes.volume import Volume
 
 _RESAMPLE = "resample it on the grid of its image"
@@ -113,6 +114,14 @@ def orientation(volume: Volume) -> str:
     from nibabel.orientations import aff2axcodes
 
     return "".join(map(str, aff2axcodes(volume.affine)))
+
+
+def slice_directions(volume: Volume, settings: SliceSettings) -> str:
+    """Letters of the directions in which rows and columns of the slices of a volume run, such as LP; with neighbours
+    also that of the slices themselves, such as LPS."""
+    letters, axis = orientation(volume), volume.axis(settings.axis)
+    plane = letters[:axis] + letters[axis + 1 :]
+    return plane + letters[axis] if settings.neighbours else plane
 
 
 def _size(volume: Volume) -> str:
