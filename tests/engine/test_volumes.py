@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from ambiseg.data.batches import Normalization
 from ambiseg.data.source import SpreadSplit, open_split
 from ambiseg.data.volumes.settings import SliceSettings
 from ambiseg.data.volumes.volume import open_volume
@@ -244,6 +245,35 @@ def test_one_damaged_volume_stops_none(run, scans, tmp_path):
     bad.write_bytes(scans[0].read_bytes()[:400])
     results = list(predict_volumes(run, [bad, scans[0]], tmp_path / "out"))
     assert "bad.nii.gz" in results[0].error and results[1].error is None
+
+
+def test_files_of_single_channels_are_one_volume(run, scans, tmp_path):
+    """As the data set reads them: nnU-Net's ``_0000``, ``_0001``, predicted like one file with both channels."""
+    image = nibabel.load(scans[0])
+    values, folder = np.asarray(image.dataobj), tmp_path / "imagesTs"
+    folder.mkdir()
+    for channel, factor in enumerate((1, 2)):
+        nibabel.save(
+            nibabel.Nifti1Image(values * factor, image.affine), folder / f"case_7_{channel:04}.nii.gz"
+        )
+    nibabel.save(
+        nibabel.Nifti1Image(np.stack([values, 2 * values], -1), image.affine), tmp_path / "both.nii.gz"
+    )
+    torch.manual_seed(0)
+    scale = Normalization(2 * run.config.normalization.mean, 2 * run.config.normalization.std)
+    config = replace(run.config, in_channels=2, normalization=scale, images=None)
+    two = Run(config, config.build(), run.hardware)
+    results = list(predict_volumes(two, find_volumes([folder]), tmp_path / "out"))
+    assert [(one.folder.name, one.error) for one in results] == [("case_7", None)]
+    (other,) = predict_volumes(two, [tmp_path / "both.nii.gz"], tmp_path / "other")
+    ours, theirs = (read_volume_prediction(one.folder) for one in (results[0], other))
+    assert np.array_equal(ours.masks, theirs.masks)
+    (again,) = predict_volumes(two, find_volumes([folder]), tmp_path / "out", resume=True)
+    assert again.kept
+    (single,) = predict_volumes(run, [folder / "case_7_0000.nii.gz"], tmp_path / "single")
+    assert single.folder.name == "case_7" and single.error is None
+    both = list(predict_volumes(run, find_volumes([folder]), tmp_path / "each"))
+    assert [one.path.name for one in both] == ["case_7_0000.nii.gz", "case_7_0001.nii.gz"]
 
 
 def test_volumes_are_found(scans, fires, tmp_path):

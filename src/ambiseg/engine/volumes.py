@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ambiseg.data.volumes.grid import slice_directions
 from ambiseg.data.volumes.settings import SliceSettings
 from ambiseg.data.volumes.slices import read_slice, slice_count
+from ambiseg.data.volumes.unpacked import UNPACKED
 from ambiseg.data.volumes.volume import Volume, open_volume
 from ambiseg.engine.hypotheses import (
     SliceStore,
@@ -119,6 +120,7 @@ def predict_volume(
     settings = (settings or PredictSettings()).for_run(run)
     remarks = [_range_remark(run, volume, slices), _turned(run, volume, slices)]
     count, axis = slice_count(volume, slices), volume.axis(slices.axis)
+    UNPACKED.make_room(volume.unpacked_bytes(axis))
     store, determined, means = SliceStore(), True, list[NDArray[np.float16]]()
     images = (_read(run, volume, slices, index) for index in range(count))
     for found in predict_slices(run, images, settings, flow, batch_size, seed):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -107,6 +107,27 @@ def require_one_grid(channels: tuple[Volume, ...]) -> None:
                 f" {_size(first)}, {orientation(first)}, or lies elsewhere",
                 "resample it on the grid of the others",
             )
+
+
+@dataclass(frozen=True)
+class _Together:
+    """Planes of several volumes, their channels one after the other."""
+
+    parts: tuple[Volume, ...]
+
+    def plane(self, axis: int, index: int) -> NDArray[Any]:
+        return np.concatenate([part.plane(axis, index) for part in self.parts])
+
+    def unpacked_bytes(self, axis: int) -> int:
+        return sum(part.unpacked_bytes(axis) for part in self.parts)
+
+
+def together(channels: tuple[Volume, ...]) -> Volume:
+    """One volume of volumes that hold some of its channels each; `FileProblem` unless they lie on the first."""
+    require_one_grid(channels)
+    if len(channels) == 1:
+        return channels[0]
+    return replace(channels[0], channels=sum(one.channels for one in channels), planes=_Together(channels))
 
 
 def orientation(volume: Volume) -> str:
