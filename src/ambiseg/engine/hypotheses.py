@@ -100,12 +100,12 @@ def through_volume(slices: Sequence[MaskSet], settings: PredictSettings, sampled
     )
     weights = torch.from_numpy(np.where(joined.weights < LEAST, 0, joined.weights)).float()
     every = MaskSet(masks[None], weights[None], slices[0].labels, _mean_scores(slices, joined.masks))
+    del slices, masks  # all masks of a volume take a gigabyte or more
+    every = every.normalised().compact()
     values = settings.values()
     if not sampled:
         values = replace(values, score_threshold=None, probability_threshold=None, temperature=1.0)
-    return ranked(
-        filtered(every.normalised().compact(), values, settings.estimate.kind), values.top
-    ).compact()
+    return ranked(filtered(every, values, settings.estimate.kind), values.top).compact()
 
 
 def _mean_scores(slices: Sequence[MaskSet], taken: NDArray[np.int64]) -> torch.Tensor | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from ambiseg import owned_files
@@ -264,7 +265,10 @@ def _foreground(found: VolumePrediction) -> list[int]:
 
 def _entries(found: VolumePrediction, names: Sequence[str]) -> list[dict[str, Any]]:
     """What ``prediction.json`` says of each hypothesis; its area is the share of all voxels."""
-    entries, volumes, share = mask_entries(found.masks, names), found.millilitres(), _share(found)
+    volumes, share = found.millilitres(), _share(found)
+    entries = [  # one after the other, for counting takes many bytes for each voxel
+        mask_entries(found.masks.gather(torch.tensor([[k]])), [name])[0] for k, name in enumerate(names)
+    ]
     for k, entry in enumerate(entries):
         entry["area"] = round(entry["area"] * share, 9)
         entry["millilitres"] = {

@@ -132,7 +132,7 @@ def predict_volume(
         if progress is not None:
             progress(len(store), count)
     rows, columns = store.box
-    needed = 3 * store.most * count * (rows.stop - rows.start) * (columns.stop - columns.start)
+    needed = 4 * store.most * count * (rows.stop - rows.start) * (columns.stop - columns.start)
     what = f"joining {store.most} masks of each of {count} slices of {volume.path.name}"
     with refusing_too_much(what, needed, "cpu", "ask for fewer masks (--samples), or cut the volume"):
         masks = through_volume(store.sets(), settings, draws_at_random(run))
