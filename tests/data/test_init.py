@@ -16,6 +16,7 @@ from ambiseg.data.guess.guess import guess
 from ambiseg.data.guess.setup import HEADER, plan, write
 from ambiseg.data.source import list_splits, open_split
 from ambiseg.errors import AmbisegError
+from volume_replica import write_nifti
 
 IDS = [f"p{patient}_{place}" for patient in range(1, 7) for place in range(1, 3)]
 WHO = ("anna", "ben", "chi")
@@ -590,3 +591,18 @@ def test_masks_that_cannot_be_read_are_told_with_the_others_used(tmp_path):
     planned = plan(made.root)
     assert [problem.problem for problem in planned.problems[:1]] == ["the file is empty (0 bytes)"]
     assert planned.values.files == 35
+
+
+@pytest.mark.parametrize("volumes", [False, True])
+def test_a_mask_with_nan_is_named_and_the_others_tell_the_classes(tmp_path, volumes):
+    paths = [tmp_path / f"{i}{'.nii' if volumes else '.npy'}" for i in range(2)]
+    for path, hole in zip(paths, (0.0, np.nan), strict=True):
+        mask = np.ones((5, 4, 3) if volumes else (5, 4), np.float32)
+        mask[:2], mask[0, 0] = 0, hole
+        if volumes:
+            write_nifti(path, mask)
+        else:
+            np.save(path, mask)
+    found = MaskValues.of(paths)
+    assert classes_of(found).labels.classes == 2
+    assert [problem.file for problem in found.problems] == [str(paths[1])] and "NaN" in str(found.problems[0])

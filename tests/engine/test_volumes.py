@@ -10,17 +10,18 @@ import numpy as np
 import pytest
 import torch
 
+from ambiseg.data.batches import Normalization
 from ambiseg.data.source import SpreadSplit, open_split
 from ambiseg.data.volumes.settings import SliceSettings
 from ambiseg.data.volumes.volume import open_volume
 from ambiseg.engine.evaluate import evaluate
-from ambiseg.engine.hypotheses import SliceStore, predict_slices, through_volume, voxel_ml
+from ambiseg.engine.hypotheses import SliceStore, predict_slices, through_volume
 from ambiseg.engine.postprocess import PredictSettings
 from ambiseg.engine.predict_volumes import find_volumes, predict_volumes
 from ambiseg.engine.run import Run, load
 from ambiseg.engine.volume_evaluation import compare_volumes, why_not_volumes
 from ambiseg.engine.volumes import as_viewed, predict_volume, shown_slices
-from ambiseg.errors import AmbisegError
+from ambiseg.errors import AmbisegError, DataWarning
 from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
 from ambiseg.methods import build
@@ -108,6 +109,26 @@ def test_every_slice_of_a_sampler_has_the_same_random_numbers(sampler):
     assert not torch.equal(sets[0].masks, other.masks)
     joined = through_volume(sets, settings, sampled=True)
     assert torch.equal(joined.masks, torch.stack([one.masks for one in sets], 2))
+
+
+def test_slices_that_lie_otherwise_than_those_of_training_are_warned_of(run, scans, tubes, tmp_path):
+    """Rows and columns count, and the order of slices only where neighbours are channels."""
+    image = nibabel.load(scans[0])
+    values, affine = np.asarray(image.dataobj), image.affine
+    for axis, words in ((0, "mirrored or turned"), (2, "")):
+        turned = values[::-1] if axis == 0 else values[:, :, ::-1]
+        there = affine @ np.diag([*(-1.0 if i == axis else 1.0 for i in range(3)), 1])
+        nibabel.save(nibabel.Nifti1Image(turned, there), tmp_path / f"{axis}.nii.gz")
+        remark = predict_volume(run, tmp_path / f"{axis}.nii.gz").remark
+        assert words in remark and bool(words) == bool(remark)
+    assert predict_volume(run, tmp_path / "0.nii.gz", slices=SliceSettings(axis="coronal")).remark == ""
+    assert predict_volume(run, scans[0]).remark == ""
+    other = Run(replace(run.config, directions=("PI",)), run.model, run.hardware)
+    with pytest.warns(DataWarning, match="P-I"):
+        other.check_data(open_split(tubes, "test"))
+    other = Run(replace(run.config, slices=SliceSettings(axis="coronal")), run.model, run.hardware)
+    with pytest.warns(DataWarning, match="along the axis axial, those of training along coronal"):
+        other.check_data(open_split(tubes, "test"))
 
 
 def test_slices_are_kept_within_their_boxes():
@@ -226,6 +247,35 @@ def test_one_damaged_volume_stops_none(run, scans, tmp_path):
     assert "bad.nii.gz" in results[0].error and results[1].error is None
 
 
+def test_files_of_single_channels_are_one_volume(run, scans, tmp_path):
+    """As the data set reads them: nnU-Net's ``_0000``, ``_0001``, predicted like one file with both channels."""
+    image = nibabel.load(scans[0])
+    values, folder = np.asarray(image.dataobj), tmp_path / "imagesTs"
+    folder.mkdir()
+    for channel, factor in enumerate((1, 2)):
+        nibabel.save(
+            nibabel.Nifti1Image(values * factor, image.affine), folder / f"case_7_{channel:04}.nii.gz"
+        )
+    nibabel.save(
+        nibabel.Nifti1Image(np.stack([values, 2 * values], -1), image.affine), tmp_path / "both.nii.gz"
+    )
+    torch.manual_seed(0)
+    scale = Normalization(2 * run.config.normalization.mean, 2 * run.config.normalization.std)
+    config = replace(run.config, in_channels=2, normalization=scale, images=None)
+    two = Run(config, config.build(), run.hardware)
+    results = list(predict_volumes(two, find_volumes([folder]), tmp_path / "out"))
+    assert [(one.folder.name, one.error) for one in results] == [("case_7", None)]
+    (other,) = predict_volumes(two, [tmp_path / "both.nii.gz"], tmp_path / "other")
+    ours, theirs = (read_volume_prediction(one.folder) for one in (results[0], other))
+    assert np.array_equal(ours.masks, theirs.masks)
+    (again,) = predict_volumes(two, find_volumes([folder]), tmp_path / "out", resume=True)
+    assert again.kept
+    (single,) = predict_volumes(run, [folder / "case_7_0000.nii.gz"], tmp_path / "single")
+    assert single.folder.name == "case_7" and single.error is None
+    both = list(predict_volumes(run, find_volumes([folder]), tmp_path / "each"))
+    assert [one.path.name for one in both] == ["case_7_0000.nii.gz", "case_7_0001.nii.gz"]
+
+
 def test_volumes_are_found(scans, fires, tmp_path):
     assert find_volumes([scans[0].parent]) == scans and find_volumes([scans[1]]) == [scans[1]]
     assert find_volumes([fires / "test" / "images"]) == []
@@ -234,6 +284,14 @@ def test_volumes_are_found(scans, fires, tmp_path):
     (tmp_path / "a.nii.gz").write_bytes(scans[0].read_bytes())
     (tmp_path / "notes.txt").touch()
     assert find_volumes([tmp_path]) == [tmp_path / "a.nii.gz"]
+    image = nibabel.load(scans[0])
+    nibabel.save(image.slicer[:, :, :1], tmp_path / "one slice.nii.gz")
+    (tmp_path / "broken.nii").touch()
+    assert [path.name for path in find_volumes([tmp_path])] == ["a.nii.gz", "broken.nii", "one slice.nii.gz"]
+    assert find_volumes([scans[0], tmp_path / "broken.nii"]) == [scans[0], tmp_path / "broken.nii"]
+    assert find_volumes([tmp_path / "one slice.nii.gz"]) == []
+    with pytest.raises(AmbisegError, match="does not exist"):
+        find_volumes([scans[0], tmp_path / "missing.nii"])
     (tmp_path / "b.png").touch()
     with pytest.raises(AmbisegError, match="files of one kind"):
         find_volumes([tmp_path])
@@ -265,7 +323,7 @@ def test_volumes_of_a_split_are_measured(run, tubes, scans):
         truth = MaskSet.from_numpy(modes, [0.75, 0.25])
         same = MaskSet.from_numpy(whole(ours), ours.masks.weights[0].numpy())
         assert found.values[""]["ged"][row] == pytest.approx(float(ged(same, truth)), abs=1e-6)
-        own, ml = found.values["foreground"], voxel_ml((0.8, 0.9, 2.5))
+        own, ml = found.values["foreground"], 0.8 * 0.9 * 2.5 / 1000
         predicted, annotated = whole(ours).sum((1, 2, 3)) * ml, modes.sum((1, 2, 3)) * ml
         u, v = same.weights[0].double().numpy(), np.array([0.75, 0.25])
         assert own["bias"][row] == pytest.approx(u @ predicted - v @ annotated, abs=1e-6)

@@ -48,6 +48,7 @@ from ambiseg.data.schema import COLUMNS
 from ambiseg.data.split import Split
 from ambiseg.data.standard_files import StandardFiles, standard_splits
 from ambiseg.data.volumes.cases import CaseTable
+from ambiseg.data.volumes.grid import slice_directions
 from ambiseg.errors import AmbisegError
 
 __all__ = ["DatasetInfo", "FolderSplit", "Progress", "folder_splits", "write_folder"]
@@ -131,10 +132,17 @@ class FolderSplit(Split):
         paths = self._files.images.get(sample_id)
         return None if paths is None else paths[0]
 
-    def spacing(self, volume: str) -> tuple[float, float, float] | None:
-        """Sides of the voxels of a volume in mm; None of an image that is none."""
+    def voxel_ml(self, volume: str) -> float | None:
+        """Millilitres of a voxel of a volume; None of an image that is none."""
         case = None if self._table is None else self._table.cases.get(volume)
-        return None if case is None else case.channels[0].spacing
+        return None if case is None else case.channels[0].voxel_ml
+
+    @property
+    def directions(self) -> frozenset[str]:
+        """Directions of the slices of all volumes whose headers say where they lie."""
+        cases = () if self._table is None else self._table.cases.values()
+        placed = [(case.channels[0], case.slices) for case in cases if case.channels[0].placed]
+        return frozenset(slice_directions(volume, slices) for volume, slices in placed)
 
     def units(self) -> list[tuple[list[int], int]] | None:
         """Positions of the slices of each volume that is unpacked to be read, and its bytes."""

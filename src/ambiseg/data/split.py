@@ -51,9 +51,14 @@ class Split(Protocol):
         """The volume of each slice, which belong together; None where images are no slices."""
         return None if self.info.slices is None else by_volume(self.ids)
 
-    def spacing(self, volume: str) -> tuple[float, float, float] | None:
-        """Sides of the voxels of a volume in mm, where all its slices may be in this split; None where that is unknown."""
+    def voxel_ml(self, volume: str) -> float | None:
+        """Millilitres of a voxel of a volume, where all its slices may be in this split; None where that is unknown."""
         return None
+
+    @property
+    def directions(self) -> frozenset[str]:
+        """Directions of the slices of its volumes (`slice_directions`); empty where they are unknown."""
+        return frozenset()
 
     def units(self) -> list[tuple[list[int], int]] | None:
         """Positions of the samples of each file that is read as a whole, and the bytes that it takes in memory; None

@@ -34,8 +34,6 @@ LINKED = 0.2
 """How much the same sample of the next slice is preferred to others, in units of IoU."""
 LEAST = 1e-6
 """Hypotheses of a lower probability are left out."""
-ML = 1000.0
-"""Cubic millimetres in a millilitre."""
 
 
 def draws_at_random(run: LoadedModel) -> bool:
@@ -102,12 +100,12 @@ def through_volume(slices: Sequence[MaskSet], settings: PredictSettings, sampled
     )
     weights = torch.from_numpy(np.where(joined.weights < LEAST, 0, joined.weights)).float()
     every = MaskSet(masks[None], weights[None], slices[0].labels, _mean_scores(slices, joined.masks))
+    del slices, masks  # all masks of a volume take a gigabyte or more
+    every = every.normalised().compact()
     values = settings.values()
     if not sampled:
         values = replace(values, score_threshold=None, probability_threshold=None, temperature=1.0)
-    return ranked(
-        filtered(every.normalised().compact(), values, settings.estimate.kind), values.top
-    ).compact()
+    return ranked(filtered(every, values, settings.estimate.kind), values.top).compact()
 
 
 def _mean_scores(slices: Sequence[MaskSet], taken: NDArray[np.int64]) -> torch.Tensor | None:
@@ -177,16 +175,6 @@ class SliceStore:
                 masks[:, :, down, across] = one.masks
             found.append(replace(one, masks=masks))
         return found
-
-
-def voxel_ml(spacing: Sequence[float]) -> float:
-    """Millilitres of a voxel of these sides in mm.
-
-    Example:
-        >>> voxel_ml((1.0, 1.0, 5.0))
-        0.005
-    """
-    return float(np.prod(np.asarray(spacing, np.float64))) / ML
 
 
 def class_volumes(masks: MaskSet, voxel: float) -> NDArray[np.float64]:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from ambiseg import owned_files
 from ambiseg.atomic_write import DiskFullError, replacing_folder, working_in
-from ambiseg.data.files.reading import IMAGE_SUFFIXES, suffix_of
+from ambiseg.data.files.reading import IMAGE_SUFFIXES, VOLUME_SUFFIXES, stem_of, suffix_of
+from ambiseg.data.volumes.grid import together
 from ambiseg.data.volumes.settings import SliceSettings
 from ambiseg.data.volumes.slices import slice_count
-from ambiseg.data.volumes.volume import is_volume
+from ambiseg.data.volumes.volume import is_volume, open_volume
 from ambiseg.data.volumes.writing import suffix_for, write_values
 from ambiseg.engine.postprocess import Image, LoadedModel, PredictSettings
 from ambiseg.engine.predict import PATIENCE, FileResult, failed, mask_entries
@@ -26,6 +29,8 @@ from ambiseg.maskset import MaskSet
 from ambiseg.metrics.volumes import quantiles
 from ambiseg.predictions.index import PREDICT, PredictionIndex, folder_names, start
 
+_CHANNEL = re.compile(r"(.+)_(\d{4})")
+_NNUNET = ("imagesTr", "imagesTs", "imagesVal")
 LEVEL = 0.9
 """Probability of the interval of a volume."""
 SHOWN = 6
@@ -36,6 +41,8 @@ Picture = Callable[[list[tuple[int, Image, MaskSet]], Path], None]
 
 def find_volumes(inputs: Iterable[str | Path]) -> list[Path]:
     """Volumes that are named directly, or lie in named folders (not deeper), in order; none if there are only images.
+
+    Beside a volume each NIfTI file is one, also with a single slice or damaged: prediction reports what it cannot read.
 
     Raises:
         AmbisegError: volumes and images together, in the inputs or in one folder.
@@ -48,6 +55,10 @@ def find_volumes(inputs: Iterable[str | Path]) -> list[Path]:
     found = [_volumes_at(path) for path in paths]
     if any(found):
         for path, own in zip(paths, found, strict=True):
+            if not own and _is_named_like_one(path):
+                own.append(path)
+            if not own and not path.exists():
+                raise AmbisegError(f"{path} does not exist: check the path")
             if not own:
                 raise AmbisegError(
                     f"{path} is no volume, and other inputs are volumes: predict images and volumes in two calls"
@@ -60,12 +71,54 @@ def _volumes_at(path: Path) -> list[Path]:
         return [path] if is_volume(path) else []
     inside = [one for one in sorted(path.iterdir()) if not one.name.startswith(".")]
     found = [one for one in inside if is_volume(one)]
+    found = [one for one in inside if one in found or _is_named_like_one(one)] if found else []
     others = [one.name for one in inside if one not in found and suffix_of(one) in IMAGE_SUFFIXES]
     if found and others:
         raise AmbisegError(
             f"{path} holds volumes, such as {found[0].name!r}, and images, such as {others[0]!r}: name the files of one kind"
         )
     return found
+
+
+def channel_files(paths: Sequence[Path], channels: int) -> dict[Path, tuple[Path, ...]]:
+    """The files of each volume by the first of them. Files ``_0000``, ``_0001`` ... of one name, as of nnU-Net, hold the
+    channels of one volume, where there are as many as it has channels and each file holds one.
+
+    Example:
+        >>> paths = [Path(f"case_{i:04}.nrrd") for i in range(2)]
+        >>> list(channel_files(paths, 1).values()) == [(path,) for path in paths]
+        True
+    """
+    members: dict[tuple[Path, str], list[Path]] = {}
+    for path in sorted(paths):
+        found = _CHANNEL.fullmatch(stem_of(path))
+        if found is not None and int(found[2]) == len(members.setdefault((path.parent, found[1]), [])):
+            members[path.parent, found[1]].append(path)
+    groups = {
+        some[0]: tuple(some) for some in members.values() if len(some) == channels > 1 and _single(some)
+    }
+    others = {path for some in groups.values() for path in some[1:]}
+    return {path: groups.get(path, (path,)) for path in paths if path not in others}
+
+
+def _single(paths: Sequence[Path]) -> bool:
+    try:
+        return all(open_volume(path).channels == 1 for path in paths)
+    except AmbisegError:
+        return False  # reported for each file
+
+
+def _named(files: Mapping[Path, tuple[Path, ...]]) -> list[Path]:
+    """Volumes as their ids name them: without the number of a channel, as in the ids of `ambiseg data init`."""
+    bare = all(path.parent.name in _NNUNET and stem_of(path).endswith("_0000") for path in files)
+    return [
+        path.with_name(stem_of(path)[:-5] + suffix_of(path)) if bare or len(some) > 1 else path
+        for path, some in files.items()
+    ]
+
+
+def _is_named_like_one(path: Path) -> bool:
+    return path.is_file() and suffix_of(path) in VOLUME_SUFFIXES
 
 
 def predict_volumes(
@@ -92,7 +145,8 @@ def predict_volumes(
 
     Args:
         run: a loaded run.
-        paths: files of volumes, or folders with a DICOM series.
+        paths: files of volumes, or folders with a DICOM series; files of one channel each are put together
+            (`channel_files`).
         out: folder to write to.
         settings: filters, probabilities and number of samples.
         slices: axis and neighbours; those of the training if None.
@@ -116,7 +170,9 @@ def predict_volumes(
     start(out, paths, overwrite, resume)
     settings = (settings or PredictSettings()).for_run(run)
     slices = slices or slice_settings(run)
-    names, remarks = folder_names(paths), list[str]()
+    files = channel_files(paths, run.config.in_channels // slices.planes)
+    called = _named(files)
+    names, remarks = folder_names(called), list[str]()
     recipe = {
         "run": run.digest(),
         "settings": settings.record(),
@@ -130,7 +186,7 @@ def predict_volumes(
             owned_files.begin(out, PREDICT)
         index = PredictionIndex(out)
         index.begin(recipe)
-        for path, name in zip(paths, names, strict=True):
+        for (path, channels), one, name in zip(files.items(), called, names, strict=True):
             entry = index.done(path, name)
             if entry is not None:
                 yield FileResult(
@@ -140,7 +196,7 @@ def predict_volumes(
             try:
                 found = predict_volume(
                     run,
-                    path,
+                    together(tuple(open_volume(file) for file in channels)),
                     settings,
                     slices=slices,
                     flow=flow,
@@ -163,9 +219,10 @@ def predict_volumes(
                 continue
             masks = int(found.masks.count[0])
             slices_of = slice_count(found.volume, found.slices)
-            index.add(path, name, masks=masks, determined=found.determined, slices=slices_of)
+            own = {} if one == path else {"id": stem_of(one)}
+            index.add(path, name, masks=masks, determined=found.determined, slices=slices_of, **own)
             yield FileResult(path, out / name, masks, determined=found.determined)
-    warn_of_range(remarks, len(paths))
+    warn_of_range(remarks, len(files), "volumes")
 
 
 def _write(partial: Path, found: VolumePrediction, how: dict[str, Any], picture: Picture | None) -> None:
@@ -208,7 +265,10 @@ def _foreground(found: VolumePrediction) -> list[int]:
 
 def _entries(found: VolumePrediction, names: Sequence[str]) -> list[dict[str, Any]]:
     """What ``prediction.json`` says of each hypothesis; its area is the share of all voxels."""
-    entries, volumes, share = mask_entries(found.masks, names), found.millilitres(), _share(found)
+    volumes, share = found.millilitres(), _share(found)
+    entries = [  # one after the other, for counting takes many bytes for each voxel
+        mask_entries(found.masks.gather(torch.tensor([[k]])), [name])[0] for k, name in enumerate(names)
+    ]
     for k, entry in enumerate(entries):
         entry["area"] = round(entry["area"] * share, 9)
         entry["millilitres"] = {

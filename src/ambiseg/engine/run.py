@@ -169,7 +169,8 @@ class Run:
         return remark
 
     def check_data(self, split: Split) -> None:
-        """Raise `AmbisegError` where a split has other classes or channels than the training images."""
+        """Raise `AmbisegError` where a split has other classes or channels than the training images; warn of slices that lie
+        otherwise."""
         ours, theirs = self.config.labels.names, split.info.labels.names
         if theirs != ours:
             raise AmbisegError(
@@ -181,11 +182,30 @@ class Run:
                 f"the data are read with {other} neighbours of each slice, the run was trained with {mine}:"
                 f" write 'neighbours: {mine}' under 'slices' in dataset.yaml"
             )
+        cut, trained = split.info.slices, self.config.slices
+        others = [one for one in sorted(split.stored.directions) if not self.knows(one)]
+        if cut is not None and trained is not None and cut.axis != trained.axis:
+            remark = f"the data are cut into slices along the axis {cut.axis}, those of training along {trained.axis}"
+            warnings.warn(f"{remark}: predictions may mean nothing", DataWarning, stacklevel=3)
+        elif others:
+            warnings.warn(self.turned(others[0]), DataWarning, stacklevel=3)
         names, known = split.info.channels, self.config.channels
         if names and known and names != known:
             raise AmbisegError(
                 f"the data have the channels {list(names)}, the run {list(known)}: give data of the same channels"
             )
+
+    def knows(self, directions: str) -> bool:
+        """Whether slices of these directions were trained on, or it is unknown which were."""
+        return not self.config.directions or directions in self.config.directions
+
+    def turned(self, directions: str) -> str:
+        """What to warn of where slices run in other directions than those of training."""
+        return (
+            f"axes of slices run to {'-'.join(directions)}, those of the training volumes to"
+            f" {' or '.join('-'.join(one) for one in self.config.directions)}, so the model sees them mirrored or turned:"
+            " store volumes in the orientation of training, or predictions may mean nothing"
+        )
 
     def remark_on(self, sample: Sample) -> str:
         """`difference` of the image of a sample, with its id in every sentence."""
@@ -278,10 +298,10 @@ def _check_finite(predictions: MaskSet) -> None:
         )
 
 
-def warn_of_range(remarks: Sequence[str], images: int) -> None:
+def warn_of_range(remarks: Sequence[str], images: int, kind: str = "images") -> None:
     """One warning about images whose numbers differ from those of training; nothing if there is none."""
     if remarks:
-        warnings.warn(f"{len(remarks)} of {images} images: {remarks[0]}", DataWarning, stacklevel=3)
+        warnings.warn(f"{len(remarks)} of {images} {kind}: {remarks[0]}", DataWarning, stacklevel=3)
 
 
 def load(run: str | Path, precision: str = "auto", device: str | None = None) -> Run:

@@ -82,6 +82,7 @@ class RunConfig:
         hardware: what training computes in and why; None in runs of earlier versions.
         extended_at: steps at which a run that was finished got a longer budget.
         slices: how volumes were read, for a run that was trained on their slices.
+        directions: of the training slices (`slice_directions`); empty if they are unknown.
         smoke: a run of a few steps of small networks, whose figures mean nothing (`ambiseg.engine.smoke`).
         version: of the library.
     """
@@ -102,6 +103,7 @@ class RunConfig:
     hardware: HardwareChoice | None = None
     extended_at: tuple[int, ...] = ()
     slices: SliceSettings | None = None
+    directions: tuple[str, ...] = ()
     smoke: bool = False
     version: str = __version__
 
@@ -146,6 +148,8 @@ class RunConfig:
             entries["extended_at"] = list(self.extended_at)
         if self.slices is not None:
             entries["slices"] = self.slices.entries()
+        if self.directions:
+            entries["directions"] = list(self.directions)
         if self.smoke:
             entries["smoke"] = True
         if self.augmentation is not None:
@@ -227,6 +231,7 @@ class RunConfig:
             hardware=_choice(HardwareChoice, "hardware", entries),
             extended_at=tuple(step for step in entries.get("extended_at", list, []) if type(step) is int),
             slices=_slices(entries.get("slices", dict, {})),
+            directions=tuple(map(str, entries.get("directions", list, []))),
             smoke=entries.values.get("smoke") is True,
             version=version,
         )

@@ -203,6 +203,7 @@ def _fit(
         channels=split.info.channels,
         images=statistics.images,
         slices=split.info.slices,
+        directions=tuple(sorted(split.stored.directions)),
         preset=preset,
         smoke=smoke,
     )

@@ -23,7 +23,6 @@ from ambiseg.engine.hypotheses import (
     draws_at_random,
     predict_slices,
     through_volume,
-    voxel_ml,
 )
 from ambiseg.engine.postprocess import Image, LoadedModel, PredictSettings
 from ambiseg.engine.run import Run
@@ -121,7 +120,7 @@ def why_not_volumes(split: Split) -> str:
             f"volumes are not measured, for the data set keeps slices with {slices.keep} only: write 'keep: all' under"
             " 'slices' in dataset.yaml to measure them"
         )
-    if any(split.spacing(volume) is None for volume in _members(split)):
+    if any(split.voxel_ml(volume) is None for volume in _members(split)):
         return "volumes are not measured: that needs all slices of volumes in NIfTI, NRRD or DICOM files"
     return ""
 
@@ -156,8 +155,8 @@ def evaluate_volumes(
     members, rows, counts = _members(split), list[dict[str, dict[str, float]]](), list[int]()
     done = 0
     for volume, indices in members.items():
-        spacing = split.spacing(volume)
-        assert spacing is not None
+        voxel = split.voxel_ml(volume)
+        assert voxel is not None
         predicted, annotated = SliceStore(), SliceStore()
 
         def images(indices: Sequence[int] = indices, annotated: SliceStore = annotated) -> Iterator[Image]:
@@ -175,7 +174,7 @@ def evaluate_volumes(
         box = _around(predicted.box, annotated.box)
         hypotheses = through_volume(predicted.sets(box), settings, draws_at_random(run))
         ours = replace(hypotheses, labels=labels)
-        rows.append(compare_volumes(ours, _stacked(annotated.sets(box)), dialect, voxel_ml(spacing)))
+        rows.append(compare_volumes(ours, _stacked(annotated.sets(box)), dialect, voxel))
         counts.append(int(ours.count[0]))
     values = {
         name: {key: np.array([row[name][key] for row in rows]) for key in rows[0][name]} for name in rows[0]

@@ -11,8 +11,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ambiseg.data.volumes.grid import slice_directions
 from ambiseg.data.volumes.settings import SliceSettings
 from ambiseg.data.volumes.slices import read_slice, slice_count
+from ambiseg.data.volumes.unpacked import UNPACKED
 from ambiseg.data.volumes.volume import Volume, open_volume
 from ambiseg.engine.hypotheses import (
     SliceStore,
@@ -20,7 +22,6 @@ from ambiseg.engine.hypotheses import (
     draws_at_random,
     predict_slices,
     through_volume,
-    voxel_ml,
 )
 from ambiseg.engine.memory import refusing_too_much
 from ambiseg.engine.postprocess import Image, LoadedModel, PredictSettings
@@ -63,7 +64,7 @@ class VolumePrediction:
 
     def millilitres(self) -> NDArray[np.float64]:
         """Volume of each class in each hypothesis ``(H, classes)``; of the background, that within the box."""
-        return class_volumes(self.masks, voxel_ml(self.volume.spacing))
+        return class_volumes(self.masks, self.volume.voxel_ml)
 
     def slice_masks(self, index: int) -> MaskSet:
         """The hypotheses in one slice, ``(1, H, height, width)`` of the whole slice."""
@@ -117,8 +118,9 @@ def predict_volume(
     volume = open_volume(volume) if isinstance(volume, (str, Path)) else volume
     slices = slices or slice_settings(run)
     settings = (settings or PredictSettings()).for_run(run)
-    remark = _range_remark(run, volume, slices)
+    remarks = [_range_remark(run, volume, slices), _turned(run, volume, slices)]
     count, axis = slice_count(volume, slices), volume.axis(slices.axis)
+    UNPACKED.make_room(volume.unpacked_bytes(axis))
     store, determined, means = SliceStore(), True, list[NDArray[np.float16]]()
     images = (_read(run, volume, slices, index) for index in range(count))
     for found in predict_slices(run, images, settings, flow, batch_size, seed):
@@ -130,7 +132,7 @@ def predict_volume(
         if progress is not None:
             progress(len(store), count)
     rows, columns = store.box
-    needed = 3 * store.most * count * (rows.stop - rows.start) * (columns.stop - columns.start)
+    needed = 4 * store.most * count * (rows.stop - rows.start) * (columns.stop - columns.start)
     what = f"joining {store.most} masks of each of {count} slices of {volume.path.name}"
     with refusing_too_much(what, needed, "cpu", "ask for fewer masks (--samples), or cut the volume"):
         masks = through_volume(store.sets(), settings, draws_at_random(run))
@@ -143,7 +145,7 @@ def predict_volume(
         slices,
         determined,
         np.moveaxis(np.stack(means, 1), 1, 1 + axis) if means else None,
-        remark,
+        "; ".join(filter(None, remarks)),
     )
 
 
@@ -173,6 +175,14 @@ def _range_remark(run: Run, volume: Volume, slices: SliceSettings) -> str:
     indices = np.unique(np.linspace(0, count - 1, min(count, CHECKED)).round().astype(int))
     spread = np.concatenate([read_slice(volume, slices, int(index)) for index in indices], axis=1)
     return "" if run.config.images is None else run.config.images.difference(spread)
+
+
+def _turned(run: Run, volume: Volume, slices: SliceSettings) -> str:
+    """What to warn of where slices lie otherwise than those of training; nothing across another axis, which was asked for."""
+    if not volume.placed or slices.axis != slice_settings(run).axis:
+        return ""
+    directions = slice_directions(volume, slices)
+    return "" if run.knows(directions) else run.turned(directions)
 
 
 def shown_slices(prediction: VolumePrediction, most: int) -> Iterator[tuple[int, Image, MaskSet]]:

@@ -19,7 +19,6 @@ from ambiseg.data.files.reading import (
     read_array,
     read_image,
     read_mask,
-    stem_of,
     suffix_of,
 )
 from ambiseg.data.files.validation import FileProblem
@@ -29,7 +28,7 @@ from ambiseg.json_files import read_json_lines
 from ambiseg.labels import LabelSpace
 from ambiseg.owned_files import several
 from ambiseg.predictions.archives import Archive
-from ambiseg.predictions.index import INDEX
+from ambiseg.predictions.index import INDEX, id_of
 from ambiseg.predictions.samples import Predictions, Samples, UnfitError, require_classes, understood
 from ambiseg.predictions.volumes import read_slice_masks, slice_names, written_volume
 from ambiseg.predictions.written import AGAIN, PREDICTION, WrittenPrediction, json_of, read_written
@@ -51,7 +50,7 @@ class PredictedFolder(Predictions):
     def __init__(self, path: Path, folders: Mapping[str, Path]) -> None:
         self.path = path
         index = [line for line in read_json_lines(path / INDEX) if isinstance(line, dict) and "image" in line]
-        names = {str(line["folder"]): stem_of(str(line["image"])) for line in index if line.get("folder")}
+        names = {str(line["folder"]): id_of(line) for line in index if line.get("folder")}
         volumes = {str(line["folder"]) for line in index if line.get("slices")}
         self.folders: dict[str, Path] = {}
         self.slices: dict[str, tuple[Path, int]] = {}

@@ -117,6 +117,11 @@ def _is_complete(entry: dict[str, Any]) -> bool:
     )
 
 
+def id_of(entry: dict[str, Any]) -> str:
+    """The id of an image or volume of an entry: the stem of its file, unless the entry says it."""
+    return str(entry.get("id") or stem_of(str(entry["image"])))
+
+
 def _state(path: Path) -> list[int] | None:
     """Size and time of a file: another one where it has changed."""
     try:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ambiseg.data.batches import annotations_of
 from ambiseg.data.files.mask_rules import MaskRules
-from ambiseg.data.files.reading import read_image, stem_of
+from ambiseg.data.files.reading import read_image
 from ambiseg.data.listing import stays_inside
 from ambiseg.data.source import list_splits
 from ambiseg.data.split import Split
@@ -35,7 +35,7 @@ from ambiseg.predictions import (
     slice_names,
     written_volume,
 )
-from ambiseg.predictions.index import INDEX
+from ambiseg.predictions.index import INDEX, id_of
 from ambiseg.predictions.written import PREDICTION
 
 
@@ -103,7 +103,7 @@ class PredictedGallery(Gallery):
         if images is not None and not images.is_dir():
             raise AmbisegError(f"--images {images} is no folder: name the folder of the images")
         lines = [line for line in read_json_lines(path / INDEX) if isinstance(line, dict) and "image" in line]
-        order = {str(line["folder"]): stem_of(str(line["image"])) for line in lines if line.get("folder")}
+        order = {str(line["folder"]): id_of(line) for line in lines if line.get("folder")}
         found = {one.name: one for one in predicted_folders(path)}
         ranked = [name for name in order if name in found] + [name for name in found if name not in order]
         self.places: list[tuple[Path, int | None]] = []

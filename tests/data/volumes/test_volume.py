@@ -289,3 +289,26 @@ def test_lps_is_turned_to_ras(tmp_path):
     volume = open_volume(write_nrrd(tmp_path / "a.nrrd", case(0)[0]))
     _, head = nrrd.read(str(tmp_path / "a.nrrd"))
     np.testing.assert_array_equal((TO_LPS @ volume.affine)[:3, 3], head["space origin"])
+
+
+def test_the_volume_of_a_voxel_is_the_determinant_of_its_affine(tmp_path):
+    """A tilted gantry shears the axes: the product of the distances along them is too large."""
+    tilt = np.eye(4)
+    tilt[1, 2] = np.tan(np.radians(25))
+    sheared = AFFINE @ tilt
+    expected = 0.7 * 0.8 * 2.5 / 1000
+    for written in (
+        write_nifti(tmp_path / "a.nii", case(0)[0], sheared),
+        write_nrrd(tmp_path / "a.nrrd", case(0)[0], sheared),
+    ):
+        assert open_volume(written).voxel_ml == pytest.approx(expected, rel=1e-5)
+    assert open_volume(write_series(tmp_path / "s", case(0)[0], sheared)).voxel_ml == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("unit", "scale"), [("meter", 1e-3), ("micron", 1e3), ("mm", 1), ("unknown", 1)])
+def test_units_of_nifti_become_millimetres(tmp_path, unit, scale):
+    image = nibabel.Nifti1Image(case(0)[0], np.diag([0.5 * scale, 2 * scale, 4 * scale, 1]))
+    image.header.set_xyzt_units(unit)
+    nibabel.save(image, tmp_path / "a.nii")
+    volume = open_volume(tmp_path / "a.nii")
+    assert volume.spacing == pytest.approx((0.5, 2, 4)) and volume.voxel_ml == pytest.approx(0.004)

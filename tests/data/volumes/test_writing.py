@@ -10,6 +10,7 @@ from nibabel.nifti1 import Nifti1Extension
 
 from ambiseg.data.volumes.volume import open_volume
 from ambiseg.data.volumes.writing import suffix_for, write_values
+from volume_replica import AFFINE, case, write_series
 
 SHAPE = (7, 6, 5)
 
@@ -126,3 +127,15 @@ def test_several_values_of_an_nrrd_voxel(tmp_path):
     again = open_volume(tmp_path / "two.nrrd")
     assert again.channels == 2 and again.shape == SHAPE
     assert np.array_equal(again.plane(2, 1), np.moveaxis(values[:, :, 1], -1, 0))
+
+
+@pytest.mark.parametrize("tilt", [0.0, 0.4])
+def test_a_sheared_series_has_no_qform(tilt, tmp_path):
+    """It could not hold the affine, and some readers prefer it to the sform."""
+    shear = np.eye(4)
+    shear[1, 2] = tilt
+    volume = open_volume(write_series(tmp_path / "series", case(0)[0], AFFINE @ shear))
+    write_values(tmp_path / "mask.nii.gz", labels(volume.shape), volume)
+    ours = nibabel.load(tmp_path / "mask.nii.gz")
+    np.testing.assert_allclose(ours.affine, volume.affine, atol=1e-5)
+    assert int(ours.header["sform_code"]) == 1 and int(ours.header["qform_code"]) == (tilt == 0)

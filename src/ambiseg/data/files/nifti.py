@@ -23,6 +23,9 @@ MAX_REST_BYTES = 1 << 24
 """How much may follow the values in a compressed file."""
 
 _CHUNK = 1 << 20
+_SPACE_UNITS = 7
+_MILLIMETRES = {1: 1e3, 2: 1.0, 3: 1e-3}
+"""Of metre, millimetre and micrometre, by their codes in ``xyzt_units``."""
 _SLICE_AXES = 3
 
 
@@ -37,7 +40,8 @@ class Header:
         qform: likewise of its qform.
         content_bytes: how long the file is at least, unpacked.
         image_class: of nibabel, which reads the values.
-        affine: ``(4, 4)`` voxel-to-world matrix as nibabel gives it, whichever form the header has.
+        affine: ``(4, 4)`` voxel-to-world matrix in the unit of the file as nibabel gives it, whichever form it has.
+        unit: millimetres in the unit of space; 1 where the header does not say it.
         dtype: number type of the stored values.
         offset: byte of the first value, unpacked.
         scaling: slope and intercept of the stored values; None if they are not scaled.
@@ -50,6 +54,7 @@ class Header:
     content_bytes: int
     image_class: Any
     affine: NDArray[np.float64]
+    unit: float
     dtype: np.dtype[Any]
     offset: int
     scaling: tuple[float, float] | None
@@ -93,7 +98,8 @@ def read_header(path: Path) -> Header:
     slope, intercept = header.get_slope_inter()
     scaling = None if slope is None else (float(slope), float(intercept))
     length = offset + values * dtype.itemsize
-    return Header(path, shape, sform, qform, length, kind, affine, dtype, offset, scaling)
+    unit = _MILLIMETRES.get(int(header["xyzt_units"]) & _SPACE_UNITS, 1.0)
+    return Header(path, shape, sform, qform, length, kind, affine, unit, dtype, offset, scaling)
 
 
 def read_values(header: Header, check: Callable[[tuple[int, ...]], None]) -> NDArray[Any]:

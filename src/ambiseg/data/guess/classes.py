@@ -72,8 +72,10 @@ class MaskValues:
             )
         if pixels.alpha is not None and not pixels.alpha.all():
             raise FileProblem(path, "some of its pixels are transparent", "save it without transparency")
-        self.files += 1
         values = pixels.values
+        if not np.isfinite(values).all():
+            raise FileProblem(path, "the mask holds NaN or infinite numbers", "replace them by 0 or a class")
+        self.files += 1
         if pixels.palette is not None and bool((pixels.palette == pixels.palette[:, :1]).all()):
             self._add_numbers(pixels.palette[values[0], 0])
         elif pixels.palette is not None and len({tuple(color) for color in pixels.palette.tolist()}) > 2:

@@ -53,6 +53,12 @@ def numbers_of(path: Path) -> tuple[NDArray[Any], NDArray[np.int64]]:
     total: Counter[float] = Counter()
     for index in range(volume.shape[_LAST]):
         plane = volume.plane(_LAST, index)
+        if not np.isfinite(plane).all():
+            raise FileProblem(
+                path,
+                f"slice {index} of the mask holds NaN or infinite numbers",
+                "replace them by 0 or a class",
+            )
         if plane.min() == plane.max():
             total[plane.flat[0].item()] += plane.size
             continue

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ambiseg.data.files.geometry import TOLERANCE, distance, voxel_order
 from ambiseg.data.files.validation import FileProblem
+from ambiseg.data.volumes.settings import SliceSettings
 from ambiseg.data.volumes.volume import Volume
 
 _RESAMPLE = "resample it on the grid of its image"
@@ -108,11 +109,40 @@ def require_one_grid(channels: tuple[Volume, ...]) -> None:
             )
 
 
+@dataclass(frozen=True)
+class _Together:
+    """Planes of several volumes, their channels one after the other."""
+
+    parts: tuple[Volume, ...]
+
+    def plane(self, axis: int, index: int) -> NDArray[Any]:
+        return np.concatenate([part.plane(axis, index) for part in self.parts])
+
+    def unpacked_bytes(self, axis: int) -> int:
+        return sum(part.unpacked_bytes(axis) for part in self.parts)
+
+
+def together(channels: tuple[Volume, ...]) -> Volume:
+    """One volume of volumes that hold some of its channels each; `FileProblem` unless they lie on the first."""
+    require_one_grid(channels)
+    if len(channels) == 1:
+        return channels[0]
+    return replace(channels[0], channels=sum(one.channels for one in channels), planes=_Together(channels))
+
+
 def orientation(volume: Volume) -> str:
     """Letters of the directions in which the axes of a volume run, such as RAS."""
     from nibabel.orientations import aff2axcodes
 
     return "".join(map(str, aff2axcodes(volume.affine)))
+
+
+def slice_directions(volume: Volume, settings: SliceSettings) -> str:
+    """Letters of the directions in which rows and columns of the slices of a volume run, such as LP; with neighbours
+    also that of the slices themselves, such as LPS."""
+    letters, axis = orientation(volume), volume.axis(settings.axis)
+    plane = letters[:axis] + letters[axis + 1 :]
+    return plane + letters[axis] if settings.neighbours else plane
 
 
 def _size(volume: Volume) -> str:

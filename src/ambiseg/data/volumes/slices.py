@@ -37,4 +37,4 @@ def read_slice(volume: Volume, settings: SliceSettings, index: int) -> NDArray[n
     if not 0 <= index < count:
         raise IndexError(f"{volume.path}: no slice {index} of {count}")
     planes = [volume.plane(axis, i) for i in neighbourhood(index, count, settings.neighbours)]
-    return canonical_image(np.concatenate(planes), volume.path)
+    return canonical_image(np.concatenate(planes), f"{volume.path}, slice {index}")

@@ -34,7 +34,7 @@ class Volume:
         channels: values of each voxel.
         spacing: distance of neighbours along each axis in mm.
         affine: ``(4, 4)`` float64, from voxels to mm along the axes right, anterior, superior. That of a NIfTI file
-            is as nibabel gives it, bit by bit; of NRRD and DICOM, signs are changed where they point elsewhere.
+            in mm is as nibabel gives it, bit by bit; of NRRD and DICOM, signs are changed where they point elsewhere.
         axis_names: what a plane across each axis is called: sagittal, coronal or axial.
         placed: whether the file says where it lies; else the affine holds the spacing only.
         planes: reads them.
@@ -62,6 +62,11 @@ class Volume:
         if not (0 <= axis < 3 and 0 <= index < self.shape[axis]):
             raise IndexError(f"{self.path}: no plane {index} of axis {axis} in a volume of {self.shape}")
         return _checked(self.path, lambda: self.planes.plane(axis, index))
+
+    @property
+    def voxel_ml(self) -> float:
+        """Millilitres of a voxel; axes need not be at right angles, as where a CT gantry was tilted."""
+        return abs(float(np.linalg.det(self.affine[:3, :3]))) / 1000
 
     def unpacked_bytes(self, axis: int) -> int:
         """Bytes that are kept once a plane across this axis was read; 0 where only the plane itself is read."""
@@ -133,7 +138,8 @@ def _nifti(path: Path) -> tuple[StoredArray, NDArray[np.float64], bool]:
         array = StoredArray(path, shape, header.dtype, 0, "gzip", skip=header.offset, scaling=header.scaling)
     else:
         array = StoredArray(path, shape, header.dtype, header.offset, scaling=header.scaling)
-    return array, header.affine, header.sform is not None or header.qform is not None
+    affine = np.diag([header.unit] * 3 + [1.0]) @ header.affine if header.unit != 1 else header.affine
+    return array, affine, header.sform is not None or header.qform is not None
 
 
 def _volume(

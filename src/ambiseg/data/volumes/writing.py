@@ -44,7 +44,10 @@ def write_values(partial: Path, values: NDArray[Any], source: Volume) -> None:
 
         image = nibabel.Nifti1Image(values, source.affine)
         image.set_sform(source.affine, _SCANNER)
+        # A qform has no shear, as of a CT with a tilted gantry: such a volume has only the sform.
         image.set_qform(source.affine, _SCANNER)
+        if not np.allclose(image.get_qform(), source.affine, atol=1e-3):
+            image.set_qform(None, 0)
         image.header.set_xyzt_units("mm")
         nibabel.save(image, partial)
 
