@@ -74,6 +74,12 @@ def test_mistakes_are_told_before_the_first_trial(cli, words, reason):
     assert reason in cli("tune", *words.split()).error
 
 
+def test_a_network_that_is_not_there_is_told_before_the_first_trial(cli, fires, tmp_path):
+    words = ("--data", fires, "--out", tmp_path / "study", "--search", "backbone.kind=unet|resnet")
+    assert "unknown network 'resnet'" in cli("tune", "ssn", *words).error
+    assert not (tmp_path / "study").exists()
+
+
 def test_the_settings_that_are_searched_are_listed(cli):
     lines = [line.split() for line in cli("tune", "ssn", "--list").out.splitlines()]
     assert ["train.lr", "log:0.0004..0.01", "0.002"] in lines and ["rank", "5|10|20", "10"] in lines
