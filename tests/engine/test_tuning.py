@@ -213,6 +213,25 @@ def test_a_damaged_order_is_told(order, tmp_path, name, value, words):
         load(tmp_path / "study")
 
 
+def test_a_trial_that_was_killed_goes_on_with_data_that_moved(order, tmp_path, monkeypatch):
+    def killed(note):
+        raise Killed
+
+    read = []
+
+    def work(note):
+        read.append(read_mapping(note)["data"])
+        objective(note)
+
+    monkeypatch.setattr(studies, "work", killed)
+    with pytest.raises(Killed):
+        made(tmp_path / "study", order)
+    monkeypatch.setattr(studies, "work", work)
+    order = replace(order, data=str(tmp_path / "moved"), trials=2)
+    assert [trial.state for trial in Study(tmp_path / "study", order).carry_out(0)] == ["done", "done"]
+    assert read == [order.data, order.data]
+
+
 def test_a_study_in_progress_is_not_replaced(order, fake, tmp_path):
     out = tmp_path / "study"
     made(out, order)
@@ -308,7 +327,7 @@ def test_trials_train_go_on_after_a_kill_and_open_no_test_split(order, fires, tm
     mine.unlink()
     begin(tmp_path / "killed", order, overwrite=True)
     left = {path.name for path in (tmp_path / "killed").iterdir()}
-    assert left == {"study.json", ".ambiseg-files"}
+    assert left - {".ambiseg-lock"} == {"study.json", ".ambiseg-files"}
 
 
 class Ended:

@@ -226,6 +226,10 @@ def _resume(arguments: ResumeArguments) -> int:
     order = load(arguments.resume)
     if arguments.data is not None:
         order = replace(order, data=str(arguments.data))
+    elif not Path(order.data).exists():
+        raise AmbisegError(
+            f"the data of the study are no longer at {order.data}: say where they are with --data"
+        )
     if digests(order.data) != tuple(order.digests):
         raise AmbisegError(
             f"the training and validation images of {order.data} are not those of the study: give its --data"

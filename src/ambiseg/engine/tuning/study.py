@@ -328,11 +328,13 @@ class Study:
         words = ", ".join(f"{name} {brief(text)}" for name, text in drawn.items())
         self.tell(f"[{number + 1}/{self.order.trials}] trial {number}: {words}")
         self.began[number] = time.monotonic()
-        if note.is_file():
+        if entries := read_mapping(note):
+            if entries.get("data") != self.order.data:  # they moved
+                write_json(note, entries | {"data": self.order.data})
             return number
         owned_files.add_path(note.with_suffix(".log"))
         owned_files.add_path(note.with_suffix(""), is_folder=True)
-        entries: dict[str, Any] = {"settings": drawn}
+        entries = {"settings": drawn}
         try:
             entries["values"] = self.space.values(drawn)
         except AmbisegError as error:
