@@ -74,6 +74,21 @@ def test_mistakes_are_told_before_the_first_trial(cli, words, reason):
     assert reason in cli("tune", *words.split()).error
 
 
+def test_a_network_that_is_not_there_is_told_before_the_first_trial(cli, fires, tmp_path):
+    words = ("--data", fires, "--out", tmp_path / "study", "--search", "backbone.kind=unet|resnet")
+    assert "unknown network 'resnet'" in cli("tune", "ssn", *words).error
+    assert not (tmp_path / "study").exists()
+
+
+def test_data_that_moved_are_asked_for(study, cli, tmp_path):
+    order = json.loads((study / "study.json").read_text())
+    order["order"]["data"] = str(tmp_path / "gone")
+    (tmp_path / "study").mkdir()
+    (tmp_path / "study" / "study.json").write_text(json.dumps(order))
+    error = cli("tune", "--resume", tmp_path / "study").error
+    assert f"no longer at {tmp_path / 'gone'}: say where they are with --data" in error
+
+
 def test_the_settings_that_are_searched_are_listed(cli):
     lines = [line.split() for line in cli("tune", "ssn", "--list").out.splitlines()]
     assert ["train.lr", "log:0.0004..0.01", "0.002"] in lines and ["rank", "5|10|20", "10"] in lines

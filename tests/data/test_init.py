@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -364,6 +365,48 @@ def test_annotators_that_differ_in_capital_letters_are_told(tmp_path):
     made = build(flat, tmp_path / "lab")
     made.mask("p1_1", "Anna", "masks/p1_1/Anna.png")
     assert "annotators 'Anna' and 'anna' differ in capital letters only" in plan(made.root).remarks[0]
+
+
+def test_annotators_that_differ_in_the_encoding_of_accents_are_told(tmp_path):
+    made = Made(tmp_path)
+    for who in ("\u00e4nna", "a\u0308nna"):
+        for image in ("a", "b"):
+            if not (tmp_path / f"images/{image}.png").exists():
+                made.image(image, f"images/{image}.png")
+            made.mask(image, who, f"masks/{who}/{image}.png")
+    assert "differ in the encoding of accents only" in plan(made.root).remarks[0]
+
+
+def test_images_that_differ_from_masks_in_the_encoding_of_accents(tmp_path):
+    made = Made(tmp_path)
+    for image in ("1", "2"):
+        made.image(image, f"images/\u00e4{image}.png")
+        made.mask(image, "anna", f"masks/a\u0308{image}.png")
+    with pytest.raises(
+        AmbisegError, match="2 names are written with two encodings of accents, such as \u00e41"
+    ):
+        plan(made.root)
+
+
+def test_the_same_id_in_two_splits(tmp_path):
+    made = Made(tmp_path)
+    for split in ("Training", "validation"):
+        for image in ("1", "2", "3"):
+            made.image(f"{split}_{image}", f"{split}/images/{image}.png")
+            made.mask(f"{split}_{image}", "anna", f"{split}/masks/{image}/anna.png")
+    with pytest.raises(
+        AmbisegError, match="3 ids occur in several folders, such as 1: pass --images "
+    ) as caught:
+        plan(made.root)
+    said = shlex.split(str(caught.value).partition("pass ")[2].partition(", which")[0])
+    found = plan(made.root, said[1:2], said[3:4])
+    assert found.splits == {
+        f"{split}_{image}": word
+        for split, word in (("Training", "train"), ("validation", "val"))
+        for image in ("1", "2", "3")
+    }
+    write(found)
+    assert open_split(made.root, "val").ids == ("validation_1", "validation_2", "validation_3")
 
 
 def test_the_same_id_in_two_folders(tmp_path):

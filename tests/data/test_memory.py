@@ -132,6 +132,14 @@ def test_what_is_written_has_the_same_digest(name, tmp_path):
         assert read.digest() == data[split].digest() and read.info.labels.names == ("rest", "cup")
 
 
+def test_lists_are_written_like_the_data_set_of_them(tmp_path):
+    for given in (PAIRS, {"train": PAIRS[:3], "val": PAIRS[3:]}):
+        write_dataset(tmp_path / f"{type(given).__name__}.h5", given)
+        for name, split in dataset(given).items():
+            written = open_split(tmp_path / f"{type(given).__name__}.h5", name)
+            assert written.digest() == split.digest()
+
+
 def test_a_path_in_an_item_is_read_like_a_file(tmp_path):
     np.save(tmp_path / "image.npy", IMAGES[0])
     picture(MASKS[0, 0]).save(tmp_path / "a.png")
@@ -155,6 +163,26 @@ def test_shapes_and_names():
     keys = {"x": grey, "r1": mask, "r2": mask, "p": [0.5, 0.5]}
     sample = dataset(train=[keys], image="x", masks=["r1", "r2"], weights="p")["train"][0]
     assert sample.annotators == ("r1", "r2")
+
+
+def test_names_do_not_depend_on_how_many_masks_an_item_has():
+    items = [{"image": IMAGE, "masks": MASKS[0][:1]}, {"image": IMAGE, "masks": MASKS[0]}]
+    for form in ({}, {"masks": "masks"}):
+        assert [sample.annotators for sample in dataset(train=items, **form)["train"]] == [("0",), ("0", "1")]
+    assert dataset(train=items[:1], masks=["masks"])["train"][0].annotators == ("masks",)
+
+
+def test_arrays_that_are_not_dense():
+    weights = torch.tensor([0.25, 0.75], requires_grad=True)
+    sample = dataset(train=[(torch.from_numpy(IMAGE).to_sparse(), MASK, weights)])["train"][0]
+    assert (sample.image == IMAGE).all() and sample.weights.tolist() == [0.25, 0.75]
+
+
+def test_a_table_of_pandas():
+    table = pytest.importorskip("pandas").DataFrame({"image": [IMAGE], "mask": [MASK[0]]})
+    with pytest.raises(AmbisegError, match=r"train is a DataFrame, .* rows, .to_dict\('records'\)"):
+        dataset(train=table)
+    assert dataset(train=table.to_dict("records"))["train"].ids == ("0",)
 
 
 def test_classes():
@@ -221,6 +249,22 @@ class Broken(Noisy):
         raise OSError("no such scan")
 
 
+class NoisyOnce(Noisy):
+    def __len__(self):
+        return 9
+
+    def __getitem__(self, index):
+        return (torch.rand(1, 4, 6) if index == 4 else torch.zeros(1, 4, 6)), MASKS[0]
+
+
+class Chained(Noisy):
+    def __getitem__(self, index):
+        try:
+            raise FileNotFoundError("no such scan")
+        except FileNotFoundError as error:
+            raise RuntimeError("applying transform <Load at 0x7f>") from error
+
+
 IMAGE, MASK = IMAGES[0], MASKS[0]
 FAULTS = {
     "no length": (Stream(), "train is a Stream without a length"),
@@ -250,7 +294,20 @@ FAULTS = {
     ),
     "sum": ([(IMAGE, MASK, [0.5, 0.6])], "item 0 of train: the weights of id '0' sum to 1.1, not 1"),
     "negative": ([(IMAGE, MASK, [-0.5, 1.5])], "item 0 of train: id '0' has a negative weight"),
-    "one weight": ([(IMAGE, MASK, [1.0])], r"item 0 of train: 2 masks, .* weights of shape \(1,\)"),
+    "one weight": (
+        [(IMAGE, MASK, [1.0])],
+        r"item 0 of train: it has 2 masks but weights of shape \(1,\): give one",
+    ),
+    "two masks side by side": (
+        [(IMAGE, MASK[0], MASK[1])],
+        r"it has 1 mask but weights of shape \(4, 6\): .* list, \(image, \[mask, mask\]\)",
+    ),
+    "random at times": (NoisyOnce(), "item 4 of train differs when it is read again"),
+    "colours": (
+        [(IMAGE, picture(IMAGE))],
+        r"give every class its color by classes=ambiseg.LabelSpace\(names=\(...\), colors=",
+    ),
+    "cause": (Chained(), r"does not give it \(FileNotFoundError: no such scan\)"),
     "weight words": ([(IMAGE, MASK, ["much", "less"])], "item 0 of train: its weights are no numbers"),
     "weight of words": (
         [(IMAGE, {"a": MASK[0]}, {"a": "much"})],
@@ -261,7 +318,10 @@ FAULTS = {
         [(IMAGE, {1: MASK[0], "1": MASK[1]})],
         "item 0 of train: two masks have the annotator '1': give every mask a name of its own",
     ),
-    "unsafe": ([(IMAGE, {"../a": MASK[0], "b": MASK[1]})], "annotator '../a' cannot name a file"),
+    "unsafe": (
+        [(IMAGE, {"../a": MASK[0], "b": MASK[1]})],
+        "^item 0 of train: annotator '../a' cannot name a file: use",
+    ),
     "classes": (
         [(IMAGE, MASK), *[(IMAGE, MASK[0] * 2)] * 5],
         r"item 1 of train, item 2 of train, item 3 of train and 2 more: 5 masks hold 2, but .*: pass"
@@ -301,6 +361,36 @@ ARGUMENTS = {
     "unsafe id": ({"train": PAIRS, "ids": ["../x", *"abcd"]}, "id '../x' cannot name a file"),
     "few groups": ({"data": PAIRS, "groups": [1]}, "there are 1 groups for 5 images"),
     "shares": ({"data": PAIRS, "fractions": {"train": 2}}, "fractions of splits"),
+    "no shares": ({"data": PAIRS, "fractions": [0.6, 0.4]}, r"fractions are a mapping .* \[0.6, 0.4\]"),
+    "word as share": ({"data": PAIRS, "fractions": {"train": "all"}}, "fractions are a mapping"),
+    "no seed": ({"data": PAIRS, "seed": None}, "seed is a whole number from 0, received None"),
+    "negative seed": ({"data": PAIRS, "seed": -1}, "seed is a whole number from 0, received -1"),
+    "classes with colours": (
+        {"train": PAIRS, "classes": [{"name": "rest"}, {"name": "cup"}]},
+        r"classes are names or their number, .* ambiseg.LabelSpace\(names=",
+    ),
+    "classes as fraction": ({"train": PAIRS, "classes": 2.0}, "classes are names or their number"),
+    "ignored twice": (
+        {"train": PAIRS, "classes": LabelSpace.binary(ignore_value=255), "ignore_value": 7},
+        "classes have the ignore_value 255, the argument is 7",
+    ),
+    "ignored word": ({"train": PAIRS, "ignore_value": "void"}, "ignore_value is a whole number"),
+    "threshold": ({"train": PAIRS, "mask_threshold": "half"}, "mask_threshold is a number"),
+    "augment": ({"train": PAIRS, "augment": "flip"}, "augment is a mapping"),
+    "one id": ({"train": PAIRS, "ids": "abcde"}, "ids are a list of names"),
+    "one channel": ({"train": PAIRS, "channels": "red"}, r"channels are a list .* write \['red'\]"),
+    "ids of no split": (
+        {"train": PAIRS, "val": PAIRS, "ids": {"valid": list("abcde")}},
+        "ids name the split 'valid', but the splits are train and val",
+    ),
+    "val twice": (
+        {"data": {"train": PAIRS, "validation": PAIRS, "val": PAIRS}},
+        "two splits of one meaning .*'validation' and 'val'",
+    ),
+    "classes of a split": (
+        {"train": dataset(train=PAIRS)["train"], "classes": ["rest", "cup"]},
+        "the splits have different classes .*: background, foreground; the argument classes: rest, cup",
+    ),
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import warnings
 from dataclasses import replace
 
 import lightning.pytorch as pl
@@ -26,7 +27,7 @@ from ambiseg.engine.package import write_package
 from ambiseg.engine.run_folder import RunConfig
 from ambiseg.engine.save_run import save_run
 from ambiseg.engine.train import fit, resume
-from ambiseg.errors import AmbisegError
+from ambiseg.errors import AmbisegError, DataWarning
 from ambiseg.maskset import MaskSet
 from ambiseg.methods import METHODS, build
 from ambiseg.methods.mode_proposals.model import ModeProposals
@@ -86,6 +87,19 @@ def test_evaluation_and_description_from_memory_are_those_from_disk(run, data, f
     assert ambiseg.evaluate(run, data, bootstrap=None).data_digest == disk.data_digest
     here, there = ambiseg.describe(data, "test", samples=[1]), ambiseg.describe(fires, "test", samples=[1])
     assert here.splits == there.splits
+
+
+def test_splits_that_are_drawn_otherwise_are_told(data, train_tiny, tmp_path):
+    pairs = [(s.image, s.masks) for split in data.values() for s in split]
+    run = train_tiny(tmp_path / "run", data=dataset(pairs), epochs=1).run
+    options = {"bootstrap": None, "metrics": ["ged"]}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ambiseg.evaluate(run, pairs, **options)
+        ambiseg.evaluate(run, {"test": pairs[:2]}, **options)
+    for other in (pairs[:-1], dataset(pairs, seed=1)):
+        with pytest.warns(DataWarning, match="are not those that the run was trained with"):
+            ambiseg.evaluate(run, other, **options)
 
 
 def test_a_run_goes_on_with_the_same_data_only(run, data, train_tiny, tmp_path):
@@ -237,6 +251,31 @@ def test_torch_joins_mask_sets_by_default():
     sets = [MaskSet.from_numpy(np.eye(4, dtype=np.uint8)[None, :2]) for _ in range(3)]
     images, masks = next(iter(DataLoader([(torch.zeros(1, 2, 4), one) for one in sets], batch_size=3)))
     assert images.shape == (3, 1, 2, 4) and torch.equal(masks.masks, MaskSet.stack(sets).masks)
+
+
+def test_what_decides_the_filter_is_checked_before_a_run_is_written(data, fitted, tmp_path):
+    model, known = ambiseg.load(fitted[1]).model, SplitStatistics.of(data["train"])
+    other = dataset(val=[(s.image, s.masks) for s in data["val"]], classes=3)
+    for val in (other, other["val"]):
+        with pytest.raises(AmbisegError, match="the data have the classes .*'class 2'.*, the model"):
+            save_run(model, tmp_path / "run", known, val=val)
+    for scale in (None, (0.5, 0.5)):
+        with pytest.raises(AmbisegError, match="normalization is a Normalization or SplitStatistics"):
+            save_run(model, tmp_path / "run", scale)
+    assert not (tmp_path / "run").exists()
+    whole = save_run(model, tmp_path / "whole", known, val=data).fitted
+    assert whole == save_run(model, tmp_path / "split", known, val=data["val"]).fitted
+
+
+def test_arguments_of_a_loop_are_checked(data):
+    with pytest.raises(AmbisegError, match="mode is 'full' or 'single', received 'one'"):
+        LabelView(data["train"], SplitStatistics.of(data["train"]).normalization, mode="one")
+    with pytest.raises(AmbisegError, match="a size of 1 or more, received 5 and 0"):
+        BatchOrder(5, 0)
+    with pytest.raises(AmbisegError, match="labels are an ambiseg.LabelSpace"):
+        ambiseg.build("ssn", 1, 2)
+    with pytest.raises(AmbisegError, match="in_channels must be at least 1, received 0"):
+        ambiseg.build("ssn", 0)
 
 
 def test_build_takes_plain_values():

@@ -8,13 +8,14 @@ from dataclasses import replace
 
 import pytest
 
-from ambiseg.atomic_write import write_json
+from ambiseg.atomic_write import working_in, write_json
 from ambiseg.data.source import open_split
 from ambiseg.engine.module import TrainingModule
 from ambiseg.engine.run_folder import RunConfig
 from ambiseg.engine.train import fit
 from ambiseg.engine.tuning import study as studies
 from ambiseg.engine.tuning.journal import JOURNAL, open_study, open_trial
+from ambiseg.engine.tuning.space import NOT_COMPARABLE
 from ambiseg.engine.tuning.study import Order, Study, begin, best_of, compared, digests, load
 from ambiseg.engine.tuning.trial import Reports
 from ambiseg.errors import AmbisegError
@@ -146,6 +147,7 @@ def test_a_failure_is_recorded_and_the_study_goes_on(order, tmp_path, monkeypatc
 
 def test_a_combination_without_sense_fails_before_it_is_trained(order, monkeypatch, tmp_path):
     """Each value makes sense alone; few validations and much patience do not."""
+    monkeypatch.delitem(NOT_COMPARABLE, "train.validations")
     space = {"train.validations": "4|12", "train.schedule.patience": "1|8"}
     watching = {"kind": "plateau", "watch": "validation"}
     values = TINY | {"train": TINY["train"] | {"validations": 10, "schedule": watching | {"patience": 1}}}
@@ -171,6 +173,89 @@ def test_a_study_ends_where_every_trial_fails_alike(order, tmp_path, monkeypatch
     monkeypatch.setattr(studies, "work", work)
     with pytest.raises(AmbisegError, match="the first 3 trials failed alike: the image a.png is damaged"):
         made(tmp_path / "study", order)
+
+
+def test_failures_that_differ_in_numbers_only_are_alike(order, tmp_path, monkeypatch):
+    def work(note):
+        entries = read_mapping(note)
+        write_json(note, entries | {"error": f"the rate {entries['settings']['train.lr']} is too high"})
+
+    monkeypatch.setattr(studies, "work", work)
+    with pytest.raises(AmbisegError, match="the first 3 trials failed alike: the rate 0.002 is too high"):
+        made(tmp_path / "study", order)
+
+
+@pytest.mark.parametrize("left", ["", "{", '{"result": 5}'])
+def test_the_journal_knows_a_trial_whose_note_is_damaged(order, fake, tmp_path, left):
+    out = tmp_path / "study"
+    trials = made(out, order)
+    best = best_of(order, trials)
+    (out / "trials" / f"{best.number:04}.json").write_text(left)
+    again = best_of(order, Study(out, order).trials())
+    assert (again.number, again.value, again.settings) == (best.number, best.value, best.settings)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("metric", "hm", "unknown metric 'hm'"),
+        ("space", {"rank": 5}, "space: rank is a text, received 5"),
+        ("trials", "ten", "trials is int, received 'ten'"),
+        (None, None, "study.json is damaged: restore it"),
+    ],
+)
+def test_a_damaged_order_is_told(order, tmp_path, name, value, words):
+    begin(tmp_path / "study", order, overwrite=False)
+    entries = read_mapping(tmp_path / "study" / "study.json")
+    entries = {"order": entries["order"] | {name: value}} if name else {}
+    write_json(tmp_path / "study" / "study.json", entries)
+    with pytest.raises(AmbisegError, match=words):
+        load(tmp_path / "study")
+
+
+def test_a_trial_that_was_killed_goes_on_with_data_that_moved(order, tmp_path, monkeypatch):
+    def killed(note):
+        raise Killed
+
+    read = []
+
+    def work(note):
+        read.append(read_mapping(note)["data"])
+        objective(note)
+
+    monkeypatch.setattr(studies, "work", killed)
+    with pytest.raises(Killed):
+        made(tmp_path / "study", order)
+    monkeypatch.setattr(studies, "work", work)
+    order = replace(order, data=str(tmp_path / "moved"), trials=2)
+    assert [trial.state for trial in Study(tmp_path / "study", order).carry_out(0)] == ["done", "done"]
+    assert read == [order.data, order.data]
+
+
+def test_a_study_in_progress_is_not_replaced(order, fake, tmp_path):
+    out = tmp_path / "study"
+    made(out, order)
+    with (
+        working_in(out, "the study"),
+        pytest.raises(AmbisegError, match="another process works in the study"),
+    ):
+        begin(out, order, overwrite=True)
+    assert len(read_mapping(out / "study.json")["trials"]) == order.trials
+    begin(out, replace(order, trials=2), overwrite=True)
+    assert not (out / JOURNAL).exists() and load(out).trials == 2
+
+
+def test_ranges_that_are_not_those_of_the_journal_are_told(order, tmp_path, monkeypatch):
+    def work(note):
+        result = {"value": 0.5, "pruned": False, "steps": 4, "seconds": 1.0}
+        write_json(note, read_mapping(note) | {"result": result})
+
+    monkeypatch.setattr(studies, "work", work)
+    order = replace(order, space={"matching_score_weight": "0.1|0.2"}, trials=2)
+    made(tmp_path / "study", order)
+    other = replace(order, space={"matching_score_weight": "0.1|0.3"}, trials=3)
+    with pytest.raises(AmbisegError, match="the ranges of .*study.json are not those of journal.log"):
+        Study(tmp_path / "study", other).carry_out(0)
 
 
 def test_trials_train_go_on_after_a_kill_and_open_no_test_split(order, fires, tmp_path, monkeypatch):
@@ -242,7 +327,7 @@ def test_trials_train_go_on_after_a_kill_and_open_no_test_split(order, fires, tm
     mine.unlink()
     begin(tmp_path / "killed", order, overwrite=True)
     left = {path.name for path in (tmp_path / "killed").iterdir()}
-    assert left == {"study.json", ".ambiseg-files"}
+    assert left - {".ambiseg-lock"} == {"study.json", ".ambiseg-files"}
 
 
 class Ended:

@@ -81,6 +81,8 @@ def test_a_text_without_meaning_is_refused(text, words):
         ("train.epochs=1..3", "trained equally long"),
         ("train.labels=full|single", "another one"),
         ("train.seed=1..3", "chance"),
+        ("train.validations=2..8", "the best of more validations is better by chance"),
+        ("train.early_stop=1..3", "trained equally long"),
         ("=1..3", "NAME=RANGE"),
         ("rank", "NAME=RANGE"),
     ],
@@ -88,6 +90,10 @@ def test_a_text_without_meaning_is_refused(text, words):
 def test_a_setting_is_checked_before_the_first_trial(word, words):
     with pytest.raises(AmbisegError, match=words):
         space(word)
+
+
+def test_the_preset_is_found_among_choices_however_it_is_written():
+    assert space("train.lr=2e-3|0.01", "rank=5|10").start() == {"train.lr": "2e-3", "rank": "10"}
 
 
 def test_names_that_are_not_searched_are_settings():

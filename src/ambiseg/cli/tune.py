@@ -154,8 +154,11 @@ def _tune(name: str, arguments: TuneArguments) -> int:
     from ambiseg.engine.tuning.journal import optuna
     from ambiseg.engine.tuning.study import Order, begin, compared, digests
     from ambiseg.metrics import metric_info
+    from ambiseg.networks.backbone import check_network
 
     optuna()
+    for kind in space.ranges["backbone.kind"].ends() if "backbone.kind" in space.ranges else ():
+        check_network(kind)
     metric = arguments.metric
     metric = metric if metric in (None, "loss") else metric_info(metric).name
     values, metric = compared(space.spec, preset, values, list(texts), metric)
@@ -218,18 +221,21 @@ def _list(space: Space, texts: dict[str, str]) -> None:
 
 def _resume(arguments: ResumeArguments) -> int:
     at_least_one(trials=arguments.trials)
-    from ambiseg.engine.tuning.study import digests, load, save
+    from ambiseg.engine.tuning.study import digests, load
 
     order = load(arguments.resume)
     if arguments.data is not None:
         order = replace(order, data=str(arguments.data))
+    elif not Path(order.data).exists():
+        raise AmbisegError(
+            f"the data of the study are no longer at {order.data}: say where they are with --data"
+        )
     if digests(order.data) != tuple(order.digests):
         raise AmbisegError(
             f"the training and validation images of {order.data} are not those of the study: give its --data"
         )
     if arguments.trials is not None:
         order = replace(order, trials=order.trials + arguments.trials)
-        save(arguments.resume, order)
     return _search(arguments.resume, order, arguments.jobs, arguments.json)
 
 
@@ -238,7 +244,9 @@ def _search(out: Path, order: Order, jobs: int, as_json: bool) -> int:
 
     with working_in(out, "the study", wait=5):
         try:
-            trials = Study(out, order, say).carry_out(jobs)
+            study = Study(out, order, say)
+            study.write()
+            trials = study.carry_out(jobs)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(f"go on with '{command('ambiseg', 'tune', '--resume', out)}'") from None
         _draw(out, order, trials)

@@ -147,6 +147,8 @@ class LabelView(Dataset[Item]):
         augmentation: Augmentation | None = None,
         seed: int = 0,
     ) -> None:
+        if mode not in ("full", "single"):
+            raise AmbisegError(f"mode is 'full' or 'single', received {mode!r:.80}")
         self.split, self.normalization, self.mode, self.seed = split, normalization, mode, seed
         self.augmentation = augmentation or Augmentation()
         self.labels: LabelSpace = split.info.labels
@@ -257,6 +259,10 @@ class BatchOrder(Sampler[list[SampleKey]]):
         units: Sequence[tuple[Sequence[int], int]] | None = None,
         window: int = MOST_BYTES,
     ) -> None:
+        if count < 1 or batch_size < 1:
+            raise AmbisegError(
+                f"batches need an image and a size of 1 or more, received {count} and {batch_size}"
+            )
         self.count, self.batch_size, self.seed, self.start = count, batch_size, seed, start
         self.shard, self.shards, self.units, self.window = shard, shards, units, window
 

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from ambiseg.atomic_write import replacing_file, replacing_folder, write_text
 from ambiseg.data.class_flip_view import FlippedSplit
 from ambiseg.data.folder import DATA, FolderSplit, Progress, folder_splits, write_folder
 from ambiseg.data.info import DatasetInfo
-from ambiseg.data.memory.dataset import DataLike, InMemory, as_data
+from ambiseg.data.memory.dataset import DataLike, InMemory, Items, as_data, dataset, is_split
 from ambiseg.data.packed import (
     PACKED_SUFFIXES,
     PackedSplit,
@@ -140,7 +141,7 @@ def open_split(data: DataLike, split: str, labels: LabelSpace | None = None) -> 
 
 def write_dataset(
     out: str | PathLike[str],
-    splits: Mapping[str, Iterable[Sample]],
+    splits: Mapping[str, Iterable[Sample]] | Items,
     info: DatasetInfo | None = None,
     progress: Progress | None = None,
     overwrite: bool = False,
@@ -150,7 +151,7 @@ def write_dataset(
 
     Args:
         out: the data set to make.
-        splits: samples by split, or the data set of `ambiseg.dataset`.
+        splits: samples by split, or what `ambiseg.dataset` makes or takes.
         info: what the data set says about itself; that of ``splits`` if None, where they say it.
         progress: called after every image.
         overwrite: replace a data set that ambiseg wrote.
@@ -159,9 +160,21 @@ def write_dataset(
     Raises:
         AmbisegError: ``out`` exists, a sample is not valid, disk full.
     """
+    if not isinstance(splits, Mapping) or any(map(_are_items, splits.values())):
+        splits = dataset(splits, classes=None if info is None else info.labels)
     info = info or (replace(splits.info, name="") if isinstance(splits, InMemory) else DatasetInfo())
     write = write_packed if Path(out).suffix.lower() in PACKED_SUFFIXES else write_folder
     return write(out, splits, info, progress, overwrite, inputs)
+
+
+def _are_items(split: Any) -> bool:
+    """Whether a split holds items of `ambiseg.dataset` in place of samples."""
+    return (
+        isinstance(split, Items)
+        and not is_split(split)
+        and len(split) > 0
+        and not isinstance(split[0], Sample)
+    )
 
 
 def replacing_dataset(

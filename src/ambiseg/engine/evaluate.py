@@ -16,6 +16,7 @@ annotators is in that of this library.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -29,7 +30,7 @@ from numpy.typing import NDArray
 from ambiseg import notebook, owned_files
 from ambiseg.atomic_write import write_json, write_text
 from ambiseg.data.batches import annotations_of
-from ambiseg.data.memory.dataset import DataLike, is_split
+from ambiseg.data.memory.dataset import IN_MEMORY, DataLike, InMemory, as_data, is_split, title_of
 from ambiseg.data.sample import Sample
 from ambiseg.data.source import open_split
 from ambiseg.data.split import Split
@@ -47,7 +48,7 @@ from ambiseg.engine.tally import (
     plain_ends,
 )
 from ambiseg.engine.volume_evaluation import VolumeEvaluation, evaluate_volumes, why_not_volumes
-from ambiseg.errors import AmbisegError
+from ambiseg.errors import AmbisegError, DataWarning
 from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
 from ambiseg.metrics import Bootstrap, Dialect, Interval, dialect_of
@@ -263,7 +264,9 @@ def evaluate(
             class, a dialect that does not fit the classes, or an image without a group.
     """
     run = load(run) if isinstance(run, (str, Path)) else run
-    source = data if is_split(data) else open_split(data, split, run.config.labels.one_channel)
+    given = data if is_split(data) else as_data(data, run.config.labels.one_channel)
+    source = given if is_split(given) else open_split(given, split)
+    _warn_of_other_splits(run, given)
     settings = (settings or PredictSettings()).for_run(run)
     if len(source) == 0:
         raise AmbisegError(f"{data}: the split {split!r} holds no image")
@@ -329,6 +332,19 @@ def evaluate(
         progress=None if progress is None else lambda slices: progress(len(source) + slices, steps),
     )
     return replace(result, volumes=volumes)
+
+
+def _warn_of_other_splits(run: Run, data: Any) -> None:
+    """Warn where splits were drawn from one dataset, and a run of such data was trained on another split."""
+    known = run.config.data_digest if run.config.data in ("", IN_MEMORY) else ""
+    drawn = isinstance(data, InMemory) and data.drawn and "train" in data
+    if known and drawn and data["train"].digest() != known:
+        warnings.warn(
+            f"the splits drawn from {title_of(data)} are not those that the run was trained with, so its training"
+            " images may be among those of the evaluation: give the same dataset and seed, or the split by name",
+            DataWarning,
+            stacklevel=3,
+        )
 
 
 @dataclass

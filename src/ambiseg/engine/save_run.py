@@ -9,6 +9,8 @@ from pathlib import Path
 from ambiseg import owned_files
 from ambiseg.atomic_write import working_in
 from ambiseg.data.batches import Normalization
+from ambiseg.data.memory.dataset import DataLike, is_split
+from ambiseg.data.source import open_split
 from ambiseg.data.split import Split
 from ambiseg.data.statistics import SplitStatistics
 from ambiseg.engine.checkpoints import check_finite
@@ -26,7 +28,7 @@ def save_run(
     out: str | Path,
     normalization: Normalization | SplitStatistics,
     *,
-    val: Split | None = None,
+    val: Split | DataLike | None = None,
     channels: Sequence[str] = (),
     overwrite: bool = False,
 ) -> Run:
@@ -37,8 +39,8 @@ def save_run(
         out: the run folder to make.
         normalization: that of the training images. Their `SplitStatistics` also give their range, by which predictions
             refuse other images, and their digest.
-        val: images with annotations on which is chosen what predictions keep (`ambiseg.engine.filter_choice`);
-            identical masks are merged and all others stay if None.
+        val: an opened split, or a data set with the split val, on which is chosen what predictions keep
+            (`ambiseg.engine.filter_choice`); identical masks are merged and all others stay if None.
         channels: names of the image channels.
         overwrite: replace a run folder that ambiseg wrote.
 
@@ -57,6 +59,11 @@ def save_run(
         )
     known = normalization if isinstance(normalization, SplitStatistics) else None
     scale = normalization.normalization if isinstance(normalization, SplitStatistics) else normalization
+    if not isinstance(scale, Normalization):
+        raise AmbisegError(
+            f"normalization is a Normalization or SplitStatistics, received {type(scale).__name__}: write"
+            " ambiseg.Normalization(mean=(...), std=(...)), a number for each channel"
+        )
     if len(scale.mean) != model.in_channels:
         raise AmbisegError(
             f"the normalisation is of {len(scale.mean)} channels, the model of {model.in_channels}: give that of its"
@@ -74,6 +81,13 @@ def save_run(
         images=None if known is None else known.images,
         data_digest="" if known is None else known.digest,
     )
+    if val is not None:
+        val = val if is_split(val) else open_split(val, "val", model.labels.one_channel)
+        if val.info.labels.names != model.labels.names:
+            raise AmbisegError(
+                f"the data have the classes {list(val.info.labels.names)}, the model {list(model.labels.names)}: give"
+                " data of the same classes"
+            )
     run = Path(out)
     check_finite(model.state_dict(), run)
     check_target(run, overwrite)

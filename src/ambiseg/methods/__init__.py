@@ -147,6 +147,12 @@ def build(
     """
     from ambiseg.labels import LabelSpace
 
+    if not isinstance(labels, LabelSpace | None):
+        raise AmbisegError(
+            f"labels are an ambiseg.LabelSpace, such as LabelSpace.of_classes(3), received {labels!r:.80}"
+        )
+    if in_channels < 1:
+        raise AmbisegError(f"in_channels must be at least 1, received {in_channels}")
     spec = spec_of(method)
     chosen = Preset() if preset is None else spec.preset(preset)
     network = completed(UNetSettings, chosen.backbone, backbone, "backbone")

@@ -120,6 +120,19 @@ def _loaded(point: EntryPoint) -> Any:
         ) from error
 
 
+def check_network(kind: str) -> dict[str, EntryPoint]:
+    """The networks that other packages offer, by name.
+
+    Raises:
+        AmbisegError: no network of that kind.
+    """
+    offered = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
+    known = dict.fromkeys([*NETWORKS, *_EXTERNAL, *offered])
+    if kind not in known and foreign_name(kind) is None:
+        raise UnknownNameError("network", kind, known)
+    return offered
+
+
 def build_backbone(in_channels: int, settings: UNetSettings, time: bool = False) -> Backbone:
     """The network that ``settings.kind`` names: images to features at full resolution, any image size.
 
@@ -149,10 +162,8 @@ def build_backbone(in_channels: int, settings: UNetSettings, time: bool = False)
         return NETWORKS[kind](in_channels, settings, time)
     if name is not None:
         return build_foreign(name, in_channels, settings, time)
+    offered = check_network(kind)
     if kind not in _EXTERNAL:
-        offered = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
-        if kind not in offered:
-            raise UnknownNameError("network", kind, dict.fromkeys([*NETWORKS, *_EXTERNAL, *offered]))
         register_network(kind, _loaded(offered[kind]))
     module = _EXTERNAL[kind](in_channels, settings)
     if not isinstance(module, nn.Module):

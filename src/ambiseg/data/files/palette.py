@@ -17,9 +17,9 @@ from ambiseg.data.files.validation import FileProblem
 
 BLACK: Color = (0, 0, 0)
 
+COLORS_IN_YAML = "(classes: [{name: road, color: [128, 64, 128]}, ...])"
 _GIVE_COLORS = (
-    "give every class its color in dataset.yaml (classes: [{name: road, color: [128, 64, 128]}, ...]),"
-    " or save class numbers as a grey image"
+    f"give every class its color in dataset.yaml {COLORS_IN_YAML}, or save class numbers as a grey image"
 )
 
 

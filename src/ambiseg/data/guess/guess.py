@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from unicodedata import normalize
 
 from ambiseg.data.files.reading import IMAGE_SUFFIXES, MASK_SUFFIXES, suffix_of
 from ambiseg.data.files.validation import FileProblem
@@ -210,6 +211,15 @@ def _nothing_fits(folder: Path, paths: Sequence[str]) -> FileProblem:
     if export is not None:
         return export
     examples = ", ".join(paths[:EXAMPLES])
+    names = {path.rpartition("/")[2].removesuffix(suffix_of(path)) for path in paths}
+    plain = Counter(normalize("NFC", name) for name in names)
+    accents = sorted(name for name, count in plain.items() if count > 1)
+    if accents:
+        return FileProblem(
+            folder,
+            f"{len(accents)} names are written with two encodings of accents, such as {accents[0]}",
+            "rename images and masks alike; macOS writes accents as letters of their own",
+        )
     return FileProblem(
         folder,
         f"no known layout fits its {len(paths)} files, such as {examples}",

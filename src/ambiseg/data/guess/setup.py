@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import csv
 import re
+import shlex
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from io import StringIO
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 import yaml
 
@@ -24,6 +26,7 @@ from ambiseg.data.guess.volumes import any_volume, check_mask
 from ambiseg.data.info import DatasetInfo
 from ambiseg.data.listing import SPLITS
 from ambiseg.data.pattern_matching import Key
+from ambiseg.data.patterns import FilePatterns, split_word
 from ambiseg.data.splits.assignment import FRACTIONS, split_images
 from ambiseg.data.volumes.settings import SliceSettings
 from ambiseg.escaping import csv_cell
@@ -107,6 +110,7 @@ def plan(
     values = MaskValues.of((folder / path for path in paths), lambda done: progress(done, len(paths)))
     classes = classes_of(values)
     keys = found.with_masks
+    _refuse_repeated_ids(folder, keys, found.files)
     split_of, group_of = _splits(folder, keys, groups, fractions, seed)
     on_disk = all(key.split == split_of[key.name] for key in found.found.images if key.name in split_of)
     on_disk &= len(keys) == len(found.found.images) and {"train", "val"} <= set(split_of.values())
@@ -120,22 +124,32 @@ def plan(
     )
 
 
+def _refuse_repeated_ids(folder: Path, keys: Sequence[Key], files: FilePatterns) -> None:
+    """Refuse two images of one id, and say the patterns that tell them apart."""
+    twice = [name for name, count in Counter(key.name for key in keys).items() if count > 1]
+    if not twice:
+        return
+    remedy = "write {group} in --images and --masks where the folders differ"
+    if all(pattern.fields & {"split", "group"} == {"split"} for pattern in (*files.images, *files.masks)):
+        images, masks = (
+            shlex.join(pattern.text.replace("{split", "{group") for pattern in some)
+            for some in (files.images, files.masks)
+        )
+        remedy = f"pass --images {images} --masks {masks}, which puts the split before each id"
+    raise FileProblem(folder, f"{len(twice)} ids occur in several folders, such as {twice[0]}", remedy)
+
+
 def _splits(
     folder: Path, keys: Sequence[Key], groups: Groups | None, fractions: Mapping[str, float], seed: int
 ) -> tuple[dict[str, str], dict[str, str]]:
     """Split and group of each id; those that folders name stay, but for a part of train where val is missing."""
-    names = Counter(key.name for key in keys)
-    twice = [name for name, count in names.items() if count > 1]
-    if twice:
-        raise FileProblem(
-            folder,
-            f"{len(twice)} ids occur in several folders, such as {twice[0]}",
-            "write {group} in --images and --masks where the folders differ",
-        )
+    names = {key.name for key in keys}
     if len(names) < 2:
         raise FileProblem(folder, f"it holds {len(names)} image with masks", "training needs 2 or more")
     group_of = dict(groups(sorted(names)) if groups is not None else _groups(keys))
-    named = {key.name: key.split for key in keys}
+    words = {split_word(key.group) for key in keys}
+    by_group = {"train"} <= words <= set(SPLITS)
+    named = {key.name: split_word(key.group) if by_group else key.split for key in keys}
     there = set(named.values())
     if {"train", "val"} <= there:
         return named, group_of
@@ -171,10 +185,12 @@ def _remarks(found: Guess, classes: Classes) -> list[str]:
     told = list(classes.remarks)
     folded: dict[str, str] = {}
     for name in sorted(found.annotators):
-        other = folded.setdefault(name.casefold(), name)
+        plain = normalize("NFKC", name)
+        other = folded.setdefault(plain.casefold(), name)
         if other != name:
+            what = "the encoding of accents" if normalize("NFKC", other) == plain else "capital letters"
             told.append(
-                f"annotators {other!r} and {name!r} differ in capital letters only: rename one if they are one person"
+                f"annotators {other!r} and {name!r} differ in {what} only: rename one if they are one person"
             )
     return told
 

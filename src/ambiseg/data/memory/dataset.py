@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
+from numbers import Integral, Real
 from os import PathLike
 from pathlib import Path
 from typing import Any, Protocol, TypeGuard, runtime_checkable
@@ -142,8 +143,17 @@ def dataset(
         raise AmbisegError("pass data, or datasets as train, val and test, one of the two")
     if isinstance(data, Mapping):
         given_splits = {_OTHER_NAMES.get(name, name): given for name, given in data.items()}
-    if isinstance(annotators, str):
-        raise AmbisegError(f"annotators are a list of names, received {annotators!r}: write [{annotators!r}]")
+        if len(given_splits) < len(data):
+            raise AmbisegError(
+                f"the data have two splits of one meaning ({listed(map(repr, data))}): leave one out"
+            )
+    for what, names in (("annotators", annotators), ("channels", channels), ("ids", ids)):
+        if isinstance(names, str):
+            raise AmbisegError(f"{what} are a list of names, received {names!r}: write [{names!r}]")
+    if augment is not None and not isinstance(augment, Mapping):
+        raise AmbisegError(f"augment is a mapping such as {{'flip': False}}, received {augment!r:.80}")
+    if not isinstance(mask_threshold, (int, float, type(None))):
+        raise AmbisegError(f"mask_threshold is a number such as 0.5, received {mask_threshold!r:.80}")
     form = ItemForm(image, masks, weights, tuple(map(str, annotators)))
     info = DatasetInfo(
         name=_NAME,
@@ -155,7 +165,11 @@ def dataset(
     if given_splits or isinstance(data, Mapping):
         if groups is not None:
             raise AmbisegError("groups are for splits that are drawn from one dataset: leave them out")
-        return _of_splits(given_splits, info, form, ids)
+        return _of_splits(given_splits, info, form, ids, None if classes is None else info.labels)
+    if not isinstance(fractions, Mapping) or not all(isinstance(share, Real) for share in fractions.values()):
+        raise AmbisegError(f"fractions are a mapping such as {dict(FRACTIONS)}, received {fractions!r:.80}")
+    if not isinstance(seed, Integral) or seed < 0:
+        raise AmbisegError(f"seed is a whole number from 0, received {seed!r:.80}")
     return _drawn(data, info, form, ids, groups, fractions, seed)
 
 
@@ -184,13 +198,20 @@ def _of_splits(
     info: DatasetInfo,
     form: ItemForm,
     ids: Sequence[str] | Mapping[str, Sequence[str]] | None,
+    asked: LabelSpace | None,
 ) -> InMemory:
+    """Splits that were given; ``asked`` are the classes that a user named."""
     if not given:
         raise AmbisegError("the data have no split: pass a dataset as train and one as val")
     if ids is not None and not isinstance(ids, Mapping):
         ids = {name: ids for name in given} if len(given) == 1 else {}
         if not ids:
             raise AmbisegError("ids of several splits are a mapping, such as {'train': [...], 'val': [...]}")
+    for name in ids or ():
+        if name not in given:
+            raise AmbisegError(
+                f"ids name the split {name!r}, but the splits are {listed(given)}: correct the name"
+            )
     splits: dict[str, Split] = {}
     for name, source in given.items():
         check_name(str(name), "split")
@@ -199,8 +220,12 @@ def _of_splits(
             continue
         names = _ids(source, None if ids is None else ids.get(name), name)
         splits[name] = MemorySplit(source, info, form, names, title=name)
-    if len({split.info.labels.names for split in splits.values()}) > 1:
-        raise AmbisegError("the splits have different classes: give data of the same classes")
+    names_of = {name: split.info.labels.names for name, split in splits.items()}
+    if asked is not None:
+        names_of["the argument classes"] = asked.names
+    if len(set(names_of.values())) > 1:
+        said = "; ".join(f"{name}: {', '.join(names)}" for name, names in names_of.items())
+        raise AmbisegError(f"the splits have different classes ({said}): give data of the same classes")
     return InMemory(splits, info)
 
 
@@ -239,7 +264,13 @@ def is_split(source: Any) -> TypeGuard[Split]:
 
 
 def _labels(classes: Sequence[str] | int | LabelSpace | None, ignore_value: int | None) -> LabelSpace:
+    if ignore_value is not None and not isinstance(ignore_value, Integral):
+        raise AmbisegError(f"ignore_value is a whole number such as 255, received {ignore_value!r:.80}")
     if isinstance(classes, LabelSpace):
+        if ignore_value not in (None, classes.ignore_value):
+            raise AmbisegError(
+                f"classes have the ignore_value {classes.ignore_value}, the argument is {ignore_value}: give one of the two"
+            )
         return classes
     if isinstance(classes, str):
         raise AmbisegError(
@@ -247,6 +278,11 @@ def _labels(classes: Sequence[str] | int | LabelSpace | None, ignore_value: int 
         )
     if classes is None or isinstance(classes, int):
         return LabelSpace.of_classes(2 if classes is None else classes, ignore_value)
+    if not isinstance(classes, Sequence) or any(isinstance(name, (Mapping, list, tuple)) for name in classes):
+        raise AmbisegError(
+            f"classes are names or their number, received {classes!r:.80}: colours are said by"
+            " ambiseg.LabelSpace(names=(...), colors=((0, 0, 0), ...))"
+        )
     return LabelSpace(tuple(map(str, classes)), ignore_value=ignore_value)
 
 
@@ -271,6 +307,8 @@ def _ids(source: Any, given: Sequence[str] | None, title: str) -> list[str]:
 
 def _length(source: Any, title: str) -> int:
     kind = type(source).__name__
+    if hasattr(source, "iloc"):
+        raise AmbisegError(f"{title} is a {kind}, which gives columns: pass its rows, .to_dict('records')")
     if hasattr(source, "dataset") and not hasattr(source, "__getitem__"):
         raise AmbisegError(f"{title} is a {kind}, which makes batches: pass its dataset")
     if not hasattr(source, "__getitem__"):

@@ -121,7 +121,8 @@ class ItemForm:
         keys = self._mask_keys() or _mask_keys(item, image, where)
         weights = item.get(WEIGHTS_KEY if self.weights is None else self.weights)
         several = separate(item[keys[0]], where)
-        if len(keys) == 1 and (len(several) > 1 or any(name for name, _ in several)):
+        of_all = keys[0] == self.masks or (self.masks is None and keys[0] in MASK_KEYS)
+        if len(keys) == 1 and (of_all or len(several) > 1 or any(name for name, _ in several)):
             return item[image], several, weights
         return item[image], [(_annotator(key), item[key]) for key in keys], weights
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from ambiseg.data.causes import Problem, by_cause
+from ambiseg.data.files.palette import COLORS_IN_YAML
 from ambiseg.data.files.validation import (
     FileProblem,
     add_to_digest,
@@ -24,9 +25,11 @@ from ambiseg.data.memory.items import ItemForm, Parts
 from ambiseg.data.memory.values import image_of, mask_of
 from ambiseg.data.sample import Sample
 from ambiseg.data.split import Split
-from ambiseg.errors import AmbisegError
+from ambiseg.errors import AmbisegError, counted
 
 _SHOWN = 3  # items in a message
+_TWICE = 16  # items that are read again, to see whether they differ
+_COLORS = "classes=ambiseg.LabelSpace(names=(...), colors=((0, 0, 0), ...))"
 _SETTING = re.compile(r"(?:add|write) '(\w+): (.+?)' (?:to|in) dataset\.yaml")
 
 
@@ -74,7 +77,8 @@ class MemorySplit(Split):
             AmbisegError: items are wrong, one message for the first cause with its items; or an item differs when it
                 is read again.
         """
-        total, ends, problems = hashlib.sha256(), {}, []
+        total, read, problems = hashlib.sha256(), {}, []
+        twice = set(np.linspace(0, len(self) - 1, _TWICE).round().astype(int).tolist())
         for index in range(len(self)):
             try:
                 sample = self._read(index)
@@ -84,13 +88,13 @@ class MemorySplit(Split):
             if problems:
                 continue
             add_to_digest(total, sample)
-            if index in (0, len(self) - 1):
-                ends[index] = _digest_of(sample)
+            if index in twice:
+                read[index] = _digest_of(sample)
             if on_read is not None:
                 on_read(sample)
         if problems:
             raise self._several(problems)
-        for index, before in ends.items():
+        for index, before in read.items():
             if _digest_of(self._read(index)) != before:
                 raise AmbisegError(
                     f"{self._where(index)} differs when it is read again: take random transforms out of the dataset,"
@@ -139,7 +143,8 @@ class MemorySplit(Split):
         except FileProblem:
             raise
         except AmbisegError as error:
-            raise FileProblem(where, str(error), "correct the name") from error
+            problem, _, remedy = str(error).removeprefix(f"{where}: ").partition(": ")
+            raise FileProblem(where, problem, remedy) from error
 
 
 def _places(parts: Parts, where: str) -> list[str]:
@@ -155,19 +160,32 @@ def _weights(parts: Parts, where: str, sample_id: str) -> np.ndarray[Any, np.dty
         return np.full(len(names), 1 / len(names))
     try:
         if not isinstance(given, Mapping):
-            return np.asarray(given.cpu() if isinstance(given, torch.Tensor) else given, np.float64)
-        stated = {str(name): float(weight) for name, weight in given.items()}
+            plain = given.detach().cpu() if isinstance(given, torch.Tensor) else given
+            weights = np.asarray(plain, np.float64)
+        else:
+            stated = {str(name): float(weight) for name, weight in given.items()}
     except (TypeError, ValueError) as error:
         raise FileProblem(
             where, f"its weights are no numbers ({given!r:.60})", "give one for each mask"
         ) from error
+    if not isinstance(given, Mapping):
+        if weights.shape != (len(names),):
+            raise FileProblem(
+                where,
+                f"it has {counted(len(names), 'mask')} but weights of shape {weights.shape}",
+                "give one number for each mask; several masks are a list, (image, [mask, mask])",
+            )
+        return weights
     problems = weight_problems(stated, names, where, sample_id)
     if problems:
         raise problems[0]
     return np.array([stated[name] for name in names])
 
 
-def _one_line(error: Exception) -> str:
+def _one_line(error: BaseException) -> str:
+    """An error, or what caused it, in one line."""
+    while error.__cause__ is not None:
+        error = error.__cause__
     return f"{type(error).__name__}: {' '.join(str(error).split()):.200}"
 
 
@@ -191,6 +209,7 @@ def in_python(sentence: str) -> str:
             value = repr(value.strip("[]").split(", "))
         return f"pass {key}={value} to ambiseg.dataset"
 
+    sentence = sentence.replace(f"in dataset.yaml {COLORS_IN_YAML}", f"by {_COLORS}")
     return _SETTING.sub(argument, sentence).replace("dataset.yaml", "ambiseg.dataset")
 
 

@@ -115,7 +115,8 @@ def array_of(value: Any, where: str, what: str) -> NDArray[Any]:
     if isinstance(value, Image.Image):
         return pixels_of(value).shown()
     if isinstance(value, torch.Tensor):
-        value = value.as_subclass(torch.Tensor).detach().cpu()
+        value = value.detach() if value.layout == torch.strided else value.detach().to_dense()
+        value = value.as_subclass(torch.Tensor).cpu()
         return np.asarray(value.float() if value.dtype == torch.bfloat16 else value)
     try:
         array = np.asarray(value)
@@ -124,7 +125,8 @@ def array_of(value: Any, where: str, what: str) -> NDArray[Any]:
     if array.dtype.kind not in "buifc":
         raise FileProblem(
             where,
-            f"the {what} is a {type(value).__name__}",
+            f"the {what} is a {type(value).__name__}"
+            + (" of objects" if isinstance(value, np.ndarray) else ""),
             "give an array of numpy or torch, a picture of Pillow or the path of a file",
         )
     return array

@@ -21,7 +21,7 @@ from ambiseg.engine.presets import TRAINING_LENGTHS, joined, placed, resolve
 from ambiseg.engine.settings import TrainSettings
 from ambiseg.errors import AmbisegError
 from ambiseg.methods.spec import MethodSpec
-from ambiseg.nested_settings import mapping, options_of, shown
+from ambiseg.nested_settings import mapping, options_of, parse_assignments, shown
 from ambiseg.plain_yaml import read_yaml_file
 
 OPTION = "--search"
@@ -32,6 +32,9 @@ NOT_COMPARABLE = {f"train.{name}": "every trial is trained equally long" for nam
     "train.select": "--metric says what all trials are compared by",
     "train.validation_labels": "all trials are validated on the same labels",
     "train.validation_images": "all trials are validated on the same images",
+    "train.validations": "the best of more validations is better by chance",
+    "train.validate_every": "the best of more validations is better by chance",
+    "train.early_stop": "every trial is trained equally long",
     "train.devices": "--jobs says how many trials are trained at a time",
 }
 """Settings that are not searched, and why."""
@@ -93,8 +96,12 @@ class Choices:
         return self.stored(value) in self.words
 
     def stored(self, value: Any) -> Any:
-        """A value as Optuna keeps it."""
-        return shown(value)
+        """A value as Optuna keeps it: the word that means it."""
+        return next((word for word in self.words if _meant(word) == value), shown(value))
+
+
+def _meant(word: str) -> Any:
+    return parse_assignments([f"value={word}"], OPTION)["value"]
 
 
 Range = Numbers | Choices

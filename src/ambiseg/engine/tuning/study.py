@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -28,14 +29,14 @@ from typing import Any, Literal
 import yaml
 
 from ambiseg import owned_files
-from ambiseg.atomic_write import write_json, write_text
+from ambiseg.atomic_write import working_in, write_json, write_text
 from ambiseg.data.source import open_split
 from ambiseg.engine.callbacks import clock
 from ambiseg.engine.module import LOSS, higher_is_better, validated
 from ambiseg.engine.presets import resolve
 from ambiseg.engine.run_folder import WEIGHTS
 from ambiseg.engine.settings import SELECT_LAST
-from ambiseg.engine.tuning.journal import Pruner, open_study, optuna, sampler
+from ambiseg.engine.tuning.journal import JOURNAL, Pruner, open_study, optuna, sampler
 from ambiseg.engine.tuning.space import Space, brief
 from ambiseg.engine.tuning.trial import work
 from ambiseg.engine.workers import Worker
@@ -44,8 +45,8 @@ from ambiseg.escaping import csv_cell
 from ambiseg.json_files import read_mapping
 from ambiseg.methods import method_info
 from ambiseg.methods.spec import MethodSpec
-from ambiseg.metrics import METRICS
-from ambiseg.nested_settings import from_values
+from ambiseg.metrics import METRICS, metric_info
+from ambiseg.nested_settings import from_values, shown
 from ambiseg.version import __version__
 
 STUDY, TABLE, BEST, TRIALS = "study.json", "trials.csv", "best.yaml", "trials"
@@ -56,6 +57,7 @@ SAMPLED = "ged"
 """What trials are compared by where a method is validated by a loss that the search itself changes."""
 ALIKE = 3
 """Trials after which a study ends where each of them failed, with the same words."""
+_NUMBER = re.compile(r"\d\S*")
 POLL = 0.1
 """Seconds between looks at the trials in progress."""
 
@@ -177,7 +179,7 @@ def begin(out: Path, order: Order, overwrite: bool) -> None:
     """Make the folder of a study.
 
     Raises:
-        AmbisegError: there is one already that must stay, or files of somebody else.
+        AmbisegError: there is one already that must stay or is in progress, or files of somebody else.
     """
     owned_files.check_inputs(out, [Path(order.data)])
     if not owned_files.is_empty(out):
@@ -186,9 +188,11 @@ def begin(out: Path, order: Order, overwrite: bool) -> None:
                 f"{out} exists: choose another --out, go on with --resume, or replace it with --overwrite"
             )
         owned_files.check_replaceable(out, [TUNE_VERB], [Path(order.data)])
-        owned_files.remove(out)
     owned_files.enter(out, TUNE_VERB)
-    save(out, order)
+    with working_in(out, "the study"):
+        owned_files.remove(out, keep_folder=True)
+        owned_files.begin(out, TUNE_VERB)
+        save(out, order)
 
 
 def save(out: Path, order: Order, trials: Sequence[Trial] = ()) -> None:
@@ -213,10 +217,20 @@ def load(out: Path) -> Order:
         raise AmbisegError(
             f"{out} is no study (it has no {STUDY}): give the folder that 'ambiseg tune' wrote"
         )
-    order = from_values(Order, read_mapping(path).get("order"), f"{path}: order")
+    given = read_mapping(path).get("order")
+    if given is None:
+        raise AmbisegError(f"{path} is damaged: restore it, or begin with another --out")
+    order = from_values(Order, given, f"{path}: order")
     for part in ("train", "backbone", "settings"):
         if not isinstance(order.values.get(part), dict):
             raise AmbisegError(f"{path}: order: values have no {part}: restore the file")
+    for name, text in order.space.items():
+        if not isinstance(text, str):
+            raise AmbisegError(
+                f"{path}: order: space: {name} is a text, received {text!r:.80}: restore the file"
+            )
+    if order.metric != LOSS:
+        metric_info(order.metric)
     return order
 
 
@@ -303,16 +317,24 @@ class Study:
 
     def _prepare(self, trial: Any) -> int:
         """Write the note of a trial that has none yet; its number."""
-        number, drawn = int(trial.number), self.space.suggest(trial)
+        try:
+            number, drawn = int(trial.number), self.space.suggest(trial)
+        except ValueError as error:
+            raise AmbisegError(
+                f"the ranges of {self.out / STUDY} are not those of {JOURNAL} ({error}): restore them, or begin with"
+                " another --out"
+            ) from error
         note = self._note(number)
         words = ", ".join(f"{name} {brief(text)}" for name, text in drawn.items())
         self.tell(f"[{number + 1}/{self.order.trials}] trial {number}: {words}")
         self.began[number] = time.monotonic()
-        if note.is_file():
+        if entries := read_mapping(note):
+            if entries.get("data") != self.order.data:  # they moved
+                write_json(note, entries | {"data": self.order.data})
             return number
         owned_files.add_path(note.with_suffix(".log"))
         owned_files.add_path(note.with_suffix(""), is_folder=True)
-        entries: dict[str, Any] = {"settings": drawn}
+        entries = {"settings": drawn}
         try:
             entries["values"] = self.space.values(drawn)
         except AmbisegError as error:
@@ -343,7 +365,7 @@ class Study:
         trials = self.write()
         self._report(trials[number], trials)
         errors = [trial.error for trial in trials if trial.state == "failed"]
-        if len(errors) == len(trials) >= ALIKE and len(set(errors)) == 1:
+        if len(errors) == len(trials) >= ALIKE and len({_NUMBER.sub("", error) for error in errors}) == 1:
             raise AmbisegError(f"the first {len(errors)} trials failed alike: {errors[0]}")
 
     def _report(self, trial: Trial, trials: Sequence[Trial]) -> None:
@@ -368,12 +390,14 @@ class Study:
     def _trial(self, trial: Any) -> Trial:
         names: dict[str, State] = {"COMPLETE": "done", "PRUNED": "pruned", "FAIL": "failed"}
         note = read_mapping(self._note(trial.number))
-        result = note.get("result") or {}
+        result = note.get("result")
+        result = result if isinstance(result, dict) else {"value": trial.value}
         state = names.get(trial.state.name, "running")
         error = note.get("error", "it left no note") if state == "failed" else ""
         found = (result.get(name) for name in ("value", "steps", "seconds"))
         value, steps, seconds = found
-        return Trial(trial.number, state, value, note.get("settings", {}), steps, seconds, error)
+        drawn = {name: one if isinstance(one, str) else shown(one) for name, one in trial.params.items()}
+        return Trial(trial.number, state, value, note.get("settings", drawn), steps, seconds, error)
 
     def write(self) -> list[Trial]:
         """Write tables and best settings, and drop the weights of all but the best trials; all trials."""
