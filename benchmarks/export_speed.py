@@ -26,7 +26,7 @@ import torch
 
 from ambiseg.cli.demo import BACKBONE
 from ambiseg.data.batches import Normalization
-from ambiseg.engine.hardware import Hardware
+from ambiseg.engine.machine.hardware import Hardware
 from ambiseg.engine.postprocess import PredictSettings
 from ambiseg.engine.run import Run
 from ambiseg.engine.run_folder import RunConfig

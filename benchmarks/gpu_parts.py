@@ -34,10 +34,10 @@ from ambiseg.data.importers import import_dataset
 from ambiseg.data.importers.settings import ArraysSettings
 from ambiseg.data.source import SpreadSplit, open_split
 from ambiseg.defaults import DUPLICATE_IOU
-from ambiseg.engine.calibration import calibrate
 from ambiseg.engine.curve import training_curve
-from ambiseg.engine.hardware import Hardware
-from ambiseg.engine.hardware_choice import SECONDS
+from ambiseg.engine.machine.calibration import calibrate
+from ambiseg.engine.machine.hardware import Hardware
+from ambiseg.engine.machine.hardware_choice import SECONDS
 from ambiseg.engine.postprocess import PredictSettings
 from ambiseg.engine.run_folder import TRAINING, RunConfig
 from ambiseg.engine.smoke import shrunk

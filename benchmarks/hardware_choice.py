@@ -22,10 +22,10 @@ import torch
 from torch import Tensor
 
 from ambiseg.data.batches import Batch
-from ambiseg.engine.calibration import Calibration, calibrate
-from ambiseg.engine.cores import busy_cores, thread_counts
-from ambiseg.engine.hardware import Hardware, machine_name
-from ambiseg.engine.hardware_choice import SECONDS
+from ambiseg.engine.machine.calibration import Calibration, calibrate
+from ambiseg.engine.machine.cores import busy_cores, thread_counts
+from ambiseg.engine.machine.hardware import Hardware, machine_name
+from ambiseg.engine.machine.hardware_choice import SECONDS
 from ambiseg.engine.presets import resolve
 from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet

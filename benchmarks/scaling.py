@@ -20,7 +20,7 @@ from ambiseg.data.info import DatasetInfo
 from ambiseg.data.simulators.wildfire import simulate_wildfires
 from ambiseg.data.source import write_dataset
 from ambiseg.engine.evaluate import evaluate
-from ambiseg.engine.over_ray import RayEngine
+from ambiseg.engine.parallel.over_ray import RayEngine
 from ambiseg.engine.run import load
 from ambiseg.engine.train import fit
 

@@ -60,7 +60,7 @@ from ambiseg.data.importers.camvid import CLASSES, FLIPS
 from ambiseg.data.info import DatasetInfo
 from ambiseg.data.sample import Sample
 from ambiseg.data.split import Split
-from ambiseg.engine.hardware import Hardware
+from ambiseg.engine.machine.hardware import Hardware
 from ambiseg.labels import LabelSpace
 from ambiseg.losses.transport import capped_coupling
 from ambiseg.maskset import MaskSet

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from ambiseg.data.batches import Normalization
-from ambiseg.engine.hardware import Hardware
+from ambiseg.engine.machine.hardware import Hardware
 from ambiseg.engine.run import Run
 from ambiseg.engine.run_folder import RunConfig
 from ambiseg.engine.settings import TrainSettings

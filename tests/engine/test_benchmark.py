@@ -10,9 +10,10 @@ import pytest
 
 from ambiseg import owned_files
 from ambiseg.atomic_write import write_json
-from ambiseg.engine import benchmark, benchmark_run, workers
+from ambiseg.engine import benchmark, benchmark_run
 from ambiseg.engine.benchmark import carry_out, plan
 from ambiseg.engine.module import TrainingModule
+from ambiseg.engine.parallel import workers
 from ambiseg.engine.suite import Recipe, load_suite, read_suite, suite_names
 from ambiseg.errors import AmbisegError
 from ambiseg.json_files import read_mapping

@@ -11,13 +11,13 @@ import pytest
 import torch
 
 from ambiseg.data.batches import Batch
-from ambiseg.engine import calibration, calibration_cache, hardware_choice
-from ambiseg.engine.calibration import calibrate
-from ambiseg.engine.cores import available_cores, busy_cores, thread_counts
-from ambiseg.engine.hardware import Hardware
-from ambiseg.engine.hardware_choice import HardwareChoice, choose_hardware
+from ambiseg.engine.machine import calibration, calibration_cache, hardware_choice
+from ambiseg.engine.machine.calibration import calibrate
+from ambiseg.engine.machine.cores import available_cores, busy_cores, thread_counts
+from ambiseg.engine.machine.hardware import Hardware
+from ambiseg.engine.machine.hardware_choice import HardwareChoice, choose_hardware
+from ambiseg.engine.machine.time_plan import fewest_updates, short_budget
 from ambiseg.engine.settings import TrainSettings
-from ambiseg.engine.time_plan import fewest_updates, short_budget
 from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
@@ -327,17 +327,17 @@ def test_threads_that_a_user_names_are_kept(monkeypatch):
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
-    monkeypatch.setattr("ambiseg.engine.cores.available_cores", lambda: 6)
+    monkeypatch.setattr("ambiseg.engine.machine.cores.available_cores", lambda: 6)
     assert thread_counts() == [6, 3]
-    monkeypatch.setattr("ambiseg.engine.cores.available_cores", lambda: 64)
+    monkeypatch.setattr("ambiseg.engine.machine.cores.available_cores", lambda: 64)
     assert thread_counts() == [4]
 
 
 def test_others_share_of_the_cores(tmp_path, monkeypatch):
     monkeypatch.setattr("os.sched_getaffinity", lambda process: {1}, raising=False)
-    monkeypatch.setattr("ambiseg.engine.cores._TICKS", 100)
+    monkeypatch.setattr("ambiseg.engine.machine.cores._TICKS", 100)
     seconds = iter([0.0, 2.0, 0.0])
-    monkeypatch.setattr("ambiseg.engine.cores.time.process_time", lambda: next(seconds))
+    monkeypatch.setattr("ambiseg.engine.machine.cores.time.process_time", lambda: next(seconds))
     stat = tmp_path / "proc/stat"
     stat.parent.mkdir()
     stat.write_text("cpu 9 9 9 9 9 9 9 9 9 9\ncpu0 9 9 9 9 9 9 9 9 0 0\ncpu1 100 0 0 100 0 0 0 0 0 0\n")

@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 import torch
 
-from ambiseg.engine.compilation import compile_networks
+from ambiseg.engine.machine.compilation import compile_networks
 from ambiseg.errors import TrainingWarning
 from ambiseg.labels import LabelSpace
 from ambiseg.methods import build

@@ -8,9 +8,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from ambiseg.engine import hardware_choice
-from ambiseg.engine.calibration import Calibration, Timing
-from ambiseg.engine.hardware import Hardware
+from ambiseg.engine.machine import hardware_choice
+from ambiseg.engine.machine.calibration import Calibration, Timing
+from ambiseg.engine.machine.hardware import Hardware
 from ambiseg.engine.run import load
 from ambiseg.engine.run_folder import RunConfig
 from ambiseg.engine.train import resume
@@ -63,7 +63,7 @@ def test_what_a_run_was_trained_in_counts_below_what_is_asked_for(monkeypatch):
     assert Hardware.choose("bf16", device="cpu", stored=STORED) == Hardware("cpu", True, True, threads=1)
     assert Hardware.choose("32", "no", "cpu", 2, STORED) == Hardware("cpu", False, False, threads=2)
     assert Hardware.choose(device="mps", stored=STORED) == Hardware("mps", False, False)
-    monkeypatch.setattr("ambiseg.engine.hardware._computes_bf16", lambda device: False)
+    monkeypatch.setattr("ambiseg.engine.machine.hardware._computes_bf16", lambda device: False)
     half = Hardware("cpu", True, True)
     assert half.obstacle("cpu") == "this machine does not compute in bfloat16"
     assert Hardware.choose(device="cpu", stored=half) == Hardware("cpu", False, False)
@@ -71,8 +71,8 @@ def test_what_a_run_was_trained_in_counts_below_what_is_asked_for(monkeypatch):
 
 @pytest.mark.parametrize("native", [False, True])
 def test_candidates_begin_with_the_rule(native, monkeypatch):
-    monkeypatch.setattr("ambiseg.engine.hardware._best_device", lambda: "cpu")
-    monkeypatch.setattr("ambiseg.engine.hardware._computes_bf16", lambda device: native)
+    monkeypatch.setattr("ambiseg.engine.machine.hardware._best_device", lambda: "cpu")
+    monkeypatch.setattr("ambiseg.engine.machine.hardware._computes_bf16", lambda device: native)
     half = [Hardware("cpu", True, True), Hardware("cpu", True, False)] if native else []
     single = [Hardware("cpu", False, native), Hardware("cpu", False, not native)]
     assert Hardware.candidates() == half + single
@@ -81,8 +81,8 @@ def test_candidates_begin_with_the_rule(native, monkeypatch):
 
 
 def test_candidates_of_a_gpu(monkeypatch):
-    monkeypatch.setattr("ambiseg.engine.hardware._best_device", lambda: "cuda")
-    monkeypatch.setattr("ambiseg.engine.hardware._computes_bf16", lambda device: True)
+    monkeypatch.setattr("ambiseg.engine.machine.hardware._best_device", lambda: "cuda")
+    monkeypatch.setattr("ambiseg.engine.machine.hardware._computes_bf16", lambda device: True)
     found = Hardware.candidates(counts=[1])
     assert [(c.precision, c.channels_last, c.threads) for c in found] == [
         (precision, order, None) for precision in ("bf16", "tf32", "32") for order in (True, False)
@@ -120,6 +120,6 @@ def test_a_run_keeps_its_choice(train_tiny, tmp_path, monkeypatch, capsys):
     resume(other, updates=1, quiet=True, fit_filter=False)
     weights = [load_file(folder / "model.safetensors") for folder in (run, other)]
     assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
-    monkeypatch.setattr("ambiseg.engine.hardware.Hardware.obstacle", lambda self, device: "it cannot")
+    monkeypatch.setattr("ambiseg.engine.machine.hardware.Hardware.obstacle", lambda self, device: "it cannot")
     resume(run, updates=1, fit_filter=False)
     assert "in place of float32, channels last, 1 thread: it cannot" in capsys.readouterr().err

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from ambiseg.data.source import open_split
-from ambiseg.engine import memory
-from ambiseg.engine.memory import NotEnoughMemoryError, available_memory, refusing_too_much
+from ambiseg.engine.machine import memory
+from ambiseg.engine.machine.memory import NotEnoughMemoryError, available_memory, refusing_too_much
 from ambiseg.engine.predict import predict_files
 from ambiseg.engine.run import load
 from ambiseg.memory_budget import prediction_bytes

@@ -11,11 +11,11 @@ from ray import cloudpickle
 
 import ray_pieces
 from ambiseg.data.source import open_split
-from ambiseg.engine import over_ray
 from ambiseg.engine.benchmark import carry_out, plan
 from ambiseg.engine.evaluate import evaluate
-from ambiseg.engine.over_ray import RayEngine
-from ambiseg.engine.pieces import Here, SharedRun, seed_of
+from ambiseg.engine.parallel import over_ray
+from ambiseg.engine.parallel.over_ray import RayEngine
+from ambiseg.engine.parallel.pieces import Here, SharedRun, seed_of
 from ambiseg.engine.postprocess import PredictSettings
 from ambiseg.engine.predict import predict_files
 from ambiseg.engine.run import Run, load

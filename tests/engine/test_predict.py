@@ -16,7 +16,7 @@ from PIL import Image
 from ambiseg.data.batches import Normalization
 from ambiseg.data.files.reading import read_mask
 from ambiseg.data.source import open_split
-from ambiseg.engine.hardware import Hardware
+from ambiseg.engine.machine.hardware import Hardware
 from ambiseg.engine.postprocess import PredictSettings, postprocess
 from ambiseg.engine.predict import find_images, predict_files
 from ambiseg.engine.run import Run, load

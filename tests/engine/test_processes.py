@@ -17,13 +17,13 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from ambiseg.engine import processes
 from ambiseg.engine import train as train_module
 from ambiseg.engine.checkpoints import load_checkpoint
 from ambiseg.engine.curve import training_curve
-from ambiseg.engine.failures import explained
-from ambiseg.engine.hardware import Hardware
-from ambiseg.engine.processes import Launch, Meeting, check_said, is_child, resettled, settled
+from ambiseg.engine.machine.hardware import Hardware
+from ambiseg.engine.parallel import processes
+from ambiseg.engine.parallel.failures import explained
+from ambiseg.engine.parallel.processes import Launch, Meeting, check_said, is_child, resettled, settled
 from ambiseg.engine.run_folder import LAST, RunConfig
 from ambiseg.engine.settings import TrainSettings
 from ambiseg.engine.train import resume

@@ -19,8 +19,8 @@ from ambiseg.data.info import DatasetInfo
 from ambiseg.data.source import OneMaskSplit, open_split, write_dataset
 from ambiseg.engine.checkpoints import load_checkpoint
 from ambiseg.engine.curve import training_curve
-from ambiseg.engine.hardware import Hardware
 from ambiseg.engine.learning_rate import LearningRate
+from ambiseg.engine.machine.hardware import Hardware
 from ambiseg.engine.module import TrainingModule
 from ambiseg.engine.run_folder import CONFIG, FILTER, LAST, TRAINING, WEIGHTS, RunConfig
 from ambiseg.engine.settings import Adam, AdamW, Constant, Plateau, Steps, TrainSettings

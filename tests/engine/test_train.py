@@ -26,8 +26,8 @@ from ambiseg.engine import train as train_module
 from ambiseg.engine.callbacks import Budget
 from ambiseg.engine.checkpoints import load_checkpoint
 from ambiseg.engine.curve import CurveLogger, training_curve
-from ambiseg.engine.hardware import Hardware
 from ambiseg.engine.learning_rate import LearningRate
+from ambiseg.engine.machine.hardware import Hardware
 from ambiseg.engine.module import TrainingModule
 from ambiseg.engine.run import load
 from ambiseg.engine.run_folder import CONFIG, LAST, TRAINING, WEIGHTS, RunConfig

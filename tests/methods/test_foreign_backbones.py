@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import ambiseg
-from ambiseg.engine.hardware import Hardware
+from ambiseg.engine.machine.hardware import Hardware
 from ambiseg.engine.module import TrainingModule
 from ambiseg.engine.run_folder import RunConfig
 from ambiseg.engine.settings import Adam, AdamW, Cosine, Steps, TrainSettings

@@ -11,7 +11,7 @@ from PIL import Image
 from ambiseg.cli.report import SAMPLES_OF_EXPERTS, expert_samples
 from ambiseg.data.batches import Normalization
 from ambiseg.data.sample import Sample
-from ambiseg.engine.hardware import Hardware
+from ambiseg.engine.machine.hardware import Hardware
 from ambiseg.engine.run import Run
 from ambiseg.engine.run_folder import RunConfig
 from ambiseg.engine.settings import TrainSettings

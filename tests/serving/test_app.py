@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 
 from ambiseg.data.batches import Normalization
-from ambiseg.engine.hardware import Hardware
+from ambiseg.engine.machine.hardware import Hardware
 from ambiseg.engine.postprocess import PredictSettings
 from ambiseg.engine.run import Run, load
 from ambiseg.engine.run_folder import RunConfig
@@ -358,7 +358,7 @@ def test_a_bug_is_500_without_its_words_and_the_next_request_is_answered(client_
 
 
 def test_memory_that_is_missing_is_413(client_of, run, body, monkeypatch):
-    monkeypatch.setattr("ambiseg.engine.memory.available_memory", lambda device: 1000)
+    monkeypatch.setattr("ambiseg.engine.machine.memory.available_memory", lambda device: 1000)
     said = error_of(client_of(Served(run, SETTINGS)).post("/predict", content=body), 413)
     assert "needs about" in said and "available" in said
 

@@ -11,7 +11,7 @@ from ambiseg.cli.parsing import at_least_one
 from ambiseg.errors import AmbisegError
 
 if TYPE_CHECKING:
-    from ambiseg.engine.over_ray import RayEngine
+    from ambiseg.engine.parallel.over_ray import RayEngine
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Spreading:
                     raise AmbisegError(f"--{name.replace('_', '-')} is of use with --engine ray only")
             yield None
             return
-        from ambiseg.engine.over_ray import RayEngine
+        from ambiseg.engine.parallel.over_ray import RayEngine
 
         with RayEngine(self.ray_address, self.ray_workers) as found:
             yield found

@@ -23,7 +23,7 @@ EVERY = "all"
 
 if TYPE_CHECKING:
     from ambiseg.engine.evaluate import Evaluation
-    from ambiseg.engine.pieces import Engine
+    from ambiseg.engine.parallel.pieces import Engine
     from ambiseg.engine.run import Run
     from ambiseg.engine.run_folder import RunConfig
     from ambiseg.engine.volume_evaluation import VolumeEvaluation

@@ -14,8 +14,8 @@ from tyro.conf import UseAppendAction, arg
 
 from ambiseg.cli.console import Grid, command, next_commands, say, show, show_grid, show_json
 from ambiseg.cli.parsing import Shown, parse
+from ambiseg.engine.parallel.processes import Launch, check_said, is_child
 from ambiseg.engine.presets import joined, placed, resolve
-from ambiseg.engine.processes import Launch, check_said, is_child
 from ambiseg.engine.settings import TrainSettings
 from ambiseg.engine.smoke import NOTE, shrunk
 from ambiseg.errors import AmbisegError, UnknownNameError

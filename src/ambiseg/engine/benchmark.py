@@ -31,10 +31,10 @@ from ambiseg.atomic_write import write_json
 from ambiseg.data.source import open_split
 from ambiseg.engine.benchmark_run import work
 from ambiseg.engine.callbacks import clock
+from ambiseg.engine.parallel.workers import RayWorker, Worker, fail
 from ambiseg.engine.run_folder import CONFIG, TRAIN_VERB
 from ambiseg.engine.settings import TrainSettings
 from ambiseg.engine.suite import Suite
-from ambiseg.engine.workers import RayWorker, Worker, fail
 from ambiseg.errors import AmbisegError
 from ambiseg.json_files import read_mapping
 from ambiseg.methods import method_info
@@ -45,7 +45,7 @@ from ambiseg.nested_settings import to_values
 from ambiseg.networks.settings import UNetSettings
 
 if TYPE_CHECKING:
-    from ambiseg.engine.over_ray import RayEngine
+    from ambiseg.engine.parallel.over_ray import RayEngine
 
 Tell = Callable[[str], None]
 

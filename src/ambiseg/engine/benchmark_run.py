@@ -19,13 +19,13 @@ from ambiseg.atomic_write import write_json
 from ambiseg.data.source import SpreadSplit, open_split
 from ambiseg.engine.evaluate import Evaluation, evaluate
 from ambiseg.engine.fitted_filter import FilterValues
+from ambiseg.engine.parallel.processes import is_child
+from ambiseg.engine.parallel.workers import fail, is_begun, work_alone
 from ambiseg.engine.postprocess import PredictSettings
-from ambiseg.engine.processes import is_child
 from ambiseg.engine.run import Run, load
 from ambiseg.engine.run_folder import TRAINING
 from ambiseg.engine.settings import TrainSettings
 from ambiseg.engine.train import fit, resume
-from ambiseg.engine.workers import fail, is_begun, work_alone
 from ambiseg.errors import AmbisegError
 from ambiseg.json_files import read_mapping
 from ambiseg.methods import method_info

@@ -34,7 +34,7 @@ from ambiseg.data.memory.dataset import IN_MEMORY, DataLike, InMemory, as_data, 
 from ambiseg.data.sample import Sample
 from ambiseg.data.source import open_split
 from ambiseg.data.split import Split
-from ambiseg.engine.pieces import Engine, SharedRun, seed_of, share
+from ambiseg.engine.parallel.pieces import Engine, SharedRun, seed_of, share
 from ambiseg.engine.postprocess import LoadedModel, PredictSettings, postprocess
 from ambiseg.engine.run import Run, load, warn_of_range
 from ambiseg.engine.run_folder import METRICS as METRICS_FILE

@@ -13,8 +13,8 @@ from torchmetrics import MeanMetric, Metric
 
 from ambiseg.data.batches import Batch
 from ambiseg.engine.encoder_rate import FACTOR, parameter_groups
-from ambiseg.engine.hardware import Hardware
 from ambiseg.engine.learning_rate import LearningRate
+from ambiseg.engine.machine.hardware import Hardware
 from ambiseg.engine.settings import AUTO, SELECT_LAST, Adam, Plateau, TrainSettings
 from ambiseg.errors import AmbisegError
 from ambiseg.methods.base import Segmenter

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from ambiseg.defaults import DUPLICATE_IOU, LEAST_PROBABILITY, SCORE_THRESHOLD
 from ambiseg.engine.fitted_filter import FilterValues, FittedFilter
-from ambiseg.engine.hardware import Hardware
+from ambiseg.engine.machine.hardware import Hardware
 from ambiseg.engine.run_folder import RunConfig
 from ambiseg.errors import AmbisegError, UnknownNameError
 from ambiseg.maskset import MaskSet

@@ -17,8 +17,8 @@ from torch import Tensor
 from ambiseg import owned_files
 from ambiseg.atomic_write import DiskFullError, replacing_folder, working_in
 from ambiseg.data.files.reading import IMAGE_SUFFIXES, read_affine, read_image, suffix_of, write_mask
-from ambiseg.engine.memory import NotEnoughMemoryError
-from ambiseg.engine.pieces import HERE, Engine, SharedRun, share
+from ambiseg.engine.machine.memory import NotEnoughMemoryError
+from ambiseg.engine.parallel.pieces import HERE, Engine, SharedRun, share
 from ambiseg.engine.postprocess import Image, LoadedModel, PredictSettings
 from ambiseg.engine.run import Run, warn_of_range
 from ambiseg.errors import AmbisegError

@@ -25,8 +25,8 @@ from ambiseg.data.volumes.cases import single_image_problem
 from ambiseg.data.volumes.volume import is_volume
 from ambiseg.defaults import FOREGROUND_THRESHOLD
 from ambiseg.engine.fitted_filter import FittedFilter
-from ambiseg.engine.hardware import Hardware
-from ambiseg.engine.memory import refusing_too_much
+from ambiseg.engine.machine.hardware import Hardware
+from ambiseg.engine.machine.memory import refusing_too_much
 from ambiseg.engine.mixture import MIXTURE, MixtureConfig, MixtureFit, MixtureModel
 from ambiseg.engine.package import unpacked
 from ambiseg.engine.postprocess import Image, LoadedModel, Postprocessed, PredictSettings, postprocess

@@ -37,9 +37,9 @@ from ambiseg.data.image_range import ImageRange
 from ambiseg.data.volumes.settings import SliceSettings
 from ambiseg.engine.augmentation_choice import AugmentationChoice
 from ambiseg.engine.checkpoints import check_finite
-from ambiseg.engine.hardware import Hardware
-from ambiseg.engine.hardware_choice import HardwareChoice
 from ambiseg.engine.limits import check_memory, outline
+from ambiseg.engine.machine.hardware import Hardware
+from ambiseg.engine.machine.hardware_choice import HardwareChoice
 from ambiseg.engine.settings import TrainSettings
 from ambiseg.errors import AmbisegError, UnknownNameError
 from ambiseg.labels import LabelSpace

@@ -31,14 +31,14 @@ from ambiseg.data.statistics import SplitStatistics
 from ambiseg.engine.augmentation_choice import choose_augmentation, told
 from ambiseg.engine.checkpoints import load_checkpoint
 from ambiseg.engine.encoder_rate import encoder_parameters
-from ambiseg.engine.hardware import Hardware
-from ambiseg.engine.hardware_choice import told as told_hardware
-from ambiseg.engine.hardware_plan import plan_hardware
 from ambiseg.engine.limits import check_depth, check_memory, outline
+from ambiseg.engine.machine.hardware import Hardware
+from ambiseg.engine.machine.hardware_choice import told as told_hardware
+from ambiseg.engine.machine.hardware_plan import plan_hardware
 from ambiseg.engine.module import validated
+from ambiseg.engine.parallel.processes import Launch, Meeting, is_child, resettled, settled
 from ambiseg.engine.preset_data import check_data_are_there, check_suits
 from ambiseg.engine.presets import resolve
-from ambiseg.engine.processes import Launch, Meeting, is_child, resettled, settled
 from ambiseg.engine.run_folder import (
     CONFIG,
     LAST,

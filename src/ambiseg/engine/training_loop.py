@@ -34,12 +34,12 @@ from ambiseg.engine.callbacks import (
     silence_lightning,
 )
 from ambiseg.engine.checkpoints import AtomicCheckpoints, load_checkpoint
-from ambiseg.engine.compilation import compile_networks
-from ambiseg.engine.failures import explained
 from ambiseg.engine.filter_choice import FEWEST, IMAGES, choose_filter, seconds_per_image
-from ambiseg.engine.hardware import Hardware
+from ambiseg.engine.machine.compilation import compile_networks
+from ambiseg.engine.machine.hardware import Hardware
 from ambiseg.engine.module import LOSS, TrainingModule, higher_is_better, validated
-from ambiseg.engine.processes import Launch, is_child
+from ambiseg.engine.parallel.failures import explained
+from ambiseg.engine.parallel.processes import Launch, is_child
 from ambiseg.engine.run import Run
 from ambiseg.engine.run_folder import (
     LAST,

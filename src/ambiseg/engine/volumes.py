@@ -23,7 +23,7 @@ from ambiseg.engine.hypotheses import (
     predict_slices,
     through_volume,
 )
-from ambiseg.engine.memory import refusing_too_much
+from ambiseg.engine.machine.memory import refusing_too_much
 from ambiseg.engine.postprocess import Image, LoadedModel, PredictSettings
 from ambiseg.engine.run import Run
 from ambiseg.errors import AmbisegError

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
-from ambiseg.engine.memory import NotEnoughMemoryError
+from ambiseg.engine.machine.memory import NotEnoughMemoryError
 from ambiseg.errors import AmbisegError
 
 T = TypeVar("T")

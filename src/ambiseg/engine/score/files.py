@@ -13,7 +13,7 @@ from ambiseg.data.memory.dataset import DataLike, is_split
 from ambiseg.data.sample import Sample
 from ambiseg.data.source import open_split
 from ambiseg.data.split import Split
-from ambiseg.engine.pieces import Engine
+from ambiseg.engine.parallel.pieces import Engine
 from ambiseg.engine.score.mistakes import Mistakes, check_fit
 from ambiseg.engine.score.results import Scores
 from ambiseg.engine.score.scorer import BATCH, BOOTSTRAP, Scorer

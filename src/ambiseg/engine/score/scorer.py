@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 
-from ambiseg.engine.pieces import seed_of
+from ambiseg.engine.parallel.pieces import seed_of
 from ambiseg.engine.score.reasons import fitting, meaningless, without, without_needs, without_value
 from ambiseg.engine.score.results import COLUMN, Scores, System
 from ambiseg.engine.tally import ORACLE_DRAWS, Tally

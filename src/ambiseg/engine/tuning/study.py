@@ -33,13 +33,13 @@ from ambiseg.atomic_write import working_in, write_json, write_text
 from ambiseg.data.source import open_split
 from ambiseg.engine.callbacks import clock
 from ambiseg.engine.module import LOSS, higher_is_better, validated
+from ambiseg.engine.parallel.workers import Worker
 from ambiseg.engine.presets import resolve
 from ambiseg.engine.run_folder import WEIGHTS
 from ambiseg.engine.settings import SELECT_LAST
 from ambiseg.engine.tuning.journal import JOURNAL, Pruner, open_study, optuna, sampler
 from ambiseg.engine.tuning.space import Space, brief
 from ambiseg.engine.tuning.trial import work
-from ambiseg.engine.workers import Worker
 from ambiseg.errors import AmbisegError
 from ambiseg.escaping import csv_cell
 from ambiseg.json_files import read_mapping

@@ -16,10 +16,10 @@ import lightning.pytorch as pl
 
 from ambiseg.atomic_write import write_json
 from ambiseg.engine.module import TrainingModule
+from ambiseg.engine.parallel.workers import fail, is_begun, work_alone
 from ambiseg.engine.run_folder import TRAINING
 from ambiseg.engine.train import fit, resume
 from ambiseg.engine.tuning.journal import open_trial
-from ambiseg.engine.workers import fail, is_begun, work_alone
 from ambiseg.errors import AmbisegError
 from ambiseg.json_files import read_mapping
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 
-from ambiseg.engine.memory import NotEnoughMemoryError
+from ambiseg.engine.machine.memory import NotEnoughMemoryError
 from ambiseg.engine.run_folder import LAST
 from ambiseg.engine.settings import TrainSettings
 from ambiseg.errors import AmbisegError

@@ -8,11 +8,11 @@ from dataclasses import asdict, replace
 
 from ambiseg.data.batches import Batch, BatchOrder, LabelView, collate
 from ambiseg.data.split import Split
-from ambiseg.engine.calibration import calibrate
-from ambiseg.engine.hardware_choice import HardwareChoice, choose_hardware
-from ambiseg.engine.processes import is_child
+from ambiseg.engine.machine.calibration import calibrate
+from ambiseg.engine.machine.hardware_choice import HardwareChoice, choose_hardware
+from ambiseg.engine.machine.time_plan import short_budget
+from ambiseg.engine.parallel.processes import is_child
 from ambiseg.engine.run_folder import RunConfig
-from ambiseg.engine.time_plan import short_budget
 from ambiseg.errors import TrainingWarning
 from ambiseg.methods.base import Segmenter
 from ambiseg.networks.backbone import NETWORKS

@@ -1,7 +1,7 @@
 """What a training computes in, who decided it, and the figures; before a training the choice is measured.
 
-Settings decide where they say something. The rest is measured (`ambiseg.engine.calibration`) unless the training is short, has
-several processes, or `SWITCH` is ``no`` in the environment; then a rule decides (`Hardware.choose`).
+Settings decide where they say something. The rest is measured (`ambiseg.engine.machine.calibration`) unless the training
+is short, has several processes, or `SWITCH` is ``no`` in the environment; then a rule decides (`Hardware.choose`).
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from typing import Any
 import torch
 
 from ambiseg.data.batches import Batch
-from ambiseg.engine import calibration_cache
-from ambiseg.engine.calibration import Timing, calibrate
-from ambiseg.engine.cores import SAID, available_cores, busy_cores, thread_counts
-from ambiseg.engine.hardware import Hardware, machine_name
+from ambiseg.engine.machine import calibration_cache
+from ambiseg.engine.machine.calibration import Timing, calibrate
+from ambiseg.engine.machine.cores import SAID, available_cores, busy_cores, thread_counts
+from ambiseg.engine.machine.hardware import Hardware, machine_name
 from ambiseg.engine.settings import MOST, TrainSettings
 from ambiseg.errors import AmbisegError
 from ambiseg.methods.base import Segmenter

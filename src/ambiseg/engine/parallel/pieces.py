@@ -1,4 +1,4 @@
-"""Work in pieces: one after the other in this process, or elsewhere (`ambiseg.engine.over_ray`).
+"""Work in pieces: one after the other in this process, or elsewhere (`ambiseg.engine.parallel.over_ray`).
 
 A piece is the same for every engine and any number of workers, and its random numbers depend on the seed and its place,
 so results are the same too.

@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from ambiseg.data.batches import Batch
-from ambiseg.engine.hardware import Hardware
+from ambiseg.engine.machine.hardware import Hardware
 from ambiseg.methods.base import Segmenter
 from ambiseg.methods.contract import losses_of
 

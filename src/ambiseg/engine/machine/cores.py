@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from ambiseg.engine.memory import control_groups
+from ambiseg.engine.machine.memory import control_groups
 
 SAID = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 """Environment variables by which a user, or a scheduler, says how many threads there are."""

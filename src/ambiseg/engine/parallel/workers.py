@@ -22,14 +22,14 @@ import torch
 
 from ambiseg.atomic_write import working_in, write_json
 from ambiseg.engine.checkpoints import load_checkpoint
-from ambiseg.engine.hardware_choice import SWITCH
-from ambiseg.engine.pieces import go_home
+from ambiseg.engine.machine.hardware_choice import SWITCH
+from ambiseg.engine.parallel.pieces import go_home
 from ambiseg.engine.run_folder import LAST, RunConfig
 from ambiseg.errors import AmbisegError
 from ambiseg.json_files import read_mapping
 
 if TYPE_CHECKING:
-    from ambiseg.engine.over_ray import RayEngine
+    from ambiseg.engine.parallel.over_ray import RayEngine
 
 INTERRUPTED = 130
 """Exit status of a worker that was asked to stop."""
@@ -134,7 +134,7 @@ class RayWorker:
         Raises:
             KeyboardInterrupt: it was asked to stop.
         """
-        from ambiseg.engine.over_ray import has_ended, result_of
+        from ambiseg.engine.parallel.over_ray import has_ended, result_of
 
         if not has_ended(self.ref):
             return False
@@ -147,13 +147,13 @@ class RayWorker:
 
     def ask_to_stop(self) -> None:
         """Let it write its checkpoint and end."""
-        from ambiseg.engine.over_ray import cancel
+        from ambiseg.engine.parallel.over_ray import cancel
 
         cancel(self.ref)
 
     def wait(self) -> None:
         """Wait for its end."""
-        from ambiseg.engine.over_ray import has_ended
+        from ambiseg.engine.parallel.over_ray import has_ended
 
         has_ended(self.ref, _PATIENCE)
 

@@ -20,7 +20,7 @@ from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
-from ambiseg.engine.pieces import Piece, Result, go_home
+from ambiseg.engine.parallel.pieces import Piece, Result, go_home
 from ambiseg.errors import AmbisegError
 from ambiseg.version import __version__
 

@@ -1,0 +1,1 @@
+"""Work in several processes and on several machines: launchers, pieces, Ray."""
