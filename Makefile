@@ -7,12 +7,14 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 DEMO ?= demo
 
-.PHONY: demo test docs package slow seeds variants lint clean
+.PHONY: demo test unit docs package slow seeds variants lint clean
 
 demo: $(VENV)/installed
 	$(BIN)/ambiseg demo --out $(DEMO)
 
-test: $(VENV)/installed-dev lint docs
+test: lint docs unit
+
+unit: $(VENV)/installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --doctest-modules
 
 # The site, in docs/_build/html. A warning, a link to nowhere, a page or a sentence that is too long: an error.
