@@ -6,10 +6,10 @@ memory order, from the same weights, images and seed:
     |L - L'| <= a |L'| + |L' - L''|,    ||g - g'|| <= b ||g'|| + ||g' - g''||.
 
 L' and g' are those of float32 and L'', g'' the same with another seed, since another memory order draws the noise of
-a method in another order; without noise the second terms are 0. `BOUNDS` holds a and b. Measured of all methods at
-64x64: at most 2e-7 and 1e-5 in float32 channels last (dropout aside). In bfloat16 0.01 is usual, but a proposal may be
-matched with another mask, and with two images that alone was up to 0.16 and 0.55. A gradient that is 0 differs by 1, an
-unrelated one by 1.4.
+a method in another order; without noise the second terms are 0. `BOUNDS` holds a and b. In float32 channels last
+2e-7 and 1e-5 are usual, in bfloat16 0.01. But any rounding may match a proposal with another mask, where two are as
+good: in float32 up to 0.0015 and 0.006 were seen, in bfloat16 up to 0.16 and 0.65. So the bounds are wide; they find
+kernels that are wrong. A gradient that is 0 differs by 1, an unrelated one by 1.4.
 
 Steps of all right candidates are timed in turns, so that what else the machine does slows all alike. The first
 step of each, which sets up kernels and memory, does not count. What is not the default must be faster by `MARGIN`
@@ -33,7 +33,7 @@ from ambiseg.engine.machine.hardware import Hardware
 from ambiseg.methods.base import Segmenter
 from ambiseg.methods.contract import losses_of
 
-BOUNDS = {"32": (1e-3, 1e-2), "tf32": (1e-2, 0.1), "bf16": (0.3, 0.95)}
+BOUNDS = {"32": (0.05, 0.6), "tf32": (0.1, 0.7), "bf16": (0.3, 0.95)}
 """Largest differences of loss and gradient, as shares, by number format."""
 MARGIN = 0.05
 """Share of the time of a step by which a candidate must beat the default."""
