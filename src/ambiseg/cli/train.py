@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -160,21 +161,29 @@ def run(args: list[str]) -> int:
         return 0
     if any(word == "--resume" or word.startswith("--resume=") for word in args):
         return _resume(args)
+    if args and not any(word in METHODS for word in args) and (Path(args[0]) / "config.yaml").is_file():
+        raise AmbisegError(
+            f"{args[0]} is a run folder: go on with it by"
+            f" '{command('ambiseg', 'train', '--resume', args[0])}', or name a method first"
+        )
+    name, rest = method_of(args, "ambiseg train METHOD --data DIR --out RUN")
+    return _train(name, rest)
+
+
+def method_of(args: Sequence[str], usage: str) -> tuple[str, list[str]]:
+    """The method among the words of a command, and the other words.
+
+    Raises:
+        AmbisegError: none is named; the message shows the ``usage``.
+    """
     name = next((word for word in args if word in METHODS), None)
     if name is None:
         if args and not args[0].startswith("-"):
-            if (Path(args[0]) / "config.yaml").is_file():
-                raise AmbisegError(
-                    f"{args[0]} is a run folder: go on with it by"
-                    f" '{command('ambiseg', 'train', '--resume', args[0])}', or name a method first"
-                )
             method_info(args[0])
-        raise AmbisegError(
-            f"name a method first: ambiseg train METHOD --data DIR --out RUN ({', '.join(METHODS)})"
-        )
+        raise AmbisegError(f"name a method first: {usage} ({', '.join(METHODS)})")
     rest = list(args)
     rest.remove(name)
-    return _train(name, rest)
+    return name, rest
 
 
 def overview() -> str:

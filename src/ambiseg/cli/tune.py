@@ -11,7 +11,7 @@ from tyro.conf import UseAppendAction, arg
 from ambiseg.atomic_write import working_in
 from ambiseg.cli.console import Grid, command, next_commands, say, show, show_grid, show_json, warn
 from ambiseg.cli.parsing import Shown, at_least_one, parse
-from ambiseg.cli.train import OfPreset, TrainArguments, chosen_values
+from ambiseg.cli.train import OfPreset, TrainArguments, chosen_values, method_of
 from ambiseg.engine.smoke import NOTE
 from ambiseg.engine.tuning.space import (
     Choices,
@@ -116,15 +116,7 @@ def run(args: list[str]) -> int:
         return 0
     if any(word == "--resume" or word.startswith("--resume=") for word in args):
         return _resume(parse(ResumeArguments, args, "ambiseg tune"))
-    name = next((word for word in args if word in METHODS), None)
-    if name is None:
-        if args and not args[0].startswith("-"):
-            method_info(args[0])
-        raise AmbisegError(
-            f"name a method first: ambiseg tune METHOD --data DIR --out STUDY ({', '.join(METHODS)})"
-        )
-    rest = list(args)
-    rest.remove(name)
+    name, rest = method_of(args, "ambiseg tune METHOD --data DIR --out STUDY")
     return _tune(name, parse(TuneArguments, rest, f"ambiseg tune {name}"))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -121,19 +122,8 @@ def predict_files(
     start(out, paths, overwrite, resume)
     settings = (settings or PredictSettings()).for_run(run)
     names, remarks = folder_names(paths), list[str]()
-    recipe = {
-        "run": run.digest(),
-        "settings": settings.record(),
-        "estimate": settings.estimate.record(flow),
-        "seed": seed,
-        "batch size": batch_size,
-    }
-    with working_in(out, "the folder", wait=PATIENCE):
-        if overwrite:
-            owned_files.remove(out, keep_folder=True)
-            owned_files.begin(out, PREDICT)
-        index = PredictionIndex(out)
-        index.begin(recipe)
+    recipe = recipe_of(run, settings, flow, seed) | {"batch size": batch_size}
+    with open_index(out, recipe, overwrite) as index:
 
         def batches() -> Iterator[_Batch]:
             for first in range(0, len(paths), batch_size):
@@ -153,6 +143,32 @@ def predict_files(
                 index.add(result.path, names[place], masks=result.masks, determined=result.determined)
             yield result
     warn_of_range(remarks, len(paths))
+
+
+def recipe_of(run: Run, settings: PredictSettings, flow: LoadedModel | None, seed: int) -> dict[str, Any]:
+    """What predictions depend on: going on with others is refused."""
+    return {
+        "run": run.digest(),
+        "settings": settings.record(),
+        "estimate": settings.estimate.record(flow),
+        "seed": seed,
+    }
+
+
+@contextmanager
+def open_index(out: Path, recipe: dict[str, Any], overwrite: bool) -> Iterator[PredictionIndex]:
+    """The index of the folder ``out``, in which no other process works meanwhile.
+
+    Raises:
+        AmbisegError: another process works there, or what is there was predicted otherwise.
+    """
+    with working_in(out, "the folder", wait=PATIENCE):
+        if overwrite:
+            owned_files.remove(out, keep_folder=True)
+            owned_files.begin(out, PREDICT)
+        index = PredictionIndex(out)
+        index.begin(recipe)
+        yield index
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from ambiseg import owned_files
-from ambiseg.atomic_write import DiskFullError, replacing_folder, working_in
+from ambiseg.atomic_write import DiskFullError, replacing_folder
 from ambiseg.data.files.reading import IMAGE_SUFFIXES, VOLUME_SUFFIXES, stem_of, suffix_of
 from ambiseg.data.volumes.grid import together
 from ambiseg.data.volumes.settings import SliceSettings
@@ -21,13 +21,13 @@ from ambiseg.data.volumes.slices import slice_count
 from ambiseg.data.volumes.volume import is_volume, open_volume
 from ambiseg.data.volumes.writing import suffix_for, write_values
 from ambiseg.engine.postprocess import Image, LoadedModel, PredictSettings
-from ambiseg.engine.predict import PATIENCE, FileResult, failed, mask_entries
+from ambiseg.engine.predict import FileResult, failed, mask_entries, open_index, recipe_of
 from ambiseg.engine.run import Run, warn_of_range
 from ambiseg.engine.volumes import VolumePrediction, predict_volume, shown_slices, slice_settings
 from ambiseg.errors import AmbisegError
 from ambiseg.maskset import MaskSet
 from ambiseg.metrics.volumes import quantiles
-from ambiseg.predictions.index import PREDICT, PredictionIndex, folder_names, start
+from ambiseg.predictions.index import PREDICT, folder_names, start
 
 _CHANNEL = re.compile(r"(.+)_(\d{4})")
 _NNUNET = ("imagesTr", "imagesTs", "imagesVal")
@@ -173,19 +173,8 @@ def predict_volumes(
     files = channel_files(paths, run.config.in_channels // slices.planes)
     called = _named(files)
     names, remarks = folder_names(called), list[str]()
-    recipe = {
-        "run": run.digest(),
-        "settings": settings.record(),
-        "estimate": settings.estimate.record(flow),
-        "seed": seed,
-        "slices": [slices.axis, slices.neighbours],
-    }
-    with working_in(out, "the folder", wait=PATIENCE):
-        if overwrite:
-            owned_files.remove(out, keep_folder=True)
-            owned_files.begin(out, PREDICT)
-        index = PredictionIndex(out)
-        index.begin(recipe)
+    recipe = recipe_of(run, settings, flow, seed) | {"slices": [slices.axis, slices.neighbours]}
+    with open_index(out, recipe, overwrite) as index:
         for (path, channels), one, name in zip(files.items(), called, names, strict=True):
             entry = index.done(path, name)
             if entry is not None:
