@@ -210,7 +210,7 @@ def read_affine(path: str | PathLike[str]) -> NDArray[np.float64] | None:
     try:
         return np.asarray(nibabel.load(path).affine, dtype=np.float64)
     except Exception as error:
-        raise FileProblem(path, f"no NIfTI header ({_one_line(error)})", _EXPORT_AGAIN) from error
+        raise FileProblem(path, f"no NIfTI header ({one_line(error)})", _EXPORT_AGAIN) from error
 
 
 def write_mask(
@@ -251,7 +251,8 @@ def mask_png(mask: NDArray[np.uint8], colors: Sequence[tuple[int, int, int]] = (
     return stream.getvalue()
 
 
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
+    """What a decoder said, without line breaks and addresses in memory; its kind if it said nothing."""
     said = re.sub(r":? ?<[\w.]+ object at 0x[0-9a-f]+>", "", str(error))
     return " ".join(said.split())[:200] or type(error).__name__
 
@@ -284,7 +285,7 @@ def decode(path: Path, as_mask: bool) -> Pixels:
         raise
     except Exception as error:
         kind = suffix.lstrip(".")
-        raise FileProblem(path, f"cannot be read as {kind} ({_one_line(error)})", _EXPORT_AGAIN) from error
+        raise FileProblem(path, f"cannot be read as {kind} ({one_line(error)})", _EXPORT_AGAIN) from error
 
 
 def _read_numpy(path: Path) -> Pixels:

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ambiseg.data.files.reading import check_size
+from ambiseg.data.files.reading import check_size, one_line
 from ambiseg.data.files.validation import FileProblem
-from ambiseg.data.volumes.dicom import DICOMDIR, PLAIN, one_line, pydicom_of
+from ambiseg.data.volumes.dicom import DICOMDIR, PLAIN, pydicom_of
 from ambiseg.errors import AmbisegError
 
 _MAX_FILE_BYTES = 1 << 26

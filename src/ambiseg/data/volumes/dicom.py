@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ambiseg.data.files.limits import MAX_VALUES, check_size
-from ambiseg.data.files.reading import IMAGE_SUFFIXES, suffix_of
+from ambiseg.data.files.reading import IMAGE_SUFFIXES, one_line, suffix_of
 from ambiseg.data.files.validation import FileProblem
 from ambiseg.data.volumes.unpacked import UNPACKED
 from ambiseg.errors import AmbisegError
@@ -260,8 +260,3 @@ def pydicom_of(path: Path) -> Any:
             path, "DICOM files need the package pydicom", "pip install 'ambiseg[dicom]'"
         ) from error
     return pydicom
-
-
-def one_line(error: BaseException) -> str:
-    """What a decoder said."""
-    return " ".join(str(error).split())[:200] or type(error).__name__
