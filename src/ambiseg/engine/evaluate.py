@@ -275,35 +275,11 @@ def evaluate(
     check_groups(source.ids, groups)
     labels, dialect = source.info.labels, dialect_of(dialect)
     labels = dialect.space(labels.restricted(classes) if len(classes) else labels)
-    batches = [range(i, min(i + batch_size, len(source))) for i in range(0, len(source), batch_size)]
     options = (labels, dialect, metrics, oracle_draws, bootstrap)
     measure = _Measure(SharedRun(run), share(flow), settings, seed, options)
-    total = _Total(measure.tally(0))
     whole = source.info.slices is not None and not why_not_volumes(source)
     steps = len(source) * (2 if whole else 1)
-
-    def add(parts: Iterable[_Part]) -> None:
-        for part in parts:
-            total.add(part)
-            if progress is not None and engine is not None:
-                progress(len(total.tally.ids), steps)
-
-    if engine is None:  # one reading for both the digest and the figures
-        held: list[Sample] = []
-
-        def read(stored: Sample) -> None:
-            held.append(stored)
-            if progress is not None:
-                progress(len(total.tally.ids) + len(held), steps)
-            if len(held) == batch_size:
-                add(measure(source, held, len(total.tally.ids)))
-                held.clear()
-
-        digest = source.digest(read)
-        add(measure(source, held, len(total.tally.ids)))
-    else:
-        add(engine.map(partial(_read_and_measure, measure, source), batches))
-        digest = source.digest()
+    total, digest = _measured(measure, source, batch_size, steps, progress, engine)
     warn_of_range(total.remarks, len(source))
     result = Evaluation(
         figures=total.tally.figures(groups),
@@ -332,6 +308,44 @@ def evaluate(
         progress=None if progress is None else lambda slices: progress(len(source) + slices, steps),
     )
     return replace(result, volumes=volumes)
+
+
+def _measured(
+    measure: _Measure,
+    source: Split,
+    batch_size: int,
+    steps: int,
+    progress: Callable[[int, int], None] | None,
+    engine: Engine | None,
+) -> tuple[_Total, str]:
+    """What all batches of a split came to, and the digest of the split."""
+    total = _Total(measure.tally(0))
+
+    def add(parts: Iterable[_Part]) -> None:
+        for part in parts:
+            total.add(part)
+            if progress is not None and engine is not None:
+                progress(len(total.tally.ids), steps)
+
+    if engine is None:  # one reading for both the digest and the figures
+        held: list[Sample] = []
+
+        def read(stored: Sample) -> None:
+            held.append(stored)
+            if progress is not None:
+                progress(len(total.tally.ids) + len(held), steps)
+            if len(held) == batch_size:
+                add(measure(source, held, len(total.tally.ids)))
+                held.clear()
+
+        digest = source.digest(read)
+        add(measure(source, held, len(total.tally.ids)))
+    else:
+        starts = range(0, len(source), batch_size)
+        batches = [range(start, min(start + batch_size, len(source))) for start in starts]
+        add(engine.map(partial(_read_and_measure, measure, source), batches))
+        digest = source.digest()
+    return total, digest
 
 
 def _warn_of_other_splits(run: Run, data: Any) -> None:
