@@ -252,6 +252,7 @@ LOW = ("atomic_write.py", "owned_files.py", "json_files.py")
 """The files that may."""
 ELSEWHERE = {
     ("engine/parallel/workers.py", "open"): "the log of a run is appended to",
+    ("engine/parallel/workers.py", "unlink"): "the file that tells a worker to stop",
     ("engine/evaluate.py", "unlink"): "the table of volumes of an earlier evaluation",
     ("engine/tuning/trial.py", "open"): "the log of a trial is appended to",
     ("engine/tuning/journal.py", "open"): "half a line at the end of Optuna's journal is cut",

@@ -7,15 +7,18 @@ from functools import partial
 
 import numpy as np
 import pytest
+import torch
 from ray import cloudpickle
 
 import ray_pieces
+from ambiseg.atomic_write import write_json
 from ambiseg.data.source import open_split
 from ambiseg.engine.benchmark import carry_out, plan
 from ambiseg.engine.evaluate import evaluate
 from ambiseg.engine.parallel import over_ray
 from ambiseg.engine.parallel.over_ray import RayEngine
 from ambiseg.engine.parallel.pieces import Here, SharedRun, seed_of
+from ambiseg.engine.parallel.workers import INTERRUPTED, _on_ray
 from ambiseg.engine.postprocess import PredictSettings
 from ambiseg.engine.predict import predict_files
 from ambiseg.engine.run import Run, load
@@ -23,14 +26,18 @@ from ambiseg.engine.score import files as score_files_module
 from ambiseg.engine.score import score_files, scorer
 from ambiseg.engine.suite import read_suite
 from ambiseg.errors import AmbisegError
+from ambiseg.json_files import read_mapping
 
 
 @pytest.fixture(scope="module")
 def engine():
-    """Ray on this machine, with two workers."""
+    """Ray on this machine, with two workers; this process takes as many threads as each, since sums are rounded so."""
+    before = torch.get_num_threads()
     with RayEngine(workers=2) as found:
         cloudpickle.register_pickle_by_value(ray_pieces)  # workers do not find the folder of the tests
+        torch.set_num_threads(found.cores)
         yield found
+    torch.set_num_threads(before)
 
 
 def test_pieces_come_in_their_order(engine):
@@ -54,6 +61,35 @@ def test_a_piece_that_always_kills_is_given_up(engine, monkeypatch):
 def test_the_error_of_a_piece_is_its_own(engine):
     with pytest.raises(AmbisegError, match="^piece 0 is wrong$"):
         list(engine.map(ray_pieces.refuse, [0]))
+
+
+def test_pieces_that_nobody_waits_for_do_no_harm(engine):
+    for _ in range(10):
+        results = engine.map(ray_pieces.double, range(8))
+        assert next(results) == 0
+        results.close()  # others end at any moment around this one
+    assert list(engine.map(ray_pieces.double, [1])) == [1, 10]
+
+
+def test_a_worker_that_shall_stop_does_not_begin(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    note, stop = tmp_path / "note.json", tmp_path / "stop"
+    write_json(note, {})
+    stop.touch()
+    assert _on_ray("ambiseg.nothing", note, stop, str(tmp_path)) == INTERRUPTED
+
+
+def test_a_worker_stops_when_it_is_told(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "until_told.py").write_text(
+        "from ambiseg.engine.parallel.workers import work_alone\nimport time\n"
+        "def work(note):\n    note.with_name('stop').touch()\n    time.sleep(60)\n"
+        "raise SystemExit(work_alone(work))\n"
+    )
+    note = tmp_path / "note.json"
+    write_json(note, {})
+    assert _on_ray("until_told", note, tmp_path / "stop", str(tmp_path)) == INTERRUPTED
+    assert "error" not in read_mapping(note)
 
 
 def _files(folder):

@@ -85,6 +85,7 @@ class RayEngine:
                 "_system_config": {
                     "enable_metrics_collection": False,
                     "task_oom_retries": RETRIES,
+                    "worker_niceness": 0,  # Ray's 15 would leave workers 3 % of a core that somebody else uses too
                     "health_check_timeout_ms": 60_000,  # a busy machine is not a dead one: Ray ends this process then
                     "health_check_failure_threshold": 30,
                 },
@@ -148,21 +149,19 @@ class RayEngine:
         running: dict[Any, int] = {}
         done: dict[int, list[Result]] = {}
         turn, more = 0, True
-        try:
-            while more or running:
-                while more and len(running) < self.workers and len(done) < _AHEAD * self.workers:
-                    number, piece = next(waiting, (-1, None))
-                    more = number >= 0
-                    if more:
-                        running[task.remote(stored, piece, home, __version__)] = number
-                for ref in ray.wait(list(running))[0] if running else ():
-                    done[running.pop(ref)] = result_of(ref)
-                while turn in done:
-                    yield from done.pop(turn)
-                    turn += 1
-        finally:
-            for ref in running:
-                ray.cancel(ref)
+        while (
+            more or running
+        ):  # what still runs after an error ends by itself, or with the engine: see `result_of`
+            while more and len(running) < self.workers and len(done) < _AHEAD * self.workers:
+                number, piece = next(waiting, (-1, None))
+                more = number >= 0
+                if more:
+                    running[task.remote(stored, piece, home, __version__)] = number
+            for ref in ray.wait(list(running))[0] if running else ():
+                done[running.pop(ref)] = result_of(ref)
+            while turn in done:
+                yield from done.pop(turn)
+                turn += 1
 
 
 def has_ended(ref: Any, wait: float = 0) -> bool:
@@ -172,15 +171,9 @@ def has_ended(ref: Any, wait: float = 0) -> bool:
     return bool(ray.wait([ref], timeout=wait)[0])
 
 
-def cancel(ref: Any) -> None:
-    """Interrupt a task of Ray, as Ctrl-C does."""
-    import ray
-
-    ray.cancel(ref)
-
-
 def result_of(ref: Any) -> Any:
-    """What a task of Ray returned.
+    """What a task of Ray returned. Tasks are never cancelled through Ray: one that ends in that moment makes Ray abort this
+    process (ray-project/ray, issue 54260).
 
     Raises:
         AmbisegError: the task's own, or one that says why there is no result.
@@ -191,8 +184,6 @@ def result_of(ref: Any) -> Any:
         found = ray.get(ref)
     except ray.exceptions.RayTaskError as error:
         raise error.cause from error
-    except ray.exceptions.TaskCancelledError as error:
-        raise KeyboardInterrupt from error
     except (ray.exceptions.OutOfMemoryError, ray.exceptions.WorkerCrashedError) as error:
         raise AmbisegError(
             f"a worker died {RETRIES + 1} times on the same piece of work, probably for want of memory: lower --batch-size or"

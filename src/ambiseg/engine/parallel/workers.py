@@ -8,6 +8,7 @@ happens when the command itself is killed.
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -126,7 +127,8 @@ class RayWorker:
 
     def __init__(self, module: str, note: Path, place: int, engine: RayEngine, devices: int = 1) -> None:
         self.note, self.place = note, place
-        self.ref = engine.task(_on_ray, gpus=devices).remote(module, note.resolve(), os.getcwd())
+        self.stop = note.resolve().with_name(f".{note.stem}-{secrets.token_hex(4)}.stop")
+        self.ref = engine.task(_on_ray, gpus=devices).remote(module, note.resolve(), self.stop, os.getcwd())
 
     def ended(self) -> bool:
         """Whether it has ended; what Ray cannot do becomes the error of its note.
@@ -147,27 +149,30 @@ class RayWorker:
 
     def ask_to_stop(self) -> None:
         """Let it write its checkpoint and end."""
-        from ambiseg.engine.parallel.over_ray import cancel
-
-        cancel(self.ref)
+        self.stop.touch()
 
     def wait(self) -> None:
         """Wait for its end."""
         from ambiseg.engine.parallel.over_ray import has_ended
 
-        has_ended(self.ref, _PATIENCE)
+        if has_ended(self.ref, _PATIENCE):
+            self.stop.unlink(missing_ok=True)
 
 
-def _on_ray(module: str, note: Path, home: str) -> int:
-    """What a worker of Ray does with a note; the exit status."""
+def _on_ray(module: str, note: Path, stop: Path, home: str) -> int:
+    """What a worker of Ray does with a note until a file says that it shall stop; the exit status."""
     go_home(home)
     if not note.is_file():
         raise AmbisegError(
             f"the machine {socket.gethostname()} does not see {note}: --out must lie in a folder that all machines share"
         )
+    if stop.exists():
+        return INTERRUPTED
     worker = Worker(module, note, 0, 1, one_device=False)
     try:
         while not worker.ended():
+            if stop.exists():
+                return INTERRUPTED
             time.sleep(_POLL)
     except KeyboardInterrupt:
         return INTERRUPTED
