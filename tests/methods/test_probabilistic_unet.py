@@ -195,22 +195,22 @@ def test_the_multiplier_follows_the_constraint(target, sign):
     """It grows while the cross-entropy is above its bound, falls below it, and rests outside training."""
     model, (images, annotations) = make(constraint="geco", geco_target=target), batch()
     first = value(model, images, annotations)
-    assert float(model.multiplier) == 1
+    assert float(model.geco.multiplier) == 1
     expected = (2 * first["kl"] + 2 * first["cross_entropy"]) / 128 - target
     torch.testing.assert_close(first["loss"].detach(), expected)
     before = 0.0
     model.train()
     for _ in range(50):
         value(model, images, annotations)["loss"].backward()
-        after = math.log(float(model.multiplier)) * sign
+        after = math.log(float(model.geco.multiplier)) * sign
         assert before < after < before + 0.011
         before = after
-    model.multiplier.fill_(5.0)
+    model.geco.multiplier.fill_(5.0)
     after = value(model.eval(), images, annotations)
     excess = 2 * after["cross_entropy"] / 128 - target
     torch.testing.assert_close(after["loss"].detach(), 2 * after["kl"] / 128 + 5 * excess)
-    assert float(model.multiplier) == 5
-    assert {"multiplier", "violation"} <= set(model.state_dict())
+    assert float(model.geco.multiplier) == 5
+    assert {"geco.multiplier", "geco.violation"} <= set(model.state_dict())
 
 
 @pytest.mark.parametrize("labels", [BINARY, MULTI], ids=["binary", "multi-class"])
