@@ -9,7 +9,7 @@ import pytest
 from ambiseg.cli import demo
 from ambiseg.networks.settings import UNetSettings
 
-WORDS = ("--minutes", 0.02, "--scenarios", 12, "--size", 16)
+WORDS = ("--minutes", 0.02, "--scenarios", 12, "--size", 16, "--precision", "32")
 
 
 @pytest.fixture
@@ -17,9 +17,7 @@ def small(monkeypatch):
     """Networks and batches that train in a second."""
     monkeypatch.setattr(demo, "SETTINGS", {"proposals": 4, "selection": {"head_width": 8}})
     monkeypatch.setattr(demo, "BACKBONE", UNetSettings(width=8, depth=2))
-    monkeypatch.setattr(
-        demo, "TRAIN", replace(demo.TRAIN, batch_size=4, warmup=2, validations=1, precision="32")
-    )
+    monkeypatch.setattr(demo, "TRAIN", replace(demo.TRAIN, batch_size=4, warmup=2, validations=1))
 
 
 def test_from_nothing_to_a_report(cli, small, tmp_path):

@@ -51,6 +51,8 @@ class DemoArguments:
     """Seed of simulation and training."""
     labels: Literal["full", "single"] = "full"
     """What training sees of an image: all outcomes with their probabilities, or one drawn by probability."""
+    precision: Literal["auto", "32", "bf16"] = "auto"
+    """Of the numbers that training computes in: what is fastest on this machine, float32, or bfloat16."""
     overwrite: bool = False
     """Replace a demo that is finished."""
 
@@ -126,7 +128,8 @@ def _simulate(arguments: DemoArguments, data: Path) -> bool:
 
     note = arguments.out / NOTE
     simulated: dict[str, Any] = {name: getattr(arguments, name) for name in ("scenarios", "size", "seed")}
-    wanted = {"data": simulated, "train": {"minutes": arguments.minutes, "labels": arguments.labels}}
+    asked = {name: getattr(arguments, name) for name in ("minutes", "labels", "precision")}
+    wanted = {"data": simulated, "train": asked}
     found = read_mapping(note)
     if found.get("data") == simulated and data.is_dir():
         say("  they are there")
@@ -151,7 +154,8 @@ def _train(arguments: DemoArguments, data: Path, run_path: Path, anew: bool) -> 
     if not anew and (run_path / LAST).is_file():
         result = resume(run_path)
     else:
-        train = replace(TRAIN, minutes=arguments.minutes, seed=arguments.seed, labels=arguments.labels)
+        asked = {name: getattr(arguments, name) for name in ("minutes", "seed", "labels", "precision")}
+        train = replace(TRAIN, **asked)
         result = fit(
             METHOD, data, run_path, train=train, backbone=BACKBONE, settings=SETTINGS, overwrite=True
         )
