@@ -185,13 +185,15 @@ def test_draws_of_laws_have_the_score_of_their_mixture_on_average():
 
 
 @KERNELS
-@pytest.mark.parametrize("seed", range(3))
-def test_descent_finds_the_true_masks_and_weights(seed, kernel):
-    torch.manual_seed(seed)
+def test_descent_finds_the_true_masks_and_weights(kernel):
+    """From three starts, which do not see each other."""
+    torch.manual_seed(0)
     rows = torch.tensor([[1, 1, 1, 0, 0, 0, 0, 0], [0, 0, 0, 1, 1, 0, 0, 0], [0, 0, 1, 1, 0, 1, 1, 1]])
-    truth = MaskSet(rows.to(torch.uint8)[None, :, None], torch.tensor([[0.5, 0.3, 0.2]]), BINARY)
-    logits = torch.randn(1, 8, 1, 1, 8, requires_grad=True)
-    chance = torch.zeros(1, 8, requires_grad=True)
+    truth = MaskSet(
+        rows.to(torch.uint8)[None, :, None].repeat(3, 1, 1, 1), torch.tensor([[0.5, 0.3, 0.2]] * 3), BINARY
+    )
+    logits = torch.randn(3, 8, 1, 1, 8, requires_grad=True)
+    chance = torch.zeros(3, 8, requires_grad=True)
     optimiser = torch.optim.Adam([logits, chance], 0.1)
     for _ in range(1500):
         optimiser.zero_grad()
@@ -199,9 +201,10 @@ def test_descent_finds_the_true_masks_and_weights(seed, kernel):
         optimiser.step()
     found = MaskSet.from_probabilities(logits.detach().sigmoid(), BINARY, chance.detach().softmax(1))
     found = found.hard().merge_identical()
-    assert metrics.ged(found, truth).item() < 1e-3
-    kept = found.weights[0] > 0.01
-    assert {tuple(m.flatten().tolist()) for m in found.masks[0][kept]} == {tuple(r.tolist()) for r in rows}
+    assert metrics.ged(found, truth).max().item() < 1e-3
+    for masks, weights in zip(found.masks, found.weights, strict=True):
+        kept = {tuple(mask.flatten().tolist()) for mask in masks[weights > 0.01]}
+        assert kept == {tuple(row.tolist()) for row in rows}
 
 
 @KERNELS

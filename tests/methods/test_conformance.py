@@ -23,12 +23,14 @@ QUICK = (
 
 
 LEARNS = "learns_one_batch"
-"""The check that takes longest: in the quick run of one kind of masks for each method."""
+"""The check that takes longest: in the quick run of one kind of masks for each method, in its default form."""
 ALL = [
     pytest.param(
         place,
         check,
-        marks=[pytest.mark.slow] if check == LEARNS and place.endswith("multi-class") else [],
+        marks=[pytest.mark.slow]
+        if check == LEARNS and ("+" in place or place.endswith("multi-class"))
+        else [],
         id=f"{place}-{check}",
     )
     for place in TRIALS
