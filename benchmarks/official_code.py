@@ -69,7 +69,7 @@ def trained(net: nn.Module, loss: Callable[[], Tensor], **options: Any) -> Step:
     def step() -> None:
         value = loss()
         optimiser.zero_grad()
-        value.backward()
+        torch.autograd.backward(value)
         optimiser.step()
 
     return step
@@ -155,7 +155,10 @@ def compared(method: str, clone: Path, task: Task, repeats: int, rate: float) ->
     their_net, their_step = THEIRS[method](clone, task)
     orders = {"ours": Hardware("cpu", False, False), "ours, channels last": Hardware("cpu", False, True)}
     built = {name: ours(method, task, hardware) for name, hardware in orders.items()}
-    steps = {"theirs": their_step, **{name: step for name, (_, step) in built.items()}}
+    steps: dict[str, Callable[[], object]] = {
+        "theirs": their_step,
+        **{name: step for name, (_, step) in built.items()},
+    }
     seconds = medians(steps, repeats)
     with FlopCounterMode(display=False) as counter:
         built["ours"][1]()

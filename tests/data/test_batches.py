@@ -15,12 +15,13 @@ from torch.utils.data import DataLoader
 
 from ambiseg.data.augmentation import Augmentation
 from ambiseg.data.augmentation_kinds import TESTED, Crop, Elastic, QuarterTurns, Rotate, Scale
-from ambiseg.data.batches import BatchOrder, LabelView, Normalization, collate, prepare
+from ambiseg.data.batches import Batch, BatchOrder, LabelView, Normalization, collate, halved, prepare
 from ambiseg.data.info import DatasetInfo
 from ambiseg.data.sample import Sample
 from ambiseg.data.split import Split
 from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
+from ambiseg.maskset import MaskSet
 
 PLAIN = Normalization((0.0,), (1.0,))
 
@@ -169,3 +170,43 @@ def test_collate_extends_images_and_sets(void):
         assert torch.equal(masks[:, :height, :width], item.annotations.masks[0])
         image[:, :height, :width], masks[:, :height, :width] = 0, labels.void
         assert (image == 0).all() and (masks == labels.void).all()
+
+
+# -- half the size -------------------------------------------------------------------------------------------
+
+
+def test_a_halved_batch_keeps_means_and_each_of_four_pixels_counts():
+    torch.manual_seed(0)
+    images = torch.randn(2, 3, 6, 8)
+    masks = torch.arange(2 * 2 * 48).view(2, 2, 6, 8) % 251  # no two pixels of a block are the same
+    labels = LabelSpace.of_classes(251)
+    batch = Batch(images, MaskSet(masks.to(torch.uint8), torch.tensor([[0.7, 0.3]] * 2), labels), ("a", "b"))
+    seen = set()
+    for _ in range(40):
+        small = halved(batch)
+        torch.testing.assert_close(small.images.mean(), images.mean())
+        found = small.annotations
+        assert small.images.shape == (2, 3, 3, 4) and small.ids == batch.ids
+        torch.testing.assert_close(found.weights.sum(1), torch.ones(2))
+        first = {int(mask[0, 0]) for mask in found.masks[0]}
+        assert first <= {int(v) for v in masks[0, :, :2, :2].flatten()}
+        seen |= first
+    assert seen == {int(v) for v in masks[0, :, :2, :2].flatten()}
+
+
+def test_masks_that_half_the_size_makes_equal_become_one():
+    masks = torch.zeros(1, 2, 4, 4, dtype=torch.uint8)
+    masks[0, 1, 0, 0] = 1  # seen from one of the four pixels only
+    batch = Batch(
+        torch.zeros(1, 1, 4, 4), MaskSet(masks, torch.tensor([[0.7, 0.3]]), LabelSpace.binary()), ("a",)
+    )
+    weights = [halved(batch).annotations.weights[0] for _ in range(40)]
+    found = {tuple(round(w, 3) for w in sorted(one.tolist()) if w > 0) for one in weights}
+    assert found == {(1.0,), (0.3, 0.7)}
+
+
+@pytest.mark.parametrize("shape", [(1, 7), (7, 1), (1, 1)])
+def test_a_row_has_no_half(shape):
+    masks = MaskSet.uniform(torch.zeros(1, 1, *shape, dtype=torch.uint8), LabelSpace.binary())
+    batch = Batch(torch.zeros(1, 1, *shape), masks, ("a",))
+    assert halved(batch) is batch

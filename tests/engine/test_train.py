@@ -697,3 +697,20 @@ def test_settings_that_do_not_suit_the_images_leave_no_run_folder(fires, tmp_pat
     with pytest.raises(AmbisegError, match="rank 300 is above the 256 logits"):
         train_module.fit("ssn", fires, tmp_path / "run", settings=SSNSettings(rank=300), quiet=True)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_training_begins_with_half_the_size(train_tiny, tmp_path, monkeypatch):
+    """Until the share that is asked for; validations see whole images."""
+    from ambiseg.methods.mode_proposals.model import ModeProposals
+
+    seen, loss = [], ModeProposals.loss
+
+    def watched(self, images, annotations):
+        seen.append((tuple(images.shape[2:]), tuple(annotations.masks.shape[2:])))
+        return loss(self, images, annotations)
+
+    monkeypatch.setattr(ModeProposals, "loss", watched)
+    result = train_tiny(tmp_path / "run", epochs=None, updates=10, coarse_until=0.4)
+    whole = seen[-1][0]
+    half = tuple(size // 2 for size in whole)
+    assert result.steps == 10 and seen[-10:] == [(half, half)] * 4 + [(whole, whole)] * 6

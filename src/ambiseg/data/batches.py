@@ -17,6 +17,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 from torch.utils.data import Dataset, Sampler
 from torch.utils.data._utils.collate import default_collate_fn_map
 
@@ -54,6 +55,27 @@ class Batch:
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on another device."""
         return Batch(self.images.to(device), self.annotations.to(device), self.ids)
+
+
+def halved(batch: Batch) -> Batch:
+    """A batch of half the size: means of 2x2 pixels, and of masks the same one of the four, drawn at random for the whole
+    batch; masks that are the same then become one. An odd last row or column is left out; images of one row or column
+    stay as they are.
+
+    Example:
+        >>> masks = MaskSet.uniform(torch.ones(1, 1, 4, 5, dtype=torch.uint8), LabelSpace.binary())
+        >>> small = halved(Batch(torch.arange(20.0).view(1, 1, 4, 5), masks, ("a",)))
+        >>> small.images.tolist(), small.annotations.masks.shape
+        ([[[[3.0, 5.0], [13.0, 15.0]]]], torch.Size([1, 1, 2, 2]))
+    """
+    height, width = (size - size % 2 for size in batch.images.shape[-2:])
+    if not height or not width:
+        return batch
+    row, column = torch.randint(2, (2,)).tolist()
+    masks = batch.annotations.masks[..., row:height:2, column:width:2].contiguous()
+    images = functional.avg_pool2d(batch.images, 2)
+    annotations = replace(batch.annotations, masks=masks).merge_identical()
+    return Batch(images, annotations, batch.ids)
 
 
 FAR = 1e5

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torchmetrics import MeanMetric, Metric
 
-from ambiseg.data.batches import Batch
+from ambiseg.data.batches import Batch, halved
 from ambiseg.engine.encoder_rate import FACTOR, parameter_groups
 from ambiseg.engine.learning_rate import LearningRate
 from ambiseg.engine.machine.hardware import Hardware
@@ -120,6 +120,8 @@ class TrainingModule(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         torch.manual_seed(_step_seed(self.train_settings.seed, self.global_step, self.global_rank))
         self.segmenter.progress = self.fraction
+        if self.fraction < self.train_settings.coarse_until:
+            batch = halved(batch)
         losses = losses_of(self.segmenter, batch.images, batch.annotations)
         loss = losses["loss"]
         if not bool(torch.isfinite(loss)):
