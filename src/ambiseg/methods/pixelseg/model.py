@@ -19,7 +19,7 @@ log p(s | x) is exact. The sum over s in ``p(y | x) = sum_s p(s | x) p(y | s, x)
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from ambiseg.errors import AmbisegError
