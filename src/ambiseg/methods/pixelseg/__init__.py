@@ -23,7 +23,7 @@ class PixelSegSettings:
     """Channels of the PixelCNN."""
     layers: int = 6
     """Its layers with causal convolutions."""
-    kernel: int = 7
+    kernel: int = 5
     """Size of these convolutions, odd."""
     refinement: Literal["features", "logits"] = "features"
     """How a small mask comes to full resolution: convolutions of the mask and of the image's features, or one 1x1
@@ -47,6 +47,7 @@ _CODE = {
     "network": "plain",
     "width": 64,
     "layers": 8,
+    "kernel": 7,
     "refinement": "logits",
     "decision": "sample",
     "smoothing": True,
@@ -103,7 +104,5 @@ SPEC = MethodSpec(
         ),
     },
     validation="loss",
-    test=TestCase(
-        {"width": 8, "layers": 2, "kernel": 5, "samples": 16}, deterministic=False, steps=80, rate=2e-2
-    ),
+    test=TestCase({"width": 8, "layers": 2, "samples": 16}, deterministic=False, steps=80, rate=2e-2),
 )

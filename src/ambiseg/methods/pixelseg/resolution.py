@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from ambiseg.labels import LabelSpace
 
-WIDTH = 32
+WIDTH = 16
 """Channels of `FromFeatures`."""
 
 
