@@ -143,13 +143,17 @@ def test_below_full_resolution_it_is_a_lower_bound(refinement):
 
 
 def test_the_loss_is_minus_the_likelihood_per_pixel():
-    """With one pixel size for all: full labels by their weights; two annotations count as their mean."""
+    """All annotations count by their weights; in training one is drawn by its weight."""
     model, images = make(reduction=1), torch.randn(2, 3, 4, 5)
     masks = torch.randint(2, (2, 2, 4, 5)).to(torch.uint8)
     weights = torch.tensor([[0.25, 0.75], [1.0, 0.0]])
     found = model.loss(images, MaskSet(masks, weights, BINARY))["loss"]
     nats = torch.stack([model.log_prob(images, masks[:, k]) for k in range(2)], 1)
     torch.testing.assert_close(found, -(nats * weights).sum() / (2 * 20))
+    model.train()
+    drawn = [model.loss(images, MaskSet(masks, weights, BINARY))["loss"].detach() for _ in range(40)]
+    away = (torch.stack(drawn)[:, None] + (nats[0] + nats[1, 0]) / (2 * 20)).abs()
+    assert float(away.amin(1).max()) < 1e-5 and set(away.argmin(1).tolist()) == {0, 1}
 
 
 def test_weights_of_the_foreground_are_those_of_pytorch():
@@ -258,6 +262,12 @@ def test_the_networks_are_those_of_the_public_code():
 
 
 def test_settings_out_of_their_range_are_refused():
-    for wrong in ({"reduction": 3}, {"reduction": 0}, {"samples": 0}, {"foreground_weight": 0.0}):
+    for wrong in (
+        {"reduction": 3},
+        {"reduction": 0},
+        {"reduction": 128},
+        {"samples": 0},
+        {"foreground_weight": 0.0},
+    ):
         with pytest.raises(AmbisegError, match=next(iter(wrong))):
             make(**wrong)

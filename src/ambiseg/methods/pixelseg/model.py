@@ -34,6 +34,8 @@ from ambiseg.networks.backbone import build_backbone
 from ambiseg.networks.pixelcnn import GatedPixelCNN, PlainPixelCNN
 from ambiseg.networks.settings import UNetSettings
 
+MOST_REDUCTION = 64
+"""Greatest reduction: masks are extended to a multiple of it."""
 LEAST = 1e-6
 """Smallest sum of weights by which a loss is divided."""
 
@@ -118,8 +120,12 @@ class PixelSeg(Segmenter):
     # -- training --------------------------------------------------------------------------------------------
 
     def loss(self, images: Tensor, annotations: MaskSet) -> dict[str, Tensor]:
-        """Equation (3), in nats per pixel; its two terms beside it."""
-        chosen = annotations.sample_one() if self.settings.annotations == "one" else annotations
+        """Equation (3), in nats per pixel; its two terms beside it.
+
+        A model in evaluation mode always takes all annotations.
+        """
+        one = self.training and self.settings.annotations == "one"
+        chosen = annotations.sample_one() if one else annotations
         image, which = chosen.present.nonzero(as_tuple=True)
         masks, shares = chosen.masks[image, which], chosen.weights[image, which]
         low, full = self.features(images)
@@ -159,22 +165,23 @@ class PixelSeg(Segmenter):
         ]
         small, logits = (torch.cat(parts, 1) for parts in zip(*drawn, strict=True))
         if self.refine is None:
-            masks = small
-            return MaskSet.uniform(
-                smoothed(masks, self.labels) if self.settings.smoothing else masks, self.labels
-            )
-        found = []
-        for part in torch.split(torch.arange(count), part_sizes(count, 2 * full.numel())):
-            image = torch.arange(batch, device=images.device).repeat_interleave(len(part))
-            seen = self.seen.one_hot(small[:, part].flatten(0, 1), dim=1)
-            fine = self.refine(full, image, seen, logits[:, part].flatten(0, 1))
-            found.append(self.labels.probabilities(fine).unflatten(0, (batch, len(part))))
+            return self._set_of(small)
+        sizes, found = part_sizes(count, 2 * full.numel()), []
+        for masks, scores in zip(torch.split(small, sizes, 1), torch.split(logits, sizes, 1), strict=True):
+            image = torch.arange(batch, device=images.device).repeat_interleave(masks.shape[1])
+            seen = self.seen.one_hot(masks.flatten(0, 1), dim=1)
+            fine = self.refine(full, image, seen, scores.flatten(0, 1))
+            found.append(self.labels.probabilities(fine).view(*masks.shape[:2], *fine.shape[1:]))
         chances = torch.cat(found, 1)
-        if self.settings.decision == "mode" and not self.settings.smoothing:
-            return MaskSet.from_probabilities(chances, self.labels)
-        masks = self.labels.decide(chances, dim=2)
         if self.settings.decision == "sample":
-            masks = self._chosen(chances, _uniform(masks.shape, images.device, generator), dim=2)
+            shape = (batch, count, *images.shape[2:])
+            return self._set_of(self._chosen(chances, _uniform(shape, images.device, generator), dim=2))
+        if self.settings.smoothing:
+            return self._set_of(self.labels.decide(chances, dim=2))
+        return MaskSet.from_probabilities(chances, self.labels)
+
+    def _set_of(self, masks: Tensor) -> MaskSet:
+        """Masks of equal weight, smoothed where the settings say so."""
         return MaskSet.uniform(
             smoothed(masks, self.labels) if self.settings.smoothing else masks, self.labels
         )
@@ -199,7 +206,7 @@ class PixelSeg(Segmenter):
             return self.seen.one_hot(small[:, row, column], dim=1)
 
         _, logits = self.pixelcnn.sample(features.repeat_interleave(count, 0), choose)
-        return small.view(shape), logits.unflatten(0, shape[:2])
+        return small.view(shape), logits.view(*shape[:2], *logits.shape[1:])
 
     def _chosen(self, chances: Tensor, noise: Tensor, dim: int) -> Tensor:
         """Classes drawn from probabilities with axis ``dim``, by numbers in [0, 1) of the same shape without it."""
@@ -255,7 +262,7 @@ def _check(s: PixelSegSettings) -> None:
     """Raise `AmbisegError` where a setting is out of its range."""
     if s.samples < 1:
         raise AmbisegError(f"samples is 1 or more, received {s.samples}")
-    if s.reduction < 1 or s.reduction & (s.reduction - 1):
-        raise AmbisegError(f"reduction is a power of 2, such as 1, 2 or 4, received {s.reduction}")
+    if not 1 <= s.reduction <= MOST_REDUCTION or s.reduction & (s.reduction - 1):
+        raise AmbisegError(f"reduction is a power of 2 from 1 to {MOST_REDUCTION}, received {s.reduction}")
     if not 0 < s.foreground_weight < float("inf"):
         raise AmbisegError(f"foreground_weight is above 0, received {s.foreground_weight}")
