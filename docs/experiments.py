@@ -23,6 +23,7 @@ PAPERS = {
     ],
     "atfm": ["ssn", "atfm"],
     "mose": ["mose"],
+    "pixelseg": ["pixelseg"],
 }  # fmt: skip
 """The methods of each paper; presets of ssn for ATFM begin with atfm."""
 

@@ -14,6 +14,7 @@ from ambiseg.errors import AmbisegError, UnknownNameError
 from ambiseg.networks.adm import ADM
 from ambiseg.networks.base import Backbone
 from ambiseg.networks.ddpm import DDPM
+from ambiseg.networks.double import DoubleUNet
 from ambiseg.networks.edm import EDM
 from ambiseg.networks.external import ExternalNetwork
 from ambiseg.networks.foreign.build import build_foreign
@@ -39,6 +40,7 @@ NETWORKS: dict[str, type[Backbone]] = {
     "monai": MonaiUNet,
     "adm": ADM,
     "ddpm": DDPM,
+    "double": DoubleUNet,
 }
 """The library's own networks by their kind, all built from channels, settings, and whether they take a
 time."""
