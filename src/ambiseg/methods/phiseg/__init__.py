@@ -94,5 +94,5 @@ SPEC = MethodSpec(
             data=LIDC,
         ),
     },
-    test=TestCase({"samples": 24, "latent_levels": 2}, deterministic=False, steps=450, rate=4e-3),
+    test=TestCase({"samples": 24, "latent_levels": 2}, deterministic=False, steps=120),
 )
