@@ -78,7 +78,7 @@ def test_uncertainty_in_the_wrong_place_is_found():
     right = MaskSet.uniform((torch.rand(1, 16, 64, generator=g) < chance).to(torch.uint8), BINARY)
     wrong = replace(right, masks=right.masks.flip(2))
     assert ncc(right, truth).item() > 0.5
-    assert ncc(wrong, truth).item() < 0
+    assert abs(ncc(wrong, truth).item()) < 0.1
 
 
 def test_the_public_code_gives_the_same():

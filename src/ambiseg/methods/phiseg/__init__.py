@@ -35,7 +35,6 @@ class PHiSegSettings:
 
 _NORM = {"eps": 1e-3, "momentum": 0.01}
 _NETWORK = {"kind": "phiseg", "width": 32, "depth": 7, "convolutions": {"norm": _NORM}}
-_LATENTS = {"latent_levels": 5}
 _DIFFERS = (
     "the loss is divided by the number of pixels; weights are initialised as in PyTorch; bilinear upsampling keeps the"
     " borders of images, not the centres of their corner pixels"
@@ -63,7 +62,6 @@ SPEC = MethodSpec(
             ),
             differs=f"{_DIFFERS}; one channel of logits for two classes; the training is the library's",
             backbone=_NETWORK,
-            settings=_LATENTS,
         ),
         "lidc": Preset(
             source=("Baumgartner et al. 2019 and their public code for lung nodules (experiment phiseg_7_5)"),
@@ -90,7 +88,6 @@ SPEC = MethodSpec(
                 "select": "ged",
             },
             backbone=_NETWORK,
-            settings=_LATENTS,
             data=LIDC,
         ),
     },
