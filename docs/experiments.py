@@ -21,19 +21,24 @@ PAPERS = {
     "probabilistic-unet": [
         "probabilistic-unet", "dropout-unet", "image2image-vae", "m-heads", "unet-ensemble",
     ],
+    "phiseg": ["phiseg", "probabilistic-unet", "unet-ensemble"],
     "atfm": ["ssn", "atfm"],
     "mose": ["mose"],
     "pixelseg": ["pixelseg"],
 }  # fmt: skip
-"""The methods of each paper; presets of ssn for ATFM begin with atfm."""
+"""The methods of each paper; presets of ssn for ATFM begin with atfm, those of baselines of PHiSeg end with phiseg."""
 
 
 def rows(paper: str) -> list[list[str]]:
-    """One row for each preset of a paper that is made for the data of an experiment."""
+    """One row for each preset of a paper that is made for the data of an experiment, or has a network of its own."""
     found = []
     for method in PAPERS[paper]:
         for name, preset in METHODS[method].presets.items():
-            if preset.data is None or (method == "ssn" and name.startswith("atfm") != (paper == "atfm")):
+            if not (preset.data or preset.backbone):
+                continue
+            if method == "ssn" and name.startswith("atfm") != (paper == "atfm"):
+                continue
+            if method != "phiseg" and name.endswith("phiseg") != (paper == "phiseg"):
                 continue
             # mode proposals are counted as they start from a flow, with its inputs
             over = {"flow_input": True} if method == "mode-proposals" else {}

@@ -26,6 +26,7 @@ SMALL = {
     "m-heads": {"heads": 3},
     "mode-proposals": {"proposals": 3, "selection": {"head_width": 8}},
     "mose": {"latent_size": 2, "gating_width": 4},
+    "phiseg": {"latent_levels": 2},
     "pixelseg": {},
     "probabilistic-unet": {},
     "ssn": {"rank": 2},

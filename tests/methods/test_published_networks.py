@@ -24,6 +24,7 @@ SIGMAS = 35 * (5 - 1)
 PUBLISHED = {
     "mose lidc": ("mose", "lidc", 1, BINARY, "", 9_321_195),
     "mose cityscapes": ("mose", "cityscapes", 4, CLASSES(25), "", 9_329_628 - SIGMAS),
+    "phiseg": ("phiseg", "lidc", 1, BINARY, "", 17_819_186),
     "probabilistic u-net": ("probabilistic-unet", "cityscapes", 3, CLASSES(24), "", 17_954_736),
     "u-net of kohl": ("unet-ensemble", "cityscapes", 3, CLASSES(24), "members.15", 9_231_456 + 24 * LOGIT),
     "prior of atfm": ("atfm", "lidc", 1, BINARY, "prior", 2_262_444),
@@ -110,6 +111,47 @@ def test_the_probabilistic_unet_is_that_of_the_public_code():
     found = {name: count(part) for name, part in model.named_children()}
     assert found == expected
     assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in model.modules())
+
+
+def test_phiseg_is_that_of_the_public_code():
+    """Convolutions without bias and with two numbers of batch normalisation for each channel, and 1x1 heads with bias.
+
+    The public graph has 887,808 parameters more that no output depends on: convolutions of latents to levels beyond the
+    next finer one."""
+    widths, levels, offset, channels = (32, 64, 128, 192, 192, 192, 192), 5, 2, 2
+
+    def chain(*sizes):
+        return sum(9 * i * o + 2 * o for i, o in zip(sizes, sizes[1:], strict=False))
+
+    def head(inputs, outputs, kernel=1):
+        return kernel**2 * inputs * outputs + outputs
+
+    def down(inputs):
+        return sum(chain(i, o, o, o) for i, o in zip((inputs, *widths), widths, strict=False))
+
+    latents = head(192, channels, 3) + head(192, channels)
+    likelihood, above = 0, None
+    for i in reversed(range(levels)):
+        own, wide = widths[i], widths[i + offset]
+        likelihood += chain(channels, own, own) + offset * chain(own, own)
+        if above is None:
+            above = own
+        else:
+            latents += chain(channels, 64, 64) + chain(wide + 64, own, own) + 2 * head(own, channels)
+            likelihood += chain(above, own) + chain(2 * own, wide, wide)
+            above = wide
+        likelihood += head(above, 2)
+    model = outline("phiseg", "lidc", 1, BINARY)
+    found = {name: count(part) for name, part in model.named_children()}
+    assert found == {
+        "g": down(1),
+        "h": down(1 + 2),
+        "prior": latents,
+        "posterior": latents,
+        "likelihood": likelihood,
+    }
+    norms = [m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert {(norm.eps, norm.momentum) for norm in norms} == {(1e-3, 0.01)}
 
 
 def test_the_norms_of_mose_are_those_of_the_public_code():

@@ -433,6 +433,32 @@ def bits(pair: Pair) -> float:
     return total / mass if mass else math.nan
 
 
+def uncertainty(pair: Pair) -> float | None:
+    """NCC; None where a map varies so little that it may count as constant."""
+    p, void = pair.predictions, pair.space.void
+    chance = (
+        np.stack([p.masks == c for c in range(pair.space.classes)], 1) if p.soft is None else p.soft / PARTS
+    )
+    seen = (p.masks != void) | (p.soft is not None)
+    weight = p.weights[:, None] * seen / np.maximum((p.weights[:, None] * seen).sum(0), 1e-30)
+    surprise = -np.log(chance + 1e-8)
+    mean = (weight[:, None] * chance).sum(0)
+    of_mean = (weight * (mean * surprise).sum(1)).sum(0)
+    values = []
+    for mask, v in zip(pair.annotations.masks, pair.annotations.weights, strict=True):
+        at = np.flatnonzero((mask != void) & seen.any(0))
+        ours, theirs = of_mean[at], (weight[:, at] * surprise[:, mask[at], at]).sum(0)
+        spreads = [float(np.std(one)) if len(at) else 0.0 for one in (ours, theirs)]
+        if any(3e-6 < spread < 3e-5 for spread in spreads):
+            return None
+        vary = [spread > 1e-5 for spread in spreads]
+        if all(vary):
+            values.append((v, float(np.corrcoef(ours, theirs)[0, 1])))
+        elif any(vary):
+            values.append((v, 0.0))
+    return sum(v * one for v, one in values) / sum(v for v, _ in values) if values else math.nan
+
+
 def of_means(pair: Pair) -> dict[str, float]:
     """The metrics that look at per-pixel probabilities where there are some, and at masks where not."""
     ours, theirs = majority(pair.predictions, pair.space), majority(pair.annotations.hard(), pair.space)
@@ -467,6 +493,7 @@ def all_values(pair: Pair) -> dict[str, list[float]]:
     skills = {f"brier_skill_{way}": skill(*briers(pair, way)) for way in NEAREST}
     near = {**reaching(pair), **mode_distances(pair), **skills}
     allowed = {name: [value] for name, value in sure.items()}
+    allowed["ncc"] = NEVER if (found := uncertainty(pair)) is None else [found]
     allowed |= {name: [value] if pair.decided else NEVER for name, value in near.items()}
     best = pair.partners
     chosen = [

@@ -15,7 +15,17 @@ import torch
 from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from plain_suite import PARTS, Pair, Side, Space, all_values, brier_values, of_means, pooled_values
+from plain_suite import (
+    PARTS,
+    Pair,
+    Side,
+    Space,
+    all_values,
+    brier_values,
+    of_means,
+    pooled_values,
+    uncertainty,
+)
 from torch import Tensor
 
 from ambiseg.labels import LabelSpace
@@ -179,7 +189,7 @@ def test_every_metric_agrees_with_its_plain_version() -> None:
     @example(make_batch(386336, 2, True))  # two modes whose weights are equal but for rounding
     def check(batch: Batch) -> None:
         found = evaluate_all(batch.predictions, batch.annotations, list(METRICS))
-        hard = evaluate_all(batch.predictions.hard(), batch.annotations, SOFT)
+        hard = evaluate_all(batch.predictions.hard(), batch.annotations, (*SOFT, "ncc"))
         briers = {way: brier_scores(batch.predictions, batch.annotations, way) for way in ASSIGNMENTS}
         assert all(
             v.shape == (IMAGES,) and v.dtype == torch.float32 for v in (*found.values(), *hard.values())
@@ -193,6 +203,8 @@ def test_every_metric_agrees_with_its_plain_version() -> None:
                 compared[name] += bool(allowed)
             for name, value in of_means(replace(pair, predictions=pair.predictions.hard())).items():
                 assert agrees(float(hard[name][b]), value), ("without probabilities", name, b, value)
+            wanted_ncc = uncertainty(replace(pair, predictions=pair.predictions.hard()))
+            assert wanted_ncc is None or agrees(float(hard["ncc"][b]), wanted_ncc), (b, wanted_ncc)
             for way, scores in brier_values(pair).items():
                 both = (float(briers[way].score[b]), float(briers[way].uniform[b]))
                 near = [all(map(agrees, both, wanted)) for wanted in scores]
@@ -241,20 +253,20 @@ def test_accumulators_agree_with_plain_pooling() -> None:
 SPLIT_PREDICTIONS = [
     "hm_iou_multi", "m_iou", "max_dice_matching", "ged", "ged_dice", "diversity", "coverage", "covered_mass", "precision_at",
     "modes_hit", "expected_draws", "brier_skill_nearest", "brier_skill_merged", "total_variation", "mode_kl", "ece",
-    "bits_per_dimension", "dice_of_mean", "expected_dice", "soft_dice",
+    "ncc", "bits_per_dimension", "dice_of_mean", "expected_dice", "soft_dice",
 ]  # fmt: skip
 """Metrics of the distribution of the predictions: one mask twice, its weight divided, changes nothing."""
 SPLIT_ANNOTATIONS = [
     "hm_iou_unique", "m_iou", "ged", "ged_dice", "diversity", "coverage", "covered_mass", "precision_at", "modes_hit",
     "expected_draws", "selection_f1", "selection_precision", "selection_recall", "selection_ap", "brier_skill_score",
-    "brier_skill_nearest", "brier_skill_merged", "total_variation", "mode_kl", "ece", "bits_per_dimension", "dice_of_mean",
-    "expected_dice", "soft_dice",
+    "brier_skill_nearest", "brier_skill_merged", "total_variation", "mode_kl", "ece", "ncc", "bits_per_dimension",
+    "dice_of_mean", "expected_dice", "soft_dice",
 ]  # fmt: skip
 """Metrics of the distribution of the annotations."""
 ANY_ORDER = [
     "hm_iou", "hm_iou_unique", "hm_iou_tiled", "hm_iou_multi", "m_iou", "max_dice_matching", "ged", "ged_dice",
-    "ged_unbiased", "diversity", "coverage", "covered_mass", "precision_at", "ece", "bits_per_dimension", "dice_of_mean",
-    "expected_dice", "soft_dice",
+    "ged_unbiased", "diversity", "coverage", "covered_mass", "precision_at", "ece", "ncc", "bits_per_dimension",
+    "dice_of_mean", "expected_dice", "soft_dice",
 ]  # fmt: skip
 """Metrics without a choice among the equally good, which may depend on the order."""
 SYMMETRIC = [

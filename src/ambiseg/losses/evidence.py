@@ -3,7 +3,7 @@
 For a mask Y of an image X, latents z, prior P and posterior Q:
 
     log p(Y|X)  >=  E_{z ~ Q}[log P(Y|X, z)] - KL(Q || P)                       (Kingma and Welling 2014)
-    L = CE + beta sum_l max(KL_l, b)              b nats of each l are free    (Higgins et al. 2017; Kingma et al. 2016)
+    L = CE + beta sum_l a_l max(KL_l, b)          b nats of each l are free    (Higgins et al. 2017; Kingma et al. 2016)
 
 or, with a multiplier lambda of a constraint (Rezende and Viola 2018, "Taming VAEs"):
 
@@ -15,6 +15,8 @@ minimiser where it is, and the size of the gradients does not depend on that of 
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -65,6 +67,7 @@ def evidence_loss(
     beta: float = 1.0,
     free_bits: float = 0.0,
     geco: Geco | None = None,
+    weights: Sequence[float] | None = None,
 ) -> dict[str, Tensor]:
     """The loss of a batch in nats per pixel that is not void, and its parts in nats per image.
 
@@ -76,6 +79,7 @@ def evidence_loss(
         beta: weight of the divergence; without effect with ``geco``.
         free_bits: nats of each part, as a mean over the batch, that cost nothing.
         geco: the multiplier of a constraint on the cross-entropy per pixel.
+        weights: a_l of each part, 1 if left out; the divergence that is returned is without them.
 
     Example:
         >>> one = evidence_loss(torch.tensor([8.0]), torch.tensor([[2.0, 1.0]]), torch.tensor([16]), beta=2.0)
@@ -85,6 +89,7 @@ def evidence_loss(
     count, images = pixels.sum().clamp(min=1), (pixels > 0).sum().clamp(min=1)
     total = nats.sum()
     mean = (divergence * (pixels > 0)[:, None]).sum(0) / images
-    penalty = mean.clamp(min=free_bits).sum() * images
+    paid = mean.clamp(min=free_bits)
+    penalty = (paid if weights is None else paid * paid.new_tensor(weights)).sum() * images
     loss = (total + beta * penalty) / count if geco is None else penalty / count + geco(total / count)
     return {"loss": loss, "cross_entropy": (total / images).detach(), "kl": mean.sum().detach()}

@@ -52,6 +52,7 @@ class LatentVariableSegmenter(Segmenter):
 
     Attributes:
         geco: the multiplier of a constraint on the cross-entropy, where the loss has one.
+        part_weights: of the parts of the divergence ``(L,)``, where they differ.
     """
 
     settings: LatentVariableSettings
@@ -59,6 +60,7 @@ class LatentVariableSegmenter(Segmenter):
     def __init__(self, in_channels: int, labels: LabelSpace, backbone: UNetSettings, settings: Any) -> None:
         super().__init__(in_channels, labels, backbone, settings)
         self.geco: Geco | None = None
+        self.part_weights: tuple[float, ...] | None = None
 
     @abstractmethod
     def encode(self, images: Tensor) -> Any:
@@ -105,7 +107,8 @@ class LatentVariableSegmenter(Segmenter):
     def bound(self, nats: Tensor, divergence: Tensor, masks: Tensor) -> dict[str, Tensor]:
         """`evidence_loss` with the weights of the settings: of nats ``(B,)`` and divergences ``(B, L)`` of label maps."""
         pixels = self.labels.valid(masks).flatten(1).sum(1)
-        return evidence_loss(nats, divergence, pixels, self.beta, self.settings.free_bits, self.geco)
+        s = self.settings
+        return evidence_loss(nats, divergence, pixels, self.beta, s.free_bits, self.geco, self.part_weights)
 
     # -- sampling --------------------------------------------------------------------------------------------
 

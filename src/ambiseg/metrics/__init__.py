@@ -75,6 +75,7 @@ from ambiseg.metrics.selection import (
     selection_ranking,
     selection_recall,
 )
+from ambiseg.metrics.uncertainty import ncc
 from ambiseg.metrics.volumes import (
     VolumeErrors,
     cramer_distance,
@@ -155,6 +156,7 @@ __all__ = [
     "mode_ratio",
     "mode_reliability",
     "modes_hit",
+    "ncc",
     "numbered_mode_ratios",
     "annotation_oracle",
     "oracle_samples",

@@ -43,6 +43,7 @@ from ambiseg.metrics.pooling import (
     pooled_brier,
 )
 from ambiseg.metrics.selection import selection_ap, selection_f1, selection_precision, selection_recall
+from ambiseg.metrics.uncertainty import ncc
 from ambiseg.plugins import Registry
 
 ENTRY_POINTS = "ambiseg.metrics"
@@ -225,6 +226,11 @@ _ALL = (
         "ece", "ECE", ece, False, 0.0, 1.0,
         "Expected calibration error of the mean prediction, ten bins, pixels of all images pooled (MoSE).",
         pooling=POOLED_PIXELS,
+    ),
+    MetricInfo(
+        "ncc", "NCC", ncc, True, -1.0, 1.0,
+        "Correlation over pixels of the predictions' uncertainty with their cross-entropy against an annotation (PHiSeg).",
+        default=False,
     ),
     MetricInfo(
         "bits_per_dimension", "Bits per pixel", bits_per_dimension, False, 0.0, math.inf,

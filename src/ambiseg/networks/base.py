@@ -89,6 +89,17 @@ class Backbone(nn.Module, ABC):
             " --set backbone.kind=unet or ncsnpp"
         )
 
+    def keep_way_down(self) -> None:
+        """Remove the modules of the way up, so that `encode` is left, for a method that needs the levels alone.
+
+        Raises:
+            AmbisegError: the network does not name them.
+        """
+        raise AmbisegError(
+            f"{type(self).__name__} does not give its levels alone, which this method needs: choose"
+            " --set backbone.kind=unet or phiseg, or an encoder of another package"
+        )
+
     def innermost_parts(self, levels: int) -> list[nn.Module]:
         """The modules of the innermost encoder levels, of the middle, and of the innermost decoder levels.
 

@@ -55,6 +55,9 @@ class ExternalNetwork(Backbone):
         self.out_channels = found.shape[1]
         self.widths = (self.out_channels,)
 
+    def keep_way_down(self) -> None:
+        """There is no way up."""
+
     def encode(self, images: Tensor, time: Tensor | None = None) -> Encoded:
         check_channels(images, self.in_channels)
         features = self.module(images)

@@ -55,16 +55,20 @@ class BatchNorm(nn.BatchNorm2d):
         return super().forward(x)
 
 
+def unit(
+    inputs: int, outputs: int, settings: ConvolutionSettings | None = None, kernel: int = 3
+) -> list[nn.Module]:
+    """A convolution, batch normalisation (unless there is none) and ReLU."""
+    s = settings or ConvolutionSettings()
+    bias = s.bias or s.norm is None
+    convolution = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=bias)
+    return [convolution, *([] if s.norm is None else [BatchNorm(outputs, s.norm)]), nn.ReLU()]
+
+
 def convolutions(inputs: int, outputs: int, settings: ConvolutionSettings | None = None) -> nn.Sequential:
-    """Three times 3x3 convolution, batch normalisation (unless there is none) and ReLU, behind dropout that is
-    off until a method sets its share."""
-    s, layers = settings or ConvolutionSettings(), list[nn.Module]()
-    for i in range(CONVOLUTIONS):
-        bias = s.bias or s.norm is None
-        layers.append(nn.Conv2d(inputs if i == 0 else outputs, outputs, 3, padding=1, bias=bias))
-        if s.norm is not None:
-            layers.append(BatchNorm(outputs, s.norm))
-        layers.append(nn.ReLU())
+    """Three times a `unit`, behind dropout that is off until a method sets its share."""
+    pairs = [(inputs, outputs), *[(outputs, outputs)] * (CONVOLUTIONS - 1)]
+    layers = [layer for pair in pairs for layer in unit(*pair, settings)]
     # The dropout has a name of its own, so that the numbers of the other layers are those of stored weights.
     return nn.Sequential(
         OrderedDict([("dropout", Dropout(0.0)), *((str(i), m) for i, m in enumerate(layers))])
@@ -147,6 +151,9 @@ class PHiSegUNet(Backbone):
             convolutions(upper + lower, upper, s.convolutions)
             for upper, lower in zip(self.widths, self.widths[1:], strict=False)
         )
+
+    def keep_way_down(self) -> None:
+        del self.decoder
 
     def innermost_parts(self, levels: int) -> list[nn.Module]:
         return [*self.encoder[-levels:], *self.decoder[-levels:]]

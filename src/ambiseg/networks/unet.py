@@ -152,6 +152,9 @@ class ResidualDecoder(Backbone):
     decoder: nn.ModuleList
     norm: nn.Module
 
+    def keep_way_down(self) -> None:
+        del self.up, self.decoder, self.norm
+
     def decode(
         self, encoded: Encoded, x: Tensor | None = None, first: int = 0, last: int | None = None
     ) -> Tensor:

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ambiseg.data.layouts import CITYSCAPES_TWINS, LIDC
+from ambiseg.methods.phiseg import LIDC_DIFFERS as PHISEG_DIFFERS
+from ambiseg.methods.phiseg import LIDC_TRAINING as PHISEG_TRAINING
+from ambiseg.methods.phiseg import NETWORK as PHISEG_NETWORK
 from ambiseg.methods.spec import PAPER, MethodSpec, Preset, TestCase
 
 
@@ -118,6 +121,18 @@ SPEC = MethodSpec(
             differs=f"the loss is divided by the number of pixels; {LIDC_DIFFERS}",
             backbone=PLAIN_UNET,
             settings=_NETWORK,
+            data=LIDC,
+        ),
+        "lidc-phiseg": Preset(
+            source="a baseline of Baumgartner et al. 2019, with the network and training of their public code (probunet)",
+            differs=(
+                "the loss is divided by the number of pixels; the way up has the channels of its own levels, not of the"
+                " next lower ones; no batch normalisation between the 1x1 convolutions; log-variances in place of"
+                f" softplus of the deviations; {PHISEG_DIFFERS}"
+            ),
+            train=PHISEG_TRAINING,
+            backbone=PHISEG_NETWORK,
+            settings={**_NETWORK, "combine_layers": 4},
             data=LIDC,
         ),
     },

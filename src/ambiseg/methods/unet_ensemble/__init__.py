@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ambiseg.data.layouts import CITYSCAPES_TWINS, LIDC
+from ambiseg.methods.phiseg import LIDC_DIFFERS as PHISEG_DIFFERS
+from ambiseg.methods.phiseg import LIDC_TRAINING as PHISEG_TRAINING
+from ambiseg.methods.phiseg import NETWORK as PHISEG_NETWORK
 from ambiseg.methods.probabilistic_unet import (
     CITYSCAPES_DIFFERS,
     CITYSCAPES_TRAINING,
@@ -53,6 +56,17 @@ SPEC = MethodSpec(
             differs=f"members are trained side by side; {LIDC_DIFFERS}",
             backbone=PLAIN_UNET,
             settings={"members": 16},
+            data=LIDC,
+        ),
+        "lidc-phiseg": Preset(
+            source="the single U-Net of Baumgartner et al. 2019, with the network and training of their public code (detunet)",
+            differs=(
+                "a drawn annotation, not the first annotator's; the way up has the channels of its own levels, not of the"
+                f" next lower ones; one 1x1 convolution at the end, not four; {PHISEG_DIFFERS}"
+            ),
+            train=PHISEG_TRAINING,
+            backbone=PHISEG_NETWORK,
+            settings={"members": 1},
             data=LIDC,
         ),
     },
