@@ -99,13 +99,22 @@ class LatentVariableSegmenter(Segmenter):
         masks = annotations.sample_one().masks[:, 0]
         logits, divergence = self.explained(self.encode(images), images, masks)
         with torch.autocast(images.device.type, enabled=False):
-            nats = cross_entropy(logits, masks, self.labels)
-            return self.bound(nats, divergence, masks)
+            nats, counted = self.misfit(logits, masks)
+            return self.bound(nats, divergence, masks, counted)
 
-    def bound(self, nats: Tensor, divergence: Tensor, masks: Tensor) -> dict[str, Tensor]:
-        """`evidence_loss` with the weights of the settings: of nats ``(B,)`` and divergences ``(B, L)`` of label maps."""
+    def misfit(self, logits: Tensor, masks: Tensor) -> tuple[Tensor, Tensor | None]:
+        """What the loss counts of the cross-entropy, in nats of each image ``(B,)``, and over how many pixels each ``(B,)``;
+        None: all that are not void."""
+        return cross_entropy(logits, masks, self.labels), None
+
+    def bound(
+        self, nats: Tensor, divergence: Tensor, masks: Tensor, counted: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """`evidence_loss` with the weights of the settings: of nats ``(B,)`` over ``counted`` pixels, and divergences
+        ``(B, L)``, of label maps."""
         pixels = self.labels.valid(masks).flatten(1).sum(1)
-        return evidence_loss(nats, divergence, pixels, self.beta, self.settings.free_bits, self.geco)
+        s = self.settings
+        return evidence_loss(nats, divergence, pixels, self.beta, s.free_bits, self.geco, counted)
 
     # -- sampling --------------------------------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ from ambiseg.networks.external import ExternalNetwork
 from ambiseg.networks.foreign.build import build_foreign
 from ambiseg.networks.foreign.names import check_unused, foreign_name, is_encoder
 from ambiseg.networks.foreign.pyramid import EncoderBackbone, returns_maps
+from ambiseg.networks.hpunet import HPUNet
 from ambiseg.networks.monai_unet import MonaiUNet
 from ambiseg.networks.ncsnpp import NCSNpp
 from ambiseg.networks.phiseg import PHiSegUNet, refuse
@@ -39,6 +40,7 @@ NETWORKS: dict[str, type[Backbone]] = {
     "monai": MonaiUNet,
     "adm": ADM,
     "ddpm": DDPM,
+    "hpunet": HPUNet,
 }
 """The library's own networks by their kind, all built from channels, settings, and whether they take a
 time."""
