@@ -131,4 +131,6 @@ def start_orthogonal(module: nn.Module) -> None:
         if isinstance(layer, nn.Conv2d):
             nn.init.orthogonal_(layer.weight)
             if layer.bias is not None:
-                nn.init.trunc_normal_(layer.bias, std=START_OF_BIASES, a=-2 * START_OF_BIASES, b=2 * START_OF_BIASES)
+                nn.init.trunc_normal_(
+                    layer.bias, std=START_OF_BIASES, a=-2 * START_OF_BIASES, b=2 * START_OF_BIASES
+                )
