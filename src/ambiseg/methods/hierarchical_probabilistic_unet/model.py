@@ -99,6 +99,10 @@ class HierarchicalProbabilisticUNet(LatentVariableSegmenter):
         if s.constraint == "geco":
             self.geco = Geco(s.geco_target, s.geco_speed, s.geco_memory)
 
+    @property
+    def export_obstacle(self) -> str:
+        return "its random numbers are maps at several resolutions, whose sizes a graph cannot take from the image"
+
     # -- the networks ----------------------------------------------------------------------------------------
 
     def _decoded(self, encoded: Encoded, latents: Noise | Given) -> tuple[Tensor, list[Gaussian]]:
