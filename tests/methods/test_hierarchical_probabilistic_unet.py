@@ -82,8 +82,8 @@ def test_pixels_are_drawn_in_proportion_to_their_nats():
     """One of four pixels, many times at once: each image is a batch of its own in a plain loop."""
     torch.manual_seed(0)
     nats, valid = torch.tensor([[1.0, 2.0, 5.0, 9.0]]), torch.tensor([[True, True, True, False]])
-    counts = sum(hard_pixels(nats, valid, 0.34).float() for _ in range(3000))[0] / 3000
-    torch.testing.assert_close(counts, torch.tensor([1, 2, 5, 0]) / 8, atol=0.03, rtol=0)
+    counts = sum(hard_pixels(nats, valid, 0.34).float() for _ in range(2000))[0] / 2000
+    torch.testing.assert_close(counts, torch.tensor([1, 2, 5, 0]) / 8, atol=0.04, rtol=0)
 
 
 @pytest.mark.parametrize("share", [1e-6, 0.02, 1.0])
@@ -311,7 +311,7 @@ def test_extremes_stay_finite(backbone, labels, half):
     """Empty, full and one-pixel masks, with log-variances driven apart as far as they go."""
     masks = torch.zeros(3, 1, 8, 8, dtype=torch.uint8)
     masks[1], masks[2, 0, 3, 4] = 1, 1
-    model, images = make(labels, backbone).train(), torch.randn(3, 3, 8, 8)
+    model, images = make(labels, backbone, top_k=0.1).train(), torch.randn(3, 3, 8, 8)
     with torch.no_grad():
         for scales, extreme in ((model.prior_scales, 1e3), (model.posterior_scales, -1e3)):
             for layer, channels in zip(scales.out, model.latents, strict=True):

@@ -152,4 +152,5 @@ class Scales(nn.Module):
     def _joined(self, scale: int, x: Tensor, z: Tensor) -> Tensor:
         if self.concatenated:
             return torch.cat([z.to(x.dtype), x], 1)
-        return x + self.join[scale](z.to(x.dtype))
+        added: Tensor = x + self.join[scale](z.to(x.dtype))
+        return added
