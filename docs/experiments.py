@@ -22,6 +22,7 @@ PAPERS = {
         "probabilistic-unet", "dropout-unet", "image2image-vae", "m-heads", "unet-ensemble",
     ],
     "phiseg": ["phiseg", "probabilistic-unet", "unet-ensemble"],
+    "hierarchical-probabilistic-unet": ["hierarchical-probabilistic-unet"],
     "atfm": ["ssn", "atfm"],
     "mose": ["mose"],
     "pixelseg": ["pixelseg"],

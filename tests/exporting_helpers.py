@@ -22,6 +22,7 @@ SMALL = {
     "dropout-unet": {},
     "flow-matching": {"steps": 1, "sampler": "euler"},
     "flow-ssn": {"flow": {"kind": "continuous", "steps": 1, "width": 8}},
+    "hierarchical-probabilistic-unet": {},
     "image2image-vae": {},
     "m-heads": {"heads": 3},
     "mode-proposals": {"proposals": 3, "selection": {"head_width": 8}},

@@ -154,6 +154,36 @@ def test_phiseg_is_that_of_the_public_code():
     assert {(norm.eps, norm.momentum) for norm in norms} == {(1e-3, 0.01)}
 
 
+def test_the_hierarchical_probabilistic_unet_is_that_of_the_public_code():
+    """Widths, three blocks of three 3x3 convolutions and a 1x1 convolution at each level and side; one latent channel at
+    the four coarsest levels. Its posterior has one level more on the way up, which no output reaches."""
+    widths, latents = [24, 48, 96, *[192] * 5], [1, 1, 1, 1]
+
+    def block(inputs, outputs):
+        inner = outputs // 2
+        skip = (inputs + 1) * outputs if inputs != outputs else 0
+        return 9 * (inputs + 2 * inner) * inner + 3 * inner + (inner + 1) * outputs + skip
+
+    def level(inputs, outputs):
+        return block(inputs, outputs) + 2 * block(outputs, outputs)
+
+    def down(channels):
+        return sum(level(*pair) for pair in zip([channels, *widths], widths, strict=False))
+
+    reverse = widths[::-1]
+    up = [
+        level(reverse[i] + reverse[i + 1] + (latents[i] if i < len(latents) else 0), reverse[i + 1])
+        for i in range(len(widths) - 1)
+    ]
+    distributions = sum((reverse[i] + 1) * 2 * n for i, n in enumerate(latents))
+    code = down(1) + down(1 + 2) + sum(up) + sum(up[:4]) + 2 * distributions + (24 + 1) * 2
+    model = outline("hierarchical-probabilistic-unet", "lidc", 1, BINARY)
+    assert model.labels.channels == 2
+    assert count(model) == code - up[3]
+    assert count(model.g) == down(1) + sum(up)
+    assert code == 21_877_230
+
+
 def test_the_norms_of_mose_are_those_of_the_public_code():
     norms = [m for m in outline("mose", "lidc", 1, BINARY).modules() if isinstance(m, torch.nn.BatchNorm2d)]
     assert len(norms) == 3 * 13 + 3
@@ -181,6 +211,7 @@ SMALL_PARTS = {
     "atfm": {"flow_network": {"width": 8, "depth": 3, "max_width": 16}},
     "unet-ensemble": {"members": 2},
     "mode-proposals": {"selection": {"head_width": 4}},
+    "hierarchical-probabilistic-unet": {"latents": [1, 1]},
 }
 
 

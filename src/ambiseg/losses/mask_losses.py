@@ -83,13 +83,23 @@ def cross_entropy(logits: Tensor, masks: Tensor, labels: LabelSpace) -> Tensor:
         >>> cross_entropy(torch.zeros(1, 1, 2, 2), torch.tensor([[[0, 1], [1, 255]]]), LabelSpace.binary()).div(0.6931472)
         tensor([3.])
     """
+    return pixel_cross_entropy(logits, masks, labels).flatten(1).sum(1)
+
+
+def pixel_cross_entropy(logits: Tensor, masks: Tensor, labels: LabelSpace) -> Tensor:
+    """`cross_entropy` pixel by pixel, ``(B, *S)``; 0 where void.
+
+    Example:
+        >>> pixel_cross_entropy(torch.zeros(1, 1, 1, 2), torch.tensor([[[1, 255]]]), LabelSpace.binary())
+        tensor([[[0.6931, 0.0000]]])
+    """
     z, labels = labels.in_one_channel(logits.float())
     valid = labels.valid(masks)
     if labels.is_binary:
         nats = functional.softplus(z[:, 0]) - z[:, 0] * (masks == 1)
     else:
         nats = functional.cross_entropy(z, masks.long().masked_fill(~valid, 0), reduction="none")
-    return (nats * valid).flatten(1).sum(1)
+    return nats * valid
 
 
 def cross_entropy_per_pixel(logits: Tensor, masks: Tensor, labels: LabelSpace) -> Tensor:

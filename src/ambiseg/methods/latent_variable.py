@@ -29,6 +29,7 @@ from ambiseg.maskset import MaskSet
 from ambiseg.methods.base import Segmenter
 from ambiseg.mode_probabilities.velocity_decomposition import assignment_counts
 from ambiseg.networks.settings import UNetSettings
+from ambiseg.overlap import pairwise_overlap
 
 
 class LatentVariableSettings(Protocol):
@@ -101,14 +102,24 @@ class LatentVariableSegmenter(Segmenter):
         masks = annotations.sample_one().masks[:, 0]
         logits, divergence = self.explained(self.encode(images), images, masks)
         with torch.autocast(images.device.type, enabled=False):
-            nats = cross_entropy(logits, masks, self.labels)
-            return self.bound(nats, divergence, masks)
+            nats, counted = self.misfit(logits, masks)
+            return self.bound(nats, divergence, masks, counted)
 
-    def bound(self, nats: Tensor, divergence: Tensor, masks: Tensor) -> dict[str, Tensor]:
-        """`evidence_loss` with the weights of the settings: of nats ``(B,)`` and divergences ``(B, L)`` of label maps."""
+    def misfit(self, logits: Tensor, masks: Tensor) -> tuple[Tensor, Tensor | None]:
+        """What the loss counts of the cross-entropy, in nats of each image ``(B,)``, and over how many pixels each ``(B,)``;
+        None: all that are not void."""
+        return cross_entropy(logits, masks, self.labels), None
+
+    def bound(
+        self, nats: Tensor, divergence: Tensor, masks: Tensor, counted: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """`evidence_loss` with the weights of the settings: of nats ``(B,)`` over ``counted`` pixels, and divergences
+        ``(B, L)``, of label maps."""
         pixels = self.labels.valid(masks).flatten(1).sum(1)
         s = self.settings
-        return evidence_loss(nats, divergence, pixels, self.beta, s.free_bits, self.geco, self.part_weights)
+        return evidence_loss(
+            nats, divergence, pixels, self.beta, s.free_bits, self.geco, self.part_weights, counted
+        )
 
     # -- sampling --------------------------------------------------------------------------------------------
 
@@ -165,6 +176,25 @@ class LatentVariableSegmenter(Segmenter):
         passes the latent."""
         logits, _ = self.explained(self.encode(images), images, masks, mean=True)
         return MaskSet.from_probabilities(self.labels.probabilities(logits)[:, None], self.labels)
+
+    @torch.no_grad()
+    def reconstruction_iou(self, images: Tensor, annotations: MaskSet) -> Tensor:
+        """Mean IoU of each annotation and its `reconstruct`, by the weights of the annotations, ``(B,)`` in [0, 1]: how much
+        of masks the latents can express (Kohl et al. 2019; two empty masks count 1).
+
+        Example:
+            >>> from ambiseg import LabelSpace, build
+            >>> model = build("probabilistic-unet", 3, backbone={"width": 8, "depth": 2})
+            >>> masks = MaskSet.uniform(torch.zeros(2, 4, 6, 6, dtype=torch.uint8), LabelSpace.binary())
+            >>> model.reconstruction_iou(torch.zeros(2, 3, 6, 6), masks).shape
+            torch.Size([2])
+        """
+        shared, found = self.encode(images), []
+        for masks in annotations.masks.unbind(1):
+            logits, _ = self.explained(shared, images, masks, mean=True)
+            made = self.labels.decide(self.labels.probabilities(logits))[:, None]
+            found.append(pairwise_overlap(made, masks[:, None], annotations.labels).iou()[:, 0, 0])
+        return (torch.stack(found, 1) * annotations.weights).sum(1)
 
     # -- likelihood ------------------------------------------------------------------------------------------
 

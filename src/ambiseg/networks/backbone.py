@@ -20,6 +20,7 @@ from ambiseg.networks.external import ExternalNetwork
 from ambiseg.networks.foreign.build import build_foreign
 from ambiseg.networks.foreign.names import check_unused, foreign_name, is_encoder
 from ambiseg.networks.foreign.pyramid import EncoderBackbone, returns_maps
+from ambiseg.networks.hpunet import HPUNet
 from ambiseg.networks.monai_unet import MonaiUNet
 from ambiseg.networks.ncsnpp import NCSNpp
 from ambiseg.networks.phiseg import PHiSegUNet, refuse
@@ -41,6 +42,7 @@ NETWORKS: dict[str, type[Backbone]] = {
     "adm": ADM,
     "ddpm": DDPM,
     "double": DoubleUNet,
+    "hpunet": HPUNet,
 }
 """The library's own networks by their kind, all built from channels, settings, and whether they take a
 time."""

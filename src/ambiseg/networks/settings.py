@@ -58,14 +58,14 @@ class UNetSettings:
     """The network: unet (ours), ncsnpp as in score-based generative models (Song et al. 2021; Karras et al.
     2022), edm (that one as the public code of Karras et al. has it), phiseg with batch normalisation, width x
     (1, 2, 4, 6, 6, 6, 6) (Baumgartner et al. 2019), monai (that of nnU-Net, an extra package), adm and ddpm
-    (those of the public code of Flow-SSN and of ATFM), double (that of PixelSeg), one that was registered, or one
-    of another package: transformers:TYPE, timm:NAME and smp:NAME are encoders with the decoder of unet, monai:NAME
-    is a whole network. phiseg, double, monai, monai:NAME and registered ones accept no time input, which flow
-    methods need."""
+    (those of the public code of Flow-SSN and of ATFM), double (that of PixelSeg), hpunet (that of the hierarchical
+    probabilistic U-Net), one that was registered, or one of another package: transformers:TYPE, timm:NAME and
+    smp:NAME are encoders with the decoder of unet, monai:NAME is a whole network. phiseg, double, hpunet, monai,
+    monai:NAME and registered ones accept no time input, which flow methods need."""
     convolutions: ConvolutionSettings = ConvolutionSettings()
     """Convolutions of phiseg."""
     factors: tuple[int, ...] = ()
     """Channels of the resolutions in units of the width, such as [1, 2, 2, 4], instead of doubling; further
-    resolutions have the last one (unet, monai, adm, ddpm, double)."""
+    resolutions have the last one (unet, monai, adm, ddpm, double, hpunet)."""
     encoder: EncoderSettings = EncoderSettings()
     """Weights and options of a network of another package."""
