@@ -21,6 +21,7 @@ PAPERS = {
     "probabilistic-unet": [
         "probabilistic-unet", "dropout-unet", "image2image-vae", "m-heads", "unet-ensemble",
     ],
+    "cflow": ["cflow"],
     "atfm": ["ssn", "atfm"],
     "mose": ["mose"],
 }  # fmt: skip

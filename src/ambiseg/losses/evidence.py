@@ -85,6 +85,7 @@ def evidence_loss(
     count, images = pixels.sum().clamp(min=1), (pixels > 0).sum().clamp(min=1)
     total = nats.sum()
     mean = (divergence * (pixels > 0)[:, None]).sum(0) / images
-    penalty = mean.clamp(min=free_bits).sum() * images
+    # An estimate of a divergence may be below 0, and must then keep its gradient.
+    penalty = (mean.clamp(min=free_bits) if free_bits > 0 else mean).sum() * images
     loss = (total + beta * penalty) / count if geco is None else penalty / count + geco(total / count)
     return {"loss": loss, "cross_entropy": (total / images).detach(), "kl": mean.sum().detach()}
