@@ -23,6 +23,7 @@ PAPERS = {
     ],
     "phiseg": ["phiseg", "probabilistic-unet", "unet-ensemble"],
     "hierarchical-probabilistic-unet": ["hierarchical-probabilistic-unet"],
+    "cflow": ["cflow"],
     "atfm": ["ssn", "atfm"],
     "mose": ["mose"],
     "pixelseg": ["pixelseg"],

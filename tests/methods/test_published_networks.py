@@ -245,3 +245,43 @@ def test_networks_of_a_run_are_saved_and_loaded(fires, tmp_path):
     assert predictor.config.backbone.factors == (1, 2, 2, 4, 6)
     assert predictor.config.settings.flow.network.kind == "adm"
     assert predictor.config.labels.channels == predictor.model.base.mu.out_channels == 2
+
+
+@pytest.mark.parametrize("preset", ["lidc", "lidc-planar", "lidc-nf-planar"])
+def test_cflow_has_the_layers_of_the_public_code(preset):
+    """Without its batch normalisation; the steps of Glow have one shift per dimension, there one per step."""
+    widths = (32, 64, 128, 192 if "nf" in preset else 256)
+    last, size, steps = widths[-1], 6, 4
+
+    def linear(inputs, outputs):
+        return inputs * outputs + outputs
+
+    def block(inputs, outputs):
+        return 9 * (inputs + 2 * outputs) * outputs + 3 * outputs
+
+    def down(channels):
+        return sum(block(*pair) for pair in zip((channels, *widths), widths, strict=False))
+
+    def two(outputs):
+        return linear(last, outputs) + linear(outputs, outputs)
+
+    half = linear(size, 4) + 2 * linear(4, 4) + linear(4, size // 2)
+    glow = {
+        "matrix": linear(last, 4) + linear(4, steps * size**2),
+        "scale": linear(last, steps * size),
+        "shift": linear(last, steps * size),
+        "networks": steps * (linear(last, size // 2) + 2 * half),
+    }
+    planar = {"u": two(steps * size), "w": two(steps * size), "b": two(steps)}
+    up = sum(block(upper + lower, upper) for upper, lower in zip(widths, widths[1:], strict=False))
+    expected = {
+        "g": down(1) + up,
+        "prior": down(1) + linear(last, 2 * size),
+        "posterior": down(2) + linear(last, 2 * size),
+        "combine": linear(32 + size, 32) + 2 * linear(32, 32) + linear(32, 1),
+    }
+    model = outline("cflow", preset, 1, BINARY)
+    flow = {name: count(part) for name, part in model.flow.named_children()}
+    assert flow == (glow if preset == "lidc" else planar)
+    assert {name: count(part) for name, part in model.named_children() if name != "flow"} == expected
+    assert linear(last, steps * size) - linear(last, steps) == 5140 or preset != "lidc"

@@ -141,7 +141,12 @@ def test_factors_give_the_channels_of_the_resolutions():
     assert build_backbone(2, UNetSettings(width=8, depth=3, factors=(1, 3))).widths == (8, 24, 24)
     with pytest.raises(AmbisegError, match=r"backbone.factors are 1 or more, received \[1, 0\]"):
         build_backbone(2, UNetSettings(depth=2, factors=(1, 0)))
-    for kind in ("ncsnpp", "edm", "phiseg"):
+    assert build_backbone(2, UNetSettings(width=8, depth=3, factors=(1, 3), kind="phiseg")).widths == (
+        8,
+        24,
+        24,
+    )
+    for kind in ("ncsnpp", "edm"):
         with pytest.raises(AmbisegError, match=f"the network {kind} has no setting factors"):
             build_backbone(2, UNetSettings(depth=2, factors=(1, 2), kind=kind))
 

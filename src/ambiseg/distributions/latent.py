@@ -52,6 +52,11 @@ class Gaussian:
         square = (z - self.mean[:, None]).square() * (-self.log_variance)[:, None].exp()
         return -0.5 * (square + self.log_variance[:, None] + math.log(2 * math.pi)).flatten(2).sum(2)
 
+    def sampled(self, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """`place`, and the log-density there."""
+        z = self.place(noise)
+        return z, self.log_prob(z)
+
     def kl(self, other: Gaussian) -> Tensor:
         """``KL(self || other)`` of every dimension in nats, ``(B, *N)``.
 
@@ -97,7 +102,10 @@ class LatentNet(nn.Module):
         self.bound = bound
 
     def forward(self, x: Tensor) -> Gaussian:
-        seen = self.encoder(x)
+        return self.of(self.encoder(x))
+
+    def of(self, seen: Tensor) -> Gaussian:
+        """The distribution for what the encoder says, ``(B, F)``."""
         with torch.autocast(seen.device.type, enabled=False):
             mean, spread = self.out(seen.float()).chunk(2, dim=1)
             return Gaussian(mean, self.bound * (spread / self.bound).tanh() if self.bound else spread)

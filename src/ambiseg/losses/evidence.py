@@ -125,7 +125,8 @@ def evidence_loss(
     images = (pixels > 0).sum().clamp(min=1)
     total = nats.sum()
     mean = (divergence * (pixels > 0)[:, None]).sum(0) / images
-    paid = mean.clamp(min=free_bits)
+    # An estimate of a divergence may be below 0, and must then keep its gradient.
+    paid = mean.clamp(min=free_bits) if free_bits > 0 else mean
     penalty = (paid if weights is None else paid * paid.new_tensor(weights)).sum() * images
     loss = (total + beta * penalty) / count if geco is None else penalty / count + geco(total / count)
     return {"loss": loss, "cross_entropy": (total / images).detach(), "kl": mean.sum().detach()}

@@ -24,7 +24,7 @@ from ambiseg.errors import AmbisegError
 from ambiseg.networks.base import Backbone, Encoded, repeated
 from ambiseg.networks.dropout import Dropout
 from ambiseg.networks.settings import BatchNormSettings, ConvolutionSettings, UNetSettings
-from ambiseg.networks.unet import check_channels, extend
+from ambiseg.networks.unet import check_channels, extend, level_widths
 
 FACTORS = (1, 2, 4)
 """Channels of the first resolutions in units of the width."""
@@ -77,6 +77,8 @@ def convolutions(inputs: int, outputs: int, settings: ConvolutionSettings | None
 
 def _widths(settings: UNetSettings) -> tuple[int, ...]:
     """Channels of every level."""
+    if settings.factors:
+        return tuple(level_widths(settings))
     factors = [*FACTORS, *[LARGEST_FACTOR] * settings.depth][: settings.depth]
     return tuple(settings.width * factor for factor in factors)
 
@@ -143,7 +145,7 @@ class PHiSegUNet(Backbone):
     def __init__(self, in_channels: int, settings: UNetSettings | None = None, time: bool = False) -> None:
         super().__init__()
         s = settings or UNetSettings(kind="phiseg", depth=7)
-        refuse(s, "phiseg", time, blocks=1, attention=False, dropout=0.0, factors=())
+        refuse(s, "phiseg", time, blocks=1, attention=False, dropout=0.0)
         self.widths = _widths(s)
         self.in_channels, self.out_channels, self.depth = in_channels, s.width, s.depth
         self.encoder = _way_down(in_channels, self.widths, s.convolutions)

@@ -66,6 +66,6 @@ class UNetSettings:
     """Convolutions of phiseg."""
     factors: tuple[int, ...] = ()
     """Channels of the resolutions in units of the width, such as [1, 2, 2, 4], instead of doubling; further
-    resolutions have the last one (unet, monai, adm, ddpm, double, hpunet)."""
+    resolutions have the last one (unet, phiseg, monai, adm, ddpm, double, hpunet)."""
     encoder: EncoderSettings = EncoderSettings()
     """Weights and options of a network of another package."""

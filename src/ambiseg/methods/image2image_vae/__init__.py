@@ -29,6 +29,12 @@ class Image2ImageVAESettings:
     """The posterior net has the encoder of the backbone, also where it is not the library's U-Net."""
     samples: int = 16
     """Number of masks drawn for an image; each is a full pass."""
+    kl_warmup: float = 0.0
+    """Share of the training over which beta rises from 0 (not in the paper)."""
+    free_bits: float = 0.0
+    """KL of each latent dimension, in nats and as a mean over the batch, that costs nothing (not in the paper)."""
+    likelihood_samples: int = 64
+    """Latent samples for the likelihood of a mask; each is a full pass."""
 
 
 SPEC = MethodSpec(

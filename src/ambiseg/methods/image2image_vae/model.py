@@ -11,12 +11,13 @@ f.
     L(Y, X) = E_{z ~ Q}[ - log P_c(Y | S(X, z)) ] + beta D_KL(Q || P)                 (4)
     D_KL(Q || P) = 1/2 sum_n (mu_n^2 + sigma_n^2 - 1 - log sigma_n^2)
 
-`loss` is (4) with one z, over the number P of pixels that are not void: nats per pixel. Log-variances are
-bounded, ``log sigma^2 = b tanh(. / b)``, so that no sigma vanishes or overflows. Of several annotations of an
-image one is drawn by its probability each time it is seen.
+The loss is (4) over the pixels of a batch (`ambiseg.losses.evidence`). Log-variances are bounded,
+``log sigma^2 = b tanh(. / b)``, so that no sigma vanishes or overflows.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -25,17 +26,15 @@ from ambiseg.distributions.latent import Gaussian, LatentNet, centred
 from ambiseg.distributions.noise import standard_normal
 from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
-from ambiseg.losses.mask_losses import cross_entropy
-from ambiseg.maskset import MaskSet
 from ambiseg.memory_budget import network_parts
-from ambiseg.methods.base import Segmenter
 from ambiseg.methods.image2image_vae import Image2ImageVAESettings
+from ambiseg.methods.latent_variable import LatentVariableSegmenter, check_count, check_weights
 from ambiseg.networks.backbone import build_backbone
 from ambiseg.networks.settings import UNetSettings
 from ambiseg.networks.unet import check_channels
 
 
-class Image2ImageVAE(Segmenter):
+class Image2ImageVAE(LatentVariableSegmenter):
     """A U-Net on image and latent, trained as a variational auto-encoder of masks (Zhu et al. 2017; Kohl et
     al. 2018, 3.2).
 
@@ -46,7 +45,7 @@ class Image2ImageVAE(Segmenter):
         settings: latent space, beta, number of samples.
 
     Raises:
-        AmbisegError: no latent dimension, a negative beta, or no room for log-variances.
+        AmbisegError: settings out of their range.
 
     Example:
         >>> small = UNetSettings(width=8, depth=2)
@@ -61,12 +60,8 @@ class Image2ImageVAE(Segmenter):
     def __init__(
         self, in_channels: int, labels: LabelSpace, backbone: UNetSettings, settings: Image2ImageVAESettings
     ) -> None:
-        if settings.latent_size < 1:
-            raise AmbisegError(
-                f"latent_size is a number of dimensions, at least 1, received {settings.latent_size}"
-            )
-        if not settings.beta >= 0:
-            raise AmbisegError(f"beta is at least 0, received {settings.beta}")
+        check_weights(settings)
+        check_count("latent_size", settings.latent_size)
         if not settings.log_variance_bound > 0:
             raise AmbisegError(f"log_variance_bound is above 0, received {settings.log_variance_bound}")
         super().__init__(in_channels, labels, backbone, settings)
@@ -92,33 +87,44 @@ class Image2ImageVAE(Segmenter):
         posterior: Gaussian = self.q(centred(masks, self.labels))
         return posterior
 
-    def loss(self, images: Tensor, annotations: MaskSet) -> dict[str, Tensor]:
-        """Equation (4) in nats per pixel that is not void, each mask drawn by its probability; a mask of void
-        alone has none."""
-        y = annotations.sample_one().masks[:, 0]
-        posterior = self.posterior(y)
-        z = posterior.place(torch.randn_like(posterior.mean)[:, None])[:, 0]
-        nats = cross_entropy(self(images, z), y, self.labels)
-        kl = posterior.kl(Gaussian.standard(posterior.mean)).sum(1)
-        pixels = self.labels.valid(y).flatten(1).sum(1)
-        total = ((nats + self.settings.beta * kl) * (pixels > 0) / pixels.clamp(min=1)).mean()
-        return {"loss": total, "kl": kl.detach().mean()}
+    # -- what `LatentVariableSegmenter` asks for -------------------------------------------------------------
 
-    @torch.no_grad()
-    def predict(
-        self, images: Tensor, samples: int | None = None, generator: torch.Generator | None = None
-    ) -> MaskSet:
-        """Samples of equal weight; ``settings.samples`` of them unless asked otherwise."""
-        shape = (images.shape[0], samples or self.settings.samples, self.settings.latent_size)
-        z = standard_normal(shape, images.device, generator)
+    def encode(self, images: Tensor) -> Tensor:
+        """The images: the latent enters with them, so their samples share nothing."""
+        return images
+
+    def _decoded(self, images: Tensor, z: Tensor) -> Iterator[Tensor]:
+        """Logits of latents ``(B, K, N)``, a few of the K at a time: ``(B, k, C, H, W)`` each."""
         sizes = network_parts(z.shape[1], images.shape[0], images[:, 0].numel() * self.g.out_channels)
-        parts = [self._masks(images, part) for part in torch.split(z, sizes, 1)]
-        return MaskSet.from_probabilities(torch.cat(parts, 1), self.labels)
+        for part in torch.split(z, sizes, 1):
+            logits = self(images.repeat_interleave(part.shape[1], 0), part.flatten(0, 1)).float()
+            yield logits.unflatten(0, part.shape[:2])
 
-    def _masks(self, images: Tensor, z: Tensor) -> Tensor:
-        """Per-pixel probabilities ``(B, K, C, H, W)`` for latents ``(B, K, N)``."""
-        logits = self(images.repeat_interleave(z.shape[1], 0), z.flatten(0, 1))
-        return self.labels.probabilities(logits).reshape(*z.shape[:2], *logits.shape[1:])
+    def drawn(self, shared: Tensor, samples: int, generator: torch.Generator | None) -> Iterator[Tensor]:
+        """Logits of samples (1, 2)."""
+        shape = (len(shared), samples, self.settings.latent_size)
+        yield from self._decoded(shared, standard_normal(shape, shared.device, generator))
+
+    def explained(
+        self, shared: Tensor, images: Tensor, masks: Tensor, mean: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """Logits of a sample of the posterior (3), and the divergence of each latent dimension, ``(B, N)``."""
+        posterior = self.posterior(masks)
+        z = posterior.mean[:, None] if mean else posterior.place(torch.randn_like(posterior.mean)[:, None])
+        return self(images, z[:, 0]), posterior.kl(Gaussian.standard(posterior.mean))
+
+    def weighed(
+        self, shared: Tensor, images: Tensor, masks: Tensor, samples: int, generator: torch.Generator | None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Logits of samples of the posterior, and log P - log Q of their latents."""
+        posterior = self.posterior(masks)
+        shape = (len(images), samples, self.settings.latent_size)
+        z, density = posterior.sampled(standard_normal(shape, images.device, generator))
+        ratios = Gaussian.standard(posterior.mean).log_prob(z) - density
+        first = 0
+        for logits in self._decoded(images, z):
+            yield logits, ratios[:, first : first + logits.shape[1]]
+            first += logits.shape[1]
 
     def freeze(self, part: str) -> None:
         """As every method; with "all-but-last" the posterior net stays as it is, too."""

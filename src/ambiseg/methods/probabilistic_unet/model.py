@@ -123,6 +123,11 @@ class ProbabilisticUNet(LatentVariableSegmenter):
         features: Tensor = self.combine.from_features(self.g(images))
         return features
 
+    def prior_of(self, images: Tensor) -> Gaussian:
+        """``P(.|X)`` (1)."""
+        prior: Gaussian = self.prior(images)
+        return prior
+
     def posterior_of(self, images: Tensor, masks: Tensor) -> Gaussian:
         """``Q(.|X, Y)`` for label maps ``(B, H, W)``; Y enters as one-hot channels less one half, 0 where
         void (3)."""
@@ -140,7 +145,7 @@ class ProbabilisticUNet(LatentVariableSegmenter):
 
     def encode(self, images: Tensor) -> tuple[Tensor, Gaussian]:
         """`features`, and the prior P(.|X) (1)."""
-        return self.features(images), self.prior(images)
+        return self.features(images), self.prior_of(images)
 
     def drawn(
         self, shared: tuple[Tensor, Gaussian], samples: int, generator: torch.Generator | None
@@ -170,8 +175,8 @@ class ProbabilisticUNet(LatentVariableSegmenter):
         """Logits of samples of the posterior, and log P - log Q of their latents."""
         (features, prior), posterior = shared, self.posterior_of(images, masks)
         shape = (len(features), samples, self.settings.latent_size)
-        z = posterior.place(standard_normal(shape, features.device, generator))
-        ratios = prior.log_prob(z) - posterior.log_prob(z)
+        z, density = posterior.sampled(standard_normal(shape, features.device, generator))
+        ratios = prior.log_prob(z) - density
         first = 0
         for logits in self._decoded(features, z):
             yield logits, ratios[:, first : first + logits.shape[1]]
@@ -215,7 +220,7 @@ class ProbabilisticUNet(LatentVariableSegmenter):
         steps = torch.linspace(-radius, radius, size, device=images.device)
         noise = torch.zeros(size, size, dimensions, device=images.device)
         noise[..., axes[0]], noise[..., axes[1]] = steps[:, None], steps
-        z = self.prior(images).place(noise.flatten(0, 1)[None])
+        z = self.prior_of(images).place(noise.flatten(0, 1)[None])
         parts = self._decoded(self.features(images), z)
         found = torch.cat([self.labels.probabilities(logits, dim=2) for logits in parts], 1)
         return found.reshape(images.shape[0], size, size, *found.shape[2:])
