@@ -87,6 +87,10 @@ class PHiSeg(LatentVariableSegmenter):
         self.likelihood = Likelihood(widths, self.levels, channels, labels.channels, backbone)
         self.part_weights = tuple(settings.level_factor**level for level in range(self.levels))
 
+    @property
+    def export_obstacle(self) -> str:
+        return "its random numbers are maps at several resolutions, whose sizes a graph cannot take from the image"
+
     # -- the networks ----------------------------------------------------------------------------------------
 
     def encode(self, images: Tensor) -> Seen:
@@ -158,7 +162,10 @@ class PHiSeg(LatentVariableSegmenter):
             latents, posteriors = self.posterior(maps, _from(noise))
             _, priors = self.prior(shared.maps, lambda level, _, given=latents: given[level])
             ratio = torch.stack(
-                [_log_prob(p, z) - _log_prob(q, z) for p, q, z in zip(priors, posteriors, latents, strict=True)]
+                [
+                    _log_prob(p, z) - _log_prob(q, z)
+                    for p, q, z in zip(priors, posteriors, latents, strict=True)
+                ]
             ).sum(0)
             yield self._unfolded(self._logits(latents, shared.size)[0], shared), self._unfolded(ratio, shared)
 
