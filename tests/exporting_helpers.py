@@ -36,6 +36,9 @@ SMALL = {
 }
 """Settings of each method for a graph of few nodes."""
 
+REFUSED = ("dropout-unet", "hierarchical-probabilistic-unet", "phiseg")
+"""Methods that no graph holds."""
+
 
 def run_of(method, classes=2, **settings):
     """A run of a small network with random weights, three masks per image."""

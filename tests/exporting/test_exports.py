@@ -20,7 +20,7 @@ from ambiseg.exporting.files import METADATA, differences, export, inference, tr
 from ambiseg.exporting.graph import DeployedModel
 from ambiseg.methods.base import Segmenter
 from ambiseg.networks.settings import EncoderSettings, UNetSettings
-from exporting_helpers import OWN, SMALL, run_of
+from exporting_helpers import OWN, REFUSED, SMALL, run_of
 
 onnxruntime = pytest.importorskip("onnxruntime")
 
@@ -70,7 +70,7 @@ def test_every_method_is_tried():
     [
         pytest.param(name, marks=() if name in QUICK else pytest.mark.slow)
         for name in SMALL
-        if name != "dropout-unet"
+        if name not in REFUSED
     ],
 )
 def test_onnx_is_the_run(method, tmp_path):
@@ -175,6 +175,7 @@ def test_noise_is_found_by_asking(method, axes):
     ("method", "settings", "word"),
     [
         ("dropout-unet", {}, "dropout patterns"),
+        ("phiseg", {}, "maps at several resolutions"),
         ("flow-matching", {"sampler": "dopri5"}, "dopri5"),
         ("flow-matching", {"guidance": {"kind": "spell"}}, "guidance"),
         ("flow-ssn", {"flow": {"kind": "continuous", "sampler": "dopri5"}}, "dopri5"),

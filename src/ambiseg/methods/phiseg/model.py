@@ -87,6 +87,10 @@ class PHiSeg(LatentVariableSegmenter):
         self.likelihood = Likelihood(widths, self.levels, channels, labels.channels, backbone)
         self.part_weights = tuple(settings.level_factor**level for level in range(self.levels))
 
+    @property
+    def export_obstacle(self) -> str:
+        return "its random numbers are maps at several resolutions, whose sizes a graph cannot take from the image"
+
     # -- the networks ----------------------------------------------------------------------------------------
 
     def encode(self, images: Tensor) -> Seen:
@@ -157,9 +161,12 @@ class PHiSeg(LatentVariableSegmenter):
         for noise in self._parts(shared, samples, generator):
             latents, posteriors = self.posterior(maps, _from(noise))
             _, priors = self.prior(shared.maps, lambda level, _, given=latents: given[level])
-            ratio = sum(
-                _log_prob(p, z) - _log_prob(q, z) for p, q, z in zip(priors, posteriors, latents, strict=True)
-            )
+            ratio = torch.stack(
+                [
+                    _log_prob(p, z) - _log_prob(q, z)
+                    for p, q, z in zip(priors, posteriors, latents, strict=True)
+                ]
+            ).sum(0)
             yield self._unfolded(self._logits(latents, shared.size)[0], shared), self._unfolded(ratio, shared)
 
     def _parts(self, shared: Seen, samples: int, generator: torch.Generator | None) -> Iterator[list[Tensor]]:
@@ -179,7 +186,7 @@ class PHiSeg(LatentVariableSegmenter):
     @staticmethod
     def _unfolded(value: Tensor, shared: Seen) -> Tensor:
         """``(B k, ...)`` as ``(B, k, ...)``."""
-        return value.unflatten(0, (len(shared.maps[0]), -1))
+        return value.reshape(len(shared.maps[0]), -1, *value.shape[1:])
 
 
 def latent_levels(asked: int, depth: int) -> int:
@@ -218,15 +225,15 @@ def _from(noise: Sequence[Tensor]) -> Place:
     """Latents by given noise ``(B, k, N, h, w)`` of every level: ``(B k, N, h, w)``."""
 
     def place(level: int, distribution: Gaussian) -> Tensor:
-        one = noise[level].flatten(0, 1).unflatten(0, (len(distribution.mean), -1))
-        return distribution.place(one).flatten(0, 1)
+        one = noise[level]
+        return distribution.place(one.reshape(len(distribution.mean), -1, *one.shape[2:])).flatten(0, 1)
 
     return place
 
 
 def _log_prob(distribution: Gaussian, z: Tensor) -> Tensor:
     """Log-density of latents ``(n, N, h, w)``, of which each distribution has the same number: ``(n,)``."""
-    return distribution.log_prob(z.unflatten(0, (len(distribution.mean), -1))).flatten()
+    return distribution.log_prob(z.reshape(len(distribution.mean), -1, *z.shape[1:])).flatten()
 
 
 def _check(s: PHiSegSettings) -> None:
