@@ -62,6 +62,8 @@ GREY = (0.299, 0.587, 0.114)
 """Shares of red, green and blue in a grey image."""
 VALUES_ON_CPU = 2**20
 """Values of one layer of the flow's network that a CPU computes together in training."""
+LEAST_LINES = 4
+"""Lines that pass through it together anyhow, since what each pass does with the weights takes time too."""
 
 
 class ATFM(Segmenter):
@@ -188,7 +190,7 @@ class ATFM(Segmenter):
         if any(isinstance(layer, _BatchNorm) for layer in self.g.modules()):
             return [lines]
         most = NETWORK_ELEMENTS if images.device.type != "cpu" else VALUES_ON_CPU
-        return part_sizes(lines, images[0, 0].numel() * self.g.out_channels, most)
+        return part_sizes(lines, images[0, 0].numel() * self.g.out_channels, most, multiple=LEAST_LINES)
 
     def _lines_loss(
         self, images: Tensor, x0: Tensor, times: Tensor, masks: Tensor, share: Tensor
