@@ -391,3 +391,19 @@ def test_a_grey_image_is_a_weighted_sum_of_its_channels():
     torch.testing.assert_close(model.velocity(images, state, time), expected)
     with pytest.raises(AmbisegError, match="grey is made of 3 channels, the images have 1"):
         ATFM(1, BINARY, SMALL, ATFMSettings(rank=2, grey=True))
+
+
+@SPACES
+def test_lines_one_by_one_and_together_have_the_same_loss_and_gradient(labels, monkeypatch):
+    model = perturbed(make(labels)).train()
+    model.progress = 1.0
+    images, annotations = annotated(labels)
+    found = []
+    for values in (1, 2**30):
+        monkeypatch.setattr("ambiseg.methods.atfm.model.VALUES_ON_CPU", values)
+        torch.manual_seed(5)
+        model.zero_grad()
+        losses = model.loss(images, annotations)
+        losses["loss"].backward()
+        found.append((losses, gradients(model, "g"), gradients(model, "h")))
+    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-5)

@@ -174,6 +174,8 @@ class TrainSettings:
     compile: Literal["no", "yes"] = "no"
     """Whether torch.compile makes the network faster, which takes a minute or more at the first steps; without a C++
     compiler it is left out."""
+    checkpointing: bool = False
+    """Whether the backward pass computes the inside of the network's blocks again: less memory, more time."""
     devices: int = 1
     """Processes (CPU) or GPUs, on each machine."""
     nodes: int = 1
@@ -227,6 +229,8 @@ class TrainSettings:
                 f"encoder_rate {self.encoder_rate:g} has no effect with freeze={self.freeze}, which keeps the encoder: leave"
                 " one of them out"
             )
+        if self.checkpointing and self.compile == "yes":
+            found.append("checkpointing does not go with compile=yes: leave one of them out")
         found += self._optimiser_problems()
         if isinstance(self.schedule, Steps):
             found += self._step_problems(self.schedule)

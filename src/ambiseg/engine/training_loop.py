@@ -153,6 +153,7 @@ def _train(
     torch.manual_seed(train.seed)
     model = (start or config.build()).train()
     model.freeze(train.freeze)
+    model.checkpoint_activations(train.checkpointing)
     module = TrainingModule(model, train, hardware, metric, len(split))
     if hardware.channels_last:
         module.to(memory_format=torch.channels_last)

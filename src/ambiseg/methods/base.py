@@ -112,6 +112,15 @@ class Segmenter(nn.Module, ABC):
             module.requires_grad_(False)
         self.train(self.training)
 
+    def checkpoint_activations(self, yes: bool = True) -> None:
+        """Whether the backward pass computes the inside of the blocks of its networks again, so that less is kept.
+
+        Encoders and networks of other packages keep theirs.
+        """
+        for network in self.modules():
+            if isinstance(network, Backbone):
+                network.checkpointing = yes
+
     def train(self, mode: bool = True) -> Self:
         """Set the mode of all layers; batch normalisation whose weights are frozen keeps its running statistics."""
         super().train(mode)

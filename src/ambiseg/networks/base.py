@@ -10,9 +10,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from ambiseg.errors import AmbisegError
+from ambiseg.networks.checkpointing import checkpointed
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +43,10 @@ class Backbone(nn.Module, ABC):
         depth: number of levels.
         widths: channels at every level on the way down, the last one the bottleneck.
         up_widths: those on the way up, the same unless a network says otherwise.
+        checkpointing: whether the backward pass computes the inside of blocks again (`run`).
     """
+
+    checkpointing = False
 
     in_channels: int
     out_channels: int
@@ -72,6 +77,12 @@ class Backbone(nn.Module, ABC):
         Returns:
             Features ``(n B, out_channels, H, W)``, or the output of layer ``last`` as it is.
         """
+
+    def run(self, block: nn.Module, *inputs: Tensor | None) -> Tensor:
+        """``block(*inputs)``, whose inside is not kept for the backward pass under `checkpointing`."""
+        again = self.checkpointing and self.training and torch.is_grad_enabled()
+        out: Tensor = checkpointed(block, *inputs) if again else block(*inputs)
+        return out
 
     @property
     def export_obstacle(self) -> str:

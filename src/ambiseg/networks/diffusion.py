@@ -60,14 +60,14 @@ class DiffusionUNet(Backbone):
         skips, levels = [x], []
         for level in range(self.depth):
             if level:
-                x = self.down[level - 1](x, embedding)
+                x = self.run(self.down[level - 1], x, embedding)
                 skips += [x] * self.EXTRA
             for block in self.encoder[level]:  # type: ignore[attr-defined]
-                x = block(x, embedding)
+                x = self.run(block, x, embedding)
                 skips.append(x)
             levels.append(x)
         for block in self.middle:
-            x = block(x, embedding)
+            x = self.run(block, x, embedding)
         return Encoded([*levels[:-1], x], skips, embedding, (images.shape[-2], images.shape[-1]))
 
     def decode(
@@ -79,9 +79,9 @@ class DiffusionUNet(Backbone):
         skips = encoded.skips[: len(encoded.skips) - begin * (self.blocks + self.EXTRA)]
         for i in range(begin, self.depth if last is None else last + 1):
             if i:
-                x = self.up[i - 1](x, embedding)
+                x = self.run(self.up[i - 1], x, embedding)
             for block in self.decoder[i]:  # type: ignore[attr-defined]
-                x = block(torch.cat([x, repeated(skips.pop(), x)], 1), embedding)
+                x = self.run(block, torch.cat([x, repeated(skips.pop(), x)], 1), embedding)
         if last is not None:
             return x
         height, width = encoded.size

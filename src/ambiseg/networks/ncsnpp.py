@@ -223,15 +223,15 @@ class NCSNpp(DiffusionUNet):
         for level in range(self.depth):
             if level:
                 pyramid = self.residual[level - 1](pyramid)
-                x = self.down[level - 1](x, embedding)
+                x = self.run(self.down[level - 1], x, embedding)
                 x = pyramid = (x + pyramid) * math.sqrt(0.5)
                 skips.append(x)
             for block in self.encoder[level]:  # type: ignore[attr-defined]
-                x = block(x, embedding)
+                x = self.run(block, x, embedding)
                 skips.append(x)
             levels.append(x)
         for block in self.middle:
-            x = block(x, embedding)
+            x = self.run(block, x, embedding)
         return Encoded([*levels[:-1], x], skips, embedding, (images.shape[-2], images.shape[-1]))
 
     def end(self, x: Tensor, skips: list[Tensor], embedding: Tensor | None) -> Tensor:

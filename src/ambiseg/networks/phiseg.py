@@ -15,6 +15,7 @@ evaluation, where it uses running means: `ambiseg.networks.unet` has GroupNorm i
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -115,11 +116,14 @@ def _way_down(in_channels: int, widths: tuple[int, ...], settings: ConvolutionSe
     return nn.ModuleList(convolutions(*pair, settings) for pair in pairs)
 
 
-def _levels(encoder: nn.ModuleList, images: Tensor) -> list[Tensor]:
-    """Outputs of every level of the way down."""
+def _levels(
+    encoder: nn.ModuleList, images: Tensor, run: Callable[[nn.Module, Tensor], Tensor] | None = None
+) -> list[Tensor]:
+    """Outputs of every level of the way down, by ``run`` if there is one."""
     x, levels = extend(images, 2 ** (len(encoder) - 1)), []
     for level, block in enumerate(encoder):
-        x = block(functional.avg_pool2d(x, 2) if level else x)
+        x = functional.avg_pool2d(x, 2) if level else x
+        x = block(x) if run is None else run(block, x)
         levels.append(x)
     return levels
 
@@ -162,7 +166,7 @@ class PHiSegUNet(Backbone):
 
     def encode(self, images: Tensor, time: Tensor | None = None) -> Encoded:
         check_channels(images, self.in_channels)
-        levels = _levels(self.encoder, images)
+        levels = _levels(self.encoder, images, self.run)
         return Encoded(levels, levels[:-1], None, (images.shape[-2], images.shape[-1]))
 
     def decode(
@@ -172,7 +176,7 @@ class PHiSegUNet(Backbone):
         for layer in range(first, self.depth - 1 if last is None else last):
             level = self.depth - 2 - layer
             x = functional.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
-            x = self.decoder[level](torch.cat([x, repeated(encoded.skips[level], x)], 1))
+            x = self.run(self.decoder[level], torch.cat([x, repeated(encoded.skips[level], x)], 1))
         if last is not None:
             return x
         height, width = encoded.size

@@ -165,7 +165,7 @@ class ResidualDecoder(Backbone):
             x = functional.interpolate(self.up[level](x), scale_factor=2.0, mode="nearest")
             x = torch.cat([x, repeated(encoded.skips[level], x)], 1)
             for block in self.decoder[level]:  # type: ignore[attr-defined]
-                x = block(x, embedding)
+                x = self.run(block, x, embedding)
         if last is not None:
             return x
         height, width = encoded.size
@@ -231,11 +231,11 @@ class UNet(ResidualDecoder):
         skips = []
         for level in range(self.depth):
             for block in self.encoder[level]:  # type: ignore[attr-defined]
-                x = block(x, embedding)
+                x = self.run(block, x, embedding)
             if level + 1 < self.depth:
                 skips.append(x)
                 x = self.down[level](x)
-        x = self.middle(self.attention(x), embedding)
+        x = self.run(self.middle, self.attention(x), embedding)
         return Encoded([*skips, x], skips, embedding, (images.shape[-2], images.shape[-1]))
 
 

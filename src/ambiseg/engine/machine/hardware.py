@@ -12,6 +12,7 @@ from typing import TypeVar
 import torch
 from torch import nn
 
+from ambiseg.engine.machine.allocator import keep_freed_memory, return_freed_memory
 from ambiseg.errors import AmbisegError
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -153,7 +154,7 @@ class Hardware:
 
     @contextmanager
     def computing(self) -> Iterator[None]:
-        """The context of a training: threads and TensorFloat-32 of the process, put back at the end."""
+        """The context of a training: threads, TensorFloat-32 and allocator of the process, put back at the end."""
         threads, products = torch.get_num_threads(), torch.get_float32_matmul_precision()
         self.set_process()
         try:
@@ -163,9 +164,13 @@ class Hardware:
                 torch.set_num_threads(threads)
             if self.tf32:
                 torch.set_float32_matmul_precision(products)
+            if self.device == "cpu":
+                return_freed_memory()
 
     def set_process(self) -> None:
-        """Set threads and TensorFloat-32 of this process."""
+        """Set threads, TensorFloat-32 and allocator of this process."""
+        if self.device == "cpu":
+            keep_freed_memory()
         if self.threads is not None:
             torch.set_num_threads(self.threads)
         if self.tf32:

@@ -43,10 +43,11 @@ def plan_hardware(config: RunConfig, split: Split, model: Segmenter, steps: int 
         "backbone": asdict(config.backbone),
         "settings": asdict(config.settings),
         "weights": [list(weight.shape) for weight in model.parameters()],  # of a network of one's own
-        "batch": [train.batch_size, train.labels, train.freeze],
+        "batch": [train.batch_size, train.labels, train.freeze, train.checkpointing],
         "size": None if config.images is None else config.images.largest,
     }
     model.freeze(train.freeze)
+    model.checkpoint_activations(train.checkpointing)
     choice = choose_hardware(train, model, batch, facts, steps)
 
     def rate_of(width: int) -> float:

@@ -34,9 +34,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from ambiseg.distributions.low_rank import LowRankNormal
 from ambiseg.distributions.monte_carlo import draw_sizes, expected_nats, marginal, pairwise_cross_entropy
@@ -44,8 +46,10 @@ from ambiseg.distributions.noise import standard_normal
 from ambiseg.errors import AmbisegError
 from ambiseg.flows.solvers import ADAPTIVE, integrate
 from ambiseg.labels import LabelSpace
+from ambiseg.losses.by_parts import losses_by_parts
 from ambiseg.losses.mask_losses import DICE_SMOOTHING
 from ambiseg.maskset import MaskSet
+from ambiseg.memory_budget import NETWORK_ELEMENTS, part_sizes
 from ambiseg.methods.atfm import ATFMSettings
 from ambiseg.methods.base import Segmenter
 from ambiseg.methods.ssn import SSNSettings
@@ -56,6 +60,10 @@ from ambiseg.networks.unet import check_channels
 
 GREY = (0.299, 0.587, 0.114)
 """Shares of red, green and blue in a grey image."""
+VALUES_ON_CPU = 2**20
+"""Values of one layer of the flow's network that a CPU computes together in training."""
+LEAST_LINES = 4
+"""Lines that pass through it together anyhow, since what each pass does with the weights takes time too."""
 
 
 class ATFM(Segmenter):
@@ -162,22 +170,43 @@ class ATFM(Segmenter):
         return {"loss": loss, "prior": loss.detach()}
 
     def _flow_loss(self, images: Tensor, annotations: MaskSet) -> dict[str, Tensor]:
-        """L_SF of all annotations that are there, folded into the batch."""
+        """L_SF of all annotations that are there, as many lines together as fit."""
         start = self.draw(images, self.truncation(images), 1)[:, 0]
         times = torch.rand(images.shape[0], device=images.device)
         image, annotator = torch.nonzero(annotations.present, as_tuple=True)
-        masks, share = annotations.masks[image, annotator], annotations.weights[image, annotator]
-        x0, x1, valid = start[image], self.labels.one_hot(masks, dim=1), self.labels.valid(masks)[:, None]
+
+        def part(image: Tensor, annotator: Tensor) -> dict[str, Tensor]:
+            masks = annotations.masks[image, annotator]
+            share = annotations.weights[image, annotator] / images.shape[0]
+            return self._lines_loss(images[image], start[image], times[image], masks, share)
+
+        sizes = self._line_sizes(images, len(image))
+        pairs = zip(torch.split(image, sizes), torch.split(annotator, sizes), strict=True)
+        weights = [*self.g.parameters(), *self.h.parameters()]
+        return losses_by_parts([partial(part, *pair) for pair in pairs], weights, images)
+
+    def _line_sizes(self, images: Tensor, lines: int) -> list[int]:
+        """How many lines pass through the network together; all where it normalises batches."""
+        if any(isinstance(layer, _BatchNorm) for layer in self.g.modules()):
+            return [lines]
+        most = NETWORK_ELEMENTS if images.device.type != "cpu" else VALUES_ON_CPU
+        return part_sizes(lines, images[0, 0].numel() * self.g.out_channels, most, multiple=LEAST_LINES)
+
+    def _lines_loss(
+        self, images: Tensor, x0: Tensor, times: Tensor, masks: Tensor, share: Tensor
+    ) -> dict[str, Tensor]:
+        """L_SF of N lines to masks ``(N, H, W)``, their sum by ``share (N,)``."""
+        x1, valid = self.labels.one_hot(masks, dim=1), self.labels.valid(masks)[:, None]
         # A void pixel has no label to go to: it stays as it was drawn.
-        t = times[image, None, None, None] * valid
+        t = times[:, None, None, None] * valid
         state = t * x1 + (1 - t) * x0
-        velocity = self.velocity(images[image], state, times[image])
+        velocity = self.velocity(images, state, times)
         error = ((velocity - (x1 - x0)).square() * valid).flatten(1).sum(1)
         pixels = valid.flatten(1).sum(1).clamp(min=1) * self.labels.channels
-        flow = (share * error / pixels).sum() / images.shape[0]
+        flow = (share * error / pixels).sum()
         end = state + (1 - t) * velocity
         dice = dice_loss(end, x1, valid, self.labels, hard=self.settings.dice == "hard")
-        consistency = (share * dice).sum() / images.shape[0]
+        consistency = (share * dice).sum()
         loss = flow + self.settings.alpha * consistency
         return {"loss": loss, "flow": flow.detach(), "dice": consistency.detach()}
 

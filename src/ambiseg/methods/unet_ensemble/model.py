@@ -15,11 +15,14 @@ one. With M = 1 it is the plain, deterministic U-Net.
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
 from ambiseg.errors import AmbisegError
 from ambiseg.labels import LabelSpace
+from ambiseg.losses.by_parts import losses_by_parts
 from ambiseg.losses.mask_losses import cross_entropy_per_pixel
 from ambiseg.maskset import MaskSet
 from ambiseg.methods.base import Segmenter
@@ -61,8 +64,13 @@ class UNetEnsemble(Segmenter):
 
     def loss(self, images: Tensor, annotations: MaskSet) -> dict[str, Tensor]:
         """Mean over the members of the cross-entropy in nats per pixel, each with a draw of the annotations
-        of its own."""
-        return {"loss": torch.stack([m.loss(images, annotations)["loss"] for m in self._members()]).mean()}
+        of its own, computed one after the other."""
+
+        def part(member: _Member) -> dict[str, Tensor]:
+            return {"loss": member.loss(images, annotations)["loss"] / len(self.members)}
+
+        parts = [partial(part, member) for member in self._members()]
+        return losses_by_parts(parts, self.parameters(), images)
 
     @torch.no_grad()
     def predict(
