@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,10 +14,14 @@ import pytest
 import torch
 from PIL import Image
 
+from ambiseg.atomic_write import DiskFullError
 from ambiseg.data.batches import Normalization
 from ambiseg.data.files.reading import read_mask
 from ambiseg.data.source import open_split
 from ambiseg.engine.machine.hardware import Hardware
+from ambiseg.engine.machine.memory import NotEnoughMemoryError
+from ambiseg.engine.parallel.pieces import HERE
+from ambiseg.engine.parallel.threads import Threads
 from ambiseg.engine.postprocess import PredictSettings, postprocess
 from ambiseg.engine.predict import find_images, predict_files
 from ambiseg.engine.run import Run, load
@@ -295,6 +300,83 @@ def test_a_prediction_that_stopped_goes_on_and_ends_the_same(run, files, tmp_pat
     assert [path for path, kept in again.items() if not kept] == [paths[0]], "an image that changed"
     with pytest.raises(AmbisegError, match="another seed: give the same"):
         list(predict_files(run, paths, parts, batch_size=2, seed=1, resume=True))
+
+
+def written(out):
+    """All that a prediction has written, with the index."""
+    return {p.relative_to(out): p.read_bytes() for p in sorted(out.rglob("*")) if p.is_file()}
+
+
+def test_threads_write_the_same_files(run, files, tmp_path, monkeypatch):
+    """To the last byte, with the index in the same order, an image that cannot be read, one that needs too much memory,
+    pictures and overlays; for any number of threads."""
+    (files / "scene-1b.png").write_bytes(b"this is no image")
+    np.save(files / "scene-5.npy", np.load(files / "scene-0.npy")[:, :8, :8])
+    predict_batch = run.predict_batch
+
+    def limited(images, *rest):
+        if images[0].shape[1:] == (8, 8):
+            raise NotEnoughMemoryError("too large")
+        return predict_batch(images, *rest)
+
+    def picture(image, prediction, path):
+        path.write_text(f"{image.sum()} {prediction.mean().sum()}")
+
+    def overlays(image, prediction, paths):
+        for path in paths:
+            path.write_text(str(image.sum()))
+
+    monkeypatch.setattr(run, "predict_batch", limited)
+    found, paths = {}, find_images([files])
+    for name, engine in (("here", HERE), ("one", Threads(1)), ("four", Threads(4)), ("default", None)):
+        results = list(
+            predict_files(
+                run, paths, tmp_path / name, batch_size=2, picture=picture, overlays=overlays, engine=engine
+            )
+        )
+        outcome = [(r.path.name, r.masks, r.determined, r.error) for r in results]
+        found[name] = (outcome, written(tmp_path / name))
+    assert len(found["here"][1]) > 20 and sum(one[3] is not None for one in found["here"][0]) == 2
+    assert all(one == found["here"] for one in found.values())
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(28, "No space left on device")])
+def test_what_was_complete_before_an_end_is_kept(run, files, tmp_path, monkeypatch, error):
+    """Every complete folder is in the index, none is half, and going on gives the whole."""
+    paths, out, calls = find_images([files]), tmp_path / "out", []
+    list(predict_files(run, paths, tmp_path / "whole", batch_size=1, engine=HERE))
+    predict_batch = run.predict_batch
+
+    def interrupted(images, *rest):
+        calls.append(1)
+        if len(calls) == 4:
+            raise error
+        return predict_batch(images, *rest)
+
+    def full(image, prediction, path):
+        if path.parent.name == "scene-3":
+            raise error
+
+    with monkeypatch.context() as patch, pytest.raises((KeyboardInterrupt, DiskFullError)):
+        options = {"picture": full}
+        if isinstance(error, KeyboardInterrupt):
+            patch.setattr(run, "predict_batch", interrupted)
+            options = {}
+        list(predict_files(run, paths, out, batch_size=1, **options))
+    complete = folders(out)
+    index = PredictionIndex(out)
+    assert complete and "scene-3" not in complete
+    assert sorted(entry["folder"] for entry in index.entries.values()) == complete
+    assert all((out / name / "prediction.json").exists() for name in complete)
+    assert not any(thread.name.startswith("ambiseg-") for thread in threading.enumerate())
+    results = list(predict_files(run, paths, out, batch_size=1, resume=True))
+    assert [r.path for r in results] == paths
+    assert sorted(r.folder.name for r in results if r.kept) == complete
+    if isinstance(error, KeyboardInterrupt):
+        whole = written(tmp_path / "whole")
+        assert {name: text for name, text in written(out).items() if name.parent != Path()} == {
+            name: text for name, text in whole.items() if name.parent != Path()
+        }
 
 
 @pytest.mark.parametrize("change", [{"masks": "2"}, {"masks": None}, {"determined": 3}, {"folder": 5}])

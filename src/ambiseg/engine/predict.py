@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -86,7 +86,7 @@ def predict_files(
     picture: Callable[[Image, MaskSet, Path], None] | None = None,
     overlays: Callable[[Image, MaskSet, list[Path]], None] | None = None,
     engine: Engine | Threads | None = None,
-) -> Iterator[FileResult]:
+) -> Generator[FileResult, None, None]:
     """Predict image files one batch at a time, each into a folder of its own in ``out``.
 
     A folder holds ``mask-01.png`` ... (label maps; NIfTI for NIfTI images, with their affine),
