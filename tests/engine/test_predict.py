@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import threading
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from ambiseg.atomic_write import DiskFullError
 from ambiseg.data.batches import Normalization
 from ambiseg.data.files.reading import read_mask
 from ambiseg.data.source import open_split
+from ambiseg.engine import run as run_module
 from ambiseg.engine.machine.hardware import Hardware
 from ambiseg.engine.machine.memory import NotEnoughMemoryError
 from ambiseg.engine.parallel.pieces import HERE
@@ -96,6 +98,22 @@ def test_the_size_of_batches_changes_nothing(run, images):
     for size in (1, 2, 3):
         parts = [run.propose(images[i : i + size]) for i in range(0, len(images), size)]
         alike(MaskSet.stack(parts), whole)
+
+
+def test_parts_of_a_batch_on_a_cpu_change_nothing(run, images, monkeypatch):
+    """A layer of two images is as much as goes together; methods that draw random numbers are not cut."""
+    whole, passes, predict = run.propose(images), [], run.model.predict
+    monkeypatch.setattr(
+        run.model, "predict", lambda batch, *rest: passes.append(len(batch)) or predict(batch, *rest)
+    )
+    monkeypatch.setattr(run_module, "CPU_ELEMENTS", 2 * images[0][0].size * run.config.backbone.width)
+    alike(run.propose(images), whole)
+    assert max(passes) == 2 and sum(passes) == len(images)
+    passes.clear()
+    sampling = Run(replace(run.config, method="ssn"), run.model, run.hardware)
+    monkeypatch.setattr(sampling, "_refusing_too_much", lambda *_: nullcontext())
+    alike(sampling.propose(images), whole)
+    assert passes == [len(images)]
 
 
 def test_files_arrays_and_grey_images(run, files, images, tmp_path):
