@@ -5,8 +5,9 @@
 
 An untrained network of mode proposals predicts PNG files of smooth noise, without and with pictures. Reading, network
 and writing one after the other alternate with reading and writing in threads, each on a third of the files per round.
-The median of the rounds counts. Peak memory is that of processes of their own, which predict so many files without and
-a tenth of them with pictures. Prints JSON.
+The median of the rounds counts. On a busy machine look at the milliseconds per image: those of the processor, and of
+them those of the main thread. Peak memory is that of processes of their own, which predict so many files without
+pictures and a tenth of them with pictures. Prints JSON.
 """
 
 from __future__ import annotations
@@ -69,34 +70,48 @@ def untrained(width: int, bf16: bool) -> Run:
         ModeProposalsSettings(proposals=8),
         TrainSettings(),
     )
-    return Run(config, config.build(), Hardware("cpu", bf16, bf16))
+    model = config.build()
+    with torch.no_grad():
+        for parameter in model.parameters():  # else all masks are empty
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return Run(config, model, Hardware("cpu", bf16, bf16))
 
 
-def seconds(run: Run, paths: list[Path], picture: bool, engine: Any) -> float:
-    """Of a whole prediction into a new folder."""
+CLOCKS = (time.perf_counter, time.process_time, time.thread_time)
+
+
+def measured(run: Run, paths: list[Path], picture: bool, engine: Any) -> tuple[float, ...]:
+    """Seconds of a whole prediction into a new folder; of the processor; and of those, in this thread."""
     with tempfile.TemporaryDirectory() as room:
-        began = time.perf_counter()
+        began = [clock() for clock in CLOCKS]
         predict(run, paths, Path(room) / "out", SETTINGS, picture=picture, lines=False, engine=engine)
-        return time.perf_counter() - began
+        return tuple(clock() - start for clock, start in zip(CLOCKS, began, strict=True))
 
 
 def compare(run: Run, paths: list[Path], picture: bool, rounds: int) -> dict[str, Any]:
-    """Images per second of both ways, which alternate, and the median of their ratios."""
+    """Both ways in turns: the median of images per second, of milliseconds per image of the processor and of the main
+    thread, and of the ratio of their speeds."""
     engines = {"one after the other": HERE, "threads": Threads()}
-    parts = [paths[i::rounds] for i in range(rounds)]
-    speeds: dict[str, list[float]] = {name: [] for name in engines}
-    for part in parts:
+    times: dict[str, list[tuple[float, ...]]] = {name: [] for name in engines}
+    for part in (paths[i::rounds] for i in range(rounds)):
         for name, engine in engines.items():
-            speeds[name].append(len(part) / seconds(run, part, picture, engine))
-    ratios = [new / old for old, new in zip(*speeds.values(), strict=True)]
-    found = {name: round(statistics.median(values), 1) for name, values in speeds.items()}
+            times[name].append(tuple(one / len(part) for one in measured(run, part, picture, engine)))
+    found: dict[str, Any] = {}
+    for name, rows in times.items():
+        wall, processor, main = (statistics.median(column) for column in zip(*rows, strict=True))
+        found[name] = {
+            "images_per_second": round(1 / wall, 1),
+            "processor_ms": round(1000 * processor, 1),
+            "main_thread_ms": round(1000 * main, 1),
+        }
+    ratios = (old[0] / new[0] for old, new in zip(*times.values(), strict=True))
     return {**found, "ratio": round(statistics.median(ratios), 2)}
 
 
 def peak(queue: Any, folder: Path, count: int, picture: bool, width: int, bf16: bool, threads: int) -> None:
     """MiB of a process that predicts so many files in threads."""
     torch.set_num_threads(threads)
-    seconds(untrained(width, bf16), sorted(folder.iterdir())[:count], picture, None)
+    measured(untrained(width, bf16), sorted(folder.iterdir())[:count], picture, None)
     queue.put(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10)
 
 
@@ -120,15 +135,15 @@ def main() -> None:
         folder = Path(room) / "in"
         paths = make_images(folder, max(given.images, *given.memory_at, 16), given.size)
         run = untrained(given.width, given.bf16)
-        seconds(run, paths[:16], True, None)
+        measured(run, paths[:16], True, None)
         for name, count, picture in (("masks", given.images, False), ("pictures", given.pictured, True)):
             record[name] = compare(run, paths[:count], picture, given.rounds) if count else None
         context = multiprocessing.get_context("spawn")
-        measured = partial(peak, width=given.width, bf16=given.bf16, threads=given.threads)
+        job = partial(peak, width=given.width, bf16=given.bf16, threads=given.threads)
         for count in given.memory_at:
             for name, part, picture in (("masks", count, False), ("pictures", count // 10, True)):
                 queue = context.Queue()
-                process = context.Process(target=measured, args=(queue, folder, part, picture))
+                process = context.Process(target=job, args=(queue, folder, part, picture))
                 process.start()
                 record[f"peak MiB, {part} files, {name}"] = queue.get()
                 process.join()
