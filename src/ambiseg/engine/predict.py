@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -142,8 +142,14 @@ def predict_files(
             elif not result.kept:
                 index.add(result.path, names[place], masks=result.masks, determined=result.determined)
 
+        def keep(found: _Found) -> None:
+            with suppress(
+                OSError
+            ):  # such as a full disk, whose error ended the work: the image is predicted again
+                record(found)
+
         job = _Job(SharedRun(run), share(flow), settings, seed, pixel_probabilities, picture, overlays)
-        with closing((engine or Threads()).map(job, batches(), record)) as results:
+        with closing((engine or Threads()).map(job, batches(), keep)) as results:
             for found in results:
                 record(found)
                 remarks += [found[2]] if found[2] else []
