@@ -106,7 +106,8 @@ def replacing_folder(
             if old.exists():
                 os.replace(old, target)
             raise
-        _to_disk(target.parent)
+        if durable:
+            _to_disk(target.parent)
         if old.exists():
             owned_files.remove(old)
             if old.exists():

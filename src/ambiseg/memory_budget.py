@@ -14,6 +14,9 @@ masks."""
 NETWORK_ELEMENTS = 2**27
 """Values of one layer of a whole network that are held together: 512 MiB in float32. Up to 256x256 pixels and a
 width of 32, `MASKS` decides."""
+CPU_ELEMENTS = 2**21
+"""Values of one layer that a CPU computes together where parts give the same result: 8 MiB in float32. For larger ones
+the system hands out new pages at every layer, which took as long as the layers (``docs/hardware.md``)."""
 BYTES_OF_NETWORK = 34
 """Bytes that a U-Net takes in float32 for each pixel and channel at full resolution: about nine layers."""
 BYTES_OF_MASK = 15

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,10 +15,15 @@ import pytest
 import torch
 from PIL import Image
 
+from ambiseg.atomic_write import DiskFullError
 from ambiseg.data.batches import Normalization
 from ambiseg.data.files.reading import read_mask
 from ambiseg.data.source import open_split
+from ambiseg.engine import run as run_module
 from ambiseg.engine.machine.hardware import Hardware
+from ambiseg.engine.machine.memory import NotEnoughMemoryError
+from ambiseg.engine.parallel.pieces import HERE
+from ambiseg.engine.parallel.threads import Threads
 from ambiseg.engine.postprocess import PredictSettings, postprocess
 from ambiseg.engine.predict import find_images, predict_files
 from ambiseg.engine.run import Run, load
@@ -93,6 +100,22 @@ def test_the_size_of_batches_changes_nothing(run, images):
         alike(MaskSet.stack(parts), whole)
 
 
+def test_parts_of_a_batch_on_a_cpu_change_nothing(run, images, monkeypatch):
+    """A layer of two images is as much as goes together; methods that draw random numbers are not cut."""
+    whole, passes, predict = run.propose(images), [], run.model.predict
+    monkeypatch.setattr(
+        run.model, "predict", lambda batch, *rest: passes.append(len(batch)) or predict(batch, *rest)
+    )
+    monkeypatch.setattr(run_module, "CPU_ELEMENTS", 2 * images[0][0].size * run.config.backbone.width)
+    alike(run.propose(images), whole)
+    assert max(passes) == 2 and sum(passes) == len(images)
+    passes.clear()
+    sampling = Run(replace(run.config, method="ssn"), run.model, run.hardware)
+    monkeypatch.setattr(sampling, "_refusing_too_much", lambda *_: nullcontext())
+    alike(sampling.propose(images), whole)
+    assert passes == [len(images)]
+
+
 def test_files_arrays_and_grey_images(run, files, images, tmp_path):
     alike(run.predict(files / "scene-0.npy"), run.predict(images[0]))
     with pytest.raises(AmbisegError, match="1 channel"):
@@ -164,10 +187,10 @@ def test_well_scored_masks_that_are_nearly_alike_are_two_modes_of_full_labels(
 
 @pytest.mark.parametrize("batch_size", [1, 2, 16])
 def test_files_tell_the_whole_prediction(run, files, tmp_path, batch_size):
-    out, drawn = tmp_path / "out", []
+    out, drawn = tmp_path / "out", {}
 
     def picture(image, prediction, path):
-        drawn.append(int(prediction.count[0]))
+        drawn[path.parent.name] = int(prediction.count[0])
         Image.new("L", image.shape[:0:-1]).save(path)
 
     paths = find_images([files])
@@ -179,7 +202,7 @@ def test_files_tell_the_whole_prediction(run, files, tmp_path, batch_size):
     )
     assert sorted(r.path for r in results) == paths and all(r.error is None for r in results)
     assert folders(out) == [f"scene-{i}" for i in range(5)]
-    assert drawn == [r.masks for r in results]
+    assert drawn == {r.folder.name: r.masks for r in results}
     for result in results:
         expected = run.predict(result.path, settings).compact()
         content = json.loads((result.folder / "prediction.json").read_text())
@@ -283,9 +306,10 @@ def test_a_prediction_that_stopped_goes_on_and_ends_the_same(run, files, tmp_pat
     begun = predict_files(run, paths, parts, batch_size=2)
     first = next(begun)
     begun.close()
-    assert folders(parts) == [first.folder.name]
+    complete = folders(parts)
+    assert first.folder.name in complete
     results = list(predict_files(run, paths, parts, batch_size=2, resume=True))
-    assert all(r.kept == (r.path == first.path) for r in results) and len(results) == len(paths)
+    assert all(r.kept == (r.folder.name in complete) for r in results) and len(results) == len(paths)
     for name in folders(whole):
         for path in (whole / name).iterdir():
             assert (parts / name / path.name).read_bytes() == path.read_bytes()
@@ -294,6 +318,83 @@ def test_a_prediction_that_stopped_goes_on_and_ends_the_same(run, files, tmp_pat
     assert [path for path, kept in again.items() if not kept] == [paths[0]], "an image that changed"
     with pytest.raises(AmbisegError, match="another seed: give the same"):
         list(predict_files(run, paths, parts, batch_size=2, seed=1, resume=True))
+
+
+def written(out):
+    """All that a prediction has written, with the index."""
+    return {p.relative_to(out): p.read_bytes() for p in sorted(out.rglob("*")) if p.is_file()}
+
+
+def test_threads_write_the_same_files(run, files, tmp_path, monkeypatch):
+    """To the last byte, with the index in the same order, an image that cannot be read, one that needs too much memory,
+    pictures and overlays; for any number of threads."""
+    (files / "scene-1b.png").write_bytes(b"this is no image")
+    np.save(files / "scene-5.npy", np.load(files / "scene-0.npy")[:, :8, :8])
+    predict_batch = run.predict_batch
+
+    def limited(images, *rest):
+        if images[0].shape[1:] == (8, 8):
+            raise NotEnoughMemoryError("too large")
+        return predict_batch(images, *rest)
+
+    def picture(image, prediction, path):
+        path.write_text(f"{image.sum()} {prediction.mean().sum()}")
+
+    def overlays(image, prediction, paths):
+        for path in paths:
+            path.write_text(str(image.sum()))
+
+    monkeypatch.setattr(run, "predict_batch", limited)
+    found, paths = {}, find_images([files])
+    for name, engine in (("here", HERE), ("one", Threads(1)), ("four", Threads(4)), ("default", None)):
+        results = list(
+            predict_files(
+                run, paths, tmp_path / name, batch_size=2, picture=picture, overlays=overlays, engine=engine
+            )
+        )
+        outcome = [(r.path.name, r.masks, r.determined, r.error) for r in results]
+        found[name] = (outcome, written(tmp_path / name))
+    assert len(found["here"][1]) > 20 and sum(one[3] is not None for one in found["here"][0]) == 2
+    assert all(one == found["here"] for one in found.values())
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(28, "No space left on device")])
+def test_what_was_complete_before_an_end_is_kept(run, files, tmp_path, monkeypatch, error):
+    """Every complete folder is in the index, none is half, and going on gives the whole."""
+    paths, out, calls = find_images([files]), tmp_path / "out", []
+    list(predict_files(run, paths, tmp_path / "whole", batch_size=1, engine=HERE))
+    predict_batch = run.predict_batch
+
+    def interrupted(images, *rest):
+        calls.append(1)
+        if len(calls) == 4:
+            raise error
+        return predict_batch(images, *rest)
+
+    def full(image, prediction, path):
+        if path.parent.name == "scene-3":
+            raise error
+
+    with monkeypatch.context() as patch, pytest.raises((KeyboardInterrupt, DiskFullError)):
+        options = {"picture": full}
+        if isinstance(error, KeyboardInterrupt):
+            patch.setattr(run, "predict_batch", interrupted)
+            options = {}
+        list(predict_files(run, paths, out, batch_size=1, **options))
+    complete = folders(out)
+    index = PredictionIndex(out)
+    assert complete and "scene-3" not in complete
+    assert sorted(entry["folder"] for entry in index.entries.values()) == complete
+    assert all((out / name / "prediction.json").exists() for name in complete)
+    assert not any(thread.name.startswith("ambiseg-") for thread in threading.enumerate())
+    results = list(predict_files(run, paths, out, batch_size=1, resume=True))
+    assert [r.path for r in results] == paths
+    assert sorted(r.folder.name for r in results if r.kept) == complete
+    if isinstance(error, KeyboardInterrupt):
+        whole = written(tmp_path / "whole")
+        assert {name: text for name, text in written(out).items() if name.parent != Path()} == {
+            name: text for name, text in whole.items() if name.parent != Path()
+        }
 
 
 @pytest.mark.parametrize("change", [{"masks": "2"}, {"masks": None}, {"determined": 3}, {"folder": 5}])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -167,7 +168,7 @@ def predict(
     """
     from ambiseg.engine.predict import predict_files
     from ambiseg.predictions.index import PAGE
-    from ambiseg.report.files import check_page, png_bytes
+    from ambiseg.report.files import DRAWING, check_page, pixels_of, png_of
     from ambiseg.report.overlays import draw_overlays
     from ambiseg.report.pictures import draw_prediction
     from ambiseg.report.prediction_page import write_prediction_page
@@ -175,7 +176,9 @@ def predict(
     channels = model.config.channels
 
     def draw(image: Any, prediction: MaskSet, partial: Path) -> None:
-        partial.write_bytes(png_bytes(draw_prediction(image, prediction, channels)))
+        with DRAWING:
+            pixels = pixels_of(draw_prediction(image, prediction, channels))
+        partial.write_bytes(png_of(pixels))
 
     def draw_each(image: Any, prediction: MaskSet, partials: list[Path]) -> None:
         draw_overlays(image, prediction, partials, channels)
@@ -183,8 +186,9 @@ def predict(
     check_page(out / PAGE)
     options |= {"picture": draw if picture else None, "overlays": draw_each if overlays else None}
     results = []
-    with progress("predicting", lines) as update:
-        for result in predict_files(model, paths, out, settings, **options):
+    found = predict_files(model, paths, out, settings, **options)
+    with progress("predicting", lines) as update, closing(found):
+        for result in found:
             results.append(result)
             update(len(results), len(paths))
     if picture or overlays or (out / PAGE).exists():

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ from ambiseg import owned_files
 from ambiseg.atomic_write import DiskFullError, replacing_folder, working_in
 from ambiseg.data.files.reading import IMAGE_SUFFIXES, read_affine, read_image, suffix_of, write_mask
 from ambiseg.engine.machine.memory import NotEnoughMemoryError
-from ambiseg.engine.parallel.pieces import HERE, Engine, SharedRun, share
+from ambiseg.engine.parallel.pieces import Engine, SharedRun, share
+from ambiseg.engine.parallel.threads import Threads
 from ambiseg.engine.postprocess import Image, LoadedModel, PredictSettings
 from ambiseg.engine.run import Run, warn_of_range
 from ambiseg.errors import AmbisegError
@@ -84,8 +85,8 @@ def predict_files(
     resume: bool = False,
     picture: Callable[[Image, MaskSet, Path], None] | None = None,
     overlays: Callable[[Image, MaskSet, list[Path]], None] | None = None,
-    engine: Engine | None = None,
-) -> Iterator[FileResult]:
+    engine: Engine | Threads | None = None,
+) -> Generator[FileResult, None, None]:
     """Predict image files one batch at a time, each into a folder of its own in ``out``.
 
     A folder holds ``mask-01.png`` ... (label maps; NIfTI for NIfTI images, with their affine),
@@ -106,9 +107,10 @@ def predict_files(
             uninterrupted prediction gives.
         overwrite: remove earlier predictions first.
         resume: keep earlier predictions and go on with the rest.
-        picture: called with image, prediction and a path to write a picture to.
-        overlays: called with image, prediction and a path for each mask, to write a picture of each to.
-        engine: where batches are predicted; in this process if None. The files are the same.
+        picture: called with image, prediction and a path to write a picture to; in threads, several at a time.
+        overlays: called with image, prediction and a path for each mask, to write a picture of each to; in threads.
+        engine: where batches are predicted; in this process, with threads that read and write, if None. The files are
+            the same.
 
     Yields:
         One `FileResult` per image; an image that cannot be read, that is too large for the memory, or whose
@@ -124,24 +126,34 @@ def predict_files(
     names, remarks = folder_names(paths), list[str]()
     recipe = recipe_of(run, settings, flow, seed) | {"batch size": batch_size}
     with open_index(out, recipe, overwrite) as index:
+        new = (name for name in names if not (out / name).exists())
+        owned_files.add(out, [f"{name}/" for name in new])
 
         def batches() -> Iterator[_Batch]:
             for first in range(0, len(paths), batch_size):
                 chunk = range(first, min(first + batch_size, len(paths)))
                 done = [index.done(paths[i], names[i]) for i in chunk]
-                new = (names[i] for i, entry in zip(chunk, done, strict=True) if entry is None)
-                owned_files.add(out, [f"{name}/" for name in new if not (out / name).exists()])
                 yield _Batch(first, [paths[i] for i in chunk], [out / names[i] for i in chunk], done)
 
-        job = _Job(SharedRun(run), share(flow), settings, seed, pixel_probabilities, picture, overlays)
-        for place, result, remark in (engine or HERE).map(job, batches()):
-            if remark:
-                remarks.append(remark)
+        def record(found: _Found) -> None:
+            place, result, _ = found
             if result.folder is None:
                 index.add(result.path, None, error=result.error)
             elif not result.kept:
                 index.add(result.path, names[place], masks=result.masks, determined=result.determined)
-            yield result
+
+        def keep(found: _Found) -> None:
+            with suppress(
+                OSError
+            ):  # such as a full disk, whose error ended the work: the image is predicted again
+                record(found)
+
+        job = _Job(SharedRun(run), share(flow), settings, seed, pixel_probabilities, picture, overlays)
+        with closing((engine or Threads()).map(job, batches(), keep)) as results:
+            for found in results:
+                record(found)
+                remarks += [found[2]] if found[2] else []
+                yield found[1]
     warn_of_range(remarks, len(paths))
 
 
@@ -181,9 +193,38 @@ class _Batch:
     done: list[dict[str, Any] | None]
 
 
+_Found = tuple[int, FileResult, str]
+"""The place of an image among all, its result, and a remark on its values, empty if there is none."""
+
+
+@dataclass(frozen=True)
+class _Images:
+    """The images of a batch, by their places in it, with remarks and errors."""
+
+    batch: _Batch
+    images: dict[int, Image] = field(default_factory=dict)
+    remarks: dict[int, str] = field(default_factory=dict)
+    errors: dict[int, AmbisegError] = field(default_factory=dict)
+
+    def found(self, i: int, result: FileResult) -> _Found:
+        """The result of the image at a place of the batch."""
+        remark = self.remarks.get(i)
+        return self.batch.first + i, result, f"{result.path}: {remark}" if remark else ""
+
+
+@dataclass(frozen=True)
+class _Prediction:
+    """What is written of an image."""
+
+    images: _Images
+    place: int
+    masks: MaskSet
+    determined: bool
+
+
 @dataclass(frozen=True)
 class _Job:
-    """What is done with each batch."""
+    """What is done with each batch (`ambiseg.engine.parallel.threads.Stages`)."""
 
     run: SharedRun
     flow: SharedRun | None
@@ -193,67 +234,83 @@ class _Job:
     picture: Callable[[Image, MaskSet, Path], None] | None
     overlays: Callable[[Image, MaskSet, list[Path]], None] | None
 
-    def __call__(self, batch: _Batch) -> Iterator[tuple[int, FileResult, str]]:
-        """Predict and write the images of a batch that are not done.
+    def __call__(self, batch: _Batch) -> Iterator[_Found]:
+        """Predict and write the images of a batch that are not done."""
+        for item in self.compute(self.read(batch)):
+            yield self.write(item)
 
-        Images that are done are predicted beside the others: random numbers are those of the whole batch.
+    def read(self, batch: _Batch) -> _Images:
+        """The images of a batch. Those that are done are predicted beside the others: random numbers are those of the whole
+        batch."""
+        found = _Images(batch)
+        for i, path in enumerate(batch.paths if None in batch.done else ()):
+            try:
+                image = read_image(path)
+                found.remarks[i] = self.run.run.difference(image)
+                found.images[i] = image
+            except AmbisegError as error:
+                found.errors[i] = error
+        return found
 
-        Yields:
-            The place of an image among all, its result, and a remark on its values, empty if there is none.
-        """
+    def compute(self, content: _Images) -> Iterator[_Found | _Prediction]:
+        """Results that are known, and the predictions of the other images of a batch."""
+        batch, images = content.batch, content.images
         for i, entry in enumerate(batch.done):
             if entry is not None:
-                masks, determined = int(entry["masks"]), bool(entry["determined"])
-                yield (
-                    batch.first + i,
-                    FileResult(batch.paths[i], batch.folders[i], masks, None, determined, True),
-                    "",
-                )
-        if None not in batch.done:
-            return
+                count, determined = int(entry["masks"]), bool(entry["determined"])
+                result = FileResult(batch.paths[i], batch.folders[i], count, None, determined, True)
+                yield batch.first + i, result, ""
+        for i, error in content.errors.items():
+            if batch.done[i] is None:
+                yield batch.first + i, _failed(batch.paths[i], error), ""
         run, flow = self.run.run, None if self.flow is None else self.flow.run
-        images: dict[int, Image] = {}
-        remarks: dict[int, str] = {}
-        for i, path in enumerate(batch.paths):
-            try:
-                images[i] = read_image(path)
-                remarks[i] = run.difference(images[i])
-            except AmbisegError as error:
-                images.pop(i, None)
-                if batch.done[i] is None:
-                    yield batch.first + i, _failed(path, error), ""
         generator = torch.Generator(run.hardware.device).manual_seed(_mixed(self.seed, batch.first))
         for shape in dict.fromkeys(image.shape for image in images.values()):
             rows = [i for i, image in images.items() if image.shape == shape]
             new = [i for i in rows if batch.done[i] is None]
             try:
                 found = run.predict_batch([images[i] for i in rows], self.settings, generator, flow)
-            except NotEnoughMemoryError as error:
-                yield from ((batch.first + i, _failed(batch.paths[i], error), "") for i in new)
+            except NotEnoughMemoryError as problem:
+                yield from ((batch.first + i, _failed(batch.paths[i], problem), "") for i in new)
                 continue
+            masks = found.masks if self._uses_probabilities else replace(found.masks, probabilities=None)
             for i in new:
                 row = rows.index(i)
-                one, determined = found.masks[row].compact(), found.determined[row]
-                result = self._write(batch.paths[i], batch.folders[i], images[i], one, determined, flow)
-                yield batch.first + i, result, remarks[i] and f"{batch.paths[i]}: {remarks[i]}"
+                yield _Prediction(content, i, masks[row].compact(), found.determined[row])
 
-    def _write(
-        self, path: Path, folder: Path, image: Image, one: MaskSet, determined: bool, flow: Run | None
-    ) -> FileResult:
+    @property
+    def _uses_probabilities(self) -> bool:
+        return self.pixel_probabilities or self.picture is not None or self.overlays is not None
+
+    def write(self, item: _Found | _Prediction) -> _Found:
+        """Write a prediction; a result that is known stays."""
+        if not isinstance(item, _Prediction):
+            return item
+        batch, i = item.images.batch, item.place
+        flow = None if self.flow is None else self.flow.run
         how = {
             "settings": self.settings.record(),
-            "estimate": {**self.settings.estimate.record(flow), "determined": determined},
+            "estimate": {**self.settings.estimate.record(flow), "determined": item.determined},
         }
+        path, image = batch.paths[i], item.images.images[i]
         try:
-            with replacing_folder(folder, True, PREDICT, durable=False) as partial:
+            with replacing_folder(batch.folders[i], True, PREDICT, durable=False) as partial:
                 _write_prediction(
-                    partial, path, image, one, how, self.pixel_probabilities, self.picture, self.overlays
+                    partial,
+                    path,
+                    image,
+                    item.masks,
+                    how,
+                    self.pixel_probabilities,
+                    self.picture,
+                    self.overlays,
                 )
         except DiskFullError:
             raise
         except AmbisegError as error:
-            return _failed(path, error)
-        return FileResult(path, folder, int(one.count[0]), determined=determined)
+            return item.images.found(i, _failed(path, error))
+        result = FileResult(path, batch.folders[i], int(item.masks.count[0]), determined=item.determined)
+        return item.images.found(i, result)
 
 
 def _failed(path: Path, error: AmbisegError) -> FileResult:

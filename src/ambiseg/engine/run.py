@@ -36,7 +36,7 @@ from ambiseg.errors import AmbisegError, DataWarning
 from ambiseg.escaping import visible
 from ambiseg.json_files import read_mapping
 from ambiseg.maskset import MaskSet
-from ambiseg.memory_budget import network_parts, prediction_bytes
+from ambiseg.memory_budget import CPU_ELEMENTS, network_parts, part_sizes, prediction_bytes
 from ambiseg.methods import method_info
 from ambiseg.methods.base import Segmenter
 from ambiseg.methods.contract import masks_of
@@ -249,14 +249,29 @@ class Run:
         began = time.perf_counter()
         with self._refusing_too_much(images, samples), self.hardware.autocast():
             batch = self.hardware.images(self.config.normalization.stack(images))
-            predictions: MaskSet = masks_of(self.model, batch, samples, generator)
-            predictions = predictions.to("cpu")
+            found = [
+                masks_of(self.model, part, samples, generator).to("cpu")
+                for part in batch.split(self._parts(len(batch), batch[0, 0].numel()))
+            ]
+            predictions: MaskSet = found[0] if len(found) == 1 else MaskSet.stack(found)
             _check_finite(predictions)
             if foreground_threshold != FOREGROUND_THRESHOLD:
                 predictions = predictions.rethreshold(foreground_threshold)
         self.seconds += time.perf_counter() - began
         self.images += len(images)
         return predictions
+
+    def _parts(self, count: int, pixels: int) -> list[int]:
+        """How many images pass through the network together: all that are given, but on a CPU fewer large ones of a method
+        that draws no random numbers."""
+        method = self.config.method
+        if (
+            self.hardware.device != "cpu"
+            or method == MIXTURE_METHOD
+            or not method_info(method).test.deterministic
+        ):
+            return [count]
+        return part_sizes(count, pixels * self.config.backbone.width, CPU_ELEMENTS)
 
     def _refusing_too_much(
         self, images: Sequence[Image], samples: int | None

@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from contourpy import contour_generator
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
+from matplotlib.patches import PathPatch, Rectangle
+from matplotlib.path import Path
 from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
@@ -72,11 +74,11 @@ class Canvas:
         self.axes.imshow(rgb, extent=extent, aspect="auto", interpolation="nearest", zorder=1)
         frame = Rectangle((box.x, box.y), box.width, box.height, fill=False, zorder=4)
         frame.set(edgecolor="#9ca3af", linewidth=0.5)
-        self.axes.add_patch(frame)
+        self.axes.add_artist(frame)
 
     def block(self, box: Box, color: str) -> None:
         """A rectangle of one colour, such as a bar."""
-        self.axes.add_patch(
+        self.axes.add_artist(
             Rectangle((box.x, box.y), box.width, box.height, color=color, linewidth=0, zorder=2)
         )
 
@@ -90,9 +92,18 @@ class Canvas:
         bright = float(color @ np.array([0.3, 0.59, 0.11])) > 0.35
         halo = "black" if bright else "white"
         field = np.pad(inside[top:bottom, left:right], 1).astype(np.float32)
-        drawn = self.axes.contour(x, y, field, levels=[0.5], colors=[tuple(color)], linewidths=width)
-        drawn.set_zorder(3)
-        drawn.set_path_effects([withStroke(linewidth=width + 1.3, foreground=halo, alpha=0.6)])
+        points, codes = contour_generator(x, y, field, name="mpl2014").lines(0.5)
+        drawn = PathPatch(
+            Path(np.concatenate(points), np.concatenate(codes)),
+            fill=False,
+            edgecolor=tuple(color),
+            linewidth=width,
+            joinstyle="round",
+            snap=False,
+            zorder=3,
+            path_effects=[withStroke(linewidth=width + 1.3, foreground=halo, alpha=0.6)],
+        )
+        self.axes.add_artist(drawn)
         drawn.set_clip_path(Rectangle((box.x, box.y), box.width, box.height, transform=self.axes.transData))
 
     def text(self, text: str, x: float, y: float, size: float = 8.0, **style: Any) -> None:
@@ -125,5 +136,9 @@ def colored(value: Floats, name: str, top: float, missing: Sequence[float]) -> F
 
 def filled(base: Floats, mask: Labels, shown: Sequence[int], colors: Floats, alpha: float) -> Floats:
     """``base (h, w, 3)`` tinted with ``colors (256, 3)`` where ``mask (h, w)`` is one of ``shown``."""
-    strength = np.where(np.isin(mask, list(shown)), alpha, 0.0)[..., None]
+    if not shown:
+        return base
+    opacity = np.zeros(256)
+    opacity[list(shown)] = alpha
+    strength = opacity[mask][..., None]
     return np.asarray(base * (1 - strength) + colors[mask] * strength)

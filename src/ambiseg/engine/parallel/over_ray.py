@@ -15,12 +15,12 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
-from ambiseg.engine.parallel.pieces import Piece, Result, go_home
+from ambiseg.engine.parallel.pieces import Piece, Result, go_home, nothing
 from ambiseg.errors import AmbisegError
 from ambiseg.version import __version__
 
@@ -136,7 +136,12 @@ class RayEngine:
         needs = {"num_cpus": self.cores, "num_gpus": gpus if self.gpus else 0}
         return ray.remote(function).options(max_retries=RETRIES, **needs)
 
-    def map(self, work: Callable[[Piece], Iterable[Result]], pieces: Iterable[Piece]) -> Iterator[Result]:
+    def map(
+        self,
+        work: Callable[[Piece], Iterable[Result]],
+        pieces: Iterable[Piece],
+        unused: Callable[[Result], None] = nothing,
+    ) -> Generator[Result, None, None]:
         """The results of all pieces, in their order.
 
         Raises:
@@ -149,19 +154,26 @@ class RayEngine:
         running: dict[Any, int] = {}
         done: dict[int, list[Result]] = {}
         turn, more = 0, True
-        while (
-            more or running
-        ):  # what still runs after an error ends by itself, or with the engine: see `result_of`
-            while more and len(running) < self.workers and len(done) < _AHEAD * self.workers:
-                number, piece = next(waiting, (-1, None))
-                more = number >= 0
-                if more:
-                    running[task.remote(stored, piece, home, __version__)] = number
-            for ref in ray.wait(list(running))[0] if running else ():
-                done[running.pop(ref)] = result_of(ref)
-            while turn in done:
-                yield from done.pop(turn)
-                turn += 1
+        try:
+            while (
+                more or running
+            ):  # what still runs after an error ends by itself, or with the engine: see `result_of`
+                while more and len(running) < self.workers and len(done) < _AHEAD * self.workers:
+                    number, piece = next(waiting, (-1, None))
+                    more = number >= 0
+                    if more:
+                        running[task.remote(stored, piece, home, __version__)] = number
+                for ref in ray.wait(list(running))[0] if running else ():
+                    done[running.pop(ref)] = result_of(ref)
+                while turn in done:
+                    while done[turn]:
+                        yield done[turn].pop(0)
+                    del done[turn]
+                    turn += 1
+        finally:
+            for number in sorted(done):
+                for result in done[number]:
+                    unused(result)
 
 
 def has_ended(ref: Any, wait: float = 0) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import socket
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -24,15 +24,25 @@ Piece = TypeVar("Piece")
 Result = TypeVar("Result")
 
 
+def nothing(result: Any) -> None:
+    """Do nothing with a result."""
+
+
 class Engine(Protocol):
     """Where pieces of work are done."""
 
-    def map(self, work: Callable[[Piece], Iterable[Result]], pieces: Iterable[Piece]) -> Iterator[Result]:
+    def map(
+        self,
+        work: Callable[[Piece], Iterable[Result]],
+        pieces: Iterable[Piece],
+        unused: Callable[[Result], None] = nothing,
+    ) -> Generator[Result, None, None]:
         """The results of all pieces, in their order.
 
         Args:
             work: a function that can be pickled, where the engine has other processes.
             pieces: taken when they are begun.
+            unused: called with results that were finished before their turn, where that never comes.
         """
         ...
 
@@ -40,8 +50,13 @@ class Engine(Protocol):
 class Here:
     """The engine of this process."""
 
-    def map(self, work: Callable[[Piece], Iterable[Result]], pieces: Iterable[Piece]) -> Iterator[Result]:
-        """The results of one piece after the other."""
+    def map(
+        self,
+        work: Callable[[Piece], Iterable[Result]],
+        pieces: Iterable[Piece],
+        unused: Callable[[Result], None] = nothing,
+    ) -> Generator[Result, None, None]:
+        """The results of one piece after the other; none is finished before its turn."""
         for piece in pieces:
             yield from work(piece)
 
