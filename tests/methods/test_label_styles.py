@@ -18,7 +18,6 @@ from ambiseg.data.batches import LabelView, Normalization
 from ambiseg.data.info import DatasetInfo
 from ambiseg.data.sample import Sample
 from ambiseg.data.source import OneMaskSplit, open_split, write_dataset
-from ambiseg.engine.postprocess import PredictSettings
 from ambiseg.engine.run import load
 from ambiseg.engine.train import fit
 from ambiseg.errors import AmbisegError, UnknownNameError
@@ -30,8 +29,11 @@ from ambiseg.methods.label_styles import Allotment
 BINARY = LabelSpace.binary()
 SMALL = {"width": 8, "depth": 2}
 TWO = {"annotators": ("dilates", "erodes"), "shares": (0.75, 0.25)}
-METHODS = ["c-ssn"]
-LEARNS = {"c-ssn": {"draws": 8, "rank": 2, "likelihood_samples": 128}}
+METHODS = ["c-ssn", "c-probabilistic-unet"]
+LEARNS = {
+    "c-ssn": {"draws": 8, "rank": 2, "likelihood_samples": 128},
+    "c-probabilistic-unet": {"latent_size": 2},
+}
 """Settings with which a short training suffices."""
 
 

@@ -30,8 +30,6 @@ FACTORS = (1, 2, 4)
 """Channels of the first resolutions in units of the width."""
 LARGEST_FACTOR = 6
 """Those of all further ones."""
-CONVOLUTIONS = 3
-"""Convolutions at each resolution and side."""
 
 
 class BatchNorm(nn.BatchNorm2d):
@@ -56,10 +54,10 @@ class BatchNorm(nn.BatchNorm2d):
 
 
 def convolutions(inputs: int, outputs: int, settings: ConvolutionSettings | None = None) -> nn.Sequential:
-    """Three times 3x3 convolution, batch normalisation (unless there is none) and ReLU, behind dropout that is
-    off until a method sets its share."""
+    """Three times (or as often as the settings say) 3x3 convolution, batch normalisation (unless there is none) and
+    ReLU, behind dropout that is off until a method sets its share."""
     s, layers = settings or ConvolutionSettings(), list[nn.Module]()
-    for i in range(CONVOLUTIONS):
+    for i in range(s.count):
         bias = s.bias or s.norm is None
         layers.append(nn.Conv2d(inputs if i == 0 else outputs, outputs, 3, padding=1, bias=bias))
         if s.norm is not None:
@@ -123,7 +121,7 @@ class PHiSegUNet(Backbone):
 
     Args:
         in_channels: image channels C.
-        settings: width, depth and convolutions; there are three at every level, no attention; dropout of
+        settings: width, depth and convolutions; no attention; dropout of
             what enters the three innermost blocks.
         time: must be False, the network has no place for a time.
 
