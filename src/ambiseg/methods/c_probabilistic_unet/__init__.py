@@ -68,8 +68,8 @@ SPEC = MethodSpec(
     test=TestCase(
         {"samples": 24, "annotators": ("anna", "ben"), "shares": (0.25, 0.75)},
         deterministic=False,
-        steps=450,
-        rate=4e-3,
+        steps=120,
+        rate=1e-2,
     ),
     by_annotator=True,
 )
