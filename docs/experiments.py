@@ -23,6 +23,7 @@ PAPERS = {
     ],
     "atfm": ["ssn", "atfm"],
     "mose": ["mose"],
+    "label-styles": ["c-probabilistic-unet", "c-ssn"],
 }  # fmt: skip
 """The methods of each paper; presets of ssn for ATFM begin with atfm."""
 
@@ -32,10 +33,13 @@ def rows(paper: str) -> list[list[str]]:
     found = []
     for method in PAPERS[paper]:
         for name, preset in METHODS[method].presets.items():
-            if preset.data is None or (method == "ssn" and name.startswith("atfm") != (paper == "atfm")):
+            made = preset.data is not None or (preset.backbone and METHODS[method].by_annotator)
+            if not made or (method == "ssn" and name.startswith("atfm") != (paper == "atfm")):
                 continue
             # mode proposals are counted as they start from a flow, with its inputs
-            over = {"flow_input": True} if method == "mode-proposals" else {}
+            over: dict[str, object] = {"flow_input": True} if method == "mode-proposals" else {}
+            if METHODS[method].by_annotator:
+                over["annotators"] = ["T1", "T2", "T3"]  # the styles of the paper
             count = sum(parameters(METHODS[method], name, over).values())
             found.append([f"`{method} --preset {name}`", f"{count:,}", preset.source, preset.differs])
     return found

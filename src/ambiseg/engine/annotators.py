@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +14,8 @@ from ambiseg.methods import MethodSpec, method_info
 
 SHOWN = 20
 """At most so many names stand in a message."""
+_NUMBER = re.compile(r"(reader-)?\d+")
+"""Names that masks get where nobody says who drew them."""
 
 
 def styles_of(config: RunConfig) -> Styles | None:
@@ -47,7 +50,7 @@ def with_annotators(spec: MethodSpec, settings: Any, found: SplitStatistics, whe
             f"{spec.name} learns how annotators differ, and all masks of {where} are those of {_shown(names)}: give masks of"
             " two annotators or more, or choose ssn or probabilistic-unet"
         )
-    if not given and all(name.isdigit() for name in names):
+    if not given and all(map(_NUMBER.fullmatch, names)):
         raise AmbisegError(
             f"the masks of {where} have numbers in place of names ({_shown(names)}): name each mask after its annotator, or"
             f" say --set 'annotators=[{_shown(names)}]' if a number is the same person in all images"

@@ -15,7 +15,7 @@ CITATION = """@inproceedings{zepf_label_style_2023,
 UNET: Mapping[str, Any] = {"kind": "phiseg", "width": 32, "depth": 4, "convolutions": {"norm": None}}
 """Network of the public code: 32, 64, 128 and 192 channels, three convolutions at each level, no normalisation."""
 TRAINING: Mapping[str, Any] = {
-    "epochs": 200,
+    "epochs": 600,
     "batch_size": 6,
     "labels": "single",
     "lr": 1e-4,
@@ -31,10 +31,10 @@ TRAINING: Mapping[str, Any] = {
         {"kind": "scale", "low": 0.9, "high": 1.1},
     ),
 }
-"""Training of the public code. Its epoch sees every mask of an image, one with single labels sees one of them."""
+"""Training of the public code. One of its 200 epochs sees every mask of an image, one with single labels sees one of
+them: three are as many steps where images have three masks."""
 DIFFERS = (
-    "an epoch sees one mask of each image, that of the public code all; its shifts by half a pixel and shears are left"
-    " out; weights are initialised as in PyTorch; bilinear upsampling keeps the borders of images, not the centres of"
+    "masks are drawn, three times as many epochs see one of each image; shifts by half a pixel and shears are left out; weights are initialised as in PyTorch; bilinear upsampling keeps the borders of images, not the centres of"
     " their corner pixels; biases have no weight decay"
 )
 MOST_STYLES = 4096

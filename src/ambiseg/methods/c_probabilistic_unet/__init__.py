@@ -68,7 +68,7 @@ SPEC = MethodSpec(
     test=TestCase(
         {"samples": 24, "annotators": ("anna", "ben"), "shares": (0.25, 0.75)},
         deterministic=False,
-        steps=120,
+        steps=60,
         rate=1e-2,
     ),
     by_annotator=True,

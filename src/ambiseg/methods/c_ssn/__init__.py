@@ -47,7 +47,7 @@ SPEC = MethodSpec(
     test=TestCase(
         {"rank": 1, "samples": 24, "annotators": ("anna", "ben"), "shares": (0.25, 0.75)},
         deterministic=False,
-        steps=80,
+        steps=50,
     ),
     by_annotator=True,
 )
