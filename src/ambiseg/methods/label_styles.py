@@ -59,7 +59,8 @@ class Allotment:
         """
         there = [style for style, share in enumerate(shares) if share > 0]
         if count < len(there):
-            first = float(torch.rand((), generator=generator, device=generator and generator.device))
+            device = None if generator is None else generator.device
+            first = float(torch.rand((), generator=generator, device=device))
             styles, total, drawn = [], 0.0, 0
             for style in there:
                 total += shares[style]

@@ -34,8 +34,9 @@ TRAINING: Mapping[str, Any] = {
 """Training of the public code. One of its 200 epochs sees every mask of an image, one with single labels sees one of
 them: three are as many steps where images have three masks."""
 DIFFERS = (
-    "masks are drawn, three times as many epochs see one of each image; shifts by half a pixel and shears are left out; weights are initialised as in PyTorch; bilinear upsampling keeps the borders of images, not the centres of"
-    " their corner pixels; biases have no weight decay"
+    "masks are drawn, three times as many epochs see one of each image; shifts by half a pixel and shears are left out;"
+    " weights are initialised as in PyTorch; bilinear upsampling keeps the borders of images, not the centres of their"
+    " corner pixels; biases have no weight decay"
 )
 MOST_STYLES = 4096
 """Greatest number of styles."""

@@ -54,7 +54,7 @@ class ConditionedProbabilisticUNet(StyledSegmenter, ProbabilisticUNet):
         tensor([[1, 1, 1, 1]])
     """
 
-    settings: ConditionedProbabilisticUNetSettings  # type: ignore[assignment]
+    settings: ConditionedProbabilisticUNetSettings
 
     def __init__(
         self,

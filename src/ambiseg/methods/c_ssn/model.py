@@ -48,7 +48,7 @@ class ConditionedSSN(StyledSegmenter, SSN):
         tensor([[1, 1, 1, 1]])
     """
 
-    settings: ConditionedSSNSettings  # type: ignore[assignment]
+    settings: ConditionedSSNSettings
 
     def __init__(
         self, in_channels: int, labels: LabelSpace, backbone: UNetSettings, settings: ConditionedSSNSettings
