@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shlex
 from dataclasses import replace
 from typing import Any
 
@@ -53,7 +55,7 @@ def with_annotators(spec: MethodSpec, settings: Any, found: SplitStatistics, whe
     if not given and all(map(_NUMBER.fullmatch, names)):
         raise AmbisegError(
             f"the masks of {where} have numbers in place of names ({_shown(names)}): name each mask after its annotator, or"
-            f" say --set 'annotators=[{_shown(names)}]' if a number is the same person in all images"
+            f" say --set {shlex.quote(f'annotators={json.dumps(names)}')} if a number is the same person in all images"
         )
     return replace(settings, annotators=names, shares=tuple(round(shares[name], 6) for name in names))
 
