@@ -27,6 +27,7 @@ PAPERS = {
     "atfm": ["ssn", "atfm"],
     "mose": ["mose"],
     "pixelseg": ["pixelseg"],
+    "label-styles": ["c-probabilistic-unet", "c-ssn"],
 }  # fmt: skip
 """The methods of each paper; presets of ssn for ATFM begin with atfm, those of baselines of PHiSeg end with phiseg."""
 
@@ -43,7 +44,9 @@ def rows(paper: str) -> list[list[str]]:
             if method != "phiseg" and name.endswith("phiseg") != (paper == "phiseg"):
                 continue
             # mode proposals are counted as they start from a flow, with its inputs
-            over = {"flow_input": True} if method == "mode-proposals" else {}
+            over: dict[str, object] = {"flow_input": True} if method == "mode-proposals" else {}
+            if METHODS[method].by_annotator:
+                over["annotators"] = ["T1", "T2", "T3"]  # the styles of the paper
             count = sum(parameters(METHODS[method], name, over).values())
             found.append([f"`{method} --preset {name}`", f"{count:,}", preset.source, preset.differs])
     return found

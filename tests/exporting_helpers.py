@@ -20,6 +20,8 @@ OWN = [name for name, spec in METHODS.items() if str(spec.model).startswith("amb
 SMALL = {
     "atfm": {"rank": 1, "steps": 1},
     "cflow": {},
+    "c-probabilistic-unet": {"annotators": ["anna", "ben"]},
+    "c-ssn": {"rank": 2, "annotators": ["anna", "ben"]},
     "dropout-unet": {},
     "flow-matching": {"steps": 1, "sampler": "euler"},
     "flow-ssn": {"flow": {"kind": "continuous", "steps": 1, "width": 8}},

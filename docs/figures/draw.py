@@ -277,12 +277,12 @@ def flow_matching(s: Sheet) -> None:
     s.straight(note, noise(5), "noise", "U-Net", "learns the velocity\nannotation − noise")
 
 
-def probabilistic_unet(s: Sheet) -> None:
+def probabilistic_unet(s: Sheet, words: str = "p(z | image)", seen: str = "image and annotation") -> None:
     image, prior = s.image(30, 70), s.box(210, 160, 150, 80, "prior net")
     net, last = s.box(210, 25, 150, 80, "U-Net,\none pass"), s.box(720, 25, 220, 80, "last layers:\n1 × 1 convolutions")
-    note = "The posterior net sees image and annotation. Its z must give the annotation (cross-entropy). KL keeps" \
+    note = f"The posterior net sees {seen}. Its z must give the annotation (cross-entropy). KL keeps" \
         " prior and posterior close."
-    normal, z = s.latent("p(z | image)", [FIRE.mask(1, ANNOTATION), FIRE.image], note)
+    normal, z = s.latent(words, [FIRE.mask(1, ANNOTATION), FIRE.image], note)
     for box in (net, prior):
         s.arrow(image, Part(175, 125), Part(175, box.y + 40), box)
     s.arrow(net, last, words="features of the image")
@@ -291,7 +291,13 @@ def probabilistic_unet(s: Sheet) -> None:
     s.samples(last, 65, "K masks")
 
 
-def ssn(s: Sheet) -> None:
+def c_probabilistic_unet(s: Sheet) -> None:
+    probabilistic_unet(s, "p(z | image, A)", "image, annotation and annotator A")
+    s.arrow(s.box(20, 214, 145, 42, "annotator A"), Part(210, 225, 150, 10))
+
+
+def ssn(s: Sheet, note: str = "Maximised: how probable the annotations are under the distribution, estimated from many"
+        " draws.") -> None:
     net, mean = s.box(180, 105, 120, 100, "U-Net,\none pass"), s.picture(360, 15, 96, FIRE.mask(FIRE.mean), "mean")
     normal, factors = s.normal(750, 75, 160, 100, "normal distribution\nof all logits"), []
     for i, field in enumerate(FIRE.factors[:3, :, :, None] / 0.7):
@@ -304,9 +310,16 @@ def ssn(s: Sheet) -> None:
     numbers = (np.random.default_rng(seed).standard_normal(4) for seed in (3, 11, 4, 7))
     draws = [np.asarray(FIRE.mean + np.tensordot(e, FIRE.factors, 1) > 0.5, np.float64) for e in numbers]
     s.samples(normal, 125, "draw K times", draws)
-    s.training(310, "Maximised: how probable the annotations are under the distribution, estimated from many draws.", 52)
+    s.training(310, note, 52)
     truth = [s.mask(756 + 108 * k, 324, 96, k, "", ANNOTATION) for k in range(4)]
     s.arrow(truth[0], Part(804, 240), training=True)
+
+
+def c_ssn(s: Sheet) -> None:
+    ssn(s, "Maximised: how probable each annotation is under the distribution of its annotator.")
+    box = s.box(150, 232, 145, 42, "annotator A")
+    for y in (188, 111):
+        s.arrow(box, Part(330, 253), Part(330, y))
 
 
 def flow_ssn(s: Sheet) -> None:
@@ -427,8 +440,8 @@ def overview(s: Sheet) -> None:
 FIGURES: dict[str, Callable[[Sheet], None]] = {
     drawing.__name__.replace("_", "-"): drawing
     for drawing in (
-        mode_proposals, energy_score, flow_matching, probabilistic_unet, ssn, flow_ssn, mose, atfm,
-        dropout_unet, unet_ensemble, m_heads, image2image_vae, overview,
+        mode_proposals, energy_score, flow_matching, probabilistic_unet, c_probabilistic_unet, ssn, c_ssn, flow_ssn,
+        mose, atfm, dropout_unet, unet_ensemble, m_heads, image2image_vae, overview,
     )
 }
 # fmt: on

@@ -55,6 +55,8 @@ class MaskSet:
         labels: what the integers of ``masks`` mean; given two channels for two classes, it keeps one.
         scores: ``(B, K)`` in [0, 1], how much a proposal is worth keeping, or None.
         probabilities: ``(B, K, C, *S)`` per-pixel probabilities before the decision, or None.
+        annotators: ``(B, K)`` int64, who drew a mask (or whose style it has), a place in a list of names that is kept
+            elsewhere; -1 where that is unknown. None where nobody asks.
 
     Raises:
         AmbisegError: shapes that do not belong together, or something else than tensors.
@@ -75,9 +77,10 @@ class MaskSet:
     labels: LabelSpace
     scores: Tensor | None = None
     probabilities: Tensor | None = None
+    annotators: Tensor | None = None
 
     def __post_init__(self) -> None:
-        for name in ("masks", "weights", "scores", "probabilities"):
+        for name in ("masks", "weights", "scores", "probabilities", "annotators"):
             value = getattr(self, name)
             if value is not None or name in ("masks", "weights"):
                 _need_tensor(name, value)
@@ -93,7 +96,7 @@ class MaskSet:
                 object.__setattr__(self, "probabilities", self.probabilities[:, :, -1:])
             object.__setattr__(self, "labels", self.labels.one_channel)
         expected = tuple(self.masks.shape[:2])
-        for name in ("weights", "scores"):
+        for name in ("weights", "scores", "annotators"):
             value = getattr(self, name)
             if value is not None and tuple(value.shape) != expected:
                 raise AmbisegError(
@@ -183,7 +186,7 @@ class MaskSet:
     def stack(cls, sets: Sequence[MaskSet]) -> MaskSet:
         """One batch from several, sets padded to the largest K and images to the largest size with void.
 
-        Scores and probabilities are kept only where all have them (probabilities: and the same size).
+        Scores, annotators and probabilities are kept only where all have them (probabilities: and the same size).
 
         Raises:
             AmbisegError: no set, something else than a set, or label spaces that differ.
@@ -205,7 +208,11 @@ class MaskSet:
         space = [max(sizes) for sizes in zip(*(s.masks.shape[2:] for s in sets), strict=True)]
         masks = torch.cat([_pad(s.masks, [count, *space], labels.void) for s in sets])
         weights = torch.cat([_pad(s.weights, [count], 0) for s in sets])
-        scores = probabilities = None
+        scores = probabilities = annotators = None
+        if all(s.annotators is not None for s in sets):
+            annotators = torch.cat(
+                [_pad(s.annotators, [count], -1) for s in sets if s.annotators is not None]
+            )
         if all(s.scores is not None for s in sets):
             scores = torch.cat([_pad(s.scores, [count], 0) for s in sets if s.scores is not None])
         if all(s.probabilities is not None and list(s.masks.shape[2:]) == space for s in sets):
@@ -213,7 +220,7 @@ class MaskSet:
             probabilities = torch.cat(
                 [_pad(s.probabilities, size, 0) for s in sets if s.probabilities is not None]
             )
-        return cls(masks, weights, labels, scores, probabilities)
+        return cls(masks, weights, labels, scores, probabilities, annotators)
 
     # -- looking at it ---------------------------------------------------------------------------------------
 
@@ -335,6 +342,7 @@ class MaskSet:
             self.labels,
             None if self.scores is None else self.scores[rows],
             None if self.probabilities is None else self.probabilities[rows],
+            None if self.annotators is None else self.annotators[rows],
         )
 
     @property
@@ -439,6 +447,7 @@ class MaskSet:
             self.labels,
             None if self.scores is None else self.scores.to(device),
             None if self.probabilities is None else self.probabilities.to(device),
+            None if self.annotators is None else self.annotators.to(device),
         )
 
     def hard(self) -> MaskSet:
@@ -478,7 +487,8 @@ class MaskSet:
 
         masks, weights = entries(self.masks), entries(self.weights)
         assert masks is not None and weights is not None
-        return MaskSet(masks, weights, self.labels, entries(self.scores), entries(self.probabilities))
+        others = (entries(value) for value in (self.scores, self.probabilities, self.annotators))
+        return MaskSet(masks, weights, self.labels, *others)
 
     def normalised(self) -> MaskSet:
         """Weights divided by their sum; sets of total 0 become uniform."""
@@ -508,6 +518,7 @@ class MaskSet:
             None
             if self.probabilities is None
             else _pad(self.probabilities, [count, *self.probabilities.shape[2:]], 0),
+            None if self.annotators is None else _pad(self.annotators, [count], -1),
         )
 
     def sort(self) -> MaskSet:
@@ -536,7 +547,7 @@ class MaskSet:
 
     def merge_identical(self) -> MaskSet:
         """Identical masks become one, the first: weights add up, of scores the maximum, of probabilities the
-        mean."""
+        mean; whose they are is no longer known."""
         weights, scores = self.weights.clone(), None if self.scores is None else self.scores.clone()
         probabilities = None if self.probabilities is None else self.probabilities.clone()
         gone = ~self.present
@@ -604,6 +615,8 @@ class MaskSet:
             arrays["scores"] = self.scores.cpu().numpy()
         if self.probabilities is not None:
             arrays["probabilities"] = self.probabilities.cpu().numpy()
+        if self.annotators is not None:
+            arrays["annotators"] = self.annotators.cpu().numpy()
         arrays["labels"] = np.frombuffer(json.dumps(self.labels.to_dict()).encode(), dtype=np.uint8)
         with replacing_file(Path(path)) as partial, open(partial, "wb") as partial_file:
             np.savez_compressed(partial_file, **arrays)  # type: ignore[arg-type]

@@ -473,7 +473,9 @@ def _default(field: dataclasses.Field[Any]) -> Any:
 
 @functools.cache
 def _texts(cls: Any) -> dict[str, str]:
-    found = docstring_parser.parse_from_object(cls).params
+    found = [
+        p for base in reversed(cls.__mro__[:-1]) for p in docstring_parser.parse_from_object(base).params
+    ]
     return {p.arg_name: " ".join((p.description or "").split()) for p in found}
 
 

@@ -184,6 +184,31 @@ def test_the_hierarchical_probabilistic_unet_is_that_of_the_public_code():
     assert code == 21_877_230
 
 
+@pytest.mark.parametrize("method", ["c-ssn", "c-probabilistic-unet"])
+def test_networks_with_label_styles_are_those_of_the_public_code(method):
+    """Four levels; three convolutions with bias at each, two in prior and posterior net; three styles."""
+    widths, styles = (32, 64, 128, 192), 3
+
+    def block(inputs, outputs, count):
+        return 9 * (inputs + (count - 1) * outputs) * outputs + count * outputs
+
+    def down(channels, count):
+        return sum(block(*pair, count) for pair in zip((channels, *widths), widths, strict=False))
+
+    up = sum(block(upper + lower, upper, 3) for upper, lower in zip(widths, widths[1:], strict=False))
+    parts = {"g": down(3, 3) + up}
+    if method == "c-ssn":
+        parts |= {"mu": LOGIT, "d": LOGIT, "p": 10 * LOGIT}
+        parts |= {"style": styles * 32 + 32, "join": 2 * 32 * 32 + 32}
+    else:
+        latent = 192 * 12 + 12
+        parts |= {"prior": down(3 + styles, 2) + latent, "posterior": down(3 + styles + 1, 2) + latent}
+        parts["combine"] = (32 + 6) * 32 + 32 + 2 * (32 * 32 + 32) + LOGIT
+    model = outline(method, "isic", 3, BINARY, settings={"annotators": ("T1", "T2", "T3")})
+    assert {name: count(part) for name, part in model.named_children()} == parts
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in model.modules())
+
+
 def test_the_norms_of_mose_are_those_of_the_public_code():
     norms = [m for m in outline("mose", "lidc", 1, BINARY).modules() if isinstance(m, torch.nn.BatchNorm2d)]
     assert len(norms) == 3 * 13 + 3

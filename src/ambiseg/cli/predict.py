@@ -35,6 +35,8 @@ class PredictArguments:
     axis: Literal["run", "axial", "coronal", "sagittal", "0", "1", "2"] = "run"
     """Axis of the slices of volumes: that of the training, the planes as the affine of a volume says, or an axis of the
     array."""
+    annotator: str | None = None
+    """Masks in the style of this annotator only, of a run that tells annotators apart (c-ssn, c-probabilistic-unet)."""
     pixel_probabilities: bool = False
     """Also write probabilities of every pixel (probabilities.npz); of volumes their expectation (probability.nii.gz)."""
     picture: Annotated[bool, Shown] = True
@@ -67,6 +69,7 @@ def run(args: list[str]) -> int:
     volumes = find_volumes(arguments.images)
     paths = volumes or find_images(arguments.images)
     settings, flow = settings_of(arguments.proposing, model)
+    settings = replace(settings, annotator=arguments.annotator)
     warn(flow_remark(model, flow))
     options: dict[str, Any] = {
         "flow": flow,

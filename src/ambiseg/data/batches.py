@@ -21,6 +21,7 @@ from torch.nn import functional
 from torch.utils.data import Dataset, Sampler
 from torch.utils.data._utils.collate import default_collate_fn_map
 
+from ambiseg.data.annotators import Styles
 from ambiseg.data.augmentation import Augmentation
 from ambiseg.data.class_flips import FlipModes
 from ambiseg.data.collate import extended
@@ -159,6 +160,7 @@ class LabelView(Dataset[Item]):
             tell unanimous annotators from single labels) or ``single`` (one, drawn by probability).
         augmentation: what to do to image and masks of each sample.
         seed: of draws and augmentation.
+        styles: say whose style each mask has (`MaskSet.annotators`), and leave identical masks apart.
     """
 
     def __init__(
@@ -168,11 +170,12 @@ class LabelView(Dataset[Item]):
         mode: Literal["full", "single"] = "full",
         augmentation: Augmentation | None = None,
         seed: int = 0,
+        styles: Styles | None = None,
     ) -> None:
         if mode not in ("full", "single"):
             raise AmbisegError(f"mode is 'full' or 'single', received {mode!r:.80}")
         self.split, self.normalization, self.mode, self.seed = split, normalization, mode, seed
-        self.augmentation = augmentation or Augmentation()
+        self.augmentation, self.styles = augmentation or Augmentation(), styles
         self.labels: LabelSpace = split.info.labels
         self._kept: dict[int, Item] = {}
         self._bytes = 0
@@ -190,7 +193,8 @@ class LabelView(Dataset[Item]):
         if self.mode == "single":
             weights = annotations.weights[0].double().numpy()
             chosen = int(rng.choice(len(weights), p=weights / weights.sum()))
-            annotations = MaskSet.uniform(annotations.masks[:, chosen : chosen + 1], self.labels)
+            one = annotations.gather(torch.tensor([[chosen]]))
+            annotations = replace(one, weights=torch.ones_like(one.weights))
         else:
             annotations = annotations.padded(2)
         image, masks = self.augmentation(item.image, annotations.masks[0], self.labels.void, rng)
@@ -211,7 +215,12 @@ class LabelView(Dataset[Item]):
             return self._kept[index]
         stored, labels = self.split.stored_sample(index), self.split.stored.info.labels
         item = prepare(stored, self.normalization, labels)
-        item = replace(item, annotations=item.annotations.merge_identical())
+        if self.styles is None:
+            annotations = item.annotations.merge_identical()
+        else:
+            places = torch.tensor([self.styles.places(stored.annotators)])
+            annotations = replace(item.annotations, annotators=places)
+        item = replace(item, annotations=annotations)
         size = item.image.nbytes + item.annotations.masks.nbytes
         if self._bytes + size <= MEMORY_LIMIT:
             self._kept[index] = item

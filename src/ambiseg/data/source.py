@@ -87,10 +87,11 @@ class OneMaskSplit(Split):
         sample = self.split.stored_sample(index)
         rng = np.random.default_rng([self.seed, index])
         if self.split.modes is not None:
-            mask = self.split.modes.draw(sample.masks[0], rng)
+            mask, who = self.split.modes.draw(sample.masks[0], rng), "one"
         else:
-            mask = sample.masks[rng.choice(len(sample.weights), p=sample.weights / sample.weights.sum())]
-        return Sample(sample.id, sample.image, mask[None], np.ones(1), ("one",))
+            drawn = rng.choice(len(sample.weights), p=sample.weights / sample.weights.sum())
+            mask, who = sample.masks[drawn], sample.annotators[drawn]
+        return Sample(sample.id, sample.image, mask[None], np.ones(1), (who,))
 
 
 def existing(path: str | PathLike[str]) -> Path:

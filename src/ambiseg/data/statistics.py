@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 from ambiseg.data.batches import Normalization
 from ambiseg.data.image_range import MEASURED, ImageRange, RangeTally
@@ -25,6 +26,7 @@ class SplitStatistics:
         digest: SHA-256 over all samples.
         remarks: what a person should look at in the images and masks.
         single_masks: whether every image has one mask, which stands for itself alone.
+        annotators: share of each annotator in the masks: mean over images of the weights, by name.
     """
 
     channels: int
@@ -33,6 +35,7 @@ class SplitStatistics:
     digest: str
     remarks: tuple[str, ...] = ()
     single_masks: bool = False
+    annotators: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def types(self) -> tuple[str, ...]:
@@ -56,10 +59,13 @@ class SplitStatistics:
         """
         done = itertools.count(1)
         images, masks = RangeTally(measured), MaskOddities(split.stored.info.labels)
+        drawn: Counter[str] = Counter()
 
         def read(sample: Sample) -> None:
             images.add(sample.id, sample.image)
             masks.add(sample)
+            for name, weight in zip(sample.annotators, sample.weights.tolist(), strict=True):
+                drawn[name] += weight / len(split)
             if progress is not None:
                 progress(next(done), len(split))
 
@@ -71,7 +77,9 @@ class SplitStatistics:
         if images.strays:
             remarks.append(f"{stray_words(images)}: {STRAY_REMEDY}")
         single = masks.most == 1 and split.modes is None
-        return cls(images.channels, images.range(), images.normalization(), digest, tuple(remarks), single)
+        return cls(
+            *(images.channels, images.range(), images.normalization(), digest, tuple(remarks), single), drawn
+        )
 
 
 STRAY_REMEDY = "replace numbers for missing measurements by one within the range of the others"

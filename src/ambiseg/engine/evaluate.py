@@ -421,7 +421,7 @@ class _Measure:
         images = [sample.image for sample in samples]
         generator = torch.Generator(run.hardware.device).manual_seed(seed_of(self.seed, place))
         threshold = self.settings.values().foreground_threshold
-        predicted = run.propose(images, self.settings.samples, generator, threshold)
+        predicted = run.propose(images, self.settings.samples, generator, threshold, self.settings.annotator)
         predicted = replace(predicted, labels=replace(labels, only=()))  # filters look at all classes
         annotations = MaskSet.stack([annotations_of(sample, labels) for sample in samples])
         found = postprocess(predicted, self.settings, images, flow, generator)

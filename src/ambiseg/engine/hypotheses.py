@@ -66,7 +66,7 @@ def predict_slices(
 
     def predicted() -> Postprocessed:
         generator = torch.Generator(run.hardware.device).manual_seed(_mixed(seed))
-        proposals = run.propose(held, settings.samples, generator, threshold)
+        proposals = run.propose(held, settings.samples, generator, threshold, settings.annotator)
         if sampled:
             return estimate_probabilities(proposals, settings.estimate, held, flow, generator)
         return postprocess(proposals, of_slices, held, flow, generator)

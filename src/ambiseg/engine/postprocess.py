@@ -132,6 +132,7 @@ class PredictSettings:
             and for ``top`` is None.
         temperature: the method's own probabilities of kept masks become w^(1/T), normalised. Default: 1. A fitted
             one counts with the fitted filter only.
+        annotator: draw masks in the style of this annotator, with a method that is conditioned on them; all if None.
     """
 
     score_threshold: float | Auto | None = "auto"
@@ -142,6 +143,7 @@ class PredictSettings:
     foreground_threshold: float | Auto = "auto"
     probability_threshold: float | Auto | None = "auto"
     temperature: float | Auto = "auto"
+    annotator: str | None = None
 
     def values(self, fitted: FittedFilter | None = None, rejects_copies: bool = False) -> FilterValues:
         """The filter that these settings come to.
@@ -176,16 +178,25 @@ class PredictSettings:
         )
 
     def for_run(self, run: LoadedModel) -> PredictSettings:
-        """The same with what "auto" means for a run."""
+        """The same with what "auto" means for a run.
+
+        Raises:
+            AmbisegError: an annotator whose style the run does not have.
+        """
+        if self.annotator is not None:
+            run.model.of_annotator(self.annotator)
         if "auto" not in asdict(self).values():
             return self
         rejects = run.model.full_labels_reject_copies and run.config.train.labels == "full"
         return replace(self, **asdict(self.values(run.fitted, rejects)))
 
     def record(self) -> dict[str, Any]:
-        """The settings as plain values, for ``prediction.json`` and ``metrics.json``; `EstimateSettings`
-        record themselves."""
-        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "estimate"}
+        """The settings as plain values, for ``prediction.json`` and ``metrics.json``; an annotator only where one is
+        chosen. `EstimateSettings` record themselves."""
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "estimate"}
+        if self.annotator is None:
+            del values["annotator"]
+        return values
 
 
 def _given(value: Any, automatic: Any) -> Any:

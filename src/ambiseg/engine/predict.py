@@ -121,8 +121,8 @@ def predict_files(
             it was not made by `predict_files`; the disk is full.
     """
     paths = list(dict.fromkeys(paths))
-    start(out, paths, overwrite, resume)
     settings = (settings or PredictSettings()).for_run(run)
+    start(out, paths, overwrite, resume)
     names, remarks = folder_names(paths), list[str]()
     recipe = recipe_of(run, settings, flow, seed) | {"batch size": batch_size}
     with open_index(out, recipe, overwrite) as index:
@@ -296,14 +296,9 @@ class _Job:
         try:
             with replacing_folder(batch.folders[i], True, PREDICT, durable=False) as partial:
                 _write_prediction(
-                    partial,
-                    path,
-                    image,
-                    item.masks,
-                    how,
-                    self.pixel_probabilities,
-                    self.picture,
-                    self.overlays,
+                    *(partial, path, image, item.masks, how),
+                    *(self.pixel_probabilities, self.picture, self.overlays),
+                    self.run.run.model.annotators,
                 )
         except DiskFullError:
             raise
@@ -338,13 +333,14 @@ def _write_prediction(
     probabilities: bool,
     picture: Callable[[Image, MaskSet, Path], None] | None,
     overlays: Callable[[Image, MaskSet, list[Path]], None] | None,
+    annotators: Sequence[str],
 ) -> None:
     nifti = suffix_of(source) in (".nii", ".nii.gz")
     suffix, affine = (".nii.gz", read_affine(source)) if nifti else (".png", None)
     names = [f"mask-{k + 1:02}{suffix}" for k in range(int(prediction.count[0]))]
     for name, mask in zip(names, prediction.masks[0].numpy(), strict=False):
         write_mask(partial / name, mask, affine, prediction.labels.colors)
-    entries = mask_entries(prediction, names)
+    entries = mask_entries(prediction, names, annotators)
     content: dict[str, Any] = {
         "image": source.name,
         "path": str(source),
@@ -368,9 +364,12 @@ def _write_prediction(
     (partial / "prediction.json").write_text(text, encoding="utf-8")
 
 
-def mask_entries(prediction: MaskSet, names: Sequence[str]) -> list[dict[str, Any]]:
-    """What ``prediction.json`` says of the masks of one image, in files of these names."""
-    areas, scores = prediction.areas(), prediction.scores
+def mask_entries(
+    prediction: MaskSet, names: Sequence[str], annotators: Sequence[str] = ()
+) -> list[dict[str, Any]]:
+    """What ``prediction.json`` says of the masks of one image, in files of these names, and in whose style they are,
+    where the model tells annotators apart."""
+    areas, scores, styles = prediction.areas(), prediction.scores, prediction.annotators
     return [
         {
             "file": name,
@@ -378,6 +377,7 @@ def mask_entries(prediction: MaskSet, names: Sequence[str]) -> list[dict[str, An
             "score": None if scores is None else _shortest(scores[0, k]),
             "area": round(float(areas[0, k]), 6),
         }
+        | ({} if styles is None or not annotators else {"annotator": annotators[int(styles[0, k])]})
         for k, name in enumerate(names)
     ]
 

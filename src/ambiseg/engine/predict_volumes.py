@@ -167,8 +167,8 @@ def predict_volumes(
             not made by ``predict``; the disk is full.
     """
     paths = list(dict.fromkeys(paths))
-    start(out, paths, overwrite, resume)
     settings = (settings or PredictSettings()).for_run(run)
+    start(out, paths, overwrite, resume)
     slices = slices or slice_settings(run)
     files = channel_files(paths, run.config.in_channels // slices.planes)
     called = _named(files)

@@ -225,7 +225,7 @@ class Run:
         """Masks with probabilities of several images of one size, in one pass, after `postprocess`."""
         settings = (settings or PredictSettings()).for_run(self)
         threshold = settings.values().foreground_threshold
-        proposals = self.propose(images, settings.samples, generator, threshold)
+        proposals = self.propose(images, settings.samples, generator, threshold, settings.annotator)
         return postprocess(proposals, settings, images, flow, generator)
 
     def digest(self) -> str:
@@ -239,18 +239,22 @@ class Run:
         samples: int | None = None,
         generator: torch.Generator | None = None,
         foreground_threshold: float = FOREGROUND_THRESHOLD,
+        annotator: str | None = None,
     ) -> MaskSet:
-        """All that the model predicts for images of one size, unfiltered, on the CPU.
+        """All that the model predicts for images of one size, in the style of all annotators or of one, unfiltered, on
+        the CPU.
 
         Raises:
             NotEnoughMemoryError: it needs more memory than there is.
+            AmbisegError: an annotator that training did not see, or a method that does not tell them apart.
             AmbisegError: the model gives NaN or infinite weights, scores or probabilities.
         """
+        model = self.model if annotator is None else self.model.of_annotator(annotator)
         began = time.perf_counter()
         with self._refusing_too_much(images, samples), self.hardware.autocast():
             batch = self.hardware.images(self.config.normalization.stack(images))
             found = [
-                masks_of(self.model, part, samples, generator).to("cpu")
+                masks_of(model, part, samples, generator).to("cpu")
                 for part in batch.split(self._parts(len(batch), batch[0, 0].numel()))
             ]
             predictions: MaskSet = found[0] if len(found) == 1 else MaskSet.stack(found)

@@ -28,6 +28,7 @@ from ambiseg.data.memory.split import check_sendable
 from ambiseg.data.source import OneMaskSplit, open_split
 from ambiseg.data.split import Split
 from ambiseg.data.statistics import SplitStatistics
+from ambiseg.engine.annotators import styles_of, with_annotators
 from ambiseg.engine.augmentation_choice import choose_augmentation, told
 from ambiseg.engine.checkpoints import load_checkpoint
 from ambiseg.engine.encoder_rate import encoder_parameters
@@ -178,6 +179,7 @@ def _fit(
         command = shlex.join(["ambiseg", "data", "check", str(data)])
         raise AmbisegError(f"{problem}; '{command}' lists all such files by cause") from problem
     check_suits(spec, preset, chosen.labels, split.info.labels, statistics)
+    own = with_annotators(spec, own, statistics, f"{title_of(data)}, train")
     _warn(statistics, spec, chosen, f"{title_of(data)}, train")
     labels = split.info.labels.with_binary_channels(chosen.binary_channels)
     with trying_network(network.kind, module):
@@ -380,7 +382,9 @@ def _try(model: Segmenter, config: RunConfig, split: Split) -> int:
     """The loss of one image, and the masks of a method from elsewhere, so that what does not suit the images is
     refused before a run folder is made; and how many operations the loss takes."""
     kinds = config.train.augment if isinstance(config.train.augment, tuple) else ()
-    view = LabelView(split, config.normalization, config.train.labels, Augmentation(kinds))
+    view = LabelView(
+        split, config.normalization, config.train.labels, Augmentation(kinds), styles=styles_of(config)
+    )
     batch = collate([view[0]])
     with FlopCounterMode(display=False) as counter:
         losses_of(model, batch.images, batch.annotations)

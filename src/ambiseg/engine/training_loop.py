@@ -23,6 +23,7 @@ from ambiseg.atomic_write import write_json
 from ambiseg.data.augmentation import Augmentation
 from ambiseg.data.batches import BatchOrder, LabelView, collate
 from ambiseg.data.split import Split
+from ambiseg.engine.annotators import styles_of
 from ambiseg.engine.callbacks import (
     LOGGERS,
     Budget,
@@ -309,7 +310,8 @@ class _Loaders(pl.LightningDataModule):
         chosen = self.config.augmentation
         assert chosen is not None
         view = LabelView(
-            self.split, self.config.normalization, train.labels, Augmentation(chosen.kinds), train.seed
+            *(self.split, self.config.normalization, train.labels, Augmentation(chosen.kinds), train.seed),
+            styles=styles_of(self.config),
         )
         order = BatchOrder(
             len(view),
@@ -334,7 +336,8 @@ class _Loaders(pl.LightningDataModule):
         count = train.used_validation_images(len(self.val))
         mine = range(trainer.global_rank, count, trainer.world_size)
         view = LabelView(
-            self.val, self.config.normalization, "single" if train.one_mask_validation else "full"
+            *(self.val, self.config.normalization, "single" if train.one_mask_validation else "full"),
+            styles=styles_of(self.config),
         )
         return DataLoader(Subset(view, list(mine)), batch_size=train.batch_size, collate_fn=collate)
 

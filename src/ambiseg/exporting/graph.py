@@ -87,7 +87,8 @@ class DeployedModel(nn.Module):
             raise AmbisegError(
                 "an exported model gives the probabilities of its method: leave out those of a flow model and flips"
             )
-        self.model, self.samples, self.values = run.model, given.samples, given.values()
+        self.model = run.model if given.annotator is None else run.model.of_annotator(given.annotator)
+        self.samples, self.values = given.samples, given.values()
         self.channels = run.config.in_channels
         for name in ("mean", "std"):
             value = torch.tensor(getattr(run.config.normalization, name), dtype=torch.float32)

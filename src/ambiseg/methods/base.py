@@ -134,6 +134,22 @@ class Segmenter(nn.Module, ABC):
         experts."""
         return None
 
+    @property
+    def annotators(self) -> tuple[str, ...]:
+        """Names of the annotators whose styles it tells apart; places in them are `MaskSet.annotators`."""
+        return ()
+
+    def of_annotator(self, name: str) -> Segmenter:
+        """A model of the same weights whose masks have the style of one annotator.
+
+        Raises:
+            AmbisegError: the method has one distribution for all annotators, or knows none of that name.
+        """
+        raise AmbisegError(
+            f"{type(self).__name__} does not tell annotators apart, received {name!r}: leave the annotator out, or train"
+            " c-ssn or c-probabilistic-unet"
+        )
+
     def log_prob(self, images: Tensor, masks: Tensor) -> Tensor:
         """Log-likelihood in nats of label maps ``(B, *S)``, ``(B,)``, where the method has one.
 

@@ -114,6 +114,8 @@ class MethodSpec:
         starts_from: other methods whose weights it can start from (``--init``), each with a function of its
             settings and theirs that gives the settings it then needs.
         test: how `ambiseg.testing.check_method` tries it; ``variants`` are further cases by name.
+        by_annotator: whether its loss asks who drew a mask (`MaskSet.annotators`). Its settings are then those of
+            `ambiseg.methods.style_settings.StyleSettings` and its own, and training fills them in.
 
     Raises:
         AmbisegError: a name with other characters, settings that are no dataclass or need arguments, or
@@ -137,6 +139,7 @@ class MethodSpec:
     starts_from: Mapping[str, Callable[[Any, Any], Any]] = field(default_factory=dict)
     test: TestCase = TestCase()
     variants: Mapping[str, TestCase] = field(default_factory=dict)
+    by_annotator: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):

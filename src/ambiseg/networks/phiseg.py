@@ -31,8 +31,6 @@ FACTORS = (1, 2, 4)
 """Channels of the first resolutions in units of the width."""
 LARGEST_FACTOR = 6
 """Those of all further ones."""
-CONVOLUTIONS = 3
-"""Convolutions at each resolution and side."""
 
 
 class BatchNorm(nn.BatchNorm2d):
@@ -67,8 +65,9 @@ def unit(
 
 
 def convolutions(inputs: int, outputs: int, settings: ConvolutionSettings | None = None) -> nn.Sequential:
-    """Three times a `unit`, behind dropout that is off until a method sets its share."""
-    pairs = [(inputs, outputs), *[(outputs, outputs)] * (CONVOLUTIONS - 1)]
+    """Three times, or as often as the settings say, a `unit`, behind dropout that is off until a method sets its share."""
+    count = (settings or ConvolutionSettings()).count
+    pairs = [(inputs, outputs), *[(outputs, outputs)] * (count - 1)]
     layers = [layer for pair in pairs for layer in unit(*pair, settings)]
     # The dropout has a name of its own, so that the numbers of the other layers are those of stored weights.
     return nn.Sequential(
@@ -133,7 +132,7 @@ class PHiSegUNet(Backbone):
 
     Args:
         in_channels: image channels C.
-        settings: width, depth and convolutions; there are three at every level, no attention; dropout of
+        settings: width, depth and convolutions; no attention; dropout of
             what enters the three innermost blocks.
         time: must be False, the network has no place for a time.
 

@@ -25,6 +25,8 @@ class ConvolutionSettings:
     """Normalisation; none: none, and a bias (Kohl et al. 2018)."""
     bias: bool = False
     """A bias in front of the normalisation as well, as in the public code of MoSE."""
+    count: int = 3
+    """How many there are at each level."""
 
 
 @dataclass(frozen=True)

@@ -70,8 +70,8 @@ def _wildfires(layout: Layout, first: int, count: int) -> Iterable[Sample]:
 
 
 def _lesions(layout: Layout, first: int, count: int) -> Iterable[Sample]:
-    """Binary masks of `lesions`."""
-    names = tuple(f"reader-{i}" for i in range(layout.masks))
+    """Binary masks of `lesions`; annotators have names like those of ISIC MultiAnnot++."""
+    names = tuple(f"A{i:02}_T{i % 3 + 1}_S1" for i in range(layout.masks))
     weights = np.full(layout.masks, 1 / layout.masks)
     for sample in simulate_lesions(count, size=SIDE, start=first):
         brightness = np.linspace(1, 0.5, layout.channels, dtype=np.float32)[:, None, None]

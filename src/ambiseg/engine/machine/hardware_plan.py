@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 
 from ambiseg.data.batches import Batch, BatchOrder, LabelView, collate
 from ambiseg.data.split import Split
+from ambiseg.engine.annotators import styles_of
 from ambiseg.engine.machine.calibration import calibrate
 from ambiseg.engine.machine.hardware_choice import HardwareChoice, choose_hardware
 from ambiseg.engine.machine.time_plan import short_budget
@@ -31,7 +32,7 @@ def plan_hardware(config: RunConfig, split: Split, model: Segmenter, steps: int 
         steps: length of the training, None where it is a time.
     """
     train = config.train
-    view = LabelView(split, config.normalization, train.labels, seed=train.seed)
+    view = LabelView(split, config.normalization, train.labels, seed=train.seed, styles=styles_of(config))
 
     def batch(images: int) -> Batch:
         return collate([view[key] for key in next(iter(BatchOrder(len(view), images, train.seed)))])

@@ -108,8 +108,9 @@ class ProbabilisticUNet(LatentVariableSegmenter):
         _check(settings)
         self.g = build_backbone(in_channels, self.backbone)
         s, bound, same = settings, settings.log_variance_bound, settings.same_encoder
-        self.prior = LatentNet(in_channels, s.latent_size, self.backbone, bound, same)
-        self.posterior = LatentNet(in_channels + labels.channels, s.latent_size, self.backbone, bound, same)
+        seen, network = in_channels + self.condition_channels, self.latent_backbone
+        self.prior = LatentNet(seen, s.latent_size, network, bound, same)
+        self.posterior = LatentNet(seen + labels.channels, s.latent_size, network, bound, same)
         self.combine = Combination(
             self.g.out_channels, s.latent_size, labels.channels, s.combine_layers, ACTIVATIONS[s.activation]
         )
@@ -117,6 +118,16 @@ class ProbabilisticUNet(LatentVariableSegmenter):
             self.geco = Geco(settings.geco_target)
 
     # -- the networks ----------------------------------------------------------------------------------------
+
+    @property
+    def condition_channels(self) -> int:
+        """Channels after those of the image that prior and posterior net see and the U-Net does not."""
+        return 0
+
+    @property
+    def latent_backbone(self) -> UNetSettings:
+        """Size of prior and posterior net."""
+        return self.backbone
 
     def features(self, images: Tensor) -> Tensor:
         """What all samples of an image share: ``W_f f_U-Net(X)`` with its bias, ``(B, F, H, W)``."""
@@ -131,7 +142,7 @@ class ProbabilisticUNet(LatentVariableSegmenter):
     def posterior_of(self, images: Tensor, masks: Tensor) -> Gaussian:
         """``Q(.|X, Y)`` for label maps ``(B, H, W)``; Y enters as one-hot channels less one half, 0 where
         void (3)."""
-        check_channels(images, self.in_channels)
+        check_channels(images, self.in_channels + self.condition_channels)
         seen = torch.cat([images, centred(masks, self.labels).to(images.dtype)], 1)
         posterior: Gaussian = self.posterior(seen)
         return posterior
@@ -220,8 +231,8 @@ class ProbabilisticUNet(LatentVariableSegmenter):
         steps = torch.linspace(-radius, radius, size, device=images.device)
         noise = torch.zeros(size, size, dimensions, device=images.device)
         noise[..., axes[0]], noise[..., axes[1]] = steps[:, None], steps
-        z = self.prior_of(images).place(noise.flatten(0, 1)[None])
-        parts = self._decoded(self.features(images), z)
+        features, prior = self.encode(images)
+        parts = self._decoded(features, prior.place(noise.flatten(0, 1)[None]))
         found = torch.cat([self.labels.probabilities(logits, dim=2) for logits in parts], 1)
         return found.reshape(images.shape[0], size, size, *found.shape[2:])
 

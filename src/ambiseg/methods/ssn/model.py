@@ -114,18 +114,24 @@ class SSN(Segmenter):
         Raises:
             AmbisegError: the rank is above the number of logits of an image, pixels times channels.
         """
+        self._check_rank(images)
+        return self._normal(self.g(images))
+
+    def _check_rank(self, images: Tensor) -> None:
         channels, pixels, rank = self.labels.channels, images[0, 0].numel(), self.settings.rank
         if rank > channels * pixels:
             raise AmbisegError(
                 f"rank {rank} is above the {channels * pixels} logits of an image ({pixels} pixels x {channels}"
                 f" channels): choose --rank {channels * pixels} or less, or larger images"
             )
-        features = self.g(images)
+
+    def _normal(self, features: Tensor) -> LowRankNormal:
+        """The distribution that the three heads make of features ``(B, F, H, W)``."""
         mean, log_diagonal, factor = (head(features).float() for head in (self.mu, self.d, self.p))
         return LowRankNormal(
             mean.flatten(1),
             log_diagonal.clamp(max=MOST_LOG_VARIANCE).exp().flatten(1) + LEAST_VARIANCE,
-            factor.reshape(images.shape[0], rank, -1).mT,
+            factor.reshape(features.shape[0], self.settings.rank, -1).mT,
         )
 
     def _nats(self, logits: Tensor, masks: Tensor) -> Tensor:
@@ -142,15 +148,19 @@ class SSN(Segmenter):
         While `mean_pretraining` lasts, the cross-entropy of the mean alone; a model in evaluation mode always
         gives the former.
         """
-        distribution, s = self.distribution(images), self.settings
+        nats = self._training_nats(self.distribution(images), annotations.masks)
+        return {"loss": expected_nats(nats, annotations).mean()}
+
+    def _training_nats(self, distribution: LowRankNormal, masks: Tensor) -> Tensor:
+        """``-log p(y_n | x)`` of label maps ``(B, N, *S)`` from the draws of training, ``(B, N)``."""
+        s = self.settings
         mean_alone = self.training and self.progress < s.mean_pretraining
         logits = (
             distribution.mean[:, None]
             if mean_alone
             else distribution.sample(s.draws, antithetic=s.antithetic)
         )
-        nats = marginal(self._nats(logits, annotations.masks))
-        return {"loss": expected_nats(nats, annotations).mean()}
+        return marginal(self._nats(logits, masks))
 
     # -- sampling --------------------------------------------------------------------------------------------
 
@@ -160,18 +170,25 @@ class SSN(Segmenter):
     ) -> MaskSet:
         """Independent samples of equal weight, ``settings.samples`` unless asked otherwise; the network runs
         once."""
-        s, count = self.settings, samples or self.settings.samples
-        distribution = self.distribution(images)
+        count, size = samples or self.settings.samples, images.shape[2:]
+        found = self._sampled(self.distribution(images), count, size, generator)
+        return MaskSet.from_probabilities(found, self.labels)
+
+    def _sampled(
+        self, distribution: LowRankNormal, count: int, size: torch.Size, generator: torch.Generator | None
+    ) -> Tensor:
+        """Pixel probabilities ``(B, count, C, *size)`` of samples of the logits."""
+        s = self.settings
         if s.sample_rank is not None:
             distribution = distribution.truncated(s.sample_rank)
-        shape = (images.shape[0], -1, self.labels.channels, *images.shape[2:])
+        shape = (distribution.mean.shape[0], -1, self.labels.channels, *size)
         draws = [
             self.labels.probabilities(
                 distribution.sample(n, generator, temperature=s.temperature).view(shape), dim=2
             )
             for n in draw_sizes(count, distribution.mean.numel())
         ]
-        return MaskSet.from_probabilities(torch.cat(draws, 1), self.labels)
+        return torch.cat(draws, 1)
 
     @torch.no_grad()
     def log_prob(self, images: Tensor, masks: Tensor) -> Tensor:
@@ -188,7 +205,10 @@ class SSN(Segmenter):
         Returns:
             ``(B,)`` float32.
         """
-        distribution = self.distribution(images)
+        return self._log_prob(self.distribution(images), masks)
+
+    def _log_prob(self, distribution: LowRankNormal, masks: Tensor) -> Tensor:
+        """`log_prob` of label maps ``(B, H, W)`` under the distribution of each."""
         nats = [
             self._nats(distribution.sample(n, antithetic=self.settings.antithetic), masks[:, None])
             for n in draw_sizes(self.settings.likelihood_samples, distribution.mean.numel())
