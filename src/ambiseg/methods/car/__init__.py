@@ -147,9 +147,18 @@ SPEC = MethodSpec(
     validation="ged",
     starts_from={"unet-ensemble": car_from_unet},
     test=TestCase(
-        {"discriminator_width": 8, "train_samples": 3, "samples": 24},
+        # The mean of few samples is far from that of all: with the weights 10 and 5 that part of the loss is the larger
+        # one. Adam sees their ratio alone.
+        {
+            "adversarial_weight": 2.0,
+            "calibration_weight": 1.0,
+            "discriminator_width": 4,
+            "train_samples": 2,
+            "samples": 24,
+        },
         deterministic=False,
-        steps=150,
-        rate=4e-3,
+        steps=90,
+        rate=6e-3,
+        gain=0.02,
     ),
 )

@@ -42,7 +42,12 @@ from ambiseg.maskset import MaskSet
 from ambiseg.memory_budget import part_sizes
 from ambiseg.methods.base import Segmenter
 from ambiseg.methods.car import CARSettings
-from ambiseg.methods.car.published import FiveConvolutions, PublishedDiscriminator, PublishedRefinement, SegNet
+from ambiseg.methods.car.published import (
+    FiveConvolutions,
+    PublishedDiscriminator,
+    PublishedRefinement,
+    SegNet,
+)
 from ambiseg.methods.car.refinement import Refinement
 from ambiseg.methods.unet_ensemble.model import UNetEnsemble
 from ambiseg.networks.backbone import build_backbone

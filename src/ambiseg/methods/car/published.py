@@ -33,10 +33,6 @@ class SegNet(nn.Module):
     Args:
         in_channels: of the images.
         outputs: channels C of the logits.
-
-    Example:
-        >>> SegNet(1, 2).eval()(torch.zeros(1, 1, 33, 20)).shape
-        torch.Size([1, 2, 33, 20])
     """
 
     def __init__(self, in_channels: int, outputs: int) -> None:
@@ -75,14 +71,14 @@ class _UpStage(nn.Module):
 
     def __init__(self, inputs: int, widths: list[int], times: list[int]) -> None:
         super().__init__()
-        self.double = nn.ConvTranspose2d(inputs, inputs, 2, stride=2)
+        self.upsample = nn.ConvTranspose2d(inputs, inputs, 2, stride=2)
         self.convolutions = nn.ModuleList(
             _convolution(*pair) for pair in zip([inputs, *widths], widths, strict=False)
         )
         self.times = times
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.double(x)
+        x = self.upsample(x)
         for convolution, times in zip(self.convolutions, self.times, strict=True):
             for _ in range(times):
                 x = convolution(x)
@@ -153,7 +149,8 @@ class PublishedRefinement(nn.Module):
         pairs = ((w[3], w[2]), (w[3], w[1]), (w[2], w[0]), (w[1], w[0]))
         self.up = nn.ModuleList(self._block(nn.ConvTranspose2d(*pair, 2, stride=2)) for pair in pairs)
         self.inject = nn.ModuleList(
-            Injection(*sizes) for sizes in ((w[1], size, w[1]), (w[0], size, w[0]), (w[0], size, outputs))
+            Injection(features, size, behind, scale=0.0)
+            for features, behind in ((w[1], w[1]), (w[0], w[0]), (w[0], outputs))
         )
 
     @staticmethod

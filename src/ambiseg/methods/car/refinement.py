@@ -20,6 +20,8 @@ class Injection(nn.Module):
         channels: F of the features.
         size: dimensions L of the latent.
         outputs: channels behind it.
+        scale: s z at the start. With 0, as in the public code, samples start with a mean that knows nothing of
+            the image, since features change their sign with the noise.
 
     Example:
         >>> import torch
@@ -27,12 +29,13 @@ class Injection(nn.Module):
         torch.Size([12, 3, 5, 4])
     """
 
-    def __init__(self, channels: int, size: int, outputs: int) -> None:
+    def __init__(self, channels: int, size: int, outputs: int, scale: float = 1.0) -> None:
         super().__init__()
         self.shift, self.scale = nn.Linear(size, channels), nn.Linear(size, channels)
         for layer in (self.shift, self.scale):
             nn.init.xavier_uniform_(layer.weight)
             nn.init.zeros_(layer.bias)
+        nn.init.constant_(self.scale.bias, scale)
         self.last = nn.Conv2d(channels, outputs, 1)
         nn.init.orthogonal_(self.last.weight)
 
@@ -72,9 +75,7 @@ class Refinement(nn.Module):
         )
 
     def _width(self, layer: int) -> int:
-        return (
-            self.network.out_channels if layer == self.last else self.network.up_widths[self.last - layer]
-        )
+        return self.network.out_channels if layer == self.last else self.network.up_widths[self.last - layer]
 
     def _stop(self, layer: int) -> int | None:
         return None if layer == self.last else layer
