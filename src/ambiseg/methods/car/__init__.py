@@ -25,8 +25,9 @@ class CARSettings:
     """Weight of its calibration loss."""
     gradient_penalty: float = 10.0
     """Weight of the squared gradient of the discriminator at annotations (Mescheder et al. 2018)."""
-    noise_layers: int = 3
-    """Last layers of the decoder in which the noise comes in; all where there are fewer (refinement: backbone)."""
+    noise_layers: int = 1
+    """Last layers of the decoder in which the noise comes in; all where there are fewer (refinement: backbone); the
+    paper has 3."""
     calibration: Literal["backbone", "segnet", "small"] = "backbone"
     """Calibration network: the network of the run, or those of the public code: a SegNet, or five convolutions
     behind a black box."""
@@ -104,7 +105,7 @@ SPEC = MethodSpec(
             ),
             differs=f"the networks are the library's; {_DIFFERS}",
             train=_TRAINING,
-            settings=_LOSSES,
+            settings={**_LOSSES, "noise_layers": 3},
         ),
         "lidc": Preset(
             source=(
