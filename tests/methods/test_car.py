@@ -231,6 +231,15 @@ def test_a_frozen_calibration_network_comes_from_a_unet():
         make(MULTI).start_from(unet)
 
 
+def test_all_but_last_is_frozen_in_both_networks():
+    model = make()
+    model.freeze("all-but-last")
+    parts = {n.split(".")[0] + n.split(".")[1] for n, p in model.named_parameters() if p.requires_grad}
+    assert parts == {"f1", "ginject", "dlayers", "dout"}
+    with pytest.raises(AmbisegError, match="no encoder to freeze"):
+        make(calibration="small", refinement="published").freeze("encoder")
+
+
 @pytest.mark.parametrize("layers", [1, 3])
 def test_samples_share_one_encoding_and_do_not_depend_on_their_parts(layers):
     model = make(backbone=UNetSettings(width=4, depth=4), noise_layers=layers).eval()

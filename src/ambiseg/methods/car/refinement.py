@@ -66,8 +66,8 @@ class Refinement(nn.Module):
         super().__init__()
         self.network = build_backbone(in_channels, backbone)
         self.last = self.network.depth - 1
-        self.values_of_a_pixel = 4 * self.network.out_channels
         self.layers = range(max(min(1, self.last), self.last - layers + 1), self.last + 1)
+        self.values_of_a_pixel = (1 if len(self.layers) == 1 else 4) * self.network.out_channels
         widths = [self._width(layer) for layer in self.layers]
         self.inject = nn.ModuleList(
             Injection(w, size, outputs if layer == self.last else w)
