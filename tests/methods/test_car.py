@@ -235,7 +235,7 @@ def test_all_but_last_is_frozen_in_both_networks():
     model = make()
     model.freeze("all-but-last")
     parts = {n.split(".")[0] + n.split(".")[1] for n, p in model.named_parameters() if p.requires_grad}
-    assert parts == {"f1", "ginject", "dlayers", "dout"}
+    assert parts == {"fh", "ginject", "dlayers", "dout"}
     with pytest.raises(AmbisegError, match="no encoder to freeze"):
         make(calibration="small", refinement="published").freeze("encoder")
 

@@ -60,6 +60,26 @@ LEAST = 1e-6
 """Least probability inside a logarithm of the calibration loss."""
 
 
+class Calibration(nn.Module):
+    """F on a network of the library: the same layers as a member of `unet-ensemble`.
+
+    Args:
+        in_channels: of the images.
+        outputs: channels C of the logits.
+        backbone: the network.
+    """
+
+    def __init__(self, in_channels: int, outputs: int, backbone: UNetSettings) -> None:
+        super().__init__()
+        self.g = build_backbone(in_channels, backbone)
+        self.h = nn.Conv2d(self.g.out_channels, outputs, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits ``(B, C, H, W)``."""
+        logits: Tensor = self.h(self.g(images))
+        return logits
+
+
 class CAR(Segmenter):
     """Calibrated adversarial refinement (Kassapis et al. 2021).
 
@@ -91,8 +111,7 @@ class CAR(Segmenter):
         seen = in_channels - s.black_box_channels
         self.f: nn.Module
         if s.calibration == "backbone":
-            network = build_backbone(in_channels, self.backbone)
-            self.f = nn.Sequential(network, nn.Conv2d(network.out_channels, outputs, 1))
+            self.f = Calibration(in_channels, outputs, self.backbone)
         else:
             self.f = {"segnet": SegNet, "small": FiveConvolutions}[s.calibration](in_channels, outputs)
         self.g: Refinement | PublishedRefinement
@@ -236,8 +255,7 @@ class CAR(Segmenter):
                 "a U-Net becomes the calibration network where channels, classes and backbone are the same and"
                 f" calibration is backbone: received {theirs} for {ours}"
             )
-        self.f[0].load_state_dict(other.members[0].g.state_dict())
-        self.f[1].load_state_dict(other.members[0].h.state_dict())
+        self.f.load_state_dict(other.members[0].state_dict())
 
     def freeze(self, part: str) -> None:
         """As every method, in calibration and refinement network alike."""

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ambiseg.methods.car.refinement import SLOPE, Injection
+from ambiseg.networks.base import Encoded
 from ambiseg.networks.dropout import Dropout
 from ambiseg.networks.phiseg import BatchNorm
 from ambiseg.networks.unet import extend
@@ -158,7 +159,7 @@ class PublishedRefinement(nn.Module):
         norm = BatchNorm(convolution.out_channels)
         return nn.Sequential(convolution, norm, nn.LeakyReLU(SLOPE), Dropout(0.1))
 
-    def encode(self, x: Tensor) -> tuple[list[Tensor], Tensor, tuple[int, int]]:
+    def encode(self, x: Tensor) -> tuple[Encoded, Tensor]:
         """What all samples of an image share."""
         size = (x.shape[-2], x.shape[-1])
         x, levels = extend(x, 2 ** len(self.WIDTHS)), []
@@ -166,16 +167,17 @@ class PublishedRefinement(nn.Module):
             x = block(x)
             levels.append(x)
         x = self.up[1](torch.cat([self.up[0](x), levels[2]], 1))
-        return levels, x, size
+        return Encoded(levels, levels[:-1], None, size), x
 
-    def decode(self, shared: tuple[list[Tensor], Tensor, tuple[int, int]], z: Tensor) -> Tensor:
+    def decode(self, shared: tuple[Encoded, Tensor], z: Tensor) -> Tensor:
         """Logits ``(B, N, C, H, W)`` of latents ``(B, N, L)``."""
-        levels, x, (height, width) = shared
+        encoded, x = shared
+        height, width = encoded.size
         count = z.shape[1]
         for place, inject in enumerate(self.inject):
             x = inject(x, z)
             if place < 2:
-                skip = levels[1 - place].repeat_interleave(count, 0)
+                skip = encoded.skips[1 - place].repeat_interleave(count, 0)
                 x = self.up[2 + place](torch.cat([functional.leaky_relu(x), skip], 1))
         return x[..., :height, :width].reshape(*z.shape[:2], -1, height, width)
 
