@@ -158,8 +158,8 @@ SPEC = MethodSpec(
             "samples": 24,
         },
         deterministic=False,
-        steps=90,
-        rate=6e-3,
+        steps=60,
+        rate=8e-3,
         gain=0.02,
     ),
 )
