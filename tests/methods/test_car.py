@@ -17,7 +17,8 @@ from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
 from ambiseg.methods import METHODS, build
 from ambiseg.methods.car import CARSettings
-from ambiseg.methods.car.model import CAR, LEAST, divergence, expected, log_all_classes, squared_gradient
+from ambiseg.methods.car.losses import LEAST, divergence, expected, log_all_classes, squared_gradient
+from ambiseg.methods.car.model import CAR
 from ambiseg.methods.car.published import PublishedDiscriminator, SegNet
 from ambiseg.methods.unet_ensemble import UNetEnsembleSettings
 from ambiseg.networks.settings import UNetSettings
