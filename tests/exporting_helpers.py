@@ -19,6 +19,7 @@ OWN = [name for name, spec in METHODS.items() if str(spec.model).startswith("amb
 """Methods of the library, without those of packages that happen to be installed."""
 SMALL = {
     "atfm": {"rank": 1, "steps": 1},
+    "car": {"discriminator_width": 4},
     "cflow": {},
     "c-probabilistic-unet": {"annotators": ["anna", "ben"]},
     "c-ssn": {"rank": 2, "annotators": ["anna", "ben"]},

@@ -38,19 +38,23 @@ def encoder_parameters(model: Segmenter) -> list[nn.Parameter]:
 def parameter_groups(model: Segmenter, train: TrainSettings) -> list[dict[str, Any]]:
     """Groups for the optimiser: Adam decays all parameters, AdamW those of two or more axes (no biases, no norms).
 
-    With ``encoder_rate`` below 1 the parameters of encoders are in groups of their own, behind the others.
+    Parameters with a rate of their own, by ``encoder_rate`` or by `Segmenter.rate_factors`, are in groups of
+    their own, behind the others.
 
     Raises:
-        AmbisegError: there is such a rate, but no encoder.
+        AmbisegError: there is such an ``encoder_rate``, but no encoder.
     """
-    learning = [p for p in model.parameters() if p.requires_grad]
-    decay = train.optimiser.weight_decay
-    if train.encoder_rate == 1:
-        return _decayed(learning, train, decay)
-    slow = {id(p) for p in encoder_parameters(model)}
-    groups = _decayed((p for p in learning if id(p) not in slow), train, decay)
-    for group in _decayed((p for p in learning if id(p) in slow), train, decay):
-        groups.append({**group, FACTOR: train.encoder_rate})
+    slow = {id(p) for p in encoder_parameters(model)} if train.encoder_rate != 1 else set[int]()
+    by_factor: dict[float, list[nn.Parameter]] = {1.0: []}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            factor = next((f for start, f in model.rate_factors.items() if name.startswith(start)), 1.0)
+            factor *= train.encoder_rate if id(parameter) in slow else 1.0
+            by_factor.setdefault(factor, []).append(parameter)
+    groups = []
+    for factor, parameters in by_factor.items():
+        for group in _decayed(parameters, train, train.optimiser.weight_decay):
+            groups.append(group if factor == 1 else {**group, FACTOR: factor})
     return groups
 
 

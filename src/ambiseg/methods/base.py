@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -78,6 +79,12 @@ class Segmenter(nn.Module, ABC):
         """The setting for which its training must start from the weights of another run, and why, such as
         "prior_share=0 trains no prior"; empty where it need not."""
         return ""
+
+    @property
+    def rate_factors(self) -> Mapping[str, float]:
+        """Factors of the learning rate by the beginnings of parameters' names, for parts that learn at a rate of
+        their own; none by default."""
+        return {}
 
     @property
     def export_obstacle(self) -> str:
