@@ -178,7 +178,7 @@ def test_the_hierarchical_probabilistic_unet_is_that_of_the_public_code():
     distributions = sum((reverse[i] + 1) * 2 * n for i, n in enumerate(latents))
     code = down(1) + down(1 + 2) + sum(up) + sum(up[:4]) + 2 * distributions + (24 + 1) * 2
     model = outline("hierarchical-probabilistic-unet", "lidc", 1, BINARY)
-    assert model.labels.channels == 2
+    assert model.labels.channels == 2 and model.latents == (1, 1, 1, 1)
     assert count(model) == code - up[3]
     assert count(model.g) == down(1) + sum(up)
     assert code == 21_877_230
@@ -236,7 +236,6 @@ SMALL_PARTS = {
     "atfm": {"flow_network": {"width": 8, "depth": 3, "max_width": 16}},
     "unet-ensemble": {"members": 2},
     "mode-proposals": {"selection": {"head_width": 4}},
-    "hierarchical-probabilistic-unet": {"latents": [1, 1]},
 }
 
 

@@ -107,7 +107,7 @@ SPEC = MethodSpec(
             differs=LIDC_DIFFERS,
             train=LIDC_TRAINING,
             backbone=LIDC_NETWORK,
-            settings={**PAPER_LOSS, "latents": (1, 1, 1, 1)},
+            settings=PAPER_LOSS,
             data=LIDC,
         ),
     },
