@@ -1,4 +1,4 @@
-"""Draw the tables of presets in docs/papers.md from the code of the methods.
+"""Draw the tables of presets in docs/papers.md and docs/papers-compared.md from the code of the methods.
 
     python docs/experiments.py
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from ambiseg.engine.parameters import parameters
 from ambiseg.methods import METHODS
 
-PAGE = Path(__file__).parent / "papers.md"
+PAGES = [Path(__file__).parent / name for name in ("papers.md", "papers-compared.md")]
 
 PAPERS = {
     "mode-proposals": ["flow-matching", "mode-proposals"],
@@ -69,4 +69,5 @@ def redrawn(text: str) -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(redrawn(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    for page in PAGES:
+        page.write_text(redrawn(page.read_text(encoding="utf-8")), encoding="utf-8")

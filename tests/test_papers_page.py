@@ -1,4 +1,4 @@
-"""docs/papers.md shows the presets of the code."""
+"""docs/papers.md and docs/papers-compared.md show the presets of the code."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ambiseg.methods import METHODS
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "docs"))
 page = importlib.import_module("experiments")
-TEXT = page.PAGE.read_text(encoding="utf-8")
+TEXT = "\n".join(one.read_text(encoding="utf-8") for one in page.PAGES)
 
 
 def test_the_page_shows_the_presets_of_the_code():
