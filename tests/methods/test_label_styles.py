@@ -35,6 +35,7 @@ LEARNS = {
     "c-probabilistic-unet": {"latent_size": 2},
 }
 """Settings with which a short training suffices."""
+STEPS = {"c-ssn": 60, "c-probabilistic-unet": 90}
 
 
 def squares(count, seed=0):
@@ -246,8 +247,8 @@ def test_a_short_training_learns_both_styles(method):
     images, annotations = batch(squares(24))
     model = build(method, 1, backbone=SMALL, settings={"annotators": TWO["annotators"]} | LEARNS[method])
     optimiser = torch.optim.Adam(model.parameters(), 1e-2)
-    for step in range(90):
-        optimiser.param_groups[0]["lr"] = 1e-2 * (1 - step / 90)
+    for step in range(steps := STEPS[method]):
+        optimiser.param_groups[0]["lr"] = 1e-2 * (1 - step / steps)
         rows = torch.arange(8) + 8 * (step % 3)
         optimiser.zero_grad()
         torch.autograd.backward(model.loss(images[rows], annotations[rows])["loss"])
