@@ -34,6 +34,7 @@ from ambiseg.engine.suite import load_suite
 from ambiseg.maskset import MaskSet
 from ambiseg.methods import build
 from ambiseg.methods.atfm import model as atfm
+from ambiseg.methods.base import Segmenter
 from ambiseg.networks.settings import UNetSettings
 from gpu_parts import BINARY, FULL, TINY, Model, blobs
 from speed import stepper
@@ -52,13 +53,13 @@ def seconds(action: Action) -> float:
 
 
 def in_turns(ways: dict[str, tuple[Action, Action]], repeats: int) -> dict[str, list[float]]:
-    """Seconds of each way, after what it does first; the first turn does not count."""
+    """Seconds of each way, after what it does first and a step in it, since what it does first may free memory; the
+    first turn does not count."""
     found: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(repeats + 1):
         for name, (first, action) in ways.items():
             first()
-            if name == "default allocator" or not turn:
-                action()  # nothing is freed yet
+            action()
             took = seconds(action)
             if turn:
                 found[name].append(took)
@@ -89,8 +90,9 @@ def convolutions(action: Action) -> tuple[float, float]:
     return flop, spent / total
 
 
-def peak_mib(action: Action) -> float:
-    """Most MiB that tensors of an action took together."""
+def peak_mib(action: Action, model: Segmenter) -> float:
+    """Most MiB that tensors of a step took together, gradients included."""
+    model.zero_grad()
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         action()
     events = profiler.profiler.kineto_results.events()  # type: ignore[union-attr]
@@ -124,7 +126,7 @@ def measured(one: Model, repeats: int, size: int) -> dict[str, Any]:
     rate = product_rate(size)
     flop, share = convolutions(step)
     spent = share * statistics.median(times["now"])
-    plain = peak_mib(step)
+    plain = peak_mib(step, one.model)
     kept(True)
     return {
         "network": one.model.backbone.kind,
@@ -139,7 +141,7 @@ def measured(one: Model, repeats: int, size: int) -> dict[str, Any]:
         "convolution_share": share,
         "product_share": flop / spent / rate,
         "peak_mib": plain,
-        "checkpointing_mib": peak_mib(step),
+        "checkpointing_mib": peak_mib(step, one.model),
     }
 
 
@@ -168,7 +170,7 @@ def lines(images: int, size: int, repeats: int) -> dict[str, Any]:
     peaks = {}
     for name in ("together", "some"):
         ways[name][0]()
-        peaks[name] = peak_mib(step)
+        peaks[name] = peak_mib(step, net)
     return {
         "images": images,
         "size": size,
