@@ -255,7 +255,7 @@ class Run:
             batch = self.hardware.images(self.config.normalization.stack(images))
             found = [
                 masks_of(model, part, samples, generator).to("cpu")
-                for part in batch.split(self._parts(len(batch), batch[0, 0].numel()))
+                for part in torch.split(batch, self._parts(len(batch), batch[0, 0].numel()))
             ]
             predictions: MaskSet = found[0] if len(found) == 1 else MaskSet.stack(found)
             _check_finite(predictions)

@@ -92,9 +92,10 @@ class Canvas:
         bright = float(color @ np.array([0.3, 0.59, 0.11])) > 0.35
         halo = "black" if bright else "white"
         field = np.pad(inside[top:bottom, left:right], 1).astype(np.float32)
-        points, codes = contour_generator(x, y, field, name="mpl2014").lines(0.5)
+        lines: Any = contour_generator(x, y, field, name="mpl2014").lines(0.5)
+        points, codes = (np.concatenate(parts) for parts in lines)
         drawn = PathPatch(
-            Path(np.concatenate(points), np.concatenate(codes)),
+            Path(points, codes),
             fill=False,
             edgecolor=tuple(color),
             linewidth=width,

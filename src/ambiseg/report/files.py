@@ -6,7 +6,9 @@ import io
 import os
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
+import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
@@ -41,15 +43,14 @@ def png_bytes(figure: Figure, dpi: float = DPI, colors: int | None = None) -> by
 
 def pixels_of(figure: Figure, dpi: float = DPI) -> Image.Image:
     """The figure as RGB pixels, which any thread may encode (`png_of`)."""
-    stream = io.BytesIO()
-    canvas, own = FigureCanvasAgg(figure), figure.dpi
+    own = figure.dpi
+    canvas: Any = FigureCanvasAgg(figure)
     try:
         figure.set_dpi(dpi)
-        width, height = canvas.get_width_height()
-        canvas.print_raw(stream)
+        canvas.draw()
+        return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
     finally:
         figure.set_dpi(own)
-    return Image.frombuffer("RGBA", (width, height), stream.getvalue()).convert("RGB")
 
 
 def png_of(picture: Image.Image, dpi: float = DPI) -> bytes:
