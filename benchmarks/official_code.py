@@ -7,7 +7,7 @@ and https://github.com/gaozhitong/MoSE-AUSeg. Their code is imported and run: cl
 One left out is not measured.
 
 Both compute in float32 on the CPU, on batches of 4 images of 128x128 with 4 annotations, of which Flow-SSN and
-Prob. U-Net see one. A step is loss, backward pass and Adam. Ours is the preset ``lidc``, where need be with the sizes of
+Prob. U-Net see one. A step is loss, backward pass and Adam, in seconds of the processor. Ours is the preset ``lidc``, where need be with the sizes of
 that code. ``ratio`` is the time of the authors' step over ours, in the faster of two orders of memory, which a training
 chooses by trying (`ambiseg.engine.machine.calibration`). ``bound`` is the time that all products of a step would take at the
 rate of one large matrix product on this machine, over the time of our step.
@@ -20,7 +20,6 @@ import importlib
 import json
 import statistics
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -39,10 +38,9 @@ from ambiseg.labels import LabelSpace
 from ambiseg.maskset import MaskSet
 from ambiseg.methods import METHODS, build
 from gpu_parts import blobs
-from speed import medians
+from step import in_turns, product_rate
 
 Step = Callable[[], None]
-THEIR_STEP = "theirs"
 
 
 @dataclass(frozen=True)
@@ -153,28 +151,16 @@ def ours(method: str, task: Task, hardware: Hardware) -> tuple[nn.Module, Step]:
     return model, step
 
 
-def in_turns(steps: dict[str, Step], repeats: int) -> dict[str, float]:
-    """Median seconds of each step after one that is not counted; ours keep freed memory, as our trainings do, theirs
-    do not."""
-    times: dict[str, list[float]] = {name: [] for name in steps}
-    for _ in range(repeats):
-        for name, step in steps.items():
-            (return_freed_memory if name == THEIR_STEP else keep_freed_memory)()
-            step()
-            began = time.perf_counter()
-            step()
-            times[name].append(time.perf_counter() - began)
-    return_freed_memory()
-    return {name: statistics.median(values) for name, values in times.items()}
-
-
 def compared(method: str, clone: Path, task: Task, repeats: int, rate: float) -> dict[str, Any]:
     """Seconds of their step and of ours."""
     torch.manual_seed(0)
     their_net, their_step = THEIRS[method](clone, task)
     orders = {"ours": Hardware("cpu", False, False), "ours, channels last": Hardware("cpu", False, True)}
     built = {name: ours(method, task, hardware) for name, hardware in orders.items()}
-    seconds = in_turns({THEIR_STEP: their_step, **{name: step for name, (_, step) in built.items()}}, repeats)
+    ways = {name: (keep_freed_memory, step) for name, (_, step) in built.items()}  # as in our trainings
+    times = in_turns({"theirs": (return_freed_memory, their_step), **ways}, repeats)
+    seconds = {name: statistics.median(found) for name, found in times.items()}
+    return_freed_memory()
     with FlopCounterMode(display=False) as counter:
         built["ours"][1]()
     fastest = min(seconds[name] for name in orders)
@@ -199,14 +185,13 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--threads", type=int, default=1)
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
     torch.manual_seed(0)
     task = Task(torch.randn(chosen.batch, 1, chosen.size, chosen.size), blobs(chosen.batch, 4, chosen.size))
     clones = {name: getattr(chosen, name.replace("-", "_")) for name in THEIRS}
-    a = torch.randn(1536, 1536)
-    rate = 2 * 1536**3 / medians({"product": lambda: a @ a}, 9)["product"]
+    rate = product_rate(1536)
     found = {
         name: compared(name, clone, task, chosen.repeats, rate)
         for name, clone in clones.items()

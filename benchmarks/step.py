@@ -19,7 +19,7 @@ import argparse
 import json
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,7 @@ def seconds(action: Action) -> float:
     return time.process_time() - began
 
 
-def in_turns(ways: dict[str, tuple[Action, Action]], repeats: int) -> dict[str, list[float]]:
+def in_turns(ways: Mapping[str, tuple[Action, Action]], repeats: int) -> dict[str, list[float]]:
     """Seconds of each way, after what it does first and a step in it, since what it does first may free memory; the
     first turn does not count."""
     found: dict[str, list[float]] = {name: [] for name in ways}
@@ -95,7 +95,7 @@ def peak_mib(action: Action, model: Segmenter) -> float:
     model.zero_grad()
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         action()
-    events = profiler.profiler.kineto_results.events()  # type: ignore[union-attr]
+    events = profiler.profiler.kineto_results.events()
     held = most = 0
     for _, size in sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]"):
         held += size
