@@ -7,10 +7,10 @@ and https://github.com/gaozhitong/MoSE-AUSeg. Their code is imported and run: cl
 One left out is not measured.
 
 Both compute in float32 on the CPU, on batches of 4 images of 128x128 with 4 annotations, of which Flow-SSN and
-Prob. U-Net see one. A step is loss, backward pass and Adam, in seconds of the processor. Ours is the preset ``lidc``, where need be with the sizes of
-that code. ``ratio`` is the time of the authors' step over ours, in the faster of two orders of memory, which a training
-chooses by trying (`ambiseg.engine.machine.calibration`). ``bound`` is the time that all products of a step would take at the
-rate of one large matrix product on this machine, over the time of our step.
+Prob. U-Net see one. A step is loss, backward pass and Adam, in seconds of the processor. Ours is the preset ``lidc``, where
+need be with the sizes of that code. ``ratio`` is the time of the authors' step over ours, in the faster of two orders of
+memory, which a training chooses by trying (`ambiseg.engine.machine.calibration`). ``bound`` is the time that all products
+of a step would take at the rate of one large matrix product on this machine, over the time of our step.
 """
 
 from __future__ import annotations
