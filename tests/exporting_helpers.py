@@ -19,10 +19,10 @@ OWN = [name for name, spec in METHODS.items() if str(spec.model).startswith("amb
 """Methods of the library, without those of packages that happen to be installed."""
 SMALL = {
     "atfm": {"rank": 1, "steps": 1},
-    "car": {"discriminator_width": 4},
-    "cflow": {},
     "c-probabilistic-unet": {"annotators": ["anna", "ben"]},
     "c-ssn": {"rank": 2, "annotators": ["anna", "ben"]},
+    "car": {"discriminator_width": 4},
+    "cflow": {},
     "dropout-unet": {},
     "flow-matching": {"steps": 1, "sampler": "euler"},
     "flow-ssn": {"flow": {"kind": "continuous", "steps": 1, "width": 8}},
