@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,10 +13,10 @@ from ambiseg.methods import METHODS
 FIGURES = Path(__file__).parents[1] / "docs" / "figures"
 OURS = [name for name, spec in METHODS.items() if str(spec.model).startswith("ambiseg.methods.")]
 
-_spec = importlib.util.spec_from_file_location("draw", FIGURES / "draw.py")
-assert _spec is not None and _spec.loader is not None
-draw = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(draw)
+sys.path.insert(0, str(FIGURES))
+
+import draw  # noqa: E402
+import sheet  # noqa: E402
 
 
 def test_every_method_has_a_figure() -> None:
@@ -28,7 +28,7 @@ def test_every_method_has_a_figure() -> None:
 def test_a_figure_is_small_and_of_the_same_size(name: str) -> None:
     path = FIGURES / f"{name}.png"
     with Image.open(path) as picture:
-        assert picture.size == (draw.WIDTH, draw.HEIGHT)
+        assert picture.size == (sheet.WIDTH, sheet.HEIGHT)
         assert picture.convert("RGBA").getpixel((0, 0))[3] == 0, "corners are transparent"
     assert path.stat().st_size < 120_000
 

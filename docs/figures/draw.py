@@ -10,229 +10,30 @@ Masks of methods are made by hand from these, so a figure shows how a method wor
 from __future__ import annotations
 
 import argparse
-import io
-import textwrap
 from collections.abc import Callable, Sequence
-from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.patches import Circle, FancyArrowPatch, FancyBboxPatch
-from matplotlib.path import Path as Line
-from numpy.typing import NDArray
-from PIL import Image
+from matplotlib.patches import Circle
 from scipy.ndimage import gaussian_filter
-
-from ambiseg.data.simulators.wildfire import simulate_wildfire
-
-Array = NDArray[np.float64]
-Share = Array | int
-WIDTH, HEIGHT, FONT, LEADING = 1400, 450, 15.0, 26
-NETWORK, RANDOM, ANNOTATION, MASK = "#2b6cb0", "#c8640c", "#7a4bb0", "#23824f"
-INK, GREY, PALE = "#1f2328", "#5a6270", "#98a0aa"
-FILL = {NETWORK: "#dceafa", RANDOM: "#fdebd8"}
-DASHES = (0, (4, 3))
-PROBABILITIES = (8 / 15, 4 / 15, 2 / 15, 1 / 15)
-WEIGHTS = ("53 %", "27 %", "13 %", "7 %")
-
-
-class Part(NamedTuple):
-    """A rectangle of the drawing in pixels, from its upper left corner; of size 0 a point."""
-
-    x: float
-    y: float
-    w: float = 0
-    h: float = 0
-
-
-def touch(a: Part, b: Part) -> tuple[float, float]:
-    """Where a line from ``a`` to ``b`` leaves ``a``: level or upright where the two allow it."""
-    low, high = max(a.y, b.y), min(a.y + a.h, b.y + b.h)
-    start, end = max(a.x, b.x), min(a.x + a.w, b.x + b.w)
-    if low > high and start <= end:
-        return (start + end) / 2, a.y + a.h if b.y > a.y else a.y
-    return a.x + a.w if b.x > a.x else a.x, (low + high) / 2 if low <= high else a.y + a.h / 2
-
-
-def rgb(colour: str) -> Array:
-    return np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
-
-
-def noise(seed: int) -> Array:
-    """Normal numbers in shades of orange."""
-    value = np.random.default_rng(seed).standard_normal((32, 32, 1)).clip(-2, 2) / 4 + 0.5
-    return np.asarray(np.kron(1 - value * (1 - rgb(RANDOM)), np.ones((2, 2, 1))), np.float64)
-
-
-class Scene:
-    """Four outcomes of a simulated fire, ``(4, 64, 64)``, and pictures of it, ``(64, 64, 3)``."""
-
-    def __init__(self, index: int) -> None:
-        sample = simulate_wildfire(seed=0, index=index)
-        ground = sample.image[2, :, :, None].astype(np.float64)
-        self.grey = 0.35 + 0.55 * (ground - ground.min()) / np.ptp(ground)
-        self.image = np.where(sample.image[6, :, :, None] == 1, [0.75, 0.13, 0.10], self.grey)
-        self.truth = sample.masks[[5, 1, 7, 3]].astype(np.float64)
-        self.mean: Array = np.tensordot(PROBABILITIES, self.truth, 1)
-        self.factors = np.sqrt(PROBABILITIES)[:, None, None] * (self.truth - self.mean)
-
-    def mask(self, share: Share, colour: str = MASK) -> Array:
-        """An outcome, a mask, or the probability of every pixel, over pale ground."""
-        share = self.truth[share] if isinstance(share, int) else share
-        ground = 0.84 + 0.14 * self.grey
-        return np.asarray(ground + share[..., None] * (rgb(colour) - ground))
-
-    def varied(self, share: Array, seed: int, amount: float, width: float = 3) -> Array:
-        """A mask of these probabilities, thresholded after smooth noise near the object."""
-        field = gaussian_filter(np.random.default_rng(seed).standard_normal(share.shape), width)
-        near = gaussian_filter(share, 3) > 0.1
-        return np.asarray(gaussian_filter(share, 1) + amount * near * field / field.std() > 0.5, np.float64)
-
-
-FIRE = Scene(81)
-
-
-class Sheet:
-    """One figure; most calls draw a part and return its rectangle."""
-
-    def __init__(self) -> None:
-        self.figure = Figure((WIDTH / 100, HEIGHT / 100), dpi=100, facecolor="none")
-        self.axes = self.figure.add_axes((0, 0, 1, 1))
-        self.axes.set(xlim=(0, WIDTH), ylim=(HEIGHT, 0), autoscale_on=False)
-        self.axes.axis("off")
-        self.frame(Part(2, 2, WIDTH - 4, HEIGHT - 4), "white", "#d0d7de", 22)
-
-    def frame(self, p: Part, fill: str, edge: str, radius: float, dashed: bool = False) -> Part:
-        style, line = f"round,pad=0,rounding_size={radius}", DASHES if dashed else "-"
-        self.axes.add_patch(FancyBboxPatch((p.x, p.y), p.w, p.h, style, fc=fill, ec=edge, lw=2, ls=line))
-        return p
-
-    def text(self, x: float, y: float, words: str, colour: str = INK, at: str = "center") -> None:
-        for i, line in enumerate(lines := words.split("\n")):
-            down = y + LEADING * (i - (len(lines) - 1) / 2)
-            self.axes.text(x, down, line, color=colour, fontsize=FONT, ha=at, va="center_baseline", zorder=3)
-
-    def caption(self, part: Part, words: str) -> Part:
-        self.text(part.x + part.w / 2, part.y + part.h + 15 + LEADING / 2 * words.count("\n"), words)
-        return part
-
-    def box(self, x: float, y: float, w: float, h: float, words: str, dashed: bool = False) -> Part:
-        colour = RANDOM if words == "z" else NETWORK
-        self.text(x + w / 2, y + h / 2, words)
-        return self.frame(Part(x, y, w, h), FILL[colour], colour, 12, dashed)
-
-    def training(
-        self, y: float, note: str, width: int, x: float = 25, w: float = 1350, inset: float = 16
-    ) -> None:
-        """The frame of what happens only in training, down to the lower edge, and a note in lines of so many letters."""
-        self.frame(Part(x, y, w, HEIGHT - 18 - y), "#fafafa", GREY, 14, True)
-        self.text(x + 16, y + 22, "training only", GREY, "left")
-        lines = textwrap.fill(note, width, break_on_hyphens=False)
-        self.text(x + inset, (y + HEIGHT) / 2 + (8 if inset == 16 else -9), lines, at="left")
-
-    def picture(
-        self, x: float, y: float, size: float, shown: Array, words: str = "", edge: str = GREY
-    ) -> Part:
-        extent = (x, x + size, y + size, y)
-        self.axes.imshow(shown.clip(0, 1), extent=extent, aspect="auto", interpolation="nearest", zorder=1)
-        return self.caption(self.frame(Part(x, y, size, size), "none", edge, 0.1), words)
-
-    def image(self, x: float, y: float, words: str = "image") -> Part:
-        return self.picture(x, y, 110, FIRE.image, words)
-
-    def mask(self, x: float, y: float, size: float, share: Share, words: str = "", colour: str = MASK,
-             scene: Scene = FIRE) -> Part:  # fmt: skip
-        return self.picture(x, y, size, scene.mask(share, colour), words, colour)
-
-    def samples(self, source: Part, y: float, words: str, shown: Sequence[Share] = (0, 1, 0, 2)) -> None:
-        """Four masks of equal weight at the right, and the arrow to them."""
-        for i, share in enumerate(shown):
-            self.mask(1110 + i % 2 * 108, 15 + i // 2 * 130, 96, share, "1/K")
-        self.arrow(Part(source.x + source.w, y), Part(1095, y), words=words)
-
-    def normal(self, x: float, y: float, w: float, h: float, words: str = "", dashed: bool = False) -> Part:
-        """A normal distribution."""
-        t = np.linspace(-3, 3, 60)
-        curve = y + h - 8 - (h - 18) * np.exp(-(t**2))
-        self.axes.plot(x + w * (t + 3) / 6, curve, color=RANDOM, lw=2, ls="--" if dashed else "-")
-        return self.caption(self.frame(Part(x, y, w, h), FILL[RANDOM], RANDOM, 8, dashed), words)
-
-    def arrow(self, *stops: Part, words: str = "", training: bool = False, style: str = "-|>", width: float = 2,
-              colour: str = "") -> None:  # fmt: skip
-        """From part to part, over points between; words stand above the middle of its first piece."""
-        points = [touch(*stops[:2]), *((p.x, p.y) for p in stops[1:-1]), touch(stops[-1], stops[-2])]
-        colour = colour or (GREY if training else INK)
-        line = FancyArrowPatch(path=Line(points), arrowstyle=style, mutation_scale=18, lw=width, color=colour,
-                               ls=DASHES if training else "-", capstyle="butt")  # fmt: skip
-        self.axes.add_patch(line)
-        (x0, y0), (x1, y1) = points[:2]
-        self.text((x0 + x1) / 2, (y0 + y1) / 2 - 15, words, colour)
-
-    def chain(self, *parts: Part, training: bool = False) -> None:
-        for a, b in pairwise(parts):
-            self.arrow(a, b, training=training)
-
-    def flows(self, x: float, step: float, starts: Sequence[Array], words: Sequence[str]) -> None:
-        """From two random starts to two masks, with the arrows of the network below."""
-        last = len(words) - 1
-        for row, start in enumerate(starts):
-            y, edges, ends = 15 + 97 * row, (RANDOM, *[GREY] * (last - 1), MASK), FIRE.mask(row)
-            states = [start + i / last * (ends - start) for i in range(last + 1)]
-            drawn = zip(states, words if row else [""] * len(words), edges, strict=True)
-            self.chain(*(self.picture(x + step * i, y, 84, *parts) for i, parts in enumerate(drawn)))
-            self.text(x + step * last + 104, y + 42, "weight 1/K", at="left")
-        for i in range(last):
-            self.arrow(Part(at := x + 42 + step * (i + 0.5), 240), Part(at, 160))
-
-    def straight(self, note: str, start: Array, words: str, network: str, learns: str) -> None:
-        """How a flow learns from states on a straight line."""
-        self.training(305, note, 38)
-        self.picture(490, 320, 76, start, words, RANDOM)
-        truth = self.mask(615, 320, 76, 1, "annotation", ANNOTATION)
-        state = self.picture(765, 320, 76, (start + FIRE.mask(1, ANNOTATION)) / 2, "state")
-        self.text(590, 358, "+")
-        net = self.box(895, 335, 110, 46, network, dashed=True)
-        self.chain(truth, state, net, Part(1060, 358), training=True)
-        self.text(1072, 358, learns, at="left")
-
-    def latent(self, words: str, inputs: Sequence[Array], note: str) -> tuple[Part, Part]:
-        """A normal distribution and z, in training of the posterior net."""
-        self.training(305, note, 52, inset=765)
-        normal, z = self.normal(430, 165, 120, 70, words), self.box(640, 177, 60, 46, "z")
-        self.arrow(normal, z, words="draw")
-        for i, shown in enumerate(inputs):
-            self.picture(114 - 74 * i, 348, 66, shown, "", GREY if i else ANNOTATION)
-        net = self.box(210, 346, 150, 70, "posterior net", dashed=True)
-        posterior = self.normal(430, 346, 120, 70, dashed=True)
-        self.chain(Part(180, 381), net, posterior, training=True)
-        self.arrow(posterior, Part(670, 381), z, training=True, words="draw")
-        self.arrow(Part(490, 266), posterior, training=True, style="<|-|>")
-        self.text(515, 290, "KL", GREY)
-        return normal, z
-
-    def rows(
-        self, a: Part, boxes: Sequence[Part], x: float, shown: Sequence[Share], words: str
-    ) -> list[Part]:
-        """A network for every mask: arrows from a part to boxes that lie below each other, and their masks."""
-        found = []
-        for box, share in zip(boxes, shown, strict=True):
-            y = box.y + box.h / 2
-            self.arrow(a, Part(boxes[0].x - 40, a.y + a.h / 2), Part(boxes[0].x - 40, y), box)
-            found.append(self.mask(x, y - 42, 84, share))
-            self.arrow(box, found[-1])
-            self.text(x + 100, y, words, at="left")
-        return found
-
-    def save(self, path: Path) -> None:
-        """With a palette, so that the file is small; its last colour is that of the transparent corners."""
-        self.figure.savefig(buffer := io.BytesIO(), format="rgba")
-        pixels = np.frombuffer(buffer.getvalue(), np.uint8).reshape(HEIGHT, WIDTH, 4)
-        drawn = Image.fromarray(pixels[..., :3]).quantize(255, Image.Quantize.MAXCOVERAGE, kmeans=3)
-        drawn.putpalette([*(drawn.getpalette() or []), 255, 255, 255])
-        drawn.paste(255, mask=Image.fromarray(pixels[..., 3] < 128))
-        drawn.save(path, optimize=True, transparency=255)
+from sheet import (
+    ANNOTATION,
+    FIRE,
+    GREY,
+    INK,
+    MASK,
+    NETWORK,
+    PALE,
+    RANDOM,
+    WEIGHTS,
+    Part,
+    Scene,
+    Share,
+    Sheet,
+    blocks,
+    noise,
+    rgb,
+)
 
 
 # fmt: off
@@ -277,12 +78,16 @@ def flow_matching(s: Sheet) -> None:
     s.straight(note, noise(5), "noise", "U-Net", "learns the velocity\nannotation − noise")
 
 
-def probabilistic_unet(s: Sheet, words: str = "p(z | image)", seen: str = "image and annotation") -> None:
+def probabilistic_unet(s: Sheet, words: str = "p(z | image)", seen: str = "image and annotation",
+                       flow: bool = False) -> None:
     image, prior = s.image(30, 70), s.box(210, 160, 150, 80, "prior net")
     net, last = s.box(210, 25, 150, 80, "U-Net,\none pass"), s.box(720, 25, 220, 80, "last layers:\n1 × 1 convolutions")
     note = f"The posterior net sees {seen}. Its z must give the annotation (cross-entropy). KL keeps" \
         " prior and posterior close."
-    normal, z = s.latent(words, [FIRE.mask(1, ANNOTATION), FIRE.image], note)
+    if flow:
+        note = "A flow gives the posterior another shape. Its z must give the annotation (cross-entropy). KL," \
+            " estimated at this z, keeps prior and posterior close."
+    normal, z = s.latent(words, [FIRE.mask(1, ANNOTATION), FIRE.image], note, flow)
     for box in (net, prior):
         s.arrow(image, Part(175, 125), Part(175, box.y + 40), box)
     s.arrow(net, last, words="features of the image")
@@ -294,6 +99,88 @@ def probabilistic_unet(s: Sheet, words: str = "p(z | image)", seen: str = "image
 def c_probabilistic_unet(s: Sheet) -> None:
     probabilistic_unet(s, "p(z | image, A)", "image, annotation and annotator A")
     s.arrow(s.box(20, 214, 145, 42, "annotator A"), Part(210, 225, 150, 10))
+
+
+def cflow(s: Sheet) -> None:
+    probabilistic_unet(s, flow=True)
+
+
+def phiseg(s: Sheet) -> None:
+    note = "The posterior's latents must give the annotation after every level (cross-entropy). KL keeps prior and" \
+        " posterior of each level close."
+    normals, maps = s.levels(("level 2", "level 1", "level 0"), note)
+    s.chain(s.image(30, 157), s.box(190, 172, 125, 80, "encoder,\none pass"), normals[0])
+    s.text(30, 62, "Every distribution sees features of\nthe image and the next coarser latent.", at="left")
+    decoder = s.box(378, 114, 572, 38, "decoder: each level adds to the coarser logits")
+    soft = [blocks(gaussian_filter(FIRE.truth[0], width), size) for width, size in ((4, 8), (2, 2), (0, 1))]
+    masks = [s.mask(found.x - 8, 15, 70, share) for found, share in zip(maps, soft, strict=True)]
+    for found, mask in zip(maps, masks, strict=True):
+        s.chain(found, decoder)
+        s.arrow(Part(mask.x + 35, decoder.y), mask)
+    for i in (0, 1):
+        s.arrow(masks[i], masks[i + 1], words="+")
+        s.arrow(maps[i], normals[i + 1])
+    s.samples(masks[2], 50, "K masks")
+
+
+def hierarchical_probabilistic_unet(s: Sheet) -> None:
+    note = "The posterior net is a second U-Net. Its latents enter the first one. The sum of all KL is minimised" \
+        " while the cross-entropy is below a bound."
+    normals, maps = s.levels(("scale 0", "scale 1", "scale 2"), note)
+    boxes = [s.box(240, 55, 205, 76, "U-Net, way down,\none pass"), s.box(493, 55, 145, 76, "way up\nto scale 1"),
+             s.box(693, 55, 145, 76, "way up\nto scale 2"), s.box(893, 55, 85, 76, "last\nlayers")]
+    s.chain(s.image(30, 38), *boxes)
+    for i in range(3):
+        s.arrow(boxes[i], normals[i])
+        s.arrow(maps[i], up := boxes[i + 1])
+        s.arrow(boxes[0], Part(342, 25), Part(up.x + up.w / 2, 25), up)
+    s.text(30, 215, "A distribution depends on the\nimage and all coarser latents.", at="left")
+    s.samples(boxes[3], 93, "K masks")
+
+
+def car(s: Sheet) -> None:
+    note = "The calibration net learns from all annotations (cross-entropy). The discriminator tells annotations" \
+        " from masks, given the image. The refinement net must deceive it. KL holds the mean of its masks at the" \
+        " probabilities."
+    s.training(305, note, 74, inset=545)
+    image, net = s.image(30, 60), s.box(185, 45, 175, 80, "calibration net,\none pass")
+    share = s.mask(410, 37, 96, FIRE.mean, "probabilities", GREY)
+    last = s.box(640, 37, 230, 96, "refinement net:\nlast layer per mask")
+    normal, z = s.normal(555, 170, 120, 70, "fixed: N(0, I)"), s.box(750, 182, 60, 46, "z")
+    s.chain(image, net, share, last)
+    s.arrow(image, Part(85, 22), Part(755, 22), last)
+    s.arrow(normal, z, words="draw")
+    s.arrow(z, last)
+    s.samples(last, 85, "K masks")
+    s.mask(40, 348, 66, 1, "", ANNOTATION)
+    s.arrow(s.mask(114, 348, 66, 0), s.box(212, 358, 150, 46, "discriminator", dashed=True), training=True)
+    s.arrow(Part(458, 164), s.mask(420, 318, 76, FIRE.mean, "mean of masks"), training=True)
+    s.text(482, 250, "KL", GREY)
+
+
+def pixelseg(s: Sheet) -> None:
+    small = [np.asarray(blocks(FIRE.truth[k], 4) > 0.5, np.float64) for k in (0, 1)]
+    net, last = s.box(180, 62, 110, 100, "U-Net,\none pass"), s.box(810, 62, 165, 86, "convolutions,\nfull resolution")
+    cnn, states = s.box(325, 230, 440, 46, "PixelCNN: next pixel, given all before it"), []
+    for i, words in enumerate(("first pixels", "half drawn", "small mask")):
+        shown, row, column = FIRE.mask(small[0]), (16, 32, 64)[i], 20 + 12 * i
+        shown[row + 4 :] = shown[row : row + 4, column:] = rgb("#ccd0d5")
+        shown[row : row + 4, column : column + 4] = rgb(RANDOM)
+        states.append(s.picture(340 + 150 * i, 57, 96, shown, words, MASK))
+    s.chain(s.image(30, 57), net)
+    s.chain(*states, last)
+    s.arrow(net, Part(235, 253), cnn)
+    s.arrow(net, Part(235, 25), Part(892, 25), last)
+    for x in (463, 613):
+        s.arrow(Part(x, 230), Part(x, 120))
+    s.samples(last, 105, "K masks")
+    note = "An annotation is drawn by its weight. The convolutions learn it, given its small mask. Both losses are" \
+        " cross-entropies."
+    s.training(305, note, 46)
+    truth = s.mask(560, 320, 76, 1, "annotation", ANNOTATION)
+    target = s.mask(720, 320, 76, small[1], "small mask", ANNOTATION)
+    s.chain(truth, target, s.box(885, 335, 120, 46, "PixelCNN", dashed=True), Part(1060, 358), training=True)
+    s.text(1072, 358, "learns every pixel,\ngiven all before it", at="left")
 
 
 def ssn(s: Sheet, note: str = "Maximised: how probable the annotations are under the distribution, estimated from many"
@@ -441,7 +328,8 @@ FIGURES: dict[str, Callable[[Sheet], None]] = {
     drawing.__name__.replace("_", "-"): drawing
     for drawing in (
         mode_proposals, energy_score, flow_matching, probabilistic_unet, c_probabilistic_unet, ssn, c_ssn, flow_ssn,
-        mose, atfm, dropout_unet, unet_ensemble, m_heads, image2image_vae, overview,
+        mose, atfm, dropout_unet, unet_ensemble, m_heads, image2image_vae, cflow, phiseg,
+        hierarchical_probabilistic_unet, car, pixelseg, overview,
     )
 }
 # fmt: on
