@@ -55,12 +55,14 @@ def rgb(colour: str) -> Array:
 def noise(seed: int, cells: int = 32) -> Array:
     """Normal numbers in shades of orange, ``cells`` in a row."""
     value = np.random.default_rng(seed).standard_normal((cells, cells, 1)).clip(-2, 2) / 4 + 0.5
-    return np.kron(1 - value * (1 - rgb(RANDOM)), np.ones((64 // cells, 64 // cells, 1)))
+    shades = np.kron(1 - value * (1 - rgb(RANDOM)), np.ones((64 // cells, 64 // cells, 1)))
+    return np.asarray(shades, np.float64)
 
 
 def blocks(share: Array, size: int) -> Array:
     """The means of squares of so many pixels."""
-    return np.kron(share.reshape(64 // size, size, -1, size).mean((1, 3)), np.ones((size, size)))
+    means = share.reshape(64 // size, size, -1, size).mean((1, 3))
+    return np.asarray(np.kron(means, np.ones((size, size))), np.float64)
 
 
 class Scene:
