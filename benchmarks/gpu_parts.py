@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -301,11 +301,30 @@ def observed(action: Callable[[], object]) -> tuple[float, float]:
     """
     if DEVICE == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    with FlopCounterMode(display=False) as counter:
+    with counting() as counter:
         action()
     synchronize()
     mib = torch.cuda.max_memory_allocated() / 2**20 if DEVICE == "cuda" else 0.0
     return counter.get_total_flops() / 1e12, mib
+
+
+class _Whole:
+    """In place of the counter's tracker of modules, which refuses second derivatives: all belongs to the whole."""
+
+    parents: ClassVar = {"Global"}
+
+    def __enter__(self) -> _Whole:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+def counting() -> FlopCounterMode:
+    """A counter of operations that also takes losses with gradients in them."""
+    counter = FlopCounterMode(display=False)
+    counter.mod_tracker = _Whole()  # type: ignore[assignment]
+    return counter
 
 
 def matmul_rate(size: int, repeats: int) -> float:
@@ -345,7 +364,8 @@ class Model:
         model = hardware.place(build(method, 1, labels, backbone, settings)).train()
         model.freeze(train.freeze)
         model.progress = 0.75
-        batch, size = sizes.paper_batch or train.batch_size, sizes.paper_size
+        batch = sizes.paper_batch or train.batch_size
+        size = max(sizes.paper_size, 2 ** (backbone.depth - 1))
         annotations = MaskSet.uniform(blobs(batch, 4, size), BINARY)
         images = hardware.images(torch.randn(batch, 1, size, size))
         return cls(model, hardware, images, annotations.to(DEVICE), sizes.predicted)

@@ -26,7 +26,6 @@ from typing import Any
 
 import torch
 from torch.profiler import ProfilerActivity, profile
-from torch.utils.flop_counter import FlopCounterMode
 
 from ambiseg.engine.machine.allocator import keep_freed_memory, return_freed_memory
 from ambiseg.engine.machine.hardware import Hardware
@@ -36,7 +35,7 @@ from ambiseg.methods import build
 from ambiseg.methods.atfm import model as atfm
 from ambiseg.methods.base import Segmenter
 from ambiseg.networks.settings import UNetSettings
-from gpu_parts import BINARY, FULL, TINY, Model, blobs
+from gpu_parts import BINARY, FULL, TINY, Model, blobs, counting
 from speed import stepper
 
 Action = Callable[[], object]
@@ -79,7 +78,7 @@ def product_rate(size: int) -> float:
 
 def convolutions(action: Action) -> tuple[float, float]:
     """FLOP of convolutions, and their share of all time."""
-    with FlopCounterMode(display=False) as counter:
+    with counting() as counter:
         action()
     flop = sum(n for op, n in counter.get_flop_counts()["Global"].items() if "convolution" in str(op))
     with profile(activities=[ProfilerActivity.CPU]) as profiler:

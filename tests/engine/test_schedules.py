@@ -206,6 +206,7 @@ def test_an_interrupted_plateau_ends_like_an_uninterrupted_one(watch, train_tiny
         assert torch.equal(value, b["state_dict"][name]), name
 
 
+@pytest.mark.slow
 def test_two_processes_watch_their_mean_loss(train_tiny, tmp_path):
     chosen = {**RESTLESS, **PLATEAUS["training"], "clip": 0.0}
     one = train_tiny(tmp_path / "one", **chosen)
@@ -269,7 +270,7 @@ def with_other_masks(data, out):
     return write_dataset(out, {"train": open_split(data, "train"), "val": samples}, val.info)
 
 
-@pytest.mark.parametrize("validation_labels", ["same", "full"])
+@pytest.mark.parametrize("validation_labels", ["same", pytest.param("full", marks=pytest.mark.slow)])
 def test_a_run_of_single_labels_sees_one_mask_of_a_validation_image(
     validation_labels, train_tiny, tmp_path, monkeypatch
 ):

@@ -24,6 +24,15 @@ QUICK = (
 
 LEARNS = "learns_one_batch"
 """The check that takes longest: in the quick run of one kind of masks for each method, in its default form."""
+LEARNS_SLOWLY = ("atfm",)
+"""Methods whose check of that kind takes longer than all others together."""
+
+
+def slow(place: str) -> bool:
+    """Whether a trial learns only among the slow tests."""
+    return "+" in place or place.endswith("multi-class") or place.startswith(LEARNS_SLOWLY)
+
+
 ALL = [
     pytest.param(
         place,
