@@ -410,6 +410,12 @@ def test_an_entry_that_is_damaged_is_predicted_again(change, tmp_path):
         assert index.done(Path("b.png"), "b") is None
 
 
+def test_an_index_names_the_settings_that_differ(tmp_path):
+    PredictionIndex(tmp_path).begin({"seed": 0, "settings": {"top": 2, "annotator": "anna"}})
+    with pytest.raises(AmbisegError, match=r"made otherwise \(seed, annotator\): give the same"):
+        PredictionIndex(tmp_path).begin({"seed": 1, "settings": {"top": 2}})
+
+
 def test_results_are_not_overwritten_unless_asked(run, files, tmp_path):
     out, paths = tmp_path / "out", [files / "scene-0.npy"]
     list(predict_files(run, paths, out))
