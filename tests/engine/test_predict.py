@@ -316,7 +316,7 @@ def test_a_prediction_that_stopped_goes_on_and_ends_the_same(run, files, tmp_pat
     np.save(paths[0], np.load(paths[0]) + 1)
     again = {r.path: r.kept for r in predict_files(run, paths, parts, batch_size=2, resume=True)}
     assert [path for path, kept in again.items() if not kept] == [paths[0]], "an image that changed"
-    with pytest.raises(AmbisegError, match="another seed: give the same"):
+    with pytest.raises(AmbisegError, match=r"otherwise \(seed\): give the same"):
         list(predict_files(run, paths, parts, batch_size=2, seed=1, resume=True))
 
 
