@@ -39,7 +39,7 @@ SMALL = {
 }
 """Settings of each method for a graph of few nodes."""
 
-REFUSED = ("dropout-unet", "hierarchical-probabilistic-unet", "phiseg")
+REFUSED = ("dropout-unet", "hierarchical-probabilistic-unet", "phiseg", "pixelseg")
 """Methods that no graph holds."""
 
 

@@ -263,8 +263,8 @@ def flat(settings: Any, prefix: str = "") -> dict[str, Any]:
 def number_problems(settings: Any, prefix: str = "") -> list[str]:
     """Numbers that make no sense in the settings of a network or a method, one sentence each.
 
-    Whole numbers count something, so they are 1 or more, or 0 where that is the default, and at most what
-    `MOST` says; all others are finite, and 0 or more unless they are among `SIGNED`.
+    Whole numbers count something, so they are 1 or more, or 0 where that is the default or the field's
+    metadata have ``least=0``, and at most what `MOST` says; all others are finite, and 0 or more unless they are among `SIGNED`.
 
     Example:
         >>> from ambiseg.networks.settings import UNetSettings
@@ -274,7 +274,7 @@ def number_problems(settings: Any, prefix: str = "") -> list[str]:
     found = []
     for field in dataclasses.fields(settings):
         value = getattr(settings, field.name)
-        least = 0 if field.default == 0 else 1
+        least = field.metadata.get("least", 0 if field.default == 0 else 1)
         if is_dataclass(value):
             found += number_problems(value, f"{prefix}{field.name}.")
         whole = (

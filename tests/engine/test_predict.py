@@ -316,7 +316,7 @@ def test_a_prediction_that_stopped_goes_on_and_ends_the_same(run, files, tmp_pat
     np.save(paths[0], np.load(paths[0]) + 1)
     again = {r.path: r.kept for r in predict_files(run, paths, parts, batch_size=2, resume=True)}
     assert [path for path, kept in again.items() if not kept] == [paths[0]], "an image that changed"
-    with pytest.raises(AmbisegError, match="another seed: give the same"):
+    with pytest.raises(AmbisegError, match=r"otherwise \(seed\): give the same"):
         list(predict_files(run, paths, parts, batch_size=2, seed=1, resume=True))
 
 
@@ -408,6 +408,12 @@ def test_an_entry_that_is_damaged_is_predicted_again(change, tmp_path):
         index = PredictionIndex(tmp_path)
         assert index.done(Path("a.png"), "a") == expected
         assert index.done(Path("b.png"), "b") is None
+
+
+def test_an_index_names_the_settings_that_differ(tmp_path):
+    PredictionIndex(tmp_path).begin({"seed": 0, "settings": {"top": 2, "annotator": "anna"}})
+    with pytest.raises(AmbisegError, match=r"made otherwise \(seed, annotator\): give the same"):
+        PredictionIndex(tmp_path).begin({"seed": 1, "settings": {"top": 2}})
 
 
 def test_results_are_not_overwritten_unless_asked(run, files, tmp_path):

@@ -234,7 +234,7 @@ def test_an_interrupted_prediction_goes_on(run, scans, tmp_path):
     again = list(predict_volumes(run, scans, out, resume=True))
     assert [result.kept for result in again] == [True, False]
     assert (first.folder / "prediction.json").stat().st_mtime_ns == stamp
-    with pytest.raises(AmbisegError, match="another slices"):
+    with pytest.raises(AmbisegError, match=r"otherwise \(slices\)"):
         list(predict_volumes(run, scans, out, slices=SliceSettings(axis=0), resume=True))
     with pytest.raises(AmbisegError, match="--resume"):
         list(predict_volumes(run, scans, out))

@@ -65,6 +65,19 @@ def test_every_method_is_tried():
     assert list(SMALL) == OWN
 
 
+class Unsized(torch.Tensor):
+    """A tensor that does not tell its length as a plain number, which would make it a constant of the graph."""
+
+    def __len__(self):
+        raise AssertionError("len() of a tensor fixes the batch size of an exported graph: take its shape[0]")
+
+
+@pytest.mark.parametrize("method", [name for name in SMALL if name not in REFUSED])
+def test_no_method_asks_for_the_length_of_a_batch(method):
+    images = torch.rand(2, 3, 16, 16)
+    run_of(method).model.predict(images.as_subclass(Unsized), generator=torch.Generator().manual_seed(0))
+
+
 @pytest.mark.parametrize(
     "method",
     [

@@ -21,6 +21,7 @@ from ambiseg.methods.cflow import CFlowSettings
 from ambiseg.methods.cflow.model import CFlow
 from ambiseg.methods.probabilistic_unet import ProbabilisticUNetSettings
 from ambiseg.methods.probabilistic_unet.model import ProbabilisticUNet
+from ambiseg.nested_settings import number_problems
 from ambiseg.networks.settings import UNetSettings
 
 BINARY = LabelSpace.binary()
@@ -254,3 +255,8 @@ def test_extremes_stay_finite(kind):
 def test_bad_settings_are_refused(settings, words):
     with pytest.raises(AmbisegError, match=words):
         make(**settings)
+
+
+def test_settings_without_steps_are_no_problem():
+    assert number_problems(CFlowSettings(steps=0)) == []
+    assert number_problems(CFlowSettings(steps=-1)) == ["steps must be at least 0, received -1"]

@@ -88,10 +88,10 @@ class PredictionIndex:
             owned_files.add(self.path.parent, [INDEX])
             append_json_lines(self.path, [recipe])
             self.recipe = recipe
-        different = [name for name, value in recipe.items() if self.recipe.get(name) != value]
+        different = _different(recipe, self.recipe)
         if different:
             raise AmbisegError(
-                f"the predictions in {self.path.parent} were made with another {', '.join(different)}: give the same to go on,"
+                f"the predictions in {self.path.parent} were made otherwise ({', '.join(different)}): give the same to go on,"
                 " or choose another --out, or start anew with --overwrite"
             )
 
@@ -106,6 +106,23 @@ class PredictionIndex:
         if entry is None or entry.get("folder") != folder or entry.get("state") != _state(path):
             return None
         return entry if (self.path.parent / folder / "prediction.json").is_file() else None
+
+
+def _different(recipe: dict[str, Any], earlier: dict[str, Any]) -> list[str]:
+    """Names of what differs, those within a group of settings instead of the group.
+
+    Example:
+        >>> _different({"seed": 0, "settings": {"top": 2}}, {"seed": 0, "settings": {"annotator": "anna", "top": 2}})
+        ['annotator']
+    """
+    found = []
+    for name, value in recipe.items():
+        before = earlier.get(name)
+        if isinstance(value, dict) and isinstance(before, dict):
+            found += [key for key in {**value, **before} if value.get(key) != before.get(key)]
+        elif value != before:
+            found.append(name)
+    return found
 
 
 def _is_complete(entry: dict[str, Any]) -> bool:

@@ -87,7 +87,7 @@ class ConditionedProbabilisticUNet(StyledSegmenter, ProbabilisticUNet):
         W)``."""
         check_channels(images, self.in_channels)
         if isinstance(styles, int):
-            styles = torch.full((len(images),), styles, device=images.device)
+            styles = torch.full((images.shape[0],), styles, device=images.device)
         channels = self.one_hot(styles, images)[..., None, None]
         return torch.cat([images, channels.expand(-1, -1, *images.shape[2:])], 1)
 
@@ -109,7 +109,9 @@ class ConditionedProbabilisticUNet(StyledSegmenter, ProbabilisticUNet):
         features = self.features(images)
         allotment, latents = Allotment.of(self.shares, samples or self.settings.samples, generator), []
         for style, count in allotment.counts.items():
-            noise = standard_normal((len(images), count, self.settings.latent_size), images.device, generator)
+            noise = standard_normal(
+                (images.shape[0], count, self.settings.latent_size), images.device, generator
+            )
             latents.append(self.prior(self.styled(images, style)).place(noise))
         logits = self._decoded(features, torch.cat(latents, 1))
         return self.sampled_set(

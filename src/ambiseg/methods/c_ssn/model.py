@@ -90,7 +90,7 @@ class ConditionedSSN(StyledSegmenter, SSN):
         )
         parts = []
         for style, count in allotment.counts.items():
-            styles = torch.full((len(images),), style, device=images.device)
+            styles = torch.full((images.shape[0],), style, device=images.device)
             normal = self._normal(self.styled(features, styles))
             parts.append(self._sampled(normal, count, images.shape[2:], generator))
         return self.sampled_set(torch.cat(parts, 1), allotment)
@@ -111,7 +111,7 @@ class ConditionedSSN(StyledSegmenter, SSN):
         features, terms = self.g(images), []
         for style, share in enumerate(self.shares):
             if share > 0:
-                styles = torch.full((len(images),), style, device=images.device)
+                styles = torch.full((images.shape[0],), style, device=images.device)
                 normal = self._normal(self.styled(features, styles))
                 terms.append(torch.tensor(share).log() + self._log_prob(normal, masks))
         return torch.stack(terms).logsumexp(0)

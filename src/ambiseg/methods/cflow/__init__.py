@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from ambiseg.data.layouts import LIDC
@@ -16,7 +16,7 @@ class CFlowSettings(ProbabilisticUNetSettings):
 
     flow: Literal["planar", "radial", "coupling"] = "planar"
     """Kind of the steps: planar and radial (Rezende and Mohamed 2015), or those of Glow with affine couplings."""
-    steps: int = 4
+    steps: int = field(default=4, metadata={"least": 0})
     """Steps of the posterior's flow; 0: the posterior is normal."""
     prior_steps: int = 0
     """Steps of the prior's flow; 0: the prior is normal (Selvan et al., Valiuddin et al.)."""

@@ -98,7 +98,7 @@ class CFlow(ProbabilisticUNet):
     ) -> Iterator[Tensor]:
         """Logits of samples of the prior, whose normal numbers are ``spread`` times as large."""
         features, prior = shared
-        shape = (len(features), samples, self.settings.latent_size)
+        shape = (features.shape[0], samples, self.settings.latent_size)
         noise = self.settings.spread * standard_normal(shape, features.device, generator)
         yield from self._decoded(features, prior.place(noise))
 

@@ -102,7 +102,7 @@ class Image2ImageVAE(LatentVariableSegmenter):
 
     def drawn(self, shared: Tensor, samples: int, generator: torch.Generator | None) -> Iterator[Tensor]:
         """Logits of samples (1, 2)."""
-        shape = (len(shared), samples, self.settings.latent_size)
+        shape = (shared.shape[0], samples, self.settings.latent_size)
         yield from self._decoded(shared, standard_normal(shape, shared.device, generator))
 
     def explained(
@@ -118,7 +118,7 @@ class Image2ImageVAE(LatentVariableSegmenter):
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Logits of samples of the posterior, and log P - log Q of their latents."""
         posterior = self.posterior(masks)
-        shape = (len(images), samples, self.settings.latent_size)
+        shape = (images.shape[0], samples, self.settings.latent_size)
         z, density = posterior.sampled(standard_normal(shape, images.device, generator))
         ratios = Gaussian.standard(posterior.mean).log_prob(z) - density
         first = 0

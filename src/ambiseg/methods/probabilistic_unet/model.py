@@ -163,7 +163,7 @@ class ProbabilisticUNet(LatentVariableSegmenter):
     ) -> Iterator[Tensor]:
         """Logits of samples (1, 2)."""
         features, prior = shared
-        shape = (len(features), samples, self.settings.latent_size)
+        shape = (features.shape[0], samples, self.settings.latent_size)
         yield from self._decoded(features, prior.place(standard_normal(shape, features.device, generator)))
 
     def explained(
@@ -185,7 +185,7 @@ class ProbabilisticUNet(LatentVariableSegmenter):
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Logits of samples of the posterior, and log P - log Q of their latents."""
         (features, prior), posterior = shared, self.posterior_of(images, masks)
-        shape = (len(features), samples, self.settings.latent_size)
+        shape = (features.shape[0], samples, self.settings.latent_size)
         z, density = posterior.sampled(standard_normal(shape, features.device, generator))
         ratios = prior.log_prob(z) - density
         first = 0
