@@ -258,3 +258,9 @@ def test_presets_come_with_their_parameters_and_what_differs(cli):
     assert preset["data"] == "cityscapes-twins" and sum(preset["parameters"].values()) == 17_954_736
     table = cli("methods", "probabilistic-unet").out
     assert "17,954,736" in table and "differs from it" in table
+
+
+def test_a_circle_of_causes_is_told_once():
+    error, cause = ValueError("first"), ValueError("second")
+    error.__cause__, cause.__context__ = cause, error
+    assert "ValueError: first" in explain(error)[0]

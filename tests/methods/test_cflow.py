@@ -260,3 +260,12 @@ def test_bad_settings_are_refused(settings, words):
 def test_settings_without_steps_are_no_problem():
     assert number_problems(CFlowSettings(steps=0)) == []
     assert number_problems(CFlowSettings(steps=-1)) == ["steps must be at least 0, received -1"]
+
+
+@pytest.mark.parametrize("kind", FLOWS)
+def test_a_prior_with_a_flow_is_drawn_from_in_bfloat16(kind):
+    model, images = make(flow=kind, prior_steps=2), torch.rand(1, 3, 16, 16)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        masks = model.predict(images, 3, torch.Generator().manual_seed(0))
+    whole = model.predict(images, 3, torch.Generator().manual_seed(0))
+    assert torch.allclose(masks.probabilities.float(), whole.probabilities, atol=0.05)

@@ -135,8 +135,10 @@ def explain(error: BaseException) -> tuple[str, int]:
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """The error and those that led to it."""
-    while error is not None:
+    """The error and those that led to it, each once: a chain may be a circle."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
         yield error
         error = error.__cause__ or error.__context__
 

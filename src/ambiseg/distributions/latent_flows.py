@@ -162,8 +162,10 @@ class Pulled:
         return density
 
     def place(self, noise: Tensor) -> Tensor:
-        """Latents of standard normal numbers ``(B, K, N)``, same shape; no gradients."""
-        z: Tensor = self.flow.inverse(self.base.place(noise), self.context)
+        """Latents of standard normal numbers ``(B, K, N)``, same shape; no gradients, and no autocast, whose numbers
+        are too coarse to solve for z."""
+        with torch.autocast(noise.device.type, enabled=False):
+            z: Tensor = self.flow.inverse(self.base.place(noise), self.context)
         return z
 
 
