@@ -123,6 +123,19 @@ def test_predict_options(cli, tiny_run, fires, tmp_path):
     assert cli(*words, "--overwrite").status == 0
 
 
+def test_an_interrupted_prediction_says_how_it_goes_on(cli, tiny_run, fires, tmp_path, monkeypatch):
+    def stopped(*args, **options):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("ambiseg.engine.predict.predict_files", stopped)
+        outcome = cli("predict", tiny_run, fires / "test" / "images", "--out", tmp_path / "out", "--overwrite")
+    assert outcome.status == 130
+    again = re.search(r"'ambiseg (predict .* --resume)' goes on where this stopped", outcome.err)
+    assert again is not None and "--overwrite" not in again[1]
+    assert main(again[1].split()) == 0
+
+
 def test_overlays_and_the_page_of_all_images(cli, tiny_run, fires, tmp_path):
     """The page names what earlier calls predicted too; without pictures there is none, and a foreign one stays."""
     first, second = sorted((fires / "test" / "images").iterdir())[:2]

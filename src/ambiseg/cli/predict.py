@@ -81,18 +81,12 @@ def run(args: list[str]) -> int:
         "overwrite": arguments.overwrite,
         "resume": arguments.resume,
     }
-    if volumes:
-        if arguments.overlays:
-            raise AmbisegError("--overlays draws on images, and these are volumes: leave it out")
-        if arguments.spreading.engine != "local":
-            raise AmbisegError("--engine ray predicts images, and these are volumes: leave it out")
-        results = predict_all_volumes(model, volumes, arguments.out, settings, arguments.axis, **options)
-    else:
-        if arguments.axis != "run":
-            raise AmbisegError(f"--axis {arguments.axis} is for volumes, and these are images: leave it out")
-        options["overlays"] = arguments.overlays
-        with arguments.spreading.opened() as engine:
-            results = predict(model, paths, arguments.out, settings, engine=engine, **options)
+    try:
+        results = _predicted(arguments, model, paths, settings, bool(volumes), options)
+    except KeyboardInterrupt:
+        words = [word for word in args if word not in ("--overwrite", "--resume")]
+        again = command("ambiseg", "predict", *words, "--resume")
+        raise KeyboardInterrupt(f"'{again}' goes on where this stopped") from None
     kind = "volume" if volumes else "image"
     failed = [result for result in results if result.error]
     if arguments.json:
@@ -115,6 +109,32 @@ def run(args: list[str]) -> int:
         browse = (command("ambiseg", "view", arguments.out), "all of them in a browser")
         next_commands((command("ls", first), contents), browse)
     return 2 if failed else 0
+
+
+def _predicted(
+    arguments: PredictArguments,
+    model: Run,
+    paths: Sequence[Path],
+    settings: PredictSettings,
+    volumes: bool,
+    options: dict[str, Any],
+) -> list[FileResult]:
+    """What became of each image or volume.
+
+    Raises:
+        AmbisegError: options of the other kind.
+    """
+    if volumes:
+        if arguments.overlays:
+            raise AmbisegError("--overlays draws on images, and these are volumes: leave it out")
+        if arguments.spreading.engine != "local":
+            raise AmbisegError("--engine ray predicts images, and these are volumes: leave it out")
+        return predict_all_volumes(model, paths, arguments.out, settings, arguments.axis, **options)
+    if arguments.axis != "run":
+        raise AmbisegError(f"--axis {arguments.axis} is for volumes, and these are images: leave it out")
+    options["overlays"] = arguments.overlays
+    with arguments.spreading.opened() as engine:
+        return predict(model, paths, arguments.out, settings, engine=engine, **options)
 
 
 def settings_of(proposing: Proposing, model: Run) -> tuple[PredictSettings, Run | None]:

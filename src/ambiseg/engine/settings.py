@@ -221,7 +221,9 @@ class TrainSettings:
         if isinstance(self.augment, tuple):
             found += [f"augment: {problem}" for problem in augmentation_kinds.problems(self.augment)]
         if not 0 <= self.coarse_until < 1:
-            found.append(f"coarse_until must be in [0, 1), received {self.coarse_until}")
+            found.append(
+                f"coarse_until is a share of the training, 0 to below 1, received {self.coarse_until}"
+            )
         if not 0 <= self.ema < 1:
             found.append(f"ema must be in [0, 1), received {self.ema}")
         if self.encoder_rate != 1 and self.freeze != "nothing":

@@ -37,8 +37,7 @@ def latents_of(latents: Sequence[int], depth: int, kind: str) -> tuple[int, ...]
     room = depth - 1
     if room < 1:
         raise AmbisegError(
-            f"the network {kind} has one resolution and no room for a latent: choose --set backbone.kind=unet with"
-            " --set backbone.depth=2 or more"
+            f"the network {kind} has one resolution and no room for a latent: choose --set backbone.depth=2 or more"
         )
     if len(latents) > room:
         raise AmbisegError(
