@@ -147,8 +147,8 @@ class TrainSettings:
     auto for those of these four that it allows, and where it is silent those that pass a test on validation
     images."""
     coarse_until: float = 0.0
-    """Share of the training, from its start, with images and masks of half the size, whose steps take about a third of
-    the time; a short training learns more in it."""
+    """Share of the training, from its start, with images and masks of half the size, whose steps are quicker; for
+    trainings that are too short otherwise."""
     validations: int | None = None
     """Validations over the whole run; 8 where validate_every is not given either."""
     validate_every: int | None = None
